@@ -1,0 +1,7 @@
+"""Evaluation: attack suites, per-example worst case, intervals, curves."""
+
+from jaxrobust.evaluation.step import EvalRun as EvalRun
+from jaxrobust.evaluation.step import make_eval_step as make_eval_step
+from jaxrobust.evaluation.step import run_eval_step as run_eval_step
+from jaxrobust.evaluation.verify import Ball as Ball
+from jaxrobust.evaluation.verify import check_ball as check_ball

@@ -1,0 +1,60 @@
+"""Independent float64 checks of adversarial images on the host."""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from jaxrobust.array_types import Bounds, Norm
+
+NORMS: tuple[Norm, ...] = ("linf", "l2", "l1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Ball:
+    """The threat that adversarial images are checked against, on the host."""
+
+    eps: float
+    norm: Norm
+    bounds: Bounds = (0.0, 1.0)
+
+
+def check_ball(
+    x_adv: Float[np.ndarray, "B H W C"],
+    images: UInt8[np.ndarray, "B H W C"],
+    ball: Ball,
+) -> dict[str, Float[np.ndarray, "B"]]:
+    """Measures perturbations in float64 and refuses those outside the threat.
+
+    Args:
+      x_adv: adversarial images.
+      images: the originals, 8-bit.
+      ball: norm, radius and bounds; the tolerance is 1e-6 times the largest of 1, the
+        radius and the width of the bounds.
+
+    Returns:
+      The size of each perturbation [B] by norm.
+
+    Raises:
+      ValueError: if an image is not finite, leaves the bounds or the ball.
+    """
+    x = np.asarray(images, np.float64) / 255
+    low, high = ball.bounds
+    tolerance = 1e-6 * max(1.0, ball.eps, high - low)
+    moved = np.asarray(x_adv, np.float64) - x
+    flat = np.abs(moved).reshape(len(moved), -1)
+    sizes = {
+        "linf": flat.max(-1),
+        "l2": np.sqrt((flat**2).sum(-1)),
+        "l1": flat.sum(-1),
+    }
+    outside = (x_adv < low - tolerance) | (x_adv > high + tolerance)
+    bad = outside.reshape(len(flat), -1).any(-1) | ~np.isfinite(flat).all(-1)
+    bad |= sizes[ball.norm] > ball.eps + tolerance
+    if bad.any():
+        raise ValueError(
+            f"{int(bad.sum())} of {len(flat)} adversarial images are outside `bounds` "
+            f"{ball.bounds} or the {ball.norm} ball of `eps` {ball.eps:.6g} (largest "
+            f"{sizes[ball.norm].max():.6g}): the attack breaks its threat model."
+        )
+    return sizes
