@@ -1,0 +1,128 @@
+"""The data set on the host, and its division into train and validation."""
+
+import dataclasses
+import operator
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """Labelled images in host memory.
+
+    Attributes:
+        images: uint8 `[N, H, W, C]`, 0 to 255.
+        labels: int32 `[N]`, 0 to K - 1.
+        class_names: K names, in label order.
+
+    Raises:
+        TypeError: images are not uint8 or labels not int32.
+        ValueError: shapes do not fit together or a label has no class name.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int32]
+    class_names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Refuses arrays that are not a labelled image set."""
+        if self.images.dtype != np.uint8:
+            raise TypeError(f"images must be uint8, got {self.images.dtype}")
+        if self.images.ndim != 4:
+            raise ValueError(f"images must be [N, H, W, C], got {self.images.shape}")
+        if self.labels.dtype != np.int32:
+            raise TypeError(f"labels must be int32, got {self.labels.dtype}")
+        if self.labels.shape != self.images.shape[:1]:
+            raise ValueError(
+                f"labels must have shape {self.images.shape[:1]}, one per image, "
+                f"got {self.labels.shape}"
+            )
+        if len(self) and not (
+            self.labels.min() >= 0 and self.labels.max() < self.num_classes
+        ):
+            raise ValueError(
+                f"labels must be between 0 and {self.num_classes - 1} (one class name "
+                f"each), got {self.labels.min()} to {self.labels.max()}"
+            )
+
+    def __len__(self) -> int:
+        """The number of images N."""
+        return len(self.images)
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes K."""
+        return len(self.class_names)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of every image."""
+        _, height, width, channels = self.images.shape
+        return height, width, channels
+
+    def take(self, indices: ArrayLike) -> "Dataset":
+        """The examples at `indices` (integers), in that order, as a new data set."""
+        rows = np.asarray(indices)
+        if rows.size == 0:
+            rows = rows.astype(np.int64)
+        if rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer):
+            raise ValueError(
+                f"indices must be a list of integers, got {rows.dtype} {rows.shape}"
+            )
+        if rows.size and not (0 <= rows.min() and rows.max() < len(self)):
+            raise ValueError(
+                f"indices must be between 0 and {len(self) - 1}, "
+                f"got {rows.min()} to {rows.max()}"
+            )
+        return Dataset(self.images[rows], self.labels[rows], self.class_names)
+
+
+def split_validation(
+    dataset: Dataset, examples: int, seed: int
+) -> tuple[Dataset, Dataset]:
+    """Holds out a part of a training set, the same share of every class.
+
+    Args:
+        dataset: what to divide; untouched.
+        examples: how many examples to hold out, 0 to N - 1.
+        seed: chooses which; the same seed gives the same division.
+
+    Returns:
+        `(train, validation)`: disjoint, together the whole data set, each in the
+        order of `dataset`. Class shares are exact to one example.
+
+    Raises:
+        ValueError: `examples` is negative or leaves no training data.
+    """
+    held_out = stratified_indices(dataset.labels, examples, seed)
+    kept = np.setdiff1d(np.arange(len(dataset)), held_out)
+    return dataset.take(kept), dataset.take(held_out)
+
+
+def stratified_indices(
+    labels: NDArray[np.int32], examples: int, seed: int
+) -> NDArray[np.int64]:
+    """Chooses `examples` of the labelled rows, the same share of every class, sorted."""
+    examples, total = operator.index(examples), len(labels)
+    if not 0 <= examples < max(total, 1):
+        raise ValueError(
+            f"examples must be between 0 and {max(total - 1, 0)} (the data set has "
+            f"{total}), got {examples}"
+        )
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(total)
+    counts = np.bincount(labels, minlength=1)
+    # Largest remainders: floors first, then one more for the classes cut the most.
+    quotas, remainders = np.divmod(counts * examples, max(total, 1))
+    most_cut = np.argsort(-remainders, kind="stable")[: examples - quotas.sum()]
+    quotas[most_cut] += 1
+    chosen = [order[labels[order] == c][:quota] for c, quota in enumerate(quotas)]
+    return np.sort(np.concatenate(chosen))
+
+
+def spread(total: int, limit: int | None) -> NDArray[np.int64]:
+    """All indices, or `limit` of them at even distances (sets sorted by class)."""
+    if limit is None or limit >= total:
+        return np.arange(total)
+    return np.arange(limit) * total // limit

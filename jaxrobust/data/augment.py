@@ -1,0 +1,217 @@
+"""Augmentation inside the jitted step: pure functions of an image and its own key."""
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxrobust.array_types import Images, Key
+
+Image = Float[Array, "H W C"]
+Augment = Callable[[Images, Key], Images]
+_Transform = Callable[[Image, Key], Image]
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """What to do to each image, in this order; the defaults do nothing.
+
+    Attributes:
+        random_resized_crop: smallest share of the area that a random window (aspect
+            ratio 3/4 to 4/3) covers before it is resized to the full image; 0 is off.
+        rotation: largest angle in degrees, either way; bilinear, black outside.
+        crop_padding: black pixels added on every side before a random crop of the
+            original size.
+        flip: mirror left-right with probability 1/2.
+        color_jitter: strength s of brightness, contrast and saturation, each with a
+            factor uniform in [max(0, 1 - s), 1 + s]; grey images have no saturation.
+        hue: largest shift of the hue, as a share of the circle, at most 0.5.
+        probability: share of the images that are augmented at all.
+    """
+
+    random_resized_crop: float = 0.0
+    rotation: float = 0.0
+    crop_padding: int = 0
+    flip: bool = False
+    color_jitter: float = 0.0
+    hue: float = 0.0
+    probability: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuses values out of range."""
+        largest = {"random_resized_crop": 1, "rotation": 180, "hue": 0.5}
+        largest["probability"] = 1
+        for field in dataclasses.fields(self):
+            value, most = getattr(self, field.name), largest.get(field.name)
+            # `not` rather than <, so that NaN is refused too.
+            if not (value >= 0 and (most is None or value <= most)):
+                rule = "at least 0" if most is None else f"between 0 and {most}"
+                raise ValueError(f"augment.{field.name} must be {rule}, got {value}")
+        if self.crop_padding != int(self.crop_padding):
+            raise ValueError(
+                f"augment.crop_padding must be whole pixels, got {self.crop_padding}"
+            )
+
+
+def make(spec: Mapping[str, Any]) -> Augment:
+    """Builds the augmentation that `spec` describes.
+
+    Args:
+        spec: fields of `Spec` by name; missing ones and None are off.
+
+    Returns:
+        `augment(images, keys) -> images`: images `[B, H, W, C]` in [0, 1], one key per
+        image `[B]`. Pure and jittable, shape and dtype unchanged, values in [0, 1].
+        What happens to an image depends on its key alone. A spec that does nothing
+        gives back the very same array.
+
+    Raises:
+        ValueError: an unknown field or a value out of range.
+    """
+    chosen = _parse(spec)
+    transforms = _transforms(chosen)
+    if not transforms or chosen.probability == 0:
+        return lambda images, keys: images
+
+    def augment_one(image: Image, key: Key) -> Image:
+        gate_key, *transform_keys = jax.random.split(key, len(transforms) + 1)
+        augmented = image
+        for transform, transform_key in zip(transforms, transform_keys, strict=True):
+            augmented = transform(augmented, transform_key)
+        augmented = jnp.clip(augmented, 0, 1)
+        if chosen.probability < 1:
+            gate = jax.random.bernoulli(gate_key, chosen.probability)
+            augmented = jnp.where(gate, augmented, image)
+        return augmented
+
+    return jax.vmap(augment_one)
+
+
+def _parse(spec: Mapping[str, Any]) -> Spec:
+    known = [field.name for field in dataclasses.fields(Spec)]
+    given = {name: value for name, value in dict(spec).items() if value is not None}
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1, 0.5)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(
+                f"unknown augment field {name!r}{hint} Known: {', '.join(known)}"
+            )
+    return Spec(**given)
+
+
+def _transforms(spec: Spec) -> list[_Transform]:
+    transforms: list[_Transform] = []
+    if spec.random_resized_crop > 0:
+        transforms.append(
+            lambda image, key: _resized_crop(image, key, spec.random_resized_crop)
+        )
+    if spec.rotation > 0:
+        transforms.append(lambda image, key: _rotate(image, key, spec.rotation))
+    if spec.crop_padding > 0:
+        transforms.append(lambda image, key: _crop(image, key, int(spec.crop_padding)))
+    if spec.flip:
+        transforms.append(_flip)
+    if spec.color_jitter > 0:
+        transforms.append(lambda image, key: _jitter(image, key, spec.color_jitter))
+    if spec.hue > 0:
+        transforms.append(lambda image, key: _shift_hue(image, key, spec.hue))
+    return transforms
+
+
+def _uniform(key: Key, low: float, high: float, dtype: Any) -> Array:
+    # Drawn in float32 always: a float64 run makes the same choices.
+    return jax.random.uniform(key, (), jnp.float32, low, high).astype(dtype)
+
+
+def _crop(image: Image, key: Key, padding: int) -> Image:
+    padded = jnp.pad(image, ((padding, padding), (padding, padding), (0, 0)))
+    top, left = jax.random.randint(key, (2,), 0, 2 * padding + 1)
+    return jax.lax.dynamic_slice(padded, (top, left, 0), image.shape)
+
+
+def _flip(image: Image, key: Key) -> Image:
+    return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
+
+
+def _rotate(image: Image, key: Key, degrees: float) -> Image:
+    height, width, _ = image.shape
+    angle = _uniform(key, -degrees, degrees, image.dtype) * (jnp.pi / 180)
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    rows, columns = jnp.mgrid[:height, :width].astype(image.dtype)
+    down, right = rows - (height - 1) / 2, columns - (width - 1) / 2
+    source = [
+        cos * down + sin * right + (height - 1) / 2,
+        cos * right - sin * down + (width - 1) / 2,
+    ]
+    rotate_channel = lambda channel: jax.scipy.ndimage.map_coordinates(  # noqa: E731
+        channel, source, order=1, mode="constant"
+    )
+    return jax.vmap(rotate_channel, in_axes=-1, out_axes=-1)(image)
+
+
+def _resized_crop(image: Image, key: Key, smallest_area: float) -> Image:
+    area_key, ratio_key, place_key = jax.random.split(key, 3)
+    area = _uniform(area_key, smallest_area, 1, image.dtype)
+    log_ratio = _uniform(ratio_key, jnp.log(3 / 4), jnp.log(4 / 3), image.dtype)
+    # Sides as shares of the image; a ratio that sticks out is cut to the image.
+    sides = jnp.sqrt(area * jnp.exp(jnp.stack([-log_ratio, log_ratio])))
+    sides = jnp.minimum(sides, 1)
+    place = jax.random.uniform(place_key, (2,), jnp.float32).astype(image.dtype)
+    size = jnp.asarray(image.shape[:2], image.dtype)
+    corner = place * (1 - sides) * size
+    return jax.image.scale_and_translate(
+        image,
+        image.shape,
+        (0, 1),
+        1 / sides,
+        -corner / sides,
+        "linear",
+        antialias=False,
+    )
+
+
+def _jitter(image: Image, key: Key, strength: float) -> Image:
+    brightness, contrast, saturation = jax.vmap(
+        lambda key: _uniform(key, max(0.0, 1 - strength), 1 + strength, image.dtype)
+    )(jax.random.split(key, 3))
+    image = jnp.clip(image * brightness, 0, 1)
+    image = jnp.clip(_blend(image, _grey(image).mean(), contrast), 0, 1)
+    if image.shape[-1] != 3:
+        return image
+    return jnp.clip(_blend(image, _grey(image)[..., None], saturation), 0, 1)
+
+
+def _blend(image: Image, base: Array, factor: Array) -> Image:
+    return base + factor * (image - base)
+
+
+def _grey(image: Image) -> Float[Array, "H W"]:
+    if image.shape[-1] != 3:
+        return image.mean(-1)
+    return image @ jnp.asarray([0.299, 0.587, 0.114], image.dtype)
+
+
+def _shift_hue(image: Image, key: Key, largest: float) -> Image:
+    if image.shape[-1] != 3:
+        raise ValueError(
+            f"augment.hue needs images of 3 channels, got {image.shape[-1]}; set it to 0"
+        )
+    shift = _uniform(key, -largest, largest, image.dtype)
+    value, chroma = image.max(-1), image.max(-1) - image.min(-1)
+    red, green, blue = image[..., 0], image[..., 1], image[..., 2]
+    safe = jnp.where(chroma > 0, chroma, 1)
+    sextant = jnp.where(
+        value == red,
+        (green - blue) / safe,
+        jnp.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
+    )
+    # Back from hue: channel n is value - chroma * max(0, min(k, 4 - k, 1)).
+    offsets = jnp.asarray([5, 3, 1], image.dtype)
+    k = jnp.mod(offsets[None, None, :] + (sextant + 6 * shift)[..., None], 6)
+    share = jnp.clip(jnp.minimum(k, 4 - k), 0, 1)
+    return value[..., None] - chroma[..., None] * share
