@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import flax.linen as nn
 import jax
@@ -24,12 +24,12 @@ EvalStep = Callable[[Variables, Array, Array, Key], Mapping[str, Array]]
 
 
 class Progress(Protocol):
-    """What evaluation reports to while it runs; `training.progress` has one."""
+    """What a pass reports to while it runs, such as `training.progress.Progress`."""
 
-    def update(self, done: int, total: int, label: str, values: Mapping[str, float]):
-        """Says that `done` of `total` examples of stage `label` are through."""
+    def update(self, steps: int, values: Mapping[str, float] | None) -> None:
+        """Says that `steps` more examples are through, and the values so far."""
 
-    def close(self):
+    def close(self) -> None:
         """Ends the display."""
 
 
@@ -40,14 +40,16 @@ class EvalRun:
     Attributes:
       correct: bool [N].
       predicted: the class with the largest logit, int [N].
-      loss: cross-entropy in nats, float [N].
-      x_adv: the first images as the network saw them, float32 [keep, H, W, C].
+      loss: cross-entropy in nats, float64 [N].
+      logits: float32 [N, K].
+      x_adv: the images asked for, as the network saw them, float32 [keep, H, W, C].
       distance: size of each perturbation per norm, float64 [N]; empty unless checked.
     """
 
     correct: Bool[np.ndarray, "N"]
     predicted: Int[np.ndarray, "N"]
     loss: Float[np.ndarray, "N"]
+    logits: Float[np.ndarray, "N K"]
     x_adv: Float[np.ndarray, "keep H W C"]
     distance: Mapping[str, Float[np.ndarray, "N"]]
 
@@ -112,10 +114,10 @@ def run_eval_step(
     key: Key,
     batch_size: int,
     mesh: Mesh | None = None,
-    keep_images: int = 0,
+    indices: Int[np.ndarray, "N"] | None = None,
+    keep_images: int | Int[np.ndarray, "keep"] = 0,
     ball: verify.Ball | None = None,
     progress: Progress | None = None,
-    label: str = "eval",
 ) -> EvalRun:
     """Runs `step` over a data set in batches of one fixed shape.
 
@@ -125,106 +127,131 @@ def run_eval_step(
     Args:
       step: what `make_eval_step` returns.
       variables: of the network.
-      dataset: N uint8 images and labels on the host.
+      dataset: uint8 images and labels on the host.
       key: one key for the pass.
       batch_size: examples per batch; with a mesh a multiple of its devices.
       mesh: devices to split each batch over; the default device if None.
-      keep_images: how many of the first adversarial images to return.
+      indices: the N examples of `dataset` to run; all by default.
+      keep_images: which adversarial images to return: the first so many, or positions
+        among the N.
       ball: re-checks every adversarial image in float64 and measures it.
       progress: told after each batch.
-      label: what to call this pass there.
 
     Raises:
-      ValueError: if `dataset` is empty, the batch cannot be split over the devices, an
+      ValueError: if there is no example, the batch cannot be split over the devices, an
         adversarial image leaves `ball`, or any logit is not finite.
     """
-    total = len(dataset.labels)
-    if total == 0:
-        raise ValueError("`dataset` has no examples.")
-    batch_size = _fit_batch(batch_size, total, mesh)
-    parts = collections.defaultdict(list)
-    kept, non_finite = [], 0
+    indices = np.arange(len(dataset.labels)) if indices is None else indices
+    labels = dataset.labels[indices]
+    keep = np.zeros(len(indices), bool)
+    keep[: keep_images if isinstance(keep_images, int) else 0] = True
+    if not isinstance(keep_images, int):
+        keep[keep_images] = True
+    logits, kept, sizes, hits = [], [], [], 0
+    batches = iterate(step, variables, dataset, indices, key, batch_size, mesh)
+    for rows, out in batches:
+        logits.append(out["logits"])
+        if ball is not None or keep[rows].any():
+            x_adv = np.asarray(jax.device_get(out["x_adv"]))[: len(labels[rows])]
+            kept.append(x_adv[keep[rows]])
+        if ball is not None:
+            images = dataset.images[indices[rows]]
+            sizes.append(verify.check_ball(x_adv, images, ball))
+        if progress is not None:
+            hits += int((out["logits"].argmax(-1) == labels[rows]).sum())
+            count = len(labels[rows])
+            progress.update(count, {"accuracy": hits / rows.stop})
+    shape = (0, *dataset.images.shape[1:])
+    return _summarise(
+        np.concatenate(logits),
+        labels,
+        np.concatenate(kept) if kept else np.zeros(shape, np.float32),
+        {n: np.concatenate([size[n] for size in sizes]) for n in verify.NORMS if sizes},
+    )
+
+
+def _summarise(
+    logits: Float[np.ndarray, "N K"],
+    labels: Int[np.ndarray, "N"],
+    x_adv: Float[np.ndarray, "keep H W C"],
+    distance: Mapping[str, Float[np.ndarray, "N"]],
+) -> EvalRun:
+    """Turns logits into predictions and losses."""
+    check_finite(logits)
+    predicted = logits.argmax(-1)
+    shifted = np.asarray(logits, np.float64) - logits.max(-1, keepdims=True)
+    own = np.take_along_axis(shifted, labels[:, None], -1)[:, 0]
+    loss = np.log(np.exp(shifted).sum(-1)) - own
+    return EvalRun(predicted == labels, predicted, loss, logits, x_adv, distance)
+
+
+def check_finite(logits: Float[np.ndarray, "N *rest"]) -> None:
+    """Refuses logits that are no prediction: argmax would call them class 0.
+
+    Raises:
+      ValueError: saying how many of the N examples have logits that are not finite.
+    """
+    bad = ~np.isfinite(logits).reshape(len(logits), -1).all(-1)
+    if bad.any():
+        raise ValueError(
+            f"the logits of {int(bad.sum())} of {len(bad)} examples are not finite "
+            f"(the first is number {int(bad.argmax())}): they are no predictions; "
+            "check the weights and the normalisation."
+        )
+
+
+def iterate(
+    step: EvalStep,
+    variables: Variables,
+    dataset: "Dataset",
+    indices: Int[np.ndarray, "N"],
+    key: Key,
+    batch_size: int,
+    mesh: Mesh | None = None,
+) -> Iterator[tuple[slice, Mapping[str, Any]]]:
+    """Yields the rows of each batch among `indices` and what the step made of them.
+
+    `logits` come back as a host array without the padding, the rest stays on the
+    device. One batch is in flight while the caller looks at the one before.
+
+    Raises:
+      ValueError: if there is no example, or the batch cannot be split.
+    """
+    batch_size = _fit_batch(batch_size, len(indices), mesh)
     if mesh is not None:
         variables = parallel.replicate(mesh, variables)
-    for start, out in _outputs(step, variables, dataset, key, batch_size, mesh):
-        rows = slice(start, min(start + batch_size, total))
-        count = rows.stop - start
-        y = dataset.labels[rows]
-        logits = np.asarray(jax.device_get(out["logits"]), np.float64)[:count]
-        finite = np.isfinite(logits).all(-1)
-        non_finite += int((~finite).sum())
-        predicted = np.where(finite, logits.argmax(-1), -1)
-        parts["predicted"].append(predicted)
-        parts["correct"].append(predicted == y)
-        parts["loss"].append(_cross_entropy(logits, y))
-        if ball is not None or start < keep_images:
-            x_adv = jax.device_get(out["x_adv"])[:count]
-            kept.append(x_adv[: max(0, keep_images - start)])
-            if ball is not None:
-                sizes = verify.check_ball(x_adv, dataset.images[rows], ball)
-                for norm, size in sizes.items():
-                    parts[norm].append(size)
-        if progress is not None:
-            done = float(np.concatenate(parts["correct"]).mean())
-            progress.update(rows.stop, total, label, {"accuracy": done})
-    if non_finite:
-        raise ValueError(
-            f"the logits of {non_finite} of {total} examples are not finite ({label}); "
-            "such outputs are no predictions: check the weights and the normalisation."
-        )
-    found = {name: np.concatenate(part) for name, part in parts.items()}
-    shape = (0, *dataset.images.shape[1:])
-    return EvalRun(
-        correct=found["correct"],
-        predicted=found["predicted"],
-        loss=found["loss"],
-        x_adv=np.concatenate(kept) if kept else np.zeros(shape, np.float32),
-        distance={norm: found[norm] for norm in verify.NORMS if norm in found},
-    )
+    waiting = collections.deque()
+    for start in range(0, len(indices), batch_size):
+        rows = slice(start, min(start + batch_size, len(indices)))
+        # Padding repeats the last example, its key too.
+        padded = indices[
+            np.minimum(np.arange(start, start + batch_size), rows.stop - 1)
+        ]
+        keys = example_keys(*jax.device_put((key, padded.astype(np.int32))))
+        batch = (dataset.images[padded], dataset.labels[padded], keys)
+        if mesh is None:
+            batch = jax.device_put(batch)
+        else:
+            batch = parallel.put_batch(mesh, batch)
+        waiting.append((rows, step(variables, *batch)))
+        if len(waiting) > 1:
+            yield _on_host(*waiting.popleft())
+    for rows, out in waiting:
+        yield _on_host(rows, out)
+
+
+def _on_host(rows: slice, out: Mapping[str, Array]) -> tuple[slice, Mapping[str, Any]]:
+    logits = np.asarray(jax.device_get(out["logits"]))[: rows.stop - rows.start]
+    return rows, {**out, "logits": logits}
 
 
 def _fit_batch(batch_size: int, total: int, mesh: Mesh | None) -> int:
     """Checks the batch size; no batch is larger than the data set needs."""
+    if total == 0:
+        raise ValueError("`dataset` has no examples to evaluate.")
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
     if mesh is None:
         return min(batch_size, total)
     parallel.check_batch_size(mesh, batch_size, "batch_size")
     return min(batch_size, -(-total // mesh.size) * mesh.size)
-
-
-def _outputs(
-    step: EvalStep,
-    variables: Variables,
-    dataset: "Dataset",
-    key: Key,
-    batch_size: int,
-    mesh: Mesh | None,
-) -> Iterator[tuple[int, Mapping[str, Array]]]:
-    """Yields the start and the outputs of each batch.
-
-    One batch is in flight while the host looks at the one before.
-    """
-    total = len(dataset.labels)
-    waiting: collections.deque[tuple[int, Mapping[str, Array]]] = collections.deque()
-    for start in range(0, total, batch_size):
-        # Padding repeats the last example; its key too, so it costs nothing to trace.
-        indices = np.minimum(np.arange(start, start + batch_size), total - 1)
-        keys = example_keys(key, jax.device_put(indices.astype(np.int32)))
-        batch = (dataset.images[indices], dataset.labels[indices], keys)
-        batch = (
-            jax.device_put(batch) if mesh is None else parallel.put_batch(mesh, batch)
-        )
-        waiting.append((start, step(variables, *batch)))
-        if len(waiting) > 1:
-            yield waiting.popleft()
-    yield from waiting
-
-
-def _cross_entropy(
-    logits: Float[np.ndarray, "B K"], y: Int[np.ndarray, "B"]
-) -> Float[np.ndarray, "B"]:
-    with np.errstate(invalid="ignore"):  # the caller reports non-finite logits
-        shifted = logits - logits.max(-1, keepdims=True)
-        own = np.take_along_axis(shifted, y[:, None], -1)[:, 0]
-        return np.log(np.exp(shifted).sum(-1)) - own
