@@ -24,10 +24,12 @@ EvalStep = Callable[[Variables, Array, Array, Key], Mapping[str, Array]]
 
 
 class Progress(Protocol):
-    """What a pass reports to while it runs, such as `training.progress.Progress`."""
+    """What evaluation reports to while it runs: `training.progress.StageProgress`."""
 
-    def update(self, steps: int, values: Mapping[str, float] | None) -> None:
-        """Says that `steps` more examples are through, and the values so far."""
+    def update(
+        self, done: int, total: int, label: str, values: Mapping[str, float]
+    ) -> None:
+        """Says that `done` of `total` examples of the stage `label` are through."""
 
     def close(self) -> None:
         """Ends the display."""
@@ -118,6 +120,7 @@ def run_eval_step(
     keep_images: int | Int[np.ndarray, "keep"] = 0,
     ball: verify.Ball | None = None,
     progress: Progress | None = None,
+    label: str = "evaluation",
 ) -> EvalRun:
     """Runs `step` over a data set in batches of one fixed shape.
 
@@ -136,6 +139,7 @@ def run_eval_step(
         among the N.
       ball: re-checks every adversarial image in float64 and measures it.
       progress: told after each batch.
+      label: what to call this pass there.
 
     Raises:
       ValueError: if there is no example, the batch cannot be split over the devices, an
@@ -159,8 +163,8 @@ def run_eval_step(
             sizes.append(verify.check_ball(x_adv, images, ball))
         if progress is not None:
             hits += int((out["logits"].argmax(-1) == labels[rows]).sum())
-            count = len(labels[rows])
-            progress.update(count, {"accuracy": hits / rows.stop})
+            share = hits / rows.stop
+            progress.update(rows.stop, len(labels), label, {"accuracy": share})
     shape = (0, *dataset.images.shape[1:])
     return _summarise(
         np.concatenate(logits),
