@@ -70,7 +70,7 @@ class Dataset:
             raise ValueError(
                 f"indices must be a list of integers, got {rows.dtype} {rows.shape}"
             )
-        if rows.size and not (0 <= rows.min() and rows.max() < len(self)):
+        if rows.size and (rows.min() < 0 or rows.max() >= len(self)):
             raise ValueError(
                 f"indices must be between 0 and {len(self) - 1}, "
                 f"got {rows.min()} to {rows.max()}"
@@ -103,7 +103,7 @@ def split_validation(
 def stratified_indices(
     labels: NDArray[np.int32], examples: int, seed: int
 ) -> NDArray[np.int64]:
-    """Chooses `examples` of the labelled rows, the same share of every class, sorted."""
+    """Chooses `examples` of the rows, the same share of every class, sorted."""
     examples, total = operator.index(examples), len(labels)
     if not 0 <= examples < max(total, 1):
         raise ValueError(

@@ -2,6 +2,8 @@
 
 import dataclasses
 import difflib
+import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +15,8 @@ from jaxrobust.array_types import Images, Key
 
 Image = Float[Array, "H W C"]
 Augment = Callable[[Images, Key], Images]
+# The window of a random resized crop has an aspect ratio between 3/4 and 4/3.
+_LOG_RATIO = math.log(4 / 3)
 _Transform = Callable[[Image, Key], Image]
 
 
@@ -107,19 +111,18 @@ def _parse(spec: Mapping[str, Any]) -> Spec:
 def _transforms(spec: Spec) -> list[_Transform]:
     transforms: list[_Transform] = []
     if spec.random_resized_crop > 0:
-        transforms.append(
-            lambda image, key: _resized_crop(image, key, spec.random_resized_crop)
-        )
+        smallest = spec.random_resized_crop
+        transforms.append(functools.partial(_resized_crop, smallest_area=smallest))
     if spec.rotation > 0:
-        transforms.append(lambda image, key: _rotate(image, key, spec.rotation))
+        transforms.append(functools.partial(_rotate, degrees=spec.rotation))
     if spec.crop_padding > 0:
-        transforms.append(lambda image, key: _crop(image, key, int(spec.crop_padding)))
+        transforms.append(functools.partial(_crop, padding=int(spec.crop_padding)))
     if spec.flip:
         transforms.append(_flip)
     if spec.color_jitter > 0:
-        transforms.append(lambda image, key: _jitter(image, key, spec.color_jitter))
+        transforms.append(functools.partial(_jitter, strength=spec.color_jitter))
     if spec.hue > 0:
-        transforms.append(lambda image, key: _shift_hue(image, key, spec.hue))
+        transforms.append(functools.partial(_shift_hue, largest=spec.hue))
     return transforms
 
 
@@ -148,30 +151,25 @@ def _rotate(image: Image, key: Key, degrees: float) -> Image:
         cos * down + sin * right + (height - 1) / 2,
         cos * right - sin * down + (width - 1) / 2,
     ]
-    rotate_channel = lambda channel: jax.scipy.ndimage.map_coordinates(  # noqa: E731
-        channel, source, order=1, mode="constant"
+    sample = functools.partial(
+        jax.scipy.ndimage.map_coordinates, coordinates=source, order=1, mode="constant"
     )
-    return jax.vmap(rotate_channel, in_axes=-1, out_axes=-1)(image)
+    return jax.vmap(sample, in_axes=-1, out_axes=-1)(image)
 
 
 def _resized_crop(image: Image, key: Key, smallest_area: float) -> Image:
     area_key, ratio_key, place_key = jax.random.split(key, 3)
     area = _uniform(area_key, smallest_area, 1, image.dtype)
-    log_ratio = _uniform(ratio_key, jnp.log(3 / 4), jnp.log(4 / 3), image.dtype)
+    log_ratio = _uniform(ratio_key, -_LOG_RATIO, _LOG_RATIO, image.dtype)
     # Sides as shares of the image; a ratio that sticks out is cut to the image.
     sides = jnp.sqrt(area * jnp.exp(jnp.stack([-log_ratio, log_ratio])))
     sides = jnp.minimum(sides, 1)
     place = jax.random.uniform(place_key, (2,), jnp.float32).astype(image.dtype)
     size = jnp.asarray(image.shape[:2], image.dtype)
     corner = place * (1 - sides) * size
+    shift = -corner / sides
     return jax.image.scale_and_translate(
-        image,
-        image.shape,
-        (0, 1),
-        1 / sides,
-        -corner / sides,
-        "linear",
-        antialias=False,
+        image, image.shape, (0, 1), 1 / sides, shift, "linear", antialias=False
     )
 
 
@@ -199,7 +197,7 @@ def _grey(image: Image) -> Float[Array, "H W"]:
 def _shift_hue(image: Image, key: Key, largest: float) -> Image:
     if image.shape[-1] != 3:
         raise ValueError(
-            f"augment.hue needs images of 3 channels, got {image.shape[-1]}; set it to 0"
+            f"augment.hue needs 3-channel images, got {image.shape[-1]}; set it to 0"
         )
     shift = _uniform(key, -largest, largest, image.dtype)
     value, chroma = image.max(-1), image.max(-1) - image.min(-1)
