@@ -1,3 +1,12 @@
-"""Adversarially robust image classifiers in JAX: models, attacks, defences."""
+"""Adversarially robust image classifiers in JAX: models, attacks, defences.
+
+The program parts (`jaxrobust.data`, `training`, `evaluation`, ...) are submodules to
+import by name, so that the library alone stays cheap.
+"""
+
+from jaxrobust import attacks as attacks
+from jaxrobust import losses as losses
+from jaxrobust import threat as threat
+from jaxrobust.attacks import RobustnessWarning as RobustnessWarning
 
 __version__ = "0.1.0"

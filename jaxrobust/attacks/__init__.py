@@ -1,0 +1,17 @@
+"""Attacks as functions: `attack(logits_fn, x, y, *, key, eps, ...) -> x_adv`.
+
+Each finds images in the eps-ball around `x` and in the box `bounds` on which the loss
+is high. Under the caller's `jax.jit` they add none of their own, and `eps` and
+`step_size` may be traced; called eagerly they check values, compile once per shape
+and warn (`RobustnessWarning`) about results that are not to be trusted.
+"""
+
+from jaxrobust.attacks._objective import RobustnessWarning as RobustnessWarning
+from jaxrobust.attacks._objective import on_input as on_input
+from jaxrobust.attacks._table import get as get
+from jaxrobust.attacks._table import names as names
+from jaxrobust.attacks.bim import bim as bim
+from jaxrobust.attacks.fgsm import fgsm as fgsm
+from jaxrobust.attacks.mim import mim as mim
+from jaxrobust.attacks.noise import uniform_noise as uniform_noise
+from jaxrobust.attacks.pgd import pgd as pgd

@@ -1,0 +1,172 @@
+"""What an attack ascends: a loss of logits, or of the images themselves."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrobust import losses, threat
+from jaxrobust.array_types import (
+    Bounds,
+    Images,
+    Key,
+    Labels,
+    Logits,
+    LogitsFn,
+    LossFn,
+    Norm,
+    PerExample,
+    Scalar,
+)
+
+_NAMED: dict[str, LossFn] = {
+    "ce": losses.cross_entropy,
+    "margin": losses.margin,
+    "dlr": losses.dlr,
+}
+
+
+class RobustnessWarning(UserWarning):
+    """A result of an attack is not to be trusted, and why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OnInput:
+    """A loss of images rather than of logits; made by `on_input`."""
+
+    fn: Callable[[Images, Labels], PerExample]
+
+
+def on_input(fn: Callable[[Images, Labels], PerExample]) -> OnInput:
+    """Marks `fn(x, y) -> [B]` as a loss of the images.
+
+    For adaptive attacks on anything that is not the logits: auxiliary heads,
+    distances to prototypes, restored images. Row i must depend on row i alone.
+    """
+    return OnInput(fn)
+
+
+Loss = str | LossFn | OnInput
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """One attack's model, images and threat, with everything that is static."""
+
+    logits_fn: LogitsFn
+    x: Images
+    y: Labels
+    eps: Scalar
+    step_size: Scalar
+    norm: Norm = "linf"
+    loss: Loss = "ce"
+    targeted: bool = False
+    bounds: Bounds = (0.0, 1.0)
+    stochastic: bool = False
+    eot_samples: int = 1
+    quantize: bool = False
+
+
+class Evaluated(NamedTuple):
+    """Objective `[B]` (higher is better for the attacker), logits, success `[B]`."""
+
+    value: PerExample
+    logits: Logits | None
+    fooled: jax.Array | None
+
+
+def check_loss(loss: object) -> None:
+    """Raises unless `loss` is a known name or can be called."""
+    if isinstance(loss, str):
+        if loss not in _NAMED:
+            hint = threat.nearest_match(loss, _NAMED)
+            raise ValueError(f"Unknown loss {loss!r}. {hint}")
+    elif not callable(loss) and not isinstance(loss, OnInput):
+        raise TypeError(
+            f"`loss` must be a name ({', '.join(_NAMED)}), a function of (logits, y) "
+            f"or attacks.on_input(fn), got {type(loss).__name__}."
+        )
+
+
+def call_model(problem: Problem, x: Images, keys: Key | None) -> Logits:
+    """Returns logits `[B, K]`, checking their shape."""
+    fn = problem.logits_fn
+    logits = fn(x, keys) if problem.stochastic else fn(x)
+    shape = getattr(logits, "shape", None)
+    if shape is None or len(shape) != 2 or shape[0] != x.shape[0]:
+        raise ValueError(
+            f"`logits_fn` must return logits of shape [B, K] with B = {x.shape[0]}, "
+            f"got {type(logits).__name__ if shape is None else shape}."
+        )
+    return logits
+
+
+def objective(problem: Problem, x: Images, keys: Key | None) -> Evaluated:
+    """Evaluates the objective at `x`: the loss, negated where targeted."""
+    logits = None
+    if isinstance(problem.loss, OnInput):
+        value = problem.loss.fn(x, problem.y)
+    else:
+        loss = _NAMED[problem.loss] if isinstance(problem.loss, str) else problem.loss
+        logits = call_model(problem, x, keys)
+        value = loss(logits, problem.y)
+    if value.shape != (x.shape[0],):
+        raise ValueError(
+            f"`loss` must return one value per example, shape ({x.shape[0]},), "
+            f"got {value.shape}."
+        )
+    return Evaluated(-value if problem.targeted else value, logits, None)
+
+
+def gradient(problem: Problem, x: Images, keys: Key | None) -> tuple[Images, Evaluated]:
+    """Returns the input gradient `[B, H, W, C]` and the evaluation at `x`.
+
+    The loss is summed over the batch, so a row's gradient is its own; with
+    `eot_samples` both are means over draws of the model's randomness.
+    """
+
+    def total(z: Images, k: Key | None) -> tuple[jax.Array, Evaluated]:
+        at = objective(problem, z, k)
+        return jnp.sum(at.value), at
+
+    grad_fn = jax.grad(total, has_aux=True)
+    if problem.eot_samples == 1:
+        return grad_fn(x, keys)
+    draws = [grad_fn(x, fold(keys, s)) for s in range(problem.eot_samples)]
+    return _mean(draws)
+
+
+def evaluate(problem: Problem, x: Images, keys: Key | None) -> Evaluated:
+    """Evaluates objective and success at `x`, over `eot_samples` draws.
+
+    Success is a wrong prediction of the mean logits (the target where targeted);
+    logits that are not finite never count as success.
+    """
+
+    def once(k: Key | None) -> Evaluated:
+        at = objective(problem, x, k)
+        return (
+            at._replace(logits=call_model(problem, x, k)) if at.logits is None else at
+        )
+
+    if problem.eot_samples == 1:
+        at = once(keys)
+    else:
+        at = _mean([once(fold(keys, s)) for s in range(problem.eot_samples)])
+    assert at.logits is not None
+    predicted = jnp.argmax(at.logits, axis=1)
+    hit = predicted == problem.y if problem.targeted else predicted != problem.y
+    return at._replace(fooled=hit & jnp.all(jnp.isfinite(at.logits), axis=1))
+
+
+def fold(keys: Key | None, data: int | jax.Array) -> Key | None:
+    """Folds one number into every row's key."""
+    if keys is None:
+        return None
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, data)
+
+
+def _mean(draws: list) -> tuple:
+    return jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *draws)

@@ -1,0 +1,70 @@
+"""Attacks by name, for configs."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jaxrobust import threat
+from jaxrobust.array_types import Images, Key, Labels, LogitsFn
+from jaxrobust.attacks.bim import bim
+from jaxrobust.attacks.fgsm import fgsm
+from jaxrobust.attacks.mim import mim
+from jaxrobust.attacks.noise import worst_of_noise
+from jaxrobust.attacks.pgd import pgd
+
+Attack = Callable[[LogitsFn, Images, Labels, Key | None], Images]
+
+_ATTACKS: Mapping[str, Callable[..., Images]] = {
+    "ball": worst_of_noise,
+    "bim": bim,
+    "fgsm": fgsm,
+    "mim": mim,
+    "pgd": pgd,
+    "uniform_noise": worst_of_noise,
+}
+_ARGUMENTS = {"logits_fn", "x", "y", "key", "return"}
+
+
+def names() -> tuple[str, ...]:
+    """Returns the names that `get` knows."""
+    return tuple(sorted(_ATTACKS))
+
+
+def get(name: str, **hyperparameters: Any) -> Attack:
+    """Returns an attack with its hyperparameters fixed.
+
+    Args:
+      name: 'fgsm', 'bim', 'mim', 'pgd', 'uniform_noise' or 'ball' (the same).
+      **hyperparameters: keyword arguments of the attack, such as `eps=8/255`.
+
+    Returns:
+      `attack(logits_fn, x, y, key) -> x_adv [B, H, W, C]`.
+
+    Raises:
+      ValueError: for an unknown name, with the nearest match.
+      TypeError: for a hyperparameter that is unknown or missing.
+    """
+    if name not in _ATTACKS:
+        hint = threat.nearest_match(name, _ATTACKS)
+        raise ValueError(f"Unknown attack {name!r}. {hint}")
+    attack = _ATTACKS[name]
+    known = set(attack.__annotations__) - _ARGUMENTS
+    for given in hyperparameters:
+        if given not in known:
+            hint = threat.nearest_match(given, known)
+            raise TypeError(f"Unknown hyperparameter `{given}` of {name}. {hint}")
+    missing = known - set(attack.__kwdefaults__ or {}) - set(hyperparameters)
+    if missing:
+        raise TypeError(f"Attack {name} needs {', '.join(sorted(missing))}.")
+    return functools.partial(_call, attack, hyperparameters)
+
+
+def _call(
+    attack: Callable[..., Images],
+    hyperparameters: Mapping[str, Any],
+    logits_fn: LogitsFn,
+    x: Images,
+    y: Labels,
+    key: Key | None = None,
+) -> Images:
+    return attack(logits_fn, x, y, key=key, **hyperparameters)

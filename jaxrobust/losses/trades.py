@@ -1,0 +1,35 @@
+"""TRADES: clean cross-entropy plus the divergence an attack can cause."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxrobust.array_types import Labels, Logits, PerExample, Scalar
+from jaxrobust.losses.classification import cross_entropy
+
+
+def trades(
+    logits: Logits, logits_adv: Logits, y: Labels, beta: Scalar = 6.0
+) -> PerExample:
+    """TRADES, CE(z, y) + beta * KL(softmax z || softmax z_adv).
+
+    Zhang et al. 2019 (arXiv 1901.08573), equation 5, with the KL divergence of the
+    released code as the boundary term.
+
+    Args:
+      logits: `[B, K]` of clean images.
+      logits_adv: `[B, K]` of attacked images.
+      y: `[B]`, integers in [0, K).
+      beta: weight of the divergence, at least 0 (1/lambda of the paper).
+
+    Returns:
+      `[B]`, at least 0.
+    """
+    return cross_entropy(logits, y) + beta * _divergence(logits, logits_adv)
+
+
+def _divergence(logits: Logits, logits_adv: Logits) -> PerExample:
+    log_p = jax.nn.log_softmax(logits)
+    p = jnp.exp(log_p)
+    # Where p is 0 the term is 0; the inner `where` keeps its gradient finite too.
+    gap = jnp.where(p > 0, log_p - jax.nn.log_softmax(logits_adv), 0)
+    return jnp.sum(p * gap, axis=-1)

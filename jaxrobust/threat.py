@@ -1,0 +1,271 @@
+"""Threat models: the ball of radius eps in a norm, cut with the image box.
+
+Every function takes a batch `[B, ...]`, treats each row alone and works on traced
+`eps` and `step_size`, each a scalar or one value per row `[B]`. Points that `project`
+returns lie in the box exactly and in the ball up to 1e-6 * max(1, eps, width of the
+box) when measured in float64: sums are pairwise, and points round towards `x`.
+"""
+
+import difflib
+import math
+from collections.abc import Iterable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxrobust.array_types import Bounds, Images, Key, Norm, PerExample
+
+NORMS: tuple[Norm, ...] = ("linf", "l2", "l1")
+
+Radius = float | Float[Array, "..."]
+
+
+def nearest_match(name: object, known: Iterable[str]) -> str:
+    """Returns the sentence that ends every error about an unknown name."""
+    known = sorted(known)
+    close = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.0)
+    return f"Did you mean {close[0]!r}? Known: {', '.join(known)}."
+
+
+def check_norm(norm: object) -> None:
+    """Raises ValueError, naming the nearest match, unless `norm` is known."""
+    if norm not in NORMS:
+        raise ValueError(f"Unknown norm {norm!r}. {nearest_match(norm, NORMS)}")
+
+
+def row_keys(key: Key, batch: int) -> Key:
+    """Returns one key per row: `[B]` keys pass, of one key row i gets fold_in(key, i).
+
+    Args:
+      key: `jax.random.key(...)`, a single key or `[B]` of them.
+      batch: number of rows B.
+
+    Raises:
+      TypeError: for an old-style uint32 key.
+      ValueError: for an array of keys of another shape.
+    """
+    dtype = getattr(key, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        raise TypeError(
+            "`key` must be a new-style key, one or one per example, got "
+            f"{dtype or type(key).__name__}; make it with jax.random.key(seed)."
+        )
+    if key.ndim == 0:
+        return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch))
+    if key.shape != (batch,):
+        raise ValueError(
+            f"`key` must be one key or one per example, shape ({batch},), "
+            f"got shape {key.shape}."
+        )
+    return key
+
+
+def distance(x_adv: Images, x: Images, *, norm: Norm) -> PerExample:
+    """Returns the norm of `x_adv - x` per row, `[B]`."""
+    check_norm(norm)
+    return _norm(_rows(x_adv - x), norm)
+
+
+def project(
+    x_adv: Images, x: Images, *, eps: Radius, norm: Norm, bounds: Bounds = (0.0, 1.0)
+) -> Images:
+    """Moves `x_adv` into the eps-ball around `x` and into the box.
+
+    Linf and L1 give the nearest point (Euclidean) of ball and box together; L2 scales
+    into the ball, then clips (as AutoAttack, which also keeps both).
+
+    Args:
+      x_adv: points to move, `[B, ...]`.
+      x: centres, `[B, ...]`, inside `bounds`.
+      eps: radius, a scalar or `[B]`, in the units of the images; may be traced.
+      norm: 'linf', 'l2' or 'l1'.
+      bounds: lowest and highest value of an image.
+
+    Returns:
+      Points of the shape and dtype of `x`.
+    """
+    check_norm(norm)
+    low, high = bounds
+    radius = _radius(eps, x)
+    if norm == "linf":
+        wide = _round_towards(x, jnp.broadcast_to(radius, x.shape))
+        narrow = _round_towards(x, jnp.broadcast_to(-radius, x.shape))
+        return jnp.clip(jnp.clip(x_adv, narrow, wide), low, high)
+    delta = _rows(x_adv - x)
+    radius = radius.reshape(-1, 1)
+    if norm == "l2":
+        delta = _scale_into_ball(delta, radius, norm)
+    else:
+        delta = _project_l1(delta, _rows(x), radius, bounds)
+    return jnp.clip(_round_towards(x, delta.reshape(x.shape)), low, high)
+
+
+def steepest_step(
+    x: Images,
+    grad: Images,
+    *,
+    step_size: Radius,
+    norm: Norm,
+    bounds: Bounds = (0.0, 1.0),
+) -> Images:
+    """Moves `x` by `step_size` along the steepest ascent direction of the norm.
+
+    Linf: the sign of the gradient. L2: the gradient over its length. L1: coordinates
+    in order of |gradient|, each moved as far as the box lets it, until the length is
+    used up, so that on a linear function one step is the best point of ball and box.
+    A zero gradient does not move; NaN entries count as zero.
+    """
+    check_norm(norm)
+    limit = jnp.finfo(grad.dtype).max
+    grad = jnp.nan_to_num(grad, nan=0.0, posinf=limit, neginf=-limit)
+    step = _radius(step_size, x)
+    if norm == "linf":
+        return x + step * jnp.sign(grad)
+    rows = _rows(grad)
+    if norm == "l2":
+        largest = jnp.max(jnp.abs(rows), axis=1, keepdims=True)
+        rows = rows / jnp.where(largest > 0, largest, 1)
+        length = jnp.sqrt(_pairwise_sum(rows * rows))[:, None]
+        rows = rows / jnp.where(length > 0, length, 1)
+        return x + step * rows.reshape(x.shape)
+    slack = _slack(_rows(x), rows, bounds)
+    order = jnp.argsort(-jnp.abs(rows), axis=1)
+    room = jnp.take_along_axis(slack, order, axis=1)
+    used = jnp.cumsum(room, axis=1) - room
+    moved = jnp.clip(step.reshape(-1, 1) - used, 0, room)
+    moved = jnp.take_along_axis(moved, jnp.argsort(order, axis=1), axis=1)
+    moved = (jnp.sign(rows) * moved).reshape(x.shape)
+    return jnp.clip(x + moved, *bounds)
+
+
+def sample(
+    x: Images, *, key: Key, eps: Radius, norm: Norm, bounds: Bounds = (0.0, 1.0)
+) -> Images:
+    """Draws a point uniformly from the eps-ball around each row, then into the box.
+
+    L2: a Gaussian direction, L1: a Laplace direction, times U^(1/d).
+
+    Args:
+      x: centres `[B, ...]`.
+      key: one key or one per row.
+      eps: radius, a scalar or `[B]`.
+      norm: 'linf', 'l2' or 'l1'.
+      bounds: lowest and highest value of an image.
+
+    Returns:
+      Points in ball and box, shape and dtype of `x`.
+    """
+    check_norm(norm)
+    keys = row_keys(key, x.shape[0])
+    size = math.prod(x.shape[1:])
+    draw = {"linf": _draw_linf, "l2": _draw_l2, "l1": _draw_l1}[norm]
+    unit = jax.vmap(lambda k: draw(k, size, x.dtype))(keys).reshape(x.shape)
+    return project(x + _radius(eps, x) * unit, x, eps=eps, norm=norm, bounds=bounds)
+
+
+def _draw_linf(key: Key, size: int, dtype: jnp.dtype) -> Float[Array, " d"]:
+    return jax.random.uniform(key, (size,), dtype, -1.0, 1.0)
+
+
+def _draw_l2(key: Key, size: int, dtype: jnp.dtype) -> Float[Array, " d"]:
+    direction, radius = jax.random.split(key)
+    normal = jax.random.normal(direction, (size,), dtype)
+    length = jnp.sqrt(jnp.sum(normal * normal))
+    return normal / length * jax.random.uniform(radius, (), dtype) ** (1 / size)
+
+
+def _draw_l1(key: Key, size: int, dtype: jnp.dtype) -> Float[Array, " d"]:
+    direction, radius = jax.random.split(key)
+    laplace = jax.random.laplace(direction, (size,), dtype)
+    length = jnp.sum(jnp.abs(laplace))
+    return laplace / length * jax.random.uniform(radius, (), dtype) ** (1 / size)
+
+
+def _project_l1(
+    delta: Float[Array, "B d"],
+    x: Float[Array, "B d"],
+    radius: Float[Array, "b 1"],
+    bounds: Bounds,
+) -> Float[Array, "B d"]:
+    """Nearest point of the L1 ball cut with the box, by sorting.
+
+    The solution is min(max(|delta| - t, 0), slack) with one threshold t per row; its
+    length is piecewise linear in t with a kink at each |delta| and |delta| - slack.
+    """
+    size = jnp.abs(delta)
+    slack = _slack(x, delta, bounds)
+    kinks = jnp.concatenate([size, jnp.maximum(size - slack, 0)], axis=1)
+    order = jnp.argsort(-kinks, axis=1)
+    kinks = jnp.take_along_axis(kinks, order, axis=1)
+    sign = jnp.where(order < size.shape[1], 1, -1).astype(size.dtype)
+    slope, offset = jnp.cumsum(sign, axis=1), jnp.cumsum(sign * kinks, axis=1)
+    reached = offset - slope * kinks >= radius
+    last = jnp.maximum(jnp.argmax(reached, axis=1, keepdims=True) - 1, 0)
+    slope, offset = (jnp.take_along_axis(v, last, axis=1) for v in (slope, offset))
+    threshold = jnp.maximum((offset - radius) / jnp.maximum(slope, 1), 0)
+    # The running sums above lose digits on long rows: solve once more on the segment.
+    free = (size > threshold) & (size - slack < threshold)
+    full = (size > threshold) & ~free
+    length = _pairwise_sum(jnp.where(free, size, jnp.where(full, slack, 0)))[:, None]
+    count = jnp.sum(free, axis=1, keepdims=True).astype(size.dtype)
+    refined = jnp.maximum((length - radius) / jnp.maximum(count, 1), 0)
+    threshold = jnp.where(count > 0, refined, threshold)
+    inside = _pairwise_sum(jnp.minimum(size, slack))[:, None] <= radius
+    threshold = jnp.where(inside, 0, threshold)
+    moved = jnp.minimum(jnp.maximum(size - threshold, 0), slack)
+    return _scale_into_ball(jnp.sign(delta) * moved, radius, "l1")
+
+
+def _scale_into_ball(
+    delta: Float[Array, "B d"], radius: Float[Array, "b 1"], norm: Norm
+) -> Float[Array, "B d"]:
+    length = _norm(delta, norm)[:, None]
+    outside = length > radius
+    return delta * jnp.where(outside, radius / jnp.where(outside, length, 1), 1)
+
+
+def _norm(rows: Float[Array, "B d"], norm: Norm) -> PerExample:
+    rows = jnp.abs(rows)
+    largest = jnp.max(rows, axis=1, initial=0)
+    if norm == "linf":
+        return largest
+    if norm == "l1":
+        return _pairwise_sum(rows)
+    # Scaled by the largest entry, so that squares neither overflow nor vanish.
+    scale = jnp.where(largest > 0, largest, 1)
+    return largest * jnp.sqrt(_pairwise_sum((rows / scale[:, None]) ** 2))
+
+
+def _pairwise_sum(rows: Float[Array, "B d"]) -> PerExample:
+    """Sums rows by halving: the error grows with log d, not d."""
+    while (size := rows.shape[1]) > 1:
+        half = (size + 1) // 2
+        tail = jnp.pad(rows[:, half:], ((0, 0), (0, 2 * half - size)))
+        rows = rows[:, :half] + tail
+    return jnp.sum(rows, axis=1)
+
+
+def _slack(
+    x: Float[Array, "B d"], direction: Float[Array, "B d"], bounds: Bounds
+) -> Float[Array, "B d"]:
+    """Room between `x` and the box wall in the direction's sign; 0 for no sign."""
+    room = jnp.where(direction > 0, bounds[1] - x, x - bounds[0])
+    return jnp.where(direction == 0, 0, jnp.maximum(room, 0))
+
+
+def _round_towards(x: Images, delta: Images) -> Images:
+    """Returns `x + delta`, rounded so that it is no further from `x` than |delta|."""
+    point = x + delta
+    over = jnp.abs(point - x) > jnp.abs(delta)
+    return jnp.where(over, jnp.nextafter(point, x), point)
+
+
+def _rows(x: Images) -> Float[Array, "B d"]:
+    return x.reshape(x.shape[0], -1)
+
+
+def _radius(value: Radius, x: Images) -> Float[Array, "..."]:
+    """Shapes a scalar or `[B]` value so that it broadcasts against `x`."""
+    value = jnp.asarray(value, x.dtype)
+    return value.reshape(value.shape[:1] + (1,) * (x.ndim - 1)) if value.ndim else value

@@ -1,0 +1,18 @@
+"""Settings that every test shares."""
+
+import os
+
+import jax
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+if cache := os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+    jax.config.update("jax_compilation_cache_dir", cache)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+@pytest.fixture(params=["eager", "jit"])
+def compiled(request):
+    """Gives each test the function as it is, then under `jax.jit`."""
+    return jax.jit if request.param == "jit" else lambda f: f
