@@ -1,0 +1,49 @@
+"""Quickstart: an SSP network on scikit-learn's digits, trained plainly and adversarially.
+
+    python -m jaxrobust.main --config configs/quickstart.py
+
+No download. Trains the same network twice for the same epochs, attacks both at one
+radius and writes runs/quickstart/report.html.
+"""
+
+from ml_collections import ConfigDict
+
+from jaxrobust.training import config as common
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """Returns the config; `quick` shrinks it to seconds."""
+    options = common.parse_arg(arg, {"quick": False})
+    config = common.base()
+    config.twin = "standard"
+    config.data.name = "digits"
+    config.data.validation_examples = 150
+    config.data.augment.crop_padding = 1
+    config.model = ConfigDict(
+        {"name": "ssp_cifar", "integrator": "ssp2", "blocks": 1, "num_classes": 10}
+    )
+    config.attack.eps = "0.2"
+    config.attack.step_size = "0.05"
+    config.attack.steps = 7
+    config.optimizer.learning_rate = 0.05
+    config.schedule = ConfigDict({**config.schedule, "name": "cosine"})
+    config.train.epochs = 30.0
+    config.train.batch_size = 64
+    config.train.validate_every_epochs = 5.0
+    config.validation.batch_size = 150
+    config.validation.attack.eps = "0.2"
+    config.validation.attack.step_size = "0.05"
+    config.eval.batch_size = 360
+    config.eval.attacks = common.linf_suite("0.2", "0.05")
+    config.eval.curve.eps = ("0", "0.05", "0.1", "0.15", "0.2", "0.3", "0.4", "0.6", "1")
+    config.eval.curve.examples = 180
+    config.eval.growth.eps = "0.2"
+    config.eval.growth.step_size = "0.05"
+    config.eval.growth.examples = 360
+    if options.quick:
+        config.train.epochs = 1.0
+        config.train.validate_every_epochs = 1.0
+        config.data.test_examples = 64
+        config.eval.batch_size = 64
+        config.eval.curve.examples = 64
+    return config

@@ -1,0 +1,228 @@
+"""Checkpoints on disk: the one file that knows orbax.
+
+A work directory holds `checkpoints/STEP/{state,variables,config}`: the whole training
+state to resume from, the variables to evaluate (averaged weights where training keeps
+an average), and the config, so that one step's folder can be loaded on its own.
+"""
+
+import importlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import orbax.checkpoint as ocp
+from absl import logging
+from etils import epath
+from jax.sharding import Sharding
+from orbax.checkpoint import checkpoint_managers as policies
+
+from jaxrobust import models
+from jaxrobust.array_types import PyTree, Variables
+
+BEST = {"best_clean": "accuracy", "best_robust": "robust_accuracy"}
+WHICH = ("best_robust", "best_clean", "last")
+
+
+def _metric(name: str):  # noqa: ANN202 - orbax wants any callable
+    return lambda metrics: float((metrics or {}).get(name, -1.0))
+
+
+def _best(name: str) -> policies.PreservationPolicy:
+    return policies.BestN(get_metric_fn=_metric(name), n=1)
+
+
+class Checkpointer:
+    """Saves, prunes and restores the checkpoints of one work directory.
+
+    The last two checkpoints are kept, and those with the best clean and the best robust
+    validation accuracy.
+    """
+
+    def __init__(self, workdir: epath.PathLike) -> None:
+        """Opens (and makes) `workdir`/checkpoints."""
+        policy = policies.AnyPreservationPolicy(
+            [policies.LatestN(2), *map(_best, BEST.values())]
+        )
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=policy,
+            best_fn=_metric("robust_accuracy"),
+            enable_async_checkpointing=False,
+        )
+        folder = epath.Path(workdir).absolute() / "checkpoints"
+        folder.mkdir(parents=True, exist_ok=True)
+        self._manager = ocp.CheckpointManager(folder, options=options)
+
+    def save(
+        self,
+        step: int,
+        state: PyTree,
+        variables: Variables,
+        config: Mapping[str, Any],
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
+        """Writes one checkpoint; `metrics` are validation accuracies where measured."""
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state),
+                variables=ocp.args.StandardSave(dict(variables)),
+                config=ocp.args.JsonSave(dict(config)),
+            ),
+            metrics=dict(metrics or {}),
+        )
+
+    def restore(self, like: PyTree) -> PyTree | None:
+        """Returns the newest readable state, or None where there is none.
+
+        A checkpoint that cannot be read (cut short by a crash or a full disk) is
+        deleted with a warning and the one before it is taken.
+
+        Args:
+          like: a state with the expected tree, shapes, dtypes and shardings.
+
+        Raises:
+          ValueError: if a readable checkpoint holds another architecture.
+        """
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+            try:
+                return self._manager.restore(step, args=args)["state"]
+            except Exception as error:  # orbax raises many kinds for a damaged folder
+                if self._is_other_architecture(step, like):
+                    raise ValueError(
+                        f"checkpoint {step} in {self._manager.directory} holds another "
+                        "architecture or optimiser than this config; use another "
+                        "--workdir."
+                    ) from None
+                logging.warning(
+                    "checkpoint %d cannot be read (%s); falling back to the one before",
+                    step,
+                    str(error).splitlines()[0][:200],
+                )
+                self._manager.delete(step)
+        return None
+
+    def _is_other_architecture(self, step: int, like: PyTree) -> bool:
+        """Says whether the checkpoint reads well on its own but as another tree."""
+        try:
+            args = ocp.args.Composite(state=ocp.args.StandardRestore())
+            found = self._manager.restore(step, args=args)["state"]
+        except Exception:
+            return False
+        return jax.tree.map(lambda x: x.shape, _plain(found)) != jax.tree.map(
+            lambda x: x.shape, _plain(like)
+        )
+
+    def close(self) -> None:
+        """Releases the folder."""
+        self._manager.close()
+
+
+def _plain(tree: PyTree) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True): leaf for path, leaf in leaves}
+
+
+def create_model(config: Mapping[str, Any]) -> nn.Module:
+    """Builds the network that `config['model']` describes.
+
+    `name` is one of `models.names()` or `package.module:build`, a function of the other
+    fields that returns a Linen module (`apply(variables, images, train=...)`).
+    """
+    fields = {k: _tuples(v) for k, v in config["model"].items() if k != "name"}
+    name = config["model"]["name"]
+    if ":" not in name:
+        return models.create(name, **fields)
+    module, _, function = name.partition(":")
+    return getattr(importlib.import_module(module), function)(**fields)
+
+
+def _tuples(value: Any) -> Any:
+    """Lists (from JSON) become tuples, which modules can hash."""
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
+
+
+def load(
+    workdir: epath.PathLike, which: str = "best_robust"
+) -> tuple[nn.Module, Variables, dict[str, Any]]:
+    """Loads a trained network.
+
+    Args:
+      workdir: a work directory, or the folder of one checkpoint inside it.
+      which: `best_robust`, `best_clean` or `last` (on held-out training data).
+
+    Returns:
+      The model, its variables (ready for `models.logits_fn`) and the config.
+
+    Raises:
+      ValueError: for an unknown `which`.
+      FileNotFoundError: if there is no checkpoint.
+    """
+    if which not in WHICH:
+        raise ValueError(f"`which` must be one of {', '.join(WHICH)}, got {which!r}.")
+    path = epath.Path(workdir).absolute()
+    if (path / "variables").is_dir():
+        return _load_step(path)
+    folder = path / "checkpoints"
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no checkpoints in {path}; train there first.")
+    for step in _ordered_steps(folder, which):
+        try:
+            return _load_step(folder / str(step))
+        except Exception as error:  # orbax raises many kinds for a damaged folder
+            logging.warning("checkpoint %s/%d: %s", folder, step, str(error)[:200])
+    raise FileNotFoundError(f"no readable checkpoint in {folder}.")
+
+
+def _ordered_steps(folder: epath.Path, which: str) -> list[int]:
+    """Returns the steps in `folder`, the one asked for first."""
+    options = ocp.CheckpointManagerOptions(
+        read_only=True, best_fn=_metric("robust_accuracy")
+    )
+    with ocp.CheckpointManager(folder, options=options) as manager:
+        steps = sorted(manager.all_steps(), reverse=True)
+        if which == "last":
+            return steps
+        metric = _metric(BEST[which])
+        return sorted(steps, key=lambda s: metric(manager.metrics(s)), reverse=True)
+
+
+def _load_step(path: epath.Path) -> tuple[nn.Module, Variables, dict[str, Any]]:
+    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+        config = reader.restore(path / "config")
+    with ocp.StandardCheckpointer() as reader:
+        here: Sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        tree = reader.metadata(path / "variables").item_metadata.tree
+        abstract = jax.tree.map(
+            lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=here), tree
+        )
+        variables = reader.restore(path / "variables", abstract)
+    return create_model(config), variables, config
+
+
+def save_variables(
+    workdir: epath.PathLike, variables: Variables, config: Mapping[str, Any]
+) -> epath.Path:
+    """Writes a checkpoint to load or evaluate, without a training state.
+
+    Args:
+      workdir: a new work directory; gets `config.json` and `checkpoints/0`.
+      variables: what `convert.from_torch` or training returned.
+      config: at least `{'model': {'name': ..., ...}}`.
+
+    Returns:
+      The checkpoint's folder.
+    """
+    workdir = epath.Path(workdir).absolute()
+    folder = workdir / "checkpoints" / "0"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as writer:
+        writer.save(folder / "config", dict(config))
+    with ocp.StandardCheckpointer() as writer:
+        writer.save(folder / "variables", dict(variables))
+    text = json.dumps({"config": dict(config), "command": ""}, indent=2)
+    (workdir / "config.json").write_text(text)
+    return folder

@@ -1,0 +1,57 @@
+"""Defences: training objectives as phases of a loss (`base.Defense`).
+
+A new method is a file with a function `method(model, *, attack, ...) -> Defense` and a
+line in `FACTORIES`.
+"""
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import flax.linen as nn
+
+from jaxrobust.defenses.adversarial import adversarial as adversarial
+from jaxrobust.defenses.adversarial import ball as ball
+from jaxrobust.defenses.adversarial import standard as standard
+from jaxrobust.defenses.base import Defense as Defense
+from jaxrobust.defenses.base import Phase as Phase
+from jaxrobust.defenses.trades import trades as trades
+
+FACTORIES: Mapping[str, Callable[..., Defense]] = MappingProxyType(
+    {
+        "standard": standard,
+        "ball": ball,
+        "fgsm": functools.partial(adversarial, "fgsm"),
+        "bim": functools.partial(adversarial, "bim"),
+        "mim": functools.partial(adversarial, "mim"),
+        "pgd": functools.partial(adversarial, "pgd"),
+        "trades": trades,
+    }
+)
+
+
+def create(name: str, model: nn.Module, options: Mapping[str, Any]) -> Defense:
+    """Builds the training objective `name` for `model`.
+
+    Args:
+      name: one of `FACTORIES`.
+      model: a Linen module.
+      options: fields of a config; the factory takes those it knows (`attack`: the
+        hyperparameters of the training attack, `attack_bn`, `label_smoothing`, `beta`
+        ...), so that one config serves a method and its plainly trained twin.
+
+    Raises:
+      ValueError: for an unknown name.
+    """
+    if name not in FACTORIES:
+        near = difflib.get_close_matches(name, FACTORIES, n=1)
+        raise ValueError(
+            f"unknown objective {name!r}; known: {', '.join(FACTORIES)}."
+            + (f" Did you mean {near[0]!r}?" if near else "")
+        )
+    factory = FACTORIES[name]
+    accepted = inspect.signature(factory).parameters
+    return factory(model, **{k: v for k, v in options.items() if k in accepted})

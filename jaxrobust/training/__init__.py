@@ -1,0 +1,1 @@
+"""The training program: config, optimiser, state, one jitted step, the loop."""

@@ -1,0 +1,129 @@
+"""Optimisers and learning-rate schedules, built from optax."""
+
+import difflib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+OPTIMIZERS = ("sgd", "adam", "adamax", "adamw")
+SCHEDULES = ("constant", "step", "cosine", "plateau")
+
+
+def _check(name: str, known: tuple[str, ...], what: str) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        raise ValueError(
+            f"unknown {what} {name!r}; known: {', '.join(known)}."
+            + (f" Did you mean {near[0]!r}?" if near else "")
+        )
+
+
+def make_schedule(
+    schedule: Mapping[str, Any],
+    learning_rate: float,
+    *,
+    steps_per_epoch: int,
+    total_steps: int,
+) -> optax.Schedule:
+    """Returns the learning rate as a function of the step.
+
+    Args:
+      schedule: `name` (`constant`, `step`, `cosine`, `plateau`), `milestones` in epochs
+        and `factor` for `step`, `warmup_epochs` (linear, from 0) for all.
+      learning_rate: the rate after warm-up.
+      steps_per_epoch: batches per epoch.
+      total_steps: length of the run; `cosine` ends at 0 there.
+
+    Raises:
+      ValueError: for an unknown name.
+    """
+    name = schedule["name"]
+    _check(name, SCHEDULES, "schedule")
+    warmup = round(schedule["warmup_epochs"] * steps_per_epoch)
+    if name == "cosine":
+        main = optax.cosine_decay_schedule(learning_rate, max(1, total_steps - warmup))
+    elif name == "step":
+        drops: dict[int, float] = {}
+        for epoch in schedule["milestones"]:
+            step = round(epoch * steps_per_epoch) - warmup
+            drops[step] = drops.get(step, 1.0) * schedule["factor"]
+        main = optax.piecewise_constant_schedule(learning_rate, drops)
+    else:
+        main = optax.constant_schedule(learning_rate)
+    if not warmup:
+        return main
+    ramp = optax.linear_schedule(learning_rate / warmup, learning_rate, warmup - 1)
+    return optax.join_schedules([ramp, main], [warmup])
+
+
+def make_optimizer(optimizer: Mapping[str, Any]) -> optax.GradientTransformation:
+    """Returns the optimiser at learning rate 1; weight decay acts as in torch.
+
+    The training step scales its updates by the rate at the global step. Counters inside
+    optax would run apart where a defence makes two updates per batch, or skips one.
+
+    For `sgd`, `adam` and `adamax` the decay is added to the gradient of every leaf
+    (norms and biases too) before momentum; for `adamw` it is decoupled.
+
+    Raises:
+      ValueError: for an unknown name.
+    """
+    name, decay = optimizer["name"], optimizer["weight_decay"]
+    _check(name, OPTIMIZERS, "optimiser")
+    parts = []
+    if optimizer["clip_norm"]:
+        parts.append(optax.clip_by_global_norm(optimizer["clip_norm"]))
+    if decay and name != "adamw":
+        parts.append(optax.add_decayed_weights(decay))
+    betas = {"b1": optimizer["b1"], "b2": optimizer["b2"]}
+    if name == "sgd":
+        momentum = optimizer["momentum"] or None
+        nesterov = bool(momentum) and optimizer["nesterov"]
+        parts.append(optax.sgd(1.0, momentum=momentum, nesterov=nesterov))
+    elif name == "adamw":
+        parts.append(optax.adamw(1.0, weight_decay=decay, **betas))
+    else:
+        kind = {"adam": optax.adam, "adamax": optax.adamax}[name]
+        parts.append(kind(1.0, **betas))
+    return optax.chain(*parts)
+
+
+@flax.struct.dataclass
+class Plateau:
+    """Progress of the plateau schedule; part of the training state.
+
+    Attributes:
+      scale: factor on every update.
+      best: lowest validation loss so far.
+      waited: validations since then.
+    """
+
+    scale: Float[Array, ""]
+    best: Float[Array, ""]
+    waited: Int[Array, ""]
+
+    @classmethod
+    def start(cls) -> "Plateau":
+        """Returns the state before the first validation."""
+        return cls(jnp.float32(1.0), jnp.float32(math.inf), jnp.int32(0))
+
+
+@jax.jit
+def update_plateau(
+    state: Plateau, loss: Float[Array, ""], factor: float, patience: int
+) -> Plateau:
+    """Shrinks the scale after more than `patience` validations without a new best."""
+    better = loss < state.best
+    waited = jnp.where(better, 0, state.waited + 1)
+    drop = waited > patience
+    return Plateau(
+        scale=jnp.where(drop, state.scale * factor, state.scale),
+        best=jnp.where(better, loss, state.best).astype(state.best.dtype),
+        waited=jnp.where(drop, 0, waited).astype(state.waited.dtype),
+    )

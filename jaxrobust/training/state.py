@@ -1,0 +1,74 @@
+"""The training state: one pytree of arrays, all that a step changes."""
+
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int
+
+from jaxrobust.array_types import Images, Key, PyTree, Variables
+from jaxrobust.defenses.base import Defense
+from jaxrobust.training.optimizer import Plateau
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything a step changes; arrays only.
+
+    Attributes:
+      step: updates made so far.
+      params: `{'model': ..., 'extra': ...}`; `extra` are a defence's own trainables.
+      model_state: the network's other collections (`batch_stats`).
+      opt_state: the optimiser's.
+      ema_params: averaged `params['model']`, or None where no average is kept.
+      plateau: progress of the plateau schedule.
+    """
+
+    step: Int[Array, ""]
+    params: PyTree
+    model_state: PyTree
+    opt_state: optax.OptState
+    ema_params: PyTree
+    plateau: Plateau
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """The network to evaluate: averaged weights where an average is kept."""
+        params = self.params["model"] if self.ema_params is None else self.ema_params
+        extra = {"extra": self.params["extra"]} if self.params["extra"] else {}
+        return {"params": params, **self.model_state, **extra}
+
+
+def init_variables(model: nn.Module, example: Images, key: Key) -> Variables:
+    """Initialises a network on the shape and dtype of `example` [B, H, W, C]."""
+    # Eager initialisation compiles every small op; one program is faster.
+    return jax.jit(lambda key, x: model.init(key, x, train=False))(key, example)
+
+
+def create(
+    variables: Variables,
+    defense: Defense,
+    tx: optax.GradientTransformation,
+    *,
+    key: Key,
+    ema: bool = False,
+) -> TrainState:
+    """Returns the state before the first step."""
+    model_state = {k: v for k, v in variables.items() if k != "params"}
+    params = {
+        "model": variables["params"],
+        "extra": defense.init(jax.random.fold_in(key, 1), variables),
+    }
+    # A donated state must not hold one buffer twice, hence the copy.
+    average = jax.tree.map(jnp.copy, variables["params"]) if ema else None
+    return TrainState(
+        step=jnp.int32(0),
+        params=params,
+        model_state=model_state,
+        opt_state=tx.init(params),
+        ema_params=average,
+        plateau=Plateau.start(),
+    )

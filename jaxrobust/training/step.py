@@ -1,0 +1,138 @@
+"""The jitted training step: augment, attack, update."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array
+
+from jaxrobust import parallel
+from jaxrobust.array_types import Images, Key, PyTree
+from jaxrobust.defenses.base import Defense, Phase
+from jaxrobust.training.state import TrainState
+
+Augment = Callable[[Images, Key], Images]
+Step = Callable[
+    [TrainState, Mapping[str, Array], Key], tuple[TrainState, dict[str, Array]]
+]
+
+
+def make_train_step(
+    defense: Defense,
+    tx: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    augment: Augment,
+    *,
+    mesh: Mesh | None = None,
+    ema: float = 0.0,
+    precision: str = "default",
+    dtype: Any = jnp.float32,
+) -> Step:
+    """Builds the step of a defence.
+
+    Args:
+      defense: the objective.
+      tx: the optimiser, at learning rate 1.
+      schedule: the learning rate at a step.
+      augment: `(images in [0, 1], keys [B]) -> images`.
+      mesh: devices that share the batch; the state is copied to each.
+      ema: decay of the averaged weights, 0 for none.
+      precision: of matmuls and convolutions, as `jax.default_matmul_precision`.
+      dtype: of the images; float64 in tests of parity.
+
+    Returns:
+      `step(state, batch, key) -> (state, metrics)`, jitted; the state is donated.
+      `batch` holds `image` uint8 [B, H, W, C], `label` [B] and `index` [B], the
+      examples' places in the data; `key` is the run's. Metrics are scalars on the
+      device.
+    """
+
+    def step(
+        state: TrainState, batch: Mapping[str, Array], key: Key
+    ) -> tuple[TrainState, dict[str, Array]]:
+        with jax.default_matmul_precision(precision):
+            key = jax.random.fold_in(key, state.step)
+            prepared = prepare(batch, key, augment, dtype)
+            rate = schedule(state.step) * state.plateau.scale
+            metrics: dict[str, Any] = {"learning_rate": rate}
+            for number, phase in enumerate(defense.phases):
+                phase_key = jax.random.fold_in(key, number)
+                state, carry = _update(
+                    phase, tx, rate, state, prepared, phase_key, metrics
+                )
+                prepared = {**prepared, **carry}
+            if state.ema_params is not None:
+                average = optax.incremental_update(
+                    state.params["model"], state.ema_params, 1 - ema
+                )
+                state = state.replace(ema_params=average)
+            return state.replace(step=state.step + 1), metrics
+
+    if mesh is None:
+        return jax.jit(step, donate_argnums=0)
+    everywhere = parallel.replicated(mesh)
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        in_shardings=(everywhere, parallel.by_batch(mesh), everywhere),
+        out_shardings=everywhere,
+    )
+
+
+def prepare(
+    batch: Mapping[str, Array], key: Key, augment: Augment, dtype: Any
+) -> dict[str, Array]:
+    """Scales and augments a batch; every example gets a key of its own.
+
+    The key of an example comes from the step's key and its index in the data, so it
+    does not depend on the batch's order or on the devices.
+    """
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["index"])
+    streams = jax.vmap(lambda k: jax.random.split(k))(keys)
+    images = batch["image"].astype(dtype) / 255
+    return {
+        "image": augment(images, streams[:, 0]),
+        "label": batch["label"],
+        "key": streams[:, 1],
+    }
+
+
+def _update(
+    phase: Phase,
+    tx: optax.GradientTransformation,
+    rate: Array,
+    state: TrainState,
+    batch: Mapping[str, Array],
+    key: Key,
+    metrics: dict[str, Any],
+) -> tuple[TrainState, Mapping[str, Array]]:
+    """Makes one phase's update, adds to `metrics`; returns what it hands on."""
+    gradient = jax.value_and_grad(phase.loss, has_aux=True)
+    (loss, (model_state, found, *carry)), grads = gradient(
+        state.params, state.model_state, batch, key, state.step
+    )
+    metrics.update(loss=loss, grad_norm=optax.global_norm(grads), **found)
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    updates = jax.tree.map(lambda u: u * rate.astype(u.dtype), updates)
+    params = optax.apply_updates(state.params, updates)
+    if phase.mask is not None:
+        # Masked leaves keep their optimiser state too: zero gradients alone would still
+        # let momentum and weight decay move them.
+        mask = phase.mask(state.params, state.step, metrics)
+        params = jax.tree.map(jnp.where, mask, params, state.params)
+        opt_state = optax.tree.map_params(
+            tx, lambda new, old, on: jnp.where(on, new, old), opt_state,
+            state.opt_state, mask,
+        )  # fmt: skip
+    new = state.replace(params=params, model_state=model_state, opt_state=opt_state)
+    if phase.when is not None:
+        taken = phase.when(state.step, metrics)
+        new = _select(taken, new, state)
+    return new, carry[0] if carry else {}
+
+
+def _select(condition: Array, new: PyTree, old: PyTree) -> PyTree:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
