@@ -34,7 +34,9 @@ def load(
     """Loads a split of a data set into host memory.
 
     Args:
-        name: one of `names()`.
+        name: one of `names()`; `npz:PATH` or `folder:PATH` for a user's own images
+            (forms below); `tfds:NAME` or `tfds:NAME/CONFIG` for any other prepared
+            TFDS image classification set.
         split: 'train' or 'test'.
         image_size: side of the square images to make: the shorter side is resized
             to it (bilinear, antialiased), then the centre is cut out. None keeps the
@@ -44,7 +46,15 @@ def load(
         limit: how many examples to load, at even distances; None means all.
 
     Returns:
-        The data set, in stored order.
+        The data set, in stored order. A TFDS set without a 'test' split gives its
+        'validation' split as 'test' (tiny_imagenet).
+
+    Own images: an .npz holds `x_train, y_train, x_test, y_test`, or `images` and
+    `labels`, images `[N, H, W, C]` or `[N, H, W]` uint8, or floating in [0, 1] (rounded
+    to 8 bits), and maybe `class_names`. A folder holds `train/CLASS/IMAGE` and
+    `test/CLASS/IMAGE`, or only `CLASS/IMAGE`; classes are numbered in sorted order.
+    Where there is no division into train and test, a fifth of each class, always the
+    same, is the test split.
 
     Raises:
         FileNotFoundError: the data are not there; says how to prepare them.
@@ -55,14 +65,19 @@ def load(
     for argument, value in (("image_size", image_size), ("limit", limit)):
         if value is not None and value < 1:
             raise ValueError(f"{argument} must be at least 1 or None, got {value}")
+    kind, _, rest = name.partition(":")
     if name == "digits":
         return _local.finish(_local.load_digits(split), image_size, limit)
-    if name in _TFDS_NAMES:
+    if kind == "npz":
+        return _local.finish(_local.load_npz(rest, split), image_size, limit)
+    if kind == "folder":
+        return _local.load_folder(rest, split, image_size, limit)
+    if name in _TFDS_NAMES or kind == "tfds":
         return _tfds.load_prepared(
-            name,
+            rest or name,
             split,
             data_dir=data_dir,
-            image_size=image_size or _DEFAULT_SIZE.get(name),
+            image_size=image_size or _DEFAULT_SIZE.get(rest or name),
             limit=limit,
         )
     raise ValueError(_unknown(name))
@@ -70,5 +85,8 @@ def load(
 
 def _unknown(name: str) -> str:
     near = difflib.get_close_matches(name, names(), 1, 0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"unknown data set {name!r}{hint} Known: {', '.join(names())}"
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return (
+        f"unknown data set {name!r}.{hint} Known: {', '.join(names())}; npz:PATH and "
+        "folder:PATH for your own images, tfds:NAME for other prepared TFDS sets"
+    )

@@ -1,15 +1,14 @@
 """Image sets prepared in TFDS's array_record layout, read without TensorFlow."""
 
-import concurrent.futures
 import os
 from typing import Any
 
-import numpy as np
 from etils import epath
 
 from jaxrobust.data import _images
 from jaxrobust.data._dataset import Dataset, spread
 
+_FORMAT = "array_record"
 _SPLITS = {"train": ("train",), "test": ("test", "validation")}
 
 
@@ -38,7 +37,8 @@ def load_prepared(
     split = _split_name(name, split, tuple(builder.info.splits))
     image_key, label_key = builder.info.supervised_keys or ("image", "label")
     features = builder.info.features
-    if image_key not in features or label_key not in features:
+    label = features[label_key] if label_key in features else None
+    if image_key not in features or not hasattr(label, "names"):
         raise ValueError(
             f"data set {name!r} is no image classification set: it has the features "
             f"{sorted(features)}"
@@ -50,7 +50,19 @@ def load_prepared(
         )
     source = builder.as_data_source(split, decoders=_skip_decoding(image_key))
     rows = spread(len(source), limit)
-    images, labels = _read(source, rows, image_key, label_key, shape, image_size, name)
+
+    def fetch(positions: range) -> list[tuple[bytes, int]]:
+        examples = source.__getitems__([int(rows[position]) for position in positions])
+        return [(example[image_key], example[label_key]) for example in examples]
+
+    images, labels = _images.assemble(
+        fetch,
+        len(rows),
+        shape=shape,
+        size=image_size,
+        describe=lambda position: f"example {rows[position]} of {name}",
+        title=f"loading {name}",
+    )
     return Dataset(images, labels, tuple(features[label_key].names))
 
 
@@ -65,11 +77,11 @@ def _find(name: str, root: epath.Path) -> Any:
     )
     for version in reversed(found):
         builder = tfds.builder_from_directory(version)
-        if builder.info.file_format.value == "array_record":
+        if getattr(builder.info.file_format, "value", "") == _FORMAT:
             return builder
     seen = f" (found {found[-1].name} in another file format)" if found else ""
     raise FileNotFoundError(
-        f"data set {name!r} is not prepared: looked for array_record data in "
+        f"data set {name!r} is not prepared: looked for {_FORMAT} data in "
         f"{folder}{seen}.\n"
         f"Prepare it: python -m jaxrobust.data.prepare {name} "
         "[--from ARCHIVE_OR_FOLDER]\n"
@@ -90,34 +102,3 @@ def _skip_decoding(image_key: str) -> dict[str, Any]:
     import tensorflow_datasets as tfds
 
     return {image_key: tfds.decode.SkipDecoding()}
-
-
-def _read(
-    source: Any,
-    rows: np.ndarray,
-    image_key: str,
-    label_key: str,
-    shape: tuple[int | None, ...],
-    image_size: int | None,
-    name: str,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Decodes the rows in threads (Pillow releases the GIL) into one array."""
-    import tqdm
-
-    height, width = (image_size, image_size) if image_size else shape[:2]
-    images = np.empty((len(rows), height, width, shape[-1]), np.uint8)
-    labels = np.empty(len(rows), np.int32)
-
-    def read_one(position: int) -> None:
-        example = source[int(rows[position])]
-        images[position] = _images.decode(example[image_key], shape[-1], image_size)
-        labels[position] = example[label_key]
-
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        done = pool.map(read_one, range(len(rows)), chunksize=256)
-        # A bar only for loads long enough to wonder about, and not in log files.
-        for _ in tqdm.tqdm(
-            done, f"loading {name}", len(rows), leave=False, disable=None, delay=2
-        ):
-            pass
-    return images, labels

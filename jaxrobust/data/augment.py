@@ -101,9 +101,9 @@ def _parse(spec: Mapping[str, Any]) -> Spec:
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1, 0.5)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = f" Did you mean {near[0]!r}?" if near else ""
             raise ValueError(
-                f"unknown augment field {name!r}{hint} Known: {', '.join(known)}"
+                f"unknown augment field {name!r}.{hint} Known: {', '.join(known)}"
             )
     return Spec(**given)
 
