@@ -1,0 +1,51 @@
+"""Where a result was computed."""
+
+import datetime
+import importlib.metadata
+import pathlib
+import platform
+import subprocess
+from typing import Any
+
+import jax
+
+import jaxrobust
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
+
+
+def describe(precision: str) -> dict[str, Any]:
+    """Returns versions, devices, precision, commit and date."""
+    devices = jax.devices()
+    return {
+        "jaxrobust": jaxrobust.__version__,
+        **{name: importlib.metadata.version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": devices[0].device_kind,
+        "device_count": len(devices),
+        "precision": precision,
+        "commit": _commit(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _commit() -> str | None:
+    """Returns the commit of the source tree, with `+` where files have changed."""
+    here = pathlib.Path(__file__).resolve().parents[2]
+    if not (here / ".git").exists():
+        return None
+    try:
+        commit = _git(here, "rev-parse", "--short=12", "HEAD")
+        changed = _git(here, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit + ("+" if changed else "")
+
+
+def _git(folder: pathlib.Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=9
+    )
+    return done.stdout.strip()

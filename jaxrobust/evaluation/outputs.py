@@ -1,0 +1,65 @@
+"""What an evaluation leaves on disk."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from jaxrobust.evaluation import files, step, suite
+from jaxrobust.evaluation.setting import Setting, choose
+
+
+def predictions(setting: Setting, runs: Mapping[str, step.EvalRun]) -> dict[str, Any]:
+    """Returns per-example arrays [N] for evaluation.npz."""
+    arrays: dict[str, Any] = {
+        "indices": setting.indices,
+        "labels": setting.labels,
+        "class_names": np.asarray(setting.dataset.class_names),
+        "clean_loss": runs["clean"].loss,
+        "robust": np.logical_and.reduce([run.correct for run in runs.values()]),
+    }
+    return arrays | {f"predicted_{name}": run.predicted for name, run in runs.items()}
+
+
+def grid(
+    setting: Setting,
+    entries: Sequence[suite.Entry],
+    results: Mapping[str, Any],
+    runs: Mapping[str, step.EvalRun],
+    fields: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Returns sample images under the strongest attack, for the report."""
+    if not entries or fields["grid"] == 0:
+        return {}
+    strongest = min(results["attacks"], key=lambda a: a["robust_accuracy"])["label"]
+    rows = choose(len(setting.indices), fields["grid"])
+    x_adv = runs[strongest].x_adv
+    if fields["save_adversarial"]:
+        x_adv = x_adv[rows]
+    return {
+        "grid_attack": np.asarray(strongest),
+        "grid_images": setting.dataset.images[setting.indices[rows]],
+        "grid_x_adv": x_adv,
+        "grid_labels": setting.labels[rows],
+        "grid_predicted": runs["clean"].predicted[rows],
+        "grid_predicted_adv": runs[strongest].predicted[rows],
+    }
+
+
+def write(
+    workdir: epath.PathLike, results: Mapping[str, Any], arrays: Mapping[str, Any]
+) -> None:
+    """Writes evaluation.npz and then results.json."""
+    folder = epath.Path(workdir)
+    files.write_npz(folder / "evaluation.npz", arrays, compress=True)
+    files.write_json(folder / "results.json", results)
+
+
+def write_adversarial(
+    workdir: epath.PathLike, setting: Setting, runs: Mapping[str, step.EvalRun]
+) -> None:
+    """Writes every attacked image, float32 in the bounds, by attack."""
+    images = {f"x_adv_{k}": r.x_adv for k, r in runs.items() if k != "clean"}
+    arrays = {"indices": setting.indices, "labels": setting.labels, **images}
+    files.write_npz(epath.Path(workdir) / "adversarial.npz", arrays, compress=False)
