@@ -154,7 +154,8 @@ def from_curve(curve: Mapping[str, Any], num_classes: int, size: int) -> list[Fl
     if curve["eps"][last] >= grey and low > 1 / num_classes:
         message = (
             f"At eps {curve['eps_text'][last]} every image can be turned into the same "
-            f"grey one, yet {accuracy[last]:.1%} resist (chance {1 / num_classes:.1%}): "
+            f"grey one, yet {accuracy[last]:.1%} resist "
+            f"(chance {1 / num_classes:.1%}): "
             "the attack is blind here, and so may it be at smaller radii."
         )
         values = {"accuracy": accuracy[last], "chance": 1 / num_classes}

@@ -1,0 +1,43 @@
+"""The report: one self-contained page from the files of a work directory."""
+
+from pathlib import PurePath
+
+from etils import epath
+
+from jaxrobust.report import html, sections, source
+
+
+def write(workdir: epath.PathLike) -> PurePath:
+    """Writes `report.html` from what lies in a work directory.
+
+    Reads `config.json`, `metrics.jsonl`, `results.json`, `evaluation.npz` and the same
+    in `twin/`; what is missing is left out. The page needs no network and no scripts.
+
+    Args:
+      workdir: of a run; may be remote.
+
+    Returns:
+      Path of the page.
+
+    Raises:
+      FileNotFoundError: if there is nothing to report.
+    """
+    found = source.read(workdir)
+    title = sections.title_of(found)
+    text = html.page(
+        f"{title}: robustness report",
+        html.tag("header", html.tag("h1", title), sections.subtitle(found)),
+        sections.head(found),
+        sections.flags(found),
+        sections.attacks(found),
+        sections.training(found),
+        sections.curves(found),
+        sections.images(found),
+        sections.reproduce(found),
+        html.tag("footer", "Made by jaxrobust from the files beside this page."),
+    )
+    path = epath.Path(workdir) / "report.html"
+    partial = path.parent / "report.html.partial"
+    partial.write_text(text)
+    partial.replace(path)
+    return path

@@ -1,0 +1,198 @@
+"""Drawings as SVG text that takes its colours from the page."""
+
+import io
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+# Drawn in these colours, shown in the page's, light or dark.
+COLORS = {
+    "ink": "#010101",
+    "soft": "#020202",
+    "line": "#030303",
+    "clean": "#040404",
+    "robust": "#050505",
+    "third": "#060606",
+}
+SIZE = (5.0, 3.0)
+MANY_CLASSES = 20
+
+
+def _axes(size: tuple[float, float] = SIZE) -> tuple[Figure, Any]:
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasSVG(figure)
+    axes = figure.add_subplot()
+    axes.set_facecolor("none")
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(COLORS["line"])
+    axes.tick_params(colors=COLORS["soft"], labelsize=9, length=3)
+    axes.grid(axis="y", color=COLORS["line"], linewidth=0.7)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _svg(figure: Figure, description: str) -> str:
+    """Renders; text stays text, and each colour becomes a variable of the page."""
+    buffer = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": description}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
+    for name, color in COLORS.items():
+        text = text.replace(color, f"var(--{name})")
+    label = description.replace("&", "and").replace("<", "").replace('"', "'")
+    return text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+
+
+def _finish(axes: Any, xlabel: str, ylabel: str, *, legend: bool = True) -> None:
+    axes.set_xlabel(xlabel, color=COLORS["soft"], fontsize=9.5)
+    axes.set_ylabel(ylabel, color=COLORS["soft"], fontsize=9.5)
+    if legend and axes.get_legend_handles_labels()[0]:
+        axes.legend(
+            frameon=False, labelcolor=COLORS["ink"], fontsize=9, handlelength=1.6
+        )
+
+
+def lines(
+    series: Sequence[tuple[str, str, Sequence[float], Sequence[float]]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    description: str,
+    percent: bool = False,
+    log: bool = False,
+) -> str:
+    """Draws values over an axis.
+
+    Args:
+      series: label, colour name (a trailing `--` makes it dashed), x and y of each.
+      xlabel: of the axis.
+      ylabel: of the axis.
+      description: for readers who cannot see it.
+      percent: values are shares; the axis shows 0 to 100.
+      log: logarithmic values.
+    """
+    figure, axes = _axes()
+    for label, color, x, y in series:
+        values = np.asarray(y, float) * (100 if percent else 1)
+        axes.plot(
+            x,
+            values,
+            label=label,
+            color=COLORS[color.removesuffix("--")],
+            linestyle="--" if color.endswith("--") else "-",
+            linewidth=1.8,
+            marker="o" if len(values) <= 30 else None,
+            markersize=3.5,
+        )
+    if percent:
+        axes.set_ylim(-2, 102)
+    if log:
+        axes.set_yscale("log")
+    _finish(axes, xlabel, ylabel, legend=len(series) > 1)
+    return _svg(figure, description)
+
+
+def eps_curve(curve: dict[str, Any], twin: dict[str, Any] | None, chance: float) -> str:
+    """Draws robust accuracy over the radius, with its intervals and chance."""
+    figure, axes = _axes()
+    drawn = [("this network", "robust", curve)]
+    if twin and twin["eps"] == curve["eps"]:
+        drawn.append(("its twin", "clean", twin))
+    at = np.arange(len(curve["eps"]))
+    for label, color, found in drawn:
+        ends = np.asarray(found["ci95"], float) * 100
+        values = np.asarray(found["robust_accuracy"], float) * 100
+        axes.fill_between(
+            at, ends[:, 0], ends[:, 1], color=COLORS[color], alpha=0.16, linewidth=0
+        )
+        axes.plot(
+            at,
+            values,
+            color=COLORS[color],
+            label=label,
+            linewidth=1.8,
+            marker="o",
+            markersize=4,
+        )
+    axes.axhline(
+        100 * chance,
+        color=COLORS["soft"],
+        linewidth=1,
+        linestyle=":",
+        label=f"chance ({chance:.0%})",
+    )
+    axes.set_xticks(at, curve["eps_text"])
+    axes.set_ylim(-2, 102)
+    _finish(axes, f"eps ({curve['norm']}), not to scale", "robust accuracy (%)")
+    return _svg(figure, "Robust accuracy over the radius of the attack")
+
+
+def class_bars(rows: Sequence[dict[str, Any]]) -> str:
+    """Draws clean and worst-case accuracy per class; sorted lines if there are many."""
+    clean = np.asarray([row["accuracy"] for row in rows], float) * 100
+    robust = np.asarray([row["robust_accuracy"] for row in rows], float) * 100
+    description = "Clean and robust accuracy of each class"
+    if len(rows) > MANY_CLASSES:
+        figure, axes = _axes()
+        order = np.argsort(robust)
+        axes.plot(clean[order], ".", color=COLORS["clean"], label="clean", markersize=4)
+        axes.plot(robust[order], color=COLORS["robust"], label="worst case")
+        axes.set_ylim(-2, 102)
+        _finish(axes, "classes, least robust first", "accuracy (%)")
+        return _svg(figure, description)
+    figure, axes = _axes((SIZE[0], 0.8 + 0.3 * len(rows)))
+    at = np.arange(len(rows))
+    axes.grid(visible=False, axis="y")
+    axes.grid(axis="x", color=COLORS["line"], linewidth=0.7)
+    axes.barh(at - 0.19, clean, 0.36, color=COLORS["clean"], label="clean")
+    axes.barh(at + 0.19, robust, 0.36, color=COLORS["robust"], label="worst case")
+    axes.set_yticks(at, [row["class"] for row in rows])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("accuracy (%)", color=COLORS["soft"], fontsize=9.5)
+    axes.legend(
+        frameon=False,
+        labelcolor=COLORS["ink"],
+        fontsize=9,
+        ncols=2,
+        loc="lower right",
+        bbox_to_anchor=(1, 1),
+        borderaxespad=0,
+    )
+    return _svg(figure, description)
+
+
+def growth(ratios: dict[str, Any], twin: dict[str, Any] | None) -> str:
+    """Draws the growth ratio of each stage, L1 solid and L2 hatched."""
+    figure, axes = _axes()
+    drawn = [("this network", "robust", ratios)]
+    if twin and twin["stages"] == ratios["stages"]:
+        drawn.append(("its twin", "clean", twin))
+    at = np.arange(len(ratios["stages"]))
+    bars = [(who, c, f, norm) for who, c, f in drawn for norm in ("l1", "l2")]
+    width = 0.8 / len(bars)
+    for number, (who, color, found, norm) in enumerate(bars):
+        axes.bar(
+            at + (number - (len(bars) - 1) / 2) * width,
+            np.asarray(found[norm], float),
+            width * 0.92,
+            color=COLORS[color],
+            alpha=1 if norm == "l1" else 0.5,
+            label=f"{who}, {norm.upper()}",
+        )
+    axes.axhline(1, color=COLORS["soft"], linewidth=1, linestyle=":")
+    axes.set_xticks(at, ratios["stages"])
+    _finish(axes, "stage", "growth ratio")
+    return _svg(figure, "Perturbation growth ratio of each stage")

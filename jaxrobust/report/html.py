@@ -1,0 +1,109 @@
+"""Building HTML: everything that is not markup is escaped."""
+
+import base64
+import html
+import importlib.resources
+import io
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from PIL import Image
+
+# Nothing may be loaded, so nothing is ever asked of the network.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+
+class Markup(str):
+    """Text that is HTML already."""
+
+    __slots__ = ()
+
+
+Content = str | Iterable["Content"] | None
+
+
+def render(content: Content) -> str:
+    """Turns content into HTML; a plain string is escaped."""
+    if content is None:
+        return ""
+    if isinstance(content, Markup):
+        return content
+    if isinstance(content, str):
+        return html.escape(content)
+    return "".join(map(render, content))
+
+
+def tag(name: str, *content: Content, **attributes: str | int | bool | None) -> Markup:
+    """Makes an element; a trailing `_` in an attribute's name is dropped."""
+    text = "".join(
+        f' {key.rstrip("_")}="{html.escape(str(value))}"'
+        for key, value in attributes.items()
+        if value is not None
+    )
+    return Markup(f"<{name}{text}>{render(content)}</{name}>")
+
+
+def table(
+    head: Sequence[str],
+    rows: Iterable[Sequence[Content]],
+    *,
+    right: Sequence[int] = (),
+    last_class: str | None = None,
+) -> Markup:
+    """Makes a table that scrolls in its own frame.
+
+    Args:
+      head: names of the columns.
+      rows: cells.
+      right: columns of numbers.
+      last_class: CSS class of the last row.
+    """
+
+    def cells(name: str, row: Sequence[Content]) -> list[Markup]:
+        return [
+            tag(name, cell, class_="right" if column in right else None)
+            for column, cell in enumerate(row)
+        ]
+
+    rows = list(rows)
+    body = [
+        tag("tr", cells("td", row), class_=last_class if i == len(rows) - 1 else None)
+        for i, row in enumerate(rows)
+    ]
+    whole = tag("table", tag("thead", tag("tr", cells("th", head))), tag("tbody", body))
+    return tag("div", whole, class_="scroll", tabindex=0)
+
+
+def image(pixels: np.ndarray, alt: str) -> Markup:
+    """Embeds an image [H, W, C] with values in [0, 1] (C = 1, 3 or other) as PNG."""
+    levels = np.round(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
+    if levels.shape[-1] != 3:
+        levels = levels[..., 0]
+    buffer = io.BytesIO()
+    Image.fromarray(levels).save(buffer, format="PNG")
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return Markup(
+        f'<img src="data:image/png;base64,{data}" alt="{html.escape(alt)}" '
+        f'width="{levels.shape[1]}" height="{levels.shape[0]}">'
+    )
+
+
+def figure(svg: str, title: str, caption: Content = None) -> Markup:
+    """Puts a drawing with its title and caption on a card."""
+    note = tag("figcaption", caption) if caption else None
+    return tag("figure", tag("h3", title), Markup(svg), note, class_="card")
+
+
+def page(title: str, *sections: Content) -> str:
+    """Makes the whole document."""
+    style = (importlib.resources.files("jaxrobust.report") / "style.css").read_text()
+    head = [
+        Markup('<meta charset="utf-8">'),
+        Markup(f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'),
+        Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
+        Markup('<link rel="icon" href="data:,">'),
+        tag("title", title),
+        tag("style", Markup(style)),
+    ]
+    body = tag("body", tag("main", sections))
+    return "<!doctype html>\n" + tag("html", tag("head", head), body, lang="en") + "\n"

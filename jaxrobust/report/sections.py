@@ -1,0 +1,274 @@
+"""The sections of the page, each from what was read; None where there is nothing."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxrobust.report import figures, verdict
+from jaxrobust.report.html import Markup, figure, image, table, tag
+from jaxrobust.report.source import Source
+from jaxrobust.report.verdict import interval, percent
+
+Section = list[Markup] | Markup | None
+
+
+def title_of(source: Source) -> str:
+    """Names the run."""
+    return source.config.get("name") or "jaxrobust run"
+
+
+def subtitle(source: Source) -> Markup:
+    """Says network, data and objective in a line."""
+    config = source.config
+    parts = [config.get(key, {}).get("name") for key in ("model", "data", "objective")]
+    names = ("network", "data", "trained with")
+    text = " · ".join(f"{n} {p}" for n, p in zip(names, parts, strict=True) if p)
+    return tag("p", text, class_="soft")
+
+
+def head(source: Source) -> Section:
+    """The headline numbers, the verdict and what to believe."""
+    results = source.results
+    if results is None:
+        text = "Not evaluated yet: this page shows training only."
+        return tag("p", text, class_="verdict")
+    clean, worst = results["clean"], results["worst_case"]
+    numbers = [_number("clean accuracy", clean["accuracy"], clean["ci95"], "clean")]
+    if results["attacks"]:
+        share, ends = worst["robust_accuracy"], worst["ci95"]
+        about = f"robust accuracy, {verdict.threats(results)}"
+        numbers.append(_number(about, share, ends, "robust"))
+    compared = verdict.comparison(results, source.twin and source.twin.results)
+    return [
+        tag("div", numbers, class_="headline"),
+        tag("p", verdict.verdict(results), class_="verdict"),
+        tag("p", compared) if compared else Markup(),
+        *(tag("p", note, class_="note") for note in verdict.belief(results)),
+    ]
+
+
+def _number(name: str, share: float, ends: Sequence[float], css: str) -> Markup:
+    ci95 = tag("span", f"95 % interval {interval(ends)}", class_="soft")
+    return tag("div", name, tag("b", percent(share)), ci95, class_=f"number {css}")
+
+
+def flags(source: Source) -> Section:
+    """Signs that the numbers are not what they seem."""
+    found = (source.results or {}).get("flags")
+    if source.results is None:
+        return None
+    if not found:
+        text = "None of the checks (see results.json) found a sign of masked gradients."
+        return [tag("h2", "Warning signs"), tag("p", text)]
+    rows = [
+        tag(
+            "p",
+            tag("b", f["name"].replace("_", " ")),
+            ": ",
+            f["message"],
+            class_="flag",
+        )
+        for f in found
+    ]
+    return [tag("h2", "Warning signs"), *rows]
+
+
+def attacks(source: Source) -> Section:
+    """The table of attacks, the twin's beside."""
+    results = source.results
+    if results is None:
+        return None
+    twin = source.twin.results if source.twin else None
+    heads = ["attack", "threat", "accuracy", "95 % interval", "n", "seconds"]
+    theirs: dict[str, float] = {}
+    if twin:
+        heads.append(f"twin ({_objective(source.twin)})")
+        theirs = {a["label"]: a["robust_accuracy"] for a in twin["attacks"]}
+        theirs["clean"] = twin["clean"]["accuracy"]
+        theirs["worst case"] = twin["worst_case"]["robust_accuracy"]
+
+    def row(
+        label: str, threat: str, share: float, found: Mapping[str, Any]
+    ) -> list[str]:
+        seconds = f"{found['seconds']:.1f}" if "seconds" in found else ""
+        cells = [label, threat, percent(share), interval(found["ci95"])]
+        cells += [f"{found['n']:,}", seconds]
+        return cells + ([percent(theirs.get(label))] if twin else [])
+
+    rows = [row("clean", "", results["clean"]["accuracy"], results["clean"])]
+    for found in results["attacks"]:
+        threat = f"{verdict.NORMS[found['norm']]} {found.get('eps_text', found['eps'])}"
+        if "steps" in found:
+            threat += f", {found['steps']} steps"
+        rows.append(row(found["label"], threat, found["robust_accuracy"], found))
+    if results["attacks"]:
+        worst = results["worst_case"]
+        rows.append(row("worst case", "per image", worst["robust_accuracy"], worst))
+    note = (
+        "An image counts as robust in the worst case if it is classified correctly as "
+        "it is and under every attack. Intervals are Wilson's."
+    )
+    return [
+        tag("h2", "Attacks"),
+        table(heads, rows, right=(2, 3, 4, 5, 6), last_class="worst"),
+        tag("p", note, class_="soft", style="margin-top:10px"),
+        _sizes(results),
+    ]
+
+
+def _sizes(results: Mapping[str, Any]) -> Markup:
+    """How large the perturbations are."""
+    measured = [a for a in results["attacks"] if a.get("mean_perturbation")]
+    if not measured:
+        return Markup()
+    rows = [
+        [a["label"], *(f"{a['mean_perturbation'][n]:.4g}" for n in verdict.NORMS)]
+        for a in measured
+    ]
+    heads = ["mean size of perturbation", *verdict.NORMS.values()]
+    inside = table(heads, rows, right=(1, 2, 3))
+    return tag("details", tag("summary", "Size of the perturbations"), inside)
+
+
+def _objective(source: Source | None) -> str:
+    config = source.config if source else {}
+    return config.get("objective", {}).get("name", "its twin")
+
+
+def training(source: Source) -> Section:
+    """Loss, accuracies and learning rate over the epochs."""
+    if not source.metrics:
+        return None
+    cards = []
+    loss = [
+        ("training", "third", "loss"),
+        ("held out, clean", "clean", "validation/loss"),
+        ("held out, attacked", "robust", "validation/robust_loss"),
+    ]
+    accuracy = [
+        ("clean", "clean", "validation/accuracy"),
+        ("robust", "robust", "validation/robust_accuracy"),
+        ("batch, clean", "clean--", "accuracy"),
+        ("batch, attacked", "robust--", "robust_accuracy"),
+    ]
+    rate = [("learning rate", "third", "learning_rate")]
+    for title, wanted, options in (
+        ("Loss", loss, {"ylabel": "cross-entropy (nats)"}),
+        ("Accuracy on held-out training data", accuracy, {"percent": True}),
+        ("Learning rate", rate, {"ylabel": "learning rate"}),
+    ):
+        series = [s for s in (_series(source, *one) for one in wanted) if s]
+        if series:
+            options = {"ylabel": "accuracy (%)"} | options
+            drawn = figures.lines(
+                series, xlabel="epoch", description=f"{title} over training", **options
+            )
+            cards.append(figure(drawn, title))
+    return [tag("h2", "Training"), tag("div", cards, class_="pair")] if cards else None
+
+
+def _series(source: Source, label: str, color: str, key: str) -> Any:
+    rows = [r for r in source.metrics if r.get(key) is not None]
+    x = [r.get("epoch", r.get("step", i)) for i, r in enumerate(rows)]
+    return (label, color, x, [r[key] for r in rows]) if rows else None
+
+
+def curves(source: Source) -> Section:
+    """Accuracy over the radius, per class, and growth of perturbations."""
+    results = source.results
+    if results is None:
+        return None
+    twin = (source.twin.results if source.twin else None) or {}
+    cards = []
+    if curve := results.get("curve"):
+        classes = max(len(source.arrays.get("class_names", ())), 2)
+        drawn = figures.eps_curve(curve, twin.get("curve"), 1 / classes)
+        note = (
+            f"PGD with {curve['steps']} steps on {curve['n']:,} images; bands are 95 % "
+            "intervals. An honest curve falls to zero."
+        )
+        cards.append(figure(drawn, "Robust accuracy over the radius", note))
+    if ratios := results.get("growth"):
+        drawn = figures.growth(ratios, twin.get("growth"))
+        note = (
+            "By how much each stage enlarges a perturbation: the change of its output "
+            f"over that of its input, mean over {ratios['n']:,} images. Below 1 the "
+            "perturbation shrinks."
+        )
+        cards.append(figure(drawn, "Perturbation growth ratio", note))
+    if rows := results.get("per_class"):
+        note = "Worst case over all attacks."
+        if len(rows) > figures.MANY_CLASSES:
+            order = sorted(rows, key=lambda r: r["robust_accuracy"])
+            ends = (", ".join(r["class"] for r in o) for o in (order[:5], order[-5:]))
+            note = "{} Least robust: {}. Most robust: {}.".format(note, *ends)
+        drawn = figures.class_bars(rows)
+        cards.append(figure(drawn, "Accuracy per class", note))
+    return [tag("h2", "Curves"), tag("div", cards, class_="pair")] if cards else None
+
+
+def images(source: Source) -> Section:
+    """Clean image, amplified perturbation and attacked image of some examples."""
+    arrays = source.arrays
+    if "grid_images" not in arrays or not len(arrays["grid_images"]):
+        return None
+    clean = arrays["grid_images"] / 255.0
+    moved = arrays["grid_x_adv"] - clean
+    gain = 0.5 / max(float(np.abs(moved).max()), 1e-6)
+    names = [str(name) for name in arrays["class_names"]]
+    cards = []
+    for i, x in enumerate(clean):
+        label, before, after = (
+            int(arrays[key][i])
+            for key in ("grid_labels", "grid_predicted", "grid_predicted_adv")
+        )
+        shown = (
+            ("clean", x),
+            (f"change, {gain:.3g}-fold", 0.5 + gain * moved[i]),
+            ("attacked", x + moved[i]),
+        )
+        parts = [tag("div", image(p, t), tag("span", t)) for t, p in shown]
+        says = [
+            f"{names[label]}: seen as ",
+            _says(names[before], before == label),
+            ", attacked ",
+            _says(names[after], after == label),
+        ]
+        triple = tag("div", parts, class_="triple")
+        cards.append(
+            tag("figure", triple, tag("p", says, class_="says"), class_="card")
+        )
+    note = (
+        f"The attack is {arrays['grid_attack']}; the images are a fixed random choice."
+    )
+    return [
+        tag("h2", "Images"),
+        tag("p", note, class_="soft"),
+        tag("div", cards, class_="images"),
+    ]
+
+
+def _says(name: str, right: bool) -> Markup:
+    mark = f"{name} {'✓' if right else '✗'}"
+    return tag("b", mark, class_="right-class" if right else "wrong-class")
+
+
+def reproduce(source: Source) -> Section:
+    """The command, the config and the environment."""
+    parts: list[Markup] = [tag("h2", "Reproduce")]
+    if source.command:
+        parts.append(tag("pre", source.command, class_="card"))
+    if source.config:
+        text = json.dumps(source.config, indent=2)
+        parts.append(tag("details", tag("summary", "Config"), tag("pre", text)))
+    if environment := (source.results or {}).get("environment"):
+        rows = [
+            (tag("dt", key.replace("_", " ")), tag("dd", str(value)))
+            for key, value in environment.items()
+            if value is not None
+        ]
+        details = [tag("summary", "Environment"), tag("dl", rows)]
+        parts.append(tag("details", details))
+    return parts if len(parts) > 1 else None

@@ -1,0 +1,86 @@
+"""The report in words: what was found and what to believe of it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1"}
+GRADIENT_ONLY = {"fgsm", "bim", "mim", "pgd", "uniform_noise", "ball"}
+
+
+def percent(share: float | None) -> str:
+    """Writes a share, `93.4 %`."""
+    return "" if share is None else f"{100 * share:.1f} %"
+
+
+def interval(ends: Sequence[float]) -> str:
+    """Writes a 95 % interval of a share, `[91.0, 95.2]`."""
+    return f"[{100 * ends[0]:.1f}, {100 * ends[1]:.1f}]"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Joins names: `a, b and c`."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def threats(results: Mapping[str, Any]) -> str:
+    """Names the threats of the suite, `L∞, eps 8/255`."""
+    found = {(a["norm"], a.get("eps_text", a["eps"])): None for a in results["attacks"]}
+    return " and ".join(f"{NORMS[norm]}, eps {eps}" for norm, eps in found)
+
+
+def verdict(results: Mapping[str, Any]) -> str:
+    """Says what was measured, in one sentence."""
+    clean, worst = results["clean"], results["worst_case"]
+    text = f"{percent(clean['accuracy'])} of {clean['n']:,} test images are classified "
+    if not results["attacks"]:
+        return text + "correctly; no attack was run."
+    labels = [attack["label"] for attack in results["attacks"]]
+    names = (
+        labels[0] if len(labels) == 1 else ", ".join(labels[:-1]) + f" and {labels[-1]}"
+    )
+    return (
+        f"{text}correctly, and {percent(worst['robust_accuracy'])} "
+        f"{interval(worst['ci95'])} stay so whatever {listed(labels)} "
+        f"{'does' if len(labels) == 1 else 'do'} to them ({threats(results)})."
+    )
+
+
+def belief(results: Mapping[str, Any]) -> list[str]:
+    """Says how far the robust accuracy can be trusted."""
+    notes = []
+    names = {attack["name"] for attack in results["attacks"]}
+    if results["flags"]:
+        count = len(results["flags"])
+        notes.append(
+            f"{count} warning sign{'s' * (count > 1)} below: the robust accuracy is "
+            "probably too high."
+        )
+    if names and names <= GRADIENT_ONLY:
+        labels = listed([attack["label"] for attack in results["attacks"]])
+        notes.append(
+            f"Only {labels} ran, not AutoAttack: take the robust accuracy as an upper "
+            "bound. Stronger attacks usually find more."
+        )
+    if not names:
+        notes.append("Without attacks nothing is known about robustness.")
+    n = results["clean"]["n"]
+    if n < 1000:
+        notes.append(f"{n:,} images make wide intervals; see the brackets.")
+    return notes
+
+
+def comparison(
+    results: Mapping[str, Any], twin: Mapping[str, Any] | None
+) -> str | None:
+    """Compares with the twin's results, if they are about the same threats."""
+    if not twin or not results["attacks"] or threats(twin) != threats(results):
+        return None
+    gap = 100 * (
+        results["worst_case"]["robust_accuracy"] - twin["worst_case"]["robust_accuracy"]
+    )
+    return (
+        f"Its twin reaches {percent(twin['clean']['accuracy'])} clean and "
+        f"{percent(twin['worst_case']['robust_accuracy'])} under the same attacks: "
+        f"{abs(gap):.0f} points {'less' if gap >= 0 else 'more'}."
+    )
