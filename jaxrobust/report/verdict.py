@@ -36,9 +36,6 @@ def verdict(results: Mapping[str, Any]) -> str:
     if not results["attacks"]:
         return text + "correctly; no attack was run."
     labels = [attack["label"] for attack in results["attacks"]]
-    names = (
-        labels[0] if len(labels) == 1 else ", ".join(labels[:-1]) + f" and {labels[-1]}"
-    )
     return (
         f"{text}correctly, and {percent(worst['robust_accuracy'])} "
         f"{interval(worst['ci95'])} stay so whatever {listed(labels)} "
