@@ -9,6 +9,7 @@ import tqdm
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 _CHUNK = 256
 # Pillow cuts these off at 255 on conversion instead of scaling.
 _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
@@ -102,13 +103,13 @@ def _named(
         raise ValueError(f"{description}: {error}") from None
 
 
-def is_grey(encoded: bytes) -> bool:
-    """Whether an image file has no colour, from its header; False if unreadable."""
+def header(encoded: bytes) -> tuple[tuple[int, int], bool]:
+    """Height, width, and whether an image file is grey; (0, 0) where unreadable."""
     try:
         with Image.open(io.BytesIO(encoded)) as image:
-            return image.mode in ("1", "L", "LA")
+            return (image.height, image.width), image.mode in ("1", "L", "LA")
     except (UnidentifiedImageError, OSError):
-        return False
+        return (0, 0), True
 
 
 def _to_array(image: Image.Image, channels: int, size: int | None) -> NDArray[np.uint8]:

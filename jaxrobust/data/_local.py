@@ -11,7 +11,7 @@ from jaxrobust.data._dataset import Dataset, spread, stratified_indices
 
 _SPLIT_SEED = 0  # of the test splits we make ourselves
 _DIGITS_TEST = 360
-_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+
 _FOLDER_RULE = (
     "A folder holds train/CLASS/IMAGE and test/CLASS/IMAGE, or only CLASS/IMAGE "
     "(then a fixed fifth of each class is the test split)."
@@ -98,7 +98,7 @@ def load_folder(
         files, labels = [files[row] for row in rows], labels[rows]
     rows = spread(len(files), limit)
     files, labels = [files[row] for row in rows], labels[rows]
-    grey = all(_images.is_grey(file.read_bytes()) for file in files)
+    grey = all(_images.header(file.read_bytes())[1] for file in files)
     images, labels = _images.assemble(
         lambda part: [(files[i].read_bytes(), int(labels[i])) for i in part],
         len(files),
@@ -194,7 +194,7 @@ def _list_images(
             (
                 f
                 for f in (folder / name).iterdir()
-                if f.suffix.lower() in _IMAGE_SUFFIXES
+                if f.suffix.lower() in _images.SUFFIXES
             ),
             key=lambda file: file.name,
         )

@@ -36,9 +36,8 @@ def load_prepared(
     builder = _find(name, data_directory(data_dir))
     split = _split_name(name, split, tuple(builder.info.splits))
     image_key, label_key = builder.info.supervised_keys or ("image", "label")
-    features = builder.info.features
-    label = features[label_key] if label_key in features else None
-    if image_key not in features or not hasattr(label, "names"):
+    features = dict(builder.info.features.items())
+    if image_key not in features or not hasattr(features.get(label_key), "names"):
         raise ValueError(
             f"data set {name!r} is no image classification set: it has the features "
             f"{sorted(features)}"

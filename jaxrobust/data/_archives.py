@@ -1,0 +1,125 @@
+"""Files of a local folder or archive, by relative path, and their checksums."""
+
+import functools
+import hashlib
+import io
+import os
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from typing import IO
+
+import tqdm
+from etils import epath
+
+Members = Mapping[str, Callable[[], bytes]]
+"""Relative path with forward slashes -> a function that reads the file."""
+
+ZIP_SUFFIXES = (".zip",)
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+
+
+def open_members(source: os.PathLike[str] | str) -> Members:
+    """Lists the files of a folder, a .zip or a .tar (also compressed).
+
+    Folders and zips are read file by file when asked; a tar, which has no index, is
+    read into memory whole. Nothing is unpacked to disk.
+
+    Raises:
+        FileNotFoundError: no such file or folder.
+        ValueError: a file that is no archive.
+    """
+    path = epath.Path(source).expanduser()
+    if path.is_dir():
+        return {file: (path / file).read_bytes for file in _walk(path)}
+    if not path.exists():
+        raise FileNotFoundError(f"no such archive or folder: {path.resolve()}")
+    try:
+        if path.name.lower().endswith(ZIP_SUFFIXES):
+            return open_zip(path.open("rb"))
+        if path.name.lower().endswith(TAR_SUFFIXES):
+            with path.open("rb") as stream:
+                return read_tar(stream, path.name)
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
+        raise ValueError(f"{path} is not a complete archive: {error}") from None
+    raise ValueError(
+        f"{path.name!r} is neither a folder nor an archive "
+        f"({', '.join(ZIP_SUFFIXES + TAR_SUFFIXES)}); give the folder that holds it"
+    )
+
+
+def open_zip(stream: IO[bytes]) -> Members:
+    """Lists the files of an open zip; `stream` stays open as long as they are used."""
+    archive = zipfile.ZipFile(stream)
+    files = [info.filename for info in archive.infolist() if not info.is_dir()]
+    return {file: functools.partial(archive.read, file) for file in files}
+
+
+def read_tar(stream: IO[bytes], title: str) -> Members:
+    """Reads the files of a tar, compressed or not, into memory."""
+    members: dict[str, Callable[[], bytes]] = {}
+    with tarfile.open(fileobj=stream) as archive:
+        for info in tqdm.tqdm(archive, f"reading {title}", leave=False, disable=None):
+            content = archive.extractfile(info) if info.isfile() else None
+            if content is not None:
+                members[info.name.removeprefix("./")] = io.BytesIO(
+                    content.read()
+                ).getvalue
+    return members
+
+
+def by_name(members: Members) -> dict[str, Callable[[], bytes]]:
+    """The files by their last path part; for sets whose file names are unique."""
+    return {path.rsplit("/", 1)[-1]: read for path, read in members.items()}
+
+
+def verify(source: os.PathLike[str] | str, checksums: Mapping[str, str]) -> None:
+    """Compares files of known names with their known SHA-256.
+
+    Args:
+        source: an archive, or a folder of which every file of a known name is checked.
+        checksums: file name -> SHA-256 in hexadecimal.
+
+    Raises:
+        ValueError: a file differs; names both checksums.
+    """
+    path = epath.Path(source).expanduser()
+    files = [path / file for file in _walk(path)] if path.is_dir() else [path]
+    for file in files:
+        expected = checksums.get(file.name)
+        if expected is None or not file.exists():
+            continue
+        found = sha256(file)
+        if found != expected:
+            raise ValueError(
+                f"checksum of {file}: expected SHA-256 {expected}, found {found}.\n"
+                "The file is damaged, incomplete or another one of the same name.\n"
+                "Fetch it again, or pass --no_verify to use it as it is."
+            )
+
+
+def sha256(file: epath.Path) -> str:
+    """The SHA-256 of a file's content in hexadecimal, with a progress bar if long."""
+    digest = hashlib.sha256()
+    bar = tqdm.tqdm(
+        total=file.stat().length,
+        desc=f"verifying {file.name}",
+        unit="B",
+        unit_scale=True,
+        leave=False,
+        disable=None,
+        delay=1,
+    )
+    with bar, file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+            bar.update(len(block))
+    return digest.hexdigest()
+
+
+def _walk(folder: epath.Path, prefix: str = "") -> Iterator[str]:
+    for child in sorted(folder.iterdir(), key=lambda path: path.name):
+        if child.is_dir():
+            yield from _walk(child, f"{prefix}{child.name}/")
+        else:
+            yield prefix + child.name

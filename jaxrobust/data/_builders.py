@@ -1,0 +1,103 @@
+"""TFDS builders that write examples of ours, without TensorFlow."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from etils import epath
+
+from jaxrobust.data import _images
+from jaxrobust.data._archives import Members
+from jaxrobust.data._formats import Example, Source
+
+FORMAT = "array_record"
+
+
+def official(name: str, root: epath.Path) -> Any:
+    """TFDS's own builder of `name`, or ours of tiny_imagenet, writing below `root`."""
+    import tensorflow_datasets as tfds
+
+    if name == "tiny_imagenet":
+        # Importing it registers the builder with TFDS.
+        from jaxrobust.data import tiny_imagenet as tiny_imagenet
+    builder_cls: Any = tfds.builder_cls(name)
+    return builder_cls(data_dir=root, file_format=FORMAT)
+
+
+def custom(name: str, root: epath.Path, members: Members) -> Any:
+    """A builder for image files under any name: features image and label.
+
+    The feature's height and width are those of the images, unknown where they differ;
+    it has one channel where no image has colour.
+    """
+    import tensorflow_datasets as tfds
+
+    headers = [_images.header(read()) for read in members.values()]
+    sizes = {size for size, _ in headers}
+    height, width = sizes.pop() if len(sizes) == 1 else (None, None)
+    shape = (height, width, 1 if all(grey for _, grey in headers) else 3)
+
+    class Folder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        """Images of a folder, one folder per class."""
+
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self) -> Any:
+            features = {
+                "image": tfds.features.Image(shape=shape),
+                "label": tfds.features.ClassLabel(),
+            }
+            return tfds.core.DatasetInfo(
+                builder=self,
+                description=f"Images of the user's own: {name}.",
+                features=tfds.features.FeaturesDict(features),
+                supervised_keys=("image", "label"),
+            )
+
+        def _split_generators(self, dl_manager: Any) -> Any:
+            raise NotImplementedError("`write` supplies the examples")
+
+        _generate_examples = _split_generators
+
+    Folder.name = name
+    return Folder(data_dir=root, file_format=FORMAT)
+
+
+def write(builder: Any, source: Source) -> epath.Path:
+    """Writes the array_record files of a source; nothing remains of a failed attempt.
+
+    Args:
+        builder: a TFDS builder whose data are not prepared yet.
+        source: examples with all features of the builder, maybe more.
+
+    Returns:
+        The prepared directory.
+
+    Raises:
+        ValueError: an example does not fit the builder's features.
+    """
+    features = builder.info.features
+    for key, names in source.names.items():
+        if key in features:
+            features[key].names = list(names)
+
+    def fitting(generate: Callable[[], Iterator[Example]]) -> Iterator[Example]:
+        for key, example in generate():
+            yield key, {name: example[name] for name in features}
+
+    # Set on the instance: a subclass would register a second builder of this name.
+    builder._split_generators = lambda dl_manager: {
+        split: fitting(generate) for split, generate in source.splits.items()
+    }
+    prepared = epath.Path(builder.data_dir)
+    try:
+        # TFDS makes a download folder even where nothing is downloaded.
+        with tempfile.TemporaryDirectory() as scratch:
+            builder.download_and_prepare(download_dir=scratch, file_format=FORMAT)
+    except BaseException:
+        # TFDS has removed its incomplete directory, but not the one around it.
+        parent = prepared.parent
+        if parent.exists() and not list(parent.iterdir()):
+            parent.rmdir()
+        raise
+    return prepared

@@ -1,0 +1,232 @@
+"""Folders of image files, one folder per class, as examples for a TFDS builder."""
+
+import io
+import random
+from collections.abc import Iterator, Sequence
+
+from PIL import Image
+
+from jaxrobust.data import _archives, _images
+from jaxrobust.data._archives import Members
+from jaxrobust.data._formats import Example, Source, encode_png
+
+_TEST_FOLDERS = ("test", "val", "validation")
+_CALTECH_TRAIN = 30
+_CALTECH_SEED = 1234
+
+Shape = tuple[int | None, int | None, int | None]
+
+
+def is_image(path: str) -> bool:
+    """Whether a path ends as an image file does and is not hidden."""
+    name = path.rsplit("/", 1)[-1].lower()
+    return not name.startswith(".") and name.endswith(_images.SUFFIXES)
+
+
+def checked(encoded: bytes, shape: Shape, path: str) -> bytes:
+    """Returns the image as PNG or JPEG of the wanted channels.
+
+    Files that fit already pass byte for byte; others become PNG without loss.
+
+    Raises:
+        ValueError: unreadable, or of another height or width than `shape` says.
+    """
+    channels = shape[2] or 3
+    try:
+        image = _images.decode(encoded, channels)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    wanted = (shape[0] or image.shape[0], shape[1] or image.shape[1])
+    if image.shape[:2] != wanted:
+        raise ValueError(
+            f"{path} is {image.shape[0]}x{image.shape[1]} pixels, the data set has "
+            f"{wanted[0]}x{wanted[1]}"
+        )
+    with Image.open(io.BytesIO(encoded)) as opened:
+        fits = opened.mode == ("L" if channels == 1 else "RGB")
+        keep = fits and opened.format in ("PNG", "JPEG")
+    return encoded if keep else encode_png(image)
+
+
+def read(
+    members: Members,
+    shape: Shape,
+    known: Sequence[str],
+    test_split: str = "test",
+) -> Source | None:
+    """Reads train/CLASS/IMAGE and test/CLASS/IMAGE (also val or validation).
+
+    Args:
+        members: the files.
+        shape: `[H, W, C]` of the images; None where they may differ.
+        known: class names in label order; empty or plain numbers where the set has
+            none: then the folders' names in sorted order are the classes.
+        test_split: what the data set calls the split that is not 'train'.
+
+    Returns:
+        The examples with features image, label, id and image/file_name, or None where
+        there is no such folder.
+
+    Raises:
+        ValueError: a class folder that is not among the known names (nor a number).
+    """
+    found = divide(members)
+    if not any(path.startswith("train/") for path in found):
+        return None
+    folders = sorted({path.split("/")[1] for path in found})
+    names = _label_names(folders, known)
+    labels = {name.lower(): label for label, name in enumerate(names)}
+
+    def generate(split: str) -> Iterator[Example]:
+        for path, read_image in found.items():
+            if not path.startswith(f"{split}/"):
+                continue
+            folder, file = path.split("/")[1], path.rsplit("/", 1)[-1]
+            label = labels.get(folder.lower())
+            yield (
+                path,
+                {
+                    "image": checked(read_image(), shape, path),
+                    "label": int(folder) if label is None else label,
+                    "id": path,
+                    "image/file_name": file,
+                    "coarse_label": -1,  # TFDS's way to say unlabelled
+                },
+            )
+
+    splits = {"train": lambda: generate("train")}
+    if any(path.startswith("test/") for path in found):
+        splits[test_split] = lambda: generate("test")
+    return Source(splits, {} if list(names) == list(known) else {"label": names})
+
+
+def read_caltech101(members: Members, known: Sequence[str]) -> Source | None:
+    """Caltech-101 as published: a folder per class, or the archives around it.
+
+    As in TFDS 30 images of each class, drawn at random, are the training split and the
+    others the test split. Which ones TFDS draws depends on the file system; ours are
+    drawn from the sorted file names and are the same everywhere.
+    """
+    nested = [p for p in members if p.endswith("101_ObjectCategories.tar.gz")]
+    if nested:
+        stream = io.BytesIO(members[nested[0]]())
+        members = _archives.read_tar(stream, "101_ObjectCategories.tar.gz")
+    labels = {name: label for label, name in enumerate(known)}
+    classes: dict[str, list[str]] = {}
+    for path in sorted(members):
+        folder = path.split("/")[-2].lower() if "/" in path else ""
+        if folder in labels and is_image(path):
+            classes.setdefault(folder, []).append(path)
+    if len(classes) < 2:
+        return None
+    draw = random.Random(_CALTECH_SEED)
+    train = {
+        path
+        for name in sorted(classes)
+        for path in draw.sample(classes[name], min(_CALTECH_TRAIN, len(classes[name])))
+    }
+
+    def generate(split: str) -> Iterator[Example]:
+        for name, paths in classes.items():
+            for path in paths:
+                if (path in train) == (split == "train"):
+                    file = path.rsplit("/", 1)[-1]
+                    image = checked(members[path](), (None, None, 3), path)
+                    features = {"image": image, "label": labels[name]}
+                    yield f"{name}/{file}", features | {"image/file_name": file}
+
+    return Source({s: (lambda s=s: generate(s)) for s in ("train", "test")})
+
+
+def read_tiny_imagenet(members: Members) -> Source | None:
+    """Reads the official layout: train/WNID/images, val/images, val_annotations.txt."""
+    roots = [path for path in members if path.rsplit("/", 1)[-1] == "wnids.txt"]
+    if not roots:
+        return None
+    root = roots[0].removesuffix("wnids.txt")
+    text = {
+        name: members[root + name]().decode().splitlines()
+        if root + name in members
+        else []
+        for name in ("wnids.txt", "words.txt", "val/val_annotations.txt")
+    }
+    wnids = sorted(line.strip() for line in text["wnids.txt"] if line.strip())
+    labels = {wnid: label for label, wnid in enumerate(wnids)}
+    truth = dict(
+        line.split("\t")[:2] for line in text.get("val/val_annotations.txt", []) if line
+    )
+
+    def generate(folder: str) -> Iterator[Example]:
+        for path, read_image in members.items():
+            parts = path.removeprefix(root).split("/")
+            if not path.startswith(root) or parts[0] != folder or len(parts) < 3:
+                continue
+            if not is_image(path):
+                continue
+            wnid = truth.get(parts[-1]) if folder == "val" else parts[1]
+            if wnid not in labels:
+                raise ValueError(f"{path} has no class among the {len(wnids)} wnids")
+            image = checked(read_image(), (64, 64, 3), path)
+            yield parts[-1], {"image": image, "label": labels[wnid], "id": parts[-1]}
+
+    names = {"label": _wnid_names(wnids, text.get("words.txt", []))}
+    splits = {
+        "train": lambda: generate("train"),
+        "validation": lambda: generate("val"),
+    }
+    return Source(splits, names)
+
+
+def divide(members: Members) -> Members:
+    """The images as train/CLASS/... and test/CLASS/..., wherever these folders are.
+
+    A folder val or validation stands for test where there is none.
+    """
+    roots = [
+        path[: ("/" + path).index("/train/")]
+        for path in members
+        if "/train/" in "/" + path
+    ]
+    root = min(roots, key=len, default="")
+    images = {
+        path.removeprefix(root): read
+        for path, read in members.items()
+        if path.startswith(root) and is_image(path)
+    }
+    tops = {path.split("/")[0] for path in images if path.count("/") > 1}
+    test = next((folder for folder in _TEST_FOLDERS if folder in tops), "test")
+    renamed = {"train": "train", test: "test"}
+    return {
+        f"{renamed[top]}/{rest}": read
+        for path, read in images.items()
+        for top, _, rest in [path.partition("/")]
+        if top in renamed and "/" in rest
+    }
+
+
+def _label_names(folders: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    """The class names in label order of a set whose class folders are `folders`."""
+    lower = {name.lower() for name in known}
+    if all(folder.lower() in lower for folder in folders):
+        return tuple(known)
+    if all(f.isdecimal() and int(f) < len(known) for f in folders):
+        return tuple(known)
+    unnamed = list(known) == [str(label) for label in range(len(known))]
+    if not known or (unnamed and len(folders) == len(known)):
+        return tuple(folders)
+    strangers = [folder for folder in folders if folder.lower() not in lower]
+    raise ValueError(
+        f"the class folders must be all {len(known)} classes, or have names among "
+        f"{', '.join(known[:3])} ... or their numbers; got {len(folders)} folders with "
+        f"{', '.join(strangers[:3])}"
+    )
+
+
+def _wnid_names(wnids: list[str], words: list[str]) -> tuple[str, ...]:
+    """The first English name of each class; the WordNet id where that is not unique."""
+    table = dict(line.split("\t", 1) for line in words if "\t" in line)
+    first = [table.get(wnid, wnid).split(",")[0].strip() for wnid in wnids]
+    return tuple(
+        name if first.count(name) == 1 else f"{name} ({wnid})"
+        for name, wnid in zip(first, wnids, strict=True)
+    )
