@@ -87,7 +87,7 @@ def project(
     """
     check_norm(norm)
     low, high = bounds
-    radius = _radius(eps, x)
+    radius = per_row(eps, x)
     if norm == "linf":
         wide = _round_towards(x, jnp.broadcast_to(radius, x.shape))
         narrow = _round_towards(x, jnp.broadcast_to(-radius, x.shape))
@@ -119,7 +119,7 @@ def steepest_step(
     check_norm(norm)
     limit = jnp.finfo(grad.dtype).max
     grad = jnp.nan_to_num(grad, nan=0.0, posinf=limit, neginf=-limit)
-    step = _radius(step_size, x)
+    step = per_row(step_size, x)
     if norm == "linf":
         return x + step * jnp.sign(grad)
     rows = _rows(grad)
@@ -161,7 +161,7 @@ def sample(
     size = math.prod(x.shape[1:])
     draw = {"linf": _draw_linf, "l2": _draw_l2, "l1": _draw_l1}[norm]
     unit = jax.vmap(lambda k: draw(k, size, x.dtype))(keys).reshape(x.shape)
-    return project(x + _radius(eps, x) * unit, x, eps=eps, norm=norm, bounds=bounds)
+    return project(x + per_row(eps, x) * unit, x, eps=eps, norm=norm, bounds=bounds)
 
 
 def _draw_linf(key: Key, size: int, dtype: jnp.dtype) -> Float[Array, " d"]:
@@ -265,7 +265,7 @@ def _rows(x: Images) -> Float[Array, "B d"]:
     return x.reshape(x.shape[0], -1)
 
 
-def _radius(value: Radius, x: Images) -> Float[Array, "..."]:
-    """Shapes a scalar or `[B]` value so that it broadcasts against `x`."""
+def per_row(value: Radius, x: Images) -> Float[Array, "..."]:
+    """Shapes a scalar or `[B]` value so that it broadcasts against images `x`."""
     value = jnp.asarray(value, x.dtype)
     return value.reshape(value.shape[:1] + (1,) * (x.ndim - 1)) if value.ndim else value

@@ -1,43 +1,299 @@
-"""Between the public attacks and their pure cores: checks, compiling, warnings."""
+"""Between the public attacks and their pure cores.
+
+Inside a caller's transformation an attack is its pure core. Called eagerly it checks
+values, compiles once per shape, and warns. An executable takes everything that is an
+array as an argument, so it is never stale and keeps no model alive.
+"""
 
 import dataclasses
-from typing import Any
+from collections.abc import Hashable
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from jaxrobust import threat
 from jaxrobust.array_types import Images, Key
-from jaxrobust.attacks._loop import Ascent, run
-from jaxrobust.attacks._objective import Problem, check_loss
+from jaxrobust.attacks import _capture, _checks, _compile, _loop, _trap
+from jaxrobust.attacks._loop import Ascent, Best, Carry, Health
+from jaxrobust.attacks._objective import OnInput, Problem, check_logits, gradient
+
+Unroll = int | bool | None
+
+
+class Arguments(NamedTuple):
+    """All arrays of one call: what a compiled attack takes."""
+
+    model: list[Any]
+    loss: list[Any]
+    x: jax.Array
+    y: jax.Array
+    keys: Key | None
+    eps: jax.Array
+    step_size: jax.Array
+
+
+class Plan(NamedTuple):
+    """How to run calls of one kind. Holds executables, no model and no weights."""
+
+    whole: Any
+    stages: tuple[Any, Any, Any] | None
+    constants: list[Any]
+    classes: int
 
 
 def iterate(
-    problem: Problem, ascent: Ascent, key: Key | None, unroll: int | bool | None
+    problem: Problem, ascent: Ascent, key: Key | None, unroll: Unroll
 ) -> Images:
-    """Checks the call and runs the shared loop."""
-    _check(problem, ascent, key)
+    """Checks one call of an iterated attack and runs it."""
+    _checks.check_static(problem, ascent, key)
     if not ascent.random_start and not problem.stochastic:
-        ascent = dataclasses.replace(ascent, restarts=1)
-        key = None
+        # Restarts would repeat each other, and no randomness is used.
+        ascent, key = dataclasses.replace(ascent, restarts=1), None
     keys = None if key is None else threat.row_keys(key, problem.x.shape[0])
-    x_adv, _ = run(problem, ascent, keys, unroll=1 if unroll is None else unroll)
+    if not in_transformation(problem, keys):
+        x_adv = _eager(problem, ascent, keys, unroll)
+        if x_adv is not None:
+            return x_adv
+    unroll = _auto_unroll(problem, ascent, keys) if unroll is None else unroll
+    x_adv, _ = _loop.run(problem, ascent, keys, unroll=unroll)
     return jax.lax.stop_gradient(x_adv)
 
 
-def _check(problem: Problem, ascent: Ascent, key: Any) -> None:
-    threat.check_norm(problem.norm)
-    check_loss(problem.loss)
-    if (ascent.random_start or problem.stochastic) and key is None:
-        raise ValueError(
-            "`key` is missing: a random start or a stochastic model "
-            "needs key=jax.random.key(seed)."
+def in_transformation(*trees: Any) -> bool:
+    """Whether a call is being traced, or asked to run step by step."""
+    config: Any = jax.config
+    leaves = []
+    for tree in trees:
+        values = vars(tree).values() if isinstance(tree, Problem) else [tree]
+        leaves += jax.tree.leaves(list(values))
+    return (
+        any(isinstance(leaf, Tracer) for leaf in leaves)
+        or isinstance(jax.lax.full((), 0.0), Tracer)
+        or bool(config.jax_disable_jit)
+    )
+
+
+def _eager(
+    problem: Problem, ascent: Ascent, keys: Key | None, unroll: Unroll
+) -> Images | None:
+    """Runs one eager call; None where a callable turns out to hold tracers."""
+    x, y = jnp.asarray(problem.x), jnp.asarray(problem.y)
+    eps = jnp.asarray(problem.eps, x.dtype)
+    step_size = jnp.asarray(problem.step_size, x.dtype)
+    _checks.check_values(x, bounds=problem.bounds, eps=eps, step_size=step_size)
+    args = Arguments([], [], x, y, keys, eps, step_size)
+    named = _name(problem, ascent, args, unroll)
+    plans, name = named if named else ({}, None)
+    plan = plans.get(name)
+    if plan is not None:
+        _, leaves = _capture.split(problem.logits_fn)
+        args = args._replace(model=[*leaves, *plan.constants])
+    else:
+        prepared = _prepare(problem, ascent, args, unroll)
+        if prepared is None:
+            return None
+        plan, args, reusable = prepared
+        if name is not None and reusable:
+            plans[name] = plan
+    x_adv, health = _execute(plan, ascent, args)
+    if health is not None:
+        _checks.warn(health)
+    return x_adv
+
+
+def _name(
+    problem: Problem, ascent: Ascent, args: Arguments, unroll: Unroll
+) -> tuple[dict[Hashable, Any], Hashable] | None:
+    """Finds where the plan of this call lives: with its Linen module, if it has one."""
+    fn = problem.logits_fn
+    if not isinstance(fn, jax.tree_util.Partial) or not isinstance(problem.loss, str):
+        return None
+    split = _compile.owner(fn.func)
+    if split is None:
+        return None
+    model, rest = split
+    leaves, tree = jax.tree.flatten((fn.args, fn.keywords))
+    arrays = [leaf for leaf in leaves if _capture.is_array(leaf)]
+    scalars = tuple(None if _capture.is_array(v) else (type(v), v) for v in leaves)
+    static = tuple(
+        (field.name, getattr(problem, field.name))
+        for field in dataclasses.fields(problem)
+        if field.name not in ("logits_fn", "x", "y", "eps", "step_size")
+    )
+    inputs = jax.tree.leaves(args)
+    name = (rest, tree, scalars, static, ascent, unroll)
+    name = (*name, _compile.signature([*arrays, *inputs]))
+    try:
+        hash(name)
+        return _compile.plans.setdefault(model, {}), name
+    except TypeError:  # a field that cannot be hashed: trace every time
+        return None
+
+
+def _prepare(
+    problem: Problem, ascent: Ascent, args: Arguments, unroll: Unroll
+) -> tuple[Plan, Arguments, bool] | None:
+    """Traces the callables once and compiles, or finds, what runs them."""
+    inputs = [jax.ShapeDtypeStruct(args.x.shape, args.x.dtype)]
+    if problem.stochastic:
+        assert args.keys is not None
+        inputs.append(jax.ShapeDtypeStruct(args.keys.shape, args.keys.dtype))
+    model = _capture.capture(problem.logits_fn, *inputs)
+    check_logits(model.out, args.x.shape[0])
+    _checks.check_classes(args.y, model.out.shape[1])
+    loss = _capture_loss(problem, model.out, args)
+    captured = [model] if loss is None else [model, loss]
+    held = [array for part in captured for array in part.arrays]
+    if any(isinstance(array, Tracer) for array in held):
+        return None
+    args = args._replace(model=model.arrays, loss=[] if loss is None else loss.arrays)
+
+    def rebuild(given: Arguments) -> Problem:
+        own: Any = problem.loss
+        if loss is not None:
+            own = jax.tree_util.Partial(loss.fn, given.loss)
+            own = OnInput(own) if isinstance(problem.loss, OnInput) else own
+        return dataclasses.replace(
+            problem,
+            logits_fn=jax.tree_util.Partial(model.fn, given.model),
+            loss=own,
+            x=given.x,
+            y=given.y,
+            eps=given.eps,
+            step_size=given.step_size,
         )
-    if ascent.steps < 0:
-        raise ValueError(f"`steps` must be at least 0, got {ascent.steps}.")
+
+    keep = not any(part.embedded for part in captured)
+    whole, stages = _compile_plan(rebuild, ascent, args, unroll, keep)
+    constants = model.arrays[model.leaves :]
+    reusable = keep and sum(np.size(c) for c in constants) < 1 << 16
+    plan = Plan(whole, stages, constants, model.out.shape[1])
+    return plan, args, reusable
 
 
-def check_draws(x: Any, key: Any, eps: Any, norm: Any, bounds: Any, draws: int) -> None:
-    """Checks a call of `uniform_noise`."""
+def _capture_loss(
+    problem: Problem, logits: Any, args: Arguments
+) -> _capture.Captured | None:
+    if isinstance(problem.loss, str):
+        return None
+    y = jax.ShapeDtypeStruct(args.y.shape, args.y.dtype)
+    if isinstance(problem.loss, OnInput):
+        x = jax.ShapeDtypeStruct(args.x.shape, args.x.dtype)
+        return _capture.capture(problem.loss.fn, x, y)
+    logits = jax.ShapeDtypeStruct(logits.shape, logits.dtype)
+    return _capture.capture(problem.loss, logits, y)
+
+
+def _compile_plan(
+    rebuild: Any, ascent: Ascent, args: Arguments, unroll: Unroll, keep: bool
+) -> tuple[Any, tuple[Any, Any, Any] | None]:
+    def whole(given: Arguments) -> tuple[Images, Health | None]:
+        return _loop.run(
+            rebuild(given),
+            ascent,
+            given.keys,
+            unroll=1 if unroll is None else unroll,
+            watch=True,
+        )
+
+    traced = _compile.trace(whole, args)
+    slow = unroll is None and _trap.on_cpu() and ascent.steps * ascent.restarts > 1
+    if slow and _trap.has_slow_convolution(traced.jaxpr.jaxpr):
+        return None, _compile_stages(rebuild, ascent, args, keep)
+    return _compile.build(traced, args, keep=keep), None
+
+
+def _compile_stages(
+    rebuild: Any, ascent: Ascent, args: Arguments, keep: bool
+) -> tuple[Any, Any, Any]:
+    """Compiles start, one step and the score, for a loop that runs on the host."""
+
+    def start(given: Arguments, r: jax.Array) -> Carry:
+        keys = _loop.restart_keys(given.keys, r)
+        return _loop.start(rebuild(given), ascent, keys, watch=True)
+
+    def step(given: Arguments, r: jax.Array, i: jax.Array, carry: Carry) -> Carry:
+        keys = _loop.restart_keys(given.keys, r)
+        return _loop.step(rebuild(given), ascent, keys, i, carry)
+
+    def score(given: Arguments, r: jax.Array, carry: Carry) -> Best:
+        if ascent.restarts > 1:
+            return _loop.score(rebuild(given), ascent, given.keys, r, carry)
+        x = _loop.finish(rebuild(given), ascent, given.keys, carry)
+        rows = x.shape[0]
+        return Best(x, jnp.zeros(rows), jnp.zeros(rows, bool), carry.health)
+
+    def build(function: Any, *given: Any) -> Any:
+        return _compile.build(_compile.trace(function, *given), *given, keep=keep)
+
+    zero = np.int32(0)
+    first = build(start, args, zero)
+    carry = first(args, zero)
+    return first, build(step, args, zero, zero, carry), build(score, args, zero, carry)
+
+
+def _execute(
+    plan: Plan, ascent: Ascent, args: Arguments
+) -> tuple[Images, Health | None]:
+    if plan.stages is None:
+        return plan.whole(args)
+    start, step, score = plan.stages
+    best = None
+    for r in range(ascent.restarts):
+        carry = start(args, np.int32(r))
+        places = jax.tree.map(lambda leaf: leaf.sharding, carry)
+        for i in range(ascent.steps):
+            carry = step(args, np.int32(r), np.int32(i), carry)
+            carry = jax.device_put(carry, places)
+        new = score(args, np.int32(r), carry)
+        best = new if best is None else _merge(best, new)
+    assert best is not None
+    return best.x, best.health
+
+
+_merge = jax.jit(_loop.merge)
+
+
+def _auto_unroll(problem: Problem, ascent: Ascent, keys: Key | None) -> int | bool:
+    """Writes few steps out where a loop would be slow on CPU."""
+    total = ascent.steps * ascent.restarts
+    if not 1 < total <= _trap.MAX_UNROLL or not _trap.on_cpu():
+        return 1
+    model_keys = keys if problem.stochastic else None
+    jaxpr = jax.make_jaxpr(lambda z: gradient(problem, z, model_keys)[0])(
+        jax.ShapeDtypeStruct(problem.x.shape, problem.x.dtype)
+    )
+    return True if _trap.has_slow_convolution(jaxpr.jaxpr) else 1
+
+
+def noise(
+    x: Images, key: Key, *, eps: Any, norm: Any, bounds: Any, draws: int
+) -> Images:
+    """Checks one call of `uniform_noise` and runs it."""
     threat.check_norm(norm)
-    if draws < 1:
-        raise ValueError(f"`draws` must be at least 1, got {draws}.")
+    _checks.check_bounds(bounds)
+    _checks.check_images(x)
+    _checks.check_count("draws", draws, 1)
+    _checks.need_key(key, "uniform_noise")
+    keys = threat.row_keys(key, x.shape[0])
+    if in_transformation(x, keys, eps):
+        return _draw(x, keys, eps, norm, tuple(bounds), draws)
+    x = jnp.asarray(x)
+    eps = jnp.asarray(eps, x.dtype)
+    _checks.check_values(x, bounds=bounds, eps=eps)
+    return _draw_compiled(x, keys, eps, norm, tuple(bounds), draws)
+
+
+def _draw(x: Images, keys: Key, eps: Any, norm: Any, bounds: Any, draws: int) -> Images:
+    each = [
+        threat.sample(x, key=k, eps=eps, norm=norm, bounds=bounds)
+        for k in [keys, *(_loop.fold(keys, d) for d in range(1, draws))]
+    ]
+    noisy = jnp.stack(each, axis=1).reshape(-1, *x.shape[1:])
+    return jax.lax.stop_gradient(noisy)
+
+
+_draw_compiled = jax.jit(_draw, static_argnums=(3, 4, 5))

@@ -12,6 +12,8 @@ from jaxrobust.array_types import Images, Key, PerExample
 from jaxrobust.attacks._objective import Evaluated, Problem, evaluate, fold, gradient
 from jaxrobust.attacks._quantize import to_levels
 
+Count = int | jax.Array
+
 # Streams of a row's key; the key itself draws the random start.
 _MODEL_STREAM = 0x6D6F64
 _SCORE_STREAM = 0x73636F
@@ -29,11 +31,11 @@ class Ascent:
 
 
 class Health(NamedTuple):
-    """What an eager call warns about."""
+    """What an eager call warns about, per example."""
 
-    finite: jax.Array
-    zero_gradient: jax.Array
-    probabilities: jax.Array
+    finite: jax.Array  # logits at the first point of the first restart
+    probabilities: jax.Array  # likewise: the logits look like probabilities
+    zero_gradient: jax.Array  # at every step of every restart
 
 
 class Carry(NamedTuple):
@@ -77,16 +79,11 @@ def run(
         return finish(problem, ascent, keys, carry), carry.health
 
     def restart(r: jax.Array, best: Best) -> Best:
-        row_keys = fold(keys, r)
-        carry = once(row_keys)
-        return better(
-            problem, finish(problem, ascent, row_keys, carry), keys, carry, best
-        )
+        return merge(best, score(problem, ascent, keys, r + 1, once(fold(keys, r + 1))))
 
-    carry = once(keys)
-    best = better(problem, finish(problem, ascent, keys, carry), keys, carry, None)
+    best = score(problem, ascent, keys, 0, once(keys))
     outer = True if unroll is True else 1
-    best = repeat(ascent.restarts - 1, lambda r, b: restart(r + 1, b), best, outer)
+    best = repeat(ascent.restarts - 1, restart, best, outer)
     return best.x, best.health
 
 
@@ -104,19 +101,19 @@ def start(
     momentum = None if ascent.decay is None else jnp.zeros_like(x)
     best = (x, jnp.full(x.shape[:1], -jnp.inf, x.dtype)) if ascent.keep_best else None
     rows = jnp.ones(x.shape[:1], bool)
-    health = Health(rows, rows, ~rows) if watch else None
+    health = Health(rows, ~rows, rows) if watch and ascent.steps else None
     return Carry(x, momentum, best, health)
 
 
 def step(
-    problem: Problem, ascent: Ascent, keys: Key | None, i: jax.Array | int, carry: Carry
+    problem: Problem, ascent: Ascent, keys: Key | None, i: Count, carry: Carry
 ) -> Carry:
     """One ascent step, back into the ball and the box."""
     grad, at = gradient(problem, carry.x, _model_keys(problem, keys, i))
     best = None if carry.best is None else _keep(carry.best, carry.x, at.value)
     health = None if carry.health is None else _watch(carry.health, grad, at, i)
     momentum = None
-    if ascent.decay is not None:
+    if ascent.decay is not None and carry.momentum is not None:
         momentum = ascent.decay * carry.momentum + _over_mean(grad)
         grad = momentum
     x = threat.steepest_step(
@@ -141,34 +138,42 @@ def finish(problem: Problem, ascent: Ascent, keys: Key | None, carry: Carry) -> 
     return _keep(carry.best, carry.x, at.value)[0]
 
 
-def better(
-    problem: Problem, x: Images, keys: Key | None, carry: Carry, best: Best | None
+def score(
+    problem: Problem, ascent: Ascent, keys: Key | None, r: Count, carry: Carry
 ) -> Best:
-    """Keeps, per example, a fooled point over one that is not, then the higher loss.
+    """Ends restart r and evaluates its result, with one randomness for all restarts."""
+    x = finish(problem, ascent, restart_keys(keys, r), carry)
+    at = evaluate(problem, x, fold(keys, _SCORE_STREAM) if problem.stochastic else None)
+    assert at.fooled is not None
+    value = jnp.where(jnp.isnan(at.value), -jnp.inf, at.value)
+    return Best(x, value, at.fooled, carry.health)
 
-    All restarts are scored with the same model randomness.
-    """
-    scored = evaluate(problem, x, fold(keys, _SCORE_STREAM))
-    assert scored.fooled is not None
-    value = jnp.where(jnp.isnan(scored.value), -jnp.inf, scored.value)
-    if best is None:
-        return Best(x, value, scored.fooled, carry.health)
-    wins = (scored.fooled & ~best.fooled) | (
-        (scored.fooled == best.fooled) & (value > best.value)
+
+def merge(best: Best, new: Best) -> Best:
+    """Keeps, per example, a fooled point over one that is not, then the higher loss."""
+    wins = (new.fooled & ~best.fooled) | (
+        (new.fooled == best.fooled) & (new.value > best.value)
     )
     health = None
-    if best.health is not None and carry.health is not None:
-        health = Health(
-            best.health.finite & carry.health.finite,
-            best.health.zero_gradient & carry.health.zero_gradient,
-            best.health.probabilities,
+    if best.health is not None and new.health is not None:
+        health = best.health._replace(
+            zero_gradient=best.health.zero_gradient & new.health.zero_gradient
         )
     return Best(
-        jnp.where(_like(wins, x), x, best.x),
-        jnp.where(wins, value, best.value),
-        jnp.where(wins, scored.fooled, best.fooled),
+        jnp.where(_like(wins, best.x), new.x, best.x),
+        jnp.where(wins, new.value, best.value),
+        jnp.where(wins, new.fooled, best.fooled),
         health,
     )
+
+
+def restart_keys(keys: Key | None, r: Count) -> Key | None:
+    """Keys of restart r: the first one uses them as they are."""
+    if keys is None or (isinstance(r, int) and r == 0):
+        return keys
+    folded = fold(keys, r)
+    assert folded is not None
+    return jnp.where(jnp.asarray(r) == 0, keys, folded)
 
 
 def repeat(
@@ -190,7 +195,7 @@ def _quantized(problem: Problem, x: Images) -> Images:
     )
 
 
-def _model_keys(problem: Problem, keys: Key | None, i: jax.Array | int) -> Key | None:
+def _model_keys(problem: Problem, keys: Key | None, i: Count) -> Key | None:
     return fold(fold(keys, _MODEL_STREAM), i) if problem.stochastic else None
 
 
@@ -201,18 +206,20 @@ def _keep(
     return jnp.where(_like(wins, x), x, best[0]), jnp.where(wins, value, best[1])
 
 
-def _watch(health: Health, grad: Images, at: Evaluated, i: jax.Array | int) -> Health:
+def _watch(health: Health, grad: Images, at: Evaluated, i: Count) -> Health:
     zero = jnp.all(grad == 0, axis=tuple(range(1, grad.ndim)))
     zero_gradient = health.zero_gradient & zero
     if at.logits is None:
         return health._replace(zero_gradient=zero_gradient)
     logits = at.logits
+    finite = jnp.all(jnp.isfinite(logits), axis=1)
     in_range = jnp.all((logits >= 0) & (logits <= 1), axis=1)
     sums_to_one = jnp.abs(jnp.sum(logits, axis=1) - 1) < 1e-4
+    first = i == 0
     return Health(
-        health.finite & jnp.all(jnp.isfinite(logits), axis=1),
+        jnp.where(first, finite, health.finite),
+        jnp.where(first, in_range & sums_to_one, health.probabilities),
         zero_gradient,
-        jnp.where(i == 0, in_range & sums_to_one, health.probabilities),
     )
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -94,13 +94,18 @@ def call_model(problem: Problem, x: Images, keys: Key | None) -> Logits:
     """Returns logits `[B, K]`, checking their shape."""
     fn = problem.logits_fn
     logits = fn(x, keys) if problem.stochastic else fn(x)
-    shape = getattr(logits, "shape", None)
-    if shape is None or len(shape) != 2 or shape[0] != x.shape[0]:
-        raise ValueError(
-            f"`logits_fn` must return logits of shape [B, K] with B = {x.shape[0]}, "
-            f"got {type(logits).__name__ if shape is None else shape}."
-        )
+    check_logits(logits, x.shape[0])
     return logits
+
+
+def check_logits(logits: Any, batch: int) -> None:
+    """Raises unless logits are one array `[B, K]`."""
+    shape = getattr(logits, "shape", None)
+    if shape is None or len(shape) != 2 or shape[0] != batch:
+        raise ValueError(
+            f"`logits_fn` must return logits of shape [B, K] with B = {batch}, got "
+            f"{type(logits).__name__ if shape is None else shape}."
+        )
 
 
 def objective(problem: Problem, x: Images, keys: Key | None) -> Evaluated:
@@ -168,5 +173,5 @@ def fold(keys: Key | None, data: int | jax.Array) -> Key | None:
     return jax.vmap(jax.random.fold_in, (0, None))(keys, data)
 
 
-def _mean(draws: list) -> tuple:
+def _mean(draws: list[Any]) -> Any:
     return jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *draws)

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrobust import threat
 from jaxrobust.array_types import Bounds, Images, Norm, Scalar
 
 _LEVELS = 255
@@ -19,6 +20,7 @@ def to_levels(
     low, high = bounds
     width = high - low
     # A table, since XLA may turn a division by 255 into a multiplication.
+    eps = threat.per_row(eps, x)
     table = jnp.asarray(np.arange(_LEVELS + 1) / _LEVELS * width + low, x.dtype)
 
     def level(v: Images) -> Images:

@@ -1,9 +1,5 @@
 """Uniform noise in the ball: the weakest attack, and the `ball` augmentation."""
 
-import jax
-import jax.numpy as jnp
-
-from jaxrobust import threat
 from jaxrobust.array_types import (
     Bounds,
     Images,
@@ -13,7 +9,7 @@ from jaxrobust.array_types import (
     Norm,
     Scalar,
 )
-from jaxrobust.attacks._eager import check_draws, iterate
+from jaxrobust.attacks._eager import iterate, noise
 from jaxrobust.attacks._loop import Ascent
 from jaxrobust.attacks._objective import Loss, Problem
 
@@ -45,15 +41,7 @@ def uniform_noise(
       ValueError: for a value out of range, named in the message.
       TypeError: for arrays or keys of the wrong type.
     """
-    check_draws(x, key, eps, norm, bounds, draws)
-    keys = threat.row_keys(key, x.shape[0])
-    more = [jax.vmap(jax.random.fold_in, (0, None))(keys, d) for d in range(1, draws)]
-    each = [
-        threat.sample(x, key=k, eps=eps, norm=norm, bounds=bounds)
-        for k in [keys, *more]
-    ]
-    noisy = jnp.stack(each, axis=1).reshape(-1, *x.shape[1:])
-    return jax.lax.stop_gradient(noisy)
+    return noise(x, key, eps=eps, norm=norm, bounds=bounds, draws=draws)
 
 
 def worst_of_noise(

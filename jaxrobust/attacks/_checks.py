@@ -1,0 +1,142 @@
+"""What an attack checks before it computes, and what it warns about after."""
+
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrobust import threat
+from jaxrobust.attacks._loop import Ascent, Health
+from jaxrobust.attacks._objective import Problem, RobustnessWarning, check_loss
+
+
+def check_static(problem: Problem, ascent: Ascent, key: Any) -> None:
+    """Checks names, counts, shapes and dtypes: all that needs no array's value."""
+    threat.check_norm(problem.norm)
+    check_loss(problem.loss)
+    check_bounds(problem.bounds)
+    check_images(problem.x)
+    check_labels(problem.y, problem.x.shape[0])
+    check_count("steps", ascent.steps, 0)
+    check_count("restarts", ascent.restarts, 1)
+    check_count("eot_samples", problem.eot_samples, 1)
+    if not callable(problem.logits_fn):
+        raise TypeError(
+            "`logits_fn` must be a function from images to logits, got "
+            f"{type(problem.logits_fn).__name__}."
+        )
+    if problem.eot_samples > 1 and not problem.stochastic:
+        raise ValueError(
+            f"`eot_samples` = {problem.eot_samples} averages over a model's "
+            "randomness: it needs stochastic=True and a model called with keys."
+        )
+    if ascent.random_start or problem.stochastic:
+        need_key(key, "a random start" if ascent.random_start else "stochastic=True")
+
+
+def need_key(key: Any, reason: str) -> None:
+    """Raises unless there is a key."""
+    if key is None:
+        raise ValueError(
+            f"`key` is missing and {reason} needs one: pass "
+            "key=jax.random.key(seed), or one key per example."
+        )
+
+
+def check_count(name: str, value: Any, least: int) -> None:
+    """Checks a static whole number."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"`{name}` must be a Python int, got {value!r}.")
+    if value < least:
+        raise ValueError(f"`{name}` must be at least {least}, got {value}.")
+
+
+def check_bounds(bounds: Any) -> None:
+    """Checks that bounds are two increasing numbers."""
+    if len(bounds) != 2 or not bounds[0] < bounds[1]:
+        raise ValueError(f"`bounds` must be (low, high) with low < high, got {bounds}.")
+
+
+def check_images(x: Any) -> None:
+    """Checks the type and rank of images."""
+    if not hasattr(x, "dtype") or not hasattr(x, "ndim"):
+        raise TypeError(f"`x` must be an array of images, got {type(x).__name__}.")
+    if x.dtype == jnp.uint8:
+        raise TypeError(
+            "`x` is uint8; attacks need floating images in `bounds`: divide by 255."
+        )
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"`x` must be floating, got {x.dtype}.")
+    if x.ndim < 2:
+        raise ValueError(f"`x` must have shape [B, H, W, C], got {x.shape}.")
+
+
+def check_labels(y: Any, batch: int) -> None:
+    """Checks the type and shape of labels."""
+    if not hasattr(y, "dtype") or not jnp.issubdtype(y.dtype, jnp.integer):
+        kind = getattr(y, "dtype", type(y).__name__)
+        raise TypeError(f"`y` must hold integer labels, got {kind}.")
+    if y.shape != (batch,):
+        raise ValueError(
+            f"`y` must hold one label per image, shape ({batch},), got {y.shape}."
+        )
+
+
+def check_values(
+    x: jax.Array, *, bounds: tuple[float, float], **lengths: jax.Array
+) -> None:
+    """Checks that images lie in the box and lengths (eps, step_size) are not < 0."""
+    for name, value in lengths.items():
+        value = np.asarray(value)
+        if not (value >= 0).all():
+            raise ValueError(f"`{name}` must be at least 0 and not NaN, got {value}.")
+    if not x.size:
+        return
+    low, high = float(jnp.min(x)), float(jnp.max(x))
+    first, last = np.asarray(bounds, x.dtype)
+    if not (low >= first and high <= last):
+        raise ValueError(
+            f"`x` leaves `bounds` {tuple(bounds)}: its values go from {low:.6g} to "
+            f"{high:.6g}. Pass images in `bounds` (normalise inside the model) or the "
+            "bounds they have."
+        )
+
+
+def check_classes(y: jax.Array, classes: int) -> None:
+    """Checks that labels name one of the model's classes."""
+    if not y.size:
+        return
+    low, high = int(jnp.min(y)), int(jnp.max(y))
+    if low < 0 or high >= classes:
+        raise ValueError(
+            f"`y` holds labels from {low} to {high}, but the model's logits have "
+            f"{classes} classes: labels must be in [0, {classes - 1}]."
+        )
+
+
+def warn(health: Health) -> None:
+    """Raises for logits that are not finite and warns about the rest."""
+    finite, probabilities, zero = (np.asarray(part) for part in health)
+    if not finite.all():
+        raise ValueError(
+            f"The model's logits are not finite for {int((~finite).sum())} of "
+            f"{finite.size} images, so no attack on them means anything."
+        )
+    if finite.size and probabilities.all():
+        warnings.warn(
+            "The model returns probabilities (every row is in [0, 1] and sums to 1), "
+            "not logits: gradients vanish and robustness looks better than it is. "
+            "Attack the logits instead.",
+            RobustnessWarning,
+            stacklevel=4,
+        )
+    if zero.any():
+        warnings.warn(
+            f"The gradient of the loss is zero for {int(zero.sum())} of {zero.size} "
+            "images at every step: the attack cannot move them, and their robustness "
+            "is not to be trusted. Try another loss or a black-box attack.",
+            RobustnessWarning,
+            stacklevel=4,
+        )
