@@ -98,7 +98,8 @@ def _entry(label: str, fields: dict[str, Any]) -> Entry:
     name, norm, eps = fields.pop("name"), fields.pop("norm", "linf"), fields.pop("eps")
     if "step_size" in fields:
         fields["step_size"] = parse_radius(fields["step_size"], "step_size")
-    return Entry(label, name, norm, parse_radius(eps), str(eps), fields)
+    radius = parse_radius(eps, "eps")
+    return Entry(label, name, norm, radius, str(eps), fields)
 
 
 def _gradient_attacks(eps: str, step_size: str, norm: str) -> dict[str, dict[str, Any]]:

@@ -21,6 +21,7 @@ COLORS = {
 }
 SIZE = (5.0, 3.0)
 MANY_CLASSES = 20
+NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1"}
 
 
 def _axes(size: tuple[float, float] = SIZE) -> tuple[Figure, Any]:
@@ -58,10 +59,23 @@ def _svg(figure: Figure, description: str) -> str:
 def _finish(axes: Any, xlabel: str, ylabel: str, *, legend: bool = True) -> None:
     axes.set_xlabel(xlabel, color=COLORS["soft"], fontsize=9.5)
     axes.set_ylabel(ylabel, color=COLORS["soft"], fontsize=9.5)
-    if legend and axes.get_legend_handles_labels()[0]:
-        axes.legend(
-            frameon=False, labelcolor=COLORS["ink"], fontsize=9, handlelength=1.6
-        )
+    if legend:
+        _legend(axes)
+
+
+def _legend(axes: Any, columns: int = 3) -> None:
+    """Names the series above the drawing, where they hide nothing."""
+    axes.legend(
+        frameon=False,
+        labelcolor=COLORS["ink"],
+        fontsize=9,
+        handlelength=1.5,
+        columnspacing=1.4,
+        ncols=columns,
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        borderaxespad=0.2,
+    )
 
 
 def lines(
@@ -71,7 +85,7 @@ def lines(
     ylabel: str,
     description: str,
     percent: bool = False,
-    log: bool = False,
+    size: tuple[float, float] = SIZE,
 ) -> str:
     """Draws values over an axis.
 
@@ -81,9 +95,9 @@ def lines(
       ylabel: of the axis.
       description: for readers who cannot see it.
       percent: values are shares; the axis shows 0 to 100.
-      log: logarithmic values.
+      size: width and height in inches.
     """
-    figure, axes = _axes()
+    figure, axes = _axes(size)
     for label, color, x, y in series:
         values = np.asarray(y, float) * (100 if percent else 1)
         axes.plot(
@@ -98,8 +112,8 @@ def lines(
         )
     if percent:
         axes.set_ylim(-2, 102)
-    if log:
-        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)
     _finish(axes, xlabel, ylabel, legend=len(series) > 1)
     return _svg(figure, description)
 
@@ -135,7 +149,8 @@ def eps_curve(curve: dict[str, Any], twin: dict[str, Any] | None, chance: float)
     )
     axes.set_xticks(at, curve["eps_text"])
     axes.set_ylim(-2, 102)
-    _finish(axes, f"eps ({curve['norm']}), not to scale", "robust accuracy (%)")
+    norm = NORMS[curve["norm"]]
+    _finish(axes, f"eps ({norm}), not to scale", "robust accuracy (%)")
     return _svg(figure, "Robust accuracy over the radius of the attack")
 
 
@@ -162,15 +177,7 @@ def class_bars(rows: Sequence[dict[str, Any]]) -> str:
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel("accuracy (%)", color=COLORS["soft"], fontsize=9.5)
-    axes.legend(
-        frameon=False,
-        labelcolor=COLORS["ink"],
-        fontsize=9,
-        ncols=2,
-        loc="lower right",
-        bbox_to_anchor=(1, 1),
-        borderaxespad=0,
-    )
+    _legend(axes)
     return _svg(figure, description)
 
 
@@ -194,5 +201,6 @@ def growth(ratios: dict[str, Any], twin: dict[str, Any] | None) -> str:
         )
     axes.axhline(1, color=COLORS["soft"], linewidth=1, linestyle=":")
     axes.set_xticks(at, ratios["stages"])
-    _finish(axes, "stage", "growth ratio")
+    _finish(axes, "", "growth ratio", legend=False)
+    _legend(axes, 2)
     return _svg(figure, "Perturbation growth ratio of each stage")

@@ -137,36 +137,38 @@ def _objective(source: Source | None) -> str:
     return config.get("objective", {}).get("name", "its twin")
 
 
+LOSS = (
+    ("training", "third", "loss"),
+    ("held out, clean", "clean", "validation/loss"),
+    ("held out, attacked", "robust", "validation/robust_loss"),
+)
+ACCURACY = (
+    ("held out, clean", "clean", "validation/accuracy"),
+    ("held out, attacked", "robust", "validation/robust_accuracy"),
+    ("batch, clean", "clean--", "accuracy"),
+    ("batch, attacked", "robust--", "robust_accuracy"),
+)
+RATE = (("learning rate", "third", "learning_rate"),)
+
+
 def training(source: Source) -> Section:
-    """Loss, accuracies and learning rate over the epochs."""
-    if not source.metrics:
-        return None
-    cards = []
-    loss = [
-        ("training", "third", "loss"),
-        ("held out, clean", "clean", "validation/loss"),
-        ("held out, attacked", "robust", "validation/robust_loss"),
-    ]
-    accuracy = [
-        ("clean", "clean", "validation/accuracy"),
-        ("robust", "robust", "validation/robust_accuracy"),
-        ("batch, clean", "clean--", "accuracy"),
-        ("batch, attacked", "robust--", "robust_accuracy"),
-    ]
-    rate = [("learning rate", "third", "learning_rate")]
-    for title, wanted, options in (
-        ("Loss", loss, {"ylabel": "cross-entropy (nats)"}),
-        ("Accuracy on held-out training data", accuracy, {"percent": True}),
-        ("Learning rate", rate, {"ylabel": "learning rate"}),
-    ):
-        series = [s for s in (_series(source, *one) for one in wanted) if s]
-        if series:
-            options = {"ylabel": "accuracy (%)"} | options
-            drawn = figures.lines(
-                series, xlabel="epoch", description=f"{title} over training", **options
-            )
-            cards.append(figure(drawn, title))
+    """Loss, learning rate and accuracies over the epochs."""
+    loss = _drawn(source, LOSS, "Loss", ylabel="loss (nats)", size=(5, 2.6))
+    rate = _drawn(source, RATE, "Learning rate", ylabel="", size=(5, 1.5))
+    accuracy = _drawn(
+        source, ACCURACY, "Accuracy", ylabel="accuracy (%)", percent=True, size=(5, 4.1)
+    )
+    cards = [tag("figure", c, class_="card") for c in ([*loss, *rate], accuracy) if c]
     return [tag("h2", "Training"), tag("div", cards, class_="pair")] if cards else None
+
+
+def _drawn(source: Source, wanted: Any, title: str, **options: Any) -> list[Markup]:
+    series = [s for s in (_series(source, *one) for one in wanted) if s]
+    if not series:
+        return []
+    about = f"{title} over training"
+    svg = figures.lines(series, xlabel="epoch", description=about, **options)
+    return [tag("h3", title), Markup(svg)]
 
 
 def _series(source: Source, label: str, color: str, key: str) -> Any:
@@ -226,7 +228,7 @@ def images(source: Source) -> Section:
         )
         shown = (
             ("clean", x),
-            (f"change, {gain:.3g}-fold", 0.5 + gain * moved[i]),
+            ("change", 0.5 + gain * moved[i]),
             ("attacked", x + moved[i]),
         )
         parts = [tag("div", image(p, t), tag("span", t)) for t, p in shown]
@@ -241,7 +243,8 @@ def images(source: Source) -> Section:
             tag("figure", triple, tag("p", says, class_="says"), class_="card")
         )
     note = (
-        f"The attack is {arrays['grid_attack']}; the images are a fixed random choice."
+        f"Attacked by {arrays['grid_attack']}; a fixed random choice of images. "
+        f"Changes are shown {gain:.3g} times as large; grey is none."
     )
     return [
         tag("h2", "Images"),

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1"}
+from jaxrobust.report.figures import NORMS
+
 GRADIENT_ONLY = {"fgsm", "bim", "mim", "pgd", "uniform_noise", "ball"}
 
 
