@@ -1,0 +1,14 @@
+"""Networks: `create` one by name; `logits_fn` makes it a function of images.
+
+model = models.create('ssp_cifar', integrator='ssp2', blocks=2)
+variables = model.init(key, x, train=False)
+out = model.apply(variables, x, train=False)  # Outputs
+"""
+
+from jaxrobust.models import integrators as integrators
+from jaxrobust.models import layers as layers
+from jaxrobust.models._outputs import Outputs as Outputs
+from jaxrobust.models._outputs import logits_fn as logits_fn
+from jaxrobust.models._outputs import per_example as per_example
+from jaxrobust.models._registry import create as create
+from jaxrobust.models._registry import names as names

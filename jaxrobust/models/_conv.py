@@ -1,0 +1,173 @@
+"""A convolution whose gradients stay fast inside loops on the CPU.
+
+XLA's CPU backend sends a convolution in the body of `fori_loop`, `scan`, `while_loop`
+or `cond` to its fast kernel only in the layout NHWC x HWIO -> NHWC; the gradients
+that JAX derives are in another one and run in a naive kernel (jax-ml/jax#12868). Here
+both gradients are written so that they never meet that kernel. Other backends get the
+gradients JAX derives: the choice is made when the program is lowered.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+Kernel = Float[Array, "h w i o"]
+Features = Float[Array, "B H W C"]
+Pairs = tuple[tuple[int, int], ...]
+
+_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+
+def conv_general_dilated(
+    lhs: Features,
+    rhs: Kernel,
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    **kwargs: Any,
+) -> Features:
+    """Convolves like `lax.conv_general_dilated`; for `nn.Conv(conv_general_dilated=)`.
+
+    Two-dimensional, ungrouped and undilated convolutions (of any stride and
+    non-negative padding) are loop-safe. All others take JAX's own path and stay slow
+    inside CPU loops. A loop-safe convolution has no forward-mode derivative (`jax.jvp`,
+    `jax.jacfwd`); reverse mode of any order works.
+
+    Args:
+      lhs: features `[B, H, W, C]`.
+      rhs: kernel `[h, w, C, features]`.
+      window_strides: two strides.
+      padding: `SAME`, `VALID` or two (low, high) pairs.
+      **kwargs: as `lax.conv_general_dilated`.
+
+    Returns:
+      Features `[B, H', W', features]`.
+    """
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(
+            lhs.shape[1:3], rhs.shape[:2], tuple(window_strides), padding
+        )
+    pads = tuple((int(low), int(high)) for low, high in padding)
+    if not _is_plain(lhs, pads, kwargs):
+        return lax.conv_general_dilated(lhs, rhs, window_strides, pads, **kwargs)
+    return _conv(lhs, rhs, tuple(window_strides), pads, kwargs.get("precision"))
+
+
+def _is_plain(lhs: Features, pads: Pairs, kwargs: dict[str, Any]) -> bool:
+    """Says whether the gradients below cover this convolution."""
+    dilations = (kwargs.get("lhs_dilation"), kwargs.get("rhs_dilation"))
+    numbers = kwargs.get("dimension_numbers")
+    plain_layout = lax.conv_dimension_numbers((1,) * 4, (1,) * 4, _DIMENSIONS)
+    return (
+        lhs.ndim == 4
+        and all(set(dilation or (1,)) == {1} for dilation in dilations)
+        and kwargs.get("feature_group_count", 1) == 1
+        and kwargs.get("batch_group_count", 1) == 1
+        and kwargs.get("preferred_element_type") is None
+        and min(min(pair) for pair in pads) >= 0
+        and (numbers in (_DIMENSIONS, plain_layout))
+    )
+
+
+def _plain(
+    x: Features, kernel: Kernel, strides: tuple[int, ...], pads: Pairs, precision: Any
+) -> Features:
+    return lax.conv_general_dilated(
+        x, kernel, strides, pads, dimension_numbers=_DIMENSIONS, precision=precision
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _conv(
+    x: Features, kernel: Kernel, strides: tuple[int, ...], pads: Pairs, precision: Any
+) -> Features:
+    return _plain(x, kernel, strides, pads, precision)
+
+
+def _forward(x, kernel, strides, pads, precision):
+    return _plain(x, kernel, strides, pads, precision), (x, kernel)
+
+
+def _backward(strides, pads, precision, residuals, cotangent):
+    x, kernel = residuals
+
+    def on_cpu(x, kernel, cotangent):
+        return (
+            _input_gradient(cotangent, kernel, x.shape, strides, pads, precision),
+            _kernel_gradient(cotangent, x, kernel.shape, strides, pads, precision),
+        )
+
+    def elsewhere(x, kernel, cotangent):
+        convolve = functools.partial(
+            _plain, strides=strides, pads=pads, precision=precision
+        )
+        return jax.vjp(convolve, x, kernel)[1](cotangent)
+
+    return lax.platform_dependent(x, kernel, cotangent, cpu=on_cpu, default=elsewhere)
+
+
+_conv.defvjp(_forward, _backward)
+
+
+def _input_gradient(
+    cotangent: Features,
+    kernel: Kernel,
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    pads: Pairs,
+    precision: Any,
+) -> Features:
+    """Convolves the dilated cotangent with the flipped, in/out-swapped kernel."""
+    config = [(0, 0, 0)]
+    for size, extent, width, stride, (low, _) in zip(
+        cotangent.shape[1:3], shape[1:3], kernel.shape[:2], strides, pads, strict=True
+    ):
+        before = width - 1 - low
+        after = extent + low - (size - 1) * stride - 1
+        config.append((before, after, stride - 1))
+    zero = jnp.zeros((), cotangent.dtype)
+    padded = lax.pad(cotangent, zero, [*config, (0, 0, 0)])
+    flipped = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+    return _conv(padded, flipped, (1, 1), ((0, 0), (0, 0)), precision)
+
+
+def _kernel_gradient(
+    cotangent: Features,
+    x: Features,
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    pads: Pairs,
+    precision: Any,
+) -> Kernel:
+    """Multiplies the patches that the kernel saw by the cotangent, in one matmul."""
+    height, width, channels, features = shape
+    rows, columns = cotangent.shape[1:3]
+    padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    batch = x.shape[0]
+    patches = [
+        lax.slice(
+            padded,
+            (0, i, j, 0),
+            (
+                batch,
+                i + (rows - 1) * strides[0] + 1,
+                j + (columns - 1) * strides[1] + 1,
+                channels,
+            ),
+            (1, *strides, 1),
+        )
+        for i in range(height)
+        for j in range(width)
+    ]
+    gathered = jnp.concatenate(patches, axis=-1).reshape(-1, len(patches) * channels)
+    gradient = lax.dot_general(
+        gathered,
+        cotangent.reshape(-1, features),
+        (((0,), (0,)), ((), ())),
+        precision=precision,
+    )
+    return gradient.reshape(shape)

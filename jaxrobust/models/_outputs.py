@@ -1,0 +1,110 @@
+"""What every network returns, and networks as functions of images."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+from jaxtyping import Array
+
+from jaxrobust.array_types import Images, Key, Logits, Variables
+
+
+@flax.struct.dataclass
+class Outputs:
+    """What a network returns.
+
+    Attributes:
+      logits: `[B, K]`, float32 or wider.
+      features: named inner values; `penultimate` is `[B, D]`.
+      restored: the restored images `[B, H, W, C]` of networks that make them.
+    """
+
+    logits: Logits
+    features: dict[str, Array] = flax.struct.field(default_factory=dict)
+    restored: Images | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Apply:
+    """`model.apply` as a function of arrays; equal for equal models and modes."""
+
+    model: nn.Module
+    train: bool
+
+    def __call__(
+        self, variables: Variables, key: Key | None, x: Images, keys: Key | None = None
+    ) -> Logits:
+        if keys is not None:
+            return self._per_example(variables, x, keys)
+        rngs = {} if key is None else {"dropout": key}
+        if not self.train:
+            return _logits(self.model.apply(variables, x, train=False, rngs=rngs))
+        state = [name for name in variables if name != "params"]
+        out, _ = self.model.apply(variables, x, train=True, mutable=state, rngs=rngs)
+        return _logits(out)
+
+    def _per_example(self, variables: Variables, x: Images, keys: Key) -> Logits:
+        if self.train and "batch_stats" in variables:
+            raise ValueError(
+                "`keys` per example need train=False: batch statistics are of a batch."
+            )
+        return PerExample(self)(variables, x, keys)
+
+
+def _logits(out: Any) -> Logits:
+    return out.logits if isinstance(out, Outputs) else out
+
+
+def logits_fn(
+    model: nn.Module, variables: Variables, train: bool = False, key: Key | None = None
+) -> jax.tree_util.Partial:
+    """Returns `x [B, H, W, C] -> logits [B, K]`, as attacks take it.
+
+    The result is a pytree whose leaves are `variables` and `key`, and equal in all
+    else for equal `model` and `train`: as an argument of a jitted function it neither
+    recompiles nor goes stale when weights change.
+
+    Args:
+      model: any Linen module with `model.apply(variables, x, train=...)` that returns
+        `Outputs` or logits.
+      variables: of the model.
+      train: run in train mode (batch statistics, dropout); updates of the state are
+        dropped.
+      key: for dropout, the same at each call. A network that is random in evaluation
+        takes keys at the call instead: `logits_fn(x, keys)` with `[B]` keys.
+    """
+    return jax.tree_util.Partial(_Apply(model, bool(train)), variables, key)
+
+
+@dataclasses.dataclass(frozen=True)
+class PerExample:
+    """See `per_example`."""
+
+    function: Callable[..., Logits]
+
+    def __call__(self, *args: Any) -> Logits:
+        """Calls the function on each row and its key; bound arrays come first."""
+        *bound, x, keys = args
+
+        def row(x: Array, key: Key) -> Array:
+            return self.function(*bound, x[None], key)[0]
+
+        return jax.vmap(row)(x, keys)
+
+
+def per_example(
+    function: Callable[[Images, Key], Logits],
+) -> Callable[[Images, Key], Logits]:
+    """Lifts `f(x, key)` with one key to one key per example, `f(x, keys [B])`.
+
+    Row i is `f(x[i:i+1], keys[i])`, so it depends on nothing else in the batch.
+    A `Partial` stays one, with the same leaves.
+    """
+    if isinstance(function, jax.tree_util.Partial):
+        return jax.tree_util.Partial(
+            PerExample(function.func), *function.args, **function.keywords
+        )
+    return PerExample(function)

@@ -1,0 +1,76 @@
+"""Networks by name."""
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+
+from jaxrobust.models import ssp
+
+
+class Entry(NamedTuple):
+    """A network class and the fields in which a name differs from its defaults."""
+
+    module: type[nn.Module]
+    defaults: Mapping[str, Any]
+
+
+_TABLE: Mapping[str, Entry] = {
+    "ssp_cifar": Entry(ssp.SSPNet, {}),
+    "ssp_mnist": Entry(ssp.SSPMnist, {}),
+    "ssp_tinyimagenet": Entry(
+        ssp.SSPNet, {"stages": 4, "blocks": 10, "num_classes": 200}
+    ),
+}
+
+
+def names() -> tuple[str, ...]:
+    """Returns every name that `create` knows."""
+    return tuple(_TABLE)
+
+
+def create(name: str, **kwargs: Any) -> nn.Module:
+    """Builds a network.
+
+    Args:
+      name: one of `names()`.
+      **kwargs: fields of the network; see its class.
+
+    Returns:
+      A Linen module: `init(key, x, train=False)`, `apply(variables, x, train=...)`.
+
+    Raises:
+      ValueError: for an unknown name (with the nearest match) or an impossible size.
+      TypeError: for an unknown field (with the nearest match).
+    """
+    if name not in _TABLE:
+        raise ValueError(f"unknown model {name!r}. {_nearest(name, _TABLE)}")
+    module, defaults = _TABLE[name]
+    fields = _fields(module)
+    values = dict(defaults)
+    for key, value in kwargs.items():
+        if key not in fields:
+            raise TypeError(
+                f"model {name!r} has no field {key!r}. {_nearest(key, fields)}"
+            )
+        values[fields[key]] = _hashable(value)
+    return module(**values)
+
+
+def _fields(module: type[nn.Module]) -> dict[str, str]:
+    """Keyword -> field; `init` alone differs, as every Linen module has a method so."""
+    names = [field.name for field in dataclasses.fields(module) if field.init]
+    keywords = {"init" if name == "init_option" else name: name for name in names}
+    return {k: v for k, v in keywords.items() if k not in ("parent", "name")}
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(map(_hashable, value)) if isinstance(value, list) else value
+
+
+def _nearest(name: object, known: Iterable[str]) -> str:
+    known = sorted(known)
+    close = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.0)
+    return f"Did you mean {close[0]!r}? Known: {', '.join(known)}."
