@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -13,6 +13,7 @@ from jaxtyping import Bool
 
 from jaxrobust import data
 from jaxrobust.array_types import Variables
+from jaxrobust.data import Dataset
 from jaxrobust.evaluation import (
     curve,
     environment,
@@ -25,9 +26,6 @@ from jaxrobust.evaluation import (
 )
 from jaxrobust.evaluation.setting import Setting, choose
 
-if TYPE_CHECKING:
-    from jaxrobust.data import Dataset
-
 Results = dict[str, Any]
 
 
@@ -37,7 +35,7 @@ def evaluate(
     config: Mapping[str, Any],
     workdir: epath.PathLike,
     *,
-    dataset: "Dataset | None" = None,
+    dataset: Dataset | None = None,
     mesh: Mesh | None = None,
     curves: bool = True,
     progress: step.Progress | None = None,
@@ -101,7 +99,7 @@ def evaluate(
     return results
 
 
-def load_test(config: Mapping[str, Any]) -> "Dataset":
+def load_test(config: Mapping[str, Any]) -> Dataset:
     """Loads the test split that the config names."""
     fields = config["data"]
     return data.load(

@@ -3,7 +3,7 @@
 import dataclasses
 import zlib
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -12,10 +12,8 @@ from jax.sharding import Mesh
 from jaxtyping import Int
 
 from jaxrobust.array_types import Key, Variables
+from jaxrobust.data import Dataset
 from jaxrobust.evaluation import step, verify
-
-if TYPE_CHECKING:
-    from jaxrobust.data import Dataset
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +34,7 @@ class Setting:
 
     model: nn.Module
     variables: Variables
-    dataset: "Dataset"
+    dataset: Dataset
     indices: Int[np.ndarray, "N"]
     key: Key
     batch_size: int

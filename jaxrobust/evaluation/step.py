@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
@@ -14,10 +14,8 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from jaxrobust import models, parallel
 from jaxrobust.array_types import Images, Key, Labels, LogitsFn, Variables
+from jaxrobust.data import Dataset
 from jaxrobust.evaluation import verify
-
-if TYPE_CHECKING:
-    from jaxrobust.data import Dataset
 
 Attack = Callable[[LogitsFn, Images, Labels, Key], Images]
 EvalStep = Callable[[Variables, Array, Array, Key], Mapping[str, Array]]
@@ -111,7 +109,7 @@ def example_keys(key: Key, indices: Int[Array, "B"]) -> Key:
 def run_eval_step(
     step: EvalStep,
     variables: Variables,
-    dataset: "Dataset",
+    dataset: Dataset,
     *,
     key: Key,
     batch_size: int,
@@ -148,19 +146,17 @@ def run_eval_step(
     indices = np.arange(len(dataset.labels)) if indices is None else indices
     labels = dataset.labels[indices]
     keep = np.zeros(len(indices), bool)
-    keep[: keep_images if isinstance(keep_images, int) else 0] = True
-    if not isinstance(keep_images, int):
-        keep[keep_images] = True
+    keep[slice(keep_images) if isinstance(keep_images, int) else keep_images] = True
     logits, kept, sizes, hits = [], [], [], 0
     batches = iterate(step, variables, dataset, indices, key, batch_size, mesh)
     for rows, out in batches:
         logits.append(out["logits"])
         if ball is not None or keep[rows].any():
-            x_adv = np.asarray(jax.device_get(out["x_adv"]))[: len(labels[rows])]
+            x_adv = np.asarray(jax.device_get(out["x_adv"]))[: rows.stop - rows.start]
             kept.append(x_adv[keep[rows]])
-        if ball is not None:
-            images = dataset.images[indices[rows]]
-            sizes.append(verify.check_ball(x_adv, images, ball))
+            if ball is not None:
+                images = dataset.images[indices[rows]]
+                sizes.append(verify.check_ball(x_adv, images, ball))
         if progress is not None:
             hits += int((out["logits"].argmax(-1) == labels[rows]).sum())
             share = hits / rows.stop
@@ -198,7 +194,7 @@ def check_finite(logits: Float[np.ndarray, "N *rest"]) -> None:
     bad = ~np.isfinite(logits).reshape(len(logits), -1).all(-1)
     if bad.any():
         raise ValueError(
-            f"the logits of {int(bad.sum())} of {len(bad)} examples are not finite "
+            f"the logits of {int(bad.sum())} of {len(logits)} examples are not finite "
             f"(the first is number {int(bad.argmax())}): they are no predictions; "
             "check the weights and the normalisation."
         )
@@ -207,7 +203,7 @@ def check_finite(logits: Float[np.ndarray, "N *rest"]) -> None:
 def iterate(
     step: EvalStep,
     variables: Variables,
-    dataset: "Dataset",
+    dataset: Dataset,
     indices: Int[np.ndarray, "N"],
     key: Key,
     batch_size: int,

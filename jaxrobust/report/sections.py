@@ -40,13 +40,20 @@ def head(source: Source) -> Section:
         share, ends = worst["robust_accuracy"], worst["ci95"]
         about = f"robust accuracy, {verdict.threats(results)}"
         numbers.append(_number(about, share, ends, "robust"))
-    compared = verdict.comparison(results, source.twin and source.twin.results)
+    compared = _compared(source)
     return [
         tag("div", numbers, class_="headline"),
         tag("p", verdict.verdict(results), class_="verdict"),
         tag("p", compared) if compared else Markup(),
         *(tag("p", note, class_="note") for note in verdict.belief(results)),
     ]
+
+
+def _compared(source: Source) -> str | None:
+    if source.results is None or source.twin is None:
+        return None
+    objective = _objective(source.twin)
+    return verdict.comparison(source.results, source.twin.results, objective)
 
 
 def _number(name: str, share: float, ends: Sequence[float], css: str) -> Markup:
@@ -134,7 +141,7 @@ def _sizes(results: Mapping[str, Any]) -> Markup:
 
 def _objective(source: Source | None) -> str:
     config = source.config if source else {}
-    return config.get("objective", {}).get("name", "its twin")
+    return config.get("objective", {}).get("name", "another objective")
 
 
 LOSS = (

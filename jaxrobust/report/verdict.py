@@ -69,7 +69,7 @@ def belief(results: Mapping[str, Any]) -> list[str]:
 
 
 def comparison(
-    results: Mapping[str, Any], twin: Mapping[str, Any] | None
+    results: Mapping[str, Any], twin: Mapping[str, Any] | None, objective: str
 ) -> str | None:
     """Compares with the twin's results, if they are about the same threats."""
     if not twin or not results["attacks"] or threats(twin) != threats(results):
@@ -78,7 +78,8 @@ def comparison(
         results["worst_case"]["robust_accuracy"] - twin["worst_case"]["robust_accuracy"]
     )
     return (
-        f"Its twin reaches {percent(twin['clean']['accuracy'])} clean and "
+        f"The same network trained with {objective} reaches "
+        f"{percent(twin['clean']['accuracy'])} clean and "
         f"{percent(twin['worst_case']['robust_accuracy'])} under the same attacks: "
         f"{abs(gap):.0f} points {'less' if gap >= 0 else 'more'}."
     )
