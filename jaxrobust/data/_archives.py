@@ -36,23 +36,19 @@ def open_members(source: os.PathLike[str] | str) -> Members:
         raise FileNotFoundError(f"no such archive or folder: {path.resolve()}")
     try:
         if path.name.lower().endswith(ZIP_SUFFIXES):
-            return open_zip(path.open("rb"))
+            archive = zipfile.ZipFile(path)
+            files = [info.filename for info in archive.infolist() if not info.is_dir()]
+            return {file: functools.partial(archive.read, file) for file in files}
         if path.name.lower().endswith(TAR_SUFFIXES):
             with path.open("rb") as stream:
                 return read_tar(stream, path.name)
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is not a complete archive: {error}") from None
+        [reason, *_] = str(error).splitlines() or [type(error).__name__]
+        raise ValueError(f"{path} is not a complete archive: {reason}") from None
     raise ValueError(
         f"{path.name!r} is neither a folder nor an archive "
         f"({', '.join(ZIP_SUFFIXES + TAR_SUFFIXES)}); give the folder that holds it"
     )
-
-
-def open_zip(stream: IO[bytes]) -> Members:
-    """Lists the files of an open zip; `stream` stays open as long as they are used."""
-    archive = zipfile.ZipFile(stream)
-    files = [info.filename for info in archive.infolist() if not info.is_dir()]
-    return {file: functools.partial(archive.read, file) for file in files}
 
 
 def read_tar(stream: IO[bytes], title: str) -> Members:

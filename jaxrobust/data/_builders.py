@@ -21,7 +21,7 @@ def official(name: str, root: epath.Path) -> Any:
         # Importing it registers the builder with TFDS.
         from jaxrobust.data import tiny_imagenet as tiny_imagenet
     builder_cls: Any = tfds.builder_cls(name)
-    return builder_cls(data_dir=root, file_format=FORMAT)
+    return builder_cls(data_dir=root)
 
 
 def custom(name: str, root: epath.Path, members: Members) -> Any:
@@ -60,7 +60,7 @@ def custom(name: str, root: epath.Path, members: Members) -> Any:
         _generate_examples = _split_generators
 
     Folder.name = name
-    return Folder(data_dir=root, file_format=FORMAT)
+    return Folder(data_dir=root)
 
 
 def write(builder: Any, source: Source) -> epath.Path:

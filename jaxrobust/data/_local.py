@@ -171,6 +171,8 @@ def _to_labels(labels: NDArray[Any], key: str) -> NDArray[np.int32]:
             f"{key} must be integers [N], one class index per image, "
             f"got {labels.dtype} {labels.shape}"
         )
+    if labels.size and labels.min() < 0:
+        raise ValueError(f"{key} must be class indices from 0, got {labels.min()}")
     return labels.astype(np.int32)
 
 

@@ -88,8 +88,8 @@ def make(spec: Mapping[str, Any]) -> Augment:
             augmented = transform(augmented, transform_key)
         augmented = jnp.clip(augmented, 0, 1)
         if chosen.probability < 1:
-            gate = jax.random.bernoulli(gate_key, chosen.probability)
-            augmented = jnp.where(gate, augmented, image)
+            chance = _uniform(gate_key, 0, 1, jnp.float32)
+            augmented = jnp.where(chance < chosen.probability, augmented, image)
         return augmented
 
     return jax.vmap(augment_one)
@@ -127,23 +127,28 @@ def _transforms(spec: Spec) -> list[_Transform]:
 
 
 def _uniform(key: Key, low: float, high: float, dtype: Any) -> Array:
-    # Drawn in float32 always: a float64 run makes the same choices.
+    # Drawn in float32 always (bernoulli would not): a float64 run chooses alike.
     return jax.random.uniform(key, (), jnp.float32, low, high).astype(dtype)
 
 
 def _crop(image: Image, key: Key, padding: int) -> Image:
     padded = jnp.pad(image, ((padding, padding), (padding, padding), (0, 0)))
-    top, left = jax.random.randint(key, (2,), 0, 2 * padding + 1)
-    return jax.lax.dynamic_slice(padded, (top, left, 0), image.shape)
+    top, left = jax.random.randint(key, (2,), 0, 2 * padding + 1, jnp.int32)
+    start = (top, left, jnp.zeros_like(top))
+    return jax.lax.dynamic_slice(padded, start, image.shape)
 
 
 def _flip(image: Image, key: Key) -> Image:
-    return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
+    return jnp.where(_uniform(key, 0, 1, jnp.float32) < 0.5, image[:, ::-1], image)
 
 
 def _rotate(image: Image, key: Key, degrees: float) -> Image:
+    return _rotate_by(image, _uniform(key, -degrees, degrees, image.dtype))
+
+
+def _rotate_by(image: Image, degrees: Array) -> Image:
     height, width, _ = image.shape
-    angle = _uniform(key, -degrees, degrees, image.dtype) * (jnp.pi / 180)
+    angle = degrees * (jnp.pi / 180)
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     rows, columns = jnp.mgrid[:height, :width].astype(image.dtype)
     down, right = rows - (height - 1) / 2, columns - (width - 1) / 2
@@ -199,7 +204,10 @@ def _shift_hue(image: Image, key: Key, largest: float) -> Image:
         raise ValueError(
             f"augment.hue needs 3-channel images, got {image.shape[-1]}; set it to 0"
         )
-    shift = _uniform(key, -largest, largest, image.dtype)
+    return _turn_hue(image, _uniform(key, -largest, largest, image.dtype))
+
+
+def _turn_hue(image: Image, shift: Array) -> Image:
     value, chroma = image.max(-1), image.max(-1) - image.min(-1)
     red, green, blue = image[..., 0], image[..., 1], image[..., 2]
     safe = jnp.where(chroma > 0, chroma, 1)
