@@ -32,7 +32,9 @@ def grid(
     """Returns sample images under the strongest attack, for the report."""
     if not entries or fields["grid"] == 0:
         return {}
-    strongest = min(results["attacks"], key=lambda a: a["robust_accuracy"])["label"]
+    strongest = min(
+        results["attacks"], key=lambda a: (a["robust_accuracy"], -a["loss"])
+    )["label"]
     rows = choose(len(setting.indices), fields["grid"])
     x_adv = runs[strongest].x_adv
     if fields["save_adversarial"]:

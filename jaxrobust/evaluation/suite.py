@@ -99,6 +99,8 @@ def _entry(label: str, fields: dict[str, Any]) -> Entry:
     if "step_size" in fields:
         fields["step_size"] = parse_radius(fields["step_size"], "step_size")
     radius = parse_radius(eps, "eps")
+    if "bounds" in fields:  # a list after a config went through JSON
+        fields["bounds"] = tuple(fields["bounds"])
     return Entry(label, name, norm, radius, str(eps), fields)
 
 
