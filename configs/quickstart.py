@@ -1,4 +1,4 @@
-"""Quickstart: an SSP network on scikit-learn's digits, trained plainly and adversarially.
+"""Quickstart: an SSP network on digits, trained plainly and adversarially.
 
     python -m jaxrobust.main --config configs/quickstart.py
 
@@ -35,7 +35,17 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.validation.attack.step_size = "0.05"
     config.eval.batch_size = 360
     config.eval.attacks = common.linf_suite("0.2", "0.05")
-    config.eval.curve.eps = ("0", "0.05", "0.1", "0.15", "0.2", "0.3", "0.4", "0.6", "1")
+    config.eval.curve.eps = (
+        "0",
+        "0.05",
+        "0.1",
+        "0.15",
+        "0.2",
+        "0.3",
+        "0.4",
+        "0.6",
+        "1",
+    )
     config.eval.curve.examples = 180
     config.eval.growth.eps = "0.2"
     config.eval.growth.step_size = "0.05"

@@ -1,6 +1,6 @@
 """SSP networks on TinyImageNet (Kim et al., ECCV 2020).
 
-    python -m jaxrobust.main --config configs/ssp_tinyimagenet.py:block=ssp2,n=10,attack=pgd
+    python -m jaxrobust.main --config configs/ssp_tinyimagenet.py:block=ssp2,n=10
 
 Argument as in configs/ssp_cifar10.py. Prepare the data first:
 `python -m jaxrobust.data.prepare tiny_imagenet`. `budget=cpu` is N = 1 and a twentieth
@@ -37,9 +37,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     common.use_radius(config, "4/255", "1/255", steps=5)
     plain = options.attack == "none"
     config.objective.name = "standard" if plain else options.attack
-    config.schedule.milestones = (
-        (60.0, 100.0, 140.0) if plain else (80.0, 140.0, 180.0)
-    )
+    config.schedule.milestones = (60.0, 100.0, 140.0) if plain else (80.0, 140.0, 180.0)
     config.train.batch_size = 256
     if options.budget == "cpu":
         config.model.blocks = 1

@@ -25,7 +25,7 @@ BEST = {"best_clean": "accuracy", "best_robust": "robust_accuracy"}
 WHICH = ("best_robust", "best_clean", "last")
 
 
-def _metric(name: str):  # noqa: ANN202 - orbax wants any callable
+def _metric(name: str):
     return lambda metrics: float((metrics or {}).get(name, -1.0))
 
 

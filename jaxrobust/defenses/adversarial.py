@@ -7,9 +7,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array
 
 from jaxrobust import attacks, losses
-from jaxrobust.array_types import Labels, Logits, PerExample, Scalar
+from jaxrobust.array_types import Key, Labels, Logits, PerExample, Scalar
 from jaxrobust.defenses import base
 
 
@@ -33,10 +34,15 @@ def accuracy(logits: Logits, y: Labels) -> Scalar:
 def standard(model: nn.Module, *, label_smoothing: float = 0.0) -> base.Defense:
     """Cross-entropy on the images as they are."""
 
-    def loss(params, model_state, batch, key, step):
-        out, model_state = base.forward(
-            model, params, model_state, batch["image"], key
-        )
+    def loss(
+        params: base.Params,
+        model_state: base.ModelState,
+        batch: base.Batch,
+        key: Key,
+        step: Array,
+    ) -> tuple[Scalar, tuple[base.ModelState, base.Metrics]]:
+        del step
+        out, model_state = base.forward(model, params, model_state, batch["image"], key)
         y = batch["label"]
         loss = smoothed_cross_entropy(out.logits, y, label_smoothing).mean()
         return loss, (model_state, {"accuracy": accuracy(out.logits, y)})
@@ -57,7 +63,14 @@ def ball(
     """
     noise = {k: attack[k] for k in ("eps", "norm", "bounds") if k in attack}
 
-    def loss(params, model_state, batch, key, step):
+    def loss(
+        params: base.Params,
+        model_state: base.ModelState,
+        batch: base.Batch,
+        key: Key,
+        step: Array,
+    ) -> tuple[Scalar, tuple[base.ModelState, base.Metrics]]:
+        del step
         x = attacks.uniform_noise(
             batch["image"], key=batch["key"], draws=draws, **noise
         )
@@ -80,10 +93,17 @@ def adversarial(
     """Cross-entropy on attacked images: `fgsm`, `bim`, `mim` or `pgd` training."""
     make = attacks.get(name, **attack)
 
-    def loss(params, model_state, batch, key, step):
+    def loss(
+        params: base.Params,
+        model_state: base.ModelState,
+        batch: base.Batch,
+        key: Key,
+        step: Array,
+    ) -> tuple[Scalar, tuple[base.ModelState, base.Metrics]]:
+        del step
         x, y = batch["image"], batch["label"]
         attacked = base.attacked_fn(
-            model, params, model_state, attack_bn=attack_bn, key=jax.random.fold_in(key, 1)
+            model, params, model_state, key, attack_bn=attack_bn
         )
         x_adv = make(attacked, x, y, batch["key"])
         out, model_state = base.forward(model, params, model_state, x_adv, key)

@@ -31,7 +31,7 @@ class Phase:
         `label` [B] and `key` [B], a key per example for attacks and noise; `key` is for
         dropout. A third part after `metrics`, a dictionary of arrays, is added to the
         batch of the phases that follow (a restored image, say).
-      when: `(step, metrics) -> bool`, from the metrics of this step so far, this phase's
+      when: `(step, metrics) -> bool`, from this step's metrics so far, this phase's
         own included; where false the update is dropped. Always by default.
       mask: `(params, step, metrics) -> tree of bool`: the leaves that this phase trains
         (others keep value and optimiser state). All by default.
@@ -74,9 +74,9 @@ def attacked_fn(
     model: nn.Module,
     params: Params,
     model_state: ModelState,
+    key: Key,
     *,
     attack_bn: str,
-    key: Key,
 ) -> LogitsFn:
     """Returns the network as a training attack sees it; no statistics move.
 
@@ -84,13 +84,17 @@ def attacked_fn(
       model: a Linen module.
       params: `{'model': ...}`; no gradient flows from the attack into them.
       model_state: running statistics and the like.
+      key: the phase's; dropout in train mode uses a stream of its own.
       attack_bn: `train` (statistics of the attacked batch) or `eval` (running ones).
-      key: for dropout in train mode.
+
+    Raises:
+      ValueError: for another `attack_bn`.
     """
     if attack_bn not in ("train", "eval"):
         raise ValueError(f"`attack_bn` must be 'train' or 'eval', got {attack_bn!r}.")
     variables = {"params": params["model"], **model_state}
     train = attack_bn == "train"
+    dropout = jax.random.fold_in(key, 1) if train else None
     return models.logits_fn(
-        model, jax.lax.stop_gradient(variables), train=train, key=key if train else None
+        model, jax.lax.stop_gradient(variables), train=train, key=dropout
     )

@@ -5,8 +5,11 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+from jaxtyping import Array
 
 from jaxrobust import attacks, losses
+from jaxrobust.array_types import Key, Labels, Logits, PerExample, Scalar
 from jaxrobust.defenses import base
 from jaxrobust.defenses.adversarial import accuracy
 
@@ -24,15 +27,23 @@ def trades(
     the released code starts at Gaussian noise of deviation .001.
     """
 
-    def loss(params, model_state, batch, key, step):
+    def loss(
+        params: base.Params,
+        model_state: base.ModelState,
+        batch: base.Batch,
+        key: Key,
+        step: Array,
+    ) -> tuple[Scalar, tuple[base.ModelState, base.Metrics]]:
+        del step
         x, y = batch["image"], batch["label"]
         attacked = base.attacked_fn(
-            model, params, model_state, attack_bn=attack_bn, key=jax.random.fold_in(key, 1)
+            model, params, model_state, key, attack_bn=attack_bn
         )
         clean = jax.nn.log_softmax(attacked(x))
 
-        def divergence(logits, y):
-            return (jax.numpy.exp(clean) * (clean - jax.nn.log_softmax(logits))).sum(-1)
+        def divergence(logits: Logits, y: Labels) -> PerExample:
+            del y
+            return (jnp.exp(clean) * (clean - jax.nn.log_softmax(logits))).sum(-1)
 
         x_adv = attacks.pgd(
             attacked,

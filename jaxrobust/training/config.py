@@ -21,9 +21,7 @@ def parse_radius(value: str | float | int, name: str = "eps") -> float:
         ) from None
 
 
-def parse_arg(
-    arg: str | None, defaults: Mapping[str, str | int | bool]
-) -> ConfigDict:
+def parse_arg(arg: str | None, defaults: Mapping[str, str | int | bool]) -> ConfigDict:
     """Reads a config's argument string, `key=value,flag,...`.
 
     Args:
@@ -32,7 +30,7 @@ def parse_arg(
         key turns a flag on.
 
     Raises:
-      ValueError: for an unknown key (with the nearest match) or a value of another type.
+      ValueError: for an unknown key (naming the nearest) or a value of another type.
     """
     result = ConfigDict(dict(defaults))
     for item in filter(None, (arg or "").split(",")):

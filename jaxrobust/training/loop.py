@@ -86,7 +86,9 @@ def make_validation(
     attack = attacks.get(fields["name"], **attack_options(fields))
     steps = {"": None, "robust_": attack}
     compiled = {
-        prefix: evaluation.make_eval_step(model, a, precision=config["eval"]["precision"])
+        prefix: evaluation.make_eval_step(
+            model, a, precision=config["eval"]["precision"]
+        )
         for prefix, a in steps.items()
     }
 
@@ -186,9 +188,7 @@ def load_train(config: Mapping[str, Any]) -> tuple[data.Dataset, data.Dataset]:
         image_size=fields["image_size"] or None,
         limit=fields["train_examples"] or None,
     )
-    return data.split_validation(
-        dataset, fields["validation_examples"], config["seed"]
-    )
+    return data.split_validation(dataset, fields["validation_examples"], config["seed"])
 
 
 def train(config: Mapping[str, Any], workdir: epath.PathLike, mesh: Mesh) -> None:
@@ -259,9 +259,7 @@ def _loop(
         progress.update(1, shown)
         if validated or number % plan.save == 0:
             fetch_mean(history or [metrics], number)  # never save a broken state
-            checkpointer.save(
-                number, run.state, run.state.variables, config, validated
-            )
+            checkpointer.save(number, run.state, run.state.variables, config, validated)
         if not history:
             begin = time.monotonic()
 

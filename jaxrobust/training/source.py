@@ -1,9 +1,9 @@
 """Training batches: an order per epoch from the seed, rows gathered on the device."""
 
-import functools
 from collections.abc import Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array
@@ -59,5 +59,5 @@ class ResidentSource:
 
 
 def _gather(arrays: dict[str, Array], index: Array) -> dict[str, Array]:
-    take = functools.partial(jax.numpy.take, indices=index, axis=0, mode="clip")
-    return {"image": take(arrays["image"]), "label": take(arrays["label"]), "index": index}
+    rows = {k: jnp.take(v, index, axis=0, mode="clip") for k, v in arrays.items()}
+    return {**rows, "index": index}

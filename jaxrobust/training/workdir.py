@@ -30,9 +30,10 @@ def locked(workdir: epath.PathLike) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
+            owner = file.read().strip() or "unknown"
             raise BlockingIOError(
-                f"another run (process {file.read().strip() or 'unknown'}) uses {path}; "
-                "wait for it, stop it, or choose another --workdir."
+                f"another run (process {owner}) uses {path}; wait for it, stop it, or "
+                "choose another --workdir."
             ) from None
         file.truncate(0)
         file.write(str(os.getpid()))
@@ -43,7 +44,9 @@ def locked(workdir: epath.PathLike) -> Iterator[None]:
 def write_config(
     workdir: epath.PathLike, config: Mapping[str, Any], command: str
 ) -> None:
-    """Saves the config, or checks it against the one that is there.
+    """Saves the config, after checking it against the one that is there.
+
+    How a network is evaluated may change from run to run; how it is trained may not.
 
     Raises:
       ValueError: naming the fields in which the saved config differs.
@@ -52,18 +55,16 @@ def write_config(
     if path.exists():
         saved = _flat(json.loads(path.read_text())["config"])
         given = _flat(json.loads(json.dumps(config)))
-        differing = sorted(
-            k for k in saved.keys() | given.keys() if saved.get(k) != given.get(k)
-        )
+        differing = [
+            f"{k} ({saved.get(k)} there, {given.get(k)} now)"
+            for k in sorted(saved.keys() | given.keys())
+            if saved.get(k) != given.get(k) and not k.startswith("eval.")
+        ]
         if differing:
-            fields = ", ".join(
-                f"{k} ({saved.get(k)} there, {given.get(k)} now)" for k in differing[:5]
-            )
             raise ValueError(
-                f"{workdir} holds a run with another config: {fields}. Use another "
-                "--workdir, or delete that one."
+                f"{workdir} holds a run with another config: {', '.join(differing[:5])}. "
+                "Use another --workdir, or delete that one."
             )
-        return
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"config": config, "command": command}, indent=2)
     temporary = path.parent / ".config.json.tmp"
@@ -72,7 +73,10 @@ def write_config(
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Joins the names of nested dictionaries with dots."""
     if not isinstance(tree, dict):
         return {prefix: tree}
-    return {k: v for name in tree for k, v in
-            _flat(tree[name], f"{prefix}.{name}" if prefix else name).items()}  # fmt: skip
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= _flat(value, f"{prefix}.{name}" if prefix else name)
+    return flat

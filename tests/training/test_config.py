@@ -1,0 +1,74 @@
+"""Radii, config arguments and the config files."""
+
+import importlib.util
+import json
+import pathlib
+
+import pytest
+
+from jaxrobust.training import config as common
+
+CONFIGS = sorted((pathlib.Path(__file__).parents[2] / "configs").glob("*.py"))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("8/255", 8 / 255), ("0.3", 0.3), (0.5, 0.5), (1, 1.0)]
+)
+def test_radius(text, value):
+    assert common.parse_radius(text) == value
+
+
+@pytest.mark.parametrize("text", ["8/0", "a", "8/255/2", ""])
+def test_bad_radius_is_named(text):
+    with pytest.raises(ValueError, match="`eps` must be a number or a fraction"):
+        common.parse_radius(text)
+
+
+def test_argument():
+    options = common.parse_arg("n=2,quick", {"n": 6, "quick": False, "block": "res"})
+    assert options.to_dict() == {"n": 2, "quick": True, "block": "res"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("blok=res", "unknown config argument 'blok'.*Did you mean 'block'"),
+        ("n=two", "`n` must be a whole number, got 'two'"),
+        ("n", "`n` needs a value"),
+        ("quick=maybe", "`quick` is true or false"),
+    ],
+)
+def test_bad_argument_is_named(text, message):
+    with pytest.raises(ValueError, match=message):
+        common.parse_arg(text, {"n": 6, "quick": False, "block": "res"})
+
+
+def load(path: pathlib.Path, arg: str | None):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(arg)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_config_is_plain_and_has_every_field(path):
+    """Every field of the base is there with its type, and all of it is JSON."""
+    for arg in (None, "quick"):
+        config = load(path, arg)
+        json.dumps(config.to_dict())
+        for name, value in common.base().items():
+            assert type(config[name]) is type(value), name
+    assert "python -m jaxrobust.main --config" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in CONFIGS if p.stem.startswith("ssp")], ids=lambda p: p.stem
+)
+def test_ssp_configs_pick_block_depth_and_attack(path):
+    config = load(path, "block=ark,n=3,attack=none")
+    assert config.model.integrator == "ark"
+    assert config.model.blocks == 3
+    assert config.objective.name == "standard"
+    assert load(path, "budget=cpu").train.epochs <= 1
+    with pytest.raises(ValueError, match="`budget` is cpu or left out, got 'gpu'"):
+        load(path, "budget=gpu")

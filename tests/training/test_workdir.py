@@ -1,0 +1,35 @@
+"""One run per work directory, one config per work directory."""
+
+import subprocess
+import sys
+
+import pytest
+
+from jaxrobust.training import workdir
+
+
+def test_a_second_run_is_refused_and_a_dead_one_is_not_in_the_way(tmp_path):
+    code = (
+        "import sys, time; from jaxrobust.training import workdir\n"
+        f"with workdir.locked({str(tmp_path)!r}):\n"
+        "    print('held', flush=True); time.sleep(600)\n"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert holder.stdout is not None
+    with holder:
+        assert holder.stdout.readline() == b"held\n"
+        with (
+            pytest.raises(BlockingIOError, match=rf"process {holder.pid}\) uses"),
+            workdir.locked(tmp_path),
+        ):
+            pass
+        holder.kill()
+    with workdir.locked(tmp_path):
+        pass
+
+
+def test_another_config_is_refused_by_field(tmp_path):
+    workdir.write_config(tmp_path, {"seed": 0, "train": {"epochs": 1.0}}, "command")
+    workdir.write_config(tmp_path, {"seed": 0, "train": {"epochs": 1.0}}, "again")
+    with pytest.raises(ValueError, match=r"train\.epochs \(1\.0 there, 2\.0 now\)"):
+        workdir.write_config(tmp_path, {"seed": 0, "train": {"epochs": 2.0}}, "x")
