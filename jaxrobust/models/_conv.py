@@ -143,31 +143,22 @@ def _kernel_gradient(
     pads: Pairs,
     precision: Any,
 ) -> Kernel:
-    """Multiplies the patches that the kernel saw by the cotangent, in one matmul."""
-    height, width, channels, features = shape
-    rows, columns = cotangent.shape[1:3]
-    padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    batch = x.shape[0]
-    patches = [
-        lax.slice(
-            padded,
-            (0, i, j, 0),
-            (
-                batch,
-                i + (rows - 1) * strides[0] + 1,
-                j + (columns - 1) * strides[1] + 1,
-                channels,
-            ),
-            (1, *strides, 1),
-        )
-        for i in range(height)
-        for j in range(width)
-    ]
-    gathered = jnp.concatenate(patches, axis=-1).reshape(-1, len(patches) * channels)
-    gradient = lax.dot_general(
-        gathered,
-        cotangent.reshape(-1, features),
-        (((0,), (0,)), ((), ())),
+    """Convolves the images with the cotangent, channels and batch changing places.
+
+    As fast as the derivative JAX takes, in loops too; a matmul over gathered patches
+    is up to nine times slower at few channels.
+    """
+    used, margins = list(x.shape), []
+    for axis, (stride, (low, _)) in enumerate(zip(strides, pads, strict=True), 1):
+        extent = (cotangent.shape[axis] - 1) * stride + shape[axis - 1]
+        used[axis] = min(x.shape[axis], extent - low)
+        margins.append((low, extent - low - used[axis]))
+    return lax.conv_general_dilated(
+        lax.slice(x, (0,) * 4, used).transpose(3, 1, 2, 0),
+        cotangent.transpose(1, 2, 0, 3),
+        (1, 1),
+        margins,
+        rhs_dilation=strides,
+        dimension_numbers=_DIMENSIONS,
         precision=precision,
-    )
-    return gradient.reshape(shape)
+    ).transpose(1, 2, 0, 3)
