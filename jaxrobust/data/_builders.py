@@ -1,6 +1,7 @@
 """TFDS builders that write examples of ours, without TensorFlow."""
 
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from jaxrobust.data._archives import Members
 from jaxrobust.data._formats import Example, Source
 
 FORMAT = "array_record"
+_ABANDONED_S = 3600
 
 
 def official(name: str, root: epath.Path) -> Any:
@@ -90,6 +92,7 @@ def write(builder: Any, source: Source) -> epath.Path:
         split: fitting(generate) for split, generate in source.splits.items()
     }
     prepared = epath.Path(builder.data_dir)
+    _remove_abandoned(prepared.parent)
     try:
         # TFDS makes a download folder even where nothing is downloaded.
         with tempfile.TemporaryDirectory() as scratch:
@@ -101,3 +104,11 @@ def write(builder: Any, source: Source) -> epath.Path:
             parent.rmdir()
         raise
     return prepared
+
+
+def _remove_abandoned(folder: epath.Path) -> None:
+    """Removes what a killed run left, told from one at work by an hour of silence."""
+    for left in folder.glob("incomplete.*"):
+        newest = max(path.stat().mtime for path in (left, *left.iterdir()))
+        if time.time() - newest > _ABANDONED_S:
+            left.rmtree()

@@ -75,14 +75,15 @@ def read(
         return None
     folders = sorted({path.split("/")[1] for path in found})
     names = _label_names(folders, known)
-    labels = {name.lower(): label for label, name in enumerate(names)}
+    lower = {name.lower(): label for label, name in enumerate(names)}
+    labels = lower | {name: label for label, name in enumerate(names)}
 
     def generate(split: str) -> Iterator[Example]:
         for path, read_image in found.items():
             if not path.startswith(f"{split}/"):
                 continue
             folder, file = path.split("/")[1], path.rsplit("/", 1)[-1]
-            label = labels.get(folder.lower())
+            label = labels.get(folder, labels.get(folder.lower()))
             yield (
                 path,
                 {

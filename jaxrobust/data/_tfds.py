@@ -1,6 +1,8 @@
 """Image sets prepared in TFDS's array_record layout, read without TensorFlow."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any
 
 from etils import epath
@@ -47,11 +49,15 @@ def load_prepared(
         raise ValueError(
             f"the images of {name!r} differ in size: pass image_size, for example 224"
         )
-    source = builder.as_data_source(split, decoders=_skip_decoding(image_key))
-    rows = spread(len(source), limit)
+    if shape[2] not in (1, 3, None):
+        raise ValueError(f"images of {name!r} have {shape[2]} channels, not 1 or 3")
+    with _damage(name, builder.data_dir):
+        source = builder.as_data_source(split, decoders=_skip_decoding(image_key))
+        rows = spread(len(source), limit)
 
     def fetch(positions: range) -> list[tuple[bytes, int]]:
-        examples = source.__getitems__([int(rows[position]) for position in positions])
+        with _damage(name, builder.data_dir):
+            examples = source.__getitems__([int(rows[i]) for i in positions])
         return [(example[image_key], example[label_key]) for example in examples]
 
     images, labels = _images.assemble(
@@ -75,7 +81,8 @@ def _find(name: str, root: epath.Path) -> Any:
         key=lambda path: [int(n) if n.isdigit() else -1 for n in path.name.split(".")],
     )
     for version in reversed(found):
-        builder = tfds.builder_from_directory(version)
+        with _damage(name, version):
+            builder = tfds.builder_from_directory(version)
         if getattr(builder.info.file_format, "value", "") == _FORMAT:
             return builder
     seen = f" (found {found[-1].name} in another file format)" if found else ""
@@ -86,6 +93,20 @@ def _find(name: str, root: epath.Path) -> Any:
         "[--from ARCHIVE_OR_FOLDER]\n"
         "or set TFDS_DATA_DIR (or data_dir=) to the directory that holds it."
     )
+
+
+@contextlib.contextmanager
+def _damage(name: str, version: os.PathLike[str] | str) -> Iterator[None]:
+    """Says of any error that reading raises that the prepared files are at fault."""
+    try:
+        yield
+    except Exception as error:  # whatever TFDS, protobuf and array_record raise
+        [reason, *_] = str(error).splitlines() or [type(error).__name__]
+        raise ValueError(
+            f"data set {name!r} is damaged in {os.fspath(version)}: {reason}\n"
+            "Delete that directory and prepare it again:\n"
+            f"python -m jaxrobust.data.prepare {name} [--from ARCHIVE_OR_FOLDER]"
+        ) from None
 
 
 def _split_name(name: str, split: str, available: tuple[str, ...]) -> str:

@@ -4,10 +4,12 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import pickle
 import subprocess
 import sys
 import tarfile
+import time
 import urllib.error
 import zipfile
 
@@ -318,6 +320,38 @@ def test_failure_in_the_middle_leaves_nothing(mnist, root):
     with pytest.raises(ValueError, match="10 greater than configured num_classes 10"):
         prepare.prepare("mnist", data_dir=root, source=folder, verify=False)
     assert not list(root.rglob("*"))
+
+
+def test_what_a_killed_run_left_is_removed_once_it_is_old(mnist, root):
+    folder, _ = mnist
+    for name, age_s in (("incomplete.AAAAAA_3.0.1", 7200), ("incomplete.BBB_3.0.1", 0)):
+        left = root / "mnist" / name / "shard"
+        left.parent.mkdir(parents=True)
+        left.write_text("half")
+        for path in (left, left.parent):
+            os.utime(path, (time.time() - age_s,) * 2)
+    prepare.prepare("mnist", data_dir=root, source=folder, verify=False)
+    found = sorted(path.name for path in (root / "mnist").iterdir())
+    assert found == ["3.0.1", "incomplete.BBB_3.0.1"]
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "info"])
+def test_damaged_files_are_named(damage, mnist, root):
+    folder, _ = mnist
+    path = prepare.prepare("mnist", data_dir=root, source=folder, verify=False)
+    [shard] = path.glob("mnist-test.array_record*")
+    if damage == "missing":
+        shard.unlink()
+    elif damage == "cut":
+        shard.write_bytes(shard.read_bytes()[:3000])
+    else:
+        (path / "dataset_info.json").write_text("{")
+    with pytest.raises(ValueError, match="data set 'mnist' is damaged in") as error:
+        data.load("mnist", "test", data_dir=root)
+    message = str(error.value)
+    assert len(message.splitlines()) == 3
+    assert str(path) in message
+    assert "python -m jaxrobust.data.prepare mnist" in message
 
 
 @pytest.mark.parametrize(
