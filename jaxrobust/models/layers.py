@@ -244,3 +244,40 @@ def make_conv(
         conv_general_dilated=conv_general_dilated if loop_safe else None,
         name=name,
     )
+
+
+def make_dense(
+    channels_in: int,
+    features: int,
+    *,
+    slope: float = math.sqrt(5),
+    bias_init: Initializer | None = None,
+    dtype: DType = None,
+    name: str | None = None,
+) -> nn.Dense:
+    """Makes a dense layer with torch's initial values.
+
+    Args:
+      channels_in: size of the input, for the initial values.
+      features: size of the result.
+      slope: leaky-ReLU slope of the Kaiming-uniform weights.
+      bias_init: by default torch's, U(+-1/sqrt(channels_in)).
+      dtype: to compute in; by default that of input and parameters together.
+      name: of the submodule.
+    """
+    return nn.Dense(
+        features,
+        dtype=dtype,
+        kernel_init=torch_uniform(channels_in, slope),
+        bias_init=bias_init or torch_uniform(channels_in),
+        name=name,
+    )
+
+
+def check_sizes(**sizes: object) -> None:
+    """Raises ValueError, naming the argument, unless all are integers above 0."""
+    for name, value in sizes.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(
+                f"`{name}` must be an integer of at least 1, got {value!r}."
+            )

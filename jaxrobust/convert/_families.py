@@ -1,0 +1,45 @@
+"""Which conversion belongs to which network."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+
+from jaxrobust.convert import _names, _ssp, _wide_resnets
+from jaxrobust.models import preact_resnet, ssp, wide_resnet
+
+
+class Family(NamedTuple):
+    """What one kind of network needs to be converted.
+
+    Attributes:
+      names: the network's fields to the names of its parts.
+      input_shape: of the images, to make shapes from; None where nothing suggests one.
+    """
+
+    names: Callable[[Any], _names.Names]
+    input_shape: tuple[int, ...] | None
+
+
+_TABLE: Mapping[type[nn.Module], Family] = {
+    ssp.SSPNet: Family(_ssp.net, (1, 32, 32, 3)),
+    ssp.SSPMnist: Family(_ssp.mnist, (1, 28, 28, 1)),
+    ssp.Block: Family(_ssp.block, None),
+    ssp.Transition: Family(_ssp.transition, None),
+    preact_resnet.PreActResNet: Family(_wide_resnets.preact, (1, 32, 32, 3)),
+    wide_resnet.WideResNet: Family(_wide_resnets.wide, (1, 32, 32, 3)),
+}
+
+
+def of(model: nn.Module) -> Family:
+    """Returns the conversion of a network.
+
+    Raises:
+      TypeError: if there is none.
+    """
+    if type(model) not in _TABLE:
+        known = ", ".join(kind.__name__ for kind in _TABLE)
+        raise TypeError(
+            f"no conversion from torch for {type(model).__name__}; known: {known}."
+        )
+    return _TABLE[type(model)]

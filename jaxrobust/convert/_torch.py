@@ -1,0 +1,155 @@
+"""From a torch state dict to variables: the part that all networks share."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrobust.array_types import Variables
+from jaxrobust.convert import _families
+from jaxrobust.convert._names import Names
+
+_LEAVES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+_AXES = {2: (1, 0), 4: (2, 3, 1, 0)}  # OI -> IO, OIHW -> HWIO
+
+Path = tuple[str, ...]
+
+
+def from_torch(
+    model: nn.Module,
+    state_dict: Mapping[str, Any],
+    *,
+    input_shape: tuple[int, ...] | None = None,
+) -> Variables:
+    """Converts the weights of the network's PyTorch original.
+
+    Prefixes `module.`, counters `num_batches_tracked` and second names of a tensor that
+    the original registers twice are fine.
+
+    Args:
+      model: what `models.create` returned.
+      state_dict: torch's names to arrays (numpy arrays or torch tensors) in torch's
+        layouts, OIHW and OI.
+      input_shape: of the images, `[B, H, W, C]`; by default that of the data set the
+        network is named after. Only the number of channels matters.
+
+    Returns:
+      `{'params': ..., 'batch_stats': ...}` in the dtypes of the model.
+
+    Raises:
+      TypeError: if `state_dict` is no mapping, or there is no conversion for the model.
+      ValueError: naming every entry that is missing, not of this network, or of another
+        shape, and every second name whose values differ from the first.
+    """
+    family = _families.of(model)
+    names = family.names(model)
+    given, problems = _arrays(state_dict)
+    expected = _expected_leaves(model, input_shape or family.input_shape)
+    converted, used = {}, {}
+    for path, leaf in expected.items():
+        name = _torch_name(path, names)
+        used[name] = given.get(name)
+        if name not in given:
+            problems.append(f"missing: {name} (for {'/'.join(path)})")
+            continue
+        value = _to_linen(given[name], path[-1])
+        if value.shape == leaf.shape:
+            converted[path] = jnp.asarray(value, leaf.dtype)
+        else:
+            problems.append(_misshapen(name, given[name].shape, path, leaf.shape))
+    problems += _left_over(given, used, names.aliases)
+    if problems:
+        raise ValueError(
+            f"`state_dict` does not fit {type(model).__name__}:\n  "
+            + "\n  ".join(problems)
+        )
+    return flax.traverse_util.unflatten_dict(converted)
+
+
+def _arrays(state_dict: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Returns the entries without `module.`, and those that then are there twice."""
+    if not isinstance(state_dict, Mapping):
+        raise TypeError(
+            f"`state_dict` must map names to arrays, got {type(state_dict).__name__}."
+        )
+    arrays: dict[str, np.ndarray] = {}
+    problems = []
+    for key, value in state_dict.items():
+        name = key
+        while name.startswith("module."):
+            name = name.removeprefix("module.")
+        if name in arrays:
+            problems.append(f"given twice, with and without 'module.': {name}")
+        if hasattr(value, "detach"):
+            value = value.detach().cpu().numpy()
+        if isinstance(value, Mapping):
+            raise TypeError(
+                f"`state_dict` entry {key!r} is itself a mapping; pass that one."
+            )
+        arrays[name] = np.asarray(value)
+    return arrays, problems
+
+
+def _expected_leaves(
+    model: nn.Module, input_shape: tuple[int, ...] | None
+) -> dict[Path, jax.ShapeDtypeStruct]:
+    """Returns the variables the model has, as shapes; computes nothing."""
+    if input_shape is None:
+        raise ValueError(
+            f"`input_shape` must be given for {type(model).__name__}: [B, H, W, C]."
+        )
+    images = jax.ShapeDtypeStruct(tuple(input_shape), jnp.float32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+    return flax.traverse_util.flatten_dict(shapes)
+
+
+def _torch_name(path: Path, names: Names) -> str:
+    _, *modules, leaf = path
+    if scalar := names.scalars.get("/".join([*modules, leaf])):
+        return scalar
+    return f"{names.modules['/'.join(modules)]}.{_LEAVES[leaf]}"
+
+
+def _to_linen(value: np.ndarray, leaf: str) -> np.ndarray:
+    if leaf != "kernel" or value.ndim not in _AXES:
+        return value
+    return value.transpose(_AXES[value.ndim])
+
+
+def _misshapen(
+    name: str, shape: tuple[int, ...], path: Path, wanted: tuple[int, ...]
+) -> str:
+    if path[-1] == "kernel":
+        wanted = (wanted[-1], wanted[-2], *wanted[:-2])
+    return f"wrong shape: {name} is {shape}, expected {wanted}"
+
+
+def _left_over(
+    given: Mapping[str, np.ndarray],
+    used: Mapping[str, np.ndarray | None],
+    aliases: Mapping[str, str],
+) -> list[str]:
+    """Says what is wrong with entries that were not converted."""
+    problems = []
+    for name, value in given.items():
+        module, _, leaf = name.rpartition(".")
+        first = f"{aliases.get(module, module)}.{leaf}" if module else name
+        if leaf == "num_batches_tracked":
+            known = first.replace(leaf, "running_mean") in used
+        else:
+            known = first in used
+        if not known:
+            problems.append(f"unexpected: {name}")
+        elif used.get(first) is not None and not np.array_equal(value, used[first]):
+            problems.append(f"differs from {first}, of which it is a name: {name}")
+    return problems
