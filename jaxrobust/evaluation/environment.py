@@ -5,12 +5,12 @@ import importlib.metadata
 import pathlib
 import platform
 import subprocess
+import sys
 from typing import Any
 
 import jax
 
-import jaxrobust
-
+ROOT = __name__.partition(".")[0]  # the package above all layers
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
@@ -18,7 +18,7 @@ def describe(precision: str) -> dict[str, Any]:
     """Returns versions, devices, precision, commit and date."""
     devices = jax.devices()
     return {
-        "jaxrobust": jaxrobust.__version__,
+        "jaxrobust": sys.modules[ROOT].__version__,
         **{name: importlib.metadata.version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",

@@ -3,10 +3,90 @@
 from collections.abc import Mapping
 from typing import Any
 
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, UInt8
+
+from jaxrobust import analysis, attacks, models
+from jaxrobust.analysis.growth import stage_names
+from jaxrobust.array_types import Variables
+from jaxrobust.evaluation import step, suite
 from jaxrobust.evaluation.setting import Setting
+
+NORMS = {"l1": 1, "l2": 2}
+
+
+def make_growth_step(
+    model: nn.Module, attack: step.Attack, *, precision: str = "highest"
+) -> step.EvalStep:
+    """Builds a jitted step that attacks a batch and compares the stages' features.
+
+    Returns:
+      A step as `make_eval_step` makes, with `logits` of the attacked images and, under
+      `l1` and `l2`, `analysis.Growth` per stage.
+    """
+
+    @jax.jit
+    def run(variables, images, labels, keys) -> dict[str, Any]:
+        with jax.default_matmul_precision(precision):
+            x = step.to_float(images)
+            x_adv = attack(models.logits_fn(model, variables), x, labels, keys)
+            clean = model.apply(variables, x, train=False)
+            attacked = model.apply(variables, x_adv, train=False)
+        assert isinstance(clean, models.Outputs)
+        assert isinstance(attacked, models.Outputs)
+        found = {
+            name: analysis.growth_ratios(clean.features, attacked.features, p=p)
+            for name, p in NORMS.items()
+        }
+        return {"logits": attacked.logits.astype(jnp.float32), **found}
+
+    return run
 
 
 def run(setting: Setting, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what results.json says about growth; empty without stage features."""
-    del setting, fields
-    return {}
+    """Returns what results.json says about growth; empty without stage features.
+
+    Args:
+      setting: the network and the examples.
+      fields: `eps`, `step_size`, `steps` of an Linf PGD without random start.
+    """
+    stages = stages_of(setting.model, setting.variables, setting.dataset.images[:1])
+    if not stages:
+        return {}
+    eps = suite.parse_radius(fields["eps"], "growth.eps")
+    step_size = suite.parse_radius(fields["step_size"], "growth.step_size")
+    attack = attacks.get("bim", eps=eps, step_size=step_size, steps=fields["steps"])
+    run_step = make_growth_step(setting.model, attack, precision=setting.precision)
+    parts: dict[str, list[Any]] = {name: [] for name in NORMS}
+    for rows, out in setting.iterate(run_step, "growth"):
+        count = rows.stop - rows.start
+        for name in NORMS:
+            batch = jax.device_get(out[name])
+            parts[name].append(jax.tree.map(lambda a, n=count: a[:n], batch))
+    means = {name: analysis.mean_growth(found) for name, found in parts.items()}
+    return {
+        "eps": eps,
+        "eps_text": str(fields["eps"]),
+        "norm": "linf",
+        "steps": fields["steps"],
+        "step_size": step_size,
+        "stages": list(stages),
+        **{k: [mean[stage].mean for stage in stages] for k, mean in means.items()},
+        "images": [means["l2"][stage].images for stage in stages],
+        "n": len(setting.indices),
+    }
+
+
+def stages_of(
+    model: nn.Module, variables: Variables, images: UInt8[np.ndarray, "B H W C"]
+) -> tuple[str, ...]:
+    """Returns the names of the stages whose features the network returns."""
+
+    def apply(variables: Variables, images: Array) -> Any:
+        return model.apply(variables, step.to_float(images), train=False)
+
+    out = jax.eval_shape(apply, variables, images)
+    return stage_names(out.features) if isinstance(out, models.Outputs) else ()
