@@ -15,7 +15,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxrobust import threat
-from jaxrobust.array_types import Images, Key
+from jaxrobust.array_types import Images, Key, Scalar
 from jaxrobust.attacks import _capture, _checks, _compile, _loop, _trap
 from jaxrobust.attacks._loop import Ascent, Best, Carry, Health
 from jaxrobust.attacks._objective import OnInput, Problem, check_logits, gradient
@@ -31,8 +31,8 @@ class Arguments(NamedTuple):
     x: jax.Array
     y: jax.Array
     keys: Key | None
-    eps: jax.Array
-    step_size: jax.Array
+    eps: Scalar
+    step_size: Scalar
 
 
 class Plan(NamedTuple):
@@ -57,9 +57,25 @@ def iterate(
         x_adv = _eager(problem, ascent, keys, unroll)
         if x_adv is not None:
             return x_adv
+    problem = _detached(problem, keys)
     unroll = _auto_unroll(problem, ascent, keys) if unroll is None else unroll
     x_adv, _ = _loop.run(problem, ascent, keys, unroll=unroll)
     return jax.lax.stop_gradient(x_adv)
+
+
+def _detached(problem: Problem, keys: Key | None) -> Problem:
+    """Cuts gradients before the loop, also those of weights in a closure.
+
+    A loss that is differentiated around the attack would otherwise differentiate
+    every step of it, and throw the result away.
+    """
+    x, y, eps, step_size = jax.lax.stop_gradient(
+        (jnp.asarray(problem.x), jnp.asarray(problem.y), problem.eps, problem.step_size)
+    )
+    model, loss = _capture_all(problem, x, y, keys)
+    arrays = jax.lax.stop_gradient((model.arrays, loss.arrays if loss else []))
+    args = Arguments(*arrays, x, y, keys, eps, step_size)
+    return _rebuild(problem, model, loss, args)
 
 
 def in_transformation(*trees: Any) -> bool:
@@ -137,14 +153,8 @@ def _prepare(
     problem: Problem, ascent: Ascent, args: Arguments, unroll: Unroll
 ) -> tuple[Plan, Arguments, bool] | None:
     """Traces the callables once and compiles, or finds, what runs them."""
-    inputs = [jax.ShapeDtypeStruct(args.x.shape, args.x.dtype)]
-    if problem.stochastic:
-        assert args.keys is not None
-        inputs.append(jax.ShapeDtypeStruct(args.keys.shape, args.keys.dtype))
-    model = _capture.capture(problem.logits_fn, *inputs)
-    check_logits(model.out, args.x.shape[0])
+    model, loss = _capture_all(problem, args.x, args.y, args.keys)
     _checks.check_classes(args.y, model.out.shape[1])
-    loss = _capture_loss(problem, model.out, args)
     captured = [model] if loss is None else [model, loss]
     held = [array for part in captured for array in part.arrays]
     if any(isinstance(array, Tracer) for array in held):
@@ -152,19 +162,7 @@ def _prepare(
     args = args._replace(model=model.arrays, loss=[] if loss is None else loss.arrays)
 
     def rebuild(given: Arguments) -> Problem:
-        own: Any = problem.loss
-        if loss is not None:
-            own = jax.tree_util.Partial(loss.fn, given.loss)
-            own = OnInput(own) if isinstance(problem.loss, OnInput) else own
-        return dataclasses.replace(
-            problem,
-            logits_fn=jax.tree_util.Partial(model.fn, given.model),
-            loss=own,
-            x=given.x,
-            y=given.y,
-            eps=given.eps,
-            step_size=given.step_size,
-        )
+        return _rebuild(problem, model, loss, given)
 
     keep = not any(part.embedded for part in captured)
     whole, stages = _compile_plan(rebuild, ascent, args, unroll, keep)
@@ -174,17 +172,44 @@ def _prepare(
     return plan, args, reusable
 
 
-def _capture_loss(
-    problem: Problem, logits: Any, args: Arguments
-) -> _capture.Captured | None:
+def _capture_all(
+    problem: Problem, x: jax.Array, y: jax.Array, keys: Key | None
+) -> tuple[_capture.Captured, _capture.Captured | None]:
+    """Traces the model, and a loss that is a function, once each."""
+
+    def like(array: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(array.shape, array.dtype)
+
+    inputs = [like(x), like(keys)] if problem.stochastic else [like(x)]
+    model = _capture.capture(problem.logits_fn, *inputs)
+    check_logits(model.out, x.shape[0])
     if isinstance(problem.loss, str):
-        return None
-    y = jax.ShapeDtypeStruct(args.y.shape, args.y.dtype)
+        return model, None
     if isinstance(problem.loss, OnInput):
-        x = jax.ShapeDtypeStruct(args.x.shape, args.x.dtype)
-        return _capture.capture(problem.loss.fn, x, y)
-    logits = jax.ShapeDtypeStruct(logits.shape, logits.dtype)
-    return _capture.capture(problem.loss, logits, y)
+        return model, _capture.capture(problem.loss.fn, like(x), like(y))
+    return model, _capture.capture(problem.loss, like(model.out), like(y))
+
+
+def _rebuild(
+    problem: Problem,
+    model: _capture.Captured,
+    loss: _capture.Captured | None,
+    args: Arguments,
+) -> Problem:
+    """The problem with its callables replaced by captured ones of `args`."""
+    own: Any = problem.loss
+    if loss is not None:
+        own = jax.tree_util.Partial(loss.fn, args.loss)
+        own = OnInput(own) if isinstance(problem.loss, OnInput) else own
+    return dataclasses.replace(
+        problem,
+        logits_fn=jax.tree_util.Partial(model.fn, args.model),
+        loss=own,
+        x=args.x,
+        y=args.y,
+        eps=args.eps,
+        step_size=args.step_size,
+    )
 
 
 def _compile_plan(

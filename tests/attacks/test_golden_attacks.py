@@ -1,0 +1,180 @@
+"""Attacks against what torchattacks, PCL's and SSC's own code computed (float64)."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from jaxrobust import attacks, threat
+
+GOLDEN = pathlib.Path(__file__).resolve().parents[1] / "golden"
+EPS = 8 / 255
+
+
+def load(name):
+    with np.load(GOLDEN / f"{name}.npz") as data:
+        return {k: data[k] for k in data}
+
+
+def nhwc(x):
+    return np.transpose(x, (0, 2, 3, 1))
+
+
+def conv(x, kernel, stride, pad):
+    return lax.conv_general_dilated(
+        x, kernel, (stride, stride), [(pad, pad)] * 2,
+        dimension_numbers=("NHWC", "OIHW", "NHWC"),
+    )  # fmt: skip
+
+
+def tiny_net(data):
+    """The golden data's own net: three tanh convolutions and a linear layer."""
+    sd = {
+        k[3:]: jnp.asarray(v, jnp.result_type(float))
+        for k, v in data.items()
+        if "sd/" in k
+    }
+
+    def logits_fn(x):
+        for i, stride in enumerate((1, 2, 2), 1):
+            bias = sd[f"conv{i}.bias"][None, None, None]
+            x = jnp.tanh(conv(x, sd[f"conv{i}.weight"], stride, 1) + bias)
+        flat = x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
+        return flat @ sd["fc.weight"].T + sd["fc.bias"][None]
+
+    return logits_fn
+
+
+def pcl_net(data):
+    """PCL's ResNet of depth 8 in eval mode, normalisation inside."""
+    sd = {
+        k[3:]: jnp.asarray(v, jnp.result_type(float))
+        for k, v in data.items()
+        if "sd/" in k
+    }
+    mean, std = jnp.array([0.4914, 0.4822, 0.4465]), jnp.array([0.2023, 0.1994, 0.201])
+
+    def norm(x, name):
+        weight, bias, mean, var = (
+            sd[f"{name}.{part}"][None, None, None]
+            for part in ("weight", "bias", "running_mean", "running_var")
+        )
+        return (x - mean) / jnp.sqrt(var + 1e-5) * weight + bias
+
+    def logits_fn(x):
+        x = (x - mean[None, None, None]) / std[None, None, None]
+        x = jax.nn.relu(norm(conv(x, sd["conv1.weight"], 1, 1), "bn1"))
+        for i, stride in enumerate((1, 2, 2), 1):
+            name, short = f"layer{i}.0", x
+            h = conv(x, sd[f"{name}.conv1.weight"], stride, 1)
+            h = jax.nn.relu(norm(h, f"{name}.bn1"))
+            h = norm(conv(h, sd[f"{name}.conv2.weight"], 1, 1), f"{name}.bn2")
+            if f"{name}.downsample.0.weight" in sd:
+                short = conv(x, sd[f"{name}.downsample.0.weight"], stride, 0)
+                short = norm(short, f"{name}.downsample.1")
+            x = jax.nn.relu(h + short)
+        z = x.mean((1, 2)) @ sd["fc.weight"].T + sd["fc.bias"][None]
+        return z @ sd["fcf.weight"].T + sd["fcf.bias"][None]
+
+    return logits_fn
+
+
+ITERATED = {"eps": EPS, "step_size": 2 / 255, "steps": 10}
+TORCHATTACKS = {
+    "ta_fgsm": ("fgsm", {"eps": EPS}),
+    "ta_bim": ("bim", ITERATED),
+    "ta_pgd": ("pgd", ITERATED | {"random_start": False}),
+    "ta_pgd_targeted": (
+        "pgd",
+        ITERATED | {"step_size": 1 / 255, "random_start": False, "targeted": True},
+    ),
+    "ta_pgdl2": ("bim", {"eps": 1.0, "step_size": 0.2, "steps": 10, "norm": "l2"}),
+    "ta_mifgsm": ("mim", ITERATED | {"decay": 1.0}),
+}
+
+
+@pytest.mark.parametrize("case", TORCHATTACKS)
+def test_torchattacks(case):
+    name, hyperparameters = TORCHATTACKS[case]
+    data = load(case)
+    with jax.enable_x64(True):
+        x = jnp.asarray(nhwc(data["x"]), jnp.float64)
+        y = jnp.asarray(data.get("y_target", data["y"]))
+        attack = attacks.get(name, **hyperparameters)
+        x_adv = np.asarray(attack(tiny_net(data), x, y, None))
+    assert x_adv.dtype == np.float64
+    stable = data["adv_stable64"]
+    assert stable.sum() >= 12
+    np.testing.assert_allclose(x_adv[stable], nhwc(data["adv"])[stable], atol=1e-6)
+
+
+def test_torchattacks_in_float32():
+    data = load("ta_pgd")
+    net = tiny_net(data)
+    x, y = jnp.asarray(nhwc(data["x"])), jnp.asarray(data["y"])
+    x_adv = attacks.bim(net, x, y, **ITERATED)
+    assert x_adv.dtype == jnp.float32
+    stable = data["adv_stable32"]
+    expected = nhwc(data["adv"])[stable]
+    np.testing.assert_allclose(np.asarray(x_adv)[stable], expected, atol=1e-5)
+
+
+PCL = {
+    "adv_fgsm": ("fgsm", {"eps": EPS}),
+    "adv_bim": ("bim", {"eps": EPS, "step_size": EPS / 5, "steps": 5}),
+    "adv_mim": ("mim", {"eps": EPS, "step_size": EPS / 5, "steps": 5}),
+    "adv_pgd": ("bim", {"eps": EPS, "step_size": 2 / 255, "steps": 5}),
+}
+
+
+@pytest.mark.parametrize("case", PCL)
+def test_pcl(case):
+    name, hyperparameters = PCL[case]
+    data = load("pcl_attacks")
+    with jax.enable_x64(True):
+        x = jnp.asarray(nhwc(data["x_pix"]), jnp.float64)
+        attack = attacks.get(name, **hyperparameters)
+        x_adv = attack(pcl_net(data), x, jnp.asarray(data["labels"]), None)
+    np.testing.assert_allclose(np.asarray(x_adv), nhwc(data[case]), atol=1e-6)
+
+
+SSC_INF = {"eps": 0.03, "step_size": 0.0078, "steps": 8}
+SSC_L2 = {"eps": 0.5, "step_size": 0.15, "steps": 8, "norm": "l2"}
+SSC = {
+    "fgsm_inf": ("fgsm", {"eps": 0.03}),
+    "fgsm_l2": ("fgsm", {"eps": 0.5, "norm": "l2"}),
+    "mim_inf": ("mim", SSC_INF | {"decay": 0.9}),
+    "mim_l2": ("mim", SSC_L2 | {"decay": 0.9}),
+}
+
+
+@pytest.mark.parametrize("case", SSC)
+def test_ssc(case):
+    name, hyperparameters = SSC[case]
+    data = load("ssc_attacks")
+    with jax.enable_x64(True):
+        x = jnp.asarray(nhwc(data["x"]), jnp.float64)
+        attack = attacks.get(name, **hyperparameters)
+        x_adv = attack(tiny_net(data), x, jnp.asarray(data["y"]), None)
+    np.testing.assert_allclose(np.asarray(x_adv), nhwc(data[case]), atol=1e-6)
+
+
+@pytest.mark.parametrize("precise", [True, False])
+def test_projections(precise):
+    """AutoAttack's projections: L1 of ball and box, and its Linf and L2 expressions."""
+    data = load("aa_projections")
+    suffix, dtype, atol = ("64", "float64", 1e-9) if precise else ("", "float32", 1e-5)
+    radii = {"l1": (1.0, 4.0, 12.0), "l2": (0.3, 2.0), "linf": (0.05, 0.4)}
+    with jax.enable_x64(precise):
+        x, moved = jnp.asarray(data["x"], dtype), jnp.asarray(data["d"], dtype)
+        for norm, each in radii.items():
+            for i, eps in enumerate(each):
+                point = threat.project(x + moved, x, eps=eps, norm=norm)
+                if norm == "l1":
+                    expected = data[f"l1_{i}/delta{suffix}"] + data["x"] + data["d"]
+                else:
+                    expected = data[f"{norm}_{i}/point{suffix}"]
+                np.testing.assert_allclose(point, expected, atol=atol)

@@ -1,0 +1,131 @@
+"""Asserts who may import whom inside `jaxrobust`, by reading the source."""
+
+import ast
+import pathlib
+
+import pytest
+
+PACKAGE = "jaxrobust"
+ROOT = pathlib.Path(__file__).resolve().parents[1] / PACKAGE
+
+# A part may import the parts listed for it, and itself. `main` may import any.
+PURE = {
+    "array_types": set(),
+    "threat": {"array_types"},
+    "models": {"array_types"},
+    "losses": {"array_types"},
+    "attacks": {"array_types", "threat", "losses"},
+    "analysis": {"array_types", "threat", "losses", "attacks"},
+    "defenses": {"array_types", "threat", "models", "losses", "attacks"},
+}
+LIBRARY = set(PURE)
+SHARED = {"checkpoints", "convert", "data", "parallel"}
+PROGRAM = {
+    "parallel": {"array_types"},
+    "checkpoints": {"array_types", "models"},
+    "convert": {"array_types", "models", "checkpoints"},
+    "data": {"array_types", "parallel"},
+    "evaluation": LIBRARY | SHARED,
+    "training": LIBRARY | SHARED | {"evaluation"},
+    "report": {"array_types"},
+    "main": LIBRARY | SHARED | {"training", "evaluation", "report"},
+}
+PURE_THIRD_PARTY = {"chex", "flax", "jax", "jaxtyping", "numpy", "optax"}
+STANDARD = {
+    "collections",
+    "dataclasses",
+    "difflib",
+    "enum",
+    "functools",
+    "hashlib",
+    "inspect",
+    "itertools",
+    "math",
+    "types",
+    "typing",
+    "warnings",
+    "weakref",
+}
+
+
+def imported_modules(path: pathlib.Path) -> set[str]:
+    """Returns the dotted names that one file imports."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: use absolute imports"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def violations(root: pathlib.Path) -> list[str]:
+    """Returns one line per import that crosses the layers the wrong way."""
+    allowed = PURE | PROGRAM
+    found = []
+    for path in sorted(root.rglob("*.py")):
+        part = path.relative_to(root).parts[0].removesuffix(".py")
+        if part == "__init__":
+            continue
+        if part not in allowed:
+            found.append(f"{path.relative_to(root)}: `{part}` has no layer")
+            continue
+        for name in sorted(imported_modules(path)):
+            head, *rest = name.split(".")
+            if head == PACKAGE:
+                target = rest[0] if rest else ""
+                # The version is the one name that is no part.
+                if target not in {part, "__version__"} and target not in allowed[part]:
+                    found.append(f"{path.relative_to(root)}: `{part}` imports {name}")
+            elif part in PURE and head not in PURE_THIRD_PARTY | STANDARD:
+                found.append(f"{path.relative_to(root)}: pure code imports {name}")
+    return found
+
+
+def test_layers():
+    """No file imports upwards, and pure code imports no program library."""
+    assert not violations(ROOT), "\n".join(violations(ROOT))
+
+
+WRONG = {
+    "losses/ce.py": "from jaxrobust.attacks import pgd",
+    "attacks/deep.py": "import jaxrobust.models.ssp",
+    "attacks/lazy.py": "def f():\n    from jaxrobust import evaluation",
+    "threat.py": "import os.path",
+    "models/net.py": "from tensorflow_datasets import builder",
+    "report/page.py": "from jaxrobust import models",
+    "training/loop.py": "from jaxrobust.report import write",
+    "helpers.py": "import jax",
+}
+
+
+@pytest.mark.parametrize("place", WRONG)
+def test_a_wrong_import_is_found(place, tmp_path):
+    file = tmp_path / place
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(WRONG[place])
+    (line,) = violations(tmp_path)
+    assert line.startswith(place)
+
+
+def test_a_right_import_is_not(tmp_path):
+    (tmp_path / "attacks").mkdir()
+    source = "import jax\nfrom jaxrobust import threat\nfrom jaxrobust.losses import ce"
+    (tmp_path / "attacks" / "new.py").write_text(source)
+    assert violations(tmp_path) == []
+
+
+def test_relative_imports_are_refused(tmp_path):
+    (tmp_path / "threat.py").write_text("from . import array_types")
+    with pytest.raises(AssertionError, match="absolute"):
+        violations(tmp_path)
+
+
+def test_only_checkpoints_imports_orbax():
+    users = {
+        str(path.relative_to(ROOT))
+        for path in ROOT.rglob("*.py")
+        if any(name.startswith("orbax") for name in imported_modules(path))
+    }
+    assert users <= {"checkpoints.py"}
