@@ -90,8 +90,12 @@ def adversarial(
     attack_bn: str = "train",
     label_smoothing: float = 0.0,
 ) -> base.Defense:
-    """Cross-entropy on attacked images: `fgsm`, `bim`, `mim` or `pgd` training."""
-    make = attacks.get(name, **attack)
+    """Cross-entropy on attacked images: `fgsm`, `bim`, `mim` or `pgd` training.
+
+    `fgsm` takes one step of length eps, whatever `attack` says of steps.
+    """
+    skipped = ("steps", "step_size") if name == "fgsm" else ()
+    make = attacks.get(name, **{k: v for k, v in attack.items() if k not in skipped})
 
     def loss(
         params: base.Params,

@@ -114,7 +114,7 @@ def _update(
     (loss, (model_state, found, *carry)), grads = gradient(
         state.params, state.model_state, batch, key, state.step
     )
-    metrics.update(loss=loss, grad_norm=optax.global_norm(grads), **found)
+    metrics.update(loss=loss, grad_norm=optax.tree.norm(grads), **found)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     updates = jax.tree.map(lambda u: u * rate.astype(u.dtype), updates)
     params = optax.apply_updates(state.params, updates)

@@ -22,11 +22,11 @@ def augment(images, keys):
 
 def make(objective, dtype, mesh=None, ema=0.0):
     """Returns a step and its first state for a small BatchNorm network."""
-    model = models.create("ssp_cifar", integrator="ssp2", blocks=1, width=4)
+    model = models.create("ssp_mnist", integrator="ssp2", blocks=1, width=4, norm="b")
     options = {**config.base().objective.to_dict(), "attack": ATTACK}
     defense = defenses.create(objective, model, options)
     tx = optimizer.make_optimizer(config.base().optimizer.to_dict())
-    variables = state.init_variables(model, jnp.zeros((1, 8, 8, 1)), jax.random.key(0))
+    variables = state.init_variables(model, jnp.zeros((1, 12, 12, 1)), jax.random.key(0))
     variables = jax.tree.map(lambda v: v.astype(dtype), variables)
     first = state.create(variables, defense, tx, key=jax.random.key(1), ema=ema > 0)
     run = step.make_train_step(
@@ -45,7 +45,7 @@ def make(objective, dtype, mesh=None, ema=0.0):
 def batch(number, size=16):
     rng = np.random.default_rng(number)
     return {
-        "image": rng.integers(0, 256, (size, 8, 8, 1), dtype=np.uint8),
+        "image": rng.integers(0, 256, (size, 12, 12, 1), dtype=np.uint8),
         "label": rng.integers(0, 10, size, dtype=np.int32),
         "index": rng.permutation(1000)[:size].astype(np.int32),
     }
