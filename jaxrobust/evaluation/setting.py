@@ -90,14 +90,13 @@ class Setting:
           copies: how many times as much work as one pass an image is; the batch shrinks
             by as much.
         """
-        devices = 1 if self.mesh is None else self.mesh.size
         for rows, out in step.iterate(
             run_step,
             self.variables,
             self.dataset,
             self.indices,
             self.stream(label),
-            max(1, self.batch_size // copies // devices) * devices,
+            max(1, self.batch_size // copies),
             self.mesh,
         ):
             step.check_finite(out["logits"])

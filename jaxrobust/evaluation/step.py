@@ -130,7 +130,7 @@ def run_eval_step(
       variables: of the network.
       dataset: uint8 images and labels on the host.
       key: one key for the pass.
-      batch_size: examples per batch; with a mesh a multiple of its devices.
+      batch_size: examples per batch; rounded up to a multiple of the devices.
       mesh: devices to split each batch over; the default device if None.
       indices: the N examples of `dataset` to run; all by default.
       keep_images: which adversarial images to return: the first so many, or positions
@@ -140,8 +140,8 @@ def run_eval_step(
       label: what to call this pass there.
 
     Raises:
-      ValueError: if there is no example, the batch cannot be split over the devices, an
-        adversarial image leaves `ball`, or any logit is not finite.
+      ValueError: if there is no example, an adversarial image leaves `ball`, or any
+        logit is not finite.
     """
     indices = np.arange(len(dataset.labels)) if indices is None else indices
     labels = dataset.labels[indices]
@@ -215,7 +215,7 @@ def iterate(
     device. One batch is in flight while the caller looks at the one before.
 
     Raises:
-      ValueError: if there is no example, or the batch cannot be split.
+      ValueError: if there is no example or no batch.
     """
     batch_size = _fit_batch(batch_size, len(indices), mesh)
     if mesh is not None:
@@ -246,12 +246,13 @@ def _on_host(rows: slice, out: Mapping[str, Array]) -> tuple[slice, Mapping[str,
 
 
 def _fit_batch(batch_size: int, total: int, mesh: Mesh | None) -> int:
-    """Checks the batch size; no batch is larger than the data set needs."""
+    """Returns the rows of a batch: no more than needed, a share for each device.
+
+    Rounding up is safe, as results do not depend on the batch size.
+    """
     if total == 0:
         raise ValueError("`dataset` has no examples to evaluate.")
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
-    if mesh is None:
-        return min(batch_size, total)
-    parallel.check_batch_size(mesh, batch_size, "batch_size")
-    return min(batch_size, -(-total // mesh.size) * mesh.size)
+    devices = 1 if mesh is None else mesh.size
+    return -(-min(batch_size, total) // devices) * devices

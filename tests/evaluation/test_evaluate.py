@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust import data, evaluation
+from jaxrobust import data, evaluation, parallel
 from jaxrobust.evaluation import curve, setting
 
 EPS = 0.1
@@ -216,3 +216,21 @@ def test_non_finite_networks_have_no_accuracy(tmp_path):
             Linear(), variables, make_config(), tmp_path, dataset=dataset
         )
     assert not (tmp_path / "results.json").exists()
+
+
+def test_devices_change_nothing(tmp_path):
+    dataset, variables, _ = linear_problem()
+    found = [
+        evaluation.evaluate(
+            Linear(),
+            variables,
+            make_config(),
+            tmp_path / str(count),
+            dataset=dataset,
+            mesh=parallel.make_mesh(count),
+        )
+        for count in (1, 8)
+    ]
+    for key in ("clean", "worst_case", "curve"):
+        one, eight = ({**r[key], "seconds": 0, "loss": 0} for r in found)
+        assert one == eight
