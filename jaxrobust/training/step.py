@@ -123,10 +123,10 @@ def _update(
         # let momentum and weight decay move them.
         mask = phase.mask(state.params, state.step, metrics)
         params = jax.tree.map(jnp.where, mask, params, state.params)
-        opt_state = optax.tree.map_params(
-            tx, lambda new, old, on: jnp.where(on, new, old), opt_state,
-            state.opt_state, mask,
-        )  # fmt: skip
+        kept = optax.tree.map_params(
+            tx, lambda _, on: on, opt_state, mask, transform_non_params=lambda _: True
+        )
+        opt_state = jax.tree.map(jnp.where, kept, opt_state, state.opt_state)
     new = state.replace(params=params, model_state=model_state, opt_state=opt_state)
     if phase.when is not None:
         taken = phase.when(state.step, metrics)
