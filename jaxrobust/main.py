@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 from absl import app, flags, logging
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
@@ -33,6 +34,15 @@ CHECKPOINT = flags.DEFINE_string(
     "What to evaluate: best_robust, best_clean, last, or the path of a work directory "
     "or checkpoint.",
 )
+CACHE = flags.DEFINE_string(
+    "compilation_cache",
+    os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    or os.path.join(
+        os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "jaxrobust"
+    ),
+    "Where compiled programs are kept between runs; empty turns that off.",
+)
+VERBOSE = flags.DEFINE_bool("traceback", False, "Show the traceback of an error.")
 
 
 def default_workdir(path: str, overrides: dict[str, Any]) -> str:
@@ -96,12 +106,25 @@ def _command() -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Reads the flags and dispatches."""
+    """Reads the flags and dispatches; a mistake of the user's is told in a line."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}; flags start with --.")
     logging.set_verbosity(logging.WARNING)
-    config, folder = _read_flags()
-    mode, checkpoint = MODE.value, CHECKPOINT.value
+    if CACHE.value:
+        jax.config.update("jax_compilation_cache_dir", CACHE.value)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    try:
+        config, folder = _read_flags()
+        _dispatch(config, folder, MODE.value, CHECKPOINT.value)
+    except (ValueError, TypeError, OSError, FloatingPointError) as error:
+        if VERBOSE.value:
+            raise
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+def _dispatch(
+    config: dict[str, Any] | None, folder: str, mode: str, checkpoint: str
+) -> None:
     if mode != "report":
         with workdir.locked(folder):
             if config is None:

@@ -2,23 +2,8 @@
 
 import difflib
 from collections.abc import Mapping
-from fractions import Fraction
 
 from ml_collections import ConfigDict
-
-
-def parse_radius(value: str | float | int, name: str = "eps") -> float:
-    """Reads `'8/255'`, `'0.3'` or a number.
-
-    Raises:
-      ValueError: if the text is not a number or a fraction.
-    """
-    try:
-        return float(Fraction(value)) if isinstance(value, str) else float(value)
-    except (ValueError, ZeroDivisionError):
-        raise ValueError(
-            f"`{name}` must be a number or a fraction such as '8/255', got {value!r}."
-        ) from None
 
 
 def parse_arg(arg: str | None, defaults: Mapping[str, str | int | bool]) -> ConfigDict:

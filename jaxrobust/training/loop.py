@@ -18,8 +18,8 @@ from jaxtyping import Array
 from jaxrobust import attacks, checkpoints, data, defenses, evaluation, parallel
 from jaxrobust.array_types import Key
 from jaxrobust.data import augment
+from jaxrobust.evaluation.suite import RADII, parse_radius
 from jaxrobust.training import optimizer, state, step
-from jaxrobust.training.config import parse_radius
 from jaxrobust.training.metrics import MetricWriter, fetch_mean
 from jaxrobust.training.progress import Progress
 from jaxrobust.training.source import ResidentSource, batch_indices
@@ -68,10 +68,8 @@ class Plan:
 def attack_options(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Reads an attack's fields from a config: radii become numbers."""
     options = {k: v for k, v in fields.items() if k != "name"}
-    for name in ("eps", "step_size"):
-        if name in options:
-            options[name] = parse_radius(options[name], name)
-    return options
+    radii = {k: parse_radius(options[k], k) for k in RADII if k in options}
+    return {**options, **radii}
 
 
 def make_validation(

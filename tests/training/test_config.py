@@ -1,4 +1,4 @@
-"""Radii, config arguments and the config files."""
+"""Config arguments and the config files."""
 
 import importlib.util
 import json
@@ -9,19 +9,6 @@ import pytest
 from jaxrobust.training import config as common
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[2] / "configs").glob("*.py"))
-
-
-@pytest.mark.parametrize(
-    ("text", "value"), [("8/255", 8 / 255), ("0.3", 0.3), (0.5, 0.5), (1, 1.0)]
-)
-def test_radius(text, value):
-    assert common.parse_radius(text) == value
-
-
-@pytest.mark.parametrize("text", ["8/0", "a", "8/255/2", ""])
-def test_bad_radius_is_named(text):
-    with pytest.raises(ValueError, match="`eps` must be a number or a fraction"):
-        common.parse_radius(text)
 
 
 def test_argument():

@@ -14,7 +14,11 @@ def test_rows_beyond_the_checkpoint_and_half_a_line_are_dropped(tmp_path):
     path.write_text(path.read_text() + '{"step": 4, "lo')
     with MetricWriter(tmp_path, 2) as writer:
         writer.write(3, {"loss": 0.5})
-    assert [(r["step"], r["loss"]) for r in read(path)] == [(1, 1.0), (2, 0.5), (3, 0.5)]
+    assert [(r["step"], r["loss"]) for r in read(path)] == [
+        (1, 1.0),
+        (2, 0.5),
+        (3, 0.5),
+    ]
     assert list(tmp_path.glob("tensorboard/*tfevents*"))
 
 

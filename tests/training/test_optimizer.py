@@ -33,7 +33,9 @@ def test_sgd_is_torch_sgd_with_decay_on_the_gradient():
 
 def test_adam_of_the_release_has_no_first_moment():
     """With b1 = 0 the first update is the rate times the gradient's sign."""
-    found = run({"name": "adam", "b1": 0.0, "b2": 0.9, "weight_decay": 0.0}, [0.7], 1e-2)
+    found = run(
+        {"name": "adam", "b1": 0.0, "b2": 0.9, "weight_decay": 0.0}, [0.7], 1e-2
+    )
     np.testing.assert_allclose(found, 1 - 1e-2, rtol=1e-6)
 
 

@@ -26,7 +26,9 @@ def make(objective, dtype, mesh=None, ema=0.0):
     options = {**config.base().objective.to_dict(), "attack": ATTACK}
     defense = defenses.create(objective, model, options)
     tx = optimizer.make_optimizer(config.base().optimizer.to_dict())
-    variables = state.init_variables(model, jnp.zeros((1, 12, 12, 1)), jax.random.key(0))
+    variables = state.init_variables(
+        model, jnp.zeros((1, 12, 12, 1)), jax.random.key(0)
+    )
     variables = jax.tree.map(lambda v: v.astype(dtype), variables)
     first = state.create(variables, defense, tx, key=jax.random.key(1), ema=ema > 0)
     run = step.make_train_step(
@@ -74,7 +76,9 @@ def test_one_and_eight_devices_agree_in_float64(objective):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize(("objective", "tolerance"), [("standard", 1e-5), ("pgd", 1e-3)])
+@pytest.mark.parametrize(
+    ("objective", "tolerance"), [("standard", 1e-5), ("pgd", 1e-3)]
+)
 def test_one_step_agrees_in_float32(objective, tolerance):
     """From one state; signs of gradients near zero may flip under PGD."""
     (one,), _ = run_steps(objective, 1, 1, jnp.float32)
