@@ -4,8 +4,12 @@ The program parts (`jaxrobust.data`, `training`, `evaluation`, ...) are submodul
 import by name, so that the library alone stays cheap.
 """
 
+from jaxrobust import analysis as analysis
+from jaxrobust import array_types as array_types
 from jaxrobust import attacks as attacks
+from jaxrobust import defenses as defenses
 from jaxrobust import losses as losses
+from jaxrobust import models as models
 from jaxrobust import threat as threat
 from jaxrobust.attacks import RobustnessWarning as RobustnessWarning
 

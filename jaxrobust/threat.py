@@ -117,8 +117,8 @@ def steepest_step(
     A zero gradient does not move; NaN entries count as zero.
     """
     check_norm(norm)
-    limit = jnp.finfo(grad.dtype).max
-    grad = jnp.nan_to_num(grad, nan=0.0, posinf=limit, neginf=-limit)
+    limit = jnp.finfo(grad.dtype).max / 8  # whose inverse is still a normal number
+    grad = jnp.clip(jnp.nan_to_num(grad), -limit, limit)
     step = per_row(step_size, x)
     if norm == "linf":
         return x + step * jnp.sign(grad)

@@ -226,7 +226,8 @@ def _watch(health: Health, grad: Images, at: Evaluated, i: Count) -> Health:
 def _over_mean(grad: Images) -> Images:
     """Divides a gradient by its mean absolute value per image; zero stays zero."""
     axes = tuple(range(1, grad.ndim))
-    grad = jnp.nan_to_num(grad, posinf=0.0, neginf=0.0)
+    limit = jnp.finfo(grad.dtype).max / 8
+    grad = jnp.clip(jnp.nan_to_num(grad), -limit, limit)
     largest = jnp.max(jnp.abs(grad), axis=axes, keepdims=True)
     grad = grad / jnp.where(largest > 0, largest, 1)
     mean = jnp.mean(jnp.abs(grad), axis=axes, keepdims=True)

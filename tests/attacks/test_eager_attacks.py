@@ -1,0 +1,396 @@
+"""Eager calls: what they check, compile, warn about, and do not keep alive."""
+
+import gc
+import weakref
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from jaxrobust import RobustnessWarning, attacks, losses
+from jaxrobust.attacks import _compile, _trap
+
+X = jax.random.uniform(jax.random.key(1), (4, 6, 6, 2))
+Y = jnp.array([0, 1, 2, 0])
+KEY = jax.random.key(5)
+W = jax.random.normal(jax.random.key(0), (72, 3))
+STEPS = {"eps": 0.1, "step_size": 0.04, "steps": 3}
+
+
+def net(x, w=W):
+    return x.reshape(x.shape[0], -1) @ w
+
+
+def pgd(**changes):
+    arguments = {"logits_fn": net, "x": X, "y": Y, "key": KEY} | STEPS | changes
+    return attacks.pgd(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"x": X * 2}, ValueError, r"`x` leaves `bounds` \(0.0, 1.0\).* to 1\.9"),
+        ({"x": X - 0.5}, ValueError, r"`x` leaves `bounds`.* from -0\.4"),
+        ({"x": X.at[0, 0, 0, 0].set(jnp.nan)}, ValueError, "`bounds`.* nan"),
+        ({"bounds": (1.0, 0.0)}, ValueError, r"`bounds` .*low < high.*\(1.0, 0.0\)"),
+        ({"x": (X * 255).astype(jnp.uint8)}, TypeError, "uint8.* divide by 255"),
+        ({"x": (X * 9).astype(jnp.int32)}, TypeError, "`x` must be floating.*int32"),
+        ({"x": X[:, 0, 0, 0]}, ValueError, r"`x` must have shape.*\(4,\)"),
+        ({"x": [[0.5]]}, TypeError, "`x` must be an array.*list"),
+        ({"y": Y.at[1].set(3)}, ValueError, "labels from 0 to 3.* 3 classes"),
+        ({"y": Y.at[1].set(-1)}, ValueError, r"labels from -1 .*\[0, 2\]"),
+        ({"y": Y[:2]}, ValueError, r"one label per image.*\(4,\).*\(2,\)"),
+        ({"y": Y[:, None]}, ValueError, r"one label per image.*\(4, 1\)"),
+        ({"y": Y.astype(float)}, TypeError, "integer labels, got float32"),
+        ({"logits_fn": lambda x: x}, ValueError, r"logits of shape.*\(4, 6, 6, 2\)"),
+        ({"logits_fn": lambda x: net(x).sum()}, ValueError, r"logits of shape.*\(\)"),
+        ({"logits_fn": lambda x: (net(x),)}, ValueError, "logits of shape.*tuple"),
+        ({"logits_fn": None}, TypeError, "`logits_fn` must be a function.*NoneType"),
+        ({"logits_fn": lambda x: net(x) / 0}, ValueError, "not finite for 4 of 4"),
+        ({"eps": -0.1}, ValueError, r"`eps` must be at least 0.*-0\.1"),
+        ({"eps": float("nan")}, ValueError, "`eps` must be.*nan"),
+        ({"step_size": -1}, ValueError, r"`step_size` must be at least 0.*-1"),
+        ({"steps": -1}, ValueError, "`steps` must be at least 0, got -1"),
+        ({"steps": 2.0}, TypeError, r"`steps` must be a Python int, got 2\.0"),
+        ({"restarts": 0}, ValueError, "`restarts` must be at least 1, got 0"),
+        ({"eot_samples": 0}, ValueError, "`eot_samples` must be at least 1"),
+        ({"eot_samples": 2}, ValueError, "`eot_samples` = 2.*stochastic=True"),
+        ({"key": None}, ValueError, "`key` is missing and a random start"),
+        (
+            {"key": None, "random_start": False, "stochastic": True},
+            ValueError,
+            "`key` is missing and stochastic=True",
+        ),
+        ({"key": jax.random.PRNGKey(0)}, TypeError, "`key` must be a new-style"),
+        ({"norm": "l3"}, ValueError, "Unknown norm 'l3'. Did you mean 'l[12]'"),
+        ({"loss": "dlrr"}, ValueError, "Unknown loss 'dlrr'. Did you mean 'dlr'"),
+        ({"loss": 3}, TypeError, "`loss` must be a name.*int"),
+        ({"loss": lambda z, y: z.sum()}, ValueError, r"one value per example.*\(\)"),
+    ],
+)
+def test_checks(changes, error, message):
+    with pytest.raises(error, match=message):
+        pgd(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"y": Y[:2]}, "one label per image"),
+        ({"logits_fn": lambda x: x}, "logits of shape"),
+        ({"key": None}, "`key` is missing"),
+        ({"steps": -1}, "`steps`"),
+    ],
+)
+def test_shape_checks_stay_under_jit(changes, message):
+    with pytest.raises(ValueError, match=message):
+        jax.jit(lambda x: pgd(**({"x": x} | changes)))(X)
+
+
+def test_dlr_with_two_classes():
+    with pytest.raises(ValueError, match="dlr loss .*at least 3 classes, got 2"):
+        pgd(logits_fn=lambda x: net(x)[:, :2], y=Y % 2, loss="dlr")
+
+
+def test_noise_checks():
+    with pytest.raises(ValueError, match="`draws` must be at least 1, got 0"):
+        attacks.uniform_noise(X, key=KEY, eps=0.1, draws=0)
+    with pytest.raises(ValueError, match="`x` leaves `bounds`"):
+        attacks.uniform_noise(X + 1, key=KEY, eps=0.1)
+    with pytest.raises(ValueError, match="`key` is missing"):
+        attacks.uniform_noise(X, key=None, eps=0.1)  # pyright: ignore
+
+
+def test_get_checks():
+    with pytest.raises(ValueError, match="Unknown attack 'pdg'. Did you mean 'pgd'"):
+        attacks.get("pdg", eps=0.1)
+    with pytest.raises(TypeError, match="`step` of pgd. Did you mean 'steps'"):
+        attacks.get("pgd", eps=0.1, step=2)
+    with pytest.raises(TypeError, match="`random_start` of bim"):
+        attacks.get("bim", eps=0.1, step_size=0.1, steps=1, random_start=True)
+    with pytest.raises(TypeError, match="pgd needs step_size, steps"):
+        attacks.get("pgd", eps=0.1)
+
+
+def test_warns_about_probabilities():
+    with pytest.warns(RobustnessWarning, match="probabilities"):
+        pgd(logits_fn=lambda x: jax.nn.softmax(net(x)))
+
+
+def test_warns_about_zero_gradients():
+    def half_flat(x):
+        return jnp.where(jnp.arange(4)[:, None] < 2, jnp.ones(3)[None], net(x))
+
+    with pytest.warns(RobustnessWarning, match="zero for 2 of 4 images"):
+        pgd(logits_fn=half_flat)
+
+
+def test_images_at_the_bounds_and_numpy_inputs_pass():
+    x = np.array([0.0, 1.0], np.float32)[:, None, None, None] * np.ones((2, 6, 6, 2))
+    x_adv = pgd(x=x.astype(np.float32), y=np.array([0, 1], np.uint8))
+    assert x_adv.dtype == jnp.float32
+
+
+class Model:
+    """An object that is a model: weights may be replaced, and it may be deleted."""
+
+    def __init__(self, seed):
+        self.w = jax.random.normal(jax.random.key(seed), W.shape)
+
+    def __call__(self, x):
+        return net(x, self.w)
+
+    def method(self, x):
+        return self(x)
+
+    def closure(self):
+        return lambda x: self(x)
+
+    def jitted(self):
+        w = self.w
+        return jax.jit(lambda x: net(x, w))
+
+    def nested(self):
+        inner = self.jitted()
+        return jax.jit(lambda x: inner(inner(x) @ self.w.T))
+
+
+FORMS = {
+    "object": lambda m: m,
+    "method": lambda m: m.method,
+    "closure": lambda m: m.closure(),
+    "jit": lambda m: m.jitted(),
+    "nested jit": lambda m: m.nested(),
+    "partial": lambda m: jax.tree_util.Partial(lambda w, x: net(x, w), m.w),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_new_weights_are_seen_and_not_compiled_in(form):
+    first, second = Model(1), Model(2)
+    one = pgd(logits_fn=FORMS[form](first))
+    compiled = _compile.executables.compiled
+    two = pgd(logits_fn=FORMS[form](second))
+    first.w = second.w
+    three = pgd(logits_fn=FORMS[form](first))
+    assert _compile.executables.compiled == compiled
+    assert float(jnp.abs(one - two).max()) > 1e-3
+    np.testing.assert_array_equal(two, three)
+    expected = jax.jit(lambda x: pgd(logits_fn=FORMS[form](second), x=x))(X)
+    np.testing.assert_allclose(two, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_nothing_is_kept_alive(form):
+    model = Model(3)
+    refs = [weakref.ref(model), weakref.ref(model.w)]
+    logits_fn = FORMS[form](model)
+    refs.append(weakref.ref(logits_fn))
+    pgd(logits_fn=logits_fn)
+    jax.block_until_ready(pgd(logits_fn=logits_fn, restarts=2))
+    del model, logits_fn
+    gc.collect()
+    assert [ref() for ref in refs] == [None] * 3
+
+
+def test_a_linen_model_is_not_kept_alive():
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(3)(x.reshape(x.shape[0], -1))
+
+    module = Net()
+    variables = module.init(jax.random.key(0), X)
+    refs = [weakref.ref(leaf) for leaf in [module, *jax.tree.leaves(variables)]]
+    for _ in range(2):
+        pgd(logits_fn=jax.tree_util.Partial(module.apply, variables))
+    assert module in _compile.plans
+    del module, variables
+    gc.collect()
+    assert [ref() for ref in refs] == [None] * len(refs)
+
+
+def test_a_callable_is_traced_once_per_call():
+    traced = []
+
+    def counted(x):
+        traced.append(1)
+        return net(x)
+
+    for calls in (1, 2):
+        pgd(logits_fn=counted, restarts=2)
+        assert len(traced) == calls
+
+
+def test_a_loss_with_captured_arrays_is_not_stale():
+    def loss_for(center):
+        return lambda z, y: jnp.sum((z - center[None]) ** 2, axis=1)
+
+    one = pgd(loss=loss_for(jnp.zeros(3)))
+    compiled = _compile.executables.compiled
+    center = 5 * jnp.arange(3.0)
+    two = pgd(loss=loss_for(center))
+    assert _compile.executables.compiled == compiled
+    assert float(jnp.abs(one - two).max()) > 1e-3
+    ref = weakref.ref(center)
+    del center
+    gc.collect()
+    assert ref() is None
+
+
+def test_models_with_one_forward_pass_but_other_gradients_differ():
+    """A straight-through estimator looks like its forward pass."""
+    direction = jnp.where(jnp.arange(3) == 0, 1.0, -1.0)
+
+    def through(sign):
+        @jax.custom_vjp
+        def f(x):
+            return jnp.round(net(x))
+
+        f.defvjp(
+            lambda x: (f(x), x),
+            lambda x, g: (sign * jax.vjp(net, x)[1](g + 0 * direction[None])[0],),
+        )
+        return f
+
+    up, down = (pgd(logits_fn=through(s), random_start=False) for s in (1.0, -1.0))
+    assert float(jnp.abs(up - down).max()) > 0.1
+
+
+def test_callbacks_are_never_mixed_up():
+    """Two host callbacks look the same in a program's text."""
+
+    def with_callback(shift):
+        def shifted(x):
+            shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+            moved = jax.pure_callback(
+                lambda v: np.asarray(v) + np.float32(shift),
+                shape,
+                jax.lax.stop_gradient(x),
+            )
+            return net(x) * (1 + moved.mean((1, 2, 3))[:, None])
+
+        return shifted
+
+    for shift in (0.0, -4.0):
+        eager = pgd(logits_fn=with_callback(shift), random_start=False)
+        moved = net(X) * (1 + X.mean((1, 2, 3))[:, None] + shift)
+        attacked = net(eager) * (1 + eager.mean((1, 2, 3))[:, None] + shift)
+        before, after = (losses.cross_entropy(z, Y) for z in (moved, attacked))
+        assert (after > before).all()
+
+
+def test_precision_is_part_of_the_plan():
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(3)(x.reshape(x.shape[0], -1))
+
+    module = Net()
+    fn = jax.tree_util.Partial(module.apply, module.init(jax.random.key(0), X))
+    pgd(logits_fn=fn)
+    with jax.default_matmul_precision("highest"):
+        pgd(logits_fn=fn)
+    assert len(_compile.plans[module]) == 2
+
+
+def test_the_cache_is_bounded():
+    class Text:
+        in_tree = in_avals = out_tree = ""
+
+        def __init__(self, text):
+            self.as_text = lambda: text
+            self.compile = object
+
+    cache = _compile.Executables(2)
+    first = cache.get(Text("a"), "", keep=True)
+    assert cache.get(Text("a"), "", keep=True) is first
+    assert cache.get(Text("a"), "elsewhere", keep=True) is not first
+    cache.get(Text("b"), "", keep=True)
+    assert cache.get(Text("a"), "", keep=True) is not first
+    assert cache.get(Text("c"), "", keep=False) is not cache.get(
+        Text("c"), "", keep=False
+    )
+
+
+def test_sharded_inputs():
+    mesh = jax.make_mesh((4,), ("data",))
+    by_batch = NamedSharding(mesh, PartitionSpec("data"))
+    x, y = jax.device_put((X, Y), by_batch)
+    x_adv = pgd(x=x, y=y)
+    assert len(x_adv.sharding.device_set) == 4
+    np.testing.assert_allclose(x_adv, pgd(), atol=1e-6)
+
+
+def test_eager_vmap_and_grad_fall_back_to_the_pure_attack():
+    radii = jnp.array([0.0, 0.1])
+    together = jax.vmap(lambda eps: pgd(eps=eps))(radii)
+    np.testing.assert_allclose(together[1], pgd(), atol=1e-6)
+    many = jax.vmap(lambda w: pgd(logits_fn=lambda x: net(x, w)))(jnp.stack([W, -W]))
+    np.testing.assert_allclose(many[0], pgd(), atol=1e-6)
+    grad = jax.grad(lambda w: pgd(logits_fn=lambda x: net(x, w)).sum())(W)
+    assert not np.any(grad)
+
+
+def test_disable_jit_runs_step_by_step():
+    with jax.disable_jit():
+        x_adv = pgd()
+    np.testing.assert_allclose(x_adv, pgd(), atol=1e-6)
+
+
+class Stock(nn.Module):
+    """A foreign net: its input gradient is slow inside loops on CPU."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.tanh(nn.Conv(4, (3, 3), strides=2)(x))
+        return nn.Dense(3)(x.reshape(x.shape[0], -1))
+
+
+def loops(function, *args):
+    jaxpr = jax.make_jaxpr(function)(*args).jaxpr
+
+    def count(jaxpr):
+        from jaxrobust.attacks._capture import inner_jaxprs
+
+        found = sum(e.primitive.name in ("while", "scan") for e in jaxpr.eqns)
+        return found + sum(
+            count(inner) for e in jaxpr.eqns for inner, _ in inner_jaxprs(e.params)
+        )
+
+    return count(jaxpr)
+
+
+@pytest.mark.skipif(not _trap.on_cpu(), reason="a trap of XLA on CPU")
+def test_slow_convolutions_stay_out_of_loops():
+    from jaxrobust import models
+
+    stock = Stock()
+    variables = stock.init(jax.random.key(0), X)
+    foreign = jax.tree_util.Partial(stock.apply, variables)
+
+    def attack(steps, restarts=1, unroll=None):
+        return lambda x: pgd(
+            logits_fn=foreign, x=x, steps=steps, restarts=restarts, unroll=unroll
+        )
+
+    assert loops(attack(3), X) == 0
+    assert loops(attack(3, unroll=1), X) == 1
+    assert loops(attack(30), X) == 1
+    ours = models.create("ssp_cifar", integrator="res", blocks=1, width=4)
+    images = jnp.zeros((2, 32, 32, 3)) + 0.5
+    weights = ours.init(jax.random.key(0), images, train=False)
+    own = models.logits_fn(ours, weights)
+    assert loops(lambda x: pgd(logits_fn=own, x=x, y=Y[:2]), images) == 1
+    # Eagerly: stepped from the host, with the same result.
+    for restarts in (1, 2):
+        eager = attack(3, restarts)(X)
+        (plan,) = {id(p): p for p in _compile.plans[stock].values()}.values()
+        assert plan.stages is not None
+        jitted = jax.jit(attack(3, restarts, unroll=1))(X)
+        np.testing.assert_allclose(eager, jitted, atol=1e-6)
+        _compile.plans[stock].clear()
+    assert not RobustnessWarning.__subclasses__()

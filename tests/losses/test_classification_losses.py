@@ -1,0 +1,110 @@
+"""Losses: hand-computed and golden values, extreme logits, wrong shapes."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from jaxrobust import losses
+
+GOLDEN = pathlib.Path(__file__).resolve().parents[1] / "golden"
+ROWS = jnp.array([[2.0, 3.0, 5.0, 1.0], [5.0, 3.0, 2.0, 1.0], [1.0, 2.0, 3.0, 4.0]])
+Y = jnp.array([0, 0, 3])
+EXTREME = jnp.array(
+    [[1e4, -1e4, 0.0, 0.0], [1e30, -1e30, 1e30, 0.0], [0.0] * 4, [1e-30, 0.0, 0, 0]]
+)
+FUNCTIONS = {
+    "cross_entropy": losses.cross_entropy,
+    "margin": losses.margin,
+    "dlr": losses.dlr,
+    "dlr_targeted": lambda z, y: losses.dlr_targeted(z, y, (y + 1) % 4),
+    "trades": lambda z, y: losses.trades(z, z[:, ::-1], y, 6.0),
+}
+
+
+def test_anchors():
+    """ANCHORS 1.12, computed by AutoAttack."""
+    np.testing.assert_allclose(losses.dlr(ROWS, Y), [1.0, -2 / 3, -0.5], rtol=1e-5)
+    target = jnp.array([1, 1, 2])
+    np.testing.assert_allclose(
+        losses.dlr_targeted(ROWS, Y, target), [2 / 7, -4 / 7, -0.4], rtol=1e-5
+    )
+
+
+def test_margin_and_cross_entropy_by_hand():
+    np.testing.assert_allclose(losses.margin(ROWS, Y), [3, -2, -1])
+    z = np.asarray(ROWS, np.float64)
+    expected = np.log(np.exp(z).sum(1)) - z[np.arange(3), np.asarray(Y)]
+    np.testing.assert_allclose(losses.cross_entropy(ROWS, Y), expected, rtol=1e-6)
+
+
+def test_margin_is_positive_iff_misclassified():
+    z = jax.random.normal(jax.random.key(0), (200, 7))
+    y = jax.random.randint(jax.random.key(1), (200,), 0, 7)
+    np.testing.assert_array_equal(losses.margin(z, y) > 0, jnp.argmax(z, 1) != y)
+
+
+def test_trades_by_hand():
+    p, q = np.array([0.5, 0.25, 0.25]), np.array([0.25, 0.25, 0.5])
+    expected = -np.log(p[1]) + 3 * np.sum(p * np.log(p / q))
+    value = losses.trades(
+        jnp.log(jnp.asarray(p, jnp.float32))[None] + 5,
+        jnp.log(jnp.asarray(q, jnp.float32))[None] - 7,
+        jnp.array([1]),
+        3.0,
+    )
+    np.testing.assert_allclose(value, [expected], rtol=1e-5)
+
+
+def test_trades_of_equal_logits_is_cross_entropy():
+    np.testing.assert_allclose(
+        losses.trades(ROWS, ROWS, Y, 6.0), losses.cross_entropy(ROWS, Y), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("name", ["dlr", "dlr_t"])
+def test_autoattack_values_and_gradients(name):
+    with np.load(GOLDEN / "aa_dlr.npz") as data, jax.enable_x64(True):
+        z, y = jnp.asarray(data["logits"], jnp.float64), jnp.asarray(data["y"])
+        target = jnp.asarray(data["y_target"])
+
+        def fn(z):
+            if name == "dlr":
+                return losses.dlr(z, y)
+            return losses.dlr_targeted(z, y, target)
+
+        np.testing.assert_allclose(fn(z), data[f"{name}/value64"], rtol=1e-9)
+        grad = jax.grad(lambda z: fn(z).sum())(z)
+        np.testing.assert_allclose(grad, data[f"{name}/grad64"], rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_extreme_logits_are_safe(name, compiled):
+    fn, y = FUNCTIONS[name], jnp.array([1, 1, 2, 0])
+    value = compiled(fn)(EXTREME, y)
+    assert value.shape == (4,)
+    assert np.isfinite(value).all()
+    grad = compiled(jax.grad(lambda z: jnp.sum(fn(z, y))))(EXTREME)
+    assert np.isfinite(grad).all()
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_gradients(name):
+    with jax.enable_x64(True):
+        z = jax.random.normal(jax.random.key(4), (3, 4), jnp.float64)
+        check_grads(lambda z: FUNCTIONS[name](z, Y), (z,), 1, ["rev"], eps=1e-6)
+
+
+def test_too_few_classes():
+    y = jnp.array([0])
+    with pytest.raises(
+        ValueError, match=r"dlr loss.*at least 3 classes, got 2.*margin"
+    ):
+        losses.dlr(jnp.zeros((1, 2)), y)
+    with pytest.raises(ValueError, match=r"dlr_targeted.*at least 4 classes, got 3"):
+        losses.dlr_targeted(jnp.zeros((1, 3)), y, y)
+    with pytest.raises(ValueError, match=r"margin.*at least 2 classes, got 1"):
+        losses.margin(jnp.zeros((1, 1)), y)
