@@ -55,10 +55,10 @@ def from_torch(
     names = family.names(model)
     given, problems = _arrays(state_dict)
     expected = _expected_leaves(model, input_shape or family.input_shape)
-    converted, used = {}, {}
+    converted, known = {}, set()
     for path, leaf in expected.items():
         name = _torch_name(path, names)
-        used[name] = given.get(name)
+        known.add(name)
         if name not in given:
             problems.append(f"missing: {name} (for {'/'.join(path)})")
             continue
@@ -67,7 +67,7 @@ def from_torch(
             converted[path] = jnp.asarray(value, leaf.dtype)
         else:
             problems.append(_misshapen(name, given[name].shape, path, leaf.shape))
-    problems += _left_over(given, used, names.aliases)
+    problems += _left_over(given, known, names.aliases)
     if problems:
         raise ValueError(
             f"`state_dict` does not fit {type(model).__name__}:\n  "
@@ -110,7 +110,7 @@ def _expected_leaves(
         )
     images = jax.ShapeDtypeStruct(tuple(input_shape), jnp.float32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)
-    return flax.traverse_util.flatten_dict(shapes)
+    return dict(flax.traverse_util.flatten_dict(shapes))  # pyright: ignore
 
 
 def _torch_name(path: Path, names: Names) -> str:
@@ -135,21 +135,20 @@ def _misshapen(
 
 
 def _left_over(
-    given: Mapping[str, np.ndarray],
-    used: Mapping[str, np.ndarray | None],
-    aliases: Mapping[str, str],
+    given: Mapping[str, np.ndarray], known: set[str], aliases: Mapping[str, str]
 ) -> list[str]:
-    """Says what is wrong with entries that were not converted."""
+    """Says what is wrong with entries under other names than the `known` ones."""
     problems = []
-    for name, value in given.items():
+    for name in sorted(given.keys() - known):
         module, _, leaf = name.rpartition(".")
-        first = f"{aliases.get(module, module)}.{leaf}" if module else name
+        module = aliases.get(module, module)
+        first = f"{module}.{leaf}" if module else leaf
         if leaf == "num_batches_tracked":
-            known = first.replace(leaf, "running_mean") in used
+            belongs = f"{module}.running_mean" in known
         else:
-            known = first in used
-        if not known:
+            belongs = first in known
+        if not belongs:
             problems.append(f"unexpected: {name}")
-        elif used.get(first) is not None and not np.array_equal(value, used[first]):
+        elif first in given and not np.array_equal(given[name], given[first]):
             problems.append(f"differs from {first}, of which it is a name: {name}")
     return problems
