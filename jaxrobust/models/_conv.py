@@ -47,37 +47,29 @@ def conv_general_dilated(
     Returns:
       Features `[B, H', W', features]`.
     """
+    if not _is_plain(lhs, kwargs):
+        return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **kwargs)
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(
             lhs.shape[1:3], rhs.shape[:2], tuple(window_strides), padding
         )
     pads = tuple((int(low), int(high)) for low, high in padding)
-    if not _is_plain(lhs, pads, kwargs):
+    if min(min(pair) for pair in pads) < 0:
         return lax.conv_general_dilated(lhs, rhs, window_strides, pads, **kwargs)
     return _conv(lhs, rhs, tuple(window_strides), pads, kwargs.get("precision"))
 
 
-def _is_plain(lhs: Features, pads: Pairs, kwargs: dict[str, Any]) -> bool:
-    """Says whether the gradients below cover this convolution."""
+def _is_plain(lhs: Features, kwargs: dict[str, Any]) -> bool:
+    """Says whether the gradients below cover this kind of convolution."""
     dilations = (kwargs.get("lhs_dilation"), kwargs.get("rhs_dilation"))
-    numbers = kwargs.get("dimension_numbers")
-    plain_layout = lax.conv_dimension_numbers((1,) * 4, (1,) * 4, _DIMENSIONS)
+    layouts = (_DIMENSIONS, lax.conv_dimension_numbers((1,) * 4, (1,) * 4, _DIMENSIONS))
     return (
         lhs.ndim == 4
         and all(set(dilation or (1,)) == {1} for dilation in dilations)
         and kwargs.get("feature_group_count", 1) == 1
         and kwargs.get("batch_group_count", 1) == 1
         and kwargs.get("preferred_element_type") is None
-        and min(min(pair) for pair in pads) >= 0
-        and (numbers in (_DIMENSIONS, plain_layout))
-    )
-
-
-def _plain(
-    x: Features, kernel: Kernel, strides: tuple[int, ...], pads: Pairs, precision: Any
-) -> Features:
-    return lax.conv_general_dilated(
-        x, kernel, strides, pads, dimension_numbers=_DIMENSIONS, precision=precision
+        and kwargs.get("dimension_numbers") in layouts
     )
 
 

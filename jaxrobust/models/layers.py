@@ -165,13 +165,16 @@ def normalize(
     """Returns (x - mean) / std per channel; None leaves that part out.
 
     Raises:
-      ValueError: if the number of values is neither 1 nor that of the channels.
+      ValueError: if the number of values is neither 1 nor that of the channels, or a
+        `std` is not above 0.
     """
     for name, values in (("mean", mean), ("std", std)):
         if values is not None and len(values) not in (1, x.shape[-1]):
             raise ValueError(
                 f"`{name}` has {len(values)} values, the images {x.shape[-1]} channels."
             )
+    if std is not None and min(std) <= 0:
+        raise ValueError(f"`std` must be above 0, got {std}.")
     if mean is not None:
         x = x - _expand(jnp.asarray(mean, x.dtype), x)
     if std is not None:

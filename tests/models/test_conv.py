@@ -1,0 +1,167 @@
+import re
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from jaxrobust import models
+from jaxrobust.models import layers
+
+NHWC = ("NHWC", "HWIO", "NHWC")
+CASES = [
+    # height, width, kernel, strides, padding
+    (8, 7, (3, 3), (1, 1), [(1, 1), (1, 1)]),
+    (8, 9, (3, 3), (2, 2), [(1, 1), (1, 1)]),
+    (7, 7, (4, 4), (2, 2), [(1, 1), (1, 1)]),
+    (9, 6, (1, 1), (2, 2), [(0, 0), (0, 0)]),
+    (9, 8, (3, 2), (3, 1), [(2, 0), (0, 3)]),
+    (5, 5, (5, 5), (1, 1), [(0, 0), (0, 0)]),
+    (6, 6, (2, 2), (1, 1), [(3, 3), (4, 2)]),
+    (8, 8, (3, 3), (2, 1), "SAME"),
+    (8, 8, (3, 3), (3, 3), "VALID"),
+]
+
+
+def stock(x, kernel, strides, padding):
+    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=NHWC)
+
+
+def ours(x, kernel, strides, padding):
+    return layers.conv_general_dilated(
+        x, kernel, strides, padding, dimension_numbers=NHWC
+    )
+
+
+def arrays(height, width, kernel, dtype):
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(3, height, width, 4))
+    return jnp.asarray(x, dtype), jnp.asarray(
+        generator.normal(size=(*kernel, 4, 5)), dtype
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_gradients_equal_those_of_lax(case, dtype):
+    height, width, size, strides, padding = case
+    with jax.enable_x64(dtype == "float64"):
+        x, kernel = arrays(height, width, size, dtype)
+
+        def loss(convolve, x, kernel):
+            return jnp.sum(jnp.sin(convolve(x, kernel, strides, padding)))
+
+        results = [
+            jax.jit(jax.value_and_grad(lambda *a, f=f: loss(f, *a), (0, 1)))(x, kernel)
+            for f in (ours, stock)
+        ]
+    tolerance = {"float64": 1e-12, "float32": 1e-5, "bfloat16": 3e-2}[dtype]
+    for got, want in zip(*map(jax.tree.leaves, results), strict=True):
+        assert got.dtype == want.dtype == jnp.dtype(dtype)
+        got, want = (np.asarray(a, np.float64) for a in (got, want))
+        np.testing.assert_allclose(got, want, rtol=0, atol=tolerance * abs(want).max())
+
+
+def test_eager_equals_jit():
+    x, kernel = arrays(8, 8, (3, 3), jnp.float32)
+    grad = jax.grad(lambda x: jnp.sum(jnp.sin(ours(x, kernel, (2, 2), "SAME"))))
+    np.testing.assert_allclose(grad(x), jax.jit(grad)(x), rtol=1e-5, atol=1e-5)
+
+
+def test_gradient_of_a_gradient():
+    x, kernel = arrays(6, 6, (3, 3), jnp.float32)
+
+    def penalty(convolve, x, kernel):
+        grad = jax.grad(lambda x: jnp.sum(jnp.sin(convolve(x, kernel, (1, 1), "SAME"))))
+        return jnp.sum(grad(x) ** 2)
+
+    got, want = (
+        jax.jit(jax.grad(lambda *a, f=f: penalty(f, *a), (0, 1)))(x, kernel)
+        for f in (ours, stock)
+    )
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_vmap_over_images_and_over_kernels():
+    x, kernel = arrays(6, 6, (3, 3), jnp.float32)
+    many, kernels = jnp.stack([x, 2 * x]), jnp.stack([kernel, -kernel])
+
+    def grads(convolve):
+        grad = jax.grad(lambda x, k: jnp.sum(jnp.sin(convolve(x, k, (1, 1), "SAME"))))
+        return jax.jit(jax.vmap(grad, (0, None)))(many, kernel), jax.jit(
+            jax.vmap(grad, (None, 0))
+        )(x, kernels)
+
+    for a, b in zip(grads(ours), grads(stock), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"feature_group_count": 2}, {"kernel_dilation": 2}, {"input_dilation": 2}],
+)
+def test_other_convolutions_take_the_stock_path(fields):
+    x, _ = arrays(8, 8, (3, 3), jnp.float32)
+    hook = layers.conv_general_dilated
+    plain, hooked = (
+        nn.Conv(6, (3, 3), conv_general_dilated=f, **{"padding": 2, **fields})
+        for f in (None, hook)
+    )
+    variables = plain.init(jax.random.key(0), x)
+    np.testing.assert_array_equal(plain.apply(variables, x), hooked.apply(variables, x))
+    jax.jvp(lambda x: hooked.apply(variables, x), (x,), (x,))  # forward mode works
+
+
+def in_loop(loop_safe, argument):
+    """Lowers three gradient steps of a network inside a loop."""
+    model = models.create(
+        "ssp_cifar", integrator="ssp2", blocks=1, width=4, loop_safe=loop_safe
+    )
+    x = jnp.ones((2, 8, 8, 3))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), x)
+    variables = jax.tree.map(lambda s: jnp.ones(s.shape, s.dtype), shapes)
+
+    def loss(variables, x):
+        return jnp.sum(model.apply(variables, x).logits ** 2)
+
+    def body(_, carry):
+        moved = jax.grad(loss, argument)(*carry)
+        carry = list(carry)
+        carry[argument] = jax.tree.map(jnp.add, carry[argument], moved)
+        return tuple(carry)
+
+    def run(variables, x):
+        return lax.fori_loop(0, 3, body, (variables, x))
+
+    return jax.jit(run).lower(variables, x).as_text()
+
+
+@pytest.mark.parametrize("argument", [0, 1], ids=["weights", "images"])
+def test_loops_hold_nothing_but_fast_convolutions(argument):
+    fast = "[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"
+
+    def layouts(text):
+        return set(re.findall(r"dim_numbers = (\[.*?\]x\[.*?\]->\[.*?\])", text))
+
+    safe, plain = in_loop(True, argument), in_loop(False, argument)
+    assert layouts(safe) == {fast}
+    assert layouts(plain) > {fast}
+
+
+def test_forward_mode_needs_loop_safe_off():
+    x = jnp.ones((1, 8, 8, 3))
+    for loop_safe in (True, False):
+        conv = layers.make_conv(3, 4, 3, loop_safe=loop_safe)
+        variables = conv.init(jax.random.key(0), x)
+
+        def apply(x, conv=conv, variables=variables):
+            return conv.apply(variables, x)
+
+        if loop_safe:
+            with pytest.raises(TypeError, match="custom_vjp"):
+                jax.jvp(apply, (x,), (x,))
+        else:
+            assert jax.jvp(apply, (x,), (x,))[1].shape == (1, 6, 6, 4)

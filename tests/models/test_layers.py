@@ -1,0 +1,99 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from jaxrobust.models import layers
+
+
+def features(dtype=np.float64, batch=8):
+    return np.random.default_rng(0).normal(2, 3, (batch, 4, 4, 6)).astype(dtype)
+
+
+def test_batch_norm_is_torchs():
+    x = features(np.float32)
+    norm = layers.BatchNorm()
+    variables = norm.init(jax.random.key(0), x)
+    out, moved = norm.apply(variables, x, train=True, mutable=["batch_stats"])
+    mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
+    np.testing.assert_allclose(out, (x - mean) / np.sqrt(var + 1e-5), atol=1e-5)
+    n = x.size // 6
+    stats = moved["batch_stats"]
+    np.testing.assert_allclose(stats["mean"], 0.1 * mean, rtol=1e-5)
+    np.testing.assert_allclose(stats["var"], 0.9 + 0.1 * var * n / (n - 1), rtol=1e-5)
+    out = norm.apply({**variables, **moved}, x)
+    mean, var = (np.asarray(stats[name]) for name in ("mean", "var"))
+    want = (x - mean) / np.sqrt(var + 1e-5)
+    np.testing.assert_allclose(out, want, atol=1e-5)
+
+
+@pytest.mark.parametrize("updates", [2, 3])
+def test_updates_count_as_calls(updates):
+    x = features(np.float32)
+    norm = layers.BatchNorm()
+    once = several = norm.init(jax.random.key(0), x)
+    _, once = norm.apply(
+        once, x, train=True, updates=updates, mutable=["params", "batch_stats"]
+    )
+    for _ in range(updates):
+        _, several = norm.apply(
+            several, x, train=True, mutable=["params", "batch_stats"]
+        )
+    for a, b in zip(*map(jax.tree.leaves, (once, several)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_batch_norm_statistics_are_global():
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    with jax.enable_x64(True):
+        x = jnp.asarray(features())
+        norm = layers.BatchNorm()
+        variables = norm.init(jax.random.key(0), x)
+
+        @jax.jit
+        def run(x):
+            return norm.apply(variables, x, train=True, mutable=["batch_stats"])
+
+        split = jax.device_put(x, NamedSharding(mesh, PartitionSpec("data")))
+        for a, b in zip(*map(jax.tree.leaves, (run(x), run(split))), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("kind", "groups"), [("g", 6), ("l", 1), ("i", 6)])
+def test_group_norms(kind, groups):
+    x = features(np.float32)
+    norm = layers.make_norm(kind, 6)
+    out = norm.apply(norm.init(jax.random.key(0), x), x)
+    grouped = x.reshape(8, 16, groups, -1)
+    mean, var = (f(grouped, (1, 3), keepdims=True) for f in (np.mean, np.var))
+    want = ((grouped - mean) / np.sqrt(var + 1e-5)).reshape(x.shape)
+    np.testing.assert_allclose(out, want, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", layers.NORMS)
+def test_bfloat16_norms_keep_float32_parameters(kind):
+    x = jnp.asarray(features(np.float32), jnp.bfloat16)
+    norm = layers.make_norm(kind, 6, dtype="bfloat16")
+    variables = norm.init(jax.random.key(0), x)
+    out, moved = norm.apply(variables, x, train=True, mutable=["batch_stats"])
+    assert out.dtype == jnp.bfloat16
+    assert all(a.dtype == jnp.float32 for a in jax.tree.leaves((variables, moved)))
+
+
+def test_unknown_norm_and_bad_groups():
+    with pytest.raises(ValueError, match=r"unknown norm 'x'.*'b'"):
+        layers.make_norm("x", 8)
+    with pytest.raises(ValueError, match="divisible by 32, got 48"):
+        layers.make_norm("g", 48)
+
+
+def test_normalize():
+    x = jnp.full((1, 2, 2, 3), 0.5)
+    out = layers.normalize(x, (0.5, 0.25, 0.0), (1.0, 0.5, 2.0))
+    np.testing.assert_allclose(out[0, 0, 0], [0.0, 0.5, 0.25])
+    assert layers.normalize(x, None, None) is x
+    with pytest.raises(ValueError, match="`mean` has 2 values, the images 3"):
+        layers.normalize(x, (0.5, 0.5), None)
+    with pytest.raises(ValueError, match=r"`std`.*above 0"):
+        layers.normalize(x, None, (0.5, 0.0, 0.5))
