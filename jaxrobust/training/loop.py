@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -57,7 +58,7 @@ class Plan:
             total=round(train["epochs"] * per_epoch),
             log=train["log_every_steps"],
             save=train["save_every_steps"],
-            validate=max(1, round(train["validate_every_epochs"] * per_epoch)),
+            validate=math.ceil(train["validate_every_epochs"] * per_epoch),
         )
 
     def due(self, step: int, every: int) -> bool:

@@ -1,0 +1,155 @@
+"""The program as a user runs it: train, kill, resume, evaluate, report."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from jaxrobust import checkpoints
+
+ROOT = pathlib.Path(__file__).parents[1]
+# Small enough for seconds: one epoch is 16 steps.
+SMALL = [
+    "--config=configs/quickstart.py:quick",
+    "--config.twin=",
+    "--config.model.width=4",
+    "--config.train.batch_size=32",
+    "--config.train.save_every_steps=4",
+    "--config.train.log_every_steps=1",
+    "--config.data.train_examples=700",
+    "--config.attack.steps=2",
+]
+
+
+def command(*flags):
+    return [sys.executable, "-m", "jaxrobust.main", *flags]
+
+
+def environment():
+    env = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+    env.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
+    return env
+
+
+def run(*flags, **kwargs):
+    return subprocess.run(
+        command(*flags),
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        **kwargs,
+    )
+
+
+def final_state(folder):
+    _, variables, _ = checkpoints.load(folder, "last")
+    return jax.device_get(variables)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A work directory trained without interruption, evaluated and reported."""
+    folder = tmp_path_factory.mktemp("run") / "whole"
+    done = run(*SMALL, f"--workdir={folder}")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_a_run_leaves_what_the_contract_promises(trained):
+    for name in ("config.json", "metrics.jsonl", "results.json", "report.html"):
+        assert (trained / name).stat().st_size > 0, name
+    assert list((trained / "tensorboard").iterdir())
+    rows = [json.loads(line) for line in (trained / "metrics.jsonl").open()]
+    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
+    assert {"epoch", "loss", "validation/robust_accuracy"} <= rows[-1].keys()
+    results = json.loads((trained / "results.json").read_text())
+    assert results["clean"]["n"] == 64
+    for attack in results["attacks"]:
+        low, high = attack["ci95"]
+        assert 0 <= low <= attack["robust_accuracy"] <= high <= 1
+        assert attack["n"] == 64
+    worst = results["worst_case"]["robust_accuracy"]
+    assert worst <= min(a["robust_accuracy"] for a in results["attacks"])
+    assert results["environment"]["precision"]
+
+
+def test_kill_and_resume_is_bit_identical(trained, tmp_path):
+    """Killed with SIGKILL in the middle, run again: the same parameters to the bit."""
+    folder = tmp_path / "killed"
+    flags = [*SMALL, f"--workdir={folder}", "--mode=train"]
+    child = subprocess.Popen(
+        command(*flags), cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL
+    )
+    metrics = folder / "metrics.jsonl"
+    with child:
+        while child.poll() is None:
+            if metrics.exists() and metrics.read_text().count("\n") >= 6:
+                break
+            time.sleep(0.01)
+        assert child.poll() is None, "ended before it could be killed"
+        child.send_signal(signal.SIGKILL)
+    killed_at = max(int(p.name) for p in (folder / "checkpoints").glob("[0-9]*"))
+    steps = sum(1 for _ in (trained / "metrics.jsonl").open())
+    assert 0 < killed_at < steps
+    done = run(*flags)
+    assert done.returncode == 0, done.stderr
+    for a, b in zip(
+        jax.tree.leaves(final_state(folder)),
+        jax.tree.leaves(final_state(trained)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b)
+    rows = [json.loads(line)["step"] for line in metrics.open()]
+    assert rows == list(range(1, steps + 1))
+
+
+def test_evaluation_of_a_checkpoint_by_path_and_report_alone(trained, tmp_path):
+    """`--mode=eval --checkpoint PATH` needs no config; `--mode=report` no model."""
+    step = max((trained / "checkpoints").glob("[0-9]*"), key=lambda p: int(p.name))
+    folder = tmp_path / "other"
+    done = run("--mode=eval", f"--checkpoint={step}", f"--workdir={folder}")
+    assert done.returncode == 0, done.stderr
+    first = json.loads((folder / "results.json").read_text())
+    assert first["clean"]["n"] == 64
+    (folder / "report.html").unlink()
+    done = run("--mode=report", f"--workdir={folder}")
+    assert done.returncode == 0, done.stderr
+    assert (folder / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--config.attack.epz=1"], "epz"),
+        (["--config.attack.eps=8/0"], "`eps` must be a number"),
+        (["--config.data.name=cifr10"], "cifar10"),
+        (["--config.model.name=ssp_cifr"], "ssp_cifar"),
+        (["--config.objective.name=pdg"], "Did you mean 'pgd'"),
+        (["--config.train.batch_size=100000"], "`train.batch_size` 100000 is larger"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(flags, message, tmp_path):
+    done = run(*SMALL, f"--workdir={tmp_path}", *flags)
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr or "epz" in message
+
+
+def test_data_that_are_not_there_take_three_lines(tmp_path):
+    flags = ["--config=configs/ssp_cifar10.py:quick", f"--workdir={tmp_path / 'w'}"]
+    env = {**environment(), "TFDS_DATA_DIR": str(tmp_path)}
+    done = subprocess.run(
+        command(*flags), cwd=ROOT, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert "jaxrobust.data.prepare cifar10" in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 4
