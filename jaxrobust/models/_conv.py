@@ -73,6 +73,14 @@ def _is_plain(lhs: Features, kwargs: dict[str, Any]) -> bool:
     )
 
 
+def _plain(
+    x: Features, kernel: Kernel, strides: tuple[int, ...], pads: Pairs, precision: Any
+) -> Features:
+    return lax.conv_general_dilated(
+        x, kernel, strides, pads, dimension_numbers=_DIMENSIONS, precision=precision
+    )
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _conv(
     x: Features, kernel: Kernel, strides: tuple[int, ...], pads: Pairs, precision: Any
