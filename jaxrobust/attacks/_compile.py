@@ -27,6 +27,10 @@ class Executables:
         self._entries: collections.OrderedDict[str, Any] = collections.OrderedDict()
         self.compiled = 0
 
+    def __len__(self) -> int:
+        """Number of executables that are kept."""
+        return len(self._entries)
+
     def get(self, lowered: Any, placement: Hashable, *, keep: bool) -> Any:
         """Returns the executable of a lowered program, compiling it when new."""
         text = lowered.as_text()

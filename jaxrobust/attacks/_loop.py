@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust import threat
-from jaxrobust.array_types import Images, Key, PerExample
+from jaxrobust.array_types import Images, Key, PerExample, Scalar
 from jaxrobust.attacks._objective import Evaluated, Problem, evaluate, fold, gradient
 from jaxrobust.attacks._quantize import to_levels
 
@@ -44,6 +44,7 @@ class Carry(NamedTuple):
     x: Images
     momentum: Images | None
     best: tuple[Images, PerExample] | None
+    direction: Images | None
     health: Health | None
 
 
@@ -100,9 +101,10 @@ def start(
         x = _quantized(problem, x)
     momentum = None if ascent.decay is None else jnp.zeros_like(x)
     best = (x, jnp.full(x.shape[:1], -jnp.inf, x.dtype)) if ascent.keep_best else None
+    direction = jnp.zeros_like(x) if ascent.keep_best else None
     rows = jnp.ones(x.shape[:1], bool)
     health = Health(rows, ~rows, rows) if watch and ascent.steps else None
-    return Carry(x, momentum, best, health)
+    return Carry(x, momentum, best, direction, health)
 
 
 def step(
@@ -116,26 +118,27 @@ def step(
     if ascent.decay is not None and carry.momentum is not None:
         momentum = ascent.decay * carry.momentum + _over_mean(grad)
         grad = momentum
-    x = threat.steepest_step(
-        carry.x,
-        grad,
-        step_size=problem.step_size,
-        norm=problem.norm,
-        bounds=problem.bounds,
-    )
-    x = threat.project(
-        x, problem.x, eps=problem.eps, norm=problem.norm, bounds=problem.bounds
-    )
-    return Carry(_quantized(problem, x), momentum, best, health)
+    x = _moved(problem, carry.x, grad, problem.step_size)
+    direction = None if carry.direction is None else grad
+    return Carry(x, momentum, best, direction, health)
 
 
 def finish(problem: Problem, ascent: Ascent, keys: Key | None, carry: Carry) -> Images:
-    """Returns the last point, or the best one where the attack keeps it."""
-    if carry.best is None:
+    """Returns the last point, or the best one where the attack keeps it.
+
+    In L1 a step is long in few coordinates, and the projection takes some of all of
+    them back: the last point may be worse than one before, and steps need not reach
+    the optimum even of a linear loss. So the best point is kept, and the vertex of
+    ball and box that the last direction points to (that optimum) is tried as well.
+    """
+    if carry.best is None or carry.direction is None:
         return carry.x
-    # A step of L1 length eps leaps across the ball, and the last leap may miss.
-    at = evaluate(problem, carry.x, _model_keys(problem, keys, ascent.steps))
-    return _keep(carry.best, carry.x, at.value)[0]
+    best = carry.best
+    model_keys = _model_keys(problem, keys, ascent.steps)
+    vertex = _moved(problem, problem.x, carry.direction, problem.eps)
+    for x in (carry.x, vertex) if ascent.steps else (carry.x,):
+        best = _keep(best, x, evaluate(problem, x, model_keys).value)
+    return best[0]
 
 
 def score(
@@ -180,11 +183,22 @@ def repeat(
     times: int, body: Callable[[jax.Array, Any], Any], init: Any, unroll: int | bool
 ) -> Any:
     """`fori_loop` from 0, or the steps written out where `unroll` is True."""
-    if unroll is True:
+    if unroll is True or times <= 1:
         for i in range(times):
             init = body(jnp.int32(i), init)
         return init
     return jax.lax.fori_loop(0, times, body, init, unroll=int(unroll))
+
+
+def _moved(problem: Problem, x: Images, direction: Images, length: Scalar) -> Images:
+    """Steps from `x` along a direction, then back into ball and box."""
+    x = threat.steepest_step(
+        x, direction, step_size=length, norm=problem.norm, bounds=problem.bounds
+    )
+    x = threat.project(
+        x, problem.x, eps=problem.eps, norm=problem.norm, bounds=problem.bounds
+    )
+    return _quantized(problem, x)
 
 
 def _quantized(problem: Problem, x: Images) -> Images:

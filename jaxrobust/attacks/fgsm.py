@@ -71,4 +71,4 @@ def fgsm(
         eot_samples=eot_samples,
         quantize=quantize,
     )
-    return iterate(problem, Ascent(1, restarts, random_start), key, True)
+    return iterate(problem, Ascent(1, restarts, random_start), key, None)

@@ -29,7 +29,8 @@ def pgd(
     """Projected gradient descent in the eps-ball (Madry et al. 2018, section 2.1).
 
     Steps along the steepest ascent direction of the norm, each time back into ball
-    and box. In L1 the best iterate by loss is returned, otherwise the last one.
+    and box. Returns the last iterate; in L1, where steps are long in few coordinates,
+    the best by loss of all iterates and the vertex that the last gradient points to.
 
     Args:
       logits_fn: `x -> logits [B, K]`, pure; `(x, keys [B]) -> logits` if stochastic.

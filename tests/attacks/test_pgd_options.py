@@ -21,10 +21,8 @@ def net(x):
 
 def test_restarts_keep_the_per_example_worst():
     keys = threat.row_keys(KEY, 6)
-    folds = [
-        keys,
-        *(jax.vmap(lambda k: jax.random.fold_in(k, r))(keys) for r in (1, 2)),
-    ]
+    fold = jax.vmap(jax.random.fold_in, (0, None))
+    folds = [keys, fold(keys, 1), fold(keys, 2)]
     alone = [attacks.pgd(net, X, Y, key=k, **STEPS) for k in folds]
     loss = jnp.stack([losses.cross_entropy(net(x), Y) for x in alone])
     fooled = jnp.stack([jnp.argmax(net(x), 1) != Y for x in alone])
@@ -53,8 +51,8 @@ def test_a_fooled_point_beats_a_higher_loss():
 
 def test_the_first_start_is_a_sample_of_the_key():
     start = attacks.pgd(net, X, Y, key=KEY, eps=0.1, step_size=0.0, steps=0)
-    np.testing.assert_array_equal(
-        start, threat.sample(X, key=KEY, eps=0.1, norm="linf")
+    np.testing.assert_allclose(
+        start, threat.sample(X, key=KEY, eps=0.1, norm="linf"), atol=1e-6
     )
 
 
@@ -115,7 +113,8 @@ def test_quantize(norm, random_start):
     order = {"linf": np.inf, "l2": 2, "l1": 1}[norm]
     assert np.linalg.norm(delta, order, axis=1).max() <= eps + 1e-6
     gain = losses.cross_entropy(net(x_adv), Y) - losses.cross_entropy(net(x), Y)
-    assert float(gain.mean()) > 0
+    # A random start in L1 is all below one level, and rounds back to the image.
+    assert float(gain.mean()) > 0 or (norm == "l1" and random_start)
 
 
 def test_quantize_is_rounding_on_the_grid():
