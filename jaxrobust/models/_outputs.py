@@ -51,7 +51,7 @@ class _Apply:
             raise ValueError(
                 "`keys` per example need train=False: batch statistics are of a batch."
             )
-        return PerExample(self)(variables, x, keys)
+        return jax.vmap(lambda row, key: self(variables, key, row[None])[0])(x, keys)
 
 
 def _logits(out: Any) -> Logits:
@@ -80,7 +80,7 @@ def logits_fn(
 
 
 @dataclasses.dataclass(frozen=True)
-class PerExample:
+class _PerExample:
     """See `per_example`."""
 
     function: Callable[..., Logits]
@@ -105,6 +105,6 @@ def per_example(
     """
     if isinstance(function, jax.tree_util.Partial):
         return jax.tree_util.Partial(
-            PerExample(function.func), *function.args, **function.keywords
+            _PerExample(function.func), *function.args, **function.keywords
         )
-    return PerExample(function)
+    return _PerExample(function)

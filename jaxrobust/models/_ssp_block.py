@@ -68,7 +68,7 @@ class Parts:
         upscale: float = 1.0,
     ) -> nn.Conv:
         """Makes a convolution of `channels` to `features` channels."""
-        init = self._kernel_init(kernel * kernel * channels)
+        init = self.kernel_init(kernel * kernel * channels)
         return layers.make_conv(
             channels,
             features,
@@ -82,7 +82,8 @@ class Parts:
             name=name,
         )
 
-    def _kernel_init(self, fan_in: int) -> Initializer:
+    def kernel_init(self, fan_in: int) -> Initializer:
+        """Returns how kernels of so many inputs per output start, not upscaled."""
         if self.init == "kn":
             return nn.initializers.variance_scaling(2.0, "fan_out", "normal")
         if self.init == "ortho":

@@ -80,7 +80,8 @@ class SSPNet(nn.Module):
             return mix[: self.stages]
         return split_integrators(self.integrator, self.stages)
 
-    def _parts(self) -> Parts:
+    def parts(self) -> Parts:
+        """Returns how the blocks make their convolutions and norms."""
         return Parts(
             self.norm,
             self.init_option,
@@ -93,7 +94,7 @@ class SSPNet(nn.Module):
     @nn.compact
     def __call__(self, images: Images, *, train: bool = False) -> Outputs:
         """Classifies images `[B, H, W, C]` in [0, 1]."""
-        parts = self._parts()
+        parts = self.parts()
         features: dict[str, Array] = {}
         x = layers.normalize(images, self.mean, self.std)
         x = parts.make_conv("stem", x.shape[-1], self.width)(x)
