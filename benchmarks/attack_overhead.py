@@ -83,7 +83,7 @@ def measure(name: str, batch: int, steps: int, repeats: int) -> dict[str, float]
 
 def main() -> None:
     """Prints one line per network."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser()
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=5)
@@ -94,8 +94,9 @@ def main() -> None:
         t = measure(name, args.batch, args.steps, args.repeats)
         bare = min(t["stock"], t["ours"])
         print(
-            f"{name}: PGD-{args.steps} {t['pgd']:.2f} s; one gradient {t['stock']:.3f} s "
-            f"(stock) {t['ours']:.3f} s (ours); ratio {t['pgd'] / (args.steps * bare):.3f}"
+            f"{name}: PGD-{args.steps} {t['pgd']:.2f} s; one gradient "
+            f"{t['stock']:.3f} s (stock) {t['ours']:.3f} s (ours); "
+            f"ratio {t['pgd'] / (args.steps * bare):.3f}"
         )
 
 

@@ -1,11 +1,11 @@
 """Our PGD against torchattacks' PGD: same weights, same images, one run.
 
-    pip install -e '.[torch]' && python benchmarks/vs_torch.py [--batch 64] [--steps 20]
+    pip install -e '.[torch]' && python benchmarks/vs_torch.py [--batch 64]
 
-The network is the SSP paper's with plain residual blocks, written out in torch under the
-original's names, imported by `convert.from_torch`. Both attacks run in float32 from the
-clean image; the script checks that the logits agree before it times anything. Prints
-seconds (median of `--repeats`, alternating; compilation apart) and ratios.
+The network is the SSP paper's with plain residual blocks, written out in torch under
+the original's names, imported by `convert.from_torch`. Both attacks run in float32 from
+the clean image; the script checks that the logits agree before it times anything.
+Prints seconds (median of `--repeats`, alternating; compilation apart) and ratios.
 """
 
 import argparse
@@ -91,7 +91,7 @@ def build(blocks: int, batch: int) -> tuple[nn.Module, Any, np.ndarray, np.ndarr
 
 def main() -> None:
     """Prints the times and their ratio."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser()
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--blocks", type=int, default=6)
@@ -101,7 +101,7 @@ def main() -> None:
     settings = {"eps": 8 / 255, "steps": args.steps, "random_start": False}
     theirs = torchattacks.PGD(net, alpha=2 / 255, **settings)
     for memory in (torch.contiguous_format, torch.channels_last):
-        net.to(memory_format=memory)
+        net = net.to(memory_format=memory)  # pyright: ignore[reportCallIssue]
         xt = torch.from_numpy(x.transpose(0, 3, 1, 2).copy())
         xt, yt = xt.contiguous(memory_format=memory), torch.from_numpy(y)
         xj, yj = jnp.asarray(x), jnp.asarray(y)

@@ -35,7 +35,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.validation.attack.step_size = "0.05"
     config.eval.batch_size = 360
     config.eval.attacks = common.linf_suite("0.2", "0.05")
-    config.eval.curve.eps = (
+    config.eval.curve.eps = [
         "0",
         "0.05",
         "0.1",
@@ -45,7 +45,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         "0.4",
         "0.6",
         "1",
-    )
+    ]
     config.eval.curve.examples = 180
     config.eval.growth.eps = "0.2"
     config.eval.growth.step_size = "0.05"

@@ -41,7 +41,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         }
     )
     common.use_radius(config, "0.1", "0.02", steps=10)
-    config.eval.curve.eps = ("0", "0.02", "0.05", "0.1", "0.15", "0.2", "0.3", "1")
+    config.eval.curve.eps = ["0", "0.02", "0.05", "0.1", "0.15", "0.2", "0.3", "1"]
     plain = options.attack == "none"
     config.objective.name = "standard" if plain else options.attack
     config.optimizer.name = "adam"

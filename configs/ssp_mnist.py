@@ -40,7 +40,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         }
     )
     common.use_radius(config, "0.3", "0.05", steps=10)
-    config.eval.curve.eps = (
+    config.eval.curve.eps = [
         "0",
         "0.05",
         "0.1",
@@ -50,7 +50,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         "0.3",
         "0.4",
         "1",
-    )
+    ]
     plain = options.attack == "none"
     config.objective.name = "standard" if plain else options.attack
     config.optimizer.momentum = 0.0

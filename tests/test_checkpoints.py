@@ -96,7 +96,7 @@ def test_nothing_to_restore(tmp_path):
 
 
 def test_unknown_choice():
-    with pytest.raises(ValueError, match="`which` must be one of best_robust, .*'best'"):
+    with pytest.raises(ValueError, match=r"`which` must be one of .*'best'"):
         checkpoints.load("x", "best")
 
 

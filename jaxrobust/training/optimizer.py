@@ -94,8 +94,7 @@ def make_optimizer(optimizer: Mapping[str, Any]) -> optax.GradientTransformation
     return optax.chain(*parts)
 
 
-@flax.struct.dataclass
-class Plateau:
+class Plateau(flax.struct.PyTreeNode):
     """Progress of the plateau schedule; part of the training state.
 
     Attributes:

@@ -14,8 +14,7 @@ from jaxrobust.defenses.base import Defense
 from jaxrobust.training.optimizer import Plateau
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """Everything a step changes; arrays only.
 
     Attributes:

@@ -56,7 +56,7 @@ def make_train_step(
         with jax.default_matmul_precision(precision):
             key = jax.random.fold_in(key, state.step)
             prepared = prepare(batch, key, augment, dtype)
-            rate = schedule(state.step) * state.plateau.scale
+            rate = jnp.asarray(schedule(state.step)) * state.plateau.scale
             metrics: dict[str, Any] = {"learning_rate": rate}
             for number, phase in enumerate(defense.phases):
                 phase_key = jax.random.fold_in(key, number)

@@ -62,8 +62,8 @@ def write_config(
         ]
         if differing:
             raise ValueError(
-                f"{workdir} holds a run with another config: {', '.join(differing[:5])}. "
-                "Use another --workdir, or delete that one."
+                f"{workdir} holds a run with another config: "
+                f"{', '.join(differing[:5])}. Use another --workdir, or delete it."
             )
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"config": config, "command": command}, indent=2)
