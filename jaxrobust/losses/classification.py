@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float
 
 from jaxrobust.array_types import Labels, Logits, PerExample
@@ -18,7 +17,7 @@ def cross_entropy(logits: Logits, y: Labels) -> PerExample:
     Returns:
       `[B]`, at least 0.
     """
-    return optax.softmax_cross_entropy_with_integer_labels(logits, y)
+    return -_take(jax.nn.log_softmax(logits), y)
 
 
 def margin(logits: Logits, y: Labels) -> PerExample:
@@ -85,7 +84,7 @@ def dlr_targeted(logits: Logits, y: Labels, target: Labels) -> PerExample:
 
 
 def _take(logits: Logits, classes: Labels) -> Float[Array, " B"]:
-    return jnp.take_along_axis(logits, classes[:, None], axis=1)[:, 0]
+    return jnp.take_along_axis(logits, classes[:, None], axis=1).squeeze(1)
 
 
 def _check_classes(logits: Logits, least: int, name: str) -> None:

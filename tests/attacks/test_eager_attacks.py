@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxrobust import RobustnessWarning, attacks, losses, models
 from jaxrobust.attacks import _compile, _trap
@@ -336,8 +336,9 @@ def test_the_cache_is_bounded():
     )
 
 
-def test_sharded_inputs():
-    mesh = jax.make_mesh((4,), ("data",))
+@pytest.mark.parametrize("axes", [AxisType.Auto, AxisType.Explicit])
+def test_sharded_inputs(axes):
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(axes,))
     by_batch = NamedSharding(mesh, PartitionSpec("data"))
     x, y = jax.device_put((X, Y), by_batch)
     x_adv = pgd(x=x, y=y)
@@ -356,9 +357,10 @@ def test_eager_vmap_and_grad_fall_back_to_the_pure_attack():
 
 
 def test_disable_jit_runs_step_by_step():
+    short = {"steps": 1, "random_start": False}
     with jax.disable_jit():
-        x_adv = pgd()
-    np.testing.assert_allclose(x_adv, pgd(), atol=1e-6)
+        x_adv = pgd(**short)
+    np.testing.assert_allclose(x_adv, pgd(**short), atol=1e-6)
 
 
 class Stock(nn.Module):
