@@ -10,7 +10,8 @@ from jaxrobust.models import layers, ssp
 
 def drawn(module, channels=16):
     x = jnp.ones((1, 4, 4, channels))
-    params = jax.jit(module.init)(jax.random.key(0), x)["params"]
+    init = jax.jit(module.init, compiler_options={"xla_backend_optimization_level": 0})
+    params = init(jax.random.key(0), x)["params"]
     return jax.tree.map(np.asarray, params)
 
 
@@ -41,11 +42,11 @@ def test_other_norms_start_at_one():
 
 
 @pytest.mark.parametrize(
-    ("integrator", "factor"), [("res", 1), ("ark", 1), ("ssp2", 2), ("ssp3", 3)]
+    ("integrator", "factor"), [("ark", 1), ("ssp2", 2), ("ssp3", 3)]
 )
 def test_upscale(integrator, factor):
-    basic = drawn(ssp.Block(integrator, net_parts()))
-    params = drawn(ssp.Block(integrator, net_parts(init="upscale")))
+    basic = drawn(ssp.Block(integrator, net_parts()), 4)
+    params = drawn(ssp.Block(integrator, net_parts(init="upscale")), 4)
     for conv in ("conv1", "conv2"):
         want = np.sqrt(factor) * basic[conv]["kernel"]
         np.testing.assert_allclose(params[conv]["kernel"], want, rtol=1e-6)
