@@ -292,33 +292,3 @@ def _auto_unroll(problem: Problem, ascent: Ascent, keys: Key | None) -> int | bo
         jax.ShapeDtypeStruct(problem.x.shape, problem.x.dtype)
     )
     return True if _trap.has_slow_convolution(jaxpr.jaxpr) else 1
-
-
-def noise(
-    x: Images, key: Key, *, eps: Any, norm: Any, bounds: Any, draws: int
-) -> Images:
-    """Checks one call of `uniform_noise` and runs it."""
-    threat.check_norm(norm)
-    _checks.check_bounds(bounds)
-    _checks.check_images(x)
-    _checks.check_count("draws", draws, 1)
-    _checks.need_key(key, "uniform_noise")
-    keys = threat.row_keys(key, x.shape[0])
-    if in_transformation(x, keys, eps):
-        return _draw(x, keys, eps, norm, tuple(bounds), draws)
-    x = jnp.asarray(x)
-    eps = jnp.asarray(eps, x.dtype)
-    _checks.check_values(x, bounds=bounds, eps=eps)
-    return _draw_compiled(x, keys, eps, norm, tuple(bounds), draws)
-
-
-def _draw(x: Images, keys: Key, eps: Any, norm: Any, bounds: Any, draws: int) -> Images:
-    each = [
-        threat.sample(x, key=k, eps=eps, norm=norm, bounds=bounds)
-        for k in [keys, *(_loop.fold(keys, d) for d in range(1, draws))]
-    ]
-    noisy = jnp.stack(each, axis=1).reshape(-1, *x.shape[1:])
-    return jax.lax.stop_gradient(noisy)
-
-
-_draw_compiled = jax.jit(_draw, static_argnums=(3, 4, 5))

@@ -1,5 +1,9 @@
 """Uniform noise in the ball: the weakest attack, and the `ball` augmentation."""
 
+import jax
+import jax.numpy as jnp
+
+from jaxrobust import threat
 from jaxrobust.array_types import (
     Bounds,
     Images,
@@ -9,9 +13,10 @@ from jaxrobust.array_types import (
     Norm,
     Scalar,
 )
-from jaxrobust.attacks._eager import iterate, noise
+from jaxrobust.attacks import _checks
+from jaxrobust.attacks._eager import in_transformation, iterate
 from jaxrobust.attacks._loop import Ascent
-from jaxrobust.attacks._objective import Loss, Problem
+from jaxrobust.attacks._objective import Loss, Problem, fold
 
 
 def uniform_noise(
@@ -41,7 +46,18 @@ def uniform_noise(
       ValueError: for a value out of range, named in the message.
       TypeError: for arrays or keys of the wrong type.
     """
-    return noise(x, key, eps=eps, norm=norm, bounds=bounds, draws=draws)
+    threat.check_norm(norm)
+    _checks.check_bounds(bounds)
+    _checks.check_images(x)
+    _checks.check_count("draws", draws, 1)
+    _checks.need_key(key, "uniform_noise")
+    keys = threat.row_keys(key, x.shape[0])
+    if in_transformation(x, keys, eps):
+        return _draw(x, keys, eps, norm, (bounds[0], bounds[1]), draws)
+    x = jnp.asarray(x)
+    eps = jnp.asarray(eps, x.dtype)
+    _checks.check_values(x, bounds=bounds, eps=eps)
+    return _draw_compiled(x, keys, eps, norm, (bounds[0], bounds[1]), draws)
 
 
 def worst_of_noise(
@@ -83,3 +99,17 @@ def worst_of_noise(
         quantize=quantize,
     )
     return iterate(problem, Ascent(0, draws, random_start=True), key, 1)
+
+
+def _draw(
+    x: Images, keys: Key, eps: Scalar, norm: Norm, bounds: Bounds, draws: int
+) -> Images:
+    each = [
+        threat.sample(x, key=k, eps=eps, norm=norm, bounds=bounds)
+        for k in [keys, *(fold(keys, d) for d in range(1, draws))]
+    ]
+    noisy = jnp.stack(each, axis=1).reshape(-1, *x.shape[1:])
+    return jax.lax.stop_gradient(noisy)
+
+
+_draw_compiled = jax.jit(_draw, static_argnums=(3, 4, 5))
