@@ -179,28 +179,33 @@ def load(
 
 def _ordered_steps(folder: epath.Path, which: str) -> list[int]:
     """Returns the steps in `folder`, the one asked for first."""
-    options = ocp.CheckpointManagerOptions(
-        read_only=True, best_fn=_metric("robust_accuracy")
-    )
-    with ocp.CheckpointManager(folder, options=options) as manager:
-        steps = sorted(manager.all_steps(), reverse=True)
-        if which == "last":
-            return steps
-        metric = _metric(BEST[which])
-        return sorted(steps, key=lambda s: metric(manager.metrics(s)), reverse=True)
+    # A checkpoint that is being written has a longer name until it is complete.
+    steps = sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())[::-1]
+    if which == "last":
+        return steps
+    measured = {step: _read_metrics(folder / str(step)) for step in steps}
+    return sorted(steps, key=lambda s: measured[s].get(BEST[which], -1.0), reverse=True)
+
+
+def _read_metrics(path: epath.Path) -> dict[str, float]:
+    """Reads the validation metrics of a checkpoint; none where none were measured."""
+    handler = ocp.JsonCheckpointHandler(filename="metrics")
+    try:
+        return dict(handler.restore(path / "metrics") or {})
+    except (OSError, ValueError):
+        return {}
 
 
 def _load_step(path: epath.Path) -> tuple[nn.Module, Variables, dict[str, Any]]:
-    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-        config = reader.restore(path / "config")
-    with ocp.StandardCheckpointer() as reader:
-        here: Sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        tree = reader.metadata(path / "variables").item_metadata.tree
-        abstract = jax.tree.map(
-            lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=here), tree
-        )
-        variables = reader.restore(path / "variables", abstract)
-    return create_model(config), variables, config
+    config = ocp.JsonCheckpointHandler().restore(path / "config")
+    handler = ocp.StandardCheckpointHandler()
+    here: Sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    abstract = jax.tree.map(
+        lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=here),
+        handler.metadata(path / "variables").tree,
+    )
+    args = ocp.args.StandardRestore(abstract)
+    return create_model(config), handler.restore(path / "variables", args=args), config
 
 
 def save_variables(

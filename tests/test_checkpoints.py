@@ -64,6 +64,8 @@ def truncate(folder):
         file.write_bytes(file.read_bytes()[:10])
 
 
+# Orbax leaves tasks behind that failed to read; their complaint is not ours to raise.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_truncated_checkpoint_falls_back_with_a_warning(tmp_path, caplog):
     save_all(tmp_path, [None, None]).close()
     truncate(tmp_path / "checkpoints" / "2")

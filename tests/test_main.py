@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from jaxrobust import checkpoints
+from jaxrobust.training.metrics import read
 
 ROOT = pathlib.Path(__file__).parents[1]
 # Small enough for seconds: one epoch is 16 steps.
@@ -68,7 +69,7 @@ def test_a_run_leaves_what_the_contract_promises(trained):
     for name in ("config.json", "metrics.jsonl", "results.json", "report.html"):
         assert (trained / name).stat().st_size > 0, name
     assert list((trained / "tensorboard").iterdir())
-    rows = [json.loads(line) for line in (trained / "metrics.jsonl").open()]
+    rows = read(trained / "metrics.jsonl")
     assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
     assert {"epoch", "loss", "validation/robust_accuracy"} <= rows[-1].keys()
     results = json.loads((trained / "results.json").read_text())
@@ -98,7 +99,7 @@ def test_kill_and_resume_is_bit_identical(trained, tmp_path):
         assert child.poll() is None, "ended before it could be killed"
         child.send_signal(signal.SIGKILL)
     killed_at = max(int(p.name) for p in (folder / "checkpoints").glob("[0-9]*"))
-    steps = sum(1 for _ in (trained / "metrics.jsonl").open())
+    steps = len(read(trained / "metrics.jsonl"))
     assert 0 < killed_at < steps
     done = run(*flags)
     assert done.returncode == 0, done.stderr
@@ -108,8 +109,7 @@ def test_kill_and_resume_is_bit_identical(trained, tmp_path):
         strict=True,
     ):
         np.testing.assert_array_equal(a, b)
-    rows = [json.loads(line)["step"] for line in metrics.open()]
-    assert rows == list(range(1, steps + 1))
+    assert [row["step"] for row in read(metrics)] == list(range(1, steps + 1))
 
 
 def test_evaluation_of_a_checkpoint_by_path_and_report_alone(trained, tmp_path):

@@ -43,8 +43,14 @@ class TrainState(flax.struct.PyTreeNode):
 
 def init_variables(model: nn.Module, example: Images, key: Key) -> Variables:
     """Initialises a network on the shape and dtype of `example` [B, H, W, C]."""
-    # Eager initialisation compiles every small op; one program is faster.
-    return jax.jit(lambda key, x: model.init(key, x, train=False))(key, example)
+    # One program is faster than eager initialisation, which compiles every small op; it
+    # runs once, so optimising its many random draws would cost more than it gains.
+    quickly = {"xla_backend_optimization_level": 0}
+
+    def init(key: Key, x: Images) -> Variables:
+        return model.init(key, x, train=False)
+
+    return jax.jit(init, compiler_options=quickly)(key, example)
 
 
 def create(
