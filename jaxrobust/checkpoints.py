@@ -197,7 +197,7 @@ def _read_metrics(path: epath.Path) -> dict[str, float]:
 
 
 def _load_step(path: epath.Path) -> tuple[nn.Module, Variables, dict[str, Any]]:
-    config = ocp.JsonCheckpointHandler().restore(path / "config")
+    config = dict(ocp.JsonCheckpointHandler().restore(path / "config"))
     handler = ocp.StandardCheckpointHandler()
     here: Sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.tree.map(
