@@ -30,9 +30,9 @@ WORKDIR = flags.DEFINE_string(
 MODE = flags.DEFINE_enum("mode", "train_eval", MODES, "What to do.")
 CHECKPOINT = flags.DEFINE_string(
     "checkpoint",
-    "best_robust",
-    "What to evaluate: best_robust, best_clean, last, or the path of a work directory "
-    "or checkpoint.",
+    None,
+    "What to evaluate: best_robust (the default), best_clean (the default after plain "
+    "training), last, or the path of a work directory or checkpoint.",
 )
 CACHE = flags.DEFINE_string(
     "compilation_cache",
@@ -70,7 +70,7 @@ def twin_of(config: dict[str, Any]) -> dict[str, Any]:
     return twin
 
 
-def run(config: dict[str, Any], folder: str, mode: str, checkpoint: str) -> None:
+def run(config: dict[str, Any], folder: str, mode: str, checkpoint: str | None) -> None:
     """Trains and evaluates one network in one work directory."""
     mesh = parallel.make_mesh()
     if mode != "eval":
@@ -81,15 +81,17 @@ def run(config: dict[str, Any], folder: str, mode: str, checkpoint: str) -> None
 
 
 def evaluate(
-    config: dict[str, Any] | None, folder: str, checkpoint: str, mesh: Mesh
+    config: dict[str, Any] | None, folder: str, checkpoint: str | None, mesh: Mesh
 ) -> None:
     """Attacks a checkpoint of `folder`, or the one at the path `checkpoint`.
 
     Without a config, the checkpoint's own is used.
     """
-    source, which = folder, checkpoint
-    if checkpoint not in checkpoints.WHICH:
-        source, which = checkpoint, "best_robust"
+    plain = config is not None and config["objective"]["name"] == "standard"
+    which = checkpoint or ("best_clean" if plain else "best_robust")
+    source = folder
+    if which not in checkpoints.WHICH:
+        source, which = which, "best_robust"
     model, variables, saved = checkpoints.load(source, which)
     config = config or saved
     if source != folder:
@@ -123,14 +125,14 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _dispatch(
-    config: dict[str, Any] | None, folder: str, mode: str, checkpoint: str
+    config: dict[str, Any] | None, folder: str, mode: str, checkpoint: str | None
 ) -> None:
     if mode != "report":
         with workdir.locked(folder):
             if config is None:
                 evaluate(None, folder, checkpoint, parallel.make_mesh())
             else:
-                if config["twin"] and checkpoint in checkpoints.WHICH:
+                if config["twin"] and checkpoint in (None, *checkpoints.WHICH):
                     twin = os.path.join(folder, "twin")
                     run(twin_of(config), twin, mode, checkpoint)
                 run(config, folder, mode, checkpoint)
