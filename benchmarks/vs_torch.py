@@ -17,9 +17,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import torch
-import torchattacks
-from torch import nn
+import torch  # pyright: ignore[reportMissingImports]
+import torchattacks  # pyright: ignore[reportMissingImports]
+from torch import nn  # pyright: ignore[reportMissingImports]
 
 from jaxrobust import attacks, convert, models
 

@@ -39,7 +39,7 @@ def read_state_dict(path: str | pathlib.Path) -> dict[str, np.ndarray]:
 
 def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
-        from safetensors.numpy import load_file
+        from safetensors.numpy import load_file  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ImportError(
             f"reading {path} needs safetensors: pip install 'jaxrobust[torch]'."
@@ -49,7 +49,7 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ImportError(
             f"reading {path} needs torch: pip install 'jaxrobust[torch]'."
