@@ -58,6 +58,8 @@ def base() -> Any:
             "seed": 0,
             # An objective to train the same network with beside the main one.
             "twin": "",
+            # Of matmuls and convolutions in training; evaluation has its own, `highest`.
+            "precision": "default",
             "deterministic": False,  # deterministic GPU kernels, slower
             "data": {
                 "name": "digits",
@@ -113,7 +115,6 @@ def base() -> Any:
                 "batch_size": 128,
                 "ema": 0.0,  # decay of the averaged weights; 0 = off
                 "compute_dtype": "float32",  # or bfloat16
-                "precision": "default",  # of matmuls and convolutions
                 "log_every_steps": 50,
                 "save_every_steps": 500,
                 "validate_every_epochs": 1.0,

@@ -167,7 +167,7 @@ def build(config: Mapping[str, Any], mesh: Mesh) -> Run:
             augment.make(config["data"]["augment"]),
             mesh=mesh,
             ema=ema,
-            precision=config["train"]["precision"],
+            precision=config["precision"],
         ),
         source=ResidentSource(train_set, mesh),
         validate=make_validation(model, config, held_out, mesh, validation_key),
