@@ -58,7 +58,7 @@ def base() -> Any:
             "seed": 0,
             # An objective to train the same network with beside the main one.
             "twin": "",
-            # Of matmuls and convolutions in training; evaluation has its own, `highest`.
+            # Of matmuls and convolutions in training; evaluation runs at `highest`.
             "precision": "default",
             "deterministic": False,  # deterministic GPU kernels, slower
             "data": {
