@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxrobust.array_types import Labels, Logits, PerExample
+from jaxrobust.losses import _checks
 
 
 def cross_entropy(logits: Logits, y: Labels) -> PerExample:
@@ -16,7 +17,12 @@ def cross_entropy(logits: Logits, y: Labels) -> PerExample:
 
     Returns:
       `[B]`, at least 0.
+
+    Raises:
+      ValueError: for shapes that do not fit, or a label that is no class.
+      TypeError: unless logits are floating and labels integers.
     """
+    _check(logits, 1, "cross_entropy", y=y)
     return -_take(jax.nn.log_softmax(logits), y)
 
 
@@ -31,9 +37,11 @@ def margin(logits: Logits, y: Labels) -> PerExample:
       `[B]`, in logit units.
 
     Raises:
-      ValueError: with fewer than two classes.
+      ValueError: with fewer than two classes, shapes that do not fit, or a label
+        that is no class.
+      TypeError: unless logits are floating and labels integers.
     """
-    _check_classes(logits, 2, "margin")
+    _check(logits, 2, "margin", y=y)
     classes = jnp.arange(logits.shape[1], dtype=y.dtype)
     others = jnp.where(classes[None] == y[:, None], -jnp.inf, logits)
     return jnp.max(others, axis=1) - _take(logits, y)
@@ -53,9 +61,11 @@ def dlr(logits: Logits, y: Labels) -> PerExample:
       `[B]`.
 
     Raises:
-      ValueError: with fewer than three classes.
+      ValueError: with fewer than three classes, shapes that do not fit, or a label
+        that is no class.
+      TypeError: unless logits are floating and labels integers.
     """
-    _check_classes(logits, 3, "dlr")
+    _check(logits, 3, "dlr", y=y)
     top, classes = jax.lax.top_k(logits, 3)
     other = jnp.where(classes[:, 0] == y, top[:, 1], top[:, 0])
     return -(_take(logits, y) - other) / (top[:, 0] - top[:, 2] + 1e-12)
@@ -75,9 +85,11 @@ def dlr_targeted(logits: Logits, y: Labels, target: Labels) -> PerExample:
       `[B]`.
 
     Raises:
-      ValueError: with fewer than four classes.
+      ValueError: with fewer than four classes, shapes that do not fit, or a label
+        that is no class.
+      TypeError: unless logits are floating and labels integers.
     """
-    _check_classes(logits, 4, "dlr_targeted")
+    _check(logits, 4, "dlr_targeted", y=y, target=target)
     top, _ = jax.lax.top_k(logits, 4)
     spread = top[:, 0] - 0.5 * (top[:, 2] + top[:, 3]) + 1e-12
     return -(_take(logits, y) - _take(logits, target)) / spread
@@ -87,10 +99,13 @@ def _take(logits: Logits, classes: Labels) -> Float[Array, " B"]:
     return jnp.take_along_axis(logits, classes[:, None], axis=1).squeeze(1)
 
 
-def _check_classes(logits: Logits, least: int, name: str) -> None:
+def _check(logits: Logits, least: int, name: str, **labels: Labels) -> None:
+    _checks.check_logits(logits)
     if logits.shape[-1] < least:
         raise ValueError(
             f"The {name} loss needs logits of at least {least} classes, got "
             f"{logits.shape[-1]}; use cross_entropy"
             f"{' or margin' if logits.shape[-1] > 1 else ''} instead."
         )
+    for argument, classes in labels.items():
+        _checks.check_labels(logits, classes, argument)

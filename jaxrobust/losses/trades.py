@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust.array_types import Labels, Logits, PerExample, Scalar
+from jaxrobust.losses import _checks
 from jaxrobust.losses.classification import cross_entropy
 
 
@@ -23,7 +24,20 @@ def trades(
 
     Returns:
       `[B]`, at least 0.
+
+    Raises:
+      ValueError: for shapes that do not fit, a label that is no class, or a `beta`
+        below 0 or NaN.
+      TypeError: unless logits are floating and labels integers.
     """
+    _checks.check_logits(logits)
+    _checks.check_logits(logits_adv, "logits_adv")
+    if logits_adv.shape != logits.shape:
+        raise ValueError(
+            f"`logits_adv` must have the shape of `logits`, {logits.shape}, got "
+            f"{logits_adv.shape}."
+        )
+    _checks.check_weight("beta", beta)
     return cross_entropy(logits, y) + beta * _divergence(logits, logits_adv)
 
 

@@ -1,11 +1,13 @@
 """Losses: hand-computed and golden values, extreme logits, wrong shapes."""
 
+import functools
 import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jax.test_util import check_grads
 
 from jaxrobust import losses
@@ -106,3 +108,61 @@ def test_too_few_classes():
         losses.dlr_targeted(jnp.zeros((1, 3)), y, y)
     with pytest.raises(ValueError, match=r"margin.*at least 2 classes, got 1"):
         losses.margin(jnp.zeros((1, 1)), y)
+
+
+NAMED = {
+    "cross_entropy": losses.cross_entropy,
+    "margin": losses.margin,
+    "dlr": losses.dlr,
+    "dlr_targeted": lambda z, y: losses.dlr_targeted(z, y, Y),
+    "target": lambda z, y: losses.dlr_targeted(z, Y, y),
+    "trades": lambda z, y: losses.trades(z, z, y),
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize(
+    ("z", "y", "error", "message"),
+    [
+        (ROWS, jnp.array([0, 4, 1]), ValueError, r"from 0 to 4.* 4 .*\[0, 3\]"),
+        (ROWS, jnp.array([0, -1, 1]), ValueError, r"labels from -1 to 1"),
+        (ROWS, jnp.array([0]), ValueError, r"one label per row.*\(3,\), got \(1,\)"),
+        (ROWS, Y[:, None], ValueError, r"one label per row.*got \(3, 1\)"),
+        (ROWS, jnp.zeros(3), TypeError, "integer labels.* got float32"),
+        (ROWS, [0, 1, 2], TypeError, "integer labels.* got list"),
+        (ROWS.astype(int), Y, TypeError, "`logits` must be a floating.* got int32"),
+        (ROWS[0], Y, ValueError, r"`logits` must have shape \[B, K\].*got \(4,\)"),
+    ],
+)
+def test_arguments_are_checked(name, z, y, error, message):
+    with pytest.raises(error, match=message) as caught:
+        NAMED[name](z, y)
+    if "label" in message:
+        assert f"`{'target' if name == 'target' else 'y'}`" in str(caught.value)
+
+
+def test_trades_arguments_are_checked():
+    with pytest.raises(ValueError, match=r"`logits_adv`.*\(3, 4\), got \(1, 4\)"):
+        losses.trades(ROWS, ROWS[:1], Y)
+    with pytest.raises(TypeError, match="`logits_adv` must be a floating"):
+        losses.trades(ROWS, ROWS.astype(int), Y)
+    for beta in (-1.0, float("nan")):
+        with pytest.raises(ValueError, match="`beta` must be at least 0 and not NaN"):
+            losses.trades(ROWS, ROWS, Y, beta)
+    with pytest.raises(TypeError, match="`beta` must be a number, got '6'"):
+        losses.trades(ROWS, ROWS, Y, "6")  # pyright: ignore
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_checks_let_traced_and_sharded_values_pass(name):
+    fn, expected = NAMED[name], NAMED[name](ROWS, Y)
+    np.testing.assert_allclose(jax.jit(fn)(ROWS, Y), expected, rtol=1e-5)
+    with pytest.raises(ValueError, match="labels from 0 to 9"):
+        jax.jit(functools.partial(fn, y=np.array([0, 9, 0])))(ROWS)
+    many = jax.vmap(fn)(jnp.stack([ROWS, ROWS]), jnp.stack([Y, Y]))
+    np.testing.assert_allclose(many[1], expected, rtol=1e-5)
+    if name not in ("dlr_targeted", "target"):  # these close over unsharded labels
+        mesh = jax.make_mesh((3,), ("data",), axis_types=(AxisType.Explicit,))
+        by_batch = NamedSharding(mesh, PartitionSpec("data"))
+        z, y = jax.device_put((ROWS, Y), by_batch)
+        np.testing.assert_allclose(fn(z, y), expected, rtol=1e-5)

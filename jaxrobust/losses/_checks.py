@@ -1,0 +1,69 @@
+"""What every loss checks: arrays of the right kind, labels that name a class."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def check_logits(logits: Any, name: str = "logits") -> None:
+    """Raises unless logits are floating and `[B, K]`."""
+    dtype = getattr(logits, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(
+            f"`{name}` must be a floating array [B, K], got "
+            f"{dtype or type(logits).__name__}; pass what the network returns."
+        )
+    if logits.ndim != 2:
+        raise ValueError(
+            f"`{name}` must have shape [B, K], one row per example, got {logits.shape}."
+        )
+
+
+def check_labels(logits: Any, y: Any, name: str = "y") -> None:
+    """Raises unless `y` holds one class of `logits` per row.
+
+    Where labels are traced, or lie on other processes, their range is not looked at.
+    """
+    dtype = getattr(y, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jnp.integer):
+        raise TypeError(
+            f"`{name}` must be an array of integer labels [B], got "
+            f"{dtype or type(y).__name__}; use jnp.asarray(labels, jnp.int32)."
+        )
+    batch, classes = logits.shape
+    if y.shape != (batch,):
+        raise ValueError(
+            f"`{name}` must hold one label per row of `logits`, shape ({batch},), got "
+            f"{y.shape}."
+        )
+    values = concrete(y)
+    if values is None or not values.size:
+        return
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high >= classes:
+        raise ValueError(
+            f"`{name}` holds labels from {low} to {high}, but `logits` have {classes} "
+            f"classes: labels must be in [0, {classes - 1}]."
+        )
+
+
+def check_weight(name: str, value: Any) -> None:
+    """Raises unless a weight is a number of at least 0; a traced one passes."""
+    values = concrete(value)
+    if values is None:
+        return
+    if not jnp.issubdtype(values.dtype, jnp.number):
+        raise TypeError(f"`{name}` must be a number, got {value!r}.")
+    if not (values >= 0).all():
+        raise ValueError(f"`{name}` must be at least 0 and not NaN, got {value}.")
+
+
+def concrete(value: Any) -> np.ndarray | None:
+    """Returns a value as numbers; None where it is traced or on another process."""
+    if isinstance(value, jax.core.Tracer):
+        return None
+    if not getattr(value, "is_fully_addressable", True):
+        return None
+    return np.asarray(jax.device_get(value))
