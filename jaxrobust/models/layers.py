@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxrobust.array_types import Images, Key
+from jaxrobust.array_types import Key
 from jaxrobust.models._conv import conv_general_dilated as conv_general_dilated
+from jaxrobust.models._images import check_images as check_images
+from jaxrobust.models._images import normalize as normalize
 
 DType = Any
 Initializer = Callable[..., Array]
@@ -157,29 +159,6 @@ def check_norm(kind: object) -> None:
             f"unknown norm {kind!r}; use 'b' (batch), 'g' (group), 'l' (layer) or "
             "'i' (instance)."
         )
-
-
-def normalize(
-    x: Images, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
-) -> Images:
-    """Returns (x - mean) / std per channel; None leaves that part out.
-
-    Raises:
-      ValueError: if the number of values is neither 1 nor that of the channels, or a
-        `std` is not above 0.
-    """
-    for name, values in (("mean", mean), ("std", std)):
-        if values is not None and len(values) not in (1, x.shape[-1]):
-            raise ValueError(
-                f"`{name}` has {len(values)} values, the images {x.shape[-1]} channels."
-            )
-    if std is not None and min(std) <= 0:
-        raise ValueError(f"`std` must be above 0, got {std}.")
-    if mean is not None:
-        x = x - _expand(jnp.asarray(mean, x.dtype), x)
-    if std is not None:
-        x = x / _expand(jnp.asarray(std, x.dtype), x)
-    return x
 
 
 def as_logits(x: Float[Array, "B K"]) -> Float[Array, "B K"]:

@@ -160,6 +160,7 @@ class SSPMnist(nn.Module):
     @nn.compact
     def __call__(self, images: Images, *, train: bool = False) -> Outputs:
         """Classifies images `[B, H, W, C]` in [0, 1] of at least 6x6 pixels."""
+        layers.check_images(images)
         if min(images.shape[1:3]) < 6:
             raise ValueError(
                 f"ssp_mnist needs images of at least 6x6 pixels, got {images.shape}."

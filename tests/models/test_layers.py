@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from jaxrobust import models
 from jaxrobust.models import layers
 
 
@@ -97,3 +98,33 @@ def test_normalize():
         layers.normalize(x, (0.5, 0.5), None)
     with pytest.raises(ValueError, match=r"`std`.*above 0"):
         layers.normalize(x, None, (0.5, 0.0, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "message"),
+    [
+        ({"mean": 0.5}, TypeError, r"`mean` must be a tuple of 3 .*got 0\.5"),
+        ({"std": 0.5}, TypeError, r"`std` must be a tuple of 3 .*got 0\.5"),
+        ({"std": ("a", "b", "c")}, TypeError, "`std` must be a tuple of 3 numbers"),
+        ({"std": (0.5, 0.5)}, ValueError, "`std` has 2 values, the images 3 ch.*of 3"),
+        ({"std": (0.0, 0.5, 0.5)}, ValueError, "`std` must be above 0"),
+        ({"std": (float("nan"),) * 3}, ValueError, "`std` must be finite"),
+    ],
+)
+def test_mean_and_std_are_checked(fields, error, message):
+    model = models.create("preact_resnet", width=4, **fields)
+    with pytest.raises(error, match=message):
+        jax.eval_shape(model.init, jax.random.key(0), jnp.ones((1, 8, 8, 3)))
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_networks_refuse_images_of_another_kind(name):
+    model, key = models.create(name), jax.random.key(0)
+    side = 64 if name == "ssp_tinyimagenet" else 32
+    channels = 1 if name == "ssp_mnist" else 3
+    images = jnp.ones((2, side, side, channels))
+    for dtype in ("uint8", "int32"):
+        with pytest.raises(TypeError, match=f"images` are {dtype}; .*divide by 255"):
+            model.init(key, images.astype(dtype))
+    with pytest.raises(ValueError, match=r"`images` must have shape.*batch axis"):
+        model.init(key, images[0])
