@@ -9,9 +9,11 @@ box) when measured in float64: sums are pairwise, and points round towards `x`.
 import difflib
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from jaxrobust.array_types import Bounds, Images, Key, Norm, PerExample
@@ -32,6 +34,45 @@ def check_norm(norm: object) -> None:
     """Raises ValueError, naming the nearest match, unless `norm` is known."""
     if norm not in NORMS:
         raise ValueError(f"Unknown norm {norm!r}. {nearest_match(norm, NORMS)}")
+
+
+def _check(norm: object, bounds: object, **radii: Any) -> None:
+    check_norm(norm)
+    check_bounds(bounds)
+    for name, value in radii.items():
+        check_radius(name, value)
+
+
+def check_radius(name: str, value: Any) -> None:
+    """Raises, naming the argument, unless `value` is numbers of at least 0.
+
+    A traced value passes, and so does one that other processes hold.
+    """
+    if isinstance(value, jax.core.Tracer):
+        return
+    if not getattr(value, "is_fully_addressable", True):
+        return
+    value = np.asarray(value)
+    if not jnp.issubdtype(value.dtype, jnp.number):
+        raise TypeError(
+            f"`{name}` must be a number, such as 8 / 255, got {value.tolist()!r}."
+        )
+    if not (value >= 0).all():
+        raise ValueError(f"`{name}` must be at least 0 and not NaN, got {value}.")
+
+
+def check_bounds(bounds: Any) -> None:
+    """Raises ValueError unless bounds are two increasing numbers; traced ones pass."""
+    if isinstance(bounds, tuple | list) and len(bounds) == 2:
+        if any(isinstance(value, jax.core.Tracer) for value in bounds):
+            return
+        numbers = np.asarray(bounds)
+        if jnp.issubdtype(numbers.dtype, jnp.number) and numbers[0] < numbers[1]:
+            return
+    raise ValueError(
+        f"`bounds` must be (low, high) with low < high, got {bounds!r}; use (0.0, 1.0) "
+        "for images in [0, 1]."
+    )
 
 
 def row_keys(key: Key, batch: int) -> Key:
@@ -84,8 +125,11 @@ def project(
 
     Returns:
       Points of the shape and dtype of `x`.
+
+    Raises:
+      ValueError: for a radius below 0 or NaN, or bounds that do not increase.
     """
-    check_norm(norm)
+    _check(norm, bounds, eps=eps)
     low, high = bounds
     radius = per_row(eps, x)
     if norm == "linf":
@@ -116,7 +160,7 @@ def steepest_step(
     used up, so that on a linear function one step is the best point of ball and box.
     A zero gradient does not move; NaN entries count as zero.
     """
-    check_norm(norm)
+    _check(norm, bounds, step_size=step_size)
     limit = jnp.finfo(grad.dtype).max / 8  # whose inverse is still a normal number
     grad = jnp.clip(jnp.nan_to_num(grad), -limit, limit)
     step = per_row(step_size, x)
@@ -156,7 +200,7 @@ def sample(
     Returns:
       Points in ball and box, shape and dtype of `x`.
     """
-    check_norm(norm)
+    _check(norm, bounds, eps=eps)
     keys = row_keys(key, x.shape[0])
     size = math.prod(x.shape[1:])
     draw = {"linf": _draw_linf, "l2": _draw_l2, "l1": _draw_l1}[norm]

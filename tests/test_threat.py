@@ -223,3 +223,34 @@ def test_distance():
             threat.distance(x_adv, x, norm=norm),
             [expected, 0],  # pyright: ignore
         )
+
+
+def call(name, **changes):
+    x = jnp.full((2, 2, 2, 1), 0.5)
+    radius = "step_size" if name == "steepest_step" else "eps"
+    given: dict = {"norm": "linf", radius: changes.pop("radius", 0.1)} | changes
+    if name == "sample":
+        return threat.sample(x, key=jax.random.key(0), **given)
+    return getattr(threat, name)(x, x, **given)
+
+
+@pytest.mark.parametrize("name", ["project", "sample", "steepest_step"])
+def test_concrete_radii_and_bounds_are_checked(name):
+    radius = "step_size" if name == "steepest_step" else "eps"
+    for bad in (-0.1, float("nan"), np.array([0.1, -1.0])):
+        with pytest.raises(ValueError, match=f"`{radius}` must be at least 0"):
+            call(name, radius=bad)
+    for bad in (None, "8/255"):
+        with pytest.raises(TypeError, match=f"`{radius}` must be a number.*{bad!r}"):
+            call(name, radius=bad)
+    for bad in (1, (1.0, 0.0), (0.5, 0.5), (0.0, 0.5, 1.0), (float("nan"), 1.0)):
+        with pytest.raises(ValueError, match=r"`bounds` must be \(low, high\)"):
+            call(name, bounds=bad)
+
+
+@pytest.mark.parametrize("name", ["project", "sample", "steepest_step"])
+def test_traced_radii_and_bounds_pass(name):
+    run = jax.jit(lambda radius, high: call(name, radius=radius, bounds=(0.0, high)))
+    np.testing.assert_allclose(run(0.1, 1.0), call(name), atol=1e-6)
+    assert run(-0.1, 1.0).shape == (2, 2, 2, 1)
+    jax.vmap(lambda radius: call(name, radius=radius))(jnp.array([-1.0, 0.1]))
