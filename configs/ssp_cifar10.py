@@ -42,8 +42,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.objective.name = "standard" if plain else options.attack
     config.schedule.milestones = (80.0, 140.0, 180.0)
     if plain:
-        drops = (70.0, 120.0, 160.0) if "ssp" in options.block else (60.0, 100.0, 140.0)
-        config.schedule.milestones = drops
+        config.schedule.milestones = (60.0, 100.0, 140.0)
+        if options.block in ("ssp2", "ssp3"):
+            config.schedule.milestones = (70.0, 120.0, 160.0)
     if options.budget == "cpu":
         config.model.blocks = 2
         common.fit_cpu(config, epochs=1.0)

@@ -6,6 +6,7 @@ an average), and the config, so that one step's folder can be loaded on its own.
 """
 
 import importlib
+import inspect
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -23,6 +24,19 @@ from jaxrobust.array_types import PyTree, Variables
 
 BEST = {"best_clean": "accuracy", "best_robust": "robust_accuracy"}
 WHICH = ("best_robust", "best_clean", "last")
+
+
+def _drop_unreadable_metrics(folder: epath.Path) -> None:
+    """Deletes checkpoints whose metrics were cut short: the manager reads them all."""
+    for step in folder.iterdir():
+        file = step / "metrics" / "metrics"
+        if not (step.name.isdigit() and file.exists()):
+            continue
+        try:
+            json.loads(file.read_text())
+        except ValueError:
+            logging.warning("checkpoint %s cannot be read; deleted", step)
+            step.rmtree()
 
 
 def _metric(name: str):
@@ -52,6 +66,7 @@ class Checkpointer:
         )
         folder = epath.Path(workdir).absolute() / "checkpoints"
         folder.mkdir(parents=True, exist_ok=True)
+        _drop_unreadable_metrics(folder)
         self._manager = ocp.CheckpointManager(folder, options=options)
 
     def save(
@@ -129,15 +144,28 @@ def _plain(tree: PyTree) -> dict[str, Any]:
 def create_model(config: Mapping[str, Any]) -> nn.Module:
     """Builds the network that `config['model']` describes.
 
-    `name` is one of `models.names()` or `package.module:build`, a function of the other
-    fields that returns a Linen module (`apply(variables, images, train=...)`).
+    `name` is one of `models.names()` or `package.module:build`, a function that returns
+    a Linen module (`apply(variables, images, train=...)`); it gets those of the other
+    fields that it takes.
+
+    Raises:
+      ValueError: if the function cannot be imported, or for an unknown name.
+      TypeError: for a field that the named network does not have.
     """
     fields = {k: _tuples(v) for k, v in config["model"].items() if k != "name"}
     name = config["model"]["name"]
     if ":" not in name:
         return models.create(name, **fields)
     module, _, function = name.partition(":")
-    return getattr(importlib.import_module(module), function)(**fields)
+    try:
+        build = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"model {name!r} cannot be imported: {error}.") from None
+    accepted = inspect.signature(build).parameters.values()
+    if not any(p.kind is p.VAR_KEYWORD for p in accepted):
+        known = {p.name for p in accepted}
+        fields = {k: v for k, v in fields.items() if k in known}
+    return build(**fields)
 
 
 def _tuples(value: Any) -> Any:

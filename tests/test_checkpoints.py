@@ -1,5 +1,7 @@
 """Checkpoints: what is kept, what is loaded, what a damaged one does."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -110,7 +112,23 @@ def test_converted_weights_load(tmp_path):
     assert logits.shape == (2, 10)
 
 
+@pytest.mark.parametrize("content", ["", '{"accuracy": 0.'])
+def test_metrics_cut_short_do_not_block_the_restart(tmp_path, content):
+    save_all(tmp_path, [(0.5, 0.4), (0.6, 0.5)]).close()
+    (tmp_path / "checkpoints" / "2" / "metrics" / "metrics").write_text(content)
+    assert loaded_step(tmp_path, "best_robust") == 1
+    state = checkpoints.Checkpointer(tmp_path).restore({"x": jnp.zeros(3)})
+    np.testing.assert_array_equal(state["x"], 1.0)
+
+
+def build(width):
+    """A user's own builder; knows nothing of `blocks`."""
+    return models.create("ssp_cifar", blocks=1, width=width)
+
+
 def test_a_users_own_model():
-    config = {"model": {"name": "jaxrobust.models:create"}}
-    with pytest.raises(TypeError, match="name"):
-        checkpoints.create_model(config)
+    fields = {"name": f"{__name__}:build", "width": 4, "blocks": 6}
+    sys.modules.setdefault(__name__, sys.modules[build.__module__])
+    assert checkpoints.create_model({"model": fields}).width == 4
+    with pytest.raises(ValueError, match="model 'nowhere:build' cannot be imported"):
+        checkpoints.create_model({"model": {"name": "nowhere:build"}})

@@ -94,6 +94,7 @@ def adversarial(
 
     `fgsm` takes one step of length eps, whatever `attack` says of steps.
     """
+    base.check_attack_bn(attack_bn)
     skipped = ("steps", "step_size") if name == "fgsm" else ()
     make = attacks.get(name, **{k: v for k, v in attack.items() if k not in skipped})
 

@@ -57,6 +57,12 @@ class Defense:
     labels: Callable[[Params], PyTree] | None = None
 
 
+def check_attack_bn(attack_bn: str) -> None:
+    """Raises ValueError unless the BatchNorm mode is known."""
+    if attack_bn not in ("train", "eval"):
+        raise ValueError(f"`attack_bn` must be 'train' or 'eval', got {attack_bn!r}.")
+
+
 def forward(
     model: nn.Module, params: Params, model_state: ModelState, x: Images, key: Key
 ) -> tuple[models.Outputs, ModelState]:
@@ -86,12 +92,7 @@ def attacked_fn(
       model_state: running statistics and the like.
       key: the phase's; dropout in train mode uses a stream of its own.
       attack_bn: `train` (statistics of the attacked batch) or `eval` (running ones).
-
-    Raises:
-      ValueError: for another `attack_bn`.
     """
-    if attack_bn not in ("train", "eval"):
-        raise ValueError(f"`attack_bn` must be 'train' or 'eval', got {attack_bn!r}.")
     variables = {"params": params["model"], **model_state}
     train = attack_bn == "train"
     dropout = jax.random.fold_in(key, 1) if train else None

@@ -26,6 +26,9 @@ def trades(
     The attack maximises the same divergence. It starts at a uniform sample of the ball;
     the released code starts at Gaussian noise of deviation .001.
     """
+    base.check_attack_bn(attack_bn)
+    if not beta >= 0:
+        raise ValueError(f"`beta` must be at least 0, got {beta}.")
 
     def loss(
         params: base.Params,

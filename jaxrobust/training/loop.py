@@ -16,11 +16,11 @@ from etils import epath
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from jaxrobust import attacks, checkpoints, data, defenses, evaluation, parallel
+from jaxrobust import attacks, checkpoints, data, evaluation, parallel
 from jaxrobust.array_types import Key
 from jaxrobust.data import augment
-from jaxrobust.evaluation.suite import RADII, parse_radius
 from jaxrobust.training import optimizer, state, step
+from jaxrobust.training.check import attack_options, check_data, make_defense
 from jaxrobust.training.metrics import MetricWriter, fetch_mean
 from jaxrobust.training.progress import Progress
 from jaxrobust.training.source import ResidentSource, batch_indices
@@ -55,7 +55,7 @@ class Plan:
                 raise ValueError(f"`train.{name}` must be positive, got {train[name]}.")
         return cls(
             steps_per_epoch=per_epoch,
-            total=round(train["epochs"] * per_epoch),
+            total=max(1, round(train["epochs"] * per_epoch)),
             log=train["log_every_steps"],
             save=train["save_every_steps"],
             validate=math.ceil(train["validate_every_epochs"] * per_epoch),
@@ -64,13 +64,6 @@ class Plan:
     def due(self, step: int, every: int) -> bool:
         """Says whether something done every so many steps, and at the end, is due."""
         return step == self.total or step % every == 0
-
-
-def attack_options(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Reads an attack's fields from a config: radii become numbers."""
-    options = {k: v for k, v in fields.items() if k != "name"}
-    radii = {k: parse_radius(options[k], k) for k in RADII if k in options}
-    return {**options, **radii}
 
 
 def make_validation(
@@ -135,16 +128,8 @@ def build(config: Mapping[str, Any], mesh: Mesh) -> Run:
     plan = Plan.of(config, len(train_set))
 
     model = checkpoints.create_model(config)
-    compute = jnp.dtype(config["train"]["compute_dtype"])
-    training_model = (
-        model.clone(dtype=compute) if compute != jnp.float32 else model  # type: ignore[call-arg]
-    )
-    options = {**config["objective"], "attack": attack_options(config["attack"])}
-    defense = defenses.create(
-        config["objective"]["name"],
-        training_model,
-        {k: v for k, v in options.items() if k != "name"},
-    )
+    check_data(config, model, train_set)
+    defense = make_defense(config, _in_compute_dtype(model, config))
     tx = optimizer.make_optimizer(config["optimizer"])
     schedule = optimizer.make_schedule(
         config["schedule"],
@@ -176,6 +161,19 @@ def build(config: Mapping[str, Any], mesh: Mesh) -> Run:
         key=parallel.replicate(mesh, run_key),
         examples=len(train_set),
     )
+
+
+def _in_compute_dtype(model: nn.Module, config: Mapping[str, Any]) -> nn.Module:
+    """Returns the network that computes in `train.compute_dtype`."""
+    dtype = config["train"]["compute_dtype"]
+    if dtype == "float32":
+        return model
+    if not hasattr(model, "dtype"):
+        raise ValueError(
+            f"`train.compute_dtype` is {dtype}, but {type(model).__name__} has no "
+            "field `dtype`; use float32."
+        )
+    return model.clone(dtype=jnp.dtype(dtype))  # pyright: ignore[reportCallIssue]
 
 
 def load_train(config: Mapping[str, Any]) -> tuple[data.Dataset, data.Dataset]:

@@ -24,7 +24,9 @@ class MetricWriter:
         self._path = epath.Path(workdir) / "metrics.jsonl"
         rows = [row for row in read(self._path) if row["step"] <= resume_step]
         text = "".join(json.dumps(row) + "\n" for row in rows)
-        self._path.write_text(text)
+        temporary = self._path.parent / ".metrics.jsonl.tmp"
+        temporary.write_text(text)
+        temporary.replace(self._path)
         self._file = self._path.open("a")
         self._events = SummaryWriter(
             str(epath.Path(workdir) / "tensorboard"), purge_step=resume_step + 1
@@ -90,9 +92,10 @@ def fetch_mean(
     for offset, row in enumerate(values):
         for name, value in row.items():
             if not math.isfinite(value):
+                step = first + offset + 1
                 raise FloatingPointError(
-                    f"metric {name!r} is {value} at step {first + offset + 1}; lower "
-                    "config.optimizer.learning_rate or set config.optimizer.clip_norm. "
-                    "The last checkpoint is kept."
+                    f"metric {name!r} is {value} at step {step}; start again in "
+                    "another --workdir with a lower config.optimizer.learning_rate, or with "
+                    "config.optimizer.clip_norm. Checkpoints are kept."
                 )
     return {k: float(np.mean([row[k] for row in values])) for k in values[0]}

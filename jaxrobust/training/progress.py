@@ -55,10 +55,13 @@ class Progress:
     def _print(self) -> None:
         self._printed = time.monotonic()
         passed = self._printed - self._begin
-        rate = max(self._done - self._first, 1) / max(passed, 1e-9)
-        left = tqdm.format_interval((self._total - self._done) / rate)
+        speed = ""
+        if self._done > self._first:
+            rate = (self._done - self._first) / max(passed, 1e-9)
+            left = tqdm.format_interval((self._total - self._done) / rate)
+            speed = f"  {rate:.3g}/s  left {left}"
         print(
-            f"{self._name}: {self._done}/{self._total}  {rate:.3g}/s  left {left}"
+            f"{self._name}: {self._done}/{self._total}{speed}"
             + (f"  {self._values}" if self._values else ""),
             file=self._stream,
             flush=True,
@@ -86,8 +89,10 @@ class StageProgress:
         """Says that `done` of `total` of the stage `label` are through."""
         if self._shown is None or label != self._label or done < self._done:
             self.close()
-            self._shown = Progress(total, label, unit=self._unit, every=self._every)
-            self._label, self._done = label, 0
+            # The first report comes when work is done: time runs from there.
+            unit, every = self._unit, self._every
+            self._shown = Progress(total, label, done=done, unit=unit, every=every)
+            self._label, self._done = label, done
         self._shown.update(done - self._done, values)
         self._done = done
         if done >= total:

@@ -47,13 +47,15 @@ def write_config(
     """Saves the config, after checking it against the one that is there.
 
     How a network is evaluated may change from run to run; how it is trained may not.
+    The command that trained it stays.
 
     Raises:
       ValueError: naming the fields in which the saved config differs.
     """
     path = epath.Path(workdir) / "config.json"
     if path.exists():
-        saved = _flat(json.loads(path.read_text())["config"])
+        there = json.loads(path.read_text())
+        saved, command = _flat(there["config"]), there.get("command") or command
         given = _flat(json.loads(json.dumps(config)))
         differing = [
             f"{k} ({saved.get(k)} there, {given.get(k)} now)"

@@ -9,7 +9,7 @@ import pytest
 from jaxrobust import defenses, models, parallel
 from jaxrobust.defenses.base import Defense, Phase
 from jaxrobust.training import config, optimizer, state, step
-from jaxrobust.training.loop import attack_options
+from jaxrobust.training.check import attack_options
 
 ATTACK = attack_options({**config.base().attack.to_dict(), "steps": 2})
 

@@ -1,5 +1,6 @@
 """One run per work directory, one config per work directory."""
 
+import json
 import subprocess
 import sys
 
@@ -30,6 +31,9 @@ def test_a_second_run_is_refused_and_a_dead_one_is_not_in_the_way(tmp_path):
 
 def test_another_config_is_refused_by_field(tmp_path):
     workdir.write_config(tmp_path, {"seed": 0, "train": {"epochs": 1.0}}, "command")
-    workdir.write_config(tmp_path, {"seed": 0, "train": {"epochs": 1.0}}, "again")
+    again = {"seed": 0, "train": {"epochs": 1.0}, "eval": {"examples": 5}}
+    workdir.write_config(tmp_path, again, "again")
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert saved == {"config": again, "command": "command"}
     with pytest.raises(ValueError, match=r"train\.epochs \(1\.0 there, 2\.0 now\)"):
         workdir.write_config(tmp_path, {"seed": 0, "train": {"epochs": 2.0}}, "x")

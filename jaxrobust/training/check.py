@@ -1,0 +1,112 @@
+"""Finds the mistakes of a config before any work is done."""
+
+import difflib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxrobust import attacks, checkpoints, data, defenses, models
+from jaxrobust.evaluation import suite
+from jaxrobust.training import optimizer
+
+PRECISIONS = ("default", "high", "highest", "bfloat16", "tensorfloat32", "float32")
+
+
+def attack_options(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Reads an attack's fields from a config: radii become numbers."""
+    options = {k: v for k, v in fields.items() if k != "name"}
+    radii = {k: suite.parse_radius(options[k], k) for k in suite.RADII if k in options}
+    return {**options, **radii}
+
+
+def make_defense(
+    config: Mapping[str, Any], model: nn.Module, name: str | None = None
+) -> defenses.Defense:
+    """Builds the training objective of a config, or another of its family by name."""
+    fields = config["objective"]
+    options = {k: v for k, v in fields.items() if k != "name" and v != ""}
+    options["attack"] = attack_options(config["attack"])
+    return defenses.create(name or fields["name"], model, options)
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Checks what can be checked without data.
+
+    Raises:
+      ValueError: naming the field, its value and what would do.
+      TypeError: for a field that a network or an attack does not have.
+    """
+    train, optimize = config["train"], config["optimizer"]
+    for name, value, fine, rule in (
+        ("train.epochs", train["epochs"], train["epochs"] > 0, "positive"),
+        ("train.batch_size", train["batch_size"], train["batch_size"] > 0, "positive"),
+        ("train.ema", train["ema"], 0 <= train["ema"] < 1, "at least 0 and below 1"),
+        (
+            "optimizer.learning_rate",
+            optimize["learning_rate"],
+            0 < optimize["learning_rate"] < math.inf,
+            "positive and finite",
+        ),
+        (
+            "data.validation_examples",
+            config["data"]["validation_examples"],
+            config["data"]["validation_examples"] > 0,
+            "positive: the checkpoint to evaluate is chosen on them",
+        ),
+    ):
+        if not fine:
+            raise ValueError(f"`{name}` must be {rule}, got {value}.")
+    _check_name("train.compute_dtype", train["compute_dtype"], ("float32", "bfloat16"))
+    _check_name("precision", config["precision"], PRECISIONS)
+    _check_name("eval.precision", config["eval"]["precision"], PRECISIONS)
+    model = checkpoints.create_model(config)
+    make_defense(config, model)
+    if config["twin"]:
+        make_defense(config, model, config["twin"])
+    optimizer.make_optimizer(config["optimizer"])
+    optimizer.make_schedule(
+        config["schedule"],
+        optimize["learning_rate"],
+        steps_per_epoch=1,
+        total_steps=1,
+    )
+    chosen = config["validation"]["attack"]
+    attacks.get(chosen["name"], **attack_options(chosen))
+    for entry in suite.read(config["eval"]["attacks"]):
+        entry.build()
+    for eps in config["eval"]["curve"]["eps"]:
+        suite.parse_radius(eps, "eval.curve.eps")
+
+
+def _check_name(field: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        near = difflib.get_close_matches(value, known, n=1, cutoff=0.0)
+        raise ValueError(
+            f"`{field}` must be one of {', '.join(known)}, got {value!r}. "
+            f"Did you mean {near[0]!r}?"
+        )
+
+
+def check_data(
+    config: Mapping[str, Any], model: nn.Module, found: data.Dataset
+) -> None:
+    """Checks that a network fits a data set.
+
+    Raises:
+      ValueError: if the number of classes differs.
+    """
+    example = jax.ShapeDtypeStruct((1, *found.shape), jnp.float32)
+    logits = jax.eval_shape(
+        lambda key, x: models.logits_fn(model, model.init(key, x, train=False))(x),
+        jax.random.key(0),
+        example,
+    )
+    if logits.shape[-1] != found.num_classes:
+        raise ValueError(
+            f"the network has {logits.shape[-1]} classes, but {config['data']['name']} "
+            f"has {found.num_classes}; set --config.model.num_classes."
+        )

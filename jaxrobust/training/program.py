@@ -1,0 +1,141 @@
+"""What the program does with a config: train, evaluate, and where results go."""
+
+import hashlib
+import json
+import os
+import pathlib
+from typing import Any
+
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from jaxrobust import checkpoints, evaluation, parallel
+from jaxrobust.training import loop, workdir
+from jaxrobust.training.check import check
+from jaxrobust.training.progress import StageProgress
+
+MODES = ("train_eval", "train", "eval", "report")
+
+
+def default_workdir(path: str, overrides: dict[str, Any]) -> str:
+    """Names a work directory after the config, so that the same command resumes.
+
+    Args:
+      path: what was given as --config.
+      overrides: fields set by --config.field=value; those of the evaluation do not
+        count, so that a trained network can be attacked in another way.
+    """
+    file, _, argument = path.partition(":")
+    name = pathlib.Path(file).stem
+    if argument:
+        name += "-" + "".join(c if c.isalnum() or c in "=.," else "_" for c in argument)
+    trained = {k: str(v) for k, v in overrides.items() if not k.startswith("eval.")}
+    if trained:
+        name += (
+            "-" + hashlib.sha256(repr(sorted(trained.items())).encode()).hexdigest()[:8]
+        )
+    return os.path.join("runs", name)
+
+
+def twin_of(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns the config of the network trained beside the main one."""
+    twin = ConfigDict(config).to_dict()
+    twin["objective"]["name"], twin["twin"] = config["twin"], ""
+    twin["name"] = f"{config['name']} (twin: {config['twin']})"
+    return twin
+
+
+def run_one(
+    config: dict[str, Any],
+    folder: str,
+    mode: str,
+    checkpoint: str | None,
+    command: str,
+) -> None:
+    """Trains and evaluates one network in one work directory."""
+    mesh = parallel.make_mesh()
+    if mode != "eval":
+        workdir.write_config(folder, config, command)
+        loop.train(config, folder, mesh)
+    if mode != "train":
+        evaluate(config, folder, checkpoint, mesh, command)
+
+
+def evaluate(
+    config: dict[str, Any] | None,
+    folder: str,
+    checkpoint: str | None,
+    mesh: Mesh,
+    command: str,
+) -> None:
+    """Attacks a checkpoint of `folder`, or the one at the path `checkpoint`.
+
+    Without a config, the checkpoint's own is used.
+    """
+    plain = config is not None and config["objective"]["name"] == "standard"
+    which = checkpoint or ("best_clean" if plain else "best_robust")
+    source = folder
+    if which not in checkpoints.WHICH:
+        source, which = which, "best_robust"
+    model, variables, saved = checkpoints.load(source, which)
+    if config is None:
+        if "eval" not in saved:
+            raise ValueError(f"{source} holds weights without a config; give --config.")
+        config = saved
+    _check_architecture(config, saved, source)
+    workdir.write_config(folder, config, command)
+    progress = StageProgress()
+    evaluation.evaluate(
+        model, variables, config, workdir=folder, mesh=mesh, progress=progress
+    )
+    progress.close()
+
+
+def _check_architecture(
+    config: dict[str, Any], saved: dict[str, Any], source: str
+) -> None:
+    """Refuses a config that describes another network than the checkpoint holds."""
+    given, there = (json.loads(json.dumps(c["model"])) for c in (config, saved))
+    for field in given.keys() & there.keys():
+        if given[field] != there[field]:
+            raise ValueError(
+                f"the checkpoint {source} holds another architecture: model.{field} is "
+                f"{there[field]} there, {given[field]} in the config."
+            )
+
+
+def run(
+    config: dict[str, Any] | None,
+    folder: str,
+    mode: str,
+    checkpoint: str | None,
+    command: str,
+) -> None:
+    """Runs a mode on a work directory that this process holds; its twin first.
+
+    Args:
+      config: of the run; None evaluates a checkpoint under its own.
+      folder: the work directory.
+      mode: `train_eval`, `train` or `eval`.
+      checkpoint: which, a path (to evaluate only), or None for the default.
+      command: what reproduces the run, for the report.
+
+    Raises:
+      ValueError: for a mistake in the config, before any work.
+    """
+    named = checkpoint in (None, *checkpoints.WHICH)
+    if not named and mode != "eval":
+        raise ValueError(
+            f"--checkpoint must be one of {', '.join(checkpoints.WHICH)} after "
+            f"training, got {checkpoint!r}; a path needs --mode=eval."
+        )
+    if config is not None:
+        check(config)
+    with workdir.locked(folder):
+        if config is None:
+            evaluate(None, folder, checkpoint, parallel.make_mesh(), command)
+            return
+        if config["twin"] and named:
+            twin = os.path.join(folder, "twin")
+            run_one(twin_of(config), twin, mode, checkpoint, command)
+        run_one(config, folder, mode, checkpoint, command)
