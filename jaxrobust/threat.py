@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from jaxrobust.array_types import Bounds, Images, Key, Norm, PerExample
@@ -48,7 +49,7 @@ def check_radius(name: str, value: Any) -> None:
 
     A traced value passes, and so does one that other processes hold.
     """
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         return
     if not getattr(value, "is_fully_addressable", True):
         return
@@ -64,7 +65,7 @@ def check_radius(name: str, value: Any) -> None:
 def check_bounds(bounds: Any) -> None:
     """Raises ValueError unless bounds are two increasing numbers; traced ones pass."""
     if isinstance(bounds, tuple | list) and len(bounds) == 2:
-        if any(isinstance(value, jax.core.Tracer) for value in bounds):
+        if any(isinstance(value, Tracer) for value in bounds):
             return
         numbers = np.asarray(bounds)
         if jnp.issubdtype(numbers.dtype, jnp.number) and numbers[0] < numbers[1]:

@@ -1,6 +1,7 @@
 """What an attack checks before it computes, and what it warns about after."""
 
 import warnings
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -11,17 +12,29 @@ from jaxrobust import threat
 from jaxrobust.attacks._loop import Ascent, Health
 from jaxrobust.attacks._objective import Problem, RobustnessWarning, check_loss
 
+_COUNTS = {"steps": 0, "restarts": 1, "draws": 1, "eot_samples": 1}
+_LENGTHS = ("eps", "step_size", "decay")
+_STATIC: Mapping[str, Callable[[Any], None]] = {
+    "norm": threat.check_norm,
+    "bounds": threat.check_bounds,
+    "loss": check_loss,
+}
+
 
 def check_static(problem: Problem, ascent: Ascent, key: Any) -> None:
     """Checks names, counts, shapes and dtypes: all that needs no array's value."""
     threat.check_norm(problem.norm)
     check_loss(problem.loss)
-    check_bounds(problem.bounds)
+    threat.check_bounds(problem.bounds)
+    threat.check_radius("eps", problem.eps)
+    threat.check_radius("step_size", problem.step_size)
+    if ascent.decay is not None:
+        threat.check_radius("decay", ascent.decay)
     check_images(problem.x)
     check_labels(problem.y, problem.x.shape[0])
-    check_count("steps", ascent.steps, 0)
-    check_count("restarts", ascent.restarts, 1)
-    check_count("eot_samples", problem.eot_samples, 1)
+    check_count("steps", ascent.steps, _COUNTS["steps"])
+    check_count("restarts", ascent.restarts, _COUNTS["restarts"])
+    check_count("eot_samples", problem.eot_samples, _COUNTS["eot_samples"])
     if not callable(problem.logits_fn):
         raise TypeError(
             "`logits_fn` must be a function from images to logits, got "
@@ -53,10 +66,15 @@ def check_count(name: str, value: Any, least: int) -> None:
         raise ValueError(f"`{name}` must be at least {least}, got {value}.")
 
 
-def check_bounds(bounds: Any) -> None:
-    """Checks that bounds are two increasing numbers."""
-    if len(bounds) != 2 or not bounds[0] < bounds[1]:
-        raise ValueError(f"`bounds` must be (low, high) with low < high, got {bounds}.")
+def check_hyperparameters(given: Mapping[str, Any]) -> None:
+    """Checks those of an attack's keyword arguments that are given, before any call."""
+    for name, value in given.items():
+        if name in _COUNTS:
+            check_count(name, value, _COUNTS[name])
+        elif name in _LENGTHS and not (name == "step_size" and value is None):
+            threat.check_radius(name, value)
+        elif name in _STATIC:
+            _STATIC[name](value)
 
 
 def check_images(x: Any) -> None:
@@ -84,16 +102,12 @@ def check_labels(y: Any, batch: int) -> None:
         )
 
 
-def check_values(
-    x: jax.Array, *, bounds: tuple[float, float], **lengths: jax.Array
-) -> None:
-    """Checks that images lie in the box and lengths (eps, step_size) are not < 0."""
-    for name, value in lengths.items():
-        value = np.asarray(value)
-        if not (value >= 0).all():
-            raise ValueError(f"`{name}` must be at least 0 and not NaN, got {value}.")
+def check_values(x: jax.Array, bounds: tuple[float, float]) -> None:
+    """Checks that there are images, and that they lie in the box."""
     if not x.size:
-        return
+        raise ValueError(
+            f"`x` holds no image, its shape is {x.shape}: leave empty batches out."
+        )
     low, high = float(jnp.min(x)), float(jnp.max(x))
     first, last = np.asarray(bounds, x.dtype)
     if not (low >= first and high <= last):
@@ -117,7 +131,7 @@ def check_classes(y: jax.Array, classes: int) -> None:
 
 
 def warn(health: Health) -> None:
-    """Raises for logits that are not finite and warns about the rest."""
+    """Raises for logits that are not finite and warns the caller about the rest."""
     finite, probabilities, zero = (np.asarray(part) for part in health)
     if not finite.all():
         raise ValueError(
@@ -130,7 +144,7 @@ def warn(health: Health) -> None:
             "not logits: gradients vanish and robustness looks better than it is. "
             "Attack the logits instead.",
             RobustnessWarning,
-            stacklevel=4,
+            stacklevel=_frames_inside(),
         )
     if zero.any():
         warnings.warn(
@@ -138,5 +152,20 @@ def warn(health: Health) -> None:
             "images at every step: the attack cannot move them, and their robustness "
             "is not to be trusted. Try another loss or a black-box attack.",
             RobustnessWarning,
-            stacklevel=4,
+            stacklevel=_frames_inside(),
         )
+
+
+def _frames_inside() -> int:
+    """Counts the frames of this package, so that a warning names its caller's line.
+
+    Attacks call each other, and `attacks.get` wraps them: the depth differs.
+    """
+    try:
+        raise RuntimeError
+    except RuntimeError as error:
+        frame = error.__traceback__.tb_frame if error.__traceback__ else None
+    package, count = __name__.rpartition(".")[0], 0
+    while frame and frame.f_globals.get("__name__", "").startswith(package):
+        frame, count = frame.f_back, count + 1
+    return count

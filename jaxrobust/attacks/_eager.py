@@ -99,12 +99,13 @@ def _eager(
     x, y = jnp.asarray(problem.x), jnp.asarray(problem.y)
     eps = jnp.asarray(problem.eps, x.dtype)
     step_size = jnp.asarray(problem.step_size, x.dtype)
-    _checks.check_values(x, bounds=problem.bounds, eps=eps, step_size=step_size)
+    _checks.check_values(x, problem.bounds)
     args = Arguments([], [], x, y, keys, eps, step_size)
     named = _name(problem, ascent, args, unroll)
     plans, name = named if named else ({}, None)
     plan = plans.get(name)
     if plan is not None:
+        _checks.check_classes(y, plan.classes)
         _, leaves = _capture.split(problem.logits_fn)
         args = args._replace(model=[*leaves, *plan.constants])
     else:

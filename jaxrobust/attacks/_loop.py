@@ -8,8 +8,16 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust import threat
-from jaxrobust.array_types import Images, Key, PerExample, Scalar
-from jaxrobust.attacks._objective import Evaluated, Problem, evaluate, fold, gradient
+from jaxrobust.array_types import Images, Key, Logits, PerExample, Scalar
+from jaxrobust.attacks._objective import (
+    Evaluated,
+    OnInput,
+    Problem,
+    call_model,
+    evaluate,
+    fold,
+    gradient,
+)
 from jaxrobust.attacks._quantize import to_levels
 
 Count = int | jax.Array
@@ -102,8 +110,7 @@ def start(
     momentum = None if ascent.decay is None else jnp.zeros_like(x)
     best = (x, jnp.full(x.shape[:1], -jnp.inf, x.dtype)) if ascent.keep_best else None
     direction = jnp.zeros_like(x) if ascent.keep_best else None
-    rows = jnp.ones(x.shape[:1], bool)
-    health = Health(rows, ~rows, rows) if watch and ascent.steps else None
+    health = _first_health(problem, ascent, keys, x) if watch else None
     return Carry(x, momentum, best, direction, health)
 
 
@@ -220,19 +227,36 @@ def _keep(
     return jnp.where(_like(wins, x), x, best[0]), jnp.where(wins, value, best[1])
 
 
+def _first_health(
+    problem: Problem, ascent: Ascent, keys: Key | None, x: Images
+) -> Health | None:
+    """Health before the first step; without steps, that of the logits at `x`."""
+    rows = jnp.ones(x.shape[:1], bool)
+    if ascent.steps:
+        return Health(rows, ~rows, rows)
+    if isinstance(problem.loss, OnInput):
+        return None
+    logits = call_model(problem, x, _model_keys(problem, keys, 0))
+    return Health(*_look(logits), zero_gradient=~rows)
+
+
+def _look(logits: Logits) -> tuple[jax.Array, jax.Array]:
+    """Which rows are finite, and which look like probabilities."""
+    finite = jnp.all(jnp.isfinite(logits), axis=1)
+    in_range = jnp.all((logits >= 0) & (logits <= 1), axis=1)
+    return finite, in_range & (jnp.abs(jnp.sum(logits, axis=1) - 1) < 1e-4)
+
+
 def _watch(health: Health, grad: Images, at: Evaluated, i: Count) -> Health:
     zero = jnp.all(grad == 0, axis=tuple(range(1, grad.ndim)))
     zero_gradient = health.zero_gradient & zero
     if at.logits is None:
         return health._replace(zero_gradient=zero_gradient)
-    logits = at.logits
-    finite = jnp.all(jnp.isfinite(logits), axis=1)
-    in_range = jnp.all((logits >= 0) & (logits <= 1), axis=1)
-    sums_to_one = jnp.abs(jnp.sum(logits, axis=1) - 1) < 1e-4
+    finite, probabilities = _look(at.logits)
     first = i == 0
     return Health(
         jnp.where(first, finite, health.finite),
-        jnp.where(first, in_range & sums_to_one, health.probabilities),
+        jnp.where(first, probabilities, health.probabilities),
         zero_gradient,
     )
 

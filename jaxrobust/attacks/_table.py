@@ -6,6 +6,7 @@ from typing import Any
 
 from jaxrobust import threat
 from jaxrobust.array_types import Images, Key, Labels, LogitsFn
+from jaxrobust.attacks import _checks
 from jaxrobust.attacks.bim import bim
 from jaxrobust.attacks.fgsm import fgsm
 from jaxrobust.attacks.mim import mim
@@ -41,8 +42,8 @@ def get(name: str, **hyperparameters: Any) -> Attack:
       `attack(logits_fn, x, y, key) -> x_adv [B, H, W, C]`.
 
     Raises:
-      ValueError: for an unknown name, with the nearest match.
-      TypeError: for a hyperparameter that is unknown or missing.
+      ValueError: for an unknown name, with the nearest match, or a value out of range.
+      TypeError: for a hyperparameter that is unknown, missing or of the wrong type.
     """
     if name not in _ATTACKS:
         hint = threat.nearest_match(name, _ATTACKS)
@@ -56,6 +57,7 @@ def get(name: str, **hyperparameters: Any) -> Attack:
     missing = known - set(attack.__kwdefaults__ or {}) - set(hyperparameters)
     if missing:
         raise TypeError(f"Attack {name} needs {', '.join(sorted(missing))}.")
+    _checks.check_hyperparameters(hyperparameters)
     return functools.partial(_call, attack, hyperparameters)
 
 

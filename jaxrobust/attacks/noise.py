@@ -47,7 +47,8 @@ def uniform_noise(
       TypeError: for arrays or keys of the wrong type.
     """
     threat.check_norm(norm)
-    _checks.check_bounds(bounds)
+    threat.check_bounds(bounds)
+    threat.check_radius("eps", eps)
     _checks.check_images(x)
     _checks.check_count("draws", draws, 1)
     _checks.need_key(key, "uniform_noise")
@@ -56,7 +57,7 @@ def uniform_noise(
         return _draw(x, keys, eps, norm, (bounds[0], bounds[1]), draws)
     x = jnp.asarray(x)
     eps = jnp.asarray(eps, x.dtype)
-    _checks.check_values(x, bounds=bounds, eps=eps)
+    _checks.check_values(x, bounds)
     return _draw_compiled(x, keys, eps, norm, (bounds[0], bounds[1]), draws)
 
 

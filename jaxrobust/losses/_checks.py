@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 
 def check_logits(logits: Any, name: str = "logits") -> None:
@@ -62,7 +63,7 @@ def check_weight(name: str, value: Any) -> None:
 
 def concrete(value: Any) -> np.ndarray | None:
     """Returns a value as numbers; None where it is traced or on another process."""
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         return None
     if not getattr(value, "is_fully_addressable", True):
         return None

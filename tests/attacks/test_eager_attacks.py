@@ -1,6 +1,7 @@
 """Eager calls: what they check, compile, warn about, and do not keep alive."""
 
 import gc
+import warnings
 import weakref
 
 import flax.linen as nn
@@ -53,6 +54,10 @@ def pgd(**changes):
         ({"logits_fn": lambda x: net(x) / 0}, ValueError, "not finite for 4 of 4"),
         ({"eps": -0.1}, ValueError, r"`eps` must be at least 0.*-0\.1"),
         ({"eps": float("nan")}, ValueError, "`eps` must be.*nan"),
+        ({"eps": None}, TypeError, "`eps` must be a number.* got None"),
+        ({"eps": "8/255"}, TypeError, "`eps` must be a number.* got '8/255'"),
+        ({"bounds": 1}, ValueError, r"`bounds` must be \(low, high\).* got 1;"),
+        ({"x": X[:0], "y": Y[:0]}, ValueError, r"`x` holds no image.*\(0, 6, 6, 2\)"),
         ({"step_size": -1}, ValueError, r"`step_size` must be at least 0.*-1"),
         ({"steps": -1}, ValueError, "`steps` must be at least 0, got -1"),
         ({"steps": 2.0}, TypeError, r"`steps` must be a Python int, got 2\.0"),
@@ -103,6 +108,10 @@ def test_noise_checks():
         attacks.uniform_noise(X + 1, key=KEY, eps=0.1)
     with pytest.raises(ValueError, match="`key` is missing"):
         attacks.uniform_noise(X, key=None, eps=0.1)  # pyright: ignore
+    with pytest.raises(ValueError, match="`eps` must be at least 0"):
+        attacks.uniform_noise(X, key=KEY, eps=-0.1)
+    with pytest.raises(ValueError, match="`x` holds no image"):
+        attacks.uniform_noise(X[:0], key=KEY, eps=0.1)
 
 
 def test_get_checks():
@@ -114,6 +123,87 @@ def test_get_checks():
         attacks.get("bim", eps=0.1, step_size=0.1, steps=1, random_start=True)
     with pytest.raises(TypeError, match="pgd needs step_size, steps"):
         attacks.get("pgd", eps=0.1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"steps": -1}, ValueError, "`steps` must be at least 0, got -1"),
+        ({"steps": 2.5}, TypeError, r"`steps` must be a Python int, got 2\.5"),
+        ({"restarts": 0}, ValueError, "`restarts` must be at least 1, got 0"),
+        ({"norm": "l3"}, ValueError, "Unknown norm 'l3'"),
+        ({"loss": "dlrr"}, ValueError, "Unknown loss 'dlrr'. Did you mean 'dlr'"),
+        ({"eps": -0.1}, ValueError, r"`eps` must be at least 0.*-0\.1"),
+        ({"eps": "8/255"}, TypeError, "`eps` must be a number.* got '8/255'"),
+        ({"step_size": float("nan")}, ValueError, "`step_size` must be.*not NaN"),
+        ({"bounds": (1.0, 0.0)}, ValueError, "`bounds` must be.*low < high"),
+    ],
+)
+def test_get_checks_values_before_any_call(changes, error, message):
+    with pytest.raises(error, match=message):
+        attacks.get("pgd", **(STEPS | changes))
+
+
+def test_get_takes_traced_values_and_a_default_step():
+    attacks.get("fgsm", eps=0.1, step_size=None)
+
+    @jax.jit
+    def attack(eps):
+        make = attacks.get("pgd", **(STEPS | {"eps": eps}))
+        return make(net, X, Y, KEY)
+
+    np.testing.assert_allclose(attack(0.1), pgd(), atol=1e-6)
+
+
+@pytest.mark.parametrize("decay", [-1.0, float("nan")])
+def test_decay_is_checked(decay):
+    with pytest.raises(ValueError, match="`decay` must be at least 0"):
+        attacks.mim(net, X, Y, decay=decay, **STEPS)
+    with pytest.raises(ValueError, match="`decay` must be at least 0"):
+        attacks.get("mim", decay=decay, **STEPS)
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2, 7], [0, 1, 2, -1]])
+def test_labels_are_checked_on_every_call(labels):
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(3)(x.reshape(x.shape[0], -1))
+
+    module = Net()
+    fn = jax.tree_util.Partial(module.apply, module.init(jax.random.key(0), X))
+    pgd(logits_fn=fn)
+    assert len(_compile.plans[module]) == 1
+    with pytest.raises(ValueError, match=r"`y` holds labels from .* 3 classes"):
+        pgd(logits_fn=fn, y=jnp.array(labels))
+    assert len(_compile.plans[module]) == 1
+
+
+@pytest.mark.parametrize("name", ["fgsm", "bim", "mim", "pgd", "ball", "uniform_noise"])
+def test_a_warning_names_the_line_of_the_call(name):
+    def probabilities(x):
+        return jax.nn.softmax(net(x))
+
+    given = STEPS if name in ("bim", "mim", "pgd") else {"eps": 0.1}
+    calls = [lambda: attacks.get(name, **given)(probabilities, X, Y, KEY)]
+    if name not in ("ball", "uniform_noise"):
+        attack = getattr(attacks, name)
+        calls.append(lambda: attack(probabilities, X, Y, key=KEY, **given))
+    for call in calls:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            call()
+        assert [w.category for w in caught] == [RobustnessWarning]
+        assert "probabilities" in str(caught[0].message)
+        assert caught[0].filename == __file__
+        assert caught[0].lineno == call.__code__.co_firstlineno
+
+
+def test_noise_looks_at_the_logits_too():
+    noise = attacks.get("ball", eps=0.1, draws=2)
+    with pytest.raises(ValueError, match="not finite for 4 of 4"):
+        noise(lambda x: net(x) / 0, X, Y, KEY)
+    noise(net, X, Y, KEY)  # a warning would be an error
 
 
 def test_warns_about_probabilities():
