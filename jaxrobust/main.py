@@ -86,8 +86,11 @@ def _parse(argv: list[str]) -> list[str]:
     except flags.Error as error:
         sys.exit(f"{error}\nTry --help.")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        given = flags.FLAGS["config"].value  # parsed before the fields are
-        unknown = config.unknown_fields(given, argv) if given else ""
+        # The config flag reads its fields from sys.argv; without them it can be loaded.
+        sys.argv = [a for a in argv if not a.startswith("--config.")]
+        flags.FLAGS.unparse_flags()
+        flags.FLAGS(sys.argv)
+        unknown = config.unknown_fields(CONFIG.value, argv)
         sys.exit(unknown or f"{type(error).__name__}: {error}")
 
 

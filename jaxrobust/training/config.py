@@ -127,6 +127,9 @@ def base() -> Any:
                 "weight_decay": 5e-4,
                 "clip_norm": 0.0,  # 0 = no clipping
             },
+            # For a defence with trainables of its own: label -> the fields in which
+            # their optimiser differs.
+            "label_optimizers": {},
             "schedule": {
                 "name": "step",  # step, cosine, constant, plateau
                 "milestones": (80.0, 140.0, 180.0),  # epochs

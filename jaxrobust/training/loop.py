@@ -130,7 +130,9 @@ def build(config: Mapping[str, Any], mesh: Mesh) -> Run:
     model = checkpoints.create_model(config)
     check_data(config, model, train_set)
     defense = make_defense(config, _in_compute_dtype(model, config))
-    tx = optimizer.make_optimizer(config["optimizer"])
+    tx = optimizer.make_optimizer(
+        config["optimizer"], defense.labels, config["label_optimizers"]
+    )
     schedule = optimizer.make_schedule(
         config["schedule"],
         config["optimizer"]["learning_rate"],

@@ -95,7 +95,7 @@ def fetch_mean(
                 step = first + offset + 1
                 raise FloatingPointError(
                     f"metric {name!r} is {value} at step {step}; start again in "
-                    "another --workdir with a lower config.optimizer.learning_rate, or with "
-                    "config.optimizer.clip_norm. Checkpoints are kept."
+                    "another --workdir with a lower config.optimizer.learning_rate, "
+                    "or with config.optimizer.clip_norm. Checkpoints are kept."
                 )
     return {k: float(np.mean([row[k] for row in values])) for k in values[0]}

@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.struct
@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
+
+from jaxrobust.array_types import PyTree
 
 OPTIMIZERS = ("sgd", "adam", "adamax", "adamw")
 SCHEDULES = ("constant", "step", "cosine", "plateau")
@@ -62,7 +64,11 @@ def make_schedule(
     return optax.join_schedules([ramp, main], [warmup])
 
 
-def make_optimizer(optimizer: Mapping[str, Any]) -> optax.GradientTransformation:
+def make_optimizer(
+    optimizer: Mapping[str, Any],
+    labels: Callable[[PyTree], PyTree] | None = None,
+    by_label: Mapping[str, Mapping[str, Any]] | None = None,
+) -> optax.GradientTransformation:
     """Returns the optimiser at learning rate 1; weight decay acts as in torch.
 
     The training step scales its updates by the rate at the global step. Counters inside
@@ -71,9 +77,28 @@ def make_optimizer(optimizer: Mapping[str, Any]) -> optax.GradientTransformation
     For `sgd`, `adam` and `adamax` the decay is added to the gradient of every leaf
     (norms and biases too) before momentum; for `adamw` it is decoupled.
 
+    Args:
+      optimizer: fields of `config.optimizer`.
+      labels: of a defence, `params -> label per leaf`; `model` is the main optimiser.
+      by_label: for every other label the fields in which its optimiser differs. Its
+        learning rate keeps its ratio to the main one under the schedule.
+
     Raises:
       ValueError: for an unknown name.
     """
+    main = _chain(optimizer)
+    if labels is None:
+        return main
+    chains: dict[Any, optax.GradientTransformation] = {"model": main}
+    for label, fields in (by_label or {}).items():
+        own = {**optimizer, **fields}
+        ratio = own["learning_rate"] / optimizer["learning_rate"]
+        chains[label] = optax.chain(_chain(own), optax.scale(ratio))
+    return optax.multi_transform(chains, labels)
+
+
+def _chain(optimizer: Mapping[str, Any]) -> optax.GradientTransformation:
+    """Builds one optimiser from its fields."""
     name, decay = optimizer["name"], optimizer["weight_decay"]
     _check(name, OPTIMIZERS, "optimiser")
     parts = []

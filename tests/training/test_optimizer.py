@@ -44,6 +44,19 @@ def test_clipping():
     np.testing.assert_allclose(found, 0.9, rtol=1e-6)
 
 
+def test_labels_have_optimisers_of_their_own():
+    """Centres at five times the rate, without momentum or decay."""
+    plain = {**FIELDS, "momentum": 0.0, "weight_decay": 0.0}
+    tx = optimizer.make_optimizer(
+        plain,
+        lambda params: {"model": "model", "extra": "centres"},
+        {"centres": {"learning_rate": 5 * plain["learning_rate"]}},
+    )
+    params = {"model": jnp.float32(1.0), "extra": jnp.float32(1.0)}
+    updates, _ = tx.update(params, tx.init(params), params)
+    np.testing.assert_allclose([updates["model"], updates["extra"]], [-1, -5])
+
+
 def rates(fields, steps, total=100, per_epoch=10):
     schedule = optimizer.make_schedule(
         {**SCHEDULE, **fields}, 0.1, steps_per_epoch=per_epoch, total_steps=total
