@@ -8,10 +8,7 @@ import pytest
 
 from jaxrobust import defenses, models, parallel
 from jaxrobust.defenses.base import Defense, Phase
-from jaxrobust.training import config, optimizer, state, step
-from jaxrobust.training.check import attack_options
-
-ATTACK = attack_options({**config.base().attack.to_dict(), "steps": 2})
+from jaxrobust.training import check, config, optimizer, state, step
 
 
 def augment(images, keys):
@@ -23,8 +20,9 @@ def augment(images, keys):
 def make(objective, dtype, mesh=None, ema=0.0):
     """Returns a step and its first state for a small BatchNorm network."""
     model = models.create("ssp_mnist", integrator="ssp2", blocks=1, width=4, norm="b")
-    options = {**config.base().objective.to_dict(), "attack": ATTACK}
-    defense = defenses.create(objective, model, options)
+    fields = config.base().to_dict()
+    fields["attack"]["steps"] = 2
+    defense = check.make_defense(fields, model, objective)
     tx = optimizer.make_optimizer(config.base().optimizer.to_dict())
     variables = state.init_variables(
         model, jnp.zeros((1, 12, 12, 1)), jax.random.key(0)
