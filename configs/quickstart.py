@@ -30,7 +30,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
             "num_classes": 10,
         }
     )
-    common.use_radius(config, "0.15", "0.04", steps=7)
+    common.use_radius(config, "0.15", "0.05", steps=5)
     config.optimizer.learning_rate = 0.05
     config.schedule = ConfigDict({**config.schedule, "name": "cosine"})
     config.train.epochs = 16.0
