@@ -103,6 +103,7 @@ def test_kill_and_resume_is_bit_identical(trained, tmp_path):
     assert 0 < killed_at < steps
     done = run(*flags)
     assert done.returncode == 0, done.stderr
+    assert f"at step {killed_at} of {steps}" in done.stderr
     for a, b in zip(
         jax.tree.leaves(final_state(folder)),
         jax.tree.leaves(final_state(trained)),

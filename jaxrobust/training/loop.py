@@ -208,7 +208,7 @@ def train(config: Mapping[str, Any], workdir: epath.PathLike, mesh: Mesh) -> Non
         run.state = restored
     start = int(run.state.step)
     if start:
-        logging.info("resuming %s at step %d of %d", workdir, start, run.plan.total)
+        logging.warning("resuming %s at step %d of %d", workdir, start, run.plan.total)
     if start >= run.plan.total:
         checkpointer.close()
         return
