@@ -89,22 +89,24 @@ class Checkpointer:
         )
 
     def restore(self, like: PyTree) -> PyTree | None:
-        """Returns the newest readable state, or None where there is none.
+        """Returns the newest readable state, or None where nothing was saved.
 
-        A checkpoint that cannot be read (cut short by a crash or a full disk) is
-        deleted with a warning and the one before it is taken.
+        Checkpoints that cannot be read (cut short by a crash or a full disk) are passed
+        over with a warning, and deleted once an older one has been read.
 
         Args:
           like: a state with the expected tree, shapes, dtypes and shardings.
 
         Raises:
-          ValueError: if a readable checkpoint holds another architecture.
+          ValueError: if a readable checkpoint holds another architecture, or if none
+            can be read; nothing is deleted then.
         """
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+        damaged: list[int] = []
         for step in sorted(self._manager.all_steps(), reverse=True):
-            args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
             try:
-                return self._manager.restore(step, args=args)["state"]
+                state = self._manager.restore(step, args=args)["state"]
             except Exception as error:  # orbax raises many kinds for a damaged folder
                 if self._is_other_architecture(step, like):
                     raise ValueError(
@@ -117,7 +119,16 @@ class Checkpointer:
                     step,
                     str(error).splitlines()[0][:200],
                 )
-                self._manager.delete(step)
+                damaged.append(step)
+                continue
+            for other in damaged:  # their steps will be saved again
+                self._manager.delete(other)
+            return state
+        if damaged:
+            raise ValueError(
+                f"no checkpoint in {self._manager.directory} can be read (tried "
+                f"{damaged}); repair them, or use another --workdir to start over."
+            )
         return None
 
     def _is_other_architecture(self, step: int, like: PyTree) -> bool:

@@ -83,6 +83,15 @@ def test_a_truncated_checkpoint_falls_back_with_a_warning(tmp_path, caplog):
     assert loaded_step(tmp_path, "last") == 9
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_when_none_can_be_read_nothing_is_deleted(tmp_path):
+    save_all(tmp_path, [None]).close()
+    truncate(tmp_path / "checkpoints" / "1")
+    with pytest.raises(ValueError, match=r"no checkpoint in .* can be read"):
+        checkpoints.Checkpointer(tmp_path).restore({"x": jnp.zeros(3)})
+    assert (tmp_path / "checkpoints" / "1").is_dir()
+
+
 def test_another_architecture_is_refused_not_deleted(tmp_path):
     checkpointer = save_all(tmp_path, [None])
     for other in ({"x": jnp.zeros(4)}, {"y": jnp.zeros(3)}):

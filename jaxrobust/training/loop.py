@@ -10,7 +10,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 from absl import logging
 from etils import epath
 from jax.sharding import Mesh
@@ -110,7 +109,6 @@ class Run:
     step: step.Step
     source: ResidentSource
     validate: Callable[[Mapping[str, Any]], dict[str, float]]
-    schedule: optax.Schedule
     plan: Plan
     key: Array
     examples: int
@@ -158,7 +156,6 @@ def build(config: Mapping[str, Any], mesh: Mesh) -> Run:
         ),
         source=ResidentSource(train_set, mesh),
         validate=make_validation(model, config, held_out, mesh, validation_key),
-        schedule=schedule,
         plan=plan,
         key=parallel.replicate(mesh, run_key),
         examples=len(train_set),
