@@ -64,6 +64,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
         config.optimizer.learning_rate = 1e-3
         config.train.batch_size = 64
         common.fit_cpu(config, epochs=0.5)
+        config.objective.attack_warmup_epochs = 0.25
+        config.attack.steps, config.attack.step_size = 5, "0.1"
     elif options.budget:
         raise ValueError(f"`budget` is cpu or left out, got {options.budget!r}.")
     if options.quick:

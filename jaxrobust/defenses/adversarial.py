@@ -88,15 +88,18 @@ def adversarial(
     *,
     attack: Mapping[str, Any],
     attack_bn: str = "train",
+    attack_warmup_steps: int = 0,
     label_smoothing: float = 0.0,
 ) -> base.Defense:
     """Cross-entropy on attacked images: `fgsm`, `bim`, `mim` or `pgd` training.
 
-    `fgsm` takes one step of length eps, whatever `attack` says of steps.
+    `fgsm` takes one step of length eps, whatever `attack` says of steps. The radius
+    grows over the first `attack_warmup_steps` steps (`base.at_step`).
     """
     base.check_attack_bn(attack_bn)
     skipped = ("steps", "step_size") if name == "fgsm" else ()
-    make = attacks.get(name, **{k: v for k, v in attack.items() if k not in skipped})
+    options = {k: v for k, v in attack.items() if k not in skipped}
+    attacks.get(name, **options)  # finds mistakes now
 
     def loss(
         params: base.Params,
@@ -105,11 +108,11 @@ def adversarial(
         key: Key,
         step: Array,
     ) -> tuple[Scalar, tuple[base.ModelState, base.Metrics]]:
-        del step
         x, y = batch["image"], batch["label"]
         attacked = base.attacked_fn(
             model, params, model_state, key, attack_bn=attack_bn
         )
+        make = attacks.get(name, **base.at_step(options, step, attack_warmup_steps))
         x_adv = make(attacked, x, y, batch["key"])
         out, model_state = base.forward(model, params, model_state, x_adv, key)
         loss = smoothed_cross_entropy(out.logits, y, label_smoothing).mean()

@@ -6,6 +6,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from jaxrobust import models
@@ -61,6 +62,20 @@ def check_attack_bn(attack_bn: str) -> None:
     """Raises ValueError unless the BatchNorm mode is known."""
     if attack_bn not in ("train", "eval"):
         raise ValueError(f"`attack_bn` must be 'train' or 'eval', got {attack_bn!r}.")
+
+
+def at_step(
+    attack: Mapping[str, Any], step: Array, warmup_steps: int
+) -> Mapping[str, Any]:
+    """Returns the training attack as it is at a step.
+
+    Its radius and step size grow linearly over the first `warmup_steps` steps: at large
+    radii a network may never leave its start when it meets the full attack at once.
+    """
+    if not warmup_steps:
+        return attack
+    share = jnp.minimum(1.0, (step + 1) / warmup_steps)
+    return {k: v * share if k in ("eps", "step_size") else v for k, v in attack.items()}
 
 
 def forward(

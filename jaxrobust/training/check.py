@@ -24,11 +24,28 @@ def attack_options(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def make_defense(
-    config: Mapping[str, Any], model: nn.Module, name: str | None = None
+    config: Mapping[str, Any],
+    model: nn.Module,
+    name: str | None = None,
+    *,
+    steps_per_epoch: int = 1,
 ) -> defenses.Defense:
-    """Builds the training objective of a config, or another of its family by name."""
+    """Builds the training objective of a config, or another of its family by name.
+
+    Fields in epochs (`attack_warmup_epochs`) reach the factory in steps
+    (`attack_warmup_steps`).
+    """
     fields = config["objective"]
-    options = {k: v for k, v in fields.items() if k != "name" and v != ""}
+    options: dict[str, Any] = {}
+    for field, value in fields.items():
+        if field.endswith("_epochs"):
+            if not 0 <= value < math.inf:
+                raise ValueError(
+                    f"`objective.{field}` must be at least 0 and finite, got {value}."
+                )
+            field, value = f"{field[:-7]}_steps", round(value * steps_per_epoch)
+        if field != "name" and value != "":
+            options[field] = value
     options["attack"] = attack_options(config["attack"])
     return defenses.create(name or fields["name"], model, options)
 

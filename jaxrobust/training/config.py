@@ -105,6 +105,8 @@ def base() -> Any:
                 "name": "pgd",
                 # BatchNorm of attack passes: train, eval or '' (the method's own).
                 "attack_bn": "",
+                # Epochs over which the training attack's radius grows from 0.
+                "attack_warmup_epochs": 0.0,
                 "label_smoothing": 0.0,
                 "beta": 6.0,
                 "draws": 5,

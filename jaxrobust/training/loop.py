@@ -127,7 +127,11 @@ def build(config: Mapping[str, Any], mesh: Mesh) -> Run:
 
     model = checkpoints.create_model(config)
     check_data(config, model, train_set)
-    defense = make_defense(config, _in_compute_dtype(model, config))
+    defense = make_defense(
+        config,
+        _in_compute_dtype(model, config),
+        steps_per_epoch=plan.steps_per_epoch,
+    )
     tx = optimizer.make_optimizer(
         config["optimizer"], defense.labels, config["label_optimizers"]
     )
