@@ -70,11 +70,11 @@ def by_name(members: Members) -> dict[str, Callable[[], bytes]]:
 
 
 def verify(source: os.PathLike[str] | str, checksums: Mapping[str, str]) -> None:
-    """Compares files of known names with their known SHA-256.
+    """Compares files of known names with their known checksums.
 
     Args:
         source: an archive, or a folder of which every file of a known name is checked.
-        checksums: file name -> SHA-256 in hexadecimal.
+        checksums: file name -> SHA-256 or MD5 in hexadecimal.
 
     Raises:
         ValueError: a file differs; names both checksums.
@@ -85,18 +85,26 @@ def verify(source: os.PathLike[str] | str, checksums: Mapping[str, str]) -> None
         expected = checksums.get(file.name)
         if expected is None or not file.exists():
             continue
-        found = sha256(file)
+        found = digest(file, like=expected)
         if found != expected:
             raise ValueError(
-                f"checksum of {file}: expected SHA-256 {expected}, found {found}.\n"
+                f"checksum of {file}: expected {kind(expected)} {expected}, found "
+                f"{found}.\n"
                 "The file is damaged, incomplete or another one of the same name.\n"
                 "Fetch it again, or pass --no_verify to use it as it is."
             )
 
 
-def sha256(file: epath.Path) -> str:
-    """The SHA-256 of a file's content in hexadecimal, with a progress bar if long."""
-    digest = hashlib.sha256()
+def kind(checksum: str) -> str:
+    """The name of a checksum in hexadecimal: MD5 has 32 digits, SHA-256 64."""
+    return "MD5" if len(checksum) == 32 else "SHA-256"
+
+
+def digest(file: epath.Path, like: str) -> str:
+    """The checksum of a file's content, of the kind of another; a bar if long."""
+    name = kind(like).replace("-", "").lower()
+    # MD5 only tells damaged files: some publishers record nothing else.
+    digest = hashlib.new(name, usedforsecurity=False)
     bar = tqdm.tqdm(
         total=file.stat().length,
         desc=f"verifying {file.name}",

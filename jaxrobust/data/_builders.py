@@ -16,12 +16,13 @@ _ABANDONED_S = 3600
 
 
 def official(name: str, root: epath.Path) -> Any:
-    """TFDS's own builder of `name`, or ours of tiny_imagenet, writing below `root`."""
+    """TFDS's own builder of `name`, or ours where it has none, below `root`."""
     import tensorflow_datasets as tfds
 
-    if name == "tiny_imagenet":
-        # Importing it registers the builder with TFDS.
-        from jaxrobust.data import tiny_imagenet as tiny_imagenet
+    # Importing them registers their builders with TFDS.
+    from jaxrobust.data import caltech as caltech
+    from jaxrobust.data import tiny_imagenet as tiny_imagenet
+
     builder_cls: Any = tfds.builder_cls(name)
     return builder_cls(data_dir=root)
 

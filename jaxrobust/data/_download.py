@@ -1,4 +1,4 @@
-"""Files from the network, checked against their recorded SHA-256."""
+"""Files from the network, checked against their recorded checksums."""
 
 import http.client
 import urllib.request
@@ -11,23 +11,23 @@ from jaxrobust.data import _archives
 _TIMEOUT_S = 30
 
 
-def fetch(url: str, file: epath.Path, sha256: str, size: int) -> None:
+def fetch(url: str, checksum: str, file: epath.Path) -> None:
     """Downloads `url` to `file` with a progress bar; a file already right is kept.
 
     Raises:
         ConnectionError: the network or the server does not answer.
-        ValueError: the content has another SHA-256; nothing is left behind.
+        ValueError: the content has another checksum; nothing is left behind.
     """
-    if file.exists() and _archives.sha256(file) == sha256:
+    if file.exists() and _archives.digest(file, like=checksum) == checksum:
         return
     part = file.with_name(file.name + ".part")
     try:
-        _transfer(url, part, size)
-        found = _archives.sha256(part)
-        if found != sha256:
+        _transfer(url, part)
+        found = _archives.digest(part, like=checksum)
+        if found != checksum:
             raise ValueError(
-                f"{url} has SHA-256 {found}, expected {sha256}: the file at this "
-                "address has changed or the transfer was damaged"
+                f"{url} has {_archives.kind(checksum)} {found}, expected {checksum}: "
+                "the file at this address has changed or the transfer was damaged"
             )
         part.replace(file)
     except (OSError, http.client.HTTPException) as error:
@@ -37,13 +37,19 @@ def fetch(url: str, file: epath.Path, sha256: str, size: int) -> None:
         part.unlink(missing_ok=True)
 
 
-def _transfer(url: str, part: epath.Path, size: int) -> None:
+def _transfer(url: str, part: epath.Path) -> None:
     # Some of the servers refuse Python's own user agent.
     request = urllib.request.Request(url, headers={"User-Agent": "jaxrobust"})
-    bar = tqdm.tqdm(total=size, desc=part.stem, unit="B", unit_scale=True, disable=None)
-    with bar, urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:
+    with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:
         part.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as target:
+        bar = tqdm.tqdm(
+            total=getattr(response, "length", None),  # unknown to some servers
+            desc=part.stem,
+            unit="B",
+            unit_scale=True,
+            disable=None,
+        )
+        with bar, part.open("wb") as target:
             while block := response.read(1 << 20):
                 target.write(block)
                 bar.update(len(block))

@@ -1,18 +1,15 @@
 """Folders of image files, one folder per class, as examples for a TFDS builder."""
 
 import io
-import random
 from collections.abc import Iterator, Sequence
 
 from PIL import Image
 
-from jaxrobust.data import _archives, _images
+from jaxrobust.data import _images
 from jaxrobust.data._archives import Members
 from jaxrobust.data._formats import Example, Source, encode_png
 
 _TEST_FOLDERS = ("test", "val", "validation")
-_CALTECH_TRAIN = 30
-_CALTECH_SEED = 1234
 
 Shape = tuple[int | None, int | None, int | None]
 
@@ -99,44 +96,6 @@ def read(
     if any(path.startswith("test/") for path in found):
         splits[test_split] = lambda: generate("test")
     return Source(splits, {} if list(names) == list(known) else {"label": names})
-
-
-def read_caltech101(members: Members, known: Sequence[str]) -> Source | None:
-    """Caltech-101 as published: a folder per class, or the archives around it.
-
-    As in TFDS 30 images of each class, drawn at random, are the training split and the
-    others the test split. Which ones TFDS draws depends on the file system; ours are
-    drawn from the sorted file names and are the same everywhere.
-    """
-    nested = [p for p in members if p.endswith("101_ObjectCategories.tar.gz")]
-    if nested:
-        stream = io.BytesIO(members[nested[0]]())
-        members = _archives.read_tar(stream, "101_ObjectCategories.tar.gz")
-    labels = {name: label for label, name in enumerate(known)}
-    classes: dict[str, list[str]] = {}
-    for path in sorted(members):
-        folder = path.split("/")[-2].lower() if "/" in path else ""
-        if folder in labels and is_image(path):
-            classes.setdefault(folder, []).append(path)
-    if len(classes) < 2:
-        return None
-    draw = random.Random(_CALTECH_SEED)
-    train = {
-        path
-        for name in sorted(classes)
-        for path in draw.sample(classes[name], min(_CALTECH_TRAIN, len(classes[name])))
-    }
-
-    def generate(split: str) -> Iterator[Example]:
-        for name, paths in classes.items():
-            for path in paths:
-                if (path in train) == (split == "train"):
-                    file = path.rsplit("/", 1)[-1]
-                    image = checked(members[path](), (None, None, 3), path)
-                    features = {"image": image, "label": labels[name]}
-                    yield f"{name}/{file}", features | {"image/file_name": file}
-
-    return Source({s: (lambda s=s: generate(s)) for s in ("train", "test")})
 
 
 def read_tiny_imagenet(members: Members) -> Source | None:

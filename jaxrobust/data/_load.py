@@ -13,9 +13,12 @@ _TFDS_NAMES = (
     "cifar100",
     "svhn_cropped",
     "caltech101",
+    "caltech101_90_10",
+    "caltech256",
     "tiny_imagenet",
 )
-_DEFAULT_SIZE = {"caltech101": 224}
+# Of sets whose images differ in size.
+_DEFAULT_SIZE = {"caltech101": 224, "caltech101_90_10": 224, "caltech256": 224}
 
 
 def names() -> tuple[str, ...]:
@@ -28,6 +31,7 @@ def load(
     split: str = "train",
     *,
     image_size: int | None = None,
+    channels: int = 0,
     data_dir: os.PathLike[str] | str | None = None,
     limit: int | None = None,
 ) -> Dataset:
@@ -40,7 +44,9 @@ def load(
         split: 'train' or 'test'.
         image_size: side of the square images to make: the shorter side is resized
             to it (bilinear, antialiased), then the centre is cut out. None keeps the
-            images as they are (caltech101, whose images differ in size: 224).
+            images as they are (224 for caltech101, caltech101_90_10 and caltech256,
+            whose images differ in size).
+        channels: 3 copies grey images to three channels; 0 keeps what there is.
         data_dir: where TFDS data lie; None means `TFDS_DATA_DIR`, or else
             ~/tensorflow_datasets.
         limit: how many examples to load, at even distances; None means all.
@@ -65,6 +71,19 @@ def load(
     for argument, value in (("image_size", image_size), ("limit", limit)):
         if value is not None and value < 1:
             raise ValueError(f"{argument} must be at least 1 or None, got {value}")
+    if channels not in (0, 3):
+        raise ValueError(f"channels must be 0 (as stored) or 3, got {channels}")
+    found = _load(name, split, image_size, data_dir, limit)
+    return _local.to_rgb(found) if channels else found
+
+
+def _load(
+    name: str,
+    split: str,
+    image_size: int | None,
+    data_dir: os.PathLike[str] | str | None,
+    limit: int | None,
+) -> Dataset:
     kind, _, rest = name.partition(":")
     if name == "digits":
         return _local.finish(_local.load_digits(split), image_size, limit)

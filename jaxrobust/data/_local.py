@@ -119,6 +119,19 @@ def finish(dataset: Dataset, image_size: int | None, limit: int | None) -> Datas
     return Dataset(resized, dataset.labels, dataset.class_names)
 
 
+def to_rgb(dataset: Dataset) -> Dataset:
+    """Copies grey images to three channels; others must have three."""
+    channels = dataset.shape[-1]
+    if channels == 3:
+        return dataset
+    if channels != 1:
+        raise ValueError(
+            f"channels=3 copies grey images, but these have {channels} channels"
+        )
+    images = np.repeat(dataset.images, 3, axis=-1)
+    return Dataset(images, dataset.labels, dataset.class_names)
+
+
 def _missing(kind: str, path: str, noun: str, rule: str) -> FileNotFoundError:
     return FileNotFoundError(
         f"data set '{kind}:{path}' is not there: no such {noun} as "

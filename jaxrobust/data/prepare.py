@@ -2,12 +2,16 @@
 
     python -m jaxrobust.data.prepare NAME [--data_dir D] [--from ARCHIVE_OR_FOLDER]
 
-downloads the official files and checks their SHA-256, or takes them from a local
+downloads the official files and checks their checksums, or takes them from a local
 archive or folder; then writes TFDS's array_record layout, which `jaxrobust.data.load`
 and `tfds.builder(NAME).as_data_source()` read. `--from` takes the official archive (or
 the folder it unpacks to; MNIST and SVHN: the folder of the official files) or, for any
 NAME, images as train/CLASS/IMAGE and test/CLASS/IMAGE. SVHN's `extra` split, which
 nothing here uses, is not downloaded.
+
+`caltech101` is divided as TFDS does (30 images of each class to train), `caltech256`
+and `caltech101_90_10` as the FPD paper does: of each class the first nine tenths, in
+the order of the file names, to train.
 """
 
 import argparse
@@ -22,6 +26,7 @@ from etils import epath
 from jaxrobust.data import (
     _archives,
     _builders,
+    _caltech,
     _download,
     _folders,
     _formats,
@@ -43,7 +48,21 @@ _FILES = {
     "cifar100": ("cifar-100-binary.tar.gz",),
     "svhn_cropped": ("train_32x32.mat", "test_32x32.mat"),
     "caltech101": ("caltech-101.zip",),
+    "caltech101_90_10": ("caltech-101.zip",),
+    "caltech256": ("256_ObjectCategories.tar",),
     "tiny_imagenet": ("tiny-imagenet-200.zip",),
+}
+# The classes of the sets divided as in the FPD paper.
+_NINE_TENTHS = {"caltech101_90_10": 102, "caltech256": 257}
+# File -> URL and checksum, where checksums.tsv cannot say it: it holds SHA-256 and
+# Caltech's record of the set has an MD5 only.
+_OTHER_FILES = {
+    "caltech256": {
+        "256_ObjectCategories.tar": (
+            "https://data.caltech.edu/records/nyy15-4j048/files/256_ObjectCategories.tar",
+            "67b4f42ca05d46448c6bb8ecd2220f6d",
+        )
+    },
 }
 # Archives that TFDS does not use but people have; from the Keras sources.
 _OTHER_CHECKSUMS = {
@@ -74,7 +93,7 @@ def prepare(
         data_dir: where to write; None means `TFDS_DATA_DIR`, or else
             ~/tensorflow_datasets. Downloads are kept in its `downloads/NAME`.
         source: an archive or folder to read instead of downloading.
-        verify: compare files of known names with their recorded SHA-256.
+        verify: compare files of known names with their recorded checksums.
 
     Returns:
         The prepared directory, `data_dir/NAME/VERSION`.
@@ -173,11 +192,10 @@ def _finished(builder: Any) -> bool:
 def _download_all(name: str, builder: Any, root: epath.Path) -> epath.Path:
     """Downloads the official files; returns the archive, or the folder of several."""
     folder = root / "downloads" / name
-    infos = {info.filename: (url, info) for url, info in builder.url_infos.items()}
+    files = _files(name, builder)
     for filename in _FILES[name]:
-        url, info = infos[filename]
         try:
-            _download.fetch(url, folder / filename, info.checksum, int(info.size))
+            _download.fetch(*files[filename], folder / filename)
         except ConnectionError as error:
             raise FileNotFoundError(
                 f"data set {name!r} is not in {root}, and the download failed: {error}."
@@ -189,10 +207,18 @@ def _download_all(name: str, builder: Any, root: epath.Path) -> epath.Path:
 
 
 def _checksums(name: str, builder: Any) -> dict[str, str]:
-    recorded = (builder.url_infos or {}).values()
-    return _OTHER_CHECKSUMS.get(name, {}) | {
-        info.filename: info.checksum for info in recorded if info.filename
+    recorded = _files(name, builder).items()
+    return _OTHER_CHECKSUMS.get(name, {}) | {file: sum_ for file, (_, sum_) in recorded}
+
+
+def _files(name: str, builder: Any) -> dict[str, tuple[str, str]]:
+    """The URL and the checksum of every known file of a set."""
+    recorded = {
+        info.filename: (url, info.checksum)
+        for url, info in (builder.url_infos or {}).items()
+        if info.filename
     }
+    return recorded | _OTHER_FILES.get(name, {})
 
 
 def _read(name: str, builder: Any, members: Members) -> Source | None:
@@ -211,7 +237,9 @@ def _read(name: str, builder: Any, members: Members) -> Source | None:
     test_split = "validation" if name == "tiny_imagenet" else "test"
     readers.append(lambda: _folders.read(members, image.shape, known, test_split))
     if name == "caltech101":
-        readers.append(lambda: _folders.read_caltech101(members, known))
+        readers.append(lambda: _caltech.read_thirty(members, known))
+    if name in _NINE_TENTHS:
+        readers.append(lambda: _caltech.read_nine_tenths(members, _NINE_TENTHS[name]))
     return next((source for read in readers if (source := read())), None)
 
 

@@ -201,3 +201,12 @@ def test_folder_refuses_unreadable_and_unknown(tmp_path):
     Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "train/a/2.png")
     with pytest.raises(ValueError, match=r"2.png: more than 8 bits per channel"):
         data.load(f"folder:{tmp_path}")
+
+
+def test_grey_images_are_copied_to_three_channels():
+    grey, colour = data.load("digits", "test"), data.load("digits", "test", channels=3)
+    assert colour.shape == (8, 8, 3)
+    for channel in range(3):
+        np.testing.assert_array_equal(colour.images[..., channel], grey.images[..., 0])
+    with pytest.raises(ValueError, match=r"channels must be 0 .* or 3, got 2"):
+        data.load("digits", channels=2)

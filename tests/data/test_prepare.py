@@ -280,6 +280,94 @@ def test_caltech101_nested_archives(tmp_path, root):
     assert sorted(names) == ["accordion"] * 3 + ["faces"]
 
 
+def _caltech(folders, count=12):
+    """Archive members with `count` or one more small images per class."""
+    files = {}
+    for label, folder in enumerate(folders):
+        # Each image is of one grey level of its own, and of a size of its own.
+        for index in range(count + label % 2):
+            image = np.full((4 + index % 3, 5, 3), index + 1, np.uint8)
+            files[f"top/{folder}/{label + 1:03d}_{index + 1:04d}.jpg"] = _encoded(image)
+    files["top/056.dog/greg/vision309/stray_0001.jpg"] = _encoded(image)
+    files["top/198.spider/RENAME2"] = b"not an image"
+    return files
+
+
+_CALTECH_101 = ["BACKGROUND_Google", "Faces", *(f"animal {i:03d}" for i in range(100))]
+_CALTECH_256 = [f"{i:03d}.{'dog' if i == 56 else f'c{i}'}" for i in range(1, 257)]
+
+
+@pytest.mark.parametrize(
+    ("name", "folders"),
+    [
+        ("caltech101_90_10", _CALTECH_101),
+        ("caltech256", [*_CALTECH_256, "257.clutter"]),
+    ],
+)
+def test_nine_tenths_of_each_class_train(name, folders, tmp_path, root):
+    files = _caltech(folders)
+    # The order of an archive's entries is not that of the names.
+    source = _tar(tmp_path / "images.tar.gz", dict(reversed(files.items())))
+    prepare.prepare(name, data_dir=root, source=source)
+    train, test = (
+        data.load(name, split, data_dir=root, image_size=2)
+        for split in ("train", "test")
+    )
+    assert train.num_classes == test.num_classes == len(folders)
+    assert train.class_names[0] == folders[0].removeprefix("001.")
+    assert train.class_names[-1] == folders[-1].removeprefix("257.")
+    for label in (0, 1, len(folders) - 1):
+        # 12 images: 10 and 2; 13 images: 11 and 2.
+        levels = [
+            sorted(part.images[part.labels == label][:, 0, 0, 0])
+            for part in (train, test)
+        ]
+        count = 12 + label % 2
+        assert levels == [
+            list(range(1, count - 1)),
+            list(range(count - 1, count + 1)),
+        ]
+    assert len(train) + len(test) == len(folders) * 12 + len(folders) // 2
+
+
+def test_nine_tenths_need_every_class(tmp_path, root):
+    files = _caltech(_CALTECH_256)
+    folder = _write(tmp_path / "c", files)
+    with pytest.raises(ValueError, match=r"has 257 class folders, but 256 are there"):
+        prepare.prepare("caltech256", data_dir=root, source=folder)
+    assert not list(root.rglob("*"))
+
+
+def test_caltech_builders_work_by_themselves(tmp_path):
+    from jaxrobust.data import caltech
+
+    files = _caltech([*_CALTECH_256, "257.clutter"], count=1)
+    builder = caltech.Caltech256(data_dir=tmp_path)
+    assert builder.name == "caltech256"
+    assert builder.ARCHIVE in builder.MANUAL_DOWNLOAD_INSTRUCTIONS
+
+    class Downloads:
+        manual_dir = tmp_path
+
+    with tarfile.open(tmp_path / builder.ARCHIVE, "w") as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    splits = builder._split_generators(Downloads())
+    counts = {split: len(list(examples)) for split, examples in splits.items()}
+    assert counts == {"train": 128, "test": 257}
+    assert builder.info.features["label"].names[-1] == "clutter"
+
+
+def test_md5_of_an_archive_without_sha256(tmp_path, root):
+    archive = tmp_path / "256_ObjectCategories.tar"
+    archive.write_bytes(b"another file of this name")
+    with pytest.raises(ValueError, match=r"expected MD5 67b4f42c.*found") as error:
+        prepare.prepare("caltech256", data_dir=root, source=archive)
+    assert hashlib.md5(archive.read_bytes()).hexdigest() in str(error.value)
+
+
 def _folder(tmp_path, classes=("cat", "dog"), shape=(8, 9, 3), test="test"):
     images, files = _pixels(6, *shape), {}
     for index, image in enumerate(images):
@@ -433,8 +521,8 @@ def test_download_checks_and_prepares(mnist, root, monkeypatch):
     assert not list(root.rglob("*.gz"))
     monkeypatch.setattr(
         _download._archives,
-        "sha256",
-        lambda file: next(
+        "digest",
+        lambda file, like: next(
             info.checksum
             for info in _mnist_infos().values()
             if info.filename == file.name.removesuffix(".part")
@@ -452,7 +540,17 @@ def _mnist_infos():
     return tfds.builder_cls("mnist").url_infos
 
 
-@pytest.mark.parametrize("name", ["mnist", "cifar100", "caltech101", "tiny_imagenet"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mnist",
+        "cifar100",
+        "caltech101",
+        "caltech101_90_10",
+        "caltech256",
+        "tiny_imagenet",
+    ],
+)
 def test_no_network_is_said_in_three_lines(name, root, monkeypatch):
     def urlopen(request, timeout):
         raise urllib.error.URLError("Name or service not known")
