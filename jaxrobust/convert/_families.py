@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 
-from jaxrobust.convert import _names, _ssp, _wide_resnets
-from jaxrobust.models import preact_resnet, ssp, wide_resnet
+from jaxrobust.convert import _names, _pcl, _ssp, _wide_resnets
+from jaxrobust.models import pcl_resnet, preact_resnet, ssp, wide_resnet
 
 
 class Family(NamedTuple):
@@ -26,6 +26,7 @@ _TABLE: Mapping[type[nn.Module], Family] = {
     ssp.SSPMnist: Family(_ssp.mnist, (1, 28, 28, 1)),
     ssp.Block: Family(_ssp.block, None),
     ssp.Transition: Family(_ssp.transition, None),
+    pcl_resnet.PCLResNet: Family(_pcl.net, (1, 32, 32, 3)),
     preact_resnet.PreActResNet: Family(_wide_resnets.preact, (1, 32, 32, 3)),
     wide_resnet.WideResNet: Family(_wide_resnets.wide, (1, 32, 32, 3)),
 }

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 
-from jaxrobust.models import preact_resnet, ssp, wide_resnet
+from jaxrobust.models import pcl_resnet, preact_resnet, ssp, wide_resnet
 
 
 class Entry(NamedTuple):
@@ -23,6 +23,7 @@ _TABLE: Mapping[str, Entry] = {
     "ssp_tinyimagenet": Entry(
         ssp.SSPNet, {"stages": 4, "blocks": 10, "num_classes": 200}
     ),
+    "pcl_resnet": Entry(pcl_resnet.PCLResNet, {}),
     "preact_resnet": Entry(preact_resnet.PreActResNet, {}),
     "wide_resnet": Entry(wide_resnet.WideResNet, {}),
 }

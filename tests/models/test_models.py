@@ -15,6 +15,7 @@ SMALL = {
     "ssp_cifar": {"blocks": 1, "width": 4},
     "ssp_mnist": {"blocks": 1, "width": 8},
     "ssp_tinyimagenet": {"blocks": 1, "width": 4, "num_classes": 10},
+    "pcl_resnet": {"depth": 8, "width": 4, "embedding_size": 16},
     "preact_resnet": {"width": 4},
     "wide_resnet": {"depth": 10, "width": 1},
 }
@@ -23,6 +24,7 @@ COUNTS = {
     "ssp_cifar": 658_090,
     "ssp_mnist": 503_434,
     "ssp_tinyimagenet": 4_260_072,
+    "pcl_resnet": 1_975_002,
     "preact_resnet": 11_172_170,
     "wide_resnet": 36_479_194,
 }
