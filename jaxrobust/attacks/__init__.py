@@ -9,7 +9,9 @@ and warn (`RobustnessWarning`) about results that are not to be trusted.
 from jaxrobust.attacks._objective import RobustnessWarning as RobustnessWarning
 from jaxrobust.attacks._objective import on_input as on_input
 from jaxrobust.attacks._table import get as get
+from jaxrobust.attacks._table import hyperparameters as hyperparameters
 from jaxrobust.attacks._table import names as names
+from jaxrobust.attacks._table import pending_reason as pending_reason
 from jaxrobust.attacks.bim import bim as bim
 from jaxrobust.attacks.fgsm import fgsm as fgsm
 from jaxrobust.attacks.mim import mim as mim

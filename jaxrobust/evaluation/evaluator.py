@@ -61,7 +61,7 @@ def evaluate(
         logits that are not finite, or an attack that leaves its ball.
     """
     fields = config["eval"]
-    entries = suite.read(fields["attacks"])
+    entries, pending = suite.chosen(fields, config["data"]["name"])
     dataset = load_test(config) if dataset is None else dataset
     setting = Setting(
         model=model,
@@ -87,6 +87,8 @@ def evaluate(
     if curves:
         found += add_curves(setting, entries, fields, results, arrays)
     results["flags"] = found
+    results["suite"] = fields.get("suite", "")
+    results["pending"] = [attack._asdict() for attack in pending]
     results["data"] = {
         "name": config["data"]["name"],
         "examples": len(setting.indices),
@@ -106,6 +108,7 @@ def load_test(config: Mapping[str, Any]) -> Dataset:
         fields["name"],
         "test",
         image_size=fields["image_size"] or None,
+        channels=fields["channels"],
         limit=fields["test_examples"] or None,
     )
 

@@ -2,13 +2,13 @@
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxrobust import attacks
 from jaxrobust.array_types import Bounds, Norm
-from jaxrobust.evaluation import step, verify
+from jaxrobust.evaluation import protocols, step, verify
 
 RADII = ("eps", "step_size")
 
@@ -78,6 +78,14 @@ class Entry:
         }
 
 
+class Pending(NamedTuple):
+    """An attack of a protocol that cannot run yet, and why."""
+
+    label: str
+    name: str
+    reason: str
+
+
 def read(table: Mapping[str, Mapping[str, Any]]) -> list[Entry]:
     """Reads a config's table of attacks, `{label: {name, norm, eps, ...}}`.
 
@@ -104,46 +112,71 @@ def _entry(label: str, fields: dict[str, Any]) -> Entry:
     return Entry(label, name, norm, radius, str(eps), fields)
 
 
-def _gradient_attacks(eps: str, step_size: str, norm: str) -> dict[str, dict[str, Any]]:
-    common = {"norm": norm, "eps": eps}
-    pgd = {"name": "pgd", "step_size": step_size, "steps": 20, "random_start": True}
-    return {
-        "fgsm": {"name": "fgsm", **common},
-        "pgd20": {**pgd, **common},
-        "ball": {"name": "uniform_noise", "draws": 10, **common},
-    }
-
-
-def _ssp2020(eps: str, step_size: str, norm: str) -> dict[str, dict[str, Any]]:
-    table = _gradient_attacks(eps, step_size, norm)
-    table["pgd20"]["random_start"] = False
-    return table
-
-
-SUITES: Mapping[str, Callable[[str, str, str], dict[str, dict[str, Any]]]] = {
-    "gradient": _gradient_attacks,
-    "ssp2020": _ssp2020,
-}
+SUITES: tuple[str, ...] = (*protocols.OF_THREAT, *protocols.OF_DATA)
 
 
 def get(
-    name: str, *, eps: str, step_size: str, norm: str = "linf"
+    name: str,
+    *,
+    data: str = protocols.DEFAULT,
+    eps: str | None = None,
+    step_size: str | None = None,
+    norm: Norm = "linf",
 ) -> dict[str, dict[str, Any]]:
-    """Returns a named suite as a config writes it.
+    """Returns a named suite as a config writes it, pending attacks included.
 
     Args:
-      name: `gradient` (FGSM, PGD-20 with a random start, uniform noise) or `ssp2020`
-        (the same without the random start: Kim et al. 2020, arXiv 2010.10047).
-      eps: radius.
-      step_size: of the iterative attacks.
-      norm: of the ball.
+      name: `gradient` (FGSM, PGD-20 with a random start, uniform noise), `ssp2020` (the
+        same without the random start), `pcl2019`, `fpd2020`, `pclc2021` or `ssc2024`
+        (see `protocols`).
+      data: name of the data set, which decides the radii where a paper's depend on it;
+        one that no paper has gets those of CIFAR-10.
+      eps: another radius, for `gradient` and `ssp2020`.
+      step_size: another step of the iterative attacks, for the same.
+      norm: of the ball, for the same.
 
     Raises:
-      ValueError: for an unknown name.
+      ValueError: for an unknown name, or a radius for a suite that has its own.
     """
-    if name not in SUITES:
+    if name in protocols.OF_THREAT:
+        usual = protocols.threat_of(data)
+        return protocols.OF_THREAT[name](
+            usual.eps if eps is None else eps,
+            usual.step_size if step_size is None else step_size,
+            norm,
+        )
+    if name not in protocols.OF_DATA:
         raise ValueError(unknown("suite", name, SUITES))
-    return SUITES[name](eps, step_size, norm)
+    for field, value in (("eps", eps), ("step_size", step_size)):
+        if value is not None:
+            raise ValueError(
+                f"suite {name!r} has the paper's radii: leave `{field}` out, got "
+                f"{value!r}."
+            )
+    return protocols.OF_DATA[name](data)
+
+
+def chosen(fields: Mapping[str, Any], data: str) -> tuple[list[Entry], list[Pending]]:
+    """Returns the attacks of `config.eval`, and those of its suite that are pending.
+
+    Args:
+      fields: with `suite`, a protocol's name, or '' (or no such field) for the table in
+        `attacks`.
+      data: name of the data set.
+
+    Raises:
+      ValueError: as `get` and `read`; for a pending attack in `attacks` too.
+    """
+    name = fields.get("suite", "")
+    if not name:
+        return read(fields["attacks"]), []
+    ready, pending = {}, []
+    for label, entry in get(name, data=data).items():
+        if reason := attacks.pending_reason(entry["name"]):
+            pending.append(Pending(label, entry["name"], reason))
+        else:
+            ready[label] = entry
+    return read(ready), pending
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from jaxrobust import attacks
 from jaxrobust.evaluation import suite
 
 
@@ -43,3 +44,86 @@ def test_mistakes_are_named():
         suite.read({"a": {"name": "pgd", "eps": "1", "step_size": "z", "steps": 1}})
     with pytest.raises(ValueError, match=r"`eps` must be .*-1"):
         suite.read({"a": {"name": "pgd", "eps": "-1", "steps": 1}})
+
+
+@pytest.mark.parametrize("data", ["mnist", "digits", "cifar10", "npz:mine.npz"])
+@pytest.mark.parametrize("name", suite.SUITES)
+def test_every_protocol_is_readable_on_every_set(name, data):
+    entries, pending = suite.chosen({"suite": name}, data)
+    assert {e.label for e in entries} | {p.label for p in pending} == set(
+        suite.get(name, data=data)
+    )
+    assert entries
+    assert all(entry.eps > 0 for entry in entries)
+
+
+def described(name, data):
+    entries, pending = suite.chosen({"suite": name}, data)
+    return {e.label: e.describe() for e in entries}, {p.label: p for p in pending}
+
+
+def test_pcl2019_is_the_papers_table():
+    ready, pending = described("pcl2019", "cifar10")
+    assert list(ready) == ["fgsm", "bim10", "mim10", "pgd10"]
+    assert pending == {}
+    assert {entry["eps_text"] for entry in ready.values()} == {"8/255"}
+    for label in ("bim10", "mim10"):
+        assert ready[label]["step_size"] == pytest.approx(0.8 / 255)
+    assert ready["mim10"]["decay"] == 1
+    assert ready["pgd10"]["step_size"] == pytest.approx(2 / 255)
+    assert ready["pgd10"]["random_start"] is False
+    assert described("pcl2019", "mnist")[0]["pgd10"]["eps_text"] == "0.3"
+
+
+def test_fpd2020_radii_depend_on_the_set_and_missing_attacks_are_pending():
+    ready, pending = described("fpd2020", "mnist")
+    assert (ready["pgd40"]["eps"], ready["pgd40_l2"]["eps"]) == (0.3, 1.5)
+    assert (ready["pgd40"]["step_size"], ready["pgd40"]["steps"]) == (0.01, 40)
+    assert ready["fgsm_l1"]["norm"] == "l1"
+    other, _ = described("fpd2020", "svhn_cropped")
+    assert {entry["eps_text"] for entry in other.values()} == {"8/255"}
+    assert other["pgd40"]["step_size"] == 2 / 255
+    names = {entry.name for entry in pending.values()}
+    assert names >= {"cw_l2", "cw_linf", "deepfool", "jsma", "zoo", "hop_skip_jump"}
+    assert {"boundary", "boundary_l2", "transfer_fgsm"} <= set(pending)
+    assert "arrives with AutoAttack" in pending["zoo"].reason
+
+
+def test_pclc2021_attacks_at_several_radii():
+    ready, pending = described("pclc2021", "tiny_imagenet")
+    for eps in ("0.005", "0.01", "0.015"):
+        assert ready[f"pgd10_{eps}"]["random_start"] is True
+        assert ready[f"mim10_{eps}"]["step_size"] == pytest.approx(float(eps) / 10)
+        assert ready[f"fgsm_{eps}"]["eps_text"] == eps
+    assert {entry.name for entry in pending.values()} == {"cw_l2", "spsa", "transfer"}
+
+
+def test_ssc2024_attacks():
+    ready, _ = described("ssc2024", "cifar100")
+    assert [entry["eps"] for entry in ready.values()] == [0.03, 0.3, 0.1]
+    assert ready["mim20"]["decay"] == 0.9
+
+
+def test_ssp2020_takes_the_radius_of_the_set_or_the_one_given():
+    assert suite.get("ssp2020", data="mnist")["pgd20"]["eps"] == "0.3"
+    assert suite.get("ssp2020", data="fmnist")["pgd20"]["step_size"] == "0.02"
+    assert suite.get("ssp2020", data="mnist", eps="0.1")["fgsm"]["eps"] == "0.1"
+
+
+def test_pending_attacks_asked_for_by_name_say_so():
+    with pytest.raises(ValueError, match=r"'zoo' is pending.* Use one of ball, bim"):
+        suite.read({"a": {"name": "zoo", "eps": "1"}})
+    with pytest.raises(ValueError, match=r"'cw_l2' is pending"):
+        attacks.get("cw_l2", steps=10)
+
+
+def test_a_protocol_takes_no_radius_and_the_table_is_the_default():
+    with pytest.raises(ValueError, match=r"'pcl2019' has the paper's radii.*'0.03'"):
+        suite.get("pcl2019", eps="0.03")
+    table = {"a": {"name": "fgsm", "eps": "0.1"}}
+    for fields in ({"attacks": table}, {"attacks": table, "suite": ""}):
+        entries, pending = suite.chosen(fields, "mnist")
+        assert [entry.label for entry in entries] == ["a"]
+        assert pending == []
+    with pytest.raises(ValueError, match="Did you mean 'pcl2019'"):
+        suite.chosen({"attacks": table, "suite": "pcl2018"}, "mnist")
