@@ -195,6 +195,7 @@ def make_conv(
     padding: int = 0,
     use_bias: bool = True,
     kernel_init: Initializer | None = None,
+    groups: int = 1,
     dtype: DType = None,
     loop_safe: bool = True,
     name: str | None = None,
@@ -209,11 +210,12 @@ def make_conv(
       padding: zeros on each side.
       use_bias: add a bias, from U(+-1/sqrt(fan_in)).
       kernel_init: by default torch's, U(+-1/sqrt(fan_in)).
+      groups: of channels that do not meet.
       dtype: to compute in; by default that of input and parameters together.
       loop_safe: gradients that stay fast in CPU loops but have no forward mode.
       name: of the submodule.
     """
-    fan_in = kernel * kernel * channels_in
+    fan_in = kernel * kernel * channels_in // groups
     return nn.Conv(
         features,
         (kernel, kernel),
@@ -222,6 +224,7 @@ def make_conv(
         use_bias=use_bias,
         kernel_init=kernel_init or torch_uniform(fan_in),
         bias_init=torch_uniform(fan_in),
+        feature_group_count=groups,
         dtype=dtype,
         conv_general_dilated=conv_general_dilated if loop_safe else None,
         name=name,
