@@ -1,0 +1,28 @@
+"""Probability gaps in closed form."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrobust import analysis
+
+
+def test_two_classes_are_a_tanh(compiled):
+    z = jnp.asarray([0.0, 1.0, -2.0, 90.0])
+    logits = jnp.stack([z, -z], -1)
+    gap = compiled(analysis.probability_gap)(logits, jnp.zeros(4, int))
+    np.testing.assert_allclose(gap, np.tanh(z), atol=1e-6)
+
+
+def test_the_best_wrong_class_counts():
+    p = np.asarray([[0.5, 0.3, 0.2], [0.1, 0.6, 0.3]])
+    gap = analysis.probability_gap(jnp.log(p), jnp.asarray([0, 2]))
+    np.testing.assert_allclose(gap, [0.2, -0.3], atol=1e-6)
+    shifted = analysis.probability_gap(jnp.log(p) + 100, jnp.asarray([0, 2]))
+    np.testing.assert_allclose(shifted, gap, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(3, 1), (3,), (2, 3, 4)])
+def test_refusals(shape):
+    with pytest.raises(ValueError, match="`logits` must be"):
+        analysis.probability_gap(jnp.zeros(shape), jnp.zeros(shape[0], int))
