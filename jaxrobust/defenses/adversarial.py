@@ -4,31 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array
 
-from jaxrobust import attacks, losses
-from jaxrobust.array_types import Key, Labels, Logits, PerExample, Scalar
+from jaxrobust import attacks
+from jaxrobust.array_types import Key, Scalar
 from jaxrobust.defenses import base
-
-
-def smoothed_cross_entropy(
-    logits: Logits, y: Labels, label_smoothing: float
-) -> PerExample:
-    """Cross-entropy [B] with labels mixed with the uniform distribution."""
-    if label_smoothing == 0:
-        return losses.cross_entropy(logits, y)
-    targets = optax.smooth_labels(
-        jax.nn.one_hot(y, logits.shape[-1], dtype=logits.dtype), label_smoothing
-    )
-    return optax.softmax_cross_entropy(logits, targets)
-
-
-def accuracy(logits: Logits, y: Labels) -> Scalar:
-    """Share of the batch that is classified as labelled."""
-    return jnp.mean(jnp.argmax(logits, -1) == y)
 
 
 def standard(model: nn.Module, *, label_smoothing: float = 0.0) -> base.Defense:
@@ -44,8 +25,8 @@ def standard(model: nn.Module, *, label_smoothing: float = 0.0) -> base.Defense:
         del step
         out, model_state = base.forward(model, params, model_state, batch["image"], key)
         y = batch["label"]
-        loss = smoothed_cross_entropy(out.logits, y, label_smoothing).mean()
-        return loss, (model_state, {"accuracy": accuracy(out.logits, y)})
+        loss = base.smoothed_cross_entropy(out.logits, y, label_smoothing).mean()
+        return loss, (model_state, {"accuracy": base.accuracy(out.logits, y)})
 
     return base.Defense((base.Phase(loss),))
 
@@ -76,8 +57,8 @@ def ball(
         )
         y = jnp.repeat(batch["label"], draws, axis=0)
         out, model_state = base.forward(model, params, model_state, x, key)
-        loss = smoothed_cross_entropy(out.logits, y, label_smoothing).mean()
-        return loss, (model_state, {"robust_accuracy": accuracy(out.logits, y)})
+        loss = base.smoothed_cross_entropy(out.logits, y, label_smoothing).mean()
+        return loss, (model_state, {"robust_accuracy": base.accuracy(out.logits, y)})
 
     return base.Defense((base.Phase(loss),))
 
@@ -96,10 +77,9 @@ def adversarial(
     `fgsm` takes one step of length eps, whatever `attack` says of steps. The radius
     grows over the first `attack_warmup_steps` steps (`base.at_step`).
     """
-    base.check_attack_bn(attack_bn)
-    skipped = ("steps", "step_size") if name == "fgsm" else ()
-    options = {k: v for k, v in attack.items() if k not in skipped}
-    attacks.get(name, **options)  # finds mistakes now
+    prepare = base.attacker(
+        model, name, attack, attack_bn=attack_bn, warmup_steps=attack_warmup_steps
+    )
 
     def loss(
         params: base.Params,
@@ -108,14 +88,13 @@ def adversarial(
         key: Key,
         step: Array,
     ) -> tuple[Scalar, tuple[base.ModelState, base.Metrics]]:
-        x, y = batch["image"], batch["label"]
-        attacked = base.attacked_fn(
-            model, params, model_state, key, attack_bn=attack_bn
-        )
-        make = attacks.get(name, **base.at_step(options, step, attack_warmup_steps))
-        x_adv = make(attacked, x, y, batch["key"])
+        del step
+        x_adv, y = batch["attacked"], batch["label"]
         out, model_state = base.forward(model, params, model_state, x_adv, key)
-        loss = smoothed_cross_entropy(out.logits, y, label_smoothing).mean()
-        return loss, (model_state, {"robust_accuracy": accuracy(out.logits, y)})
+        loss = base.smoothed_cross_entropy(out.logits, y, label_smoothing).mean()
+        return loss, (
+            model_state,
+            {"robust_accuracy": base.accuracy(out.logits, y)},
+        )
 
-    return base.Defense((base.Phase(loss),))
+    return base.Defense((base.Phase(loss, prepare),))

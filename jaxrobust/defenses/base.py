@@ -7,10 +7,21 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Bool
 
-from jaxrobust import models
-from jaxrobust.array_types import Images, Key, LogitsFn, PyTree, Scalar, Variables
+from jaxrobust import attacks, losses, models
+from jaxrobust.array_types import (
+    Images,
+    Key,
+    Labels,
+    Logits,
+    LogitsFn,
+    PerExample,
+    PyTree,
+    Scalar,
+    Variables,
+)
 
 Params = Mapping[str, Any]
 ModelState = Mapping[str, Any]
@@ -20,6 +31,7 @@ Batch = Mapping[str, Array]
 PhaseLoss = Callable[
     [Params, ModelState, Batch, Key, Array], tuple[Scalar, tuple[Any, ...]]
 ]
+Prepare = Callable[[Params, ModelState, Batch, Key, Array], Mapping[str, Array]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +44,9 @@ class Phase:
         `label` [B] and `key` [B], a key per example for attacks and noise; `key` is for
         dropout. A third part after `metrics`, a dictionary of arrays, is added to the
         batch of the phases that follow (a restored image, say).
+      prepare: `(params, model_state, batch, key, step) -> arrays` that are added to the
+        batch of this phase and those that follow: attacked images. No gradient flows
+        through them, and they are made once, however often the loss is evaluated.
       when: `(step, metrics) -> bool`, from this step's metrics so far, this phase's
         own included; where false the update is dropped. Always by default.
       mask: `(params, step, metrics) -> tree of bool`: the leaves that this phase trains
@@ -39,6 +54,7 @@ class Phase:
     """
 
     loss: PhaseLoss
+    prepare: Prepare | None = None
     when: Callable[[Array, Metrics], Bool[Array, ""]] | None = None
     mask: Callable[[Params, Array, Metrics], PyTree] | None = None
 
@@ -49,19 +65,19 @@ class Defense:
 
     Attributes:
       phases: updates made in order on every batch.
-      init: `(key, variables) -> extra params`, trainables beside the network.
+      init: `(key, variables, example) -> extra params`, trainables beside the network;
+        `example` is a batch of one image, for shapes.
       labels: `params -> tree of optimiser labels`; everything is `model` by default.
     """
 
     phases: tuple[Phase, ...]
-    init: Callable[[Key, Variables], PyTree] = lambda key, variables: {}
+    init: Callable[[Key, Variables, Images], PyTree] = lambda key, variables, x: {}
     labels: Callable[[Params], PyTree] | None = None
 
 
 def check_attack_bn(attack_bn: str) -> None:
     """Raises ValueError unless the BatchNorm mode is known."""
-    if attack_bn not in ("train", "eval"):
-        raise ValueError(f"`attack_bn` must be 'train' or 'eval', got {attack_bn!r}.")
+    check_choice("attack_bn", attack_bn, ("train", "eval"))
 
 
 def at_step(
@@ -114,3 +130,81 @@ def attacked_fn(
     return models.logits_fn(
         model, jax.lax.stop_gradient(variables), train=train, key=dropout
     )
+
+
+def attacker(
+    model: nn.Module,
+    name: str,
+    attack: Mapping[str, Any],
+    *,
+    attack_bn: str = "train",
+    warmup_steps: int = 0,
+    labels: str = "true",
+    eps_range: tuple[float, float] | None = None,
+) -> Prepare:
+    """Returns a `prepare` that makes `batch['attacked']` [B, H, W, C].
+
+    Args:
+      model: a Linen module.
+      name: of the attack, as in `attacks.get`.
+      attack: its hyperparameters; those of `steps`, `step_size` and `decay` that it
+        does not have are left out, and `fgsm` takes one step of length eps.
+      attack_bn: BatchNorm mode of the attacked network, `train` or `eval`.
+      warmup_steps: see `at_step`.
+      labels: `true`, or `predicted`, the network's own on the clean images.
+      eps_range: draw one radius for each batch, uniformly in (low, high).
+
+    Raises:
+      ValueError: for an unknown attack or mode, or a radius out of range.
+      TypeError: for a hyperparameter that the attack does not have.
+    """
+    check_attack_bn(attack_bn)
+    check_choice("labels", labels, ("true", "predicted"))
+    taken = attacks.hyperparameters(name) - ({"step_size"} if name == "fgsm" else set())
+    skipped = _COMMON - taken
+    options = {k: v for k, v in attack.items() if k not in skipped}
+    attacks.get(name, **options)  # finds mistakes now
+    if eps_range is not None and not 0 <= eps_range[0] <= eps_range[1]:
+        raise ValueError(f"`eps_range` must be (low, high) from 0, got {eps_range}.")
+
+    def prepare(
+        params: Params, model_state: ModelState, batch: Batch, key: Key, step: Array
+    ) -> Mapping[str, Array]:
+        x, y = batch["image"], batch["label"]
+        attacked = attacked_fn(model, params, model_state, key, attack_bn=attack_bn)
+        chosen = dict(at_step(options, step, warmup_steps))
+        if eps_range is not None:
+            low, high = eps_range
+            chosen["eps"] = jax.random.uniform(jax.random.fold_in(key, 2), (), x.dtype)
+            chosen["eps"] = low + (high - low) * chosen["eps"]
+        if labels == "predicted":
+            y = jnp.argmax(attacked(x), -1)
+        return {"attacked": attacks.get(name, **chosen)(attacked, x, y, batch["key"])}
+
+    return prepare
+
+
+_COMMON = {"steps", "step_size", "decay"}
+
+
+def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
+    """Raises ValueError unless `value` is one of `known`."""
+    if value not in known:
+        raise ValueError(f"`{name}` must be one of {', '.join(known)}, got {value!r}.")
+
+
+def smoothed_cross_entropy(
+    logits: Logits, y: Labels, label_smoothing: float
+) -> PerExample:
+    """Cross-entropy [B] with labels mixed with the uniform distribution."""
+    if label_smoothing == 0:
+        return losses.cross_entropy(logits, y)
+    targets = optax.smooth_labels(
+        jax.nn.one_hot(y, logits.shape[-1], dtype=logits.dtype), label_smoothing
+    )
+    return optax.softmax_cross_entropy(logits, targets)
+
+
+def accuracy(logits: Logits, y: Labels) -> Scalar:
+    """Share of the batch that is classified as labelled."""
+    return jnp.mean(jnp.argmax(logits, -1) == y)

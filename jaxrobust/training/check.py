@@ -63,6 +63,12 @@ def check(config: Mapping[str, Any]) -> None:
         ("train.batch_size", train["batch_size"], train["batch_size"] > 0, "positive"),
         ("train.ema", train["ema"], 0 <= train["ema"] < 1, "at least 0 and below 1"),
         (
+            "train.early_stop",
+            train["early_stop"],
+            train["early_stop"] >= 0,
+            "0 or more",
+        ),
+        (
             "optimizer.learning_rate",
             optimize["learning_rate"],
             0 < optimize["learning_rate"] < math.inf,

@@ -87,6 +87,7 @@ def base() -> Any:
             "data": {
                 "name": "digits",
                 "image_size": 0,  # 0 = the set's own
+                "channels": 0,  # 0 = the set's own, 3 = grey copied to RGB
                 "train_examples": 0,  # 0 = all
                 "test_examples": 0,
                 "validation_examples": 1000,  # held out of the training split
@@ -133,9 +134,10 @@ def base() -> Any:
             # their optimiser differs.
             "label_optimizers": {},
             "schedule": {
-                "name": "step",  # step, cosine, constant, plateau
+                "name": "step",  # step, piecewise, cosine, constant, plateau
                 "milestones": (80.0, 140.0, 180.0),  # epochs
                 "factor": 0.1,
+                "scales": (),  # of the rate from each milestone on, for piecewise
                 "warmup_epochs": 0.0,
                 "patience": 10,  # validations without progress, for plateau
             },
@@ -147,6 +149,10 @@ def base() -> Any:
                 "log_every_steps": 50,
                 "save_every_steps": 500,
                 "validate_every_epochs": 1.0,
+                # Validations without better clean accuracy that end it; 0 = off.
+                "early_stop": 0,
+                # A work directory or checkpoint whose network to start from.
+                "init_from": "",
             },
             # The attack on the held-out slice picks `best_robust`.
             "validation": {"batch_size": 250, "attack": validation_attack},
@@ -154,6 +160,7 @@ def base() -> Any:
                 "batch_size": 250,
                 "examples": 0,  # 0 = all test images
                 "precision": "highest",
+                "suite": "",  # a paper's protocol in place of `attacks`
                 "attacks": linf_suite("8/255", "2/255"),
                 "curve": {
                     "eps": ["0", "2/255", "4/255", "8/255", "16/255", "32/255", "1"],
@@ -166,6 +173,13 @@ def base() -> Any:
                     "step_size": "2/255",
                     "steps": 20,
                     "examples": 1000,
+                },
+                # Ranks of the classes attacks end in, gaps, feature maps.
+                "analysis": {
+                    "enabled": True,
+                    "examples": 500,
+                    "eps": ["2/255", "4/255", "8/255", "16/255", "32/255"],
+                    "steps": 10,
                 },
                 "grid": 8,  # images shown in the report
                 "save_adversarial": False,
@@ -203,7 +217,9 @@ def shrink(config: Any) -> None:
     config.data.train_examples = 192
     config.data.validation_examples = 64
     config.data.test_examples = 64
-    config.model.blocks = 1
+    for field, least in (("blocks", 1), ("layers", (1, 1, 1, 1))):
+        if field in config.model:
+            config.model[field] = least
     config.attack.steps = 2
     config.train.batch_size = 64
     config.train.epochs = 1.0
@@ -212,6 +228,7 @@ def shrink(config: Any) -> None:
     config.eval.batch_size = 64
     config.eval.curve.examples = 32
     config.eval.growth.examples = 32
+    config.eval.analysis.examples = 32
 
 
 def fit_cpu(config: Any, epochs: float) -> None:
@@ -225,3 +242,4 @@ def fit_cpu(config: Any, epochs: float) -> None:
     config.data.test_examples = 2000
     config.eval.curve.examples = 200
     config.eval.growth.examples = 200
+    config.eval.analysis.examples = 200

@@ -145,8 +145,10 @@ def build(config: Mapping[str, Any], mesh: Mesh) -> Run:
     init_key, run_key, validation_key = jax.random.split(key, 3)
     example = jnp.zeros((1, *train_set.shape), jnp.float32)
     variables = state.init_variables(model, example, init_key)
+    if config["train"]["init_from"]:
+        variables = _start_from(config["train"]["init_from"], variables)
     ema = config["train"]["ema"]
-    first = state.create(variables, defense, tx, key=init_key, ema=ema > 0)
+    first = state.create(variables, defense, tx, example, key=init_key, ema=ema > 0)
     return Run(
         state=parallel.replicate(mesh, first),
         step=step.make_train_step(
@@ -164,6 +166,23 @@ def build(config: Mapping[str, Any], mesh: Mesh) -> Run:
         key=parallel.replicate(mesh, run_key),
         examples=len(train_set),
     )
+
+
+def _start_from(path: str, like: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns the network's variables in a checkpoint, a work directory's last.
+
+    Raises:
+      ValueError: if they are of another architecture.
+    """
+    _, found, _ = checkpoints.load(path, "last")
+    found = {k: v for k, v in found.items() if k != "extra"}
+    shapes = [jax.tree.map(jnp.shape, dict(tree)) for tree in (found, like)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"`train.init_from` {path} holds another architecture than this config; "
+            "give it the same model fields."
+        )
+    return jax.tree.map(jnp.asarray, found)
 
 
 def _in_compute_dtype(model: nn.Module, config: Mapping[str, Any]) -> nn.Module:
@@ -186,6 +205,7 @@ def load_train(config: Mapping[str, Any]) -> tuple[data.Dataset, data.Dataset]:
         fields["name"],
         "train",
         image_size=fields["image_size"] or None,
+        channels=fields["channels"],
         limit=fields["train_examples"] or None,
     )
     return data.split_validation(dataset, fields["validation_examples"], config["seed"])
@@ -210,7 +230,7 @@ def train(config: Mapping[str, Any], workdir: epath.PathLike, mesh: Mesh) -> Non
     start = int(run.state.step)
     if start:
         logging.warning("resuming %s at step %d of %d", workdir, start, run.plan.total)
-    if start >= run.plan.total:
+    if start >= run.plan.total or _out_of_patience(run.state, config):
         checkpointer.close()
         return
     progress = Progress(run.plan.total, config["name"] or "train", done=start)
@@ -262,6 +282,9 @@ def _loop(
             checkpointer.save(number, run.state, run.state.variables, config, validated)
         if not history:
             begin = time.monotonic()
+        if validated and _out_of_patience(run.state, config):
+            logging.warning("stopped early at step %d of %d", number, plan.total)
+            return
 
 
 def _shown(row: Mapping[str, float]) -> dict[str, float]:
@@ -279,14 +302,24 @@ def _shown(row: Mapping[str, float]) -> dict[str, float]:
 def _after_validation(
     current: state.TrainState, config: Mapping[str, Any], validated: dict[str, float]
 ) -> state.TrainState:
-    """Moves the plateau schedule."""
+    """Moves the plateau schedule and the patience of early stopping."""
     schedule = config["schedule"]
-    if schedule["name"] != "plateau":
-        return current
-    moved = optimizer.update_plateau(
-        current.plateau,
-        jnp.float32(validated["loss"]),
-        schedule["factor"],
-        schedule["patience"],
+    patience = optimizer.update_patience(
+        current.patience, jnp.float32(validated["accuracy"])
     )
-    return current.replace(plateau=jax.device_put(moved, current.step.sharding))
+    plateau = current.plateau
+    if schedule["name"] == "plateau":
+        plateau = optimizer.update_plateau(
+            plateau,
+            jnp.float32(validated["loss"]),
+            schedule["factor"],
+            schedule["patience"],
+        )
+    plateau, patience = jax.device_put((plateau, patience), current.step.sharding)
+    return current.replace(plateau=plateau, patience=patience)
+
+
+def _out_of_patience(current: state.TrainState, config: Mapping[str, Any]) -> bool:
+    """Says whether early stopping ends the run."""
+    patience = config["train"]["early_stop"]
+    return bool(patience) and int(current.patience.waited) >= patience

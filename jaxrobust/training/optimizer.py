@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 from jaxrobust.array_types import PyTree
 
 OPTIMIZERS = ("sgd", "adam", "adamax", "adamw")
-SCHEDULES = ("constant", "step", "cosine", "plateau")
+SCHEDULES = ("constant", "step", "piecewise", "cosine", "plateau")
 
 
 def _check(name: str, known: tuple[str, ...], what: str) -> None:
@@ -36,20 +36,24 @@ def make_schedule(
     """Returns the learning rate as a function of the step.
 
     Args:
-      schedule: `name` (`constant`, `step`, `cosine`, `plateau`), `milestones` in epochs
-        and `factor` for `step`, `warmup_epochs` (linear, from 0) for all.
+      schedule: `name` (`constant`, `step`, `piecewise`, `cosine`, `plateau`),
+        `milestones` in epochs, at each of which `step` multiplies the rate by `factor`
+        and `piecewise` sets it to the next of `scales` times `learning_rate`,
+        `warmup_epochs` (linear, from 0) for all.
       learning_rate: the rate after warm-up.
       steps_per_epoch: batches per epoch.
       total_steps: length of the run; `cosine` ends at 0 there.
 
     Raises:
-      ValueError: for an unknown name.
+      ValueError: for an unknown name, or `scales` that are not one per milestone.
     """
     name = schedule["name"]
     _check(name, SCHEDULES, "schedule")
     warmup = round(schedule["warmup_epochs"] * steps_per_epoch)
     if name == "cosine":
         main = optax.cosine_decay_schedule(learning_rate, max(1, total_steps - warmup))
+    elif name == "piecewise":
+        main = _piecewise(schedule, learning_rate, steps_per_epoch, warmup)
     elif name == "step":
         drops: dict[int, float] = {}
         for epoch in schedule["milestones"]:
@@ -62,6 +66,21 @@ def make_schedule(
         return main
     ramp = optax.linear_schedule(learning_rate / warmup, learning_rate, warmup - 1)
     return optax.join_schedules([ramp, main], [warmup])
+
+
+def _piecewise(
+    schedule: Mapping[str, Any], learning_rate: float, steps_per_epoch: int, warmup: int
+) -> optax.Schedule:
+    """Returns the rate that changes at each milestone to what `scales` says."""
+    epochs, scales = schedule["milestones"], schedule["scales"]
+    if len(epochs) != len(scales) or list(epochs) != sorted(epochs):
+        raise ValueError(
+            "a piecewise schedule needs rising `schedule.milestones` and one of "
+            f"`schedule.scales` for each, got {tuple(epochs)} and {tuple(scales)}."
+        )
+    rates = [optax.constant_schedule(learning_rate * scale) for scale in (1, *scales)]
+    starts = [round(epoch * steps_per_epoch) - warmup for epoch in epochs]
+    return optax.join_schedules(rates, starts)
 
 
 def make_optimizer(
@@ -150,4 +169,31 @@ def update_plateau(
         scale=jnp.where(drop, state.scale * factor, state.scale),
         best=jnp.where(better, loss, state.best).astype(state.best.dtype),
         waited=jnp.where(drop, 0, waited).astype(state.waited.dtype),
+    )
+
+
+class Patience(flax.struct.PyTreeNode):
+    """Progress of early stopping; part of the training state.
+
+    Attributes:
+      best: highest validation accuracy so far.
+      waited: validations since then.
+    """
+
+    best: Float[Array, ""]
+    waited: Int[Array, ""]
+
+    @classmethod
+    def start(cls) -> "Patience":
+        """Returns the state before the first validation."""
+        return cls(jnp.float32(-1.0), jnp.int32(0))
+
+
+@jax.jit
+def update_patience(state: Patience, accuracy: Float[Array, ""]) -> Patience:
+    """Counts the validations without a new best."""
+    better = accuracy > state.best
+    return Patience(
+        best=jnp.where(better, accuracy, state.best).astype(state.best.dtype),
+        waited=jnp.where(better, 0, state.waited + 1).astype(state.waited.dtype),
     )

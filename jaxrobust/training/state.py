@@ -11,7 +11,7 @@ from jaxtyping import Array, Int
 
 from jaxrobust.array_types import Images, Key, PyTree, Variables
 from jaxrobust.defenses.base import Defense
-from jaxrobust.training.optimizer import Plateau
+from jaxrobust.training.optimizer import Patience, Plateau
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -24,6 +24,7 @@ class TrainState(flax.struct.PyTreeNode):
       opt_state: the optimiser's.
       ema_params: averaged `params['model']`, or None where no average is kept.
       plateau: progress of the plateau schedule.
+      patience: progress of early stopping.
     """
 
     step: Int[Array, ""]
@@ -32,6 +33,7 @@ class TrainState(flax.struct.PyTreeNode):
     opt_state: optax.OptState
     ema_params: PyTree
     plateau: Plateau
+    patience: Patience
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -57,15 +59,25 @@ def create(
     variables: Variables,
     defense: Defense,
     tx: optax.GradientTransformation,
+    example: Images,
     *,
     key: Key,
     ema: bool = False,
 ) -> TrainState:
-    """Returns the state before the first step."""
+    """Returns the state before the first step.
+
+    Args:
+      variables: of the network.
+      defense: the objective, which may add trainables.
+      tx: the optimiser.
+      example: a batch of one image, for shapes.
+      key: for the objective's trainables.
+      ema: keep averaged weights.
+    """
     model_state = {k: v for k, v in variables.items() if k != "params"}
     params = {
         "model": variables["params"],
-        "extra": defense.init(jax.random.fold_in(key, 1), variables),
+        "extra": defense.init(jax.random.fold_in(key, 1), variables, example),
     }
     # A donated state must not hold one buffer twice, hence the copy.
     average = jax.tree.map(jnp.copy, variables["params"]) if ema else None
@@ -76,4 +88,5 @@ def create(
         opt_state=tx.init(params),
         ema_params=average,
         plateau=Plateau.start(),
+        patience=Patience.start(),
     )

@@ -60,6 +60,14 @@ def make_train_step(
             metrics: dict[str, Any] = {"learning_rate": rate}
             for number, phase in enumerate(defense.phases):
                 phase_key = jax.random.fold_in(key, number)
+                if phase.prepare is not None:
+                    prepared |= phase.prepare(
+                        jax.lax.stop_gradient(state.params),
+                        state.model_state,
+                        prepared,
+                        phase_key,
+                        state.step,
+                    )
                 state, carry = _update(
                     phase, tx, rate, state, prepared, phase_key, metrics
                 )

@@ -99,3 +99,23 @@ def test_plateau_shrinks_after_patience():
 def test_unknown_names(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_piecewise_rates_are_multiples_of_the_base():
+    """Phase 1 at ten times the rate, then back: PCL's two phases in one run."""
+    found = rates(
+        {"name": "piecewise", "milestones": (0, 2, 4), "scales": (10.0, 0.1, 1.0)},
+        (0, 19, 20, 39, 40, 99),
+    )
+    np.testing.assert_allclose(found, [1.0, 1.0, 0.01, 0.01, 0.1, 0.1], rtol=1e-6)
+    with pytest.raises(ValueError, match=r"schedule\.scales.*\(1\.0,\)"):
+        rates({"name": "piecewise", "milestones": (1, 2), "scales": (1.0,)}, (0,))
+
+
+def test_patience_counts_validations_without_a_new_best():
+    current = optimizer.Patience.start()
+    waited = []
+    for accuracy in (0.5, 0.4, 0.5, 0.6, 0.1):
+        current = optimizer.update_patience(current, jnp.float32(accuracy))
+        waited.append(int(current.waited))
+    assert waited == [0, 1, 2, 0, 1]

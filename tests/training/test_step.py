@@ -25,11 +25,12 @@ def make(objective, dtype, mesh=None, ema=0.0, attack=None, bn=""):
     fields["objective"]["attack_bn"] = bn
     defense = check.make_defense(fields, model, objective)
     tx = optimizer.make_optimizer(config.base().optimizer.to_dict())
-    variables = state.init_variables(
-        model, jnp.zeros((1, 12, 12, 1)), jax.random.key(0)
-    )
+    example = jnp.zeros((1, 12, 12, 1))
+    variables = state.init_variables(model, example, jax.random.key(0))
     variables = jax.tree.map(lambda v: v.astype(dtype), variables)
-    first = state.create(variables, defense, tx, key=jax.random.key(1), ema=ema > 0)
+    first = state.create(
+        variables, defense, tx, example, key=jax.random.key(1), ema=ema > 0
+    )
     run = step.make_train_step(
         defense,
         tx,
@@ -147,7 +148,7 @@ def run_quadratic(**fields):
         {**config.base().optimizer.to_dict(), "momentum": 0.9, "weight_decay": 0.1}
     )
     params = {"params": {"a": jnp.float32(3.0), "b": jnp.float32(3.0)}}
-    current = state.create(params, defense, tx, key=jax.random.key(0))
+    current = state.create(params, defense, tx, jnp.zeros(1), key=jax.random.key(0))
     run = step.make_train_step(
         defense, tx, optax.constant_schedule(0.1), lambda x, keys: x
     )
@@ -176,3 +177,24 @@ def test_a_phase_whose_condition_is_false_changes_nothing():
     free, _ = run_quadratic()
     assert current.params["model"] == {"a": 3.0, "b": 3.0}
     assert free.params["model"]["b"] < 2.9
+
+
+def test_what_is_prepared_reaches_the_loss_without_a_gradient():
+    """d/da of a * prepared(a) is `prepared`, not its product rule."""
+
+    def prepare(params, model_state, batch, key, step):
+        return {"seen": 2 * params["model"]["a"]}
+
+    def loss(params, model_state, batch, key, step):
+        return params["model"]["a"] * batch["seen"], (model_state, {})
+
+    defense = Defense((Phase(loss, prepare),))
+    plain = {**config.base().optimizer.to_dict(), "momentum": 0.0, "weight_decay": 0.0}
+    tx = optimizer.make_optimizer(plain)
+    params = {"params": {"a": jnp.float32(3.0)}}
+    current = state.create(params, defense, tx, jnp.zeros(1), key=jax.random.key(0))
+    run = step.make_train_step(
+        defense, tx, optax.constant_schedule(0.1), lambda x, keys: x
+    )
+    current, _ = run(current, batch(0), jax.random.key(0))
+    np.testing.assert_allclose(current.params["model"]["a"], 3.0 - 0.1 * 6.0)
