@@ -15,6 +15,7 @@ from jaxrobust import data
 from jaxrobust.array_types import Variables
 from jaxrobust.data import Dataset
 from jaxrobust.evaluation import (
+    analyses,
     curve,
     environment,
     flags,
@@ -50,7 +51,7 @@ def evaluate(
         `adversarial.npz`. Existing ones are replaced.
       dataset: test images; by default the test split that the config names.
       mesh: devices to split batches over.
-      curves: also the accuracy over the radius and the growth ratios.
+      curves: also the accuracy over the radius, the growth ratios and the analyses.
       progress: told after each batch.
 
     Returns:
@@ -62,6 +63,8 @@ def evaluate(
     """
     fields = config["eval"]
     entries, pending = suite.chosen(fields, config["data"]["name"])
+    if "analysis" in fields:
+        analyses.read_eps(fields["analysis"])
     dataset = load_test(config) if dataset is None else dataset
     setting = Setting(
         model=model,
@@ -86,6 +89,9 @@ def evaluate(
     results["diagnostics"] = gradients
     if curves:
         found += add_curves(setting, entries, fields, results, arrays)
+        if fields.get("analysis", {}).get("enabled"):
+            numbers, more = analyses.run(setting, entries, runs, fields)
+            results["analyses"], arrays = numbers, arrays | more
     results["flags"] = found
     results["suite"] = fields.get("suite", "")
     results["pending"] = [attack._asdict() for attack in pending]
