@@ -27,18 +27,8 @@ def check_labels(logits: Any, y: Any, name: str = "y") -> None:
 
     Where labels are traced, or lie on other processes, their range is not looked at.
     """
-    dtype = getattr(y, "dtype", None)
-    if dtype is None or not jnp.issubdtype(dtype, jnp.integer):
-        raise TypeError(
-            f"`{name}` must be an array of integer labels [B], got "
-            f"{dtype or type(y).__name__}; use jnp.asarray(labels, jnp.int32)."
-        )
     batch, classes = logits.shape
-    if y.shape != (batch,):
-        raise ValueError(
-            f"`{name}` must hold one label per row of `logits`, shape ({batch},), got "
-            f"{y.shape}."
-        )
+    check_integers(y, name, batch)
     values = concrete(y)
     if values is None or not values.size:
         return
@@ -48,6 +38,42 @@ def check_labels(logits: Any, y: Any, name: str = "y") -> None:
             f"`{name}` holds labels from {low} to {high}, but `logits` have {classes} "
             f"classes: labels must be in [0, {classes - 1}]."
         )
+
+
+def check_integers(y: Any, name: str, batch: int, rows: str = "logits") -> None:
+    """Raises unless `y` holds an integer for each of `batch` rows."""
+    dtype = getattr(y, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jnp.integer):
+        raise TypeError(
+            f"`{name}` must be an array of integer labels [B], got "
+            f"{dtype or type(y).__name__}; use jnp.asarray(labels, jnp.int32)."
+        )
+    if y.shape != (batch,):
+        raise ValueError(
+            f"`{name}` must hold one label per row of `{rows}`, shape ({batch},), got "
+            f"{y.shape}."
+        )
+
+
+def check_classes(logits: Any, least: int, loss: str) -> None:
+    """Raises unless logits have the classes that a loss compares."""
+    if logits.shape[-1] < least:
+        raise ValueError(
+            f"The {loss} loss needs logits of at least {least} classes, got "
+            f"{logits.shape[-1]}; use cross_entropy"
+            f"{' or margin' if logits.shape[-1] > 1 else ''} instead."
+        )
+
+
+def check_range(name: str, value: Any, low: float, high: float) -> None:
+    """Raises unless a number lies in [low, high]; a traced one passes."""
+    values = concrete(value)
+    if values is None:
+        return
+    if not jnp.issubdtype(values.dtype, jnp.number):
+        raise TypeError(f"`{name}` must be a number, got {value!r}.")
+    if not ((low <= values) & (values <= high)).all():
+        raise ValueError(f"`{name}` must be in [{low:g}, {high:g}], got {value}.")
 
 
 def check_weight(name: str, value: Any) -> None:

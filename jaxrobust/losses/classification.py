@@ -101,11 +101,6 @@ def _take(logits: Logits, classes: Labels) -> Float[Array, " B"]:
 
 def _check(logits: Logits, least: int, name: str, **labels: Labels) -> None:
     _checks.check_logits(logits)
-    if logits.shape[-1] < least:
-        raise ValueError(
-            f"The {name} loss needs logits of at least {least} classes, got "
-            f"{logits.shape[-1]}; use cross_entropy"
-            f"{' or margin' if logits.shape[-1] > 1 else ''} instead."
-        )
+    _checks.check_classes(logits, least, name)
     for argument, classes in labels.items():
         _checks.check_labels(logits, classes, argument)

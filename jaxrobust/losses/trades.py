@@ -1,11 +1,9 @@
 """TRADES: clean cross-entropy plus the divergence an attack can cause."""
 
-import jax
-import jax.numpy as jnp
-
 from jaxrobust.array_types import Labels, Logits, PerExample, Scalar
 from jaxrobust.losses import _checks
 from jaxrobust.losses.classification import cross_entropy
+from jaxrobust.losses.divergence import kl_divergence
 
 
 def trades(
@@ -30,20 +28,6 @@ def trades(
         below 0 or NaN.
       TypeError: unless logits are floating and labels integers.
     """
-    _checks.check_logits(logits)
-    _checks.check_logits(logits_adv, "logits_adv")
-    if logits_adv.shape != logits.shape:
-        raise ValueError(
-            f"`logits_adv` must have the shape of `logits`, {logits.shape}, got "
-            f"{logits_adv.shape}."
-        )
+    divergence = kl_divergence(logits, logits_adv)
     _checks.check_weight("beta", beta)
-    return cross_entropy(logits, y) + beta * _divergence(logits, logits_adv)
-
-
-def _divergence(logits: Logits, logits_adv: Logits) -> PerExample:
-    log_p = jax.nn.log_softmax(logits)
-    p = jnp.exp(log_p)
-    # Where p is 0 the term is 0; the inner `where` keeps its gradient finite too.
-    gap = jnp.where(p > 0, log_p - jax.nn.log_softmax(logits_adv), 0)
-    return jnp.sum(p * gap, axis=-1)
+    return cross_entropy(logits, y) + beta * divergence

@@ -24,6 +24,9 @@ FUNCTIONS = {
     "dlr": losses.dlr,
     "dlr_targeted": lambda z, y: losses.dlr_targeted(z, y, (y + 1) % 4),
     "trades": lambda z, y: losses.trades(z, z[:, ::-1], y, 6.0),
+    "mart": lambda z, y: losses.mart(z, z[:, ::-1], y, 5.0),
+    "pc": losses.pc,
+    "logit_constraint": losses.logit_constraint,
 }
 
 
@@ -106,8 +109,9 @@ def test_too_few_classes():
         losses.dlr(jnp.zeros((1, 2)), y)
     with pytest.raises(ValueError, match=r"dlr_targeted.*at least 4 classes, got 3"):
         losses.dlr_targeted(jnp.zeros((1, 3)), y, y)
-    with pytest.raises(ValueError, match=r"margin.*at least 2 classes, got 1"):
-        losses.margin(jnp.zeros((1, 1)), y)
+    for name in ("margin", "pc", "logit_constraint", "mart"):
+        with pytest.raises(ValueError, match=rf"{name} .*at least 2 classes, got 1"):
+            NAMED.get(name, losses.margin)(jnp.zeros((1, 1)), y)
 
 
 NAMED = {
@@ -117,6 +121,9 @@ NAMED = {
     "dlr_targeted": lambda z, y: losses.dlr_targeted(z, y, Y),
     "target": lambda z, y: losses.dlr_targeted(z, Y, y),
     "trades": lambda z, y: losses.trades(z, z, y),
+    "mart": lambda z, y: losses.mart(z, z, y),
+    "pc": losses.pc,
+    "logit_constraint": losses.logit_constraint,
 }
 
 
@@ -141,16 +148,17 @@ def test_arguments_are_checked(name, z, y, error, message):
         assert f"`{'target' if name == 'target' else 'y'}`" in str(caught.value)
 
 
-def test_trades_arguments_are_checked():
+@pytest.mark.parametrize("fn", [losses.trades, losses.mart])
+def test_arguments_of_losses_of_two_logits_are_checked(fn):
     with pytest.raises(ValueError, match=r"`logits_adv`.*\(3, 4\), got \(1, 4\)"):
-        losses.trades(ROWS, ROWS[:1], Y)
+        fn(ROWS, ROWS[:1], Y)
     with pytest.raises(TypeError, match="`logits_adv` must be a floating"):
-        losses.trades(ROWS, ROWS.astype(int), Y)
+        fn(ROWS, ROWS.astype(int), Y)
     for beta in (-1.0, float("nan")):
         with pytest.raises(ValueError, match="`beta` must be at least 0 and not NaN"):
-            losses.trades(ROWS, ROWS, Y, beta)
+            fn(ROWS, ROWS, Y, beta)
     with pytest.raises(TypeError, match="`beta` must be a number, got '6'"):
-        losses.trades(ROWS, ROWS, Y, "6")  # pyright: ignore
+        fn(ROWS, ROWS, Y, "6")
 
 
 @pytest.mark.parametrize("name", NAMED)

@@ -1,0 +1,119 @@
+"""Spatial structure of a batch in embedding space (SSC-DM) and its same-class kin."""
+
+import difflib
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxrobust.array_types import Labels, Scalar
+from jaxrobust.losses import _checks
+
+Embedding = Float[Array, "B D"]
+Matrix = Float[Array, "B B"]
+
+
+def spatial_structure(
+    h: Embedding,
+    h_adv: Embedding,
+    distance: str = "euc",
+    *,
+    y: Labels | None = None,
+    compare: str = "frobenius",
+) -> Scalar:
+    """How far an attack moves the geometry of a batch, ||P - P_adv||_F / B.
+
+    P_ij = softmax over j of distance(h_i, h_j), the zero diagonal included: a larger
+    distance is a larger weight. With SSC-DM ("An Effective Deep Learning Adversarial
+    Defense Method based on Spatial Structural Constraints in Embedding Space", equation
+    4) this is added to the cross-entropies. The gradient flows into both embeddings; it
+    is 0, not NaN, for rows at distance zero and for identical embeddings.
+
+    Args:
+      h: `[B, D]` of clean images.
+      h_adv: `[B, D]` of attacked images.
+      distance: `euc`, `manhattan`, or `cos`, which is cosine *similarity*.
+      y: `[B]`, integers. Where given, pairs of different classes, and an example with
+        itself, are struck out of P after the softmax (RCC, JunzMiao/RCCs).
+      compare: `frobenius`, or `cosine`: the mean over rows i of 1 - cos(P_i, P_adv_i)
+        (RCC). A row without any pair left counts 0; RCC's code counts a constant 1.
+
+    Returns:
+      A scalar, at least 0.
+
+    Raises:
+      ValueError: for shapes that do not fit, or an unknown distance or comparison.
+      TypeError: unless embeddings are floating and labels integers.
+    """
+    _checks.check_logits(h, "h")
+    _checks.check_logits(h_adv, "h_adv")
+    if h_adv.shape != h.shape:
+        raise ValueError(
+            f"`h_adv` must have the shape of `h`, {h.shape}, got {h_adv.shape}."
+        )
+    measure = _pick("distance", distance, DISTANCES)
+    difference = _pick("compare", compare, COMPARISONS)
+    p, p_adv = (jax.nn.softmax(measure(rows), axis=1) for rows in (h, h_adv))
+    # Compiled apart, equal embeddings may give matrices that differ in the last bit,
+    # and the norm's gradient is of length 1 however small the difference.
+    p_adv = jnp.where(jnp.all(h == h_adv), p, p_adv)
+    if y is not None:
+        _checks.check_integers(y, "y", h.shape[0], "h")
+        same = (y[:, None] == y[None, :]) & ~jnp.eye(h.shape[0], dtype=bool)
+        p, p_adv = jnp.where(same, p, 0), jnp.where(same, p_adv, 0)
+    return difference(p, p_adv)
+
+
+def _euclidean(h: Embedding) -> Matrix:
+    return _norm(h[:, None] - h[None, :])
+
+
+def _manhattan(h: Embedding) -> Matrix:
+    return jnp.sum(jnp.abs(h[:, None] - h[None, :]), axis=-1)
+
+
+def _cosine_similarity(h: Embedding) -> Matrix:
+    unit = _unit(h)
+    return unit @ unit.T
+
+
+def _frobenius(p: Matrix, p_adv: Matrix) -> Scalar:
+    return _norm((p - p_adv).ravel()) / p.shape[0]
+
+
+def _rows_by_cosine(p: Matrix, p_adv: Matrix) -> Scalar:
+    cosine = jnp.sum(_unit(p) * _unit(p_adv), axis=1)
+    return jnp.mean(jnp.where(jnp.any(p > 0, axis=1), 1 - cosine, 0))
+
+
+def _norm(x: Float[Array, "... D"]) -> Float[Array, "..."]:
+    """L2 norm over the last axis, with gradient 0 at zero (jnp's is NaN)."""
+    square = jnp.sum(x**2, axis=-1)
+    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
+
+
+def _unit(x: Float[Array, "B D"]) -> Float[Array, "B D"]:
+    """Rows at length 1; a zero row stays zero, with gradient 0."""
+    length = _norm(x)[:, None]
+    return jnp.where(length > 0, x / jnp.where(length > 0, length, 1), 0)
+
+
+DISTANCES: Mapping[str, Callable[[Embedding], Matrix]] = MappingProxyType(
+    {"euc": _euclidean, "manhattan": _manhattan, "cos": _cosine_similarity}
+)
+COMPARISONS: Mapping[str, Callable[[Matrix, Matrix], Scalar]] = MappingProxyType(
+    {"frobenius": _frobenius, "cosine": _rows_by_cosine}
+)
+
+
+def _pick(argument: str, name: str, known: Mapping[str, Any]) -> Any:
+    if name not in known:
+        near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)
+        raise ValueError(
+            f"`{argument}` must be one of {', '.join(known)}, got {name!r}. "
+            f"Did you mean {near[0]!r}?"
+        )
+    return known[name]
