@@ -1,0 +1,63 @@
+"""Runs of the loop on digits: early stopping, and a start from another run."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from jaxrobust import checkpoints, parallel
+from jaxrobust.training import config, loop
+from jaxrobust.training.metrics import read
+
+
+def small(**train):
+    """A run of two steps an epoch on a network of a few weights."""
+    fields = config.base()
+    config.shrink(fields)
+    fields.model = {
+        "name": "ssp_mnist",
+        "integrator": "res",
+        "blocks": 1,
+        "width": 4,
+        "norm": "g",
+    }
+    fields.objective.name = "standard"
+    fields.train.update({"batch_size": 64, "validate_every_epochs": 1.0, **train})
+    return fields.to_dict()
+
+
+def test_early_stopping_ends_a_run_and_a_restart_leaves_it(tmp_path):
+    """At rate 1e-30 nothing improves after the first validation."""
+    fields = small(epochs=50.0, early_stop=2)
+    fields["optimizer"]["learning_rate"] = 1e-30
+    for _ in range(2):
+        loop.train(fields, tmp_path, parallel.make_mesh(1))
+        validated = [
+            row["step"]
+            for row in read(tmp_path / "metrics.jsonl")
+            if "validation/accuracy" in row
+        ]
+        assert validated == [2, 4, 6]
+
+
+def test_a_run_starts_from_the_network_of_another(tmp_path):
+    mesh = parallel.make_mesh(1)
+    loop.train(small(epochs=1.0), tmp_path / "first", mesh)
+    _, variables, _ = checkpoints.load(tmp_path / "first", "last")
+    second = small(init_from=str(tmp_path / "first"))
+    second["seed"] = 1
+    started = loop.build(second, mesh).state
+    jax.tree.map(
+        np.testing.assert_array_equal, started.variables["params"], variables["params"]
+    )
+    second["model"]["width"] = 8
+    with pytest.raises(ValueError, match=r"init_from.*first.*another architecture"):
+        loop.build(second, mesh)
+
+
+def test_plan_counts_in_steps():
+    fields = small(epochs=0.5, validate_every_epochs=0.3)
+    plan = loop.Plan.of(fields, 650)
+    assert dataclasses.astuple(plan)[:2] == (10, 5)
+    assert plan.validate == 3
