@@ -1,42 +1,100 @@
-"""Makes a checkpoint of a PyTorch network's weights.
+"""Makes checkpoints of PyTorch networks' weights.
 
     python -m jaxrobust.convert weights.pt --model ssp_cifar --field blocks=6
       --field integrator=ssp2 --workdir runs/imported
 
 From Python, `checkpoints.load('runs/imported', 'last')` gives model and variables.
+
+Without --model the network is told from the arrays and from the folders that the
+originals publish their checkpoints in; --field sets or corrects single fields. Of a
+folder every checkpoint is converted, each to a work directory of its own:
+
+    python -m jaxrobust.convert pretrained_models --workdir runs/imported
+
+makes runs/imported/cifar10/6blocks_7iters/ssp2/model_acc of
+pretrained_models/cifar10/6blocks_7iters/ssp2/model_acc.pt. Checkpoints that could not
+be placed are listed with the reason, and the exit status is 1.
 """
 
 import argparse
 import ast
+import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import flax.linen as nn
+
 from jaxrobust import models
-from jaxrobust.convert import _files
+from jaxrobust.array_types import Variables
+from jaxrobust.convert import _files, _layouts
 from jaxrobust.convert._torch import from_torch
+
+_BAD_INPUT = (ValueError, TypeError, OSError, ImportError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program; returns its exit status."""
     args = _parser().parse_args(argv)
+    source, workdir = pathlib.Path(args.weights), pathlib.Path(args.workdir)
     try:
         fields = dict(_field(text) for text in args.field)
-        model = models.create(args.model, **fields)
-        state_dict = _files.read_state_dict(args.weights)
-        shape = tuple(args.input_shape) if args.input_shape else None
-        variables = from_torch(model, state_dict, input_shape=shape)
-    except (ValueError, TypeError, OSError, ImportError) as error:
+        if args.model:
+            models.create(args.model, **fields)  # before anything is read
+            fields = {"name": args.model, **fields}
+        if not source.is_dir():
+            _convert(source, workdir, args, fields)
+            return 0
+        files = _files.find(source)
+    except _BAD_INPUT as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    left_out = 0
+    for file in files:
+        target = workdir / file.relative_to(source).with_name(_files.stem(file))
+        try:
+            _convert(file, target, args, fields)
+        except _BAD_INPUT as error:
+            left_out += 1
+            print(f"left out {file}: {error}", file=sys.stderr)
+    print(f"{len(files) - left_out} of {len(files)} checkpoints converted")
+    return 1 if left_out else 0
+
+
+def _convert(
+    file: pathlib.Path,
+    workdir: pathlib.Path,
+    args: argparse.Namespace,
+    fields: Mapping[str, Any],
+) -> None:
+    """Makes one work directory of one checkpoint."""
+    checkpoint = _files.read(file)
+    if "name" not in fields:
+        folders = (*file.absolute().parts[:-1], _files.stem(file))
+        fields = _layouts.infer(
+            _layouts.Source(
+                checkpoint.arrays, folders, checkpoint.options, dict(fields)
+            )
+        )
+    variables = _variables(fields, checkpoint, args.input_shape)
     from jaxrobust import (
         checkpoints,
     )  # loads orbax, which the lines above can do without
 
-    config = {"model": {"name": args.model, **fields}}
-    folder = checkpoints.save_variables(args.workdir, variables, config)
-    print(f"wrote {folder}")
-    return 0
+    folder = checkpoints.save_variables(workdir, variables, {"model": dict(fields)})
+    told = ", ".join(f"{k}={v}" for k, v in fields.items() if k != "name")
+    print(f"wrote {folder} ({fields['name']}: {told})")
+
+
+def _variables(
+    fields: Mapping[str, Any],
+    checkpoint: _files.Checkpoint,
+    input_shape: Sequence[int] | None,
+) -> Variables:
+    options = {k: v for k, v in fields.items() if k != "name"}
+    model: nn.Module = models.create(fields["name"], **options)
+    shape = tuple(input_shape) if input_shape else None
+    return from_torch(model, checkpoint.arrays, input_shape=shape)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -46,9 +104,10 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     kinds = ", ".join(_files.SUFFIXES)
-    parser.add_argument("weights", help=f"a state dict: {kinds}")
+    parser.add_argument("weights", help=f"a state dict ({kinds}), or a folder of them")
     parser.add_argument(
-        "--model", required=True, help=f"one of {', '.join(models.names())}"
+        "--model",
+        help=f"one of {', '.join(models.names())}; told from the weights if left out",
     )
     parser.add_argument(
         "--field",
@@ -57,7 +116,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="a field of the network, such as blocks=6 or mean=(0.5,0.5,0.5)",
     )
-    parser.add_argument("--workdir", required=True, help="gets checkpoints/0")
+    parser.add_argument(
+        "--workdir",
+        required=True,
+        help="gets checkpoints/0, or of a folder one work directory per checkpoint",
+    )
     parser.add_argument(
         "--input-shape",
         nargs=4,

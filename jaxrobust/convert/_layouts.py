@@ -1,0 +1,213 @@
+"""Which network a published checkpoint holds, from its arrays and its folder's name.
+
+The names and shapes of the arrays tell the family and every size. What they cannot tell
+is in the layout of the originals' checkpoints: sspnet's `6blocks_7iters/ssp2` or the
+arguments that it saves beside the weights. The normalisation, which the originals keep
+outside the network, is that of their data loaders.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxrobust.models import resnet, vgg
+
+Arrays = Mapping[str, np.ndarray]
+Fields = dict[str, Any]
+
+_INTEGRATORS = ("res", "midrk2", "ssp2", "ssp3", "ark")
+# The ark networks of sspnet mix kinds of blocks.
+_ARK = ("ark", "res", "ssp2", "ssp2")
+_CIFAR_STD = (0.2023, 0.1994, 0.2010)
+# Sic: the release of sspnet has another blue than everyone else.
+_SSP_CIFAR = {"mean": (0.4914, 0.4822, 0.2265), "std": _CIFAR_STD}
+_CIFAR = {"mean": (0.4914, 0.4822, 0.4465), "std": _CIFAR_STD}
+_HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+_TINY = {"mean": (0.4802, 0.4481, 0.3975), "std": (0.2770, 0.2691, 0.2821)}
+_SSC = {100: _IMAGENET, 200: _TINY}  # by number of classes
+
+
+class Source(NamedTuple):
+    """What is known about a checkpoint.
+
+    Attributes:
+      arrays: the state dict.
+      folders: parts of its path, the file's name last.
+      options: the arguments of the training program where the checkpoint has them.
+      given: fields that the user says.
+    """
+
+    arrays: Arrays
+    folders: Sequence[str]
+    options: Mapping[str, Any]
+    given: Fields
+
+
+def infer(source: Source) -> Fields:
+    """Returns `name` and the fields of the network that a checkpoint holds.
+
+    Raises:
+      ValueError: saying what cannot be told, or does not fit together.
+    """
+    arrays = {re.sub(r"^(module\.)+", "", k): v for k, v in source.arrays.items()}
+    for mark, build in _FAMILIES:
+        if any(re.fullmatch(mark, name) for name in arrays):
+            return {**build(source._replace(arrays=arrays)), **source.given}
+    raise ValueError("its arrays are of no network known here; give --model")
+
+
+def _ssp_cifar(source: Source) -> Fields:
+    arrays = source.arrays
+    stages = _count(arrays, r"block(\d+)\.0\..*", first=1)
+    fields = {
+        **_ssp_blocks(source, [f"block{k}." for k in range(1, stages + 1)]),
+        "width": _rows(arrays, "conv.weight"),
+        "num_classes": _rows(arrays, "fc.weight"),
+    }
+    if stages == 4:
+        return {"name": "ssp_tinyimagenet", **fields, **_HALF}
+    return {"name": "ssp_cifar", **fields, **_SSP_CIFAR}
+
+
+def _ssp_mnist(source: Source) -> Fields:
+    classes = _rows(source.arrays, "linear.4.weight")
+    fields = _ssp_blocks(source, ["blocks."])
+    return {"name": "ssp_mnist", **fields, "num_classes": classes}
+
+
+def _ssp_blocks(source: Source, stages: Sequence[str]) -> Fields:
+    """Returns integrator, blocks and norm of networks whose stages are called so."""
+    arrays, given = source.arrays, source.given
+    blocks = _count(arrays, re.escape(stages[0]) + r"(\d+)\..*")
+    named = [m for part in source.folders if (m := re.search(r"(\d+)blocks", part))]
+    if named and int(named[-1][1]) != blocks and "blocks" not in given:
+        raise ValueError(
+            f"its folder says {named[-1][1]} blocks, its arrays are of {blocks}; "
+            f"give --field blocks={blocks}"
+        )
+    averaged = any(name.endswith("n1.running_mean") for name in arrays)
+    norm = "b" if averaged else source.options.get("norm", "g")
+    integrator = given.get("integrator") or _integrator(source, stages)
+    return {"integrator": integrator, "blocks": blocks, "norm": norm}
+
+
+def _integrator(source: Source, stages: Sequence[str]) -> str:
+    """Returns the name that folder or arguments say, checked with the arrays."""
+    told = source.options.get("model") or _told(source.folders)
+    if told not in _INTEGRATORS:
+        raise ValueError(
+            "neither its folder nor its arguments say which integrator "
+            f"({', '.join(_INTEGRATORS)}) it has; give --field integrator=..."
+        )
+    mixed = told == "ark" and len(stages) > 1
+    integrators = _ARK[: len(stages)] if mixed else (told,) * len(stages)
+    for stage, integrator in zip(stages, integrators, strict=True):
+        kind = _ssp_kind(source.arrays, stage)
+        if integrator not in kind:
+            raise ValueError(
+                f"it is called {told}, but the blocks of {stage.rstrip('.')} are of "
+                f"the kind {' or '.join(kind)}; give --field integrator=..."
+            )
+    return ",".join(integrators) if mixed else told
+
+
+def _ssp_kind(arrays: Arrays, stage: str) -> tuple[str, ...]:
+    """Returns the integrators whose blocks have the names of a stage's first block."""
+    if f"{stage}0.a21" in arrays:
+        return ("ark",)
+    if any(name.startswith(f"{stage}0.block.") for name in arrays):
+        return ("ssp2", "ssp3")
+    return ("res", "midrk2")
+
+
+def _told(folders: Sequence[str]) -> str:
+    """Returns the integrator that the innermost part of a path names."""
+    for part in reversed(folders):
+        words = set(re.split(r"[^a-z0-9]+", part.lower())) & set(_INTEGRATORS)
+        if len(words) == 1:
+            return words.pop()
+    return ""
+
+
+def _pcl(source: Source) -> Fields:
+    blocks = _count(source.arrays, r"layer1\.(\d+)\..*")
+    fields = _classifier("pcl_resnet", source, "fcf", depth=6 * blocks + 2)
+    return {**fields, **_CIFAR}
+
+
+def _wide(source: Source) -> Fields:
+    blocks = _count(source.arrays, r"block1\.layer\.(\d+)\..*")
+    width = _rows(source.arrays, "block1.layer.0.conv1.weight") // 16
+    return _classifier("wide_resnet", source, "fc", depth=6 * blocks + 4, width=width)
+
+
+def _vgg(source: Source) -> Fields:
+    convolutions = sum(v.ndim == 4 for v in source.arrays.values())
+    depths = {sum(counts): depth for depth, counts in vgg.DEPTHS.items()}
+    if convolutions not in depths:
+        raise ValueError(f"no VGG here has {convolutions} convolutions")
+    width = _rows(source.arrays, "features.0.weight")
+    return _classifier("vgg", source, "fc", depth=depths[convolutions], width=width)
+
+
+def _resnet_cifar(source: Source) -> Fields:
+    blocks = _count(source.arrays, r"layer1\.(\d+)\..*")
+    width = _rows(source.arrays, "conv1.weight")
+    depth = 6 * blocks + 2
+    return _classifier("resnet_cifar", source, "linear", depth=depth, width=width)
+
+
+def _resnet(source: Source) -> Fields:
+    arrays = source.arrays
+    counts = tuple(_count(arrays, rf"layer{k}\.(\d+)\..*") for k in (1, 2, 3, 4))
+    convolutions = 3 if "layer1.0.conv3.weight" in arrays else 2
+    depth = convolutions * sum(counts) + 2
+    if resnet.DEPTHS.get(depth) != counts:
+        raise ValueError(f"no ResNet here has {counts} blocks in its stages")
+    stem = "imagenet" if arrays["conv1.weight"].shape[-1] == 7 else "cifar"
+    width = _rows(arrays, "conv1.weight")
+    fields = _classifier("resnet", source, "fc", depth=depth, stem=stem, width=width)
+    return {**fields, **_SSC.get(fields["num_classes"], {})}
+
+
+def _classifier(name: str, source: Source, head: str, **fields: Any) -> Fields:
+    classes = _rows(source.arrays, f"{head}.weight")
+    return {"name": name, **fields, "num_classes": classes}
+
+
+def _sized(name: str, head: str) -> Callable[[Source], Fields]:
+    """A family in which only the number of classes differs."""
+    return lambda source: _classifier(name, source, head)
+
+
+# The first mark that one of a checkpoint's names matches decides.
+_FAMILIES: Sequence[tuple[str, Callable[[Source], Fields]]] = (
+    (r"sub1\..*", _ssp_cifar),
+    (r"downsample\.0\.weight", _ssp_mnist),
+    (r"fcf\.weight", _pcl),
+    (r"block1\.layer\.0\..*", _wide),
+    (r"fc_layer\.0\.weight", _sized("cnn3", "fc_layer.2")),
+    (r"classifier\.6\.weight", _sized("alexnet", "classifier.6")),
+    (r"features\.0\.weight", _vgg),
+    (r"conv1\.0\.weight", _sized("lenet_sigmoid", "fc3.0")),
+    (r"fc3\.weight", _sized("lenet5", "fc3")),
+    (r"layer4\.0\.shortcut\.0\.weight", _sized("preact_resnet", "linear")),
+    (r"linear\.weight", _resnet_cifar),
+    (r"layer4\.0\.conv1\.weight", _resnet),
+)
+
+
+def _count(arrays: Arrays, pattern: str, first: int = 0) -> int:
+    """Returns how many numbers from `first` on are where `pattern` has its group."""
+    found = (re.fullmatch(pattern, name) for name in arrays)
+    return max((int(match[1]) for match in found if match), default=-1) + 1 - first
+
+
+def _rows(arrays: Arrays, name: str) -> int:
+    """Returns the outputs of a layer."""
+    if name not in arrays:
+        raise ValueError(f"it has no array {name}")
+    return arrays[name].shape[0]
