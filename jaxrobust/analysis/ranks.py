@@ -21,12 +21,12 @@ class RankShares(NamedTuple):
     """Where newly successful attacks end.
 
     Attributes:
-      count: attacks newly successful at each of E radii, int [E].
-      share: of these, the share in each of R ranks, float64 [E, R]; NaN where `count`
+      number: of attacks newly successful at each of E radii, int [E].
+      share: of these, the share in each of R ranks, float64 [E, R]; NaN where `number`
         is 0. What is missing to 1 ends in a class further down.
     """
 
-    count: Int[np.ndarray, "E"]
+    number: Int[np.ndarray, "E"]
     share: Float[np.ndarray, "E R"]
 
 

@@ -48,7 +48,7 @@ def test_shares_by_hand():
     newly = np.asarray([[1, 0, 0], [1, 0, 1], [1, 0, 0], [1, 0, 0]], bool)
     ranks = np.asarray([[2, 9, 1], [2, 9, 7], [3, 9, 1], [6, 9, 1]])
     found = analysis.rank_shares(ranks, newly)
-    np.testing.assert_array_equal(found.count, [4, 0, 1])
+    np.testing.assert_array_equal(found.number, [4, 0, 1])
     np.testing.assert_allclose(found.share[0], [0.5, 0.25, 0, 0])
     assert np.isnan(found.share[1]).all()
     np.testing.assert_allclose(found.share[2], 0)

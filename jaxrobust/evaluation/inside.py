@@ -1,0 +1,189 @@
+"""What an attack does inside a network: features, prototypes, restored images."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from jaxrobust import analysis, models
+from jaxrobust.array_types import Images, Variables
+from jaxrobust.evaluation import step, suite
+from jaxrobust.evaluation.setting import Setting
+
+Results = dict[str, Any]
+Arrays = dict[str, np.ndarray]
+SIDES = ("clean", "attacked")
+
+
+def make_inside_step(
+    model: nn.Module,
+    attack: step.Attack,
+    layers: Sequence[str],
+    *,
+    precision: str = "highest",
+) -> step.EvalStep:
+    """Builds a jitted step that shows what an attack does inside a network.
+
+    Args:
+      model: a Linen module that returns `models.Outputs`.
+      attack: what `attacks.get` returns.
+      layers: features to measure against the centres of `centers_of`.
+      precision: of matrix products.
+
+    Returns:
+      A step as `make_eval_step` makes, with `logits` of the attacked images and, as
+      far as the network has any, for the clean and the attacked images (second axis):
+      `features` [B, 2, D] of the penultimate layer; `restored` [B, 2, H, W, C],
+      `x_adv` and the mean squared `errors` [B, 3] of attacked, restored clean and
+      restored attacked images; and per layer `distances` [B, 2, 2] to the own and the
+      nearest other centre.
+    """
+
+    @jax.jit
+    def run(variables, images, labels, keys) -> dict[str, Any]:
+        with jax.default_matmul_precision(precision):
+            x = step.to_float(images)
+            x_adv = attack(models.logits_fn(model, variables), x, labels, keys)
+            outs = [_apply(model, variables, z) for z in (x, x_adv)]
+            centers = centers_of(variables)
+            distances = {
+                layer: _pair(
+                    jnp.stack(
+                        analysis.prototype_distances(
+                            out.features[layer], labels, centers[layer]
+                        ),
+                        -1,
+                    )
+                    for out in outs
+                )
+                for layer in layers
+            }
+        found = {"logits": outs[1].logits.astype(jnp.float32), "distances": distances}
+        if "penultimate" in outs[0].features:
+            flat = [out.features["penultimate"] for out in outs]
+            found["features"] = _pair(h.reshape(len(h), -1) for h in flat)
+        restored = [out.restored for out in outs if out.restored is not None]
+        if restored:
+            moved = [z - x for z in (x_adv, *restored)]
+            errors = [jnp.mean(jnp.square(d), (1, 2, 3)) for d in moved]
+            found |= {"restored": _pair(restored), "errors": jnp.stack(errors, -1)}
+            found["x_adv"] = x_adv
+        return found
+
+    return run
+
+
+def _apply(model: nn.Module, variables: Variables, x: Images) -> models.Outputs:
+    out = model.apply(variables, x, train=False)
+    assert isinstance(out, models.Outputs)
+    return out
+
+
+def _pair(sides: Any) -> Array:
+    return jnp.stack([side.astype(jnp.float32) for side in sides], 1)
+
+
+def centers_of(variables: Variables) -> Mapping[str, Array]:
+    """Returns the class centres [K, D] by layer that training left, if any (PCL)."""
+    extra = variables.get("extra")
+    found = extra.get("proximity") if isinstance(extra, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
+
+
+def _outputs_of(setting: Setting) -> models.Outputs | None:
+    """Returns the shapes of what the network returns; None for bare logits."""
+
+    def apply(variables: Variables, images: Array) -> Any:
+        return setting.model.apply(variables, step.to_float(images), train=False)
+
+    image = setting.dataset.images[setting.indices[:1]]
+    out = jax.eval_shape(apply, setting.variables, image)
+    return out if isinstance(out, models.Outputs) else None
+
+
+def run(setting: Setting, entry: suite.Entry, keep: int) -> tuple[Results, Arrays]:
+    """Returns features, distances to prototypes and restored images under one attack.
+
+    Args:
+      setting: the network and the examples.
+      entry: the attack; the examples meet the same attacked images as in its own run.
+      keep: how many restored images to return.
+
+    Returns:
+      Parts of `analyses` in results.json, and arrays for evaluation.npz; both empty for
+      a network without features, centres and restored images.
+    """
+    out = _outputs_of(setting)
+    if out is None:
+        return {}, {}
+    layers = sorted(set(centers_of(setting.variables)) & set(out.features))
+    if not layers and "penultimate" not in out.features and out.restored is None:
+        return {}, {}
+    run_step = make_inside_step(
+        setting.model, entry.build(), layers, precision=setting.precision
+    )
+    parts: dict[str, list[np.ndarray]] = {}
+
+    def add(name: str, value: Array, count: int) -> None:
+        parts.setdefault(name, []).append(np.asarray(jax.device_get(value[:count])))
+
+    for rows, found in setting.iterate(run_step, entry.label):
+        count = rows.stop - rows.start
+        for name in {"features", "errors"} & set(found):
+            add(name, found[name], count)
+        for layer in layers:
+            add(f"distances/{layer}", found["distances"][layer], count)
+        for name in {"restored", "x_adv"} & set(found):
+            add(name, found[name], max(0, min(count, keep - rows.start)))
+    arrays = {name: np.concatenate(part) for name, part in parts.items()}
+    return _describe(entry.label, layers, arrays), _for_file(setting, arrays)
+
+
+def _describe(label: str, layers: Sequence[str], arrays: Arrays) -> Results:
+    """Returns the numbers."""
+    results: Results = {}
+    if "features" in arrays:
+        count, _, width = arrays["features"].shape
+        results["features"] = {"attack": label, "n": count, "width": width}
+    if layers:
+        found = {layer: _distances(arrays[f"distances/{layer}"]) for layer in layers}
+        count = len(arrays[f"distances/{layers[0]}"])
+        results["prototypes"] = {"attack": label, "n": count, "layers": found}
+    if "errors" in arrays:
+        names = ("attacked", "restored_clean", "restored_attacked")
+        mean = arrays["errors"].mean(0, dtype=np.float64)
+        errors = dict(zip(names, map(float, mean), strict=True))
+        count = len(arrays["errors"])
+        results["restoration"] = {"attack": label, "n": count, "mse": errors}
+    return results
+
+
+def _distances(found: np.ndarray) -> Results:
+    """Describes distances [N, 2, 2] to the own and the nearest other centre."""
+    described = {}
+    for side, (own, other) in zip(SIDES, np.moveaxis(found, 0, -1), strict=True):
+        described[side] = {
+            "own": float(own.mean(dtype=np.float64)),
+            "other": float(other.mean(dtype=np.float64)),
+            "nearest_is_own": float((own < other).mean()),
+        }
+    return described
+
+
+def _for_file(setting: Setting, arrays: Arrays) -> Arrays:
+    """Names the arrays as evaluation.npz has them."""
+    kept = {k: v for k, v in arrays.items() if k.startswith("distances/")}
+    if "features" in arrays:
+        kept |= {"features": arrays["features"], "features_labels": setting.labels}
+    if count := len(arrays.get("restored", ())):
+        kept |= {
+            "restored": arrays["restored"],
+            "restored_x_adv": arrays["x_adv"],
+            "restored_images": setting.dataset.images[setting.indices[:count]],
+            "restored_labels": setting.labels[:count],
+        }
+    return kept
