@@ -1,0 +1,328 @@
+"""Feature pyramid decoder: an encoder run twice, on the image and on its restoration.
+
+Li et al., "Enhancing Intrinsic Adversarial Robustness via Feature Pyramid Decoder",
+CVPR 2020, arXiv 2005.02552, in the form of its released code.
+"""
+
+import difflib
+import inspect
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jaxrobust.array_types import Images
+from jaxrobust.models import _head, layers
+from jaxrobust.models._decoder import Decoder as Decoder
+from jaxrobust.models._encoders import LEVELS
+from jaxrobust.models._encoders import Encoder as Encoder
+from jaxrobust.models._outputs import Outputs
+from jaxrobust.models._spectral import Classifier as Classifier
+from jaxrobust.models._spectral import spectral_norm as spectral_norm
+from jaxrobust.models.layers import DType, Features
+
+RESNET_DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+RESNEXT_DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 4, 36, 3)}
+# Name of a release's folder: classes and dropout before the classifier.
+VARIANTS = {
+    "mnist": (10, 0.0),
+    "svhn": (10, 0.5),
+    "caltech101": (102, 0.5),
+    "caltech256": (257, 0.5),
+}
+SWITCHES = (
+    "restoration",
+    "front_denoising",
+    "back_denoising",
+    "input_denoising",
+    "constrained",
+)
+
+
+def gram_denoise(x: Features, residual: Features | None = None) -> Features:
+    """Returns (G x) / P + residual, with G = x^T x over the P positions (section 3.2).
+
+    G is `[C, C]`, one for each image, not normalised. The paper's non-local block has
+    1x1 convolutions besides; the release has none, so there are no weights. Computed in
+    float32 or wider.
+
+    Args:
+      x: features `[B, H, W, C]`.
+      residual: of the same shape; `x` by default.
+    """
+    batch, height, width, channels = x.shape
+    positions = x.reshape(batch, height * width, channels)
+    positions = positions.astype(jnp.promote_types(x.dtype, jnp.float32))
+    gram = jnp.einsum("bpi,bpj->bij", positions, positions)
+    moved = jnp.einsum("bpi,bij->bpj", positions, gram) / (height * width)
+    return moved.reshape(x.shape).astype(x.dtype) + (
+        x if residual is None else residual
+    )
+
+
+class FPD(nn.Module):
+    """A classifier around an encoder: images `[B, H, W, C]` to `Outputs`.
+
+    Pass 1 encodes the image and decodes c2 to c5 to a restored image x'. Pass 2, with
+    the same weights, encodes (G x) / P + x', the Gram denoising of the image with x' in
+    place of the residual, pools c5 and classifies. In train mode each pass moves the
+    running statistics, the first before the second. Without restoration there is pass 2
+    alone, on the image.
+
+    `features` holds `c2` to `c5` of pass 2 and `penultimate` (pooled c5);
+    `Outputs.restored` is x', on the scale of the images, not clipped.
+
+    Attributes:
+      encoder: called as `encoder(x, train=..., denoise=...)` (the last only where
+        denoising is on); returns a mapping with c2 to c5, features `[B, h, w, D]`.
+        `denoise` is a function for it to apply after its stem and first stage.
+      num_classes: number of classes K.
+      restoration: decode and classify the restored image.
+      front_denoising: Gram denoising inside pass 1.
+      back_denoising: inside pass 2.
+      input_denoising: Gram denoising of the image on its way to pass 2; without it pass
+        2 encodes x' alone.
+      constrained: tanh on the logits.
+      spectral_bound: largest spectral norm of the classifier's kernel, 0 for any.
+      dropout: rate before the classifier.
+      pyramid: channels of the decoder's pathway.
+      widths: channels of its transposed convolutions before the last.
+      torch_init: torch's initial kernels in the decoder; else N(0, sqrt(2 / (k k
+        out))).
+      mean: per channel, subtracted from what the encoder gets.
+      std: per channel, what the encoder gets is divided by it.
+      dtype: to compute in; parameters, statistics and logits stay float32.
+      loop_safe: convolutions that stay fast in CPU loops; False allows forward mode.
+    """
+
+    encoder: nn.Module
+    num_classes: int = 10
+    restoration: bool = True
+    front_denoising: bool = True
+    back_denoising: bool = True
+    input_denoising: bool = True
+    constrained: bool = True
+    spectral_bound: float = 0.0
+    dropout: float = 0.5
+    pyramid: int = 256
+    widths: tuple[int, ...] = (64, 16)
+    torch_init: bool = False
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    dtype: DType = None
+    loop_safe: bool = True
+
+    def __post_init__(self) -> None:
+        """Checks the fields."""
+        super().__post_init__()
+        layers.check_sizes(num_classes=self.num_classes, pyramid=self.pyramid)
+        _head.check_rate(self.dropout)
+        if not 0 <= self.spectral_bound < math.inf:
+            raise ValueError(
+                f"`spectral_bound` must be at least 0 (0 is no bound) and finite, got "
+                f"{self.spectral_bound}."
+            )
+        if len(self.widths) < 2:
+            raise ValueError(f"`widths` needs at least two numbers, got {self.widths}.")
+        layers.check_sizes(**{f"widths[{n}]": w for n, w in enumerate(self.widths)})
+        if (self.front_denoising or self.back_denoising) and not denoises(self.encoder):
+            raise ValueError(
+                f"{type(self.encoder).__name__} takes no `denoise` argument, so "
+                "nothing can be denoised inside it: set `front_denoising` and "
+                "`back_denoising` to False or give its `__call__` that argument."
+            )
+
+    def _encode(self, x: Images, denoise: bool, train: bool) -> dict[str, Features]:
+        options: dict[str, Any] = {"denoise": gram_denoise} if denoise else {}
+        x = layers.normalize(x, self.mean, self.std)
+        found: Any = self.encoder(x, train=train, **options)  # pyright: ignore
+        return _levels(found, type(self.encoder).__name__)
+
+    def _restore(self, images: Images, train: bool) -> Images:
+        levels = self._encode(images, self.front_denoising, train)
+        decoder = Decoder(
+            images.shape[-1],
+            _ratio(images, levels["c2"]),
+            self.pyramid,
+            self.widths,
+            self.torch_init,
+            self.dtype,
+            self.loop_safe,
+            name="decoder",
+        )
+        return decoder(levels).astype(images.dtype)
+
+    @nn.compact
+    def __call__(self, images: Images, *, train: bool = False) -> Outputs:
+        """Classifies images `[B, H, W, C]` in [0, 1]."""
+        layers.check_images(images)
+        restored, x = None, images
+        if self.restoration:
+            restored = self._restore(images, train)
+            x = gram_denoise(images, restored) if self.input_denoising else restored
+        levels = self._encode(x, self.back_denoising, train)
+        pooled = jnp.mean(levels["c5"], (1, 2))
+        classifier = Classifier(
+            self.num_classes,
+            self.constrained,
+            self.spectral_bound,
+            self.dtype,
+            name="classifier",
+        )
+        logits = classifier(_head.dropout(self, pooled, self.dropout, train))
+        return Outputs(logits, {**levels, "penultimate": pooled}, restored)
+
+
+def denoises(encoder: nn.Module) -> bool:
+    """Says whether an encoder takes the `denoise` argument."""
+    taken = inspect.signature(type(encoder).__call__).parameters.values()
+    return any(p.name == "denoise" or p.kind is p.VAR_KEYWORD for p in taken)
+
+
+def _levels(found: Any, name: str) -> dict[str, Features]:
+    """Reads c2 to c5 from what an encoder returned."""
+    if isinstance(found, Outputs):
+        found = found.features
+    if isinstance(found, tuple | list) and len(found) == len(LEVELS):
+        found = dict(zip(LEVELS, found, strict=True))
+    if not isinstance(found, Mapping) or not set(LEVELS) <= set(found):
+        given = sorted(found) if isinstance(found, Mapping) else type(found).__name__
+        raise TypeError(
+            f"`encoder` {name} must return a mapping with c2, c3, c4, c5, got {given}."
+        )
+    return {level: found[level] for level in LEVELS}
+
+
+def _ratio(images: Images, c2: Features) -> int:
+    """Returns how many times larger than c2 the image is on a side.
+
+    Raises:
+      ValueError: unless that is one power of 2 for both sides.
+    """
+    (height, width), (rows, columns) = images.shape[1:3], c2.shape[1:3]
+    ratio = 2 ** round(math.log2(height / rows))
+    if (rows * ratio, columns * ratio) != (height, width):
+        raise ValueError(
+            f"images of {height}x{width} pixels (`images` of shape {images.shape}) "
+            f"cannot be restored from a c2 of {rows}x{columns}: with this encoder both "
+            f"sides must be multiples of {max(1, ratio)}."
+        )
+    return ratio
+
+
+def fpd(encoder: nn.Module, **fields: Any) -> FPD:
+    """Puts a feature pyramid decoder around an encoder.
+
+    Args:
+      encoder: any module whose `__call__(x, *, train, denoise)` returns c2 to c5; see
+        `FPD`. If it has no `denoise`, there is none inside it.
+      **fields: the other fields of `FPD`: `num_classes`, `restoration`,
+        `front_denoising`, `back_denoising`, `constrained` ...
+    """
+    inside = denoises(encoder)
+    defaults = {"front_denoising": inside, "back_denoising": inside}
+    return FPD(encoder, **{**defaults, **fields})
+
+
+def fpd_resnet(
+    depth: int = 101,
+    layers: tuple[int, int, int, int] | None = None,
+    *,
+    variant: str = "mnist",
+    defended: bool = True,
+    width: int = 64,
+    dtype: DType = None,
+    loop_safe: bool = True,
+    **fields: Any,
+) -> FPD:
+    """Builds FPD on a bottleneck ResNet.
+
+    Args:
+      depth: 50, 101 or 152; the decoder's pathway is half as wide at 50, as released.
+      layers: blocks of each stage, in place of `depth`.
+      variant: `mnist`, `svhn`, `caltech101` or `caltech256`, a folder of the release:
+        the number of classes, and dropout (.5, none on MNIST).
+      defended: ELU and all modules on. Otherwise ReLU, and all off: the plain network
+        on which the paper crafts its black-box examples.
+      width: channels of the stem.
+      dtype: to compute in.
+      loop_safe: convolutions that stay fast in CPU loops.
+      **fields: of `FPD`; they win over what `variant` and `defended` say.
+
+    Raises:
+      ValueError: for an unknown depth or variant.
+    """
+    _check_depth(depth, RESNET_DEPTHS)
+    encoder = Encoder(
+        layers or RESNET_DEPTHS[depth],
+        width,
+        activation="elu" if defended else "relu",
+        dtype=dtype,
+        loop_safe=loop_safe,
+    )
+    pyramid = (2 if depth == 50 and not layers else 4) * width
+    return _build(encoder, variant, defended, {"pyramid": pyramid, **fields})
+
+
+def fpd_resnext(
+    depth: int = 50,
+    layers: tuple[int, int, int, int] | None = None,
+    *,
+    variant: str = "svhn",
+    defended: bool = True,
+    width: int = 64,
+    cardinality: int = 32,
+    dtype: DType = None,
+    loop_safe: bool = True,
+    **fields: Any,
+) -> FPD:
+    """Builds FPD on the released ResNeXt: a 3x3 stem of stride 1 without pool.
+
+    `cardinality` is the number of groups, in the first 1x1 convolution of a block too.
+    See `fpd_resnet` for the other arguments.
+    """
+    _check_depth(depth, RESNEXT_DEPTHS)
+    encoder = Encoder(
+        layers or RESNEXT_DEPTHS[depth],
+        width,
+        "cifar",
+        "elu" if defended else "relu",
+        cardinality,
+        True,
+        dtype,
+        loop_safe,
+    )
+    return _build(encoder, variant, defended, {"pyramid": 2 * width, **fields})
+
+
+def _build(
+    encoder: Encoder, variant: str, defended: bool, fields: Mapping[str, Any]
+) -> FPD:
+    """Puts FPD around an encoder; `fields` win over the variant's."""
+    if variant not in VARIANTS:
+        near = difflib.get_close_matches(str(variant), VARIANTS, n=1, cutoff=0.0)
+        raise ValueError(
+            f"unknown variant {variant!r}; known: {', '.join(VARIANTS)}. Did you mean "
+            f"{near[0]!r}?"
+        )
+    num_classes, dropout = VARIANTS[variant]
+    defaults = {
+        "num_classes": num_classes,
+        "dropout": dropout if defended else 0.0,
+        "widths": (encoder.width, max(1, encoder.width // 4)),
+        "torch_init": encoder.torch_init,
+        "dtype": encoder.dtype,
+        "loop_safe": encoder.loop_safe,
+        **dict.fromkeys(SWITCHES, defended),
+    }
+    return FPD(encoder, **{**defaults, **fields})
+
+
+def _check_depth(depth: object, known: Mapping[int, Any]) -> None:
+    if depth not in known:
+        raise ValueError(
+            f"`depth` must be one of {', '.join(map(str, known))} (or give `layers`, "
+            f"the blocks of each stage), got {depth!r}."
+        )
