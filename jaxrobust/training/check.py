@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust import attacks, checkpoints, data, defenses, models
-from jaxrobust.evaluation import suite
+from jaxrobust.evaluation import analyses, suite
 from jaxrobust.training import optimizer
 
 PRECISIONS = ("default", "high", "highest", "bfloat16", "tensorfloat32", "float32")
@@ -46,6 +46,8 @@ def make_defense(
             field, value = f"{field[:-7]}_steps", round(value * steps_per_epoch)
         if field != "name" and value != "":
             options[field] = value
+    if name not in (None, fields["name"]):
+        options.pop("awp_gamma", None)  # a twin is trained plainly
     options["attack"] = attack_options(config["attack"])
     return defenses.create(name or fields["name"], model, options)
 
@@ -99,8 +101,8 @@ def check(config: Mapping[str, Any]) -> None:
     )
     chosen = config["validation"]["attack"]
     attacks.get(chosen["name"], **attack_options(chosen))
-    for entry in suite.read(config["eval"]["attacks"]):
-        entry.build()
+    suite.chosen(config["eval"], config["data"]["name"])
+    analyses.read_eps(config["eval"]["analysis"])
     for eps in config["eval"]["curve"]["eps"]:
         suite.parse_radius(eps, "eval.curve.eps")
 

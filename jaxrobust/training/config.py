@@ -111,6 +111,9 @@ def base() -> Any:
                 "label_smoothing": 0.0,
                 "beta": 6.0,
                 "draws": 5,
+                # Adversarial weight perturbation of any objective; 0 = off.
+                "awp_gamma": 0.0,
+                "awp_warmup_epochs": 0.0,
             },
             # The training attack.
             "attack": {
@@ -204,12 +207,19 @@ def linf_suite(eps: str, step_size: str) -> Any:
     )
 
 
+def _times(eps: str, share: float) -> str:
+    """Multiplies a radius and writes it the same way: 4/255 for half of 8/255."""
+    numerator, slash, denominator = eps.partition("/")
+    return f"{float(numerator) * share:.6g}{slash}{denominator}"
+
+
 def use_radius(config: Any, eps: str, step_size: str, steps: int) -> None:
     """Sets one Linf radius everywhere: training, validation, evaluation, analysis."""
     for fields in (config.attack, config.validation.attack, config.eval.growth):
         fields.eps, fields.step_size = eps, step_size
     config.attack.steps = steps
     config.eval.attacks = linf_suite(eps, step_size)
+    config.eval.analysis.eps = [_times(eps, share) for share in (0.25, 0.5, 1, 2, 4)]
 
 
 def shrink(config: Any) -> None:

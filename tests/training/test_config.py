@@ -6,6 +6,7 @@ import pathlib
 
 import pytest
 
+from jaxrobust.evaluation import analyses
 from jaxrobust.training import config as common
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[2] / "configs").glob("*.py"))
@@ -59,3 +60,11 @@ def test_ssp_configs_pick_block_depth_and_attack(path):
     assert load(path, "budget=cpu").train.epochs <= 1
     with pytest.raises(ValueError, match="`budget` is cpu or left out, got 'gpu'"):
         load(path, "budget=gpu")
+
+
+@pytest.mark.parametrize(("eps", "grid"), [("0.3", "0.15"), ("8/255", "4/255")])
+def test_the_grid_of_the_analyses_follows_the_radius(eps, grid):
+    config = common.base()
+    common.use_radius(config, eps, "0.01", steps=2)
+    assert config.eval.analysis.eps[1:3] == [grid, eps]
+    analyses.read_eps(config.eval.analysis)
