@@ -1,0 +1,144 @@
+"""The post-activation residual block and what the networks made of it share."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jaxrobust.models import layers
+from jaxrobust.models.layers import DType, Features, Initializer
+
+EXPANSION = 4  # of a bottleneck block
+SHORTCUTS = ("conv", "pad")
+
+# N(0, sqrt(2 / (k k out))), of torchvision and the early CIFAR ResNets.
+HE_FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+# N(0, sqrt(2 / (k k in))), torch's `kaiming_normal_`.
+HE_FAN_IN = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+
+
+class ConvNorm(nn.Module):
+    """Convolution without bias, then BatchNorm; keeps the size at stride 1.
+
+    Attributes:
+      features: channels of the result.
+      kernel: side of the kernel, odd.
+      strides: of the convolution.
+      kernel_init: initialiser of the kernel; None is torch's own.
+      dtype: to compute in.
+      loop_safe: see `layers.make_conv`.
+      groups: of channels that do not meet.
+    """
+
+    features: int
+    kernel: int
+    strides: int = 1
+    kernel_init: Initializer | None = HE_FAN_OUT
+    dtype: DType = None
+    loop_safe: bool = True
+    groups: int = 1
+
+    @nn.compact
+    def __call__(self, x: Features, *, train: bool = False) -> Features:
+        """Maps `[B, H, W, C]` to `[B, H/strides, W/strides, features]`."""
+        conv = layers.make_conv(
+            x.shape[-1],
+            self.features,
+            self.kernel,
+            strides=self.strides,
+            padding=self.kernel // 2,
+            use_bias=False,
+            kernel_init=self.kernel_init,
+            groups=self.groups,
+            dtype=self.dtype,
+            loop_safe=self.loop_safe,
+            name="conv",
+        )
+        return layers.BatchNorm(dtype=self.dtype, name="norm")(conv(x), train=train)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions or a bottleneck, plus the shortcut, then activation.
+
+    Each convolution is followed by BatchNorm, all but the last by the activation.
+
+    Attributes:
+      features: channels of the 3x3 convolutions.
+      strides: of the first 3x3 convolution and the shortcut.
+      bottleneck: 1x1, 3x3, 1x1 convolutions, the last to four times the channels.
+      shortcut: where the shape changes, `conv` (1x1 convolution and BatchNorm, option B
+        of He et al.) or `pad` (every other pixel, zero channels; option A, no
+        parameters).
+      kernel_init: initialiser of the kernels; None is torch's own.
+      dtype: to compute in.
+      loop_safe: see `layers.make_conv`.
+      activation: ReLU unless said otherwise.
+      groups: of channels in all but the last convolution of a bottleneck (ResNeXt).
+      inner: channels inside a bottleneck, `features` if 0.
+    """
+
+    features: int
+    strides: int = 1
+    bottleneck: bool = False
+    shortcut: str = "conv"
+    kernel_init: Initializer | None = HE_FAN_OUT
+    dtype: DType = None
+    loop_safe: bool = True
+    activation: Callable[[Features], Features] = nn.relu
+    groups: int = 1
+    inner: int = 0
+
+    def _part(
+        self, features: int, kernel: int, strides: int, name: str, groups: int = 1
+    ) -> ConvNorm:
+        return ConvNorm(
+            features,
+            kernel,
+            strides,
+            self.kernel_init,
+            self.dtype,
+            self.loop_safe,
+            groups,
+            name=name,
+        )
+
+    @nn.compact
+    def __call__(self, x: Features, *, train: bool = False) -> Features:
+        """Maps `[B, H, W, C]` to `[B, H/strides, W/strides, out]`."""
+        # (channels, kernel, strides) of each convolution.
+        plan = [(self.features, 3, self.strides), (self.features, 3, 1)]
+        if self.bottleneck:
+            inner, wide = self.inner or self.features, EXPANSION * self.features
+            plan = [(inner, 1, 1), (inner, 3, self.strides), (wide, 1, 1)]
+        out = plan[-1][0]
+        h = x
+        for n, sizes in enumerate(plan, 1):
+            groups = self.groups if n < len(plan) else 1
+            h = self._part(*sizes, name=f"layer{n}", groups=groups)(h, train=train)
+            if n < len(plan):
+                h = self.activation(h)
+        if self.strides != 1 or x.shape[-1] != out:
+            if self.shortcut == "pad":
+                x = _subsample_and_pad(x, self.strides, out)
+            else:
+                part = self._part(out, 1, self.strides, "shortcut")
+                x = part(x, train=train)
+        return self.activation(h + x)
+
+
+def _subsample_and_pad(x: Features, strides: int, channels: int) -> Features:
+    """Takes every `strides`-th pixel, puts zero channels on both sides."""
+    added = channels - x.shape[-1]
+    x = x[:, ::strides, ::strides]
+    return jnp.pad(x, [(0, 0)] * 3 + [(added // 2, added - added // 2)])
+
+
+def check_cifar_depth(depth: int) -> None:
+    """Raises ValueError unless `depth` is 6n + 2 with n from 1."""
+    layers.check_sizes(depth=depth)
+    if depth < 8 or (depth - 2) % 6:
+        near = 6 * max(1, round((depth - 2) / 6)) + 2
+        raise ValueError(
+            f"`depth` must be 6n + 2 (20, 32, 44, 56, 110 ...), got {depth}; the "
+            f"nearest is {near}."
+        )

@@ -1,0 +1,101 @@
+"""AlexNet, as SSC-DM uses it on CIFAR-10: torchvision's.
+
+Krizhevsky, "One weird trick for parallelizing convolutional neural networks", 2014,
+arXiv 1404.5997.
+"""
+
+import flax.linen as nn
+import jax
+from jaxtyping import Array
+
+from jaxrobust.array_types import Images
+from jaxrobust.models import _head, _pool, layers
+from jaxrobust.models._outputs import Outputs
+from jaxrobust.models.layers import DType, Features
+
+# Channels over `width`, kernel, stride, padding and whether a 3x3 max pool follows.
+CONVOLUTIONS = (
+    (1, 11, 4, 2, True),
+    (3, 5, 1, 2, True),
+    (6, 3, 1, 1, False),
+    (4, 3, 1, 1, False),
+    (4, 3, 1, 1, True),
+)
+MIN_SIZE = 63
+CELLS = 6  # side of the features before the dense layers
+
+
+class AlexNet(nn.Module):
+    """Five convolutions, three dense layers: images `[B, H, W, C]` to `Outputs`.
+
+    The convolutions take no image below 63x63 pixels: the third max pool would have
+    no window (SSC-DM's release, which feeds CIFAR-10 at 32 px, stops there with an
+    error). Smaller images are therefore enlarged first, inside the network, so that
+    attacks still act on the pixels of the data set. `features` holds `convolutions`
+    (`[B, 6, 6, 256]`) and `penultimate`, `[B, 4096]`.
+
+    Attributes:
+      num_classes: number of classes K.
+      width: channels of the first convolution; the dense layers have 64 times it.
+      resize: images with a side below 63 pixels are enlarged to this side,
+        bilinearly; None refuses them.
+      dropout: rate before the dense layers, where a `dropout` key is given in train
+        mode.
+      mean: per channel, subtracted from the images.
+      std: per channel, the images are divided by it.
+      dtype: to compute in; parameters and logits stay float32.
+      loop_safe: convolutions that stay fast in CPU loops; False allows forward mode.
+    """
+
+    num_classes: int = 10
+    width: int = 64
+    resize: int | None = 64
+    dropout: float = 0.5
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    dtype: DType = None
+    loop_safe: bool = True
+
+    def __post_init__(self) -> None:
+        """Checks the fields."""
+        super().__post_init__()
+        layers.check_sizes(num_classes=self.num_classes, width=self.width)
+        if self.resize is not None:
+            layers.check_sizes(resize=self.resize)
+            if self.resize < MIN_SIZE:
+                raise ValueError(
+                    f"`resize` must be at least {MIN_SIZE} or None, got {self.resize}."
+                )
+        _head.check_rate(self.dropout)
+
+    @nn.compact
+    def __call__(self, images: Images, *, train: bool = False) -> Outputs:
+        """Classifies images `[B, H, W, C]` in [0, 1]."""
+        x = layers.normalize(self._enlarged(images), self.mean, self.std)
+        for n, (factor, kernel, strides, padding, pools) in enumerate(CONVOLUTIONS, 1):
+            conv = layers.make_conv(
+                x.shape[-1], self.width * factor, kernel, strides=strides,
+                padding=padding, dtype=self.dtype, loop_safe=self.loop_safe,
+                name=f"conv{n}",
+            )  # fmt: skip
+            x = nn.relu(conv(x))
+            x = _pool.max_pool(x, 3, 2) if pools else x
+        x = _pool.adaptive_avg_pool(x, CELLS)
+        features: dict[str, Array] = {"convolutions": x}
+        x = _head.flatten(x)
+        for name in ("dense1", "dense2"):
+            x = _head.dropout(self, x, self.dropout, train)
+            x = nn.relu(_head.dense(x, 64 * self.width, name, self.dtype))
+        features["penultimate"] = x
+        logits = _head.dense(x, self.num_classes, "classifier", self.dtype)
+        return Outputs(layers.as_logits(logits), features, None)
+
+    def _enlarged(self, images: Images) -> Features:
+        layers.check_images(images)
+        if self.resize is None:
+            hint = ": set `resize` to enlarge them inside the network"
+            _head.check_image_size(images, MIN_SIZE, "AlexNet", hint)
+        if self.resize is None or min(images.shape[1:3]) >= MIN_SIZE:
+            return images
+        shape = (images.shape[0], self.resize, self.resize, images.shape[-1])
+        return jax.image.resize(images, shape, "linear")

@@ -1,0 +1,84 @@
+"""VGG with BatchNorm for 32 px (CIFAR) and 64 px (TinyImageNet).
+
+Simonyan and Zisserman, "Very Deep Convolutional Networks", ICLR 2015, arXiv 1409.1556,
+in the form of the PC loss (Li et al., AAAI 2021, arXiv 2012.07688): dropout, a dense
+layer of 512 and the classifier after the convolutions.
+"""
+
+import flax.linen as nn
+from jaxtyping import Array
+
+from jaxrobust.array_types import Images
+from jaxrobust.models import _head, _pool, layers
+from jaxrobust.models._outputs import Outputs
+from jaxrobust.models.layers import DType
+
+# Convolutions per stage; each stage ends with a 2x2 max pool.
+DEPTHS = {
+    11: (1, 1, 2, 2, 2),
+    13: (2, 2, 2, 2, 2),
+    16: (2, 2, 3, 3, 3),
+    19: (2, 2, 4, 4, 4),
+}
+FACTORS = (1, 2, 4, 8, 8)  # channels of a stage over those of the first
+MIN_SIZE = 32
+
+
+class VGG(nn.Module):
+    """VGG-11, 13, 16 or 19: images `[B, H, W, C]` to `Outputs`.
+
+    Images have at least 32x32 pixels. What is left after the five pools is flattened:
+    512 values at 32 px, 2048 at 64 px, to which the first dense layer adapts (the
+    original has one file for each). `features` holds `stage1/out` to `stage5/out` and
+    `penultimate`, `[B, 512]`.
+
+    Attributes:
+      depth: 11, 13, 16 or 19.
+      num_classes: number of classes K.
+      width: channels of the first stage; the dense layer has eight times it.
+      dropout: rate before the dense layer, where a `dropout` key is given in train
+        mode.
+      mean: per channel, subtracted from the images.
+      std: per channel, the images are divided by it.
+      dtype: to compute in; parameters, statistics and logits stay float32.
+      loop_safe: convolutions that stay fast in CPU loops; False allows forward mode.
+    """
+
+    depth: int = 16
+    num_classes: int = 10
+    width: int = 64
+    dropout: float = 0.5
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    dtype: DType = None
+    loop_safe: bool = True
+
+    def __post_init__(self) -> None:
+        """Checks the fields."""
+        super().__post_init__()
+        layers.check_sizes(num_classes=self.num_classes, width=self.width)
+        if self.depth not in DEPTHS:
+            raise ValueError(f"`depth` must be 11, 13, 16 or 19, got {self.depth!r}.")
+        _head.check_rate(self.dropout)
+
+    @nn.compact
+    def __call__(self, images: Images, *, train: bool = False) -> Outputs:
+        """Classifies images `[B, H, W, C]` in [0, 1]."""
+        _head.check_image_size(images, MIN_SIZE, "VGG")
+        x = layers.normalize(images, self.mean, self.std)
+        features: dict[str, Array] = {}
+        stages = zip(DEPTHS[self.depth], FACTORS, strict=True)
+        for k, (convolutions, factor) in enumerate(stages, 1):
+            for n in range(1, convolutions + 1):
+                conv = layers.make_conv(
+                    x.shape[-1], self.width * factor, 3, padding=1, dtype=self.dtype,
+                    loop_safe=self.loop_safe, name=f"stage{k}_conv{n}",
+                )  # fmt: skip
+                norm = layers.BatchNorm(dtype=self.dtype, name=f"stage{k}_norm{n}")
+                x = nn.relu(norm(conv(x), train=train))
+            x = features[f"stage{k}/out"] = _pool.max_pool(x, 2)
+        x = _head.dropout(self, _head.flatten(x), self.dropout, train)
+        x = nn.relu(_head.dense(x, 8 * self.width, "dense1", self.dtype))
+        features["penultimate"] = x
+        logits = _head.dense(x, self.num_classes, "classifier", self.dtype)
+        return Outputs(layers.as_logits(logits), features, None)
