@@ -96,6 +96,7 @@ def base() -> Any:
                     "flip": False,
                     "rotation": 0.0,
                     "color_jitter": 0.0,
+                    "hue": 0.0,
                     "random_resized_crop": 0.0,
                     "probability": 1.0,
                 },

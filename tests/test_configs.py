@@ -1,0 +1,179 @@
+"""Every config file builds, runs a step, and (`-m full`) runs from end to end.
+
+The files are read off the directory: a new one is tested without a word here. Their
+data sets need not be on disk; scikit-learn's digits stand in, in the size and channels
+of the set that a config names.
+"""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from jaxrobust import checkpoints, models, parallel
+from jaxrobust.data import augment
+from jaxrobust.training import check, loop, source
+from jaxrobust.training import config as common
+from jaxrobust.training.metrics import read
+
+ROOT = pathlib.Path(__file__).parents[1]
+CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+# Side and channels of the digits that stand in for a set.
+STAND_INS = {
+    "digits": (8, 1),
+    "mnist": (28, 1),
+    "fashion_mnist": (28, 1),
+    "cifar10": (32, 3),
+    "cifar100": (32, 3),
+    "svhn_cropped": (32, 3),
+    "tiny_imagenet": (64, 3),
+    "caltech101": (64, 3),
+    "caltech101_90_10": (64, 3),
+    "caltech256": (64, 3),
+}
+LARGEST = 64
+CLASSES = 10
+# One method each runs from end to end without `-m full`; test_main.py runs SSP.
+IN_CI = ("pcl_mnist", "fpd_mnist", "pclc_mnist", "ssc_mnist")
+
+
+def get_config(path, arg):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(arg)
+
+
+def stand_in(config):
+    """The fields that put digits in the place of a config's data."""
+    size, channels = STAND_INS[config.data.name]
+    fields = {
+        "data.name": "digits",
+        "data.image_size": min(config.data.image_size or size, LARGEST),
+        "data.channels": 3 if max(channels, config.data.channels) == 3 else 0,
+    }
+    if "num_classes" in config.model:
+        fields["model.num_classes"] = CLASSES
+    return fields
+
+
+def narrow(config):
+    """Makes the network as narrow as it can be: only the compilation costs."""
+    name = config.model.name
+    model = models.create(name)
+    if any(field.name == "width" for field in dataclasses.fields(model)):
+        config.model.width = 1 if name == "wide_resnet" else 4
+
+
+def params_of(state):
+    return jax.device_get(state.params)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("arg", [None, "quick", "quick,budget=cpu"])
+def test_config_builds(path, arg):
+    """Everything that can be made without data is."""
+    if arg and "budget" in arg and "budget=cpu" not in path.read_text():
+        pytest.skip("has no variant for a CPU")
+    config = get_config(path, arg)
+    assert config.data.name in STAND_INS, "say which digits stand in for it"
+    check.check(config.to_dict())
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_config_runs_a_step(path):
+    """One training step of the quick variant, with a narrow network and few images."""
+    config = get_config(path, "quick")
+    config.update_from_flattened_dict(stand_in(config))
+    narrow(config)
+    config.data.train_examples, config.data.validation_examples = 24, 8
+    config.train.batch_size = 8
+    config.train.save_every_steps = config.train.log_every_steps = 1
+    fields = config.to_dict()
+    check.check(fields)
+    run = loop.build(fields, parallel.make_mesh(1))
+    before = params_of(run.state)
+    [index] = source.batch_indices(run.examples, 8, config.seed, start=0, stop=1)
+    state, metrics = run.step(run.state, run.source.batch(index), run.key)
+    assert int(state.step) == 1
+    for name, value in jax.device_get(metrics).items():
+        assert np.isfinite(value).all(), name
+    moved = [
+        not np.array_equal(a, b)
+        for a, b in zip(*map(jax.tree.leaves, (before, params_of(state))), strict=True)
+    ]
+    assert any(moved)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params_of(state)))
+
+
+def test_augmentation_fields_are_those_of_the_config():
+    known = {field.name for field in dataclasses.fields(augment.Spec)}
+    assert set(common.base().data.augment) == known
+
+
+def run(folder, *flags):
+    """Runs the program in a process of its own, as a user does."""
+    env = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+    env.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
+    done = subprocess.run(
+        [sys.executable, "-m", "jaxrobust.main", f"--workdir={folder}", *flags],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def last_variables(folder):
+    _, variables, _ = checkpoints.load(folder, "last")
+    return jax.tree.leaves(jax.device_get(variables))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(p, marks=() if p.stem in IN_CI else pytest.mark.full)
+        for p in CONFIGS
+    ],
+    ids=lambda p: p.stem,
+)
+def test_config_runs_from_end_to_end(path, tmp_path):
+    """Trains, attacks, reports; with the last checkpoint lost it resumes to the bit."""
+    config = get_config(path, "quick")
+    flags = [
+        f"--config={path.relative_to(ROOT)}:quick",
+        *(f"--config.{k}={v}" for k, v in stand_in(config).items()),
+        "--config.train.save_every_steps=1",
+        "--config.train.log_every_steps=1",
+    ]
+    if path.stem in IN_CI and "width" in config.model:
+        flags.append("--config.model.width=4")
+    folder = tmp_path / "run"
+    run(folder, *flags)
+    for name in ("config.json", "metrics.jsonl", "results.json", "report.html"):
+        assert (folder / name).stat().st_size > 0, name
+    results = json.loads((folder / "results.json").read_text())
+    assert results["clean"]["n"] == config.data.test_examples
+    assert 0 <= results["worst_case"]["robust_accuracy"] <= 1
+
+    steps = [row["step"] for row in read(folder / "metrics.jsonl")]
+    total, expected = steps[-1], last_variables(folder)
+    assert total > 1
+    shutil.rmtree(folder / "checkpoints" / str(total))
+    resumed = max(int(p.name) for p in (folder / "checkpoints").glob("[0-9]*"))
+    said = run(folder, *flags, "--mode=train")
+    assert f"at step {resumed} of {total}" in said
+    for a, b in zip(last_variables(folder), expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert [row["step"] for row in read(folder / "metrics.jsonl")] == steps
