@@ -5,8 +5,22 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 
-from jaxrobust.convert import _names, _pcl, _ssp, _wide_resnets
-from jaxrobust.models import pcl_resnet, preact_resnet, ssp, wide_resnet
+from jaxrobust.convert import _classifiers, _fpd, _names, _pcl, _ssp, _wide_resnets
+from jaxrobust.models import (
+    alexnet,
+    cnn3,
+    lenet,
+    pcl_resnet,
+    preact_resnet,
+    resnet,
+    resnet_cifar,
+    ssp,
+    vgg,
+    wide_resnet,
+)
+from jaxrobust.models.fpd import FPD
+
+ImageShape = tuple[int, ...]
 
 
 class Family(NamedTuple):
@@ -14,11 +28,12 @@ class Family(NamedTuple):
 
     Attributes:
       names: the network's fields to the names of its parts.
-      input_shape: of the images, to make shapes from; None where nothing suggests one.
+      input_shape: of the images, to make shapes from, or how to read it off the network
+        and its state dict; None where nothing suggests one.
     """
 
     names: Callable[[Any], _names.Names]
-    input_shape: tuple[int, ...] | None
+    input_shape: ImageShape | Callable[[Any, Mapping[str, Any]], ImageShape] | None
 
 
 _TABLE: Mapping[type[nn.Module], Family] = {
@@ -27,6 +42,13 @@ _TABLE: Mapping[type[nn.Module], Family] = {
     ssp.Block: Family(_ssp.block, None),
     ssp.Transition: Family(_ssp.transition, None),
     pcl_resnet.PCLResNet: Family(_pcl.net, (1, 32, 32, 3)),
+    lenet.LeNet: Family(_classifiers.le_net, _classifiers.image_shape),
+    cnn3.CNN3: Family(_classifiers.cnn, _classifiers.image_shape),
+    vgg.VGG: Family(_classifiers.vgg_net, _classifiers.image_shape),
+    alexnet.AlexNet: Family(_classifiers.alex_net, (1, 64, 64, 3)),
+    resnet.ResNet: Family(_classifiers.res_net, (1, 32, 32, 3)),
+    resnet_cifar.ResNetCifar: Family(_classifiers.cifar_res_net, (1, 32, 32, 3)),
+    FPD: Family(_fpd.net, (1, 64, 64, 3)),
     preact_resnet.PreActResNet: Family(_wide_resnets.preact, (1, 32, 32, 3)),
     wide_resnet.WideResNet: Family(_wide_resnets.wide, (1, 32, 32, 3)),
 }

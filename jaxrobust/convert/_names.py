@@ -11,16 +11,18 @@ class Names(NamedTuple):
       modules: our module path (`stage1_block0/norm1`) to torch's (`block1.0.n1`).
       aliases: second name of a torch module to its first.
       scalars: our path of a lone parameter to torch's full name.
+      unused: torch modules that the original has and never runs, and why.
     """
 
     modules: dict[str, str]
     aliases: Mapping[str, str] = {}
     scalars: Mapping[str, str] = {}
+    unused: Mapping[str, str] = {}
 
 
 def join(parts: list[Names]) -> Names:
     """Puts the names of several parts together."""
-    whole = Names({}, {}, {})
+    whole = Names({}, {}, {}, {})
     return Names(
         *({k: v for p in parts for k, v in p[i].items()} for i in range(len(whole)))
     )
@@ -41,6 +43,7 @@ def under(names: Names, ours: str, theirs: str) -> Names:
             _below(ours, "/", k): _below(theirs, ".", v)
             for k, v in names.scalars.items()
         },
+        {_below(theirs, ".", k): v for k, v in names.unused.items()},
     )
 
 

@@ -15,12 +15,18 @@ from jaxrobust.convert._names import Names
 
 _LEAVES = {
     "kernel": "weight",
+    "transposed_kernel": "weight",
     "scale": "weight",
     "bias": "bias",
     "mean": "running_mean",
     "var": "running_var",
 }
-_AXES = {2: (1, 0), 4: (2, 3, 1, 0)}  # OI -> IO, OIHW -> HWIO
+# OI -> IO, OIHW -> HWIO; torch's transposed convolutions are IOHW.
+_AXES = {
+    ("kernel", 2): (1, 0),
+    ("kernel", 4): (2, 3, 1, 0),
+    ("transposed_kernel", 4): (2, 3, 0, 1),
+}
 
 Path = tuple[str, ...]
 
@@ -41,7 +47,8 @@ def from_torch(
       state_dict: torch's names to arrays (numpy arrays or torch tensors) in torch's
         layouts, OIHW and OI.
       input_shape: of the images, `[B, H, W, C]`; by default that of the data set the
-        network is named after. Only the number of channels matters.
+        network is named after, or the one that the weights themselves tell. Only the
+        number of channels matters, and the size where a network flattens.
 
     Returns:
       `{'params': ..., 'batch_stats': ...}` in the dtypes of the model.
@@ -54,7 +61,10 @@ def from_torch(
     family = _families.of(model)
     names = family.names(model)
     given, problems = _arrays(state_dict)
-    expected = _expected_leaves(model, input_shape or family.input_shape)
+    shape = input_shape or family.input_shape
+    expected = _expected_leaves(
+        model, shape(model, given) if callable(shape) else shape
+    )
     converted, known = {}, set()
     for path, leaf in expected.items():
         name = _torch_name(path, names)
@@ -67,6 +77,8 @@ def from_torch(
             converted[path] = jnp.asarray(value, leaf.dtype)
         else:
             problems.append(_misshapen(name, given[name].shape, path, leaf.shape))
+    unused = tuple(f"{name}." for name in names.unused)
+    given = {k: v for k, v in given.items() if not k.startswith(unused)}
     problems += _left_over(given, known, names.aliases)
     if problems:
         raise ValueError(
@@ -121,16 +133,15 @@ def _torch_name(path: Path, names: Names) -> str:
 
 
 def _to_linen(value: np.ndarray, leaf: str) -> np.ndarray:
-    if leaf != "kernel" or value.ndim not in _AXES:
-        return value
-    return value.transpose(_AXES[value.ndim])
+    axes = _AXES.get((leaf, value.ndim))
+    return value if axes is None else value.transpose(axes)
 
 
 def _misshapen(
     name: str, shape: tuple[int, ...], path: Path, wanted: tuple[int, ...]
 ) -> str:
-    if path[-1] == "kernel":
-        wanted = (wanted[-1], wanted[-2], *wanted[:-2])
+    if axes := _AXES.get((path[-1], len(wanted))):
+        wanted = tuple(wanted[axes.index(n)] for n in range(len(wanted)))
     return f"wrong shape: {name} is {shape}, expected {wanted}"
 
 

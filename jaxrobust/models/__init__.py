@@ -12,3 +12,4 @@ from jaxrobust.models._outputs import logits_fn as logits_fn
 from jaxrobust.models._outputs import per_example as per_example
 from jaxrobust.models._registry import create as create
 from jaxrobust.models._registry import names as names
+from jaxrobust.models.fpd import fpd as fpd

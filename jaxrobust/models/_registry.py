@@ -2,18 +2,35 @@
 
 import dataclasses
 import difflib
-from collections.abc import Iterable, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 
-from jaxrobust.models import pcl_resnet, preact_resnet, ssp, wide_resnet
+from jaxrobust.models import (
+    alexnet,
+    cnn3,
+    lenet,
+    pcl_resnet,
+    preact_resnet,
+    resnet,
+    resnet_cifar,
+    ssp,
+    vgg,
+    wide_resnet,
+)
+from jaxrobust.models.fpd import fpd_resnet, fpd_resnext
 
 
 class Entry(NamedTuple):
-    """A network class and the fields in which a name differs from its defaults."""
+    """A network class and the fields in which a name differs from its defaults.
 
-    module: type[nn.Module]
+    Or a function that builds one: its arguments and, where it takes any others, the
+    fields of the class it says it returns.
+    """
+
+    module: Callable[..., nn.Module]
     defaults: Mapping[str, Any]
 
 
@@ -24,6 +41,15 @@ _TABLE: Mapping[str, Entry] = {
         ssp.SSPNet, {"stages": 4, "blocks": 10, "num_classes": 200}
     ),
     "pcl_resnet": Entry(pcl_resnet.PCLResNet, {}),
+    "lenet5": Entry(lenet.LeNet, {}),
+    "lenet_sigmoid": Entry(lenet.LeNet, {"activation": "sigmoid", "pool": "avg"}),
+    "cnn3": Entry(cnn3.CNN3, {}),
+    "vgg": Entry(vgg.VGG, {}),
+    "alexnet": Entry(alexnet.AlexNet, {}),
+    "resnet": Entry(resnet.ResNet, {}),
+    "resnet_cifar": Entry(resnet_cifar.ResNetCifar, {}),
+    "fpd_resnet": Entry(fpd_resnet, {}),
+    "fpd_resnext": Entry(fpd_resnext, {}),
     "preact_resnet": Entry(preact_resnet.PreActResNet, {}),
     "wide_resnet": Entry(wide_resnet.WideResNet, {}),
 }
@@ -62,8 +88,15 @@ def create(name: str, **kwargs: Any) -> nn.Module:
     return module(**values)
 
 
-def _fields(module: type[nn.Module]) -> dict[str, str]:
+def _fields(module: Callable[..., nn.Module]) -> dict[str, str]:
     """Keyword -> field; `init` alone differs, as every Linen module has a method so."""
+    if not isinstance(module, type):
+        signature = inspect.signature(module)
+        own = {k: k for k, p in signature.parameters.items() if p.kind != p.VAR_KEYWORD}
+        if len(own) < len(signature.parameters):
+            return {**_fields(signature.return_annotation), **own}
+        return own
+    assert dataclasses.is_dataclass(module)
     names = [field.name for field in dataclasses.fields(module) if field.init]
     keywords = {"init" if name == "init_option" else name: name for name in names}
     return {k: v for k, v in keywords.items() if k not in ("parent", "name")}

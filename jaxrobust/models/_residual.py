@@ -9,7 +9,6 @@ from jaxrobust.models import layers
 from jaxrobust.models.layers import DType, Features, Initializer
 
 EXPANSION = 4  # of a bottleneck block
-SHORTCUTS = ("conv", "pad")
 
 # N(0, sqrt(2 / (k k out))), of torchvision and the early CIFAR ResNets.
 HE_FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")

@@ -16,15 +16,42 @@ SMALL = {
     "ssp_mnist": {"blocks": 1, "width": 8},
     "ssp_tinyimagenet": {"blocks": 1, "width": 4, "num_classes": 10},
     "pcl_resnet": {"depth": 8, "width": 4, "embedding_size": 16},
+    "lenet5": {},
+    "lenet_sigmoid": {},
+    "cnn3": {"width": 4},
+    "vgg": {"depth": 11, "width": 2},
+    "alexnet": {"width": 1},
+    "resnet": {"width": 4},
+    "resnet_cifar": {"depth": 8, "width": 4},
     "preact_resnet": {"width": 4},
     "wide_resnet": {"depth": 10, "width": 1},
 }
-SHAPES = {"ssp_mnist": (2, 28, 28, 1), "ssp_tinyimagenet": (2, 64, 64, 3)}
+SHAPES = {
+    "ssp_mnist": (2, 28, 28, 1),
+    "ssp_tinyimagenet": (2, 64, 64, 3),
+    "lenet5": (2, 28, 28, 1),
+    "lenet_sigmoid": (2, 28, 28, 1),
+    "cnn3": (2, 28, 28, 1),
+}
+# Where 8x8 pixels are too few.
+SMALL_SHAPES = {
+    "lenet5": (2, 12, 12, 3),
+    "lenet_sigmoid": (2, 12, 12, 3),
+    "cnn3": (2, 20, 20, 3),
+    "vgg": (2, 32, 32, 3),
+}
 COUNTS = {
     "ssp_cifar": 658_090,
     "ssp_mnist": 503_434,
     "ssp_tinyimagenet": 4_260_072,
     "pcl_resnet": 1_975_002,
+    "lenet5": 61_706,
+    "lenet_sigmoid": 61_706,
+    "cnn3": 123_222,
+    "vgg": 14_728_266 + 512 * 513,  # of VGG-16 with one dense layer; the other one
+    "alexnet": 57_044_810,
+    "resnet": 11_181_642,
+    "resnet_cifar": 269_722,
     "preact_resnet": 11_172_170,
     "wide_resnet": 36_479_194,
 }
@@ -59,8 +86,9 @@ def test_ark_adds_two_scalars_per_block():
 
 @pytest.mark.parametrize("name", models.names())
 def test_outputs(name):
-    model, variables = made(name)
-    x = jnp.full((2, 8, 8, 3), 0.5)
+    shape = SMALL_SHAPES.get(name, (2, 8, 8, 3))
+    model, variables = made(name, shape)
+    x = jnp.full(shape, 0.5)
     out = jax.eval_shape(lambda v, x: model.apply(v, x, train=False), variables, x)
     assert isinstance(out, models.Outputs)
     assert out.logits.shape == (2, 10)
