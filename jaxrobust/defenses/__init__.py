@@ -16,8 +16,15 @@ import flax.linen as nn
 from jaxrobust.defenses.adversarial import adversarial as adversarial
 from jaxrobust.defenses.adversarial import ball as ball
 from jaxrobust.defenses.adversarial import standard as standard
+from jaxrobust.defenses.awp import awp as awp
 from jaxrobust.defenses.base import Defense as Defense
 from jaxrobust.defenses.base import Phase as Phase
+from jaxrobust.defenses.fpd import fpd as fpd
+from jaxrobust.defenses.pcl import pcl as pcl
+from jaxrobust.defenses.pcl import pcl_adversarial as pcl_adversarial
+from jaxrobust.defenses.mart import mart as mart
+from jaxrobust.defenses.pc_lc import pc_lc as pc_lc
+from jaxrobust.defenses.ssc import ssc as ssc
 from jaxrobust.defenses.trades import trades as trades
 
 FACTORIES: Mapping[str, Callable[..., Defense]] = MappingProxyType(
@@ -29,6 +36,12 @@ FACTORIES: Mapping[str, Callable[..., Defense]] = MappingProxyType(
         "mim": functools.partial(adversarial, "mim"),
         "pgd": functools.partial(adversarial, "pgd"),
         "trades": trades,
+        "mart": mart,
+        "pc_lc": pc_lc,
+        "ssc": ssc,
+        "fpd": fpd,
+        "pcl": pcl,
+        "pcl_adversarial": pcl_adversarial,
     }
 )
 
@@ -41,10 +54,12 @@ def create(name: str, model: nn.Module, options: Mapping[str, Any]) -> Defense:
       model: a Linen module.
       options: fields of a config; the factory takes those it knows (`attack`: the
         hyperparameters of the training attack, `attack_bn`, `label_smoothing`, `beta`
-        ...), so that one config serves a method and its plainly trained twin.
+        ...), so that one config serves a method and its plainly trained twin. For all
+        of them `awp_gamma` above 0 wraps the objective in `awp`, after
+        `awp_warmup_steps`.
 
     Raises:
-      ValueError: for an unknown name.
+      ValueError: for an unknown name or an option out of range.
     """
     if name not in FACTORIES:
         near = difflib.get_close_matches(name, FACTORIES, n=1)
@@ -54,4 +69,9 @@ def create(name: str, model: nn.Module, options: Mapping[str, Any]) -> Defense:
         )
     factory = FACTORIES[name]
     accepted = inspect.signature(factory).parameters
-    return factory(model, **{k: v for k, v in options.items() if k in accepted})
+    chosen = {k: v for k, v in options.items() if k in accepted}
+    return awp(
+        factory(model, **chosen),
+        options.get("awp_gamma", 0.0),
+        options.get("awp_warmup_steps", 0),
+    )

@@ -23,6 +23,7 @@ def make(objective, dtype, mesh=None, ema=0.0, attack=None, bn=""):
     fields = config.base().to_dict()
     fields["attack"] |= {"steps": 2, **(attack or {})}
     fields["objective"]["attack_bn"] = bn
+    fields["objective"]["layers"] = ("penultimate",)  # of PCL
     defense = check.make_defense(fields, model, objective)
     tx = optimizer.make_optimizer(config.base().optimizer.to_dict())
     example = jnp.zeros((1, 12, 12, 1))

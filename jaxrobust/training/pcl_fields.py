@@ -1,0 +1,102 @@
+"""What the configs of PCL (Mustafa et al., ICCV 2019) have in common."""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+# Epochs of cross-entropy, those of the joint objective, and the drops in each.
+FIRST, FIRST_DROPS = 164.0, (81.0, 122.0, 140.0)
+SECOND_DROPS = (142.0, 230.0, 360.0)
+SCHEDULES = ("paper", "released")
+
+
+def use_prototypes(config: Any, contrastive: float) -> None:
+    """Sets the objective `pcl` and its three optimisers.
+
+    The network's is SGD of rate .01, momentum .9, weight decay 1e-4; the centres' are
+    plain SGD, whose rates keep their ratio to the network's under the schedule.
+
+    Args:
+      config: what `config.base` returned.
+      contrastive: weight of the contrastive proximity and rate of its centres, 1e-4 in
+        the release, 1e-5 in its adversarial training.
+    """
+    config.objective.name = "pcl"
+    config.objective.update(
+        {
+            # Features with centres: names in `Outputs.features`.
+            "layers": ("pooled", "embedding"),
+            "proximity_weight": 1.0,
+            "contrastive_weight": contrastive,
+            # Of the paper's term between the centres, which the release lacks.
+            "separation_weight": 0.0,
+            # Cross-entropy alone before.
+            "warmup_epochs": FIRST,
+        }
+    )
+    config.optimizer.learning_rate = 0.01
+    config.optimizer.nesterov = False
+    config.optimizer.weight_decay = 1e-4
+    plain = {"name": "sgd", "momentum": 0.0, "weight_decay": 0.0, "clip_norm": 0.0}
+    config.label_optimizers = ConfigDict(
+        {
+            "proximity": {**plain, "learning_rate": 0.5},
+            "contrastive": {**plain, "learning_rate": contrastive},
+        }
+    )
+
+
+def use_attack(config: Any, attack: str) -> None:
+    """Sets the adversarial objective: clean and attacked copies of 64 images.
+
+    Args:
+      config: after `use_prototypes`.
+      attack: `fgsm` or `pgd`.
+
+    Raises:
+      ValueError: for another attack.
+    """
+    if attack not in ("fgsm", "pgd"):
+        raise ValueError(f"`attack` must be fgsm or pgd, got {attack!r}.")
+    config.objective.name = "pcl_adversarial"
+    config.objective.attack_bn = "eval"
+    config.objective.attack_name = attack
+    # One radius per batch, uniform; () = that of config.attack.
+    config.objective.eps_range = (0.02, 0.05)
+    config.attack.step_size, config.attack.steps = "2/255", 10
+    # As released: `pgd` starts at the image itself.
+    config.attack.random_start = False
+    config.train.batch_size = 64
+
+
+def use_schedule(config: Any, name: str, epochs: float, start: str = "") -> None:
+    """Sets both phases: 164 epochs of cross-entropy at rate .1, then the joint ones.
+
+    Args:
+      config: after `use_prototypes`.
+      name: `paper`, or `released`: the rate of the second phase never drops.
+      epochs: of the second phase.
+      start: work directory or checkpoint whose network stands for the first phase.
+
+    Raises:
+      ValueError: for another schedule.
+    """
+    if name not in SCHEDULES:
+        raise ValueError(
+            f"`schedule` must be one of {', '.join(SCHEDULES)}, got {name!r}."
+        )
+    first = 0.0 if start else FIRST
+    # Scales are of the second phase's rate, .01; the first starts at ten times that.
+    steps = (
+        [] if start else list(zip((0.0, *FIRST_DROPS), (10, 1, 0.1, 0.01), strict=True))
+    )
+    steps.append((first, 1.0))
+    if name == "paper":
+        drops = zip(SECOND_DROPS, (0.1, 0.01, 0.001), strict=True)
+        steps += [(first + epoch, scale) for epoch, scale in drops]
+    config.schedule.name = "piecewise"
+    config.schedule.milestones = tuple(float(epoch) for epoch, _ in steps)
+    config.schedule.scales = tuple(float(scale) for _, scale in steps)
+    config.objective.warmup_epochs = first
+    config.train.epochs = first + epochs
+    config.train.init_from = start
