@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxrobust.models import resnet, vgg
+from jaxrobust.models.fpd import RESNET_DEPTHS, RESNEXT_DEPTHS
 
 Arrays = Mapping[str, np.ndarray]
 Fields = dict[str, Any]
@@ -173,6 +174,48 @@ def _resnet(source: Source) -> Fields:
     return {**fields, **_SSC.get(fields["num_classes"], {})}
 
 
+def _fpd_resnet(source: Source) -> Fields:
+    fields = _fpd_layers(source, "layer{}", 1, RESNET_DEPTHS)
+    width = _rows(source.arrays, "group1.conv1.weight")
+    return _fpd("fpd_resnet", source, "group2.fc", width=width, **fields)
+
+
+def _fpd_resnext(source: Source) -> Fields:
+    fields = _fpd_layers(source, "conv{}", 2, RESNEXT_DEPTHS)
+    width = _rows(source.arrays, "conv1.0.weight")
+    # Torch's kernels hold the input channels of one group.
+    groups = width // source.arrays["conv2.0.split_transforms.0.weight"].shape[1]
+    fields = {**fields, "width": width, "cardinality": groups}
+    return _fpd("fpd_resnext", source, "fc", **fields)
+
+
+def _fpd_layers(
+    source: Source, stage: str, first: int, depths: Mapping[int, tuple[int, ...]]
+) -> Fields:
+    """Returns the depth that has so many blocks, or their numbers where none has."""
+    counts = tuple(
+        _count(source.arrays, stage.format(k) + r"\.(\d+)\..*")
+        for k in range(first, first + 4)
+    )
+    known = {blocks: depth for depth, blocks in depths.items()}
+    return {"depth": known[counts]} if counts in known else {"layers": counts}
+
+
+def _fpd(name: str, source: Source, head: str, **fields: Any) -> Fields:
+    """The folders of the release (ResNet-101/SVHN) say what is trained with dropout."""
+    fields = _classifier(name, source, head, **fields)
+    caltech = {102: "caltech101", 257: "caltech256"}.get(fields["num_classes"])
+    words = {part.lower() for part in source.folders}
+    named = [variant for variant in ("mnist", "svhn") if variant in words]
+    if variant := caltech or (named[0] if named else ""):
+        fields["variant"] = variant
+    if "smooth3.weight" in source.arrays:
+        fields["pyramid"] = _rows(source.arrays, "smooth3.weight")
+    else:
+        fields["defended"] = False
+    return {**fields, **(_IMAGENET if caltech else {})}
+
+
 def _classifier(name: str, source: Source, head: str, **fields: Any) -> Fields:
     classes = _rows(source.arrays, f"{head}.weight")
     return {"name": name, **fields, "num_classes": classes}
@@ -188,6 +231,8 @@ _FAMILIES: Sequence[tuple[str, Callable[[Source], Fields]]] = (
     (r"sub1\..*", _ssp_cifar),
     (r"downsample\.0\.weight", _ssp_mnist),
     (r"fcf\.weight", _pcl),
+    (r"group2\.fc\.weight", _fpd_resnet),
+    (r"conv2\.0\.split_transforms\.0\.weight", _fpd_resnext),
     (r"block1\.layer\.0\..*", _wide),
     (r"fc_layer\.0\.weight", _sized("cnn3", "fc_layer.2")),
     (r"classifier\.6\.weight", _sized("alexnet", "classifier.6")),

@@ -153,6 +153,14 @@ def test_sspnet_folders_say_blocks_and_integrator(tmp_path, integrator):
         ("lenet_sigmoid", {}, "adv_train_LeNet_mnist"),
         ("resnet", {"depth": 18, "num_classes": 100, "width": 8}, "resnet18"),
         ("preact_resnet", {}, "preact18"),
+        ("fpd_resnet", {"layers": (1, 2, 1, 1), "width": 4}, "ResNet-50/MNIST/a"),
+        (
+            "fpd_resnet",
+            {"layers": (1, 1, 1, 1), "width": 4, "variant": "caltech256"},
+            "b",
+        ),
+        ("fpd_resnet", {"depth": 50, "width": 4, "defended": False}, "c_resnet"),
+        ("fpd_resnext", {"depth": 50, "width": 8, "cardinality": 4}, "ResNeXt-50/d"),
     ],
 )
 def test_arrays_tell_family_and_sizes(tmp_path, name, fields, place):
@@ -162,7 +170,7 @@ def test_arrays_tell_family_and_sizes(tmp_path, name, fields, place):
     assert status == 0
     told = found[place]
     assert told["name"] == name
-    assert {k: told[k] for k in fields} == fields
+    assert {k: told[k] for k in fields} == json.loads(json.dumps(fields))
     # Whatever else was told is what the network would have had, but for mean and std.
     rest = {k: v for k, v in told.items() if k not in ("name", "mean", "std")}
     assert models.create(name, **rest) == model
