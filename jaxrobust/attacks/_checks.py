@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust import threat
-from jaxrobust.attacks._loop import Ascent, Health
+from jaxrobust.attacks._method import Health, Method
 from jaxrobust.attacks._objective import Problem, RobustnessWarning, check_loss
 
 _COUNTS = {"steps": 0, "restarts": 1, "draws": 1, "eot_samples": 1}
@@ -21,19 +21,17 @@ _STATIC: Mapping[str, Callable[[Any], None]] = {
 }
 
 
-def check_static(problem: Problem, ascent: Ascent, key: Any) -> None:
+def check_static(problem: Problem, method: Method, key: Any) -> None:
     """Checks names, counts, shapes and dtypes: all that needs no array's value."""
     threat.check_norm(problem.norm)
     check_loss(problem.loss)
     threat.check_bounds(problem.bounds)
     threat.check_radius("eps", problem.eps)
     threat.check_radius("step_size", problem.step_size)
-    if ascent.decay is not None:
-        threat.check_radius("decay", ascent.decay)
     check_images(problem.x)
     check_labels(problem.y, problem.x.shape[0])
-    check_count("steps", ascent.steps, _COUNTS["steps"])
-    check_count("restarts", ascent.restarts, _COUNTS["restarts"])
+    check_count("steps", method.steps, _COUNTS["steps"])
+    check_count("restarts", method.restarts, _COUNTS["restarts"])
     check_count("eot_samples", problem.eot_samples, _COUNTS["eot_samples"])
     if not callable(problem.logits_fn):
         raise TypeError(
@@ -45,8 +43,9 @@ def check_static(problem: Problem, ascent: Ascent, key: Any) -> None:
             f"`eot_samples` = {problem.eot_samples} averages over a model's "
             "randomness: it needs stochastic=True and a model called with keys."
         )
-    if ascent.random_start or problem.stochastic:
-        need_key(key, "a random start" if ascent.random_start else "stochastic=True")
+    method.check()
+    if method.needs_key or problem.stochastic:
+        need_key(key, method.needs_key or "stochastic=True")
 
 
 def need_key(key: Any, reason: str) -> None:

@@ -16,9 +16,9 @@ from jax.core import Tracer
 
 from jaxrobust import threat
 from jaxrobust.array_types import Images, Key, Scalar
-from jaxrobust.attacks import _capture, _checks, _compile, _loop, _trap
-from jaxrobust.attacks._loop import Ascent, Best, Carry, Health
-from jaxrobust.attacks._objective import OnInput, Problem, check_logits, gradient
+from jaxrobust.attacks import _capture, _checks, _compile, _method, _trap
+from jaxrobust.attacks._method import Best, Health, Method
+from jaxrobust.attacks._objective import OnInput, Problem, check_logits
 
 Unroll = int | bool | None
 
@@ -42,29 +42,31 @@ class Plan(NamedTuple):
     stages: tuple[Any, Any, Any] | None
     constants: list[Any]
     classes: int
+    method: Method
 
 
 def iterate(
-    problem: Problem, ascent: Ascent, key: Key | None, unroll: Unroll
+    problem: Problem, method: Method, key: Key | None, unroll: Unroll
 ) -> Images:
     """Checks one call of an iterated attack and runs it."""
-    _checks.check_static(problem, ascent, key)
-    if not ascent.random_start and not problem.stochastic:
+    _checks.check_static(problem, method, key)
+    if not method.needs_key and not problem.stochastic:
         # Restarts would repeat each other, and no randomness is used.
-        ascent, key = dataclasses.replace(ascent, restarts=1), None
+        method, key = dataclasses.replace(method, restarts=1), None
     keys = None if key is None else threat.row_keys(key, problem.x.shape[0])
     if not in_transformation(problem, keys):
-        x_adv = _eager(problem, ascent, keys, unroll)
+        x_adv = _eager(problem, method, keys, unroll)
         if x_adv is not None:
             return x_adv
-    problem = _detached(problem, keys)
-    unroll = _auto_unroll(problem, ascent, keys) if unroll is None else unroll
-    x_adv, _ = _loop.run(problem, ascent, keys, unroll=unroll)
+    problem, classes = _detached(problem, keys)
+    method = method.for_classes(classes)
+    unroll = _auto_unroll(problem, method, keys) if unroll is None else unroll
+    x_adv, _ = _method.run(problem, method, keys, unroll=unroll)
     return jax.lax.stop_gradient(x_adv)
 
 
-def _detached(problem: Problem, keys: Key | None) -> Problem:
-    """Cuts gradients before the loop, also those of weights in a closure.
+def _detached(problem: Problem, keys: Key | None) -> tuple[Problem, int]:
+    """Cuts gradients before the loop, also of weights in a closure; counts classes.
 
     A loss that is differentiated around the attack would otherwise differentiate
     every step of it, and throw the result away.
@@ -75,7 +77,7 @@ def _detached(problem: Problem, keys: Key | None) -> Problem:
     model, loss = _capture_all(problem, x, y, keys)
     arrays = jax.lax.stop_gradient((model.arrays, loss.arrays if loss else []))
     args = Arguments(*arrays, x, y, keys, eps, step_size)
-    return _rebuild(problem, model, loss, args)
+    return _rebuild(problem, model, loss, args), model.out.shape[1]
 
 
 def in_transformation(*trees: Any) -> bool:
@@ -93,7 +95,7 @@ def in_transformation(*trees: Any) -> bool:
 
 
 def _eager(
-    problem: Problem, ascent: Ascent, keys: Key | None, unroll: Unroll
+    problem: Problem, method: Method, keys: Key | None, unroll: Unroll
 ) -> Images | None:
     """Runs one eager call; None where a callable turns out to hold tracers."""
     x, y = jnp.asarray(problem.x), jnp.asarray(problem.y)
@@ -101,7 +103,7 @@ def _eager(
     step_size = jnp.asarray(problem.step_size, x.dtype)
     _checks.check_values(x, problem.bounds)
     args = Arguments([], [], x, y, keys, eps, step_size)
-    named = _name(problem, ascent, args, unroll)
+    named = _name(problem, method, args, unroll)
     plans, name = named if named else ({}, None)
     plan = plans.get(name)
     if plan is not None:
@@ -109,20 +111,20 @@ def _eager(
         _, leaves = _capture.split(problem.logits_fn)
         args = args._replace(model=[*leaves, *plan.constants])
     else:
-        prepared = _prepare(problem, ascent, args, unroll)
+        prepared = _prepare(problem, method, args, unroll)
         if prepared is None:
             return None
         plan, args, reusable = prepared
         if name is not None and reusable:
             plans[name] = plan
-    x_adv, health = _execute(plan, ascent, args)
+    x_adv, health = _execute(plan, args)
     if health is not None:
         _checks.warn(health)
     return x_adv
 
 
 def _name(
-    problem: Problem, ascent: Ascent, args: Arguments, unroll: Unroll
+    problem: Problem, method: Method, args: Arguments, unroll: Unroll
 ) -> tuple[dict[Hashable, Any], Hashable] | None:
     """Finds where the plan of this call lives: with its Linen module, if it has one."""
     fn = problem.logits_fn
@@ -141,7 +143,7 @@ def _name(
         if field.name not in ("logits_fn", "x", "y", "eps", "step_size")
     )
     inputs = jax.tree.leaves(args)
-    name = (rest, tree, scalars, static, ascent, unroll)
+    name = (rest, tree, scalars, static, method, unroll)
     name = (*name, _compile.signature([*arrays, *inputs]))
     try:
         hash(name)
@@ -151,7 +153,7 @@ def _name(
 
 
 def _prepare(
-    problem: Problem, ascent: Ascent, args: Arguments, unroll: Unroll
+    problem: Problem, method: Method, args: Arguments, unroll: Unroll
 ) -> tuple[Plan, Arguments, bool] | None:
     """Traces the callables once and compiles, or finds, what runs them."""
     model, loss = _capture_all(problem, args.x, args.y, args.keys)
@@ -166,10 +168,11 @@ def _prepare(
         return _rebuild(problem, model, loss, given)
 
     keep = not any(part.embedded for part in captured)
-    whole, stages = _compile_plan(rebuild, ascent, args, unroll, keep)
+    method = method.for_classes(model.out.shape[1])
+    whole, stages = _compile_plan(rebuild, method, args, unroll, keep)
     constants = model.arrays[model.leaves :]
     reusable = keep and sum(np.size(c) for c in constants) < 1 << 16
-    plan = Plan(whole, stages, constants, model.out.shape[1])
+    plan = Plan(whole, stages, constants, model.out.shape[1], method)
     return plan, args, reusable
 
 
@@ -214,41 +217,41 @@ def _rebuild(
 
 
 def _compile_plan(
-    rebuild: Any, ascent: Ascent, args: Arguments, unroll: Unroll, keep: bool
+    rebuild: Any, method: Method, args: Arguments, unroll: Unroll, keep: bool
 ) -> tuple[Any, tuple[Any, Any, Any] | None]:
     def whole(given: Arguments) -> tuple[Images, Health | None]:
-        return _loop.run(
+        return _method.run(
             rebuild(given),
-            ascent,
+            method,
             given.keys,
             unroll=1 if unroll is None else unroll,
             watch=True,
         )
 
     traced = _compile.trace(whole, args)
-    slow = unroll is None and _trap.on_cpu() and ascent.steps * ascent.restarts > 1
+    slow = unroll is None and _trap.on_cpu() and method.steps * method.runs() > 1
     if slow and _trap.has_slow_convolution(traced.jaxpr.jaxpr):
-        return None, _compile_stages(rebuild, ascent, args, keep)
+        return None, _compile_stages(rebuild, method, args, keep)
     return _compile.build(traced, args, keep=keep), None
 
 
 def _compile_stages(
-    rebuild: Any, ascent: Ascent, args: Arguments, keep: bool
+    rebuild: Any, method: Method, args: Arguments, keep: bool
 ) -> tuple[Any, Any, Any]:
     """Compiles start, one step and the score, for a loop that runs on the host."""
 
-    def start(given: Arguments, r: jax.Array) -> Carry:
-        keys = _loop.restart_keys(given.keys, r)
-        return _loop.start(rebuild(given), ascent, keys, watch=True)
+    def start(given: Arguments, r: jax.Array) -> Any:
+        keys = _method.restart_keys(given.keys, r)
+        return method.start(rebuild(given), keys, r, watch=True)
 
-    def step(given: Arguments, r: jax.Array, i: jax.Array, carry: Carry) -> Carry:
-        keys = _loop.restart_keys(given.keys, r)
-        return _loop.step(rebuild(given), ascent, keys, i, carry)
+    def step(given: Arguments, r: jax.Array, i: jax.Array, carry: Any) -> Any:
+        keys = _method.restart_keys(given.keys, r)
+        return method.step(rebuild(given), keys, i, carry)
 
-    def score(given: Arguments, r: jax.Array, carry: Carry) -> Best:
-        if ascent.restarts > 1:
-            return _loop.score(rebuild(given), ascent, given.keys, r, carry)
-        x = _loop.finish(rebuild(given), ascent, given.keys, carry)
+    def score(given: Arguments, r: jax.Array, carry: Any) -> Best:
+        if method.runs() > 1:
+            return _method.score(rebuild(given), method, given.keys, r, carry)
+        x = method.finish(rebuild(given), given.keys, carry)
         rows = x.shape[0]
         return Best(x, jnp.zeros(rows), jnp.zeros(rows, bool), carry.health)
 
@@ -261,17 +264,15 @@ def _compile_stages(
     return first, build(step, args, zero, zero, carry), build(score, args, zero, carry)
 
 
-def _execute(
-    plan: Plan, ascent: Ascent, args: Arguments
-) -> tuple[Images, Health | None]:
+def _execute(plan: Plan, args: Arguments) -> tuple[Images, Health | None]:
     if plan.stages is None:
         return plan.whole(args)
     start, step, score = plan.stages
-    best = None
-    for r in range(ascent.restarts):
+    method, best = plan.method, None
+    for r in range(method.runs()):
         carry = start(args, np.int32(r))
         places = jax.tree.map(lambda leaf: leaf.sharding, carry)
-        for i in range(ascent.steps):
+        for i in range(method.steps):
             carry = step(args, np.int32(r), np.int32(i), carry)
             carry = jax.device_put(carry, places)
         new = score(args, np.int32(r), carry)
@@ -280,16 +281,16 @@ def _execute(
     return best.x, best.health
 
 
-_merge = jax.jit(_loop.merge)
+_merge = jax.jit(_method.merge)
 
 
-def _auto_unroll(problem: Problem, ascent: Ascent, keys: Key | None) -> int | bool:
+def _auto_unroll(problem: Problem, method: Method, keys: Key | None) -> int | bool:
     """Writes few steps out where a loop would be slow on CPU."""
-    total = ascent.steps * ascent.restarts
+    total = method.steps * method.runs()
     if not 1 < total <= _trap.MAX_UNROLL or not _trap.on_cpu():
         return 1
-    model_keys = keys if problem.stochastic else None
-    jaxpr = jax.make_jaxpr(lambda z: gradient(problem, z, model_keys)[0])(
-        jax.ShapeDtypeStruct(problem.x.shape, problem.x.dtype)
-    )
-    return True if _trap.has_slow_convolution(jaxpr.jaxpr) else 1
+
+    def first() -> Any:
+        return method.step(problem, keys, 0, method.start(problem, keys, 0))
+
+    return True if _trap.has_slow_convolution(jax.make_jaxpr(first)().jaxpr) else 1

@@ -1,0 +1,225 @@
+"""What every iterated attack is to the code that runs it: start, step, finish.
+
+`run` repeats an attack over restarts (or targets) and keeps the worst result per
+example; `_eager` compiles the same parts and may step them from the host.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+
+from jaxrobust.array_types import Images, Key, Logits, PerExample
+from jaxrobust.attacks._objective import (
+    Evaluated,
+    OnInput,
+    Problem,
+    call_model,
+    evaluate,
+    fold,
+)
+
+Count = int | jax.Array
+
+# Streams of a row's key; the key itself draws the random start.
+_MODEL_STREAM = 0x6D6F64
+_SCORE_STREAM = 0x73636F
+
+
+class Health(NamedTuple):
+    """What an eager call warns about, per example."""
+
+    finite: jax.Array  # logits at the first point of the first restart
+    probabilities: jax.Array  # likewise: the logits look like probabilities
+    zero_gradient: jax.Array  # at every step of every restart
+
+
+class Best(NamedTuple):
+    """The best restart so far, per example."""
+
+    x: Images
+    value: PerExample
+    fooled: jax.Array
+    health: Health | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """An iterated attack without its arrays; equal ones compile to one program.
+
+    A subclass gives `start`, `step` and `finish`. What lies between them, the carry,
+    is a NamedTuple of arrays with a field `health` (None unless watched). Rows never
+    mix. `keys` are those of the restart; the step `i` and the run `r` are traced, and
+    may be one number per row.
+    """
+
+    steps: int
+    restarts: int = 1
+    random_start: bool = False
+
+    @property
+    def needs_key(self) -> str | None:
+        """Why the attack itself draws randomness, or None."""
+        return "a random start" if self.random_start else None
+
+    def check(self) -> None:
+        """Raises for a hyperparameter out of range."""
+
+    def for_classes(self, classes: int) -> Self:
+        """The attack on a model of so many classes."""
+        del classes
+        return self
+
+    def runs(self) -> int:
+        """How often it is run: the restarts, times the targets where there are."""
+        return self.restarts
+
+    def start(
+        self, problem: Problem, keys: Key | None, r: Count, *, watch: bool = False
+    ) -> Any:
+        """Makes the first carry of run r."""
+        raise NotImplementedError
+
+    def step(self, problem: Problem, keys: Key | None, i: Count, carry: Any) -> Any:
+        """Makes step i."""
+        raise NotImplementedError
+
+    def finish(self, problem: Problem, keys: Key | None, carry: Any) -> Images:
+        """Returns the result of a run."""
+        raise NotImplementedError
+
+    def value(self, problem: Problem, x: Images, at: Evaluated) -> PerExample:
+        """By what runs of equal success are compared: higher is better."""
+        del problem, x
+        return at.value
+
+
+def run(
+    problem: Problem,
+    method: Method,
+    keys: Key | None,
+    *,
+    unroll: int | bool = 1,
+    watch: bool = False,
+) -> tuple[Images, Health | None]:
+    """Makes all runs and returns the per-example worst, with health if watched."""
+
+    def once(row_keys: Key | None, r: Count) -> Any:
+        return repeat(
+            method.steps,
+            lambda i, carry: method.step(problem, row_keys, i, carry),
+            method.start(problem, row_keys, r, watch=watch),
+            unroll,
+        )
+
+    first = once(keys, 0)
+    if method.runs() == 1:
+        return method.finish(problem, keys, first), first.health
+
+    def another(r: jax.Array, best: Best) -> Best:
+        r = r + 1
+        return merge(
+            best, score(problem, method, keys, r, once(restart_keys(keys, r), r))
+        )
+
+    best = score(problem, method, keys, 0, first)
+    outer = True if unroll is True else 1
+    best = repeat(method.runs() - 1, another, best, outer)
+    return best.x, best.health
+
+
+def score(
+    problem: Problem, method: Method, keys: Key | None, r: Count, carry: Any
+) -> Best:
+    """Ends run r and evaluates its result, with one randomness for all runs."""
+    x = method.finish(problem, restart_keys(keys, r), carry)
+    at = evaluate(problem, x, fold(keys, _SCORE_STREAM) if problem.stochastic else None)
+    assert at.fooled is not None
+    value = method.value(problem, x, at)
+    value = jnp.where(jnp.isnan(value), -jnp.inf, value)
+    return Best(x, value, at.fooled, carry.health)
+
+
+def merge(best: Best, new: Best) -> Best:
+    """Keeps, per example, a fooled point over one that is not, then the higher."""
+    wins = (new.fooled & ~best.fooled) | (
+        (new.fooled == best.fooled) & (new.value > best.value)
+    )
+    health = None
+    if best.health is not None and new.health is not None:
+        health = best.health._replace(
+            zero_gradient=best.health.zero_gradient & new.health.zero_gradient
+        )
+    return Best(
+        jnp.where(like(wins, best.x), new.x, best.x),
+        jnp.where(wins, new.value, best.value),
+        jnp.where(wins, new.fooled, best.fooled),
+        health,
+    )
+
+
+def restart_keys(keys: Key | None, r: Count) -> Key | None:
+    """Keys of restart r: the first one uses them as they are."""
+    if keys is None or (isinstance(r, int) and r == 0):
+        return keys
+    folded = fold(keys, r)
+    assert folded is not None
+    return jnp.where(jnp.asarray(r) == 0, keys, folded)
+
+
+def repeat(
+    times: int, body: Callable[[jax.Array, Any], Any], init: Any, unroll: int | bool
+) -> Any:
+    """`fori_loop` from 0, or the steps written out where `unroll` is True."""
+    if unroll is True or times <= 1:
+        for i in range(times):
+            init = body(jnp.int32(i), init)
+        return init
+    return jax.lax.fori_loop(0, times, body, init, unroll=int(unroll))
+
+
+def model_keys(problem: Problem, keys: Key | None, i: Count) -> Key | None:
+    """Keys of a stochastic model's randomness in step i."""
+    return fold(fold(keys, _MODEL_STREAM), i) if problem.stochastic else None
+
+
+def first_health(
+    problem: Problem, steps: int, keys: Key | None, x: Images
+) -> Health | None:
+    """Health before the first step; without steps, that of the logits at `x`."""
+    rows = jnp.ones(x.shape[:1], bool)
+    if steps:
+        return Health(rows, ~rows, rows)
+    if isinstance(problem.loss, OnInput):
+        return None
+    logits = call_model(problem, x, model_keys(problem, keys, 0))
+    return Health(*look(logits), zero_gradient=~rows)
+
+
+def watch_step(health: Health, grad: Images, at: Evaluated, i: Count) -> Health:
+    """Health after a step with this gradient and evaluation."""
+    zero = jnp.all(grad == 0, axis=tuple(range(1, grad.ndim)))
+    zero_gradient = health.zero_gradient & zero
+    if at.logits is None:
+        return health._replace(zero_gradient=zero_gradient)
+    finite, probabilities = look(at.logits)
+    first = i == 0
+    return Health(
+        jnp.where(first, finite, health.finite),
+        jnp.where(first, probabilities, health.probabilities),
+        zero_gradient,
+    )
+
+
+def look(logits: Logits) -> tuple[jax.Array, jax.Array]:
+    """Which rows are finite, and which look like probabilities."""
+    finite = jnp.all(jnp.isfinite(logits), axis=1)
+    in_range = jnp.all((logits >= 0) & (logits <= 1), axis=1)
+    return finite, in_range & (jnp.abs(jnp.sum(logits, axis=1) - 1) < 1e-4)
+
+
+def like(rows: jax.Array, x: Images) -> jax.Array:
+    """Shapes one value per row so that it broadcasts against images."""
+    return rows.reshape(rows.shape + (1,) * (x.ndim - 1))
