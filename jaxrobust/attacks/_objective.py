@@ -67,6 +67,8 @@ class Problem:
     stochastic: bool = False
     eot_samples: int = 1
     quantize: bool = False
+    # Take the margin where a model has too few classes for the loss.
+    fall_back: bool = False
 
 
 class Evaluated(NamedTuple):
@@ -108,15 +110,21 @@ def check_logits(logits: Any, batch: int) -> None:
         )
 
 
-def objective(problem: Problem, x: Images, keys: Key | None) -> Evaluated:
-    """Evaluates the objective at `x`: the loss, negated where targeted."""
+def objective(
+    problem: Problem, x: Images, keys: Key | None, *, judge: bool = False
+) -> Evaluated:
+    """Evaluates the objective at `x`: the loss, negated where targeted.
+
+    With `judge` there are logits even where the loss needs none.
+    """
     logits = None
+    if judge or not isinstance(problem.loss, OnInput):
+        logits = call_model(problem, x, keys)
     if isinstance(problem.loss, OnInput):
         value = problem.loss.fn(x, problem.y)
     else:
-        loss = _NAMED[problem.loss] if isinstance(problem.loss, str) else problem.loss
-        logits = call_model(problem, x, keys)
-        value = loss(logits, problem.y)
+        assert logits is not None
+        value = _loss_of_logits(problem, logits.shape[1])(logits, problem.y)
     if value.shape != (x.shape[0],):
         raise ValueError(
             f"`loss` must return one value per example, shape ({x.shape[0]},), "
@@ -125,22 +133,35 @@ def objective(problem: Problem, x: Images, keys: Key | None) -> Evaluated:
     return Evaluated(-value if problem.targeted else value, logits, None)
 
 
-def gradient(problem: Problem, x: Images, keys: Key | None) -> tuple[Images, Evaluated]:
+def _loss_of_logits(problem: Problem, classes: int) -> LossFn:
+    loss = problem.loss
+    assert not isinstance(loss, OnInput)
+    if loss == "dlr" and problem.fall_back and classes < 3:
+        return losses.margin
+    return _NAMED[loss] if isinstance(loss, str) else loss
+
+
+def gradient(
+    problem: Problem, x: Images, keys: Key | None, *, judge: bool = False
+) -> tuple[Images, Evaluated]:
     """Returns the input gradient `[B, H, W, C]` and the evaluation at `x`.
 
     The loss is summed over the batch, so a row's gradient is its own; with
-    `eot_samples` both are means over draws of the model's randomness.
+    `eot_samples` both are means over draws of the model's randomness. With `judge`
+    the evaluation tells success, as `evaluate` does.
     """
 
     def total(z: Images, k: Key | None) -> tuple[jax.Array, Evaluated]:
-        at = objective(problem, z, k)
+        at = objective(problem, z, k, judge=judge)
         return jnp.sum(at.value), at
 
     grad_fn = jax.grad(total, has_aux=True)
     if problem.eot_samples == 1:
-        return grad_fn(x, keys)
-    draws = [grad_fn(x, fold(keys, s)) for s in range(problem.eot_samples)]
-    return _mean(draws)
+        grad, at = grad_fn(x, keys)
+    else:
+        draws = [grad_fn(x, fold(keys, s)) for s in range(problem.eot_samples)]
+        grad, at = _mean(draws)
+    return grad, _judged(problem, at) if judge else at
 
 
 def evaluate(problem: Problem, x: Images, keys: Key | None) -> Evaluated:
@@ -151,15 +172,15 @@ def evaluate(problem: Problem, x: Images, keys: Key | None) -> Evaluated:
     """
 
     def once(k: Key | None) -> Evaluated:
-        at = objective(problem, x, k)
-        return (
-            at._replace(logits=call_model(problem, x, k)) if at.logits is None else at
-        )
+        return objective(problem, x, k, judge=True)
 
     if problem.eot_samples == 1:
-        at = once(keys)
-    else:
-        at = _mean([once(fold(keys, s)) for s in range(problem.eot_samples)])
+        return _judged(problem, once(keys))
+    draws = [once(fold(keys, s)) for s in range(problem.eot_samples)]
+    return _judged(problem, _mean(draws))
+
+
+def _judged(problem: Problem, at: Evaluated) -> Evaluated:
     assert at.logits is not None
     predicted = jnp.argmax(at.logits, axis=1)
     hit = predicted == problem.y if problem.targeted else predicted != problem.y
