@@ -4,6 +4,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from jaxrobust.training import config as common
+
 # Epochs of cross-entropy, those of the joint objective, and the drops in each.
 FIRST, FIRST_DROPS = 164.0, (81.0, 122.0, 140.0)
 SECOND_DROPS = (142.0, 230.0, 360.0)
@@ -100,3 +102,59 @@ def use_schedule(config: Any, name: str, epochs: float, start: str = "") -> None
     config.objective.warmup_epochs = first
     config.train.epochs = first + epochs
     config.train.init_from = start
+
+
+def use_network(config: Any, depth: int, **fields: Any) -> None:
+    """Sets the network: `pcl_resnet` of a depth for ten classes."""
+    config.model = ConfigDict(
+        {
+            "name": "pcl_resnet",
+            "depth": depth,
+            "width": 16,
+            "branches": ("auxiliary",),
+            "num_classes": 10,
+            **fields,
+        }
+    )
+
+
+def shorten(config: Any, first: float, second: float) -> None:
+    """Cuts both phases down to some epochs, for a few CPU cores.
+
+    Args:
+      config: after `use_schedule`.
+      first: epochs of cross-entropy; none where the run starts from a checkpoint.
+      second: epochs of the joint objective; the rate drops for their last quarter.
+    """
+    first = 0.0 if config.train.init_from else first
+    common.fit_cpu(config, first + second)
+    config.model.depth = 8
+    config.objective.warmup_epochs = first
+    config.schedule.name = "piecewise"
+    last = first + 0.75 * second
+    config.schedule.milestones = (0.0, first, last) if first else (last,)
+    config.schedule.scales = (10.0, 1.0, 0.1) if first else (0.1,)
+
+
+def finish(config: Any, options: Any, first: float, second: float) -> None:
+    """Applies the arguments that all of PCL's configs have.
+
+    Args:
+      config: complete but for them.
+      options: what `common.parse_arg` returned: `twin`, `budget`, `quick`.
+      first: epochs of the first phase of `budget=cpu`.
+      second: of its second phase.
+
+    Raises:
+      ValueError: for another budget.
+    """
+    config.twin = options.twin
+    if options.budget == "cpu":
+        shorten(config, first, second)
+    elif options.budget:
+        raise ValueError(f"`budget` is cpu or left out, got {options.budget!r}.")
+    if options.quick:
+        shorten(config, 1.0, 1.0)
+        common.shrink(config)
+        config.train.epochs = config.objective.warmup_epochs + 1.0
+        config.train.validate_every_epochs = 1.0
