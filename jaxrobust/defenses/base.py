@@ -1,6 +1,7 @@
 """What a defence is to the training program: phases of a loss over a batch."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from jaxrobust.array_types import (
     Labels,
     Logits,
     LogitsFn,
+    LossFn,
     PerExample,
     PyTree,
     Scalar,
@@ -107,6 +109,24 @@ def forward(
     return out, {**model_state, **moved}
 
 
+def forward_pair(
+    model: nn.Module, params: Params, model_state: ModelState, batch: Batch, key: Key
+) -> tuple[tuple[models.Outputs, models.Outputs], ModelState, Metrics]:
+    """Runs a batch's clean images, then its attacked ones, in train mode.
+
+    Returns:
+      Both outputs, the state that both passes moved, and both accuracies.
+    """
+    y = batch["label"]
+    out, model_state = forward(model, params, model_state, batch["image"], key)
+    out_adv, model_state = forward(model, params, model_state, batch["attacked"], key)
+    metrics = {
+        "accuracy": accuracy(out.logits, y),
+        "robust_accuracy": accuracy(out_adv.logits, y),
+    }
+    return (out, out_adv), model_state, metrics
+
+
 def attacked_fn(
     model: nn.Module,
     params: Params,
@@ -141,6 +161,7 @@ def attacker(
     warmup_steps: int = 0,
     labels: str = "true",
     eps_range: tuple[float, float] | None = None,
+    loss: Callable[[LogitsFn, Images], LossFn] | None = None,
 ) -> Prepare:
     """Returns a `prepare` that makes `batch['attacked']` [B, H, W, C].
 
@@ -153,6 +174,8 @@ def attacker(
       warmup_steps: see `at_step`.
       labels: `true`, or `predicted`, the network's own on the clean images.
       eps_range: draw one radius for each batch, uniformly in (low, high).
+      loss: `(logits_fn, x) -> loss(logits, y)` that the attack maximises, made from the
+        attacked network and the clean images; cross-entropy by default.
 
     Raises:
       ValueError: for an unknown attack or mode, or a radius out of range.
@@ -177,6 +200,8 @@ def attacker(
             low, high = eps_range
             chosen["eps"] = jax.random.uniform(jax.random.fold_in(key, 2), (), x.dtype)
             chosen["eps"] = low + (high - low) * chosen["eps"]
+        if loss is not None:
+            chosen["loss"] = loss(attacked, x)
         if labels == "predicted":
             y = jnp.argmax(attacked(x), -1)
         return {"attacked": attacks.get(name, **chosen)(attacked, x, y, batch["key"])}
@@ -191,6 +216,17 @@ def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
     """Raises ValueError unless `value` is one of `known`."""
     if value not in known:
         raise ValueError(f"`{name}` must be one of {', '.join(known)}, got {value!r}.")
+
+
+def check_at_least(
+    name: str, value: float, least: float = 0.0, most: float = math.inf
+) -> None:
+    """Raises ValueError unless a number is finite and in [least, most]."""
+    if not (math.isfinite(value) and least <= value <= most):
+        rule = (
+            f"at least {least:g}" if most == math.inf else f"in [{least:g}, {most:g}]"
+        )
+        raise ValueError(f"`{name}` must be {rule} and finite, got {value}.")
 
 
 def smoothed_cross_entropy(

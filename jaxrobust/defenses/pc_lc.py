@@ -1,0 +1,81 @@
+"""PC loss with logit constraints (Li et al., AAAI 2021, arXiv 2012.07688)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jaxrobust import losses
+from jaxrobust.array_types import Key, Scalar
+from jaxrobust.defenses import base
+
+
+def pc_lc(
+    model: nn.Module,
+    *,
+    attack: Mapping[str, Any],
+    attack_name: str = "",
+    attack_bn: str = "train",
+    attack_warmup_steps: int = 0,
+    margin: float = 0.995,
+    constraint_weight: float = 0.05,
+    warmup_steps: int = 0,
+) -> base.Defense:
+    """Cross-entropy for `warmup_steps`, then PC + `constraint_weight` * LC.
+
+    Trains on clean images, as the method does; with an `attack_name` (`fgsm`, `pgd`
+    ...) both losses are taken on attacked images instead.
+
+    Args:
+      model: a Linen module.
+      attack: hyperparameters of the training attack, where one is named.
+      attack_name: of `attacks.get`; empty for clean images.
+      attack_bn: BatchNorm mode of the attacked network.
+      attack_warmup_steps: steps over which the radius grows.
+      margin: gap in probability that PC asks for, in [0, 1].
+      constraint_weight: of the logit constraint, at least 0.
+      warmup_steps: of cross-entropy; 0 where the run starts from a trained network.
+
+    Raises:
+      ValueError: for a margin, a weight or an attack out of range.
+    """
+    base.check_at_least("margin", margin, most=1)
+    base.check_at_least("constraint_weight", constraint_weight)
+    prepare = None
+    if attack_name:
+        prepare = base.attacker(
+            model,
+            attack_name,
+            attack,
+            attack_bn=attack_bn,
+            warmup_steps=attack_warmup_steps,
+        )
+    seen, accuracy = (
+        ("attacked", "robust_accuracy") if attack_name else ("image", "accuracy")
+    )
+
+    def loss(
+        params: base.Params,
+        model_state: base.ModelState,
+        batch: base.Batch,
+        key: Key,
+        step: Array,
+    ) -> tuple[Scalar, tuple[base.ModelState, base.Metrics]]:
+        out, model_state = base.forward(model, params, model_state, batch[seen], key)
+        y = batch["label"]
+        pc = losses.pc(out.logits, y, margin).mean()
+        constraint = losses.logit_constraint(out.logits, y).mean()
+        loss = pc + constraint_weight * constraint
+        if warmup_steps:
+            warm = losses.cross_entropy(out.logits, y).mean()
+            loss = jnp.where(step < warmup_steps, warm, loss)
+        metrics = {
+            "pc": pc,
+            "logit_constraint": constraint,
+            accuracy: base.accuracy(out.logits, y),
+        }
+        return loss, (model_state, metrics)
+
+    return base.Defense((base.Phase(loss, prepare),))

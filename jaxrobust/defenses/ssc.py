@@ -1,0 +1,106 @@
+"""SSC-DM: adversarial training that keeps the geometry of the batch."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from jaxrobust import losses, models
+from jaxrobust.array_types import Key, Scalar
+from jaxrobust.defenses import base
+from jaxrobust.losses.ssc import COMPARISONS, DISTANCES
+
+
+def ssc(
+    model: nn.Module,
+    *,
+    attack: Mapping[str, Any],
+    attack_name: str = "fgsm",
+    attack_bn: str = "train",
+    attack_warmup_steps: int = 0,
+    alpha: float = 0.0,
+    beta: float = 1.0,
+    structure_weight: float = 300.0,
+    embedding: str = "logits",
+    distance: str = "euc",
+    same_class: bool = False,
+    compare: str = "frobenius",
+) -> base.Defense:
+    """`alpha` CE(x) + `beta` CE(x_adv) + `structure_weight` L_s, equation 2.
+
+    L_s is `losses.spatial_structure` of the batch, clean and attacked ("An Effective
+    Deep Learning Adversarial Defense Method based on Spatial Structural Constraints in
+    Embedding Space"). `same_class` and `compare='cosine'` make it RCC.
+
+    Args:
+      model: a Linen module.
+      attack: hyperparameters of the training attack.
+      attack_name: of `attacks.get`: `fgsm`, `pgd`, `mim`, `bim`.
+      attack_bn: BatchNorm mode of the attacked network.
+      attack_warmup_steps: steps over which the radius grows.
+      alpha: weight of the clean cross-entropy, at least 0 (the release: 1 - beta = 0).
+      beta: weight of the attacked one, at least 0; one of the two is positive.
+      structure_weight: lambda of the paper, at least 0.
+      embedding: `logits`, as released, or `penultimate`.
+      distance: `euc`, `manhattan` or `cos`.
+      same_class: pairs of one class only.
+      compare: `frobenius` or `cosine`.
+
+    Raises:
+      ValueError: for a weight out of range or an unknown choice.
+    """
+    for name, value in (
+        ("alpha", alpha),
+        ("beta", beta),
+        ("structure_weight", structure_weight),
+    ):
+        base.check_at_least(name, value)
+    if alpha == beta == 0:
+        raise ValueError("`alpha` and `beta` are both 0: no term says what is right.")
+    base.check_choice("embedding", embedding, ("logits", "penultimate"))
+    base.check_choice("distance", distance, tuple(DISTANCES))
+    base.check_choice("compare", compare, tuple(COMPARISONS))
+    prepare = base.attacker(
+        model,
+        attack_name,
+        attack,
+        attack_bn=attack_bn,
+        warmup_steps=attack_warmup_steps,
+    )
+
+    def loss(
+        params: base.Params,
+        model_state: base.ModelState,
+        batch: base.Batch,
+        key: Key,
+        step: Array,
+    ) -> tuple[Scalar, tuple[base.ModelState, base.Metrics]]:
+        del step
+        (out, out_adv), model_state, metrics = base.forward_pair(
+            model, params, model_state, batch, key
+        )
+        y = batch["label"]
+        structure = losses.spatial_structure(
+            _embed(out, embedding),
+            _embed(out_adv, embedding),
+            distance,
+            y=y if same_class else None,
+            compare=compare,
+        )
+        clean = losses.cross_entropy(out.logits, y).mean()
+        attacked = losses.cross_entropy(out_adv.logits, y).mean()
+        loss = alpha * clean + beta * attacked + structure_weight * structure
+        return loss, (model_state, {**metrics, "structure": structure})
+
+    return base.Defense((base.Phase(loss, prepare),))
+
+
+def _embed(out: models.Outputs, embedding: str) -> Float[Array, "B D"]:
+    if embedding == "logits":
+        return out.logits
+    if embedding not in out.features:
+        raise ValueError(
+            f"the network gives no {embedding!r} features; use embedding='logits'."
+        )
+    return out.features[embedding]
