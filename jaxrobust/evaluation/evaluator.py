@@ -11,7 +11,7 @@ from etils import epath
 from jax.sharding import Mesh
 from jaxtyping import Bool
 
-from jaxrobust import data
+from jaxrobust import data, models
 from jaxrobust.array_types import Variables
 from jaxrobust.data import Dataset
 from jaxrobust.evaluation import (
@@ -25,6 +25,7 @@ from jaxrobust.evaluation import (
     step,
     suite,
 )
+from jaxrobust.evaluation.fit import count_classes
 from jaxrobust.evaluation.setting import Setting, choose
 
 Results = dict[str, Any]
@@ -66,6 +67,7 @@ def evaluate(
     if "analysis" in fields:
         analyses.read_eps(fields["analysis"])
     dataset = load_test(config) if dataset is None else dataset
+    _check_fit(model, variables, dataset, config["data"]["name"])
     setting = Setting(
         model=model,
         variables=variables,
@@ -105,6 +107,17 @@ def evaluate(
     if fields["save_adversarial"]:
         outputs.write_adversarial(workdir, setting, runs)
     return results
+
+
+def _check_fit(
+    model: nn.Module, variables: Variables, dataset: Dataset, name: str
+) -> None:
+    classes = count_classes(models.logits_fn(model, variables), dataset, name)
+    if len(dataset) and dataset.labels.max() >= classes:
+        raise ValueError(
+            f"the network has {classes} classes, but labels of {name} reach "
+            f"{dataset.labels.max()}; it was trained on another data set."
+        )
 
 
 def load_test(config: Mapping[str, Any]) -> Dataset:

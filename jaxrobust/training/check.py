@@ -7,10 +7,10 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from jaxrobust import attacks, checkpoints, data, defenses, models
 from jaxrobust.evaluation import analyses, suite
+from jaxrobust.evaluation.fit import count_classes
 from jaxrobust.training import optimizer
 
 PRECISIONS = ("default", "high", "highest", "bfloat16", "tensorfloat32", "float32")
@@ -119,19 +119,19 @@ def _check_name(field: str, value: str, known: tuple[str, ...]) -> None:
 def check_data(
     config: Mapping[str, Any], model: nn.Module, found: data.Dataset
 ) -> None:
-    """Checks that a network fits a data set.
+    """Checks that a network fits a data set; computes nothing.
 
     Raises:
-      ValueError: if the number of classes differs.
+      ValueError: if it does not take such images, or the number of classes differs.
     """
-    example = jax.ShapeDtypeStruct((1, *found.shape), jnp.float32)
-    logits = jax.eval_shape(
-        lambda key, x: models.logits_fn(model, model.init(key, x, train=False))(x),
-        jax.random.key(0),
-        example,
+    name, key = config["data"]["name"], jax.random.key(0)
+    classes = count_classes(
+        lambda x: models.logits_fn(model, model.init(key, x, train=False))(x),
+        found,
+        name,
     )
-    if logits.shape[-1] != found.num_classes:
+    if classes != found.num_classes:
         raise ValueError(
-            f"the network has {logits.shape[-1]} classes, but {config['data']['name']} "
-            f"has {found.num_classes}; set --config.model.num_classes."
+            f"the network has {classes} classes, but {name} has {found.num_classes}; "
+            "set --config.model.num_classes."
         )
