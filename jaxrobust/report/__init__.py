@@ -4,7 +4,7 @@ from pathlib import PurePath
 
 from etils import epath
 
-from jaxrobust.report import html, sections, source
+from jaxrobust.report import analyses, html, pictures, sections, source
 
 
 def write(workdir: epath.PathLike) -> PurePath:
@@ -32,7 +32,9 @@ def write(workdir: epath.PathLike) -> PurePath:
         sections.attacks(found),
         sections.training(found),
         sections.curves(found),
-        sections.images(found),
+        analyses.analyses(found),
+        pictures.images(found),
+        pictures.restored(found),
         sections.reproduce(found),
         html.tag("footer", "Made by jaxrobust from the files beside this page."),
     )

@@ -24,7 +24,8 @@ MANY_CLASSES = 20
 NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1"}
 
 
-def _axes(size: tuple[float, float] = SIZE) -> tuple[Figure, Any]:
+def make_axes(size: tuple[float, float] = SIZE) -> tuple[Figure, Any]:
+    """Makes an empty drawing of a size in inches."""
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasSVG(figure)
     axes = figure.add_subplot()
@@ -39,7 +40,7 @@ def _axes(size: tuple[float, float] = SIZE) -> tuple[Figure, Any]:
     return figure, axes
 
 
-def _svg(figure: Figure, description: str) -> str:
+def to_svg(figure: Figure, description: str) -> str:
     """Renders; text stays text, and each colour becomes a variable of the page."""
     buffer = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": description}):
@@ -56,14 +57,15 @@ def _svg(figure: Figure, description: str) -> str:
     return text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
 
 
-def _finish(axes: Any, xlabel: str, ylabel: str, *, legend: bool = True) -> None:
+def finish(axes: Any, xlabel: str, ylabel: str, *, legend: bool = True) -> None:
+    """Labels the axes and names the series."""
     axes.set_xlabel(xlabel, color=COLORS["soft"], fontsize=9.5)
     axes.set_ylabel(ylabel, color=COLORS["soft"], fontsize=9.5)
     if legend:
-        _legend(axes)
+        add_legend(axes)
 
 
-def _legend(axes: Any, columns: int = 3) -> None:
+def add_legend(axes: Any, columns: int = 3) -> None:
     """Names the series above the drawing, where they hide nothing."""
     axes.legend(
         frameon=False,
@@ -97,7 +99,7 @@ def lines(
       percent: values are shares; the axis shows 0 to 100.
       size: width and height in inches.
     """
-    figure, axes = _axes(size)
+    figure, axes = make_axes(size)
     for label, color, x, y in series:
         values = np.asarray(y, float) * (100 if percent else 1)
         axes.plot(
@@ -114,13 +116,13 @@ def lines(
         axes.set_ylim(-2, 102)
     else:
         axes.set_ylim(bottom=0)
-    _finish(axes, xlabel, ylabel, legend=len(series) > 1)
-    return _svg(figure, description)
+    finish(axes, xlabel, ylabel, legend=len(series) > 1)
+    return to_svg(figure, description)
 
 
 def eps_curve(curve: dict[str, Any], twin: dict[str, Any] | None, chance: float) -> str:
     """Draws robust accuracy over the radius, with its intervals and chance."""
-    figure, axes = _axes()
+    figure, axes = make_axes()
     drawn = [("this network", "robust", curve)]
     if twin and twin["eps"] == curve["eps"]:
         drawn.append(("its twin", "clean", twin))
@@ -150,8 +152,8 @@ def eps_curve(curve: dict[str, Any], twin: dict[str, Any] | None, chance: float)
     axes.set_xticks(at, curve["eps_text"])
     axes.set_ylim(-2, 102)
     norm = NORMS[curve["norm"]]
-    _finish(axes, f"eps ({norm}), not to scale", "robust accuracy (%)")
-    return _svg(figure, "Robust accuracy over the radius of the attack")
+    finish(axes, f"eps ({norm}), not to scale", "robust accuracy (%)")
+    return to_svg(figure, "Robust accuracy over the radius of the attack")
 
 
 def class_bars(rows: Sequence[dict[str, Any]]) -> str:
@@ -160,14 +162,14 @@ def class_bars(rows: Sequence[dict[str, Any]]) -> str:
     robust = np.asarray([row["robust_accuracy"] for row in rows], float) * 100
     description = "Clean and robust accuracy of each class"
     if len(rows) > MANY_CLASSES:
-        figure, axes = _axes()
+        figure, axes = make_axes()
         order = np.argsort(robust)
         axes.plot(clean[order], ".", color=COLORS["clean"], label="clean", markersize=4)
         axes.plot(robust[order], color=COLORS["robust"], label="worst case")
         axes.set_ylim(-2, 102)
-        _finish(axes, "classes, least robust first", "accuracy (%)")
-        return _svg(figure, description)
-    figure, axes = _axes((SIZE[0], 0.8 + 0.3 * len(rows)))
+        finish(axes, "classes, least robust first", "accuracy (%)")
+        return to_svg(figure, description)
+    figure, axes = make_axes((SIZE[0], 0.8 + 0.3 * len(rows)))
     at = np.arange(len(rows))
     axes.grid(visible=False, axis="y")
     axes.grid(axis="x", color=COLORS["line"], linewidth=0.7)
@@ -177,13 +179,13 @@ def class_bars(rows: Sequence[dict[str, Any]]) -> str:
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel("accuracy (%)", color=COLORS["soft"], fontsize=9.5)
-    _legend(axes)
-    return _svg(figure, description)
+    add_legend(axes)
+    return to_svg(figure, description)
 
 
 def growth(ratios: dict[str, Any], twin: dict[str, Any] | None) -> str:
     """Draws the growth ratio of each stage, L1 solid and L2 hatched."""
-    figure, axes = _axes()
+    figure, axes = make_axes()
     drawn = [("this network", "robust", ratios)]
     if twin and twin["stages"] == ratios["stages"]:
         drawn.append(("its twin", "clean", twin))
@@ -201,6 +203,6 @@ def growth(ratios: dict[str, Any], twin: dict[str, Any] | None) -> str:
         )
     axes.axhline(1, color=COLORS["soft"], linewidth=1, linestyle=":")
     axes.set_xticks(at, ratios["stages"])
-    _finish(axes, "", "growth ratio", legend=False)
-    _legend(axes, 2)
-    return _svg(figure, "Perturbation growth ratio of each stage")
+    finish(axes, "", "growth ratio", legend=False)
+    add_legend(axes, 2)
+    return to_svg(figure, "Perturbation growth ratio of each stage")

@@ -4,10 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from jaxrobust.report import figures, verdict
-from jaxrobust.report.html import Markup, figure, image, table, tag
+from jaxrobust.report.html import Markup, figure, table, tag
 from jaxrobust.report.source import Source
 from jaxrobust.report.verdict import interval, percent
 
@@ -41,11 +39,12 @@ def head(source: Source) -> Section:
         about = f"robust accuracy, {verdict.threats(results)}"
         numbers.append(_number(about, share, ends, "robust"))
     compared = _compared(source)
+    notes = [*verdict.cautions(source.config, results), *verdict.belief(results)]
     return [
         tag("div", numbers, class_="headline"),
         tag("p", verdict.verdict(results), class_="verdict"),
         tag("p", compared) if compared else Markup(),
-        *(tag("p", note, class_="note") for note in verdict.belief(results)),
+        *(tag("p", note, class_="note") for note in notes),
     ]
 
 
@@ -110,16 +109,25 @@ def attacks(source: Source) -> Section:
         if "steps" in found:
             threat += f", {found['steps']} steps"
         rows.append(row(found["label"], threat, found["robust_accuracy"], found))
+    for found in results.get("pending") or ():
+        blank = [""] * (len(heads) - 3)
+        rows.append([found["label"], found["name"], "pending", *blank])
     if results["attacks"]:
         worst = results["worst_case"]
         rows.append(row("worst case", "per image", worst["robust_accuracy"], worst))
-    note = (
+    note = f"Protocol {results['suite']}. " if results.get("suite") else ""
+    note += (
         "An image counts as robust in the worst case if it is classified correctly as "
         "it is and under every attack. Intervals are Wilson's."
     )
     return [
         tag("h2", "Attacks"),
-        table(heads, rows, right=(2, 3, 4, 5, 6), last_class="worst"),
+        table(
+            heads,
+            rows,
+            right=(2, 3, 4, 5, 6),
+            last_class="worst" if results["attacks"] else None,
+        ),
         tag("p", note, class_="soft", style="margin-top:10px"),
         _sizes(results),
     ]
@@ -216,53 +224,6 @@ def curves(source: Source) -> Section:
         drawn = figures.class_bars(rows)
         cards.append(figure(drawn, "Accuracy per class", note))
     return [tag("h2", "Curves"), tag("div", cards, class_="pair")] if cards else None
-
-
-def images(source: Source) -> Section:
-    """Clean image, amplified perturbation and attacked image of some examples."""
-    arrays = source.arrays
-    if "grid_images" not in arrays or not len(arrays["grid_images"]):
-        return None
-    clean = arrays["grid_images"] / 255.0
-    moved = arrays["grid_x_adv"] - clean
-    gain = 0.5 / max(float(np.abs(moved).max()), 1e-6)
-    names = [str(name) for name in arrays["class_names"]]
-    cards = []
-    for i, x in enumerate(clean):
-        label, before, after = (
-            int(arrays[key][i])
-            for key in ("grid_labels", "grid_predicted", "grid_predicted_adv")
-        )
-        shown = (
-            ("clean", x),
-            ("change", 0.5 + gain * moved[i]),
-            ("attacked", x + moved[i]),
-        )
-        parts = [tag("div", image(p, t), tag("span", t)) for t, p in shown]
-        says = [
-            f"{names[label]}: seen as ",
-            _says(names[before], before == label),
-            ", attacked ",
-            _says(names[after], after == label),
-        ]
-        triple = tag("div", parts, class_="triple")
-        cards.append(
-            tag("figure", triple, tag("p", says, class_="says"), class_="card")
-        )
-    note = (
-        f"Attacked by {arrays['grid_attack']}; a fixed random choice of images. "
-        f"Changes are shown {gain:.3g} times as large; grey is none."
-    )
-    return [
-        tag("h2", "Images"),
-        tag("p", note, class_="soft"),
-        tag("div", cards, class_="images"),
-    ]
-
-
-def _says(name: str, right: bool) -> Markup:
-    mark = f"{name} {'✓' if right else '✗'}"
-    return tag("b", mark, class_="right-class" if right else "wrong-class")
 
 
 def reproduce(source: Source) -> Section:

@@ -68,6 +68,34 @@ def belief(results: Mapping[str, Any]) -> list[str]:
     return notes
 
 
+def cautions(config: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:
+    """Says what has to stand beside the numbers of this method, and what is missing."""
+    notes = []
+    method = config.get("objective", {}).get("name", "")
+    model = config.get("model", {}).get("name", "")
+    is_pcl = method.startswith("pcl") or (not method and model == "pcl_resnet")
+    if is_pcl and results["attacks"] and not has_autoattack(results):
+        notes.append(
+            "PCL: this number misleads without one of AutoAttack beside it, which is "
+            "pending here. The paper reports 32 % on CIFAR-10; AutoAttack leaves .28 % "
+            "(arXiv 2003.01690)."
+        )
+    if pending := results.get("pending"):
+        labels = listed([attack["label"] for attack in pending])
+        suite = results.get("suite") or "the suite"
+        notes.append(
+            f"{len(pending)} attack{'s' * (len(pending) > 1)} of {suite} did not run "
+            f"yet (pending): {labels}."
+        )
+    return notes
+
+
+def has_autoattack(results: Mapping[str, Any]) -> bool:
+    """Says whether AutoAttack is among what ran."""
+    ran = any(attack["name"] == "autoattack" for attack in results["attacks"])
+    return ran or bool(results.get("autoattack"))
+
+
 def comparison(
     results: Mapping[str, Any], twin: Mapping[str, Any] | None, objective: str
 ) -> str | None:

@@ -67,13 +67,15 @@ def _make_results(robust, classes=CLASSES):
     }
 
 
-def _write_run(folder, results, *, name="run", metrics=True, images=True):
+def _write_run(
+    folder, results, *, name="run", objective="pgd", metrics=True, images=True
+):
     folder.mkdir(parents=True, exist_ok=True)
     config = {
         "name": name,
         "model": {"name": "ssp_cifar"},
         "data": {"name": "cifar10"},
-        "objective": {"name": "pgd"},
+        "objective": {"name": objective},
     }
     text = json.dumps({"config": config, "command": "python -m jaxrobust.main --x=<y>"})
     (folder / "config.json").write_text(text)
@@ -111,6 +113,75 @@ def _write_run(folder, results, *, name="run", metrics=True, images=True):
         )
 
 
+IMAGES = 40
+
+
+def _make_analyses():
+    """What the analyses say: NaN became null on the way through JSON."""
+    sweep = {
+        "newly_successful": [8, 0, 21],
+        "share": [[0.5, 0.25, 0.125, 0.0], [None] * 4, [1.0, 0.0, 0.0, 0.0]],
+    }
+    gap = {"all": 0.527, "correct": 0.61}
+    distances = {"own": 3.0, "other": 5.0, "nearest_is_own": 0.9}
+    mse = {"attacked": 1e-3, "restored_clean": 2e-3, "restored_attacked": 3e-3}
+    return {
+        "class_ranks": {
+            "eps": [0.01, 0.02, 0.03],
+            "eps_text": ["0.01", "0.02", "0.03"],
+            "ranks": [2, 3, 4, 5],
+            "attacks": [{"name": "fgsm", **sweep}, {"name": "mim", **sweep}],
+            "n": 40,
+            "n_correct": 38,
+        },
+        "probability_gap": {
+            "clean": gap,
+            "attacks": [{"label": "pgd20", "all": -0.25, "correct": None}],
+            "n": 2000,
+            "n_correct": 1900,
+        },
+        "features": {"attack": "pgd20", "n": IMAGES, "width": 5},
+        "prototypes": {
+            "attack": "pgd20",
+            "n": IMAGES,
+            "layers": {"pooled": {"clean": distances, "attacked": distances}},
+        },
+        "restoration": {"attack": "pgd20", "n": IMAGES, "mse": mse},
+    }
+
+
+def _make_arrays():
+    rng = np.random.default_rng(1)
+    labels = np.arange(IMAGES) % CLASSES
+    features = rng.normal(size=(IMAGES, 2, 5)) + 9 * labels[:, None, None]
+    images = rng.integers(0, 256, (3, 16, 16, 3), np.uint8)
+    return {
+        "features": features.astype(np.float32),
+        "features_labels": labels,
+        "distances/pooled": rng.gamma(3.0, size=(IMAGES, 2, 2)).astype(np.float32),
+        "restored": rng.uniform(size=(3, 2, 16, 16, 3)).astype(np.float32),
+        "restored_images": images,
+        "restored_x_adv": (images / 255).astype(np.float32),
+        "restored_labels": np.arange(3),
+    }
+
+
+@pytest.fixture
+def add_analyses():
+    """Adds to a work directory what the analyses leave there."""
+    return _add_analyses
+
+
+def _add_analyses(folder, **changes):
+    file = folder / "results.json"
+    results = json.loads(file.read_text()) | {"analyses": _make_analyses()} | changes
+    file.write_text(json.dumps(results))
+    path = folder / "evaluation.npz"
+    with np.load(path) as arrays:
+        held = dict(arrays)
+    np.savez(path, **held, **_make_arrays())
+
+
 @pytest.fixture
 def make_results():
     """Results of an evaluation with a given robust accuracy."""
@@ -129,4 +200,5 @@ def full_run(tmp_path):
     name = "<script>alert(1)</script> & more"
     _write_run(tmp_path, _make_results(0.45), name=name)
     _write_run(tmp_path / "twin", _make_results(0.05), name="twin", images=False)
+    _add_analyses(tmp_path)
     return tmp_path

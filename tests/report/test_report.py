@@ -17,15 +17,17 @@ def test_says_what_was_found_in_order(full_run):
         "Attacks",
         "Training",
         "Curves",
+        "Analyses",
         "Images",
+        "Restored images",
         "Reproduce",
     ]
     assert "95.0 % of 2,000 test images are classified correctly" in text
     assert "45.0 % [43.0, 47.0] stay so whatever fgsm and pgd20 do to them" in text
     assert "not AutoAttack" in text
     assert "40 points less" in text
-    assert text.count("<img ") == 24
-    assert text.count("<svg") == 6
+    assert text.count("<img ") == 24 + 3 * 4
+    assert text.count("<svg") == 6 + 4
 
 
 def test_escapes_and_loads_nothing(full_run):

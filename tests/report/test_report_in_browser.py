@@ -86,7 +86,7 @@ def test_fits_the_screen_quietly(full_run, tmp_path_factory, width):
     assert found["scrollWidth"] <= found["clientWidth"]
     assert width - 20 <= found["clientWidth"] <= width  # a scroll bar beside it
     assert found["outside"] == []
-    assert found["images"] == 24
+    assert found["images"] == 24 + 3 * 4
     assert found["broken"] == 0
     assert found["title"] == "<script>alert(1)</script> & more"
     assert found["height"] > 1000

@@ -1,0 +1,95 @@
+"""The sections of the page that show images."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxrobust.report.html import Markup, image, tag
+from jaxrobust.report.source import Source
+
+Section = list[Markup] | Markup | None
+
+
+def images(source: Source) -> Section:
+    """Clean image, amplified perturbation and attacked image of some examples."""
+    arrays = source.arrays
+    if "grid_images" not in arrays or not len(arrays["grid_images"]):
+        return None
+    clean = arrays["grid_images"] / 255.0
+    moved = arrays["grid_x_adv"] - clean
+    gain = 0.5 / max(float(np.abs(moved).max()), 1e-6)
+    names = [str(name) for name in arrays["class_names"]]
+    cards = []
+    for i, x in enumerate(clean):
+        label, before, after = (
+            int(arrays[key][i])
+            for key in ("grid_labels", "grid_predicted", "grid_predicted_adv")
+        )
+        shown = (
+            ("clean", x),
+            ("change", 0.5 + gain * moved[i]),
+            ("attacked", x + moved[i]),
+        )
+        says = [
+            f"{names[label]}: seen as ",
+            _says(names[before], before == label),
+            ", attacked ",
+            _says(names[after], after == label),
+        ]
+        triple = _row(shown, "triple")
+        cards.append(
+            tag("figure", triple, tag("p", says, class_="says"), class_="card")
+        )
+    note = (
+        f"Attacked by {arrays['grid_attack']}; a fixed random choice of images. "
+        f"Changes are shown {gain:.3g} times as large; grey is none."
+    )
+    return [
+        tag("h2", "Images"),
+        tag("p", note, class_="soft"),
+        tag("div", cards, class_="images"),
+    ]
+
+
+def _says(name: str, right: bool) -> Markup:
+    mark = f"{name} {'✓' if right else '✗'}"
+    return tag("b", mark, class_="right-class" if right else "wrong-class")
+
+
+def restored(source: Source) -> Section:
+    """Images, the attacked ones, and what the network restores of both."""
+    arrays = source.arrays
+    if "restored" not in arrays or not len(arrays["restored"]):
+        return None
+    names = [str(name) for name in arrays["class_names"]]
+    cards = []
+    for i, pair in enumerate(arrays["restored"]):
+        shown = (
+            ("clean", arrays["restored_images"][i] / 255.0),
+            ("attacked", arrays["restored_x_adv"][i]),
+            ("restored from clean", pair[0]),
+            ("restored from attacked", pair[1]),
+        )
+        says = tag("p", names[int(arrays["restored_labels"][i])], class_="says")
+        parts = _row(shown, "quad")
+        cards.append(tag("figure", parts, says, class_="card"))
+    found = ((source.results or {}).get("analyses") or {}).get("restoration")
+    note = "What the network's decoder makes of the images before it classifies them."
+    if found:
+        mse = found["mse"]
+        note += (
+            f" Mean squared difference to the clean image over {found['n']:,} images "
+            f"({found['attack']}): attacked {mse['attacked']:.3g}, restored from clean "
+            f"{mse['restored_clean']:.3g}, from attacked "
+            f"{mse['restored_attacked']:.3g}."
+        )
+    return [
+        tag("h2", "Restored images"),
+        tag("p", note, class_="soft"),
+        tag("div", cards, class_="images"),
+    ]
+
+
+def _row(shown: Sequence[tuple[str, np.ndarray]], css: str) -> Markup:
+    parts = [tag("div", image(p, t), tag("span", t)) for t, p in shown]
+    return tag("div", parts, class_=css)
