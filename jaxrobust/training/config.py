@@ -1,7 +1,7 @@
 """The config that every experiment starts from, and its small parsers."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -254,3 +254,23 @@ def fit_cpu(config: Any, epochs: float) -> None:
     config.eval.curve.examples = 200
     config.eval.growth.examples = 200
     config.eval.analysis.examples = 200
+
+
+def finish(config: Any, options: Any, fit: Callable[[Any], None]) -> None:
+    """Applies the arguments `twin`, `budget` and `quick` of a complete config.
+
+    Args:
+      config: complete but for them.
+      options: what `parse_arg` returned.
+      fit: what `budget=cpu` does to the config.
+
+    Raises:
+      ValueError: for another budget.
+    """
+    config.twin = options.twin
+    if options.budget == "cpu":
+        fit(config)
+    elif options.budget:
+        raise ValueError(f"`budget` is cpu or left out, got {options.budget!r}.")
+    if options.quick:
+        shrink(config)
