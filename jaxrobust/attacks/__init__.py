@@ -13,6 +13,7 @@ from jaxrobust.attacks._table import hyperparameters as hyperparameters
 from jaxrobust.attacks._table import names as names
 from jaxrobust.attacks._table import pending_reason as pending_reason
 from jaxrobust.attacks.bim import bim as bim
+from jaxrobust.attacks.fab import fab as fab
 from jaxrobust.attacks.fgsm import fgsm as fgsm
 from jaxrobust.attacks.mim import mim as mim
 from jaxrobust.attacks.noise import uniform_noise as uniform_noise

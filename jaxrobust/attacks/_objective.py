@@ -69,6 +69,7 @@ class Problem:
     quantize: bool = False
     # Take the margin where a model has too few classes for the loss.
     fall_back: bool = False
+    x_init: Images | None = None
 
 
 class Evaluated(NamedTuple):
@@ -98,6 +99,14 @@ def call_model(problem: Problem, x: Images, keys: Key | None) -> Logits:
     logits = fn(x, keys) if problem.stochastic else fn(x)
     check_logits(logits, x.shape[0])
     return logits
+
+
+def mean_logits(problem: Problem, x: Images, keys: Key | None) -> Logits:
+    """Returns logits `[B, K]`, the mean over `eot_samples` draws."""
+    if problem.eot_samples == 1:
+        return call_model(problem, x, keys)
+    draws = range(problem.eot_samples)
+    return _mean([call_model(problem, x, fold(keys, s)) for s in draws])
 
 
 def check_logits(logits: Any, batch: int) -> None:

@@ -2,12 +2,13 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from jaxrobust import threat
 from jaxrobust.array_types import Images, Key, Labels, LogitsFn
 from jaxrobust.attacks import _checks
 from jaxrobust.attacks.bim import bim
+from jaxrobust.attacks.fab import fab
 from jaxrobust.attacks.fgsm import fgsm
 from jaxrobust.attacks.mim import mim
 from jaxrobust.attacks.noise import worst_of_noise
@@ -18,6 +19,7 @@ Attack = Callable[[LogitsFn, Images, Labels, Key | None], Images]
 _ATTACKS: Mapping[str, Callable[..., Images]] = {
     "ball": worst_of_noise,
     "bim": bim,
+    "fab": fab,
     "fgsm": fgsm,
     "mim": mim,
     "pgd": pgd,
@@ -27,7 +29,6 @@ _ATTACKS: Mapping[str, Callable[..., Images]] = {
 PENDING: tuple[str, ...] = (
     "apgd",
     "apgd_targeted",
-    "fab",
     "square",
     "cw_l2",
     "cw_linf",
@@ -71,6 +72,10 @@ def _attack(name: str) -> Callable[..., Images]:
     return _ATTACKS[name]
 
 
+def _may_be_none(attack: Callable[..., Images], option: str) -> bool:
+    return type(None) in get_args(attack.__annotations__[option])
+
+
 def get(name: str, **options: Any) -> Attack:
     """Returns an attack with its hyperparameters fixed.
 
@@ -93,7 +98,13 @@ def get(name: str, **options: Any) -> Attack:
     missing = known - set(attack.__kwdefaults__ or {}) - set(options)
     if missing:
         raise TypeError(f"Attack {name} needs {', '.join(sorted(missing))}.")
-    _checks.check_hyperparameters(options)
+    _checks.check_hyperparameters(
+        {
+            k: v
+            for k, v in options.items()
+            if v is not None or not _may_be_none(attack, k)
+        }
+    )
     return functools.partial(_call, attack, options)
 
 

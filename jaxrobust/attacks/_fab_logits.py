@@ -1,0 +1,82 @@
+"""Logit differences and their input gradients, as FAB needs them."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxrobust import threat
+from jaxrobust.array_types import Images, Key, Labels, Logits, Norm, PerExample
+from jaxrobust.attacks._objective import Problem, mean_logits
+
+# Classes differentiated together; more classes go in turns, for the memory.
+_TOGETHER = 16
+_DUAL: dict[Norm, Norm] = {"linf": "l1", "l2": "l2", "l1": "linf"}
+
+Difference = tuple[PerExample, Images, Logits]
+
+
+def misclassified(logits: Logits, y: Labels) -> jax.Array:
+    """Which rows predict another class; logits that are not finite never do."""
+    return (jnp.argmax(logits, axis=1) != y) & jnp.all(jnp.isfinite(logits), axis=1)
+
+
+def likely_wrong_class(logits: Logits, y: Labels, rank: Labels, count: int) -> Labels:
+    """Returns the class at `rank` (0 first, below `count`) of the wrong ones, `[B]`."""
+    wrong = jnp.arange(logits.shape[1])[None] != y[:, None]
+    order = jax.lax.top_k(jnp.where(wrong, logits, -jnp.inf), count)[1]
+    return jnp.take_along_axis(order, rank[:, None], axis=1)[:, 0].astype(y.dtype)
+
+
+def differences_to(
+    problem: Problem, x: Images, target: Labels, keys: Key | None
+) -> Difference:
+    """Returns z_target - z_y `[B]`, its gradient `[B, ...]`, and the logits."""
+
+    def total(z: Images) -> tuple[jax.Array, tuple[PerExample, Logits]]:
+        logits = mean_logits(problem, z, keys)
+        difference = _pick(logits, target) - _pick(logits, problem.y)
+        return jnp.sum(difference), (difference, logits)
+
+    gradient, (difference, logits) = jax.grad(total, has_aux=True)(x)
+    return _tamed(difference), _tamed(gradient), logits
+
+
+def differences(problem: Problem, x: Images, keys: Key | None) -> Difference:
+    """Like `differences_to`, to the class whose linearised boundary is nearest."""
+    logits, pull = jax.vjp(lambda z: mean_logits(problem, z, keys), x)
+    classes, dtype = logits.shape[1], logits.dtype
+
+    def gradient(k: jax.Array) -> Images:
+        one = jnp.zeros((1, classes), dtype).at[0, k].set(1)
+        return pull(jnp.broadcast_to(one, logits.shape))[0]
+
+    every = jnp.arange(classes)
+    if classes <= _TOGETHER:
+        gradients = jax.vmap(gradient)(every)
+    else:
+        gradients = jax.lax.map(gradient, every, batch_size=_TOGETHER)
+    own = _row_of(gradients, problem.y)
+    gradients = _tamed(gradients - own[None])
+    df = _tamed(logits - _pick(logits, problem.y)[:, None])
+    zero = jnp.zeros_like(x)
+    dual = _DUAL[problem.norm]
+    slopes = jax.vmap(lambda g: threat.distance(g, zero, norm=dual))(gradients).T
+    ways = jnp.abs(df) / (1e-12 + slopes)
+    ways = jnp.where(every[None] == problem.y[:, None], jnp.inf, ways)
+    nearest = jnp.argmin(ways, axis=1)
+    return _pick(df, nearest), _row_of(gradients, nearest), logits
+
+
+def _pick(rows: Logits, place: Labels) -> PerExample:
+    return jnp.take_along_axis(rows, place[:, None], axis=1)[:, 0]
+
+
+def _row_of(stack: jax.Array, place: Labels) -> Images:
+    """Takes `stack[place[b], b]` for every row b."""
+    place = place.reshape(1, -1, *(1 for _ in stack.shape[2:]))
+    return jnp.take_along_axis(stack, place, axis=0)[0]
+
+
+def _tamed(values: jax.Array) -> jax.Array:
+    """Values that are finite, with room for sums of a few."""
+    limit = jnp.finfo(values.dtype).max / 8
+    return jnp.clip(jnp.nan_to_num(values), -limit, limit)

@@ -1,0 +1,241 @@
+"""The fast adaptive boundary attack: the smallest perturbation, not a fixed radius."""
+
+import dataclasses
+from typing import NamedTuple, Self
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxrobust import threat
+from jaxrobust.array_types import (
+    Bounds,
+    Images,
+    Key,
+    Labels,
+    LogitsFn,
+    Norm,
+    PerExample,
+    Scalar,
+)
+from jaxrobust.attacks import _checks
+from jaxrobust.attacks._eager import iterate
+from jaxrobust.attacks._fab_logits import (
+    differences,
+    differences_to,
+    likely_wrong_class,
+    misclassified,
+)
+from jaxrobust.attacks._fab_projections import displacement
+from jaxrobust.attacks._method import (
+    Count,
+    Health,
+    Method,
+    first_health,
+    like,
+    model_keys,
+    watch_step,
+)
+from jaxrobust.attacks._objective import Evaluated, Problem, mean_logits
+
+# Within what random restarts start where no radius is given, times the box's width.
+_START_RADIUS = {"linf": 0.3, "l2": 1.0, "l1": 5.0}
+
+
+class Carry(NamedTuple):
+    """State between two steps: distance is that of best, infinite until there is one.
+
+    `target` is the class of each row that its boundary is looked for with, or None.
+    """
+
+    x: Images
+    best: Images
+    distance: PerExample
+    target: Labels | None
+    health: Health | None
+
+
+@dataclasses.dataclass(frozen=True)
+class FAB(Method):
+    """FAB without its arrays; with targets, run r is restart r % restarts of one."""
+
+    targets: int | None = None
+    alpha_max: float = 0.1
+    eta: float = 1.05
+    beta: float = 0.9
+
+    @property
+    def needs_key(self) -> str | None:
+        """Restarts start at random, the first one does not."""
+        return "`restarts` > 1" if self.restarts > 1 else None
+
+    def check(self) -> None:
+        """Raises for a number out of range."""
+        if self.targets is not None:
+            _checks.check_count("targets", self.targets, 1)
+        for name in ("alpha_max", "eta", "beta"):
+            threat.check_radius(name, getattr(self, name))
+
+    def for_classes(self, classes: int) -> Self:
+        """No more targets than there are wrong classes."""
+        if self.targets is None:
+            return self
+        return dataclasses.replace(self, targets=max(1, min(self.targets, classes - 1)))
+
+    def runs(self) -> int:
+        """Restarts of every target."""
+        return self.restarts * (self.targets or 1)
+
+    def start(
+        self, problem: Problem, keys: Key | None, r: Count, *, watch: bool = False
+    ) -> Carry:
+        """Starts at the image, or near it in a restart; ends there if misclassified."""
+        x = problem.x
+        logits = mean_logits(problem, x, model_keys(problem, keys, self.steps))
+        wrong = misclassified(logits, problem.y)
+        target = None
+        if self.targets is not None:
+            rank = jnp.broadcast_to(jnp.asarray(r) // self.restarts, problem.y.shape)
+            target = likely_wrong_class(logits, problem.y, rank, self.targets)
+        health = first_health(problem, self.steps, keys, x) if watch else None
+        distance = jnp.where(wrong, 0, jnp.inf).astype(x.dtype)
+        begin = x
+        if self.restarts > 1:
+            again = jnp.broadcast_to(jnp.asarray(r) % self.restarts > 0, x.shape[:1])
+            begin = jnp.where(like(again, x), _near(problem, keys), x)
+        return Carry(begin, x, distance, target, health)
+
+    def step(self, problem: Problem, keys: Key | None, i: Count, carry: Carry) -> Carry:
+        """Linearises the boundary, goes past it, and back towards the image if past."""
+        x, clean = carry.x, problem.x
+        row_keys = model_keys(problem, keys, i)
+        if carry.target is None:
+            df, dg, logits = differences(problem, x, row_keys)
+        else:
+            df, dg, logits = differences_to(problem, x, carry.target, row_keys)
+        health = carry.health
+        if health is not None:
+            health = watch_step(health, dg, Evaluated(df, logits, None), i)
+        x = self._past(problem, x, df, dg)
+        fooled = misclassified(mean_logits(problem, x, row_keys), problem.y)
+        distance = threat.distance(x, clean, norm=problem.norm)
+        nearer = fooled & (distance < carry.distance)
+        best = jnp.where(like(nearer, x), x, carry.best)
+        distance = jnp.where(nearer, distance, carry.distance)
+        x = jnp.where(like(fooled, x), clean + self.beta * (x - clean), x)
+        return Carry(x, best, distance, carry.target, health)
+
+    def _past(self, problem: Problem, x: Images, df: PerExample, dg: Images) -> Images:
+        """Goes `eta` times the way to the boundary, from `x` and from the image."""
+        clean, norm, bounds = problem.x, problem.norm, problem.bounds
+        w, rows, clean_rows = (v.reshape(v.shape[0], -1) for v in (dg, x, clean))
+        back = jnp.nan_to_num(df + jnp.sum(w * (clean_rows - rows), axis=1))
+        d1 = displacement(rows, w, df, norm=norm, bounds=bounds)
+        d2 = displacement(clean_rows, w, back, norm=norm, bounds=bounds)
+        a1, a2 = (_floored_length(d, norm) for d in (d1, d2))
+        alpha = jnp.minimum(a1 / (a1 + a2), self.alpha_max)[:, None]
+        ahead = (1 - alpha) * (rows + self.eta * d1)
+        ahead = ahead + alpha * (clean_rows + self.eta * d2)
+        return jnp.clip(ahead, *bounds).reshape(x.shape)
+
+    def finish(self, problem: Problem, keys: Key | None, carry: Carry) -> Images:
+        """Returns the nearest misclassified point within eps, else the image."""
+        del keys
+        within = carry.distance <= jnp.asarray(problem.eps, problem.x.dtype)
+        return jnp.where(like(within, carry.best), carry.best, problem.x)
+
+    def value(self, problem: Problem, x: Images, at: Evaluated) -> PerExample:
+        """Of two runs that both fool, the nearer is kept."""
+        del at
+        return -threat.distance(x, problem.x, norm=problem.norm)
+
+
+def _near(problem: Problem, keys: Key | None) -> Images:
+    """Draws the start of a restart, within half the radius."""
+    assert keys is not None
+    width = problem.bounds[1] - problem.bounds[0]
+    eps = jnp.asarray(problem.eps, problem.x.dtype)
+    radius = jnp.where(jnp.isfinite(eps), eps, _START_RADIUS[problem.norm] * width)
+    return threat.sample(
+        problem.x, key=keys, eps=radius / 2, norm=problem.norm, bounds=problem.bounds
+    )
+
+
+def _floored_length(d: Float[Array, "B d"], norm: Norm) -> PerExample:
+    return jnp.maximum(threat.distance(d, jnp.zeros_like(d), norm=norm), 1e-8)
+
+
+def fab(
+    logits_fn: LogitsFn,
+    x: Images,
+    y: Labels,
+    *,
+    key: Key | None = None,
+    eps: Scalar | None,
+    steps: int = 100,
+    norm: Norm = "linf",
+    targets: int | None = None,
+    alpha_max: float = 0.1,
+    eta: float = 1.05,
+    beta: float = 0.9,
+    restarts: int = 1,
+    bounds: Bounds = (0.0, 1.0),
+    stochastic: bool = False,
+    eot_samples: int = 1,
+    unroll: int | bool | None = None,
+) -> Images:
+    """Fast adaptive boundary attack, FAB and FAB-T (Croce & Hein 2020, algorithm 1).
+
+    Each step takes the decision boundary as the hyperplane that the gradient says it
+    is, goes to its nearest points in the box from the iterate and from the image, a
+    little past them, and towards the image again once the class has changed. Keeps
+    the nearest misclassified point. Without restarts it uses no randomness.
+
+    Args:
+      logits_fn: `x -> logits [B, K]`, pure; `(x, keys [B]) -> logits` if stochastic.
+      x: images `[B, H, W, C]`, floating, inside `bounds`.
+      y: labels `[B]`. An image that is misclassified already is returned as it is.
+      key: one key (row i uses fold_in(key, i)) or one per example; needed with
+        restarts or a stochastic model.
+      eps: radius up to which a perturbation counts; None: any. May be traced.
+      steps: steps of each run, at least 0; two model calls each, one differentiated.
+      norm: 'linf', 'l2' or 'l1': the length that is made small.
+      targets: None looks for the boundary nearest of all classes, at one gradient per
+        class and step; n for those to the n most likely wrong classes, one run each
+        (FAB-T). More than K - 1 is K - 1.
+      alpha_max: largest weight of the way that starts at the image.
+      eta: how far the step goes, in units of the way to the boundary.
+      beta: share of the perturbation that stays after the class has changed.
+      restarts: runs per target; all but the first start at random within eps / 2.
+      bounds: lowest and highest value of an image.
+      stochastic: the model draws randomness from the keys it is given.
+      eot_samples: logits averaged per call over this many draws.
+      unroll: how the loop is written out; None chooses.
+
+    Returns:
+      Shape and dtype of `x`, in the box: the nearest misclassified point found where
+      it is within `eps`, else the image. No gradient flows.
+
+    Raises:
+      ValueError: for a value out of range, named in the message.
+      TypeError: for arrays or keys of the wrong type.
+
+    Reference:
+      Croce & Hein, Minimally distorted adversarial examples with a fast adaptive
+      boundary attack, ICML 2020, arXiv 1907.02044; FAB-T: Croce & Hein, Reliable
+      evaluation of adversarial robustness, ICML 2020, arXiv 2003.01690, section 4.
+    """
+    problem = Problem(
+        logits_fn,
+        x,
+        y,
+        jnp.inf if eps is None else eps,
+        0.0,
+        norm=norm,
+        bounds=bounds,
+        stochastic=stochastic,
+        eot_samples=eot_samples,
+    )
+    method = FAB(
+        steps, restarts, targets=targets, alpha_max=alpha_max, eta=eta, beta=beta
+    )
+    return iterate(problem, method, key, unroll)
