@@ -1,0 +1,244 @@
+"""Two-phase training of the feature pyramid decoder.
+
+Li et al., "Enhancing Intrinsic Adversarial Robustness via Feature Pyramid Decoder",
+CVPR 2020, arXiv 2005.02552, section 3.4, and the adversarial training of its release.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool
+
+from jaxrobust import losses, models
+from jaxrobust.array_types import Images, Key, PyTree, Scalar
+from jaxrobust.defenses import base
+from jaxrobust.models.fpd import FPD, spectral_norm
+
+PHASE1 = ("restoration", "all_but_classifier")
+Loss = tuple[Scalar, tuple[Any, ...]]
+
+
+def fpd(
+    model: nn.Module,
+    *,
+    attack: Mapping[str, Any] | None = None,
+    noise: float = 0.01,
+    threshold: float = 3.0,
+    phase1: str = "restoration",
+    second_weight: float = 1.0,
+    spectral_penalty: float = 0.0,
+    attack_name: str = "",
+    delay_steps: int = 0,
+    attack_bn: str = "eval",
+    attack_warmup_steps: int = 0,
+) -> base.Defense:
+    """Restores noisy images, classifies, and does both again on what was restored.
+
+    With L2 the mean squared error of the restored image x', on images in [0, 1]:
+
+    1. x + U(-noise, noise) goes in, x is the target. While L2 > `threshold` only the
+       modules of `phase1` are updated, on L2 alone; from then on all, on L2 + CE.
+    2. Where L2 < `threshold`, a second update on the same batch: x' goes in, all is
+       updated on `second_weight` L2 + CE. No gradient flows through x' (in the release
+       that backward pass fails on any recent torch).
+
+    Args:
+      model: a network that returns restored images, such as `models.fpd`.
+      attack: hyperparameters of the training attack.
+      noise: half width of the uniform noise.
+      threshold: T, on the mean squared error.
+      phase1: `restoration`, the decoder (and front denoising, which has no weights
+        here), or `all_but_classifier`, what the release means to update.
+      second_weight: of the mean squared error in the second update.
+      spectral_penalty: weight of the spectral norm of the classifier's kernel.
+      attack_name: empty for none, or `fgsm`, `pgd`, `bim`, `mim`: the first update is
+        on the mean of the loss above and that of attacked images, and the second one
+        on the restoration of the latter. The attack's labels are the network's own
+        predictions.
+      delay_steps: steps before the attack sets in.
+      attack_bn: BatchNorm mode of the attacked network, `train` or `eval`.
+      attack_warmup_steps: see `base.at_step`.
+
+    Raises:
+      ValueError: for a number or name out of range, or a network that restores nothing.
+    """
+    _check(model, noise, threshold, phase1, second_weight, spectral_penalty)
+    penalty = _spectral_penalty(spectral_penalty)
+    prepare = None
+    if attack_name:
+        prepare = _delayed(
+            base.attacker(
+                model,
+                attack_name,
+                attack or {},
+                attack_bn=attack_bn,
+                warmup_steps=attack_warmup_steps,
+                labels="predicted",
+            ),
+            delay_steps,
+        )
+
+    def parts(
+        params: base.Params,
+        state: base.ModelState,
+        x: Images,
+        batch: base.Batch,
+        key: Key,
+    ) -> tuple[models.Outputs, base.ModelState, Scalar, Scalar]:
+        """Runs the network on `x`; returns outputs, state, L2 and CE."""
+        out, state = base.forward(model, params, state, x, key)
+        if out.restored is None:
+            raise ValueError(_NOTHING_RESTORED)
+        error = jnp.mean(jnp.square(out.restored - batch["image"]))
+        entropy = losses.cross_entropy(out.logits, batch["label"]).mean()
+        return out, state, error, entropy
+
+    def first(
+        params: base.Params,
+        state: base.ModelState,
+        batch: base.Batch,
+        key: Key,
+        step: Array,
+    ) -> Loss:
+        x = _noisy(batch["image"], batch["key"], noise)
+        out, state, l2, entropy = parts(params, state, x, batch, key)
+        metrics = {
+            "l2": l2,
+            "cross_entropy": entropy,
+            "accuracy": base.accuracy(out.logits, batch["label"]),
+            "restoring": (l2 > threshold).astype(jnp.float32),
+        }
+        total, restored = l2 + entropy, out.restored
+        if attack_name:
+            attacked, moved, l2_adv, entropy_adv = parts(
+                params, state, batch["attacked"], batch, jax.random.fold_in(key, 1)
+            )
+            active = (step >= delay_steps) & (l2 <= threshold)
+            total = jnp.where(active, (total + l2_adv + entropy_adv) / 2, total)
+            restored = jnp.where(active, attacked.restored, restored)
+            state = _choose(active, moved, state)
+            right = base.accuracy(attacked.logits, batch["label"])
+            metrics["robust_accuracy"] = right
+        loss = jnp.where(l2 > threshold, l2, total + penalty(params))
+        return loss, (state, metrics, {"restored": restored})
+
+    def second(
+        params: base.Params,
+        state: base.ModelState,
+        batch: base.Batch,
+        key: Key,
+        step: Array,
+    ) -> Loss:
+        del step
+        _, state, l2, entropy = parts(params, state, batch["restored"], batch, key)
+        loss = second_weight * l2 + entropy + penalty(params)
+        return loss, (state, {"second_l2": l2, "second_cross_entropy": entropy})
+
+    def mask(params: base.Params, step: Array, metrics: base.Metrics) -> PyTree:
+        del step
+        return _mask(params, phase1, metrics["l2"] > threshold)
+
+    return base.Defense(
+        (
+            base.Phase(first, prepare, mask=mask),
+            base.Phase(second, when=lambda step, metrics: metrics["l2"] < threshold),
+        )
+    )
+
+
+_NOTHING_RESTORED = (
+    "objective 'fpd' needs a network that returns restored images "
+    "(`Outputs.restored`); use models.fpd with restoration=True, or objective "
+    "'standard' without it."
+)
+
+
+def _check(
+    model: nn.Module,
+    noise: float,
+    threshold: float,
+    phase1: str,
+    second_weight: float,
+    spectral_penalty: float,
+) -> None:
+    """Finds mistakes before anything is traced."""
+    if isinstance(model, FPD) and not model.restoration:
+        raise ValueError(_NOTHING_RESTORED)
+    base.check_choice("phase1", phase1, PHASE1)
+    for name, value in (
+        ("noise", noise),
+        ("threshold", threshold),
+        ("second_weight", second_weight),
+        ("spectral_penalty", spectral_penalty),
+    ):
+        base.check_at_least(name, value)
+    if spectral_penalty and not isinstance(model, FPD):
+        raise ValueError(
+            "`spectral_penalty` needs the classifier of models.fpd, got a "
+            f"{type(model).__name__}; set it to 0."
+        )
+
+
+def _spectral_penalty(weight: float) -> Callable[[base.Params], Scalar]:
+    """Returns `params -> weight * spectral norm of the classifier`."""
+
+    def penalty(params: base.Params) -> Scalar:
+        if not weight:
+            return 0.0
+        return weight * spectral_norm(params["model"]["classifier"]["kernel"])
+
+    return penalty
+
+
+def _noisy(x: Images, keys: Key, noise: float) -> Images:
+    """Adds U(-noise, noise), from a key per example; not clipped, as released."""
+    if not noise:
+        return x
+    keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)
+    draw = jax.vmap(
+        lambda key: jax.random.uniform(key, x.shape[1:], x.dtype, -noise, noise)
+    )
+    return x + draw(keys)
+
+
+def _delayed(prepare: base.Prepare, delay_steps: int) -> base.Prepare:
+    """Leaves out the attack's work, its images the clean ones, before a step."""
+    if not delay_steps:
+        return prepare
+
+    def delayed(
+        params: base.Params,
+        state: base.ModelState,
+        batch: base.Batch,
+        key: Key,
+        step: Array,
+    ) -> Mapping[str, Array]:
+        attacked = jax.lax.cond(
+            step >= delay_steps,
+            lambda: prepare(params, state, batch, key, step)["attacked"],
+            lambda: batch["image"],
+        )
+        return {"attacked": attacked}
+
+    return delayed
+
+
+def _choose(condition: Bool[Array, ""], one: PyTree, other: PyTree) -> PyTree:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), one, other)
+
+
+def _mask(params: base.Params, phase1: str, restoring: Bool[Array, ""]) -> PyTree:
+    """Returns what phase 1 trains: all, or only the modules of `phase1`."""
+
+    def trained(path: tuple[Any, ...], _: Array) -> Bool[Array, ""]:
+        parts = [entry.key for entry in path[:2]]
+        if phase1 == "restoration":
+            always = parts == ["model", "decoder"]
+        else:
+            always = parts != ["model", "classifier"]
+        return jnp.logical_or(always, ~restoring)
+
+    return jax.tree_util.tree_map_with_path(trained, params)
