@@ -63,24 +63,25 @@ def alex_net(model: alexnet.AlexNet) -> Names:
 
 def res_net(model: resnet.ResNet) -> Names:
     """Names of torchvision's ResNets (SSC-DM)."""
-    ends = Names({**_conv_norm("stem", "conv1", "bn1"), "classifier": "fc"})
-    return _residual_net(ends, resnet.DEPTHS[model.depth])
+    ends = Names({**conv_norm("stem", "conv1", "bn1"), "classifier": "fc"})
+    return residual_net(ends, resnet.DEPTHS[model.depth])
 
 
 def cifar_res_net(model: resnet_cifar.ResNetCifar) -> Names:
     """Names of `ResNet` (PC-LC), whose shortcuts have no parameters."""
-    ends = Names({**_conv_norm("stem", "conv1", "bn1"), "classifier": "linear"})
-    return _residual_net(ends, ((model.depth - 2) // 6,) * 3)
+    ends = Names({**conv_norm("stem", "conv1", "bn1"), "classifier": "linear"})
+    return residual_net(ends, ((model.depth - 2) // 6,) * 3)
 
 
-def _residual_net(ends: Names, blocks: tuple[int, ...]) -> Names:
+def residual_net(ends: Names, blocks: tuple[int, ...]) -> Names:
+    """Names of a network of `ResidualBlock`s, with `blocks` of them in each stage."""
     parts = {f"layer{n}": (f"conv{n}", f"bn{n}") for n in (1, 2, 3)}
     parts["shortcut"] = ("downsample.0", "downsample.1")
     block = Names(
         {
             k: v
             for ours, names in parts.items()
-            for k, v in _conv_norm(ours, *names).items()
+            for k, v in conv_norm(ours, *names).items()
         }
     )
     stages = [
@@ -91,7 +92,8 @@ def _residual_net(ends: Names, blocks: tuple[int, ...]) -> Names:
     return join([ends, *stages])
 
 
-def _conv_norm(ours: str, conv: str, norm: str) -> dict[str, str]:
+def conv_norm(ours: str, conv: str, norm: str) -> dict[str, str]:
+    """Names of a `ConvNorm`."""
     return {f"{ours}/conv": conv, f"{ours}/norm": norm}
 
 

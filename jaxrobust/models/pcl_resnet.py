@@ -11,93 +11,11 @@ from jaxtyping import Array, Float
 from jaxrobust.array_types import Images
 from jaxrobust.models import layers
 from jaxrobust.models._outputs import Outputs
+from jaxrobust.models._residual import ConvNorm, ResidualBlock, check_cifar_depth
 from jaxrobust.models.layers import DType, Features
 
 BRANCHES = ("auxiliary", "stage1", "stage2", "stage3")
-EXPANSION = 4  # of a bottleneck block
 BOTTLENECK_DEPTH = 44  # from here on
-
-
-def _conv_init() -> layers.Initializer:
-    """Returns N(0, sqrt(2 / (k k out)))."""
-    return nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-
-
-class ConvNorm(nn.Module):
-    """Convolution without bias, then BatchNorm; keeps the size at stride 1.
-
-    Attributes:
-      features: channels of the result.
-      kernel: side of the kernel, odd.
-      strides: of the convolution.
-      dtype: to compute in.
-      loop_safe: see `layers.make_conv`.
-    """
-
-    features: int
-    kernel: int
-    strides: int = 1
-    dtype: DType = None
-    loop_safe: bool = True
-
-    @nn.compact
-    def __call__(self, x: Features, *, train: bool = False) -> Features:
-        """Maps `[B, H, W, C]` to `[B, H/strides, W/strides, features]`."""
-        conv = layers.make_conv(
-            x.shape[-1],
-            self.features,
-            self.kernel,
-            strides=self.strides,
-            padding=self.kernel // 2,
-            use_bias=False,
-            kernel_init=_conv_init(),
-            dtype=self.dtype,
-            loop_safe=self.loop_safe,
-            name="conv",
-        )
-        return layers.BatchNorm(dtype=self.dtype, name="norm")(conv(x), train=train)
-
-
-class Block(nn.Module):
-    """Post-activation residual block: two 3x3 convolutions, or a bottleneck.
-
-    Attributes:
-      features: channels of the 3x3 convolutions.
-      bottleneck: 1x1, 3x3, 1x1 convolutions, the last to four times the channels.
-      strides: of the first 3x3 convolution and the shortcut.
-      dtype: to compute in.
-      loop_safe: see `layers.make_conv`.
-    """
-
-    features: int
-    bottleneck: bool = False
-    strides: int = 1
-    dtype: DType = None
-    loop_safe: bool = True
-
-    @nn.compact
-    def __call__(self, x: Features, *, train: bool = False) -> Features:
-        """Maps `[B, H, W, C]` to `[B, H/strides, W/strides, out]`."""
-
-        def part(features: int, kernel: int, strides: int, name: str) -> ConvNorm:
-            return ConvNorm(
-                features, kernel, strides, self.dtype, self.loop_safe, name=name
-            )
-
-        # (channels, kernel, strides) of each convolution.
-        plan = [(self.features, 3, self.strides), (self.features, 3, 1)]
-        if self.bottleneck:
-            wide = EXPANSION * self.features
-            plan = [(self.features, 1, 1), plan[0], (wide, 1, 1)]
-        out = plan[-1][0]
-        shortcut, h = x, x
-        if self.strides != 1 or x.shape[-1] != out:
-            shortcut = part(out, 1, self.strides, "shortcut")(x, train=train)
-        for n, sizes in enumerate(plan, 1):
-            h = part(*sizes, name=f"layer{n}")(h, train=train)
-            if n < len(plan):
-                h = nn.relu(h)
-        return nn.relu(h + shortcut)
 
 
 class Branch(nn.Module):
@@ -120,7 +38,9 @@ class Branch(nn.Module):
     def __call__(self, x: Features, *, train: bool = False) -> Float[Array, "B D"]:
         """Maps `[B, H, W, C]` to `[B, size]`."""
         channels = x.shape[-1]
-        layer = ConvNorm(channels, 3, 1, self.dtype, self.loop_safe, name="layer")
+        layer = ConvNorm(
+            channels, 3, dtype=self.dtype, loop_safe=self.loop_safe, name="layer"
+        )
         pooled = jnp.mean(nn.relu(layer(x, train=train)), (1, 2))
         return layers.make_dense(channels, self.size, dtype=self.dtype, name="dense")(
             pooled
@@ -169,18 +89,12 @@ class PCLResNet(nn.Module):
         """Checks the fields."""
         super().__post_init__()
         layers.check_sizes(
-            depth=self.depth,
             num_classes=self.num_classes,
             width=self.width,
             embedding_size=self.embedding_size,
             branch_size=self.branch_size,
         )
-        if self.depth < 8 or (self.depth - 2) % 6:
-            near = 6 * max(1, round((self.depth - 2) / 6)) + 2
-            raise ValueError(
-                f"`depth` must be 6n + 2 with n from 1, got {self.depth}; the nearest "
-                f"is {near}."
-            )
+        check_cifar_depth(self.depth)
         branches = self.branches
         if isinstance(branches, str) or not set(branches) <= set(BRANCHES):
             raise ValueError(
@@ -205,10 +119,10 @@ class PCLResNet(nn.Module):
         x = nn.relu(ConvNorm(self.width, 3, name="stem", **options)(x, train=train))
         for k in (1, 2, 3):
             for n in range(self.blocks()):
-                x = Block(
+                x = ResidualBlock(
                     self.width * 2 ** (k - 1),
-                    self.bottleneck(),
                     2 if k > 1 and n == 0 else 1,
+                    self.bottleneck(),
                     name=f"stage{k}_block{n}",
                     **options,
                 )(x, train=train)

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from jaxrobust import convert, models
-from jaxrobust.models import pcl_resnet
+from jaxrobust.models._residual import ResidualBlock
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 FEATURES = {"m": "auxiliary", "z": "pooled", "x1024": "embedding"}
@@ -125,7 +125,7 @@ def test_image_sizes(shape):
 
 
 def test_initial_values():
-    block = pcl_resnet.Block(64, bottleneck=True, strides=2)
+    block = ResidualBlock(64, bottleneck=True, strides=2)
     x = jnp.ones((1, 2, 2, 128))
     init = jit(lambda key: block.init(key, x)["params"])
     params = init(jax.random.key(0))
