@@ -78,10 +78,9 @@ def narrow(config):
 @pytest.fixture
 def quick_compilation():
     """Programs that run once need no optimising."""
-    before = jax.config.jax_disable_most_optimizations
     jax.config.update("jax_disable_most_optimizations", True)
     yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def params_of(state):
