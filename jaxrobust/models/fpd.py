@@ -273,15 +273,15 @@ def fpd_resnext(
     variant: str = "svhn",
     defended: bool = True,
     width: int = 64,
-    cardinality: int = 32,
+    cardinality: int = 0,
     dtype: DType = None,
     loop_safe: bool = True,
     **fields: Any,
 ) -> FPD:
     """Builds FPD on the released ResNeXt: a 3x3 stem of stride 1 without pool.
 
-    `cardinality` is the number of groups, in the first 1x1 convolution of a block too.
-    See `fpd_resnet` for the other arguments.
+    `cardinality` is the number of groups, in the first 1x1 convolution of a block too;
+    by default half the width, 32 as released. See `fpd_resnet` for the other arguments.
     """
     _check_depth(depth, RESNEXT_DEPTHS)
     encoder = Encoder(
@@ -289,7 +289,7 @@ def fpd_resnext(
         width,
         "cifar",
         "elu" if defended else "relu",
-        cardinality,
+        cardinality or max(1, width // 2),
         True,
         dtype,
         loop_safe,

@@ -1,0 +1,186 @@
+"""What the configs of FPD (Li et al., CVPR 2020) have in common."""
+
+from collections.abc import Callable
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxrobust.training import config as common
+
+ARGUMENTS = {
+    "encoder": "resnet",
+    "depth": 101,
+    "adversarial": "",
+    "without": "",
+    "undefended": False,
+    "from": "",
+    "twin": "",
+    "budget": "",
+    "quick": False,
+}
+SWITCHES = {
+    "restoration": "restoration",
+    "front": "front_denoising",
+    "back": "back_denoising",
+    "input": "input_denoising",
+    "classifier": "constrained",
+}
+ATTACKS = ("fgsm", "pgd")
+
+
+def use_network(config: Any, options: Any, variant: str, num_classes: int) -> None:
+    """Sets the network, its ablations and its image channels.
+
+    Args:
+      config: what `config.base` returned.
+      options: `encoder`, `depth`, `without` and `undefended` of `ARGUMENTS`.
+      variant: of `models.fpd_resnet`.
+      num_classes: number of classes.
+
+    Raises:
+      ValueError: for an unknown encoder or module.
+    """
+    if options.encoder not in ("resnet", "resnext"):
+        raise ValueError(f"`encoder` is resnet or resnext, got {options.encoder!r}.")
+    off = [name for name in options.without.split("+") if name]
+    for name in off:
+        if name not in SWITCHES:
+            raise ValueError(
+                f"`without` is of {', '.join(SWITCHES)}, joined by +, got {name!r}."
+            )
+    defended = not options.undefended
+    switches = {field: defended and name not in off for name, field in SWITCHES.items()}
+    config.data.channels = 3
+    config.model = ConfigDict(
+        {
+            "name": f"fpd_{options.encoder}",
+            "depth": options.depth,
+            "layers": (),  # blocks of each stage, in place of the depth
+            "variant": variant,
+            "defended": defended,
+            "num_classes": num_classes,
+            "width": 64,
+            "dropout": 0.0 if variant == "mnist" or not defended else 0.5,
+            # Largest spectral norm of the dense layer; 0 = any.
+            "spectral_bound": 0.0,
+            **switches,
+        }
+    )
+
+
+def use_objective(
+    config: Any, *, noise: float, threshold: float, weight: float
+) -> None:
+    """Sets the two-phase objective and what all runs of the release share.
+
+    Without restoration there is nothing to restore in two phases: cross-entropy.
+
+    Args:
+      config: after `use_network`.
+      noise: half width of the uniform noise on the images.
+      threshold: T, on the mean squared error of images in [0, 1].
+      weight: of the mean squared error in the second update.
+    """
+    config.objective.name = "fpd" if config.model.restoration else "standard"
+    config.objective.update(
+        {
+            "noise": noise,
+            "threshold": threshold,
+            "phase1": "restoration",  # or all_but_classifier, what the release means
+            "second_weight": weight,
+            # Weight of the spectral norm of the dense layer.
+            "spectral_penalty": 0.0,
+            "attack_name": "",
+            "delay_epochs": 0.0,
+        }
+    )
+    config.optimizer.update({"name": "adam", "learning_rate": 1e-4, "clip_norm": 5.0})
+    config.optimizer.weight_decay = 0.0
+    config.schedule.update({"name": "plateau", "factor": 0.1, "patience": 10})
+    config.train.update({"epochs": 100.0, "batch_size": 300, "early_stop": 20})
+    config.eval.growth.enabled = False  # a measure of stages as integrators
+
+
+def use_attack(config: Any, options: Any, delay: float) -> None:
+    """Adds the adversarial training that the release makes after the two phases.
+
+    Half clean, half attacked, on the network's own predictions; no noise. It is meant
+    to start from a trained network, the argument `from`.
+
+    Args:
+      config: after `use_objective`.
+      options: `adversarial` and `from` of `ARGUMENTS`.
+      delay: epochs before the attack sets in.
+
+    Raises:
+      ValueError: for another attack.
+    """
+    config.train.init_from = options["from"]
+    if not options.adversarial:
+        return
+    if options.adversarial not in ATTACKS:
+        raise ValueError(
+            f"`adversarial` is one of {', '.join(ATTACKS)}, or left out, got "
+            f"{options.adversarial!r}."
+        )
+    if config.objective.name == "fpd":
+        config.objective.attack_name = options.adversarial
+        config.objective.noise = 0.0
+        config.objective.delay_epochs = delay
+    else:
+        config.objective.name = options.adversarial
+    config.schedule.patience = 15
+    config.train.early_stop = 10
+
+
+def finish(config: Any, options: Any, fit: Callable[[Any], None] | None = None) -> None:
+    """Applies `twin`, `budget` and `quick`.
+
+    Args:
+      config: complete but for them.
+      options: what `parse_arg` returned.
+      fit: what more `budget=cpu` does to the config.
+    """
+
+    def shorter(config: Any) -> None:
+        config.data.image_size = 32
+        config.model.update({"layers": (1, 1, 1, 1), "width": 16})
+        config.optimizer.update({"name": "adam", "learning_rate": 2e-3})
+        config.train.batch_size = 64
+        config.train.early_stop = 0
+        config.objective.delay_epochs = 0.0
+        common.fit_cpu(config, epochs=1.0)
+        if fit:
+            fit(config)
+
+    common.finish(config, options, shorter)
+    if options.quick:
+        config.data.image_size = min(config.data.image_size, 64)
+        config.model.width = 8
+
+
+def caltech(options: Any, data: str, variant: str, num_classes: int) -> ConfigDict:
+    """Returns the setting of both Caltech sets.
+
+    Args:
+      options: what `parse_arg` returned for `ARGUMENTS`.
+      data: the data set.
+      variant: of `models.fpd_resnet`.
+      num_classes: number of classes.
+    """
+    config: Any = common.base()
+    config.data.name = data
+    config.data.image_size = 224
+    config.data.validation_examples = 500
+    config.data.augment.update(
+        {"random_resized_crop": 0.8, "rotation": 15.0, "flip": True}
+    )
+    use_network(config, options, variant, num_classes)
+    use_objective(config, noise=0.03, threshold=1.0, weight=0.1)
+    config.schedule.patience = 15
+    config.train.batch_size = 24
+    config.validation.batch_size = config.eval.batch_size = 50
+    common.use_radius(config, "8/255", "2/255", steps=40)
+    use_attack(config, options, delay=0.0)
+    finish(config, options)
+    return config
