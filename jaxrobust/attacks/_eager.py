@@ -21,6 +21,7 @@ from jaxrobust.attacks._method import Best, Health, Method
 from jaxrobust.attacks._objective import OnInput, Problem, check_logits
 
 Unroll = int | bool | None
+_ARRAYS = ("logits_fn", "x", "y", "eps", "step_size", "x_init")
 
 
 class Arguments(NamedTuple):
@@ -33,6 +34,7 @@ class Arguments(NamedTuple):
     keys: Key | None
     eps: Scalar
     step_size: Scalar
+    x_init: Images | None
 
 
 class Plan(NamedTuple):
@@ -71,12 +73,13 @@ def _detached(problem: Problem, keys: Key | None) -> tuple[Problem, int]:
     A loss that is differentiated around the attack would otherwise differentiate
     every step of it, and throw the result away.
     """
-    x, y, eps, step_size = jax.lax.stop_gradient(
-        (jnp.asarray(problem.x), jnp.asarray(problem.y), problem.eps, problem.step_size)
+    x, y = jnp.asarray(problem.x), jnp.asarray(problem.y)
+    x, y, eps, step_size, x_init = jax.lax.stop_gradient(
+        (x, y, problem.eps, problem.step_size, problem.x_init)
     )
     model, loss = _capture_all(problem, x, y, keys)
     arrays = jax.lax.stop_gradient((model.arrays, loss.arrays if loss else []))
-    args = Arguments(*arrays, x, y, keys, eps, step_size)
+    args = Arguments(*arrays, x, y, keys, eps, step_size, x_init)
     return _rebuild(problem, model, loss, args), model.out.shape[1]
 
 
@@ -102,7 +105,7 @@ def _eager(
     eps = jnp.asarray(problem.eps, x.dtype)
     step_size = jnp.asarray(problem.step_size, x.dtype)
     _checks.check_values(x, problem.bounds)
-    args = Arguments([], [], x, y, keys, eps, step_size)
+    args = Arguments([], [], x, y, keys, eps, step_size, problem.x_init)
     named = _name(problem, method, args, unroll)
     plans, name = named if named else ({}, None)
     plan = plans.get(name)
@@ -140,7 +143,7 @@ def _name(
     static = tuple(
         (field.name, getattr(problem, field.name))
         for field in dataclasses.fields(problem)
-        if field.name not in ("logits_fn", "x", "y", "eps", "step_size")
+        if field.name not in _ARRAYS
     )
     inputs = jax.tree.leaves(args)
     name = (rest, tree, scalars, static, method, unroll)
@@ -213,6 +216,7 @@ def _rebuild(
         y=args.y,
         eps=args.eps,
         step_size=args.step_size,
+        x_init=args.x_init,
     )
 
 
@@ -252,7 +256,7 @@ def _compile_stages(
         if method.runs() > 1:
             return _method.score(rebuild(given), method, given.keys, r, carry)
         x = method.finish(rebuild(given), given.keys, carry)
-        rows = x.shape[0]
+        rows = given.x.shape[0]
         return Best(x, jnp.zeros(rows), jnp.zeros(rows, bool), carry.health)
 
     def build(function: Any, *given: Any) -> Any:

@@ -221,5 +221,5 @@ def look(logits: Logits) -> tuple[jax.Array, jax.Array]:
 
 
 def like(rows: jax.Array, x: Images) -> jax.Array:
-    """Shapes one value per row so that it broadcasts against images."""
-    return rows.reshape(rows.shape + (1,) * (x.ndim - 1))
+    """Shapes one value, or one per row, so that it broadcasts against images."""
+    return rows.reshape(rows.shape + (1,) * (x.ndim - 1)) if rows.ndim else rows

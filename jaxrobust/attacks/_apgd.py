@@ -1,0 +1,286 @@
+"""APGD's iteration, for both the untargeted and the targeted attack."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrobust import losses
+from jaxrobust.array_types import Images, Key, Labels, Logits, PerExample
+from jaxrobust.attacks._apgd_steps import (
+    Now,
+    Pace,
+    Ticks,
+    check_pace,
+    into,
+    move,
+    schedule,
+    start_pace,
+    start_point,
+)
+from jaxrobust.attacks._method import (
+    Count,
+    Health,
+    Method,
+    first_health,
+    like,
+    model_keys,
+    watch_step,
+)
+from jaxrobust.attacks._objective import Evaluated, Problem, evaluate, gradient
+
+# Stream of a stochastic model's randomness on the clean image.
+_CLEAN_STEP = 0x636C6E
+
+
+class Trace(NamedTuple):
+    """What one run of APGD went through; point 0 is the start.
+
+    Attributes:
+      logits: `[points, B, K]`, with points = steps + 1 (steps + 3 with large_radius).
+      losses: `[points, B]`, the loss that is ascended.
+      step_sizes: `[points, B]`, of the step that follows; 0 at the last point.
+      x_best: `[B, H, W, C]`, the point of the highest loss.
+      loss_best: `[B]`, its loss.
+      x_best_adv: `[B, H, W, C]`, the last misclassified point, or the start.
+      fooled: `[B]`, whether a point was misclassified.
+    """
+
+    logits: jax.Array
+    losses: jax.Array
+    step_sizes: jax.Array
+    x_best: Images
+    loss_best: PerExample
+    x_best_adv: Images
+    fooled: jax.Array
+
+
+class Record(NamedTuple):
+    """The part of a trace that grows with the steps."""
+
+    logits: jax.Array
+    losses: jax.Array
+    step_sizes: jax.Array
+
+
+class Carry(NamedTuple):
+    """State between two steps, one value per row throughout."""
+
+    x: Images  # to be evaluated next
+    x_best: Images
+    grad_best: Images
+    loss_best: PerExample
+    x_last: Images  # the last misclassified point, or the start
+    fooled: jax.Array  # whether there was one
+    settled: jax.Array  # misclassified without an attack: the image is its result
+    target: Labels | None
+    step_size: PerExample
+    pace: Pace
+    record: Record | None
+    health: Health | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Apgd(Method):
+    """APGD. `steps` counts the gradients; the last point needs none."""
+
+    iterations: int = 100  # as the caller counts them
+    rho: float = 0.75
+    targets: int = 0  # logit ranks to move to; 0: untargeted
+    large_radius: bool = False
+    best_loss: bool = False
+    trace: bool = False
+
+    def for_classes(self, classes: int) -> "Apgd":
+        """At most as many targets as there are other classes."""
+        return dataclasses.replace(self, targets=min(self.targets, classes - 1))
+
+    def runs(self) -> int:
+        """Restarts for each target."""
+        return self.restarts * max(self.targets, 1)
+
+    def ticks(self, problem: Problem) -> Ticks:
+        """What happens at each point."""
+        return schedule(
+            self.iterations, problem.norm, self.rho, large_radius=self.large_radius
+        )
+
+    def start(
+        self, problem: Problem, keys: Key | None, r: Count, *, watch: bool = False
+    ) -> Carry:
+        """Makes the first point, and looks at the clean image."""
+        clean = evaluate(problem, problem.x, model_keys(problem, keys, _CLEAN_STEP))
+        assert clean.logits is not None
+        assert clean.fooled is not None
+        eps = jnp.asarray(problem.eps, problem.x.dtype)
+        if self.large_radius:
+            eps = eps * 3
+        x, given = self._first_point(problem, keys, r, eps)
+        nothing = jnp.zeros_like(x, shape=x.shape[:1])
+        record = None
+        if self.trace:
+            points = (self.steps + 1, *nothing.shape)
+            logits = jnp.zeros(points + clean.logits.shape[1:], x.dtype)
+            record = Record(
+                logits, jnp.zeros(points, x.dtype), jnp.zeros(points, x.dtype)
+            )
+        step_size = (1 if problem.norm == "l1" else 2) * eps + nothing
+        return Carry(
+            x,
+            x_best=x,
+            grad_best=jnp.zeros_like(x),
+            loss_best=nothing - jnp.inf,
+            x_last=x,
+            fooled=nothing != 0,
+            settled=clean.fooled,
+            target=self._target(clean.logits, r),
+            step_size=step_size,
+            pace=start_pace(problem, x, given=given),
+            record=record,
+            health=first_health(problem, self.steps, keys, x) if watch else None,
+        )
+
+    def step(self, problem: Problem, keys: Key | None, i: Count, carry: Carry) -> Carry:
+        """Evaluates the point, decides about the step, makes the next point."""
+        now = Now.at(self.ticks(problem), i, problem)
+        ascended = _ascended(problem, carry.target)
+        x = carry.x
+        grad, at = gradient(ascended, x, model_keys(problem, keys, i), judge=True)
+        better = at.value > carry.loss_best
+        grad_best = jnp.where(like(better, x), grad, carry.grad_best)
+        if carry.health is not None:
+            carry = carry._replace(health=_watched(carry, grad, at, i))
+        carry = _seen(carry, at)
+        pace, step_size, back = check_pace(
+            problem, carry.pace, now, carry.step_size, carry.x_best, at.value,
+            carry.loss_best,
+        )  # fmt: skip
+        x = jnp.where(like(back, x), carry.x_best, x)
+        grad = jnp.where(like(back, x), grad_best, grad)
+        moved, pace = move(problem, pace, now, x, grad, step_size)
+        carry = carry._replace(
+            grad_best=grad_best,
+            step_size=step_size,
+            pace=pace,
+            record=_recorded(carry.record, i, at, step_size),
+        )
+        if self.large_radius:
+            return _next_phase(problem, now, carry, moved)
+        return carry._replace(x=into(problem, moved, now.eps))
+
+    def finish(self, problem: Problem, keys: Key | None, carry: Carry) -> Any:
+        """Returns the last misclassified point, or the image; the trace as well."""
+        ascended = _ascended(problem, carry.target)
+        at = evaluate(ascended, carry.x, model_keys(problem, keys, self.steps))
+        carry = _seen(carry, at)
+        if self.best_loss:
+            x = carry.x_best
+        else:
+            use = carry.fooled & ~carry.settled
+            x = jnp.where(like(use, carry.x), carry.x_last, problem.x)
+        record = _recorded(
+            carry.record, self.steps, at, jnp.zeros_like(carry.step_size)
+        )
+        if record is None:
+            return x
+        return x, Trace(
+            *record, carry.x_best, carry.loss_best, carry.x_last, carry.fooled
+        )
+
+    def value(self, problem: Problem, x: Images, at: Evaluated) -> PerExample:
+        """The first run that fools counts, unless the highest loss is asked for."""
+        del problem, x
+        return at.value if self.best_loss else jnp.zeros_like(at.value)
+
+    def _first_point(
+        self, problem: Problem, keys: Key | None, r: Count, eps: jax.Array
+    ) -> tuple[Images, jax.Array | bool]:
+        """The start of run r, and whether it says something about sparsity."""
+        given = drawn = None
+        if problem.x_init is not None:
+            finite = jnp.isfinite(problem.x_init)
+            given = into(problem, jnp.where(finite, problem.x_init, problem.x), eps)
+        if self.random_start:
+            assert keys is not None
+            drawn = start_point(problem, keys, eps)
+        if given is None or drawn is None:
+            x = drawn if given is None else given
+            assert x is not None
+            return x, given is not None or self.large_radius
+        own = jnp.asarray(r) % self.restarts == 0
+        return jnp.where(like(own, given), given, drawn), own | self.large_radius
+
+    def _target(self, clean: Logits, r: Count) -> Labels | None:
+        """The class of run r: the ranks after the first, best first."""
+        if not self.targets:
+            return None
+        _, ranked = jax.lax.top_k(clean, self.targets + 1)
+        place = jnp.broadcast_to(jnp.asarray(r) // self.restarts + 1, clean.shape[:1])
+        return jnp.take_along_axis(ranked, place[:, None], axis=1)[:, 0]
+
+
+def _ascended(problem: Problem, target: Labels | None) -> Problem:
+    """The problem with the targeted loss, where there is a target."""
+    if target is None:
+        return problem
+
+    def loss(logits: Logits, y: Labels) -> PerExample:
+        if logits.shape[1] >= 4:
+            return losses.dlr_targeted(logits, y, target)
+        rows = jnp.stack([target, y], axis=1)
+        gained, lost = jnp.take_along_axis(logits, rows, axis=1).T
+        return gained - lost
+
+    return dataclasses.replace(problem, loss=loss)
+
+
+def _seen(carry: Carry, at: Evaluated) -> Carry:
+    """Takes the evaluation of the point in: the best so far, the last misclassified."""
+    assert at.fooled is not None
+    x, better = carry.x, at.value > carry.loss_best
+    return carry._replace(
+        x_best=jnp.where(like(better, x), x, carry.x_best),
+        loss_best=jnp.where(better, at.value, carry.loss_best),
+        x_last=jnp.where(like(at.fooled, x), x, carry.x_last),
+        fooled=carry.fooled | at.fooled,
+    )
+
+
+def _watched(carry: Carry, grad: Images, at: Evaluated, i: Count) -> Health:
+    """Health after a step; a row that is fooled may stand where no gradient is."""
+    assert carry.health is not None
+    health = watch_step(carry.health, grad, at, i)
+    stuck = health.zero_gradient & ~(carry.settled | carry.fooled)
+    return health._replace(zero_gradient=stuck)
+
+
+def _next_phase(problem: Problem, now: Now, carry: Carry, moved: Images) -> Carry:
+    """Goes to the next point; where a phase ends, that is its best one, afresh."""
+    last = now.last | jnp.zeros_like(carry.fooled)
+    x = jnp.where(like(last, moved), carry.x_best, moved)
+    x = into(problem, x, now.next_eps)
+    fresh = start_pace(problem, x, given=True)
+    pace = jax.tree.map(lambda a, b: jnp.where(last, a, b), fresh, carry.pace)
+    return carry._replace(
+        x=x,
+        x_best=jnp.where(like(last, x), x, carry.x_best),
+        loss_best=jnp.where(last, -jnp.inf, carry.loss_best),
+        x_last=jnp.where(like(last, x), x, carry.x_last),
+        fooled=carry.fooled & ~last,
+        step_size=jnp.where(last, now.next_eps, carry.step_size),
+        pace=pace,
+    )
+
+
+def _recorded(
+    record: Record | None, i: Count, at: Evaluated, step_size: PerExample
+) -> Record | None:
+    if record is None:
+        return None
+    assert at.logits is not None
+    return Record(
+        record.logits.at[i].set(at.logits),
+        record.losses.at[i].set(at.value),
+        record.step_sizes.at[i].set(step_size),
+    )
