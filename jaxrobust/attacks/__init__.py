@@ -18,3 +18,4 @@ from jaxrobust.attacks.fgsm import fgsm as fgsm
 from jaxrobust.attacks.mim import mim as mim
 from jaxrobust.attacks.noise import uniform_noise as uniform_noise
 from jaxrobust.attacks.pgd import pgd as pgd
+from jaxrobust.attacks.square import square as square

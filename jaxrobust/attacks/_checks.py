@@ -12,7 +12,14 @@ from jaxrobust import threat
 from jaxrobust.attacks._method import Health, Method
 from jaxrobust.attacks._objective import Problem, RobustnessWarning, check_loss
 
-_COUNTS = {"steps": 0, "restarts": 1, "draws": 1, "eot_samples": 1}
+_COUNTS = {
+    "steps": 0,
+    "restarts": 1,
+    "draws": 1,
+    "eot_samples": 1,
+    "queries": 0,
+    "targets": 1,
+}
 _LENGTHS = ("eps", "step_size", "decay")
 _STATIC: Mapping[str, Callable[[Any], None]] = {
     "norm": threat.check_norm,

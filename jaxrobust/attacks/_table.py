@@ -13,6 +13,7 @@ from jaxrobust.attacks.fgsm import fgsm
 from jaxrobust.attacks.mim import mim
 from jaxrobust.attacks.noise import worst_of_noise
 from jaxrobust.attacks.pgd import pgd
+from jaxrobust.attacks.square import square
 
 Attack = Callable[[LogitsFn, Images, Labels, Key | None], Images]
 
@@ -23,13 +24,13 @@ _ATTACKS: Mapping[str, Callable[..., Images]] = {
     "fgsm": fgsm,
     "mim": mim,
     "pgd": pgd,
+    "square": square,
     "uniform_noise": worst_of_noise,
 }
 # Named by papers' protocols, but not there yet. Once an attack is, its line goes.
 PENDING: tuple[str, ...] = (
     "apgd",
     "apgd_targeted",
-    "square",
     "cw_l2",
     "cw_linf",
     "deepfool",

@@ -1,0 +1,284 @@
+"""The square attack: random search over square windows, from logits alone."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxrobust import threat
+from jaxrobust.array_types import (
+    Bounds,
+    Images,
+    Key,
+    Labels,
+    LogitsFn,
+    Norm,
+    PerExample,
+    Scalar,
+)
+from jaxrobust.attacks import _checks
+from jaxrobust.attacks import _square_windows as windows
+from jaxrobust.attacks._eager import iterate
+from jaxrobust.attacks._method import Count, Health, Method, like, look, model_keys
+from jaxrobust.attacks._objective import Evaluated, Loss, Problem, evaluate, fold
+
+# Streams of a row's key: the first point, and the windows.
+_FIRST_STREAM = 0x73717331
+_WINDOW_STREAM = 0x73717732
+
+
+class Carry(NamedTuple):
+    """The best point so far, its value, and whether it is misclassified."""
+
+    x: Images
+    value: PerExample
+    fooled: jax.Array
+    health: Health | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Square(Method):
+    """The square attack without its arrays: a step is a query."""
+
+    p_init: float = 0.8
+    rescale: bool = False
+
+    @property
+    def needs_key(self) -> str | None:
+        """It is random search."""
+        return "the square attack"
+
+    def check(self) -> None:
+        """Raises unless windows cover a share of the image."""
+        check_p_init("p_init", self.p_init)
+
+    def start(
+        self, problem: Problem, keys: Key | None, r: Count, *, watch: bool = False
+    ) -> Carry:
+        """Makes the first point, unless the image itself is misclassified."""
+        del r  # the keys are its own
+        x = problem.x
+        clean = _evaluate(problem, x, keys, self.steps + 1)
+        first_keys = fold(keys, _FIRST_STREAM)
+        assert first_keys is not None
+        if problem.norm == "linf":
+            delta = threat.per_row(_radius(problem), x) * windows.stripes(first_keys, x)
+        else:
+            delta = windows.tiles(first_keys, x, problem.norm)
+            if problem.norm == "l2":
+                delta = _stretched(delta, _radius(problem))
+            else:
+                delta = delta * (problem.bounds[1] - problem.bounds[0])
+        point = _projected(problem, x + delta)
+        at = _evaluate(problem, point, keys, self.steps)
+        health = None
+        if watch:
+            assert clean.logits is not None
+            health = Health(*look(clean.logits), jnp.zeros(x.shape[:1], bool))
+        assert clean.fooled is not None
+        assert at.fooled is not None
+        return Carry(
+            jnp.where(like(clean.fooled, x), x, point),
+            jnp.where(jnp.isnan(at.value), -jnp.inf, at.value),
+            clean.fooled | at.fooled,
+            health,
+        )
+
+    def step(self, problem: Problem, keys: Key | None, i: Count, carry: Carry) -> Carry:
+        """Tries a new window; keeps it if the loss is higher or the class wrong."""
+        x, shape = problem.x, problem.x.shape
+        draw_keys = fold(fold(keys, _WINDOW_STREAM), i)
+        assert draw_keys is not None
+        linf = problem.norm == "linf"
+        count = shape[3] + (2 if linf else 5)
+        draws = jax.vmap(lambda k: jax.random.uniform(k, (count,), jnp.float32))(
+            draw_keys
+        )
+        size = windows.sides(i, self._schedule(problem), shape[0])
+        propose = _new_linf if linf else _new_in_window
+        point = _projected(problem, propose(problem, carry.x, draws, size))
+        at = _evaluate(problem, point, keys, i)
+        assert at.fooled is not None
+        better = ~carry.fooled & (at.fooled | (at.value > carry.value))
+        return Carry(
+            jnp.where(like(better, x), point, carry.x),
+            jnp.where(better, at.value, carry.value),
+            carry.fooled | at.fooled,
+            carry.health,
+        )
+
+    def finish(self, problem: Problem, keys: Key | None, carry: Carry) -> Images:
+        """Returns the best point."""
+        del problem, keys
+        return carry.x
+
+    def _schedule(self, problem: Problem) -> list[int]:
+        """Sides of the windows at all queries."""
+        shape = (problem.x.shape[1], problem.x.shape[2])
+        squeezed = self.steps if self.rescale else None
+        return [
+            windows.side(windows.share(i, self.p_init, squeezed), shape, problem.norm)
+            for i in range(self.steps)
+        ]
+
+
+def check_p_init(name: str, value: float) -> None:
+    """Raises unless `value` is above 0 and at most 1."""
+    if not 0 < value <= 1:
+        raise ValueError(
+            f"`{name}` is the share of the image that the first windows cover: it must "
+            f"be above 0 and at most 1, got {value}."
+        )
+
+
+def _evaluate(problem: Problem, x: Images, keys: Key | None, i: Count) -> Evaluated:
+    return evaluate(problem, x, model_keys(problem, keys, i))
+
+
+def _radius(problem: Problem) -> Float[Array, "..."]:
+    """The radius, not so large that its square overflows."""
+    eps = jnp.asarray(problem.eps, problem.x.dtype)
+    return jnp.minimum(eps, 1e15)
+
+
+def _projected(problem: Problem, x: Images) -> Images:
+    return threat.project(
+        x, problem.x, eps=problem.eps, norm=problem.norm, bounds=problem.bounds
+    )
+
+
+def _stretched(delta: Images, radius: Float[Array, "..."]) -> Images:
+    """Scales each row to the length `radius` in L2; zero stays zero."""
+    length = threat.distance(delta, jnp.zeros_like(delta), norm="l2")
+    return delta * threat.per_row(radius, delta) / like(length + 1e-12, delta)
+
+
+def _signs(draws: Float[Array, "B C"], x: Images) -> Float[Array, "B 1 1 C"]:
+    return jnp.where(draws < 0.5, -1, 1).astype(x.dtype)[:, None, None]
+
+
+def _new_linf(
+    problem: Problem, best: Images, draws: Float[Array, "B n"], size: windows.PerRow
+) -> Images:
+    """Puts one face of the ball, a sign per channel, into a window."""
+    x, shape = problem.x, best.shape[1:3]
+    window = windows.place(draws[:, :2], size, shape)
+    moved = x + threat.per_row(_radius(problem), x) * _signs(draws[:, 2:], x)
+    return jnp.where(windows.inside(window, shape), moved, best)
+
+
+def _new_in_window(
+    problem: Problem, best: Images, draws: Float[Array, "B n"], size: windows.PerRow
+) -> Images:
+    """Moves the perturbation of one window into another, on a new pattern there.
+
+    What the clipping to the box has freed of the radius is spent there too.
+    """
+    x, norm, shape = problem.x, problem.norm, best.shape[1:3]
+    here, there = (windows.place(draws[:, k : k + 2], size, shape) for k in (0, 2))
+    unit = windows.pattern(here, draws[:, 4] < 0.5, shape, norm).astype(x.dtype)
+    unit = unit * _signs(draws[:, 5:], x)
+    filled, emptied = windows.inside(here, shape), windows.inside(there, shape)
+    delta, radius = best - x, threat.per_row(_radius(problem), x)
+    power = 2 if norm == "l2" else 1
+    mass = jnp.abs(delta) ** power
+    root = jnp.sqrt if norm == "l2" else (lambda v: v)
+
+    def over(pixels: jax.Array, values: Images) -> Float[Array, "B 1 1 C"]:
+        return jnp.sum(jnp.where(pixels, values, 0), axis=(1, 2), keepdims=True)
+
+    used = jnp.sum(mass, axis=(1, 2, 3), keepdims=True)
+    free = jnp.maximum(radius**power - used, 0)
+    channels = x.shape[3]
+    if norm == "l2":
+        amount = root(free / channels + over(filled | emptied, mass))
+    else:
+        amount = free + channels * over(filled | emptied, mass)
+    new = unit + jnp.where(filled, delta, 0) / (1e-12 + root(over(filled, mass)))
+    new = new / (1e-12 + root(over(filled, jnp.abs(new) ** power))) * amount
+    delta = jnp.where(filled, new, jnp.where(emptied, 0, delta))
+    return x + (_stretched(delta, _radius(problem)) if norm == "l2" else delta)
+
+
+def square(
+    logits_fn: LogitsFn,
+    x: Images,
+    y: Labels,
+    *,
+    key: Key,
+    eps: Scalar,
+    queries: int = 5000,
+    norm: Norm = "linf",
+    p_init: float = 0.8,
+    loss: Loss = "margin",
+    targeted: bool = False,
+    resc_schedule: bool = False,
+    restarts: int = 1,
+    bounds: Bounds = (0.0, 1.0),
+    stochastic: bool = False,
+    eot_samples: int = 1,
+    unroll: int | bool | None = None,
+) -> Images:
+    """Square attack: random search without gradients (Andriushchenko et al. 2020).
+
+    Each query changes the perturbation in one square window, per example at its own
+    place; the change stays if the loss is higher or the class wrong. Windows shrink
+    as in AutoAttack's code; L1 is AutoAttack's own extension. A row that is
+    misclassified stays as it is.
+
+    Args:
+      logits_fn: `x -> logits [B, K]`, pure; `(x, keys [B]) -> logits` if stochastic.
+        Only called, never differentiated.
+      x: images `[B, H, W, C]`, floating, inside `bounds`.
+      y: labels `[B]`; the target classes where `targeted`.
+      key: one key (row i uses fold_in(key, i)) or one per example.
+      eps: radius of the ball in units of the images; may be traced.
+      queries: model calls after the first point, at least 0; static.
+      norm: 'linf', 'l2' or 'l1'.
+      p_init: share of the image that the first windows cover, in (0, 1].
+      loss: 'margin', 'ce', 'dlr', a function (logits, y) -> `[B]`, or
+        `attacks.on_input(fn)` with fn(x, y) -> `[B]`; ascended.
+      targeted: descend the loss towards `y` instead.
+      resc_schedule: squeeze the schedule, made for 10,000 queries, into `queries`.
+      restarts: keeps, per example, a misclassified point over one that is not, then
+        the higher loss; restart r > 0 uses fold_in(key, r).
+      bounds: lowest and highest value of an image.
+      stochastic: the model draws randomness from the keys it is given.
+      eot_samples: loss and logits averaged per query over this many draws.
+      unroll: how the loop is written out; None chooses.
+
+    Returns:
+      Shape and dtype of `x`, in ball and box: a misclassified point where one was
+      found, else the point of the highest loss. No gradient flows.
+
+    Raises:
+      ValueError: for a value out of range, named in the message.
+      TypeError: for arrays or keys of the wrong type.
+
+    Reference:
+      Andriushchenko, Croce, Flammarion, Hein: Square attack: a query-efficient
+      black-box adversarial attack via random search, ECCV 2020, arXiv 1912.00049,
+      algorithms 1 to 3.
+    """
+    _checks.check_count("queries", queries, 0)
+    if getattr(x, "ndim", 4) != 4:
+        raise ValueError(
+            f"`x` must have shape [B, H, W, C] for square windows, got {x.shape}."
+        )
+    problem = Problem(
+        logits_fn,
+        x,
+        y,
+        eps,
+        0.0,
+        norm=norm,
+        loss=loss,
+        targeted=targeted,
+        bounds=bounds,
+        stochastic=stochastic,
+        eot_samples=eot_samples,
+    )
+    method = Square(queries, restarts, p_init=p_init, rescale=resc_schedule)
+    return iterate(problem, method, key, unroll)
