@@ -1,0 +1,27 @@
+"""PC loss with logit constraints on TinyImageNet (Li et al., AAAI 2021).
+
+    python -m jaxrobust.main --config configs/pclc_tinyimagenet.py:depth=13
+
+Argument, all optional: model = vgg (depth 11, 13, 16, 19) or resnet_cifar (6n + 2, 20
+to 110), depth, attack = none (the method) or fgsm, pgd ... (both losses on
+attacked images), from = work directory or checkpoint that stands for the cross-entropy
+phase, twin = standard trains the same network with cross-entropy beside it; `quick`
+shrinks the run to seconds. The 150 + 150 epochs have not been run with this program.
+`--config.eval.suite=pclc2021` attacks as the paper does.
+"""
+
+from ml_collections import ConfigDict
+
+from jaxrobust.training import config as common
+from jaxrobust.training import pclc_fields
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """Returns the release's setting for a network."""
+    options = common.parse_arg(
+        arg, {"model": "vgg", "depth": 13, **pclc_fields.ARGUMENTS}
+    )
+    config = pclc_fields.photographs(options, "tiny_imagenet", 200)
+    common.use_radius(config, "0.015", "0.003", steps=10)
+    pclc_fields.finish(config, options, width=4)
+    return config

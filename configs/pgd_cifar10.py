@@ -1,0 +1,31 @@
+"""PGD training on CIFAR-10 (Madry et al., ICLR 2018), with the usual later settings.
+
+    python -m jaxrobust.main --config configs/pgd_cifar10.py:awp,ema
+
+Settings of Rice et al. (ICML 2020) and Wu et al. (NeurIPS 2020): batch 128, SGD .1 with
+momentum .9, weight decay 5e-4, a tenth at 100 and 150 of 200 epochs, PGD-10 of 2/255 at
+8/255 with a random start. Madry's own: 7 steps, weight decay 2e-4.
+
+Argument, all optional: model = preact_resnet (18) or wide_resnet (34-10), awp perturbs
+the weights (gamma .01), ema evaluates averaged weights (decay .995), twin = standard
+trains the same network with cross-entropy beside it; `quick` shrinks the run to
+seconds, `budget=cpu` to a narrow network and two epochs, for two CPU cores. The full
+run has not been made with this program.
+"""
+
+from ml_collections import ConfigDict
+
+from jaxrobust.training import baseline_fields
+from jaxrobust.training import config as common
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """Returns the setting for a network, with or without AWP and EMA."""
+    options = common.parse_arg(arg, baseline_fields.ARGUMENTS)
+    config = baseline_fields.start(options, "pgd", normalize=True)
+    common.use_radius(config, "8/255", "2/255", steps=10)
+    config.schedule.milestones = (100.0, 150.0)
+    if options.awp:
+        baseline_fields.use_awp(config, gamma=0.01, warmup_epochs=0.0)
+    baseline_fields.finish(config, options)
+    return config

@@ -1,0 +1,80 @@
+"""What the configs of the baselines on CIFAR-10 (PGD, TRADES, MART) have in common."""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxrobust.training import config as common
+
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+NETWORKS = ("preact_resnet", "wide_resnet")
+EMA = 0.995
+ARGUMENTS: dict[str, str | int | bool] = {
+    "model": "preact_resnet",
+    "awp": False,
+    "ema": False,
+    "twin": "",
+    "budget": "",
+    "quick": False,
+}
+
+
+def start(options: Any, objective: str, *, normalize: bool) -> Any:
+    """Returns a config of CIFAR-10, network, objective and SGD with momentum .9.
+
+    Args:
+      options: what `common.parse_arg` returned for `ARGUMENTS`.
+      objective: `pgd`, `trades` or `mart`.
+      normalize: whether the network subtracts the data's mean first.
+
+    Raises:
+      ValueError: for another network.
+    """
+    if options.model not in NETWORKS:
+        raise ValueError(
+            f"`model` must be one of {', '.join(NETWORKS)}, got {options.model!r}."
+        )
+    config = common.base()
+    config.data.name = "cifar10"
+    config.data.validation_examples = 2000
+    config.data.augment.crop_padding = 4
+    config.data.augment.flip = True
+    wide = options.model == "wide_resnet"
+    size = {"depth": 34, "width": 10} if wide else {"depth": 18, "width": 64}
+    config.model = ConfigDict({"name": options.model, **size, "num_classes": 10})
+    if normalize:
+        config.model.update({"mean": MEAN, "std": STD})
+    config.objective.name = objective
+    config.optimizer.nesterov = False
+    return config
+
+
+def use_awp(config: Any, gamma: float, warmup_epochs: float) -> None:
+    """Perturbs the weights, with the schedule and decay of the AWP release."""
+    config.objective.awp_gamma = gamma
+    config.objective.awp_warmup_epochs = warmup_epochs
+    config.optimizer.weight_decay = 5e-4
+    config.schedule.milestones = (100.0, 150.0)
+    config.train.epochs = 200.0
+
+
+def finish(config: Any, options: Any) -> None:
+    """Applies the arguments that all baselines have."""
+    if options.ema:
+        config.train.ema = EMA
+    common.finish(config, options, _fit)
+    if options.quick:
+        config.model.width = 1 if options.model == "wide_resnet" else 4
+        config.model.depth = 10 if options.model == "wide_resnet" else 18
+
+
+def _fit(config: Any) -> None:
+    """Cuts down to a narrow network and two epochs of three attack steps."""
+    common.fit_cpu(config, epochs=2.0)
+    if config.model.name == "wide_resnet":
+        config.model.update({"depth": 10, "width": 2})
+    else:
+        config.model.width = 16
+    config.attack.steps = 3
+    config.attack.step_size = "4/255"
+    config.objective.awp_warmup_epochs = min(config.objective.awp_warmup_epochs, 1.0)

@@ -1,0 +1,107 @@
+"""What the configs of PC-LC (Li et al., AAAI 2021) have in common."""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxrobust.training import config as common
+
+# Epochs of each phase, and where its rate drops to a fifth.
+EPOCHS, DROPS = 150.0, ((50.0, 0.2), (100.0, 0.04))
+ARGUMENTS: dict[str, str | int | bool] = {
+    "attack": "none",
+    "from": "",
+    "twin": "",
+    "budget": "",
+    "quick": False,
+}
+
+
+def photographs(options: Any, data: str, num_classes: int) -> Any:
+    """Returns a config of a set of photographs, its network and augmentation.
+
+    Four images of five are mirrored, rotated and cropped; nothing is normalised.
+
+    Args:
+      options: what `common.parse_arg` returned for `ARGUMENTS`, `model` and `depth`.
+      data: name of the set.
+      num_classes: number of its classes.
+    """
+    config = common.base()
+    config.data.name = data
+    config.data.augment.update(
+        {
+            "flip": True,
+            "rotation": 10.0,
+            "random_resized_crop": 0.08,
+            "probability": 0.8,
+        }
+    )
+    config.model = ConfigDict(
+        {
+            "name": options.model,
+            "depth": options.depth,
+            "width": 16 if options.model == "resnet_cifar" else 64,
+            "num_classes": num_classes,
+        }
+    )
+    use_objective(config, options.attack, options["from"])
+    return config
+
+
+def use_objective(config: Any, attack: str, start: str) -> None:
+    """Sets objective, optimiser and both phases' rates.
+
+    Cross-entropy for 150 epochs, then PC + .05 LC for 150, each with Adam at .01 that
+    drops to a fifth after 50 and again after 100.
+
+    Args:
+      config: what `config.base` returned.
+      attack: a training attack, or `none`, the method's own clean images.
+      start: work directory or checkpoint whose network stands for the first phase.
+    """
+    config.objective.update(
+        {
+            "name": "pc_lc",
+            "margin": 0.995,
+            "constraint_weight": 0.05,
+            "warmup_epochs": 0.0 if start else EPOCHS,
+            "attack_name": "" if attack == "none" else attack,
+        }
+    )
+    config.optimizer.name = "adam"
+    config.optimizer.learning_rate = 0.01
+    config.optimizer.weight_decay = 0.0
+    first = [] if start else [*DROPS, (EPOCHS, 1.0)]
+    after = 0.0 if start else EPOCHS
+    steps = first + [(after + epoch, scale) for epoch, scale in DROPS]
+    config.schedule.name = "piecewise"
+    config.schedule.milestones = tuple(epoch for epoch, _ in steps)
+    config.schedule.scales = tuple(scale for _, scale in steps)
+    config.train.epochs = after + EPOCHS
+    config.train.batch_size = 256
+    config.train.init_from = start
+    config.data.validation_examples = 2000
+
+
+def finish(config: Any, options: Any, width: int | None = None) -> None:
+    """Applies the arguments that all of PC-LC's configs have.
+
+    Args:
+      config: complete but for them.
+      options: what `common.parse_arg` returned for `ARGUMENTS` and others.
+      width: of the network in `quick`.
+    """
+    common.finish(config, options, _fit)
+    if options.quick:
+        config.train.epochs = 2.0
+        config.objective.warmup_epochs = 1.0
+        if width is not None:
+            config.model.width = width
+
+
+def _fit(config: Any) -> None:
+    """Cuts both phases down, a third of the run for cross-entropy."""
+    common.fit_cpu(config, epochs=6.0)
+    config.optimizer.learning_rate = 2e-3
+    config.objective.warmup_epochs = 0.0 if config.train.init_from else 2.0
