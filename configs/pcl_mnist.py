@@ -9,8 +9,9 @@ Argument, all optional: attack = none, fgsm or pgd (each batch at a radius from
 U(.1, .3)), depth = 6n + 2, schedule = paper or released (the rate of the second phase
 never drops), from = work directory or checkpoint that stands for the first phase,
 twin = standard trains the same network with cross-entropy beside it; `quick` shrinks
-the run to seconds, `budget=cpu` to depth 8 and one epoch, for two CPU cores (what that
-gives: docs/results.md). `--config.eval.suite=pcl2019` attacks as the paper does.
+the run to seconds, `budget=cpu` to depth 8, width 8 and one epoch, for two CPU cores
+(what that gives: docs/results.md). `--config.eval.suite=pcl2019` attacks as the paper
+does.
 """
 
 from ml_collections import ConfigDict
@@ -49,5 +50,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     pcl_fields.use_schedule(
         config, options.schedule, 400.0 if plain else 500.0, options["from"]
     )
-    pcl_fields.finish(config, options, first=0.5, second=0.5)
+    pcl_fields.finish(config, options, first=0.25, second=0.75)
+    if options.budget:
+        config.model.width = 8
     return config

@@ -7,6 +7,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from jaxrobust import attacks, checkpoints, data, defenses, models
 from jaxrobust.evaluation import analyses, suite
@@ -119,10 +120,11 @@ def _check_name(field: str, value: str, known: tuple[str, ...]) -> None:
 def check_data(
     config: Mapping[str, Any], model: nn.Module, found: data.Dataset
 ) -> None:
-    """Checks that a network fits a data set; computes nothing.
+    """Checks that a network fits a data set and its objective; computes nothing.
 
     Raises:
-      ValueError: if it does not take such images, or the number of classes differs.
+      ValueError: if it does not take such images, the number of classes differs, or the
+        objective asks for features that it does not have.
     """
     name, key = config["data"]["name"], jax.random.key(0)
     classes = count_classes(
@@ -135,3 +137,9 @@ def check_data(
             f"the network has {classes} classes, but {name} has {found.num_classes}; "
             "set --config.model.num_classes."
         )
+    defense = make_defense(config, model)
+    jax.eval_shape(
+        lambda key, x: defense.init(key, model.init(key, x, train=False), x),
+        key,
+        jax.ShapeDtypeStruct((1, *found.shape), jnp.float32),
+    )

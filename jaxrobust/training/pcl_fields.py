@@ -128,7 +128,7 @@ def shorten(config: Any, first: float, second: float) -> None:
     """
     first = 0.0 if config.train.init_from else first
     common.fit_cpu(config, first + second)
-    config.model.depth = 8
+    config.model.depth, config.train.batch_size = 8, 64
     config.objective.warmup_epochs = first
     config.schedule.name = "piecewise"
     last = first + 0.75 * second

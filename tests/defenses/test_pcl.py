@@ -11,8 +11,8 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrobust import convert, defenses, losses, models
-from jaxrobust.training import config, optimizer, pcl_fields, state, step
+from jaxrobust import convert, data, defenses, losses, models
+from jaxrobust.training import check, config, optimizer, pcl_fields, state, step
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 STATISTICS = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010)}
@@ -25,8 +25,8 @@ jit = functools.partial(jax.jit, compiler_options=QUICK)
 
 
 def load(case):
-    with np.load(GOLDEN / f"pcl_{case}.npz") as data:
-        arrays = dict(data)
+    with np.load(GOLDEN / f"pcl_{case}.npz") as file:
+        arrays = dict(file)
     return arrays, {k[3:]: v for k, v in arrays.items() if k.startswith("sd/")}
 
 
@@ -346,6 +346,21 @@ def test_layers_that_are_not_there(tiny, layers, message):
         defense.init(jax.random.key(0), tiny.variables, tiny.batch["image"][:1])
 
 
+def test_layers_are_checked_before_training():
+    """With the shapes of the data, before anything is computed."""
+    fields = fields_of_the_release()
+    images = np.zeros((3, 32, 32, 1), np.uint8)
+    found = data.Dataset(images, np.arange(3, dtype=np.int32), ("a", "b", "c"))
+    options = {"depth": 8, "width": 4, "num_classes": 3}
+    model = models.create("pcl_resnet", **options)
+    check.check_data(fields.to_dict(), model, found)
+    fields.objective.layers = ("pooled", "branch_stage2")
+    with pytest.raises(ValueError, match=r"'branch_stage2'.*branches"):
+        check.check_data(fields.to_dict(), model, found)
+    model = models.create("pcl_resnet", **options, branches=("stage2",))
+    check.check_data(fields.to_dict(), model, found)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -363,3 +378,44 @@ def test_refusals(tiny, options, message):
     options = {"attack": {"eps": 0.1}, **options}
     with pytest.raises(ValueError, match=message):
         defenses.create("pcl_adversarial", tiny.model, options)
+
+
+def rates(argument, epochs):
+    """The learning rate of a CIFAR-10 config at the start of some epochs."""
+    fields = config.base()
+    pcl_fields.use_prototypes(fields, contrastive=1e-4)
+    pcl_fields.use_schedule(fields, argument["schedule"], 400.0, argument["from"])
+    schedule = optimizer.make_schedule(
+        fields.schedule.to_dict(),
+        fields.optimizer.learning_rate,
+        steps_per_epoch=2,
+        total_steps=round(2 * fields.train.epochs),
+    )
+    found = [float(schedule(2 * epoch)) for epoch in epochs]
+    return found, fields.train.epochs, fields.objective.warmup_epochs
+
+
+def test_schedule_of_both_phases():
+    epochs = (0, 80, 81, 122, 140, 163, 164, 305, 306, 394, 524, 563)
+    first = [0.1, 0.1, 0.01, 1e-3, 1e-4, 1e-4]
+    found = rates({"schedule": "paper", "from": ""}, epochs)
+    want = [*first, 0.01, 0.01, 1e-3, 1e-4, 1e-5, 1e-5]
+    np.testing.assert_allclose(found[0], want, rtol=1e-6)
+    assert found[1:] == (564, 164)
+    found = rates({"schedule": "released", "from": ""}, epochs)
+    np.testing.assert_allclose(found[0], [*first, *[0.01] * 6], rtol=1e-6)
+
+
+def test_schedule_from_a_checkpoint():
+    found = rates({"schedule": "paper", "from": "run"}, (0, 141, 142, 230, 360, 399))
+    want = [0.01, 0.01, 1e-3, 1e-4, 1e-5, 1e-5]
+    np.testing.assert_allclose(found[0], want, rtol=1e-6)
+    assert found[1:] == (400, 0)
+
+
+def test_schedule_and_attack_names():
+    fields = fields_of_the_release()
+    with pytest.raises(ValueError, match=r"`schedule`.*paper, released.*'sic'"):
+        pcl_fields.use_schedule(fields, "sic", 400.0)
+    with pytest.raises(ValueError, match="`attack` must be fgsm or pgd, got 'mim'"):
+        pcl_fields.use_attack(fields, "mim")
