@@ -12,6 +12,8 @@ from jaxrobust.attacks._table import get as get
 from jaxrobust.attacks._table import hyperparameters as hyperparameters
 from jaxrobust.attacks._table import names as names
 from jaxrobust.attacks._table import pending_reason as pending_reason
+from jaxrobust.attacks.apgd import apgd as apgd
+from jaxrobust.attacks.apgd import apgd_targeted as apgd_targeted
 from jaxrobust.attacks.bim import bim as bim
 from jaxrobust.attacks.fab import fab as fab
 from jaxrobust.attacks.fgsm import fgsm as fgsm
