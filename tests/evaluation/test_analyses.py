@@ -130,11 +130,11 @@ def test_distances_to_prototypes():
     found = arrays["distances/z"]
     assert found.shape == (N, 2, 2)
     h = arrays["features"][:, :, 0]
-    squared = (h[:, :, None] - CENTERS[:, 0]) ** 2
-    own = np.take_along_axis(squared, setting.labels[:, None, None], -1)[..., 0]
+    apart = np.abs(h[:, :, None] - CENTERS[:, 0])
+    own = np.take_along_axis(apart, setting.labels[:, None, None], -1)[..., 0]
     np.testing.assert_allclose(found[..., 0], own, atol=1e-5)
-    squared[np.arange(N), :, setting.labels] = np.inf
-    np.testing.assert_allclose(found[..., 1], squared.min(-1), atol=1e-5)
+    apart[np.arange(N), :, setting.labels] = np.inf
+    np.testing.assert_allclose(found[..., 1], apart.min(-1), atol=1e-5)
     described = numbers["prototypes"]["layers"]
     assert list(described) == ["z"]
     assert described["z"]["clean"]["own"] == pytest.approx(own[:, 0].mean(), abs=1e-5)
