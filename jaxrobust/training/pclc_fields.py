@@ -90,7 +90,7 @@ def finish(config: Any, options: Any, width: int | None = None) -> None:
     Args:
       config: complete but for them.
       options: what `common.parse_arg` returned for `ARGUMENTS` and others.
-      width: of the network in `quick`.
+      width: of the network in `quick`, at its least depth.
     """
     common.finish(config, options, _fit)
     if options.quick:
@@ -98,6 +98,7 @@ def finish(config: Any, options: Any, width: int | None = None) -> None:
         config.objective.warmup_epochs = 1.0
         if width is not None:
             config.model.width = width
+            config.model.depth = 20 if config.model.name == "resnet_cifar" else 11
 
 
 def _fit(config: Any) -> None:
