@@ -1,5 +1,6 @@
 """The classifiers of the PC loss and of SSC-DM."""
 
+import functools
 import math
 
 import flax.linen as nn
@@ -107,19 +108,20 @@ def test_penultimate_sizes():
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_eager_equals_jit_and_gradients_are_finite(name):
-    model, variables, x = made(name, mean=(0.5,), std=(0.25,))
-    f = models.logits_fn(model, variables)
-    want = f(x)
-    np.testing.assert_allclose(quick(f)(x), want, rtol=1e-4, atol=1e-5)
-    y = jnp.arange(len(x))
+def test_gradients_are_finite_and_eager_equals_jit(name):
+    model, variables, x = made(name, batch=2, mean=(0.5,), std=(0.25,))
 
     def loss(variables, x):
-        out = model.apply(variables, x, train=False)
-        return losses.cross_entropy(out.logits, y).sum()
+        logits = model.apply(variables, x, train=False).logits
+        return losses.cross_entropy(logits, jnp.arange(2)).sum(), logits
 
-    for part in jax.tree.leaves(quick(jax.grad(loss, (0, 1)))(variables, x)):
+    grads, logits = quick(jax.grad(loss, (0, 1), has_aux=True))(variables, x)
+    for part in jax.tree.leaves(grads):
         assert np.isfinite(part).all()
+    assert all(np.any(part) for part in grads[1])  # every image has a gradient
+    if name in ("lenet_sigmoid", "resnet_cifar"):
+        eager = models.logits_fn(model, variables)(x)
+        np.testing.assert_allclose(logits, eager, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -140,11 +142,18 @@ def test_dropout_needs_train_mode_and_a_key(name):
     model, variables, x = made(name)
     state = [k for k in variables if k != "params"]
 
-    def run(train, **rngs):
-        return model.apply(variables, x, train=train, mutable=state, rngs=rngs)[0]
+    @functools.cache
+    def compiled(model, train):
+        return quick(
+            lambda rngs: model.apply(
+                variables, x, train=train, mutable=state, rngs=rngs
+            )[0]
+        )
+
+    def run(train, model=model, **rngs):
+        return compiled(model, train)(rngs)
 
     key = jax.random.key(0)
-    still = run(False).features["penultimate"]
     np.testing.assert_array_equal(run(False, dropout=key).logits, run(False).logits)
     first, again = run(True, dropout=key), run(True, dropout=key)
     np.testing.assert_array_equal(first.logits, again.logits)
@@ -154,9 +163,7 @@ def test_dropout_needs_train_mode_and_a_key(name):
     if name == "alexnet":  # no batch statistics: train mode alone changes nothing
         np.testing.assert_array_equal(without, run(False).logits)
     off, _, _ = made(name, dropout=0.0)
-    assert off.apply(variables, x).features["penultimate"].shape == still.shape
-    plain, _ = off.apply(variables, x, train=True, mutable=state, rngs={"dropout": key})
-    np.testing.assert_array_equal(plain.logits, without)
+    np.testing.assert_array_equal(run(True, off, dropout=key).logits, without)
 
 
 def test_flattening_is_in_the_order_of_torch():
@@ -168,7 +175,7 @@ def test_flattening_is_in_the_order_of_torch():
     )
     params["conv3"]["bias"] = jnp.arange(4.0)
     params["dense1"]["kernel"] = params["dense1"]["kernel"].at[10, 0].set(1.0)
-    features = model.apply({"params": params}, x).features["penultimate"]
+    features = quick(model.apply)({"params": params}, x).features["penultimate"]
     np.testing.assert_array_equal(features, np.eye(1, 100))
 
 
@@ -179,7 +186,7 @@ def test_shortcut_without_parameters():
     for name in [k for k in params if "block" in k]:
         params[name]["layer2"]["norm"]["scale"] *= 0
         params[name]["layer2"]["norm"]["bias"] *= 0
-    features = model.apply(variables, x).features
+    features = quick(model.apply)(variables, x).features
     padded = np.zeros((3, 4, 4, 6))
     padded[..., 1:4] = features["stage1/out"][:, ::2, ::2]
     np.testing.assert_array_equal(features["stage2/out"], padded)
@@ -198,14 +205,17 @@ def test_stems(stem, side):
 
 def test_alexnet_enlarges_small_images():
     model, variables, _ = made("alexnet")
-    exact = models.create("alexnet", width=1, resize=None)
+    given, exact = (
+        quick(net.apply)
+        for net in (model, models.create("alexnet", width=1, resize=None))
+    )
     small, large = images(2, 32, 32, 3), images(2, 64, 64, 3)
     by_hand = jax.image.resize(small, (2, 64, 64, 3), "linear")
     np.testing.assert_allclose(
-        model.apply(variables, small).logits, exact.apply(variables, by_hand).logits
+        given(variables, small).logits, exact(variables, by_hand).logits, rtol=1e-5
     )
     np.testing.assert_array_equal(
-        model.apply(variables, large).logits, exact.apply(variables, large).logits
+        given(variables, large).logits, exact(variables, large).logits
     )
 
 
@@ -261,7 +271,7 @@ def test_images_that_are_none(name):
 
 @pytest.mark.parametrize(
     ("side", "window", "strides", "padding"),
-    [(7, 2, 2, 0), (8, 3, 2, 0), (7, 3, 2, 1), (5, 3, 1, 1), (6, 3, 3, 0)],
+    [(7, 2, 2, 0), (7, 3, 2, 1), (5, 3, 1, 1)],
 )
 def test_max_pool_is_that_of_xla(side, window, strides, padding):
     x = images(2, side, side + 1, 3)
