@@ -150,7 +150,9 @@ def test_repeats_per_key(name, norm):
     attack = functools.partial(build(name, norm), model(), *batch())
     one, two, other = (attack(jax.random.key(seed)) for seed in (3, 3, 4))
     np.testing.assert_array_equal(one, two)
-    assert bool(jnp.any(jnp.abs(one - other) > 1e-3)) == (name in RANDOM)
+    # In Linf, APGD's first step of 2 eps ends in the same corner from every start.
+    random = name in RANDOM and (name, norm) != ("apgd", "linf")
+    assert bool(jnp.any(jnp.abs(one - other) > 1e-3)) == random
     folded = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(3), jnp.arange(5))
     np.testing.assert_array_equal(one, attack(folded))
 
