@@ -39,8 +39,8 @@ def pcl(
       proximity_weight: of the distance to the own class's centre.
       contrastive_weight: of the mean distance to the other classes' centres.
       separation_weight: of the mean distance between the centres of `proximity`, the
-        paper's term that the release lacks. The centres run away when it exceeds about
-        half of `proximity_weight`.
+        paper's term that the release lacks. It has no bound: keep it small; from about
+        .5 the centres run away by themselves.
       warmup_steps: of plain cross-entropy first; the centres rest meanwhile.
 
     Raises:
