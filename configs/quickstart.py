@@ -41,7 +41,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.eval.curve.eps = ["0", "0.05", "0.1", "0.15", "0.2", "0.3", "0.5", "1"]
     config.eval.curve.examples = 180
     config.eval.growth.examples = 360
-    config.eval.analysis.examples = 180
+    config.eval.analysis.examples = 100
     config.eval.analysis.eps = ["0.05", "0.1", "0.15", "0.2", "0.3"]
     if options.quick:
         config.train.epochs = 1.0
