@@ -10,7 +10,8 @@ cos, weight = lambda (10, 50, 100, 300, 500, 1000 in the paper), embedding = log
 penultimate, twin = standard trains the same network with cross-entropy beside it;
 `quick` shrinks the run to seconds, `budget=cpu` to six epochs with Adam, for two CPU
 cores (what that gives: docs/results.md). The release's 20 epochs of SGD have not been
-run with this program. `--config.eval.suite=ssc2024` attacks as the paper does.
+run with this program; after three of them the network is still at chance.
+`--config.eval.suite=ssc2024` attacks as the paper does.
 """
 
 from ml_collections import ConfigDict

@@ -9,6 +9,8 @@ import pytest
 from jaxrobust import defenses
 from jaxrobust.defenses import base
 from jaxrobust.defenses.awp import perturbation
+from jaxrobust.training import check
+from jaxrobust.training import config as common
 
 X = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
 W = np.random.default_rng(1).normal(size=(4, 3)).astype(np.float32)
@@ -127,3 +129,16 @@ def test_create_wraps_any_objective():
     )
     assert "awp" not in plain.phases[0].loss.__module__
     assert "awp" in wrapped.phases[0].loss.__module__
+
+
+def test_a_plain_twin_is_not_perturbed():
+    """`objective.awp_gamma` acts on the run's own objective alone."""
+    config = common.base().to_dict()
+    config["objective"] |= {"awp_gamma": 0.01, "awp_warmup_epochs": 2.0}
+    own = check.make_defense(config, nn.Dense(3), steps_per_epoch=7)
+    twin = check.make_defense(config, nn.Dense(3), "standard")
+    assert "awp" in own.phases[0].loss.__module__
+    assert "awp" not in twin.phases[0].loss.__module__
+    config["objective"]["awp_gamma"] = -1.0
+    with pytest.raises(ValueError, match="`awp_gamma` must be at least 0"):
+        check.make_defense(config, nn.Dense(3))
