@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from jaxrobust import threat
 from jaxrobust.array_types import Images, Key, Norm, PerExample
@@ -224,10 +225,27 @@ def _sparse_step(x: Images, grad: Images, step: PerExample, rank: jax.Array) -> 
     """Moves the coordinates of the largest gradients, all by the same amount."""
     rows = jnp.nan_to_num(grad).reshape(x.shape[0], -1)
     size = jnp.abs(rows)
-    least = jnp.take_along_axis(jnp.sort(size, axis=1), rank[:, None], axis=1)
-    sign = jnp.where(size >= least, jnp.sign(rows), 0)
+    sign = jnp.where(size >= _ranked(size, rank)[:, None], jnp.sign(rows), 0)
     count = jnp.sum(jnp.abs(sign), axis=1, keepdims=True)
     return x + (step[:, None] * sign / (count + 1e-10)).reshape(x.shape)
+
+
+def _ranked(size: Float[Array, "B d"], rank: jax.Array) -> PerExample:
+    """The value of each row that `rank` others come before in ascending order.
+
+    Numbers of at least 0 are ordered as their bits are, so the value is found bit by
+    bit, counting what is smaller: on a CPU far quicker than a sort.
+    """
+    count = jnp.finfo(size.dtype).bits
+    bits = jax.lax.bitcast_convert_type(size, jnp.dtype(f"int{count}"))
+
+    def body(i: jax.Array, found: jax.Array) -> jax.Array:
+        trial = found | jnp.left_shift(jnp.ones_like(found), count - 2 - i)
+        smaller = jnp.sum(bits < trial[:, None], axis=1, dtype=jnp.int32)
+        return jnp.where(smaller <= rank, trial, found)
+
+    found = jax.lax.fori_loop(0, count - 1, body, jnp.zeros_like(bits[:, 0]))
+    return jax.lax.bitcast_convert_type(found, size.dtype)
 
 
 def _sparsity(problem: Problem, x: Images) -> Sparsity:
