@@ -240,6 +240,7 @@ def shrink(config: Any) -> None:
     config.eval.curve.examples = 32
     config.eval.growth.examples = 32
     config.eval.analysis.examples = 32
+    config.eval.analysis.steps = 2
 
 
 def fit_cpu(config: Any, epochs: float) -> None:
