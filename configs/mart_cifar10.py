@@ -11,7 +11,7 @@ Evaluation is at 8/255.
 Argument, all optional: model = preact_resnet (18) or wide_resnet (34-10), awp perturbs
 the weights, ema evaluates averaged weights (decay .995), twin = standard trains the
 same network with cross-entropy beside it; `quick` shrinks the run to seconds,
-`budget=cpu` to a narrow network and two epochs, for two CPU cores. The full run has not
+`budget=cpu` to a narrow network and one epoch, for two CPU cores. The full run has not
 been made with this program.
 """
 

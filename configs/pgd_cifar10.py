@@ -9,7 +9,7 @@ momentum .9, weight decay 5e-4, a tenth at 100 and 150 of 200 epochs, PGD-10 of 
 Argument, all optional: model = preact_resnet (18) or wide_resnet (34-10), awp perturbs
 the weights (gamma .01), ema evaluates averaged weights (decay .995), twin = standard
 trains the same network with cross-entropy beside it; `quick` shrinks the run to
-seconds, `budget=cpu` to a narrow network and two epochs, for two CPU cores. The full
+seconds, `budget=cpu` to a narrow network and one epoch, for two CPU cores. The full
 run has not been made with this program.
 """
 

@@ -10,7 +10,7 @@ of Wu et al. (NeurIPS 2020): gamma .005 after ten epochs, weight decay 5e-4, a t
 Argument, all optional: model = preact_resnet (18) or wide_resnet (34-10, the paper's),
 awp perturbs the weights, ema evaluates averaged weights (decay .995), twin = standard
 trains the same network with cross-entropy beside it; `quick` shrinks the run to
-seconds, `budget=cpu` to a narrow network and two epochs, for two CPU cores. The full
+seconds, `budget=cpu` to a narrow network and one epoch, for two CPU cores. The full
 run has not been made with this program.
 """
 

@@ -69,12 +69,12 @@ def finish(config: Any, options: Any) -> None:
 
 
 def _fit(config: Any) -> None:
-    """Cuts down to a narrow network and two epochs of three attack steps."""
-    common.fit_cpu(config, epochs=2.0)
+    """Cuts down to a narrow network, one epoch and three attack steps."""
+    common.fit_cpu(config, epochs=1.0)
     if config.model.name == "wide_resnet":
-        config.model.update({"depth": 10, "width": 2})
+        config.model.update({"depth": 10, "width": 1})
     else:
-        config.model.width = 16
+        config.model.width = 8
     config.attack.steps = 3
     config.attack.step_size = "4/255"
-    config.objective.awp_warmup_epochs = min(config.objective.awp_warmup_epochs, 1.0)
+    config.objective.awp_warmup_epochs = 0.0
