@@ -197,10 +197,10 @@ def _judged(problem: Problem, at: Evaluated) -> Evaluated:
 
 
 def fold(keys: Key | None, data: int | jax.Array) -> Key | None:
-    """Folds one number into every row's key."""
+    """Folds a number, one for all or one per row, into every row's key."""
     if keys is None:
         return None
-    return jax.vmap(jax.random.fold_in, (0, None))(keys, data)
+    return jax.vmap(jax.random.fold_in, (0, 0 if jnp.ndim(data) else None))(keys, data)
 
 
 def _mean(draws: list[Any]) -> Any:
