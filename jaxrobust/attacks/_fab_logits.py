@@ -26,6 +26,18 @@ def likely_wrong_class(logits: Logits, y: Labels, rank: Labels, count: int) -> L
     return jnp.take_along_axis(order, rank[:, None], axis=1)[:, 0].astype(y.dtype)
 
 
+def off_rounding(df: PerExample, dg: Images, x: Images, logits: Logits) -> PerExample:
+    """Differences, those lost in rounding as just short of misclassification.
+
+    The way to a boundary that is nearer than `x` and its logits are precise would
+    round to none, and the attack would stand still.
+    """
+    terms = jnp.sum(jnp.abs(dg * x), axis=tuple(range(1, x.ndim)))
+    size = _tamed(terms) + jnp.max(jnp.abs(_tamed(logits)), axis=1)
+    floor = 2 * jnp.finfo(logits.dtype).eps * size
+    return jnp.where(jnp.abs(df) < floor, -floor, df)
+
+
 def differences_to(
     problem: Problem, x: Images, target: Labels, keys: Key | None
 ) -> Difference:

@@ -24,6 +24,7 @@ from jaxrobust.attacks._fab_logits import (
     differences_to,
     likely_wrong_class,
     misclassified,
+    off_rounding,
 )
 from jaxrobust.attacks._fab_projections import displacement
 from jaxrobust.attacks._method import (
@@ -115,7 +116,7 @@ class FAB(Method):
         health = carry.health
         if health is not None:
             health = watch_step(health, dg, Evaluated(df, logits, None), i)
-        x = self._past(problem, x, df, dg)
+        x = self._past(problem, x, off_rounding(df, dg, x, logits), dg)
         fooled = misclassified(mean_logits(problem, x, row_keys), problem.y)
         distance = threat.distance(x, clean, norm=problem.norm)
         nearer = fooled & (distance < carry.distance)

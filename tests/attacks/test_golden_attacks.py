@@ -1,7 +1,5 @@
 """Attacks against what torchattacks, PCL's and SSC's own code computed (float64)."""
 
-import pathlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,17 +8,7 @@ from jax import lax
 
 from jaxrobust import attacks, threat
 
-GOLDEN = pathlib.Path(__file__).resolve().parents[1] / "golden"
 EPS = 8 / 255
-
-
-def load(name):
-    with np.load(GOLDEN / f"{name}.npz") as data:
-        return {k: data[k] for k in data}
-
-
-def nhwc(x):
-    return np.transpose(x, (0, 2, 3, 1))
 
 
 def conv(x, kernel, stride, pad):
@@ -28,24 +16,6 @@ def conv(x, kernel, stride, pad):
         x, kernel, (stride, stride), [(pad, pad)] * 2,
         dimension_numbers=("NHWC", "OIHW", "NHWC"),
     )  # fmt: skip
-
-
-def tiny_net(data):
-    """The golden data's own net: three tanh convolutions and a linear layer."""
-    sd = {
-        k[3:]: jnp.asarray(v, jnp.result_type(float))
-        for k, v in data.items()
-        if "sd/" in k
-    }
-
-    def logits_fn(x):
-        for i, stride in enumerate((1, 2, 2), 1):
-            bias = sd[f"conv{i}.bias"][None, None, None]
-            x = jnp.tanh(conv(x, sd[f"conv{i}.weight"], stride, 1) + bias)
-        flat = x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
-        return flat @ sd["fc.weight"].T + sd["fc.bias"][None]
-
-    return logits_fn
 
 
 def pcl_net(data):
@@ -97,28 +67,30 @@ TORCHATTACKS = {
 
 
 @pytest.mark.parametrize("case", TORCHATTACKS)
-def test_torchattacks(case):
+def test_torchattacks(golden, case):
     name, hyperparameters = TORCHATTACKS[case]
-    data = load(case)
+    data = golden.load(case)
     with jax.enable_x64(True):
-        x = jnp.asarray(nhwc(data["x"]), jnp.float64)
+        x = jnp.asarray(golden.nhwc(data["x"]), jnp.float64)
         y = jnp.asarray(data.get("y_target", data["y"]))
         attack = attacks.get(name, **hyperparameters)
-        x_adv = np.asarray(attack(tiny_net(data), x, y, None))
+        x_adv = np.asarray(attack(golden.net(data), x, y, None))
     assert x_adv.dtype == np.float64
     stable = data["adv_stable64"]
     assert stable.sum() >= 12
-    np.testing.assert_allclose(x_adv[stable], nhwc(data["adv"])[stable], atol=1e-6)
+    np.testing.assert_allclose(
+        x_adv[stable], golden.nhwc(data["adv"])[stable], atol=1e-6
+    )
 
 
-def test_torchattacks_in_float32():
-    data = load("ta_pgd")
-    net = tiny_net(data)
-    x, y = jnp.asarray(nhwc(data["x"])), jnp.asarray(data["y"])
+def test_torchattacks_in_float32(golden):
+    data = golden.load("ta_pgd")
+    net = golden.net(data)
+    x, y = jnp.asarray(golden.nhwc(data["x"])), jnp.asarray(data["y"])
     x_adv = attacks.bim(net, x, y, **ITERATED)
     assert x_adv.dtype == jnp.float32
     stable = data["adv_stable32"]
-    expected = nhwc(data["adv"])[stable]
+    expected = golden.nhwc(data["adv"])[stable]
     np.testing.assert_allclose(np.asarray(x_adv)[stable], expected, atol=1e-5)
 
 
@@ -131,14 +103,14 @@ PCL = {
 
 
 @pytest.mark.parametrize("case", PCL)
-def test_pcl(case):
+def test_pcl(golden, case):
     name, hyperparameters = PCL[case]
-    data = load("pcl_attacks")
+    data = golden.load("pcl_attacks")
     with jax.enable_x64(True):
-        x = jnp.asarray(nhwc(data["x_pix"]), jnp.float64)
+        x = jnp.asarray(golden.nhwc(data["x_pix"]), jnp.float64)
         attack = attacks.get(name, **hyperparameters)
         x_adv = attack(pcl_net(data), x, jnp.asarray(data["labels"]), None)
-    np.testing.assert_allclose(np.asarray(x_adv), nhwc(data[case]), atol=1e-6)
+    np.testing.assert_allclose(np.asarray(x_adv), golden.nhwc(data[case]), atol=1e-6)
 
 
 SSC_INF = {"eps": 0.03, "step_size": 0.0078, "steps": 8}
@@ -152,20 +124,20 @@ SSC = {
 
 
 @pytest.mark.parametrize("case", SSC)
-def test_ssc(case):
+def test_ssc(golden, case):
     name, hyperparameters = SSC[case]
-    data = load("ssc_attacks")
+    data = golden.load("ssc_attacks")
     with jax.enable_x64(True):
-        x = jnp.asarray(nhwc(data["x"]), jnp.float64)
+        x = jnp.asarray(golden.nhwc(data["x"]), jnp.float64)
         attack = attacks.get(name, **hyperparameters)
-        x_adv = attack(tiny_net(data), x, jnp.asarray(data["y"]), None)
-    np.testing.assert_allclose(np.asarray(x_adv), nhwc(data[case]), atol=1e-6)
+        x_adv = attack(golden.net(data), x, jnp.asarray(data["y"]), None)
+    np.testing.assert_allclose(np.asarray(x_adv), golden.nhwc(data[case]), atol=1e-6)
 
 
 @pytest.mark.parametrize("precise", [True, False])
-def test_projections(precise):
+def test_projections(golden, precise):
     """AutoAttack's projections: L1 of ball and box, and its Linf and L2 expressions."""
-    data = load("aa_projections")
+    data = golden.load("aa_projections")
     suffix, dtype, atol = ("64", "float64", 1e-9) if precise else ("", "float32", 1e-5)
     radii = {"l1": (1.0, 4.0, 12.0), "l2": (0.3, 2.0), "linf": (0.05, 0.4)}
     project = {
