@@ -11,8 +11,8 @@ Denoise = Callable[[Features], Features]
 
 ACTIVATIONS = {"elu": nn.elu, "relu": nn.relu}
 LEVELS = ("c2", "c3", "c4", "c5")
-# Channels of one group per 64 channels of a ResNeXt block's result (Xie et al., 4d).
-GROUP_WIDTH, BASE_WIDTH = 4, 64
+# Channels of one group in the first stage of a ResNeXt (Xie et al., 32x4d).
+GROUP_WIDTH = 4
 
 
 class Encoder(nn.Module):
@@ -109,4 +109,4 @@ class Encoder(nn.Module):
         """Returns the channels inside a block of that many features."""
         if self.cardinality == 1:
             return features
-        return self.cardinality * max(1, GROUP_WIDTH * features // BASE_WIDTH)
+        return self.cardinality * GROUP_WIDTH * features // self.width
