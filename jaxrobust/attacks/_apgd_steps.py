@@ -251,7 +251,10 @@ def _ranked(size: Float[Array, "B d"], rank: jax.Array) -> PerExample:
 def _sparsity(problem: Problem, x: Images) -> Sparsity:
     moved = jnp.sum(x != problem.x, axis=tuple(range(1, x.ndim)), dtype=jnp.int32)
     ranks = _ranks(math.prod(x.shape[1:]), x.dtype.name)
-    return Sparsity(moved, jnp.asarray(ranks)[moved])
+    # Looked up by comparing: explicit meshes refuse to gather at sharded places.
+    places = jnp.arange(len(ranks), dtype=jnp.int32)[None]
+    rank = jnp.where(places == moved[:, None], jnp.asarray(ranks)[None], 0)
+    return Sparsity(moved, jnp.sum(rank, axis=1, dtype=jnp.int32))
 
 
 @functools.cache

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxrobust import attacks, losses, threat
 from jaxrobust.attacks import _method
@@ -308,6 +309,17 @@ def test_rows_may_be_at_different_steps(norm, targets):
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), late, together
     )
+
+
+@pytest.mark.parametrize("axes", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize("norm", ["linf", "l1"])
+def test_sharded_inputs(axes, norm):
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(axes,))
+    x, y = jax.device_put((X, Y), NamedSharding(mesh, PartitionSpec("data")))
+    options = {"norm": norm, "eps": EPS[norm]}
+    x_adv = apgd(x=x, y=y, **options)
+    assert len(x_adv.sharding.device_set) == 2
+    np.testing.assert_allclose(x_adv, apgd(**options), atol=1e-6)
 
 
 def test_holds_no_model():
