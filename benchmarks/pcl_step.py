@@ -17,13 +17,14 @@ import jax.numpy as jnp
 import optax
 
 from jaxrobust import defenses, models
-from jaxrobust.training import config, optimizer, pcl_fields, state, step
+from jaxrobust.training import config, optimizer, state, step
+from jaxrobust.training.presets import pcl as preset
 
 
 def make(name: str, depth: int) -> tuple[Callable[..., Any], state.TrainState]:
     """Returns the step of an objective and its first state."""
     fields = config.base()
-    pcl_fields.use_prototypes(fields, contrastive=1e-4)
+    preset.use_prototypes(fields, contrastive=1e-4)
     model = models.create("pcl_resnet", depth=depth)
     options = {**fields.objective.to_dict(), "attack": {"eps": 0.03}, "warmup_steps": 0}
     options.pop("attack_bn")

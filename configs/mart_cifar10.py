@@ -17,14 +17,14 @@ been made with this program.
 
 from ml_collections import ConfigDict
 
-from jaxrobust.training import baseline_fields
 from jaxrobust.training import config as common
+from jaxrobust.training.presets import baselines
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """Returns the setting for a network, with or without AWP and EMA."""
-    options = common.parse_arg(arg, baseline_fields.ARGUMENTS)
-    config = baseline_fields.start(options, "mart", normalize=False)
+    options = common.parse_arg(arg, baselines.ARGUMENTS)
+    config = baselines.start(options, "mart", normalize=False)
     common.use_radius(config, "8/255", "2/255", steps=10)
     config.attack.eps, config.attack.step_size = "0.031", "0.007"
     wide = options.model == "wide_resnet"
@@ -36,5 +36,5 @@ def get_config(arg: str | None = None) -> ConfigDict:
     if options.awp:
         config.objective.awp_gamma = 0.005
         config.objective.awp_warmup_epochs = 10.0
-    baseline_fields.finish(config, options)
+    baselines.finish(config, options)
     return config

@@ -17,7 +17,7 @@ with this program. `--config.eval.suite=pcl2019` attacks as the paper does.
 from ml_collections import ConfigDict
 
 from jaxrobust.training import config as common
-from jaxrobust.training import pcl_fields
+from jaxrobust.training.presets import pcl
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
@@ -41,10 +41,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.data.validation_examples = 2000
     config.data.augment.crop_padding = 4
     config.data.augment.flip = True
-    pcl_fields.use_network(config, options.depth, mean=MEAN, std=STD)
+    pcl.use_network(config, options.depth, mean=MEAN, std=STD)
     common.use_radius(config, "8/255", "2/255", steps=10)
-    pcl_fields.use_prototypes(config, contrastive=1e-5)
-    pcl_fields.use_attack(config, options.attack)
-    pcl_fields.use_schedule(config, options.schedule, 500.0, options["from"])
-    pcl_fields.finish(config, options, first=0.5, second=1.0)
+    pcl.use_prototypes(config, contrastive=1e-5)
+    pcl.use_attack(config, options.attack)
+    pcl.use_schedule(config, options.schedule, 500.0, options["from"])
+    pcl.finish(config, options, first=0.5, second=1.0)
     return config

@@ -17,7 +17,7 @@ does.
 from ml_collections import ConfigDict
 
 from jaxrobust.training import config as common
-from jaxrobust.training import pcl_fields
+from jaxrobust.training.presets import pcl
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -38,19 +38,19 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.data.name = "mnist"
     config.data.image_size = 32
     config.data.validation_examples = 2000
-    pcl_fields.use_network(config, options.depth)
+    pcl.use_network(config, options.depth)
     common.use_radius(config, "0.3", "0.05", steps=10)
     config.eval.curve.eps = ["0", "0.05", "0.1", "0.15", "0.2", "0.3", "0.4", "1"]
     plain = options.attack == "none"
-    pcl_fields.use_prototypes(config, contrastive=1e-4 if plain else 1e-5)
+    pcl.use_prototypes(config, contrastive=1e-4 if plain else 1e-5)
     if not plain:
-        pcl_fields.use_attack(config, options.attack)
+        pcl.use_attack(config, options.attack)
         config.objective.eps_range = (0.1, 0.3)
         config.attack.step_size = "0.05"
-    pcl_fields.use_schedule(
+    pcl.use_schedule(
         config, options.schedule, 400.0 if plain else 500.0, options["from"]
     )
-    pcl_fields.finish(config, options, first=0.25, second=0.75)
+    pcl.finish(config, options, first=0.25, second=0.75)
     if options.budget:
         config.model.width = 8
     return config

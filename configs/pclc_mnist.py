@@ -15,17 +15,17 @@ paper does.
 from ml_collections import ConfigDict
 
 from jaxrobust.training import config as common
-from jaxrobust.training import pclc_fields
+from jaxrobust.training.presets import pclc
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """Returns the release's setting for a network."""
-    options = common.parse_arg(arg, {"model": "lenet5", **pclc_fields.ARGUMENTS})
+    options = common.parse_arg(arg, {"model": "lenet5", **pclc.ARGUMENTS})
     config = common.base()
     config.data.name = "mnist"
     config.model = ConfigDict({"name": options.model, "num_classes": 10})
     common.use_radius(config, "0.1", "0.02", steps=10)
     config.eval.curve.eps = ["0", "0.05", "0.1", "0.15", "0.2", "0.3", "1"]
-    pclc_fields.use_objective(config, options.attack, options["from"])
-    pclc_fields.finish(config, options)
+    pclc.use_objective(config, options.attack, options["from"])
+    pclc.finish(config, options)
     return config

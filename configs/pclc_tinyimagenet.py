@@ -13,15 +13,13 @@ shrinks the run to seconds. The 150 + 150 epochs have not been run with this pro
 from ml_collections import ConfigDict
 
 from jaxrobust.training import config as common
-from jaxrobust.training import pclc_fields
+from jaxrobust.training.presets import pclc
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """Returns the release's setting for a network."""
-    options = common.parse_arg(
-        arg, {"model": "vgg", "depth": 13, **pclc_fields.ARGUMENTS}
-    )
-    config = pclc_fields.photographs(options, "tiny_imagenet", 200)
+    options = common.parse_arg(arg, {"model": "vgg", "depth": 13, **pclc.ARGUMENTS})
+    config = pclc.photographs(options, "tiny_imagenet", 200)
     common.use_radius(config, "0.015", "0.003", steps=10)
-    pclc_fields.finish(config, options, width=4)
+    pclc.finish(config, options, width=4)
     return config

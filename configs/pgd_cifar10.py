@@ -15,17 +15,17 @@ run has not been made with this program.
 
 from ml_collections import ConfigDict
 
-from jaxrobust.training import baseline_fields
 from jaxrobust.training import config as common
+from jaxrobust.training.presets import baselines
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """Returns the setting for a network, with or without AWP and EMA."""
-    options = common.parse_arg(arg, baseline_fields.ARGUMENTS)
-    config = baseline_fields.start(options, "pgd", normalize=True)
+    options = common.parse_arg(arg, baselines.ARGUMENTS)
+    config = baselines.start(options, "pgd", normalize=True)
     common.use_radius(config, "8/255", "2/255", steps=10)
     config.schedule.milestones = (100.0, 150.0)
     if options.awp:
-        baseline_fields.use_awp(config, gamma=0.01, warmup_epochs=0.0)
-    baseline_fields.finish(config, options)
+        baselines.use_awp(config, gamma=0.01, warmup_epochs=0.0)
+    baselines.finish(config, options)
     return config

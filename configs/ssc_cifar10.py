@@ -13,18 +13,18 @@ program. `--config.eval.suite=ssc2024` attacks as the paper does.
 from ml_collections import ConfigDict
 
 from jaxrobust.training import config as common
-from jaxrobust.training import ssc_fields
+from jaxrobust.training.presets import ssc
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """Returns the release's setting for an attack, a distance and a weight."""
-    options = common.parse_arg(arg, ssc_fields.ARGUMENTS)
+    options = common.parse_arg(arg, ssc.ARGUMENTS)
     config = common.base()
     config.data.name = "cifar10"
     config.data.augment.crop_padding = 4
     config.data.augment.flip = True
     config.model = ConfigDict({"name": "alexnet", "width": 64, "num_classes": 10})
     common.use_radius(config, "8/255", "2/255", steps=10)
-    ssc_fields.use_objective(config, options)
-    ssc_fields.finish(config, options, width=8)
+    ssc.use_objective(config, options)
+    ssc.finish(config, options, width=8)
     return config

@@ -14,22 +14,20 @@ run with this program. `--config.eval.suite=ssc2024` attacks as the paper does.
 from ml_collections import ConfigDict
 
 from jaxrobust.training import config as common
-from jaxrobust.training import ssc_fields
+from jaxrobust.training.presets import ssc
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """Returns the release's setting for a depth, an attack and a weight."""
-    options = common.parse_arg(
-        arg, {"depth": 18, "stem": "imagenet", **ssc_fields.ARGUMENTS}
-    )
+    options = common.parse_arg(arg, {"depth": 18, "stem": "imagenet", **ssc.ARGUMENTS})
     config = common.base()
     config.data.name = "cifar100"
     config.data.augment.crop_padding = 4
     config.data.augment.flip = True
-    ssc_fields.use_resnet(config, options, num_classes=100, mean=MEAN, std=STD)
+    ssc.use_resnet(config, options, num_classes=100, mean=MEAN, std=STD)
     common.use_radius(config, "8/255", "2/255", steps=10)
-    ssc_fields.use_objective(config, options)
-    ssc_fields.finish(config, options, width=8)
+    ssc.use_objective(config, options)
+    ssc.finish(config, options, width=8)
     return config

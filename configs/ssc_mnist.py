@@ -17,17 +17,17 @@ run with this program; after three of them the network is still at chance.
 from ml_collections import ConfigDict
 
 from jaxrobust.training import config as common
-from jaxrobust.training import ssc_fields
+from jaxrobust.training.presets import ssc
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """Returns the release's setting for an attack, a distance and a weight."""
-    options = common.parse_arg(arg, ssc_fields.ARGUMENTS)
+    options = common.parse_arg(arg, ssc.ARGUMENTS)
     config = common.base()
     config.data.name = "mnist"
     config.model = ConfigDict({"name": "lenet_sigmoid", "num_classes": 10})
     common.use_radius(config, "0.1", "0.02", steps=10)
     config.eval.curve.eps = ["0", "0.05", "0.1", "0.15", "0.2", "0.3", "1"]
-    ssc_fields.use_objective(config, options)
-    ssc_fields.finish(config, options)
+    ssc.use_objective(config, options)
+    ssc.finish(config, options)
     return config

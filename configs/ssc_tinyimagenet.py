@@ -14,20 +14,18 @@ run with this program. `--config.eval.suite=ssc2024` attacks as the paper does.
 from ml_collections import ConfigDict
 
 from jaxrobust.training import config as common
-from jaxrobust.training import ssc_fields
+from jaxrobust.training.presets import ssc
 
 MEAN, STD = (0.4802, 0.4481, 0.3975), (0.2770, 0.2691, 0.2821)
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """Returns the release's setting for a depth, an attack and a weight."""
-    options = common.parse_arg(
-        arg, {"depth": 18, "stem": "imagenet", **ssc_fields.ARGUMENTS}
-    )
+    options = common.parse_arg(arg, {"depth": 18, "stem": "imagenet", **ssc.ARGUMENTS})
     config = common.base()
     config.data.name = "tiny_imagenet"
-    ssc_fields.use_resnet(config, options, num_classes=200, mean=MEAN, std=STD)
+    ssc.use_resnet(config, options, num_classes=200, mean=MEAN, std=STD)
     common.use_radius(config, "4/255", "1/255", steps=10)
-    ssc_fields.use_objective(config, options)
-    ssc_fields.finish(config, options, width=8)
+    ssc.use_objective(config, options)
+    ssc.finish(config, options, width=8)
     return config

@@ -16,22 +16,22 @@ run has not been made with this program.
 
 from ml_collections import ConfigDict
 
-from jaxrobust.training import baseline_fields
 from jaxrobust.training import config as common
+from jaxrobust.training.presets import baselines
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """Returns the setting for a network, with or without AWP and EMA."""
-    options = common.parse_arg(arg, baseline_fields.ARGUMENTS)
-    config = baseline_fields.start(options, "trades", normalize=False)
+    options = common.parse_arg(arg, baselines.ARGUMENTS)
+    config = baselines.start(options, "trades", normalize=False)
     common.use_radius(config, "8/255", "2/255", steps=10)
     config.objective.beta = 6.0
     if options.awp:
-        baseline_fields.use_awp(config, gamma=0.005, warmup_epochs=10.0)
+        baselines.use_awp(config, gamma=0.005, warmup_epochs=10.0)
     else:
         config.attack.eps, config.attack.step_size = "0.031", "0.007"
         config.optimizer.weight_decay = 2e-4
         config.schedule.milestones = (75.0, 90.0, 100.0)
         config.train.epochs = 76.0
-    baseline_fields.finish(config, options)
+    baselines.finish(config, options)
     return config

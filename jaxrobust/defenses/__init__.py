@@ -20,10 +20,10 @@ from jaxrobust.defenses.awp import awp as awp
 from jaxrobust.defenses.base import Defense as Defense
 from jaxrobust.defenses.base import Phase as Phase
 from jaxrobust.defenses.fpd import fpd as fpd
-from jaxrobust.defenses.pcl import pcl as pcl
-from jaxrobust.defenses.pcl import pcl_adversarial as pcl_adversarial
 from jaxrobust.defenses.mart import mart as mart
 from jaxrobust.defenses.pc_lc import pc_lc as pc_lc
+from jaxrobust.defenses.pcl import pcl as pcl
+from jaxrobust.defenses.pcl import pcl_adversarial as pcl_adversarial
 from jaxrobust.defenses.ssc import ssc as ssc
 from jaxrobust.defenses.trades import trades as trades
 

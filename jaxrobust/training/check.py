@@ -45,7 +45,7 @@ def make_defense(
                     f"`objective.{field}` must be at least 0 and finite, got {value}."
                 )
             field, value = f"{field[:-7]}_steps", round(value * steps_per_epoch)
-        if field != "name" and value != "":
+        if field != "name" and value not in ("", None):
             options[field] = value
     if name not in (None, fields["name"]):
         options.pop("awp_gamma", None)  # a twin is trained plainly

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 
 def parse_arg(arg: str | None, defaults: Mapping[str, str | int | bool]) -> Any:
@@ -110,7 +110,8 @@ def base() -> Any:
                 # Epochs over which the training attack's radius grows from 0.
                 "attack_warmup_epochs": 0.0,
                 "label_smoothing": 0.0,
-                "beta": 6.0,
+                # Of trades, mart and ssc; None = the method's own.
+                "beta": config_dict.placeholder(float),
                 "draws": 5,
                 # Adversarial weight perturbation of any objective; 0 = off.
                 "awp_gamma": 0.0,

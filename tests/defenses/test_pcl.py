@@ -12,7 +12,8 @@ import optax
 import pytest
 
 from jaxrobust import convert, data, defenses, losses, models
-from jaxrobust.training import check, config, optimizer, pcl_fields, state, step
+from jaxrobust.training import check, config, optimizer, state, step
+from jaxrobust.training.presets import pcl as preset
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 STATISTICS = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010)}
@@ -40,7 +41,7 @@ def assert_close(got, want, rtol):
 
 def fields_of_the_release():
     fields = config.base()
-    pcl_fields.use_prototypes(fields, contrastive=1e-4)
+    preset.use_prototypes(fields, contrastive=1e-4)
     return fields
 
 
@@ -386,8 +387,8 @@ def test_refusals(tiny, options, message):
 def rates(argument, epochs):
     """The learning rate of a CIFAR-10 config at the start of some epochs."""
     fields = config.base()
-    pcl_fields.use_prototypes(fields, contrastive=1e-4)
-    pcl_fields.use_schedule(fields, argument["schedule"], 400.0, argument["from"])
+    preset.use_prototypes(fields, contrastive=1e-4)
+    preset.use_schedule(fields, argument["schedule"], 400.0, argument["from"])
     schedule = optimizer.make_schedule(
         fields.schedule.to_dict(),
         fields.optimizer.learning_rate,
@@ -419,6 +420,6 @@ def test_schedule_from_a_checkpoint():
 def test_schedule_and_attack_names():
     fields = fields_of_the_release()
     with pytest.raises(ValueError, match=r"`schedule`.*paper, released.*'sic'"):
-        pcl_fields.use_schedule(fields, "sic", 400.0)
+        preset.use_schedule(fields, "sic", 400.0)
     with pytest.raises(ValueError, match="`attack` must be fgsm or pgd, got 'mim'"):
-        pcl_fields.use_attack(fields, "mim")
+        preset.use_attack(fields, "mim")
