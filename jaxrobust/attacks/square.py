@@ -30,11 +30,15 @@ _WINDOW_STREAM = 0x73717732
 
 
 class Carry(NamedTuple):
-    """The best point so far, its value, and whether it is misclassified."""
+    """The best point so far, its value, and whether it is misclassified.
+
+    `faces` are the lowest and the highest point of the ball and the box, in Linf.
+    """
 
     x: Images
     value: PerExample
     fooled: jax.Array
+    faces: tuple[Images, Images] | None
     health: Health | None
 
 
@@ -52,7 +56,11 @@ class Square(Method):
 
     def check(self) -> None:
         """Raises unless windows cover a share of the image."""
-        check_p_init("p_init", self.p_init)
+        if not 0 < self.p_init <= 1:
+            raise ValueError(
+                "`p_init` is the share of the image that the first windows cover: it "
+                f"must be above 0 and at most 1, got {self.p_init}."
+            )
 
     def start(
         self, problem: Problem, keys: Key | None, r: Count, *, watch: bool = False
@@ -61,17 +69,11 @@ class Square(Method):
         del r  # the keys are its own
         x = problem.x
         clean = _evaluate(problem, x, keys, self.steps + 1)
-        first_keys = fold(keys, _FIRST_STREAM)
-        assert first_keys is not None
+        faces = None
         if problem.norm == "linf":
-            delta = threat.per_row(_radius(problem), x) * windows.stripes(first_keys, x)
-        else:
-            delta = windows.tiles(first_keys, x, problem.norm)
-            if problem.norm == "l2":
-                delta = _stretched(delta, _radius(problem))
-            else:
-                delta = delta * (problem.bounds[1] - problem.bounds[0])
-        point = _projected(problem, x + delta)
+            radius = threat.per_row(_radius(problem), x)
+            faces = _projected(problem, x - radius), _projected(problem, x + radius)
+        point = _first(problem, keys, faces)
         at = _evaluate(problem, point, keys, self.steps)
         health = None
         if watch:
@@ -83,29 +85,33 @@ class Square(Method):
             jnp.where(like(clean.fooled, x), x, point),
             jnp.where(jnp.isnan(at.value), -jnp.inf, at.value),
             clean.fooled | at.fooled,
+            faces,
             health,
         )
 
     def step(self, problem: Problem, keys: Key | None, i: Count, carry: Carry) -> Carry:
         """Tries a new window; keeps it if the loss is higher or the class wrong."""
-        x, shape = problem.x, problem.x.shape
+        shape = problem.x.shape
         draw_keys = fold(fold(keys, _WINDOW_STREAM), i)
         assert draw_keys is not None
-        linf = problem.norm == "linf"
-        count = shape[3] + (2 if linf else 5)
+        count = shape[3] + (5 if carry.faces is None else 2)
         draws = jax.vmap(lambda k: jax.random.uniform(k, (count,), jnp.float32))(
             draw_keys
         )
         size = windows.sides(i, self._schedule(problem), shape[0])
-        propose = _new_linf if linf else _new_in_window
-        point = _projected(problem, propose(problem, carry.x, draws, size))
+        if carry.faces is None:
+            point = _new_in_window(problem, carry.x, draws, size)
+            point = _projected(problem, point)
+        else:
+            point = _new_linf(carry.faces, carry.x, draws, size)
         at = _evaluate(problem, point, keys, i)
         assert at.fooled is not None
         better = ~carry.fooled & (at.fooled | (at.value > carry.value))
         return Carry(
-            jnp.where(like(better, x), point, carry.x),
+            jnp.where(like(better, point), point, carry.x),
             jnp.where(better, at.value, carry.value),
             carry.fooled | at.fooled,
+            carry.faces,
             carry.health,
         )
 
@@ -122,15 +128,6 @@ class Square(Method):
             windows.side(windows.share(i, self.p_init, squeezed), shape, problem.norm)
             for i in range(self.steps)
         ]
-
-
-def check_p_init(name: str, value: float) -> None:
-    """Raises unless `value` is above 0 and at most 1."""
-    if not 0 < value <= 1:
-        raise ValueError(
-            f"`{name}` is the share of the image that the first windows cover: it must "
-            f"be above 0 and at most 1, got {value}."
-        )
 
 
 def _evaluate(problem: Problem, x: Images, keys: Key | None, i: Count) -> Evaluated:
@@ -159,14 +156,33 @@ def _signs(draws: Float[Array, "B C"], x: Images) -> Float[Array, "B 1 1 C"]:
     return jnp.where(draws < 0.5, -1, 1).astype(x.dtype)[:, None, None]
 
 
+def _first(
+    problem: Problem, keys: Key | None, faces: tuple[Images, Images] | None
+) -> Images:
+    """Draws the first point: stripes in Linf, else patterns side by side."""
+    x, first_keys = problem.x, fold(keys, _FIRST_STREAM)
+    assert first_keys is not None
+    if faces is not None:
+        return jnp.where(windows.stripes(first_keys, x) < 0, *faces)
+    delta = windows.tiles(first_keys, x, problem.norm)
+    if problem.norm == "l2":
+        delta = _stretched(delta, _radius(problem))
+    else:
+        delta = delta * (problem.bounds[1] - problem.bounds[0])
+    return _projected(problem, x + delta)
+
+
 def _new_linf(
-    problem: Problem, best: Images, draws: Float[Array, "B n"], size: windows.PerRow
+    faces: tuple[Images, Images],
+    best: Images,
+    draws: Float[Array, "B n"],
+    size: windows.PerRow,
 ) -> Images:
     """Puts one face of the ball, a sign per channel, into a window."""
-    x, shape = problem.x, best.shape[1:3]
+    shape = best.shape[1:3]
     window = windows.place(draws[:, :2], size, shape)
-    moved = x + threat.per_row(_radius(problem), x) * _signs(draws[:, 2:], x)
-    return jnp.where(windows.inside(window, shape), moved, best)
+    face = jnp.where((draws[:, 2:] < 0.5)[:, None, None], *faces)
+    return jnp.where(windows.inside(window, shape), face, best)
 
 
 def _new_in_window(

@@ -131,9 +131,8 @@ def test_windows_as_data_are_the_reference_slices(norm, size):
 
 def test_linf_windows_hold_a_face_of_the_ball():
     x = jax.random.uniform(jax.random.key(0), (4, 6, 5, 2))
-    problem = Problem(None, x, None, 0.1, 0.0)
     draws = jax.random.uniform(jax.random.key(1), (4, 4))
-    new = _new_linf(problem, x, draws, jnp.full(4, 3))
+    new = _new_linf((x - 0.1, x + 0.1), x, draws, jnp.full(4, 3))
     for row in range(4):
         moved = np.asarray(new[row] - x[row])
         places = np.argwhere(np.abs(moved[..., 0]) > 0.05)
