@@ -231,21 +231,11 @@ def _sparse_step(x: Images, grad: Images, step: PerExample, rank: jax.Array) -> 
 
 
 def _ranked(size: Float[Array, "B d"], rank: jax.Array) -> PerExample:
-    """The value of each row that `rank` others come before in ascending order.
-
-    Numbers of at least 0 are ordered as their bits are, so the value is found bit by
-    bit, counting what is smaller: on a CPU far quicker than a sort.
-    """
-    count = jnp.finfo(size.dtype).bits
-    bits = jax.lax.bitcast_convert_type(size, jnp.dtype(f"int{count}"))
-
-    def body(i: jax.Array, found: jax.Array) -> jax.Array:
-        trial = found | jnp.left_shift(jnp.ones_like(found), count - 2 - i)
-        smaller = jnp.sum(bits < trial[:, None], axis=1, dtype=jnp.int32)
-        return jnp.where(smaller <= rank, trial, found)
-
-    found = jax.lax.fori_loop(0, count - 1, body, jnp.zeros_like(bits[:, 0]))
-    return jax.lax.bitcast_convert_type(found, size.dtype)
+    """The value of each row that `rank` others come before in ascending order."""
+    return threat.largest_where(
+        lambda t: jnp.sum(size < t[:, None], axis=1, dtype=jnp.int32) <= rank,
+        size[:, 0],
+    )
 
 
 def _sparsity(problem: Problem, x: Images) -> Sparsity:
