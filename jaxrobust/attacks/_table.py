@@ -82,7 +82,7 @@ def get(name: str, **options: Any) -> Attack:
     """Returns an attack with its hyperparameters fixed.
 
     Args:
-      name: 'fgsm', 'bim', 'mim', 'pgd', 'uniform_noise' or 'ball' (the same).
+      name: one of `names()`, such as 'pgd'; 'ball' is 'uniform_noise'.
       **options: keyword arguments of the attack, such as `eps=8/255`.
 
     Returns:
