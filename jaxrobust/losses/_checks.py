@@ -6,6 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jaxtyping import Array, Bool
+
+from jaxrobust.array_types import Labels
 
 
 def check_logits(logits: Any, name: str = "logits") -> None:
@@ -63,6 +66,13 @@ def check_classes(logits: Any, least: int, loss: str) -> None:
             f"{logits.shape[-1]}; use cross_entropy"
             f"{' or margin' if logits.shape[-1] > 1 else ''} instead."
         )
+
+
+def is_class(y: Labels, classes: int) -> Bool[Array, "B K"]:
+    """Says which of `classes` classes each row is of; any integer dtype will do."""
+    return (
+        jnp.arange(classes, dtype=jnp.int32)[None] == jnp.asarray(y, jnp.int32)[:, None]
+    )
 
 
 def check_range(name: str, value: Any, low: float, high: float) -> None:

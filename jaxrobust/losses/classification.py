@@ -42,8 +42,7 @@ def margin(logits: Logits, y: Labels) -> PerExample:
       TypeError: unless logits are floating and labels integers.
     """
     _check(logits, 2, "margin", y=y)
-    classes = jnp.arange(logits.shape[1], dtype=y.dtype)
-    others = jnp.where(classes[None] == y[:, None], -jnp.inf, logits)
+    others = jnp.where(_checks.is_class(y, logits.shape[1]), -jnp.inf, logits)
     return jnp.max(others, axis=1) - _take(logits, y)
 
 

@@ -36,8 +36,7 @@ def mart(
     _checks.check_classes(logits, 2, "mart")
     _checks.check_labels(logits, y)
     _checks.check_weight("beta", beta)
-    classes = jnp.arange(logits.shape[1], dtype=y.dtype)[None]
-    true = classes == y[:, None]
+    true = _checks.is_class(y, logits.shape[1])
     rival = jnp.argmax(jnp.where(true, -jnp.inf, logits_adv), axis=1)
     wrong = 1 - jnp.sum(jnp.where(true, jax.nn.softmax(logits), 0), axis=1)
     boosted = cross_entropy(logits_adv, y) + _log_of_rest(logits_adv, rival)
@@ -46,6 +45,6 @@ def mart(
 
 def _log_of_rest(logits: Logits, k: Labels) -> PerExample:
     """-log(1 - softmax(z)_k), without the cancellation where class k has it all."""
-    named = jnp.arange(logits.shape[1], dtype=k.dtype)[None] == k[:, None]
+    named = _checks.is_class(k, logits.shape[1])
     rest = jax.nn.logsumexp(jnp.where(named, -jnp.inf, logits), axis=1)
     return jax.nn.logsumexp(logits, axis=1) - rest

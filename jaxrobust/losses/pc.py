@@ -66,4 +66,4 @@ def _others(logits: Logits, y: Labels, name: str) -> jax.Array:
     _checks.check_logits(logits)
     _checks.check_classes(logits, 2, name)
     _checks.check_labels(logits, y)
-    return jnp.arange(logits.shape[1], dtype=y.dtype)[None] != y[:, None]
+    return ~_checks.is_class(y, logits.shape[1])

@@ -57,7 +57,7 @@ def contrastive_proximity(features: Vectors, y: Labels, centers: Centers) -> Per
     features, centers = _check(features, centers, least=2)
     _check_labels(features, y, centers)
     count = centers.shape[0]
-    wrong = jnp.arange(count)[None] != y[:, None]
+    wrong = ~_checks.is_class(y, count)
     distances = center_distances(features, centers)
     return jnp.sum(jnp.where(wrong, distances, 0), axis=-1) / (count - 1)
 

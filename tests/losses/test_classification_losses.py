@@ -46,6 +46,22 @@ def test_margin_and_cross_entropy_by_hand():
     np.testing.assert_allclose(losses.cross_entropy(ROWS, Y), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "int64"])
+def test_labels_of_any_integer_dtype(name, dtype):
+    """NumPy's own int64 among them, without a warning."""
+    given = np.asarray(Y).astype(dtype)
+    want = FUNCTIONS[name](ROWS, Y)
+    np.testing.assert_array_equal(FUNCTIONS[name](ROWS, given), want)
+
+
+@pytest.mark.parametrize("loss", [losses.margin, losses.pc, losses.logit_constraint])
+def test_more_classes_than_labels_of_that_dtype_can_count(loss):
+    """Caltech-256 has 257 classes: the last one is not the first again."""
+    z = jnp.linspace(0, 1, 300)[None]
+    np.testing.assert_array_equal(loss(z, np.uint8([0])), loss(z, jnp.array([0])))
+
+
 def test_margin_is_positive_iff_misclassified():
     z = jax.random.normal(jax.random.key(0), (200, 7))
     y = jax.random.randint(jax.random.key(1), (200,), 0, 7)
