@@ -109,6 +109,32 @@ def forward(
     return out, {**model_state, **moved}
 
 
+def on_pairs(
+    model: nn.Module,
+    prepare: Prepare,
+    loss: Callable[[models.Outputs, models.Outputs, Labels], tuple[Scalar, Metrics]],
+) -> Defense:
+    """Returns the training objective that is a loss of clean and attacked outputs.
+
+    Args:
+      model: a Linen module.
+      prepare: makes `batch['attacked']`, see `attacker`.
+      loss: `(clean, attacked, y) -> (loss, metrics)`.
+    """
+
+    def phase_loss(
+        params: Params, model_state: ModelState, batch: Batch, key: Key, step: Array
+    ) -> tuple[Scalar, tuple[ModelState, Metrics]]:
+        del step
+        outs, model_state, metrics = forward_pair(
+            model, params, model_state, batch, key
+        )
+        value, found = loss(*outs, batch["label"])
+        return value, (model_state, {**metrics, **found})
+
+    return Defense((Phase(phase_loss, prepare),))
+
+
 def forward_pair(
     model: nn.Module, params: Params, model_state: ModelState, batch: Batch, key: Key
 ) -> tuple[tuple[models.Outputs, models.Outputs], ModelState, Metrics]:
@@ -183,6 +209,7 @@ def attacker(
     """
     check_attack_bn(attack_bn)
     check_choice("labels", labels, ("true", "predicted"))
+    check_at_least("attack_warmup_steps", warmup_steps)
     taken = attacks.hyperparameters(name) - ({"step_size"} if name == "fgsm" else set())
     skipped = _COMMON - taken
     options = {k: v for k, v in attack.items() if k not in skipped}
@@ -221,8 +248,12 @@ def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
 def check_at_least(
     name: str, value: float, least: float = 0.0, most: float = math.inf
 ) -> None:
-    """Raises ValueError unless a number is finite and in [least, most]."""
-    if not (math.isfinite(value) and least <= value <= most):
+    """Raises unless a value is a number (TypeError), finite and in [least, most]."""
+    try:
+        finite = math.isfinite(value)
+    except TypeError:
+        raise TypeError(f"`{name}` must be a number, got {value!r}.") from None
+    if not (finite and least <= value <= most):
         rule = (
             f"at least {least:g}" if most == math.inf else f"in [{least:g}, {most:g}]"
         )

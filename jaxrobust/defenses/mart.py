@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-from jaxtyping import Array
 
-from jaxrobust import losses
-from jaxrobust.array_types import Key, Scalar
+from jaxrobust import losses, models
+from jaxrobust.array_types import Labels, Scalar
 from jaxrobust.defenses import base
 
 
@@ -34,17 +33,8 @@ def mart(
     )
 
     def loss(
-        params: base.Params,
-        model_state: base.ModelState,
-        batch: base.Batch,
-        key: Key,
-        step: Array,
-    ) -> tuple[Scalar, tuple[base.ModelState, base.Metrics]]:
-        del step
-        (out, out_adv), model_state, metrics = base.forward_pair(
-            model, params, model_state, batch, key
-        )
-        loss = losses.mart(out.logits, out_adv.logits, batch["label"], beta)
-        return loss.mean(), (model_state, metrics)
+        clean: models.Outputs, attacked: models.Outputs, y: Labels
+    ) -> tuple[Scalar, base.Metrics]:
+        return losses.mart(clean.logits, attacked.logits, y, beta).mean(), {}
 
-    return base.Defense((base.Phase(loss, prepare),))
+    return base.on_pairs(model, prepare, loss)

@@ -43,6 +43,7 @@ def pc_lc(
     """
     base.check_at_least("margin", margin, most=1)
     base.check_at_least("constraint_weight", constraint_weight)
+    base.check_at_least("warmup_steps", warmup_steps)
     prepare = None
     if attack_name:
         prepare = base.attacker(

@@ -47,9 +47,8 @@ def pcl(
       ValueError: for a negative weight or no layers; from `init`, for a layer that the
         network does not have.
     """
-    terms = _Prototypes(
-        tuple(layers), proximity_weight, contrastive_weight, separation_weight
-    )
+    base.check_at_least("warmup_steps", warmup_steps)
+    terms = _Prototypes(layers, proximity_weight, contrastive_weight, separation_weight)
 
     def loss(
         params: base.Params,
@@ -104,9 +103,8 @@ def pcl_adversarial(
       ValueError: as `pcl`, and for an unknown attack or a radius out of range.
       TypeError: for a hyperparameter that the attack does not have.
     """
-    terms = _Prototypes(
-        tuple(layers), proximity_weight, contrastive_weight, separation_weight
-    )
+    base.check_at_least("warmup_steps", warmup_steps)
+    terms = _Prototypes(layers, proximity_weight, contrastive_weight, separation_weight)
     if len(eps_range) not in (0, 2):
         raise ValueError(f"`eps_range` must be (low, high) or (), got {eps_range}.")
     prepare = base.attacker(
@@ -144,22 +142,19 @@ def pcl_adversarial(
 class _Prototypes:
     """The loss terms and the centres they need; fields as the arguments of `pcl`."""
 
-    layers: tuple[str, ...]
+    layers: Sequence[str]
     proximity_weight: float
     contrastive_weight: float
     separation_weight: float
 
     def __post_init__(self) -> None:
-        if not self.layers:
+        if isinstance(self.layers, str) or not self.layers:
             raise ValueError(
-                "`layers` must name at least one of the network's features."
+                "`layers` must be a tuple of at least one name of the network's "
+                f"features, got {self.layers!r}."
             )
         for field in dataclasses.fields(self)[1:]:
-            value = getattr(self, field.name)
-            if not 0 <= value < float("inf"):
-                raise ValueError(
-                    f"`{field.name}` must be at least 0 and finite, got {value}."
-                )
+            base.check_at_least(field.name, getattr(self, field.name))
 
     def __call__(
         self, out: models.Outputs, y: Labels, extra: base.Params, joint: Array
@@ -238,7 +233,7 @@ def _weighted(
 
 
 def _sizes(
-    model: nn.Module, variables: Variables, example: Images, layers: tuple[str, ...]
+    model: nn.Module, variables: Variables, example: Images, layers: Sequence[str]
 ) -> tuple[dict[str, int], int]:
     """Returns the length of each layer's features and the number of classes.
 

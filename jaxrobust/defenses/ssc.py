@@ -7,7 +7,7 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from jaxrobust import losses, models
-from jaxrobust.array_types import Key, Scalar
+from jaxrobust.array_types import Labels, Scalar
 from jaxrobust.defenses import base
 from jaxrobust.losses.ssc import COMPARISONS, DISTANCES
 
@@ -70,17 +70,8 @@ def ssc(
     )
 
     def loss(
-        params: base.Params,
-        model_state: base.ModelState,
-        batch: base.Batch,
-        key: Key,
-        step: Array,
-    ) -> tuple[Scalar, tuple[base.ModelState, base.Metrics]]:
-        del step
-        (out, out_adv), model_state, metrics = base.forward_pair(
-            model, params, model_state, batch, key
-        )
-        y = batch["label"]
+        out: models.Outputs, out_adv: models.Outputs, y: Labels
+    ) -> tuple[Scalar, base.Metrics]:
         structure = losses.spatial_structure(
             _embed(out, embedding),
             _embed(out_adv, embedding),
@@ -90,10 +81,10 @@ def ssc(
         )
         clean = losses.cross_entropy(out.logits, y).mean()
         attacked = losses.cross_entropy(out_adv.logits, y).mean()
-        loss = alpha * clean + beta * attacked + structure_weight * structure
-        return loss, (model_state, {**metrics, "structure": structure})
+        total = alpha * clean + beta * attacked + structure_weight * structure
+        return total, {"structure": structure}
 
-    return base.Defense((base.Phase(loss, prepare),))
+    return base.on_pairs(model, prepare, loss)
 
 
 def _embed(out: models.Outputs, embedding: str) -> Float[Array, "B D"]:

@@ -47,6 +47,11 @@ def make_defense(
             field, value = f"{field[:-7]}_steps", round(value * steps_per_epoch)
         if field != "name" and value not in ("", None):
             options[field] = value
+    if "eps_range" in options:
+        options["eps_range"] = tuple(
+            suite.parse_radius(eps, "objective.eps_range")
+            for eps in options["eps_range"]
+        )
     if name not in (None, fields["name"]):
         options.pop("awp_gamma", None)  # a twin is trained plainly
     options["attack"] = attack_options(config["attack"])

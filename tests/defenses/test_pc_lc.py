@@ -70,6 +70,7 @@ def test_on_attacked_images(problem, evaluate):
         ({"margin": -0.1}, r"`margin` must be in \[0, 1\].* got -0.1"),
         ({"constraint_weight": -1.0}, "`constraint_weight` must be at least 0"),
         ({"attack_name": "pdg"}, "Unknown attack 'pdg'.*pgd"),
+        ({"warmup_steps": -5}, "`warmup_steps` must be at least 0"),
     ],
 )
 def test_out_of_range(problem, fields, message):

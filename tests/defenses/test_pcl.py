@@ -368,7 +368,10 @@ def test_layers_are_checked_before_training():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"layers": ()}, "`layers` must name"),
+        ({"layers": ()}, "`layers` must be a tuple of at least one name"),
+        ({"layers": "pooled"}, "`layers` must be a tuple.* got 'pooled'"),
+        ({"warmup_steps": -1}, "`warmup_steps` must be at least 0"),
+        ({"attack_warmup_steps": -1}, "`attack_warmup_steps` must be at least 0"),
         ({"contrastive_weight": -1e-4}, "`contrastive_weight`.*at least 0.*-0.0001"),
         ({"proximity_weight": float("nan")}, "`proximity_weight`.*nan"),
         ({"separation_weight": float("inf")}, "`separation_weight`.*inf"),

@@ -95,6 +95,11 @@ def test_out_of_range(problem, fields, message):
         defenses.create("ssc", problem[0], {"attack": ATTACK, **fields})
 
 
+def test_a_weight_that_is_no_number(problem):
+    with pytest.raises(TypeError, match="`structure_weight` must be a number, got '3"):
+        defenses.ssc(problem[0], attack=ATTACK, structure_weight="300")  # pyright: ignore
+
+
 def test_a_network_without_features_is_told(problem, evaluate):
     model, *_ = problem
 
