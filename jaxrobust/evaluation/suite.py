@@ -104,6 +104,7 @@ def _entry(label: str, fields: dict[str, Any]) -> Entry:
     if missing:
         raise ValueError(f"attack {label!r} of the suite has no `{missing[0]}`.")
     name, norm, eps = fields.pop("name"), fields.pop("norm", "linf"), fields.pop("eps")
+    attacks.hyperparameters(name)  # unknown or pending: said before its radius
     if "step_size" in fields:
         fields["step_size"] = parse_radius(fields["step_size"], "step_size")
     radius = parse_radius(eps, "eps")

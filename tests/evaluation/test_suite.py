@@ -133,6 +133,8 @@ def test_pending_attacks_asked_for_by_name_say_so(without_mim):
     with pytest.raises(ValueError, match=r"'mim' is pending.* Use one of .*bim"):
         suite.read({"a": {"name": "mim", "eps": "1"}})
     with pytest.raises(ValueError, match=r"'mim' is pending"):
+        suite.read({"a": {"name": "mim", "eps": None}})  # the smallest perturbation
+    with pytest.raises(ValueError, match=r"'mim' is pending"):
         attacks.get("mim", steps=10)
 
 

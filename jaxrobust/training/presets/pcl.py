@@ -142,19 +142,16 @@ def finish(config: Any, options: Any, first: float, second: float) -> None:
     Args:
       config: complete but for them.
       options: what `common.parse_arg` returned: `twin`, `budget`, `quick`.
-      first: epochs of the first phase of `budget=cpu`.
-      second: of its second phase.
+      first: epochs of the first phase of `budget=cpu`; one in `quick`.
+      second: of its second phase; one in `quick`.
 
     Raises:
       ValueError: for another budget.
     """
-    config.twin = options.twin
-    if options.budget == "cpu":
-        shorten(config, first, second)
-    elif options.budget:
-        raise ValueError(f"`budget` is cpu or left out, got {options.budget!r}.")
     if options.quick:
-        shorten(config, 1.0, 1.0)
-        common.shrink(config)
+        first = second = 1.0
+        shorten(config, first, second)
+    common.finish(config, options, lambda config: shorten(config, first, second))
+    if options.quick:
         config.train.epochs = config.objective.warmup_epochs + 1.0
         config.train.validate_every_epochs = 1.0
