@@ -51,7 +51,7 @@ def net(model: FPD) -> Names:
             f"no conversion from torch for FPD on {type(encoder).__name__}; known: "
             "fpd_resnet, fpd_resnext."
         )
-    resnet = encoder.stem == "imagenet"
+    resnet = encoder.cardinality == 1
     block = Names(_RESNET_BLOCK if resnet else _RESNEXT_BLOCK)
     parts = [
         under(

@@ -4,15 +4,15 @@ Li et al., "Enhancing Intrinsic Adversarial Robustness via Feature Pyramid Decod
 CVPR 2020, arXiv 2005.02552, section 3.4, and the adversarial training of its release.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from jaxrobust import losses, models
+from jaxrobust import losses
 from jaxrobust.array_types import Images, Key, PyTree, Scalar
 from jaxrobust.defenses import base
 from jaxrobust.models.fpd import FPD, spectral_norm
@@ -65,88 +65,136 @@ def fpd(
     Raises:
       ValueError: for a number or name out of range, or a network that restores nothing.
     """
-    _check(model, noise, threshold, phase1, second_weight, spectral_penalty)
-    penalty = _spectral_penalty(spectral_penalty)
+    rule = _Rule(noise, threshold, second_weight, spectral_penalty, delay_steps)
+    _check(model, rule, phase1)
     prepare = None
     if attack_name:
-        prepare = _delayed(
-            base.attacker(
-                model,
-                attack_name,
-                attack or {},
-                attack_bn=attack_bn,
-                warmup_steps=attack_warmup_steps,
-                labels="predicted",
-            ),
-            delay_steps,
+        prepare = base.attacker(
+            model,
+            attack_name,
+            attack or {},
+            attack_bn=attack_bn,
+            warmup_steps=attack_warmup_steps,
+            labels="predicted",
         )
-
-    def parts(
-        params: base.Params,
-        state: base.ModelState,
-        x: Images,
-        batch: base.Batch,
-        key: Key,
-    ) -> tuple[models.Outputs, base.ModelState, Scalar, Scalar]:
-        """Runs the network on `x`; returns outputs, state, L2 and CE."""
-        out, state = base.forward(model, params, state, x, key)
-        if out.restored is None:
-            raise ValueError(_NOTHING_RESTORED)
-        error = jnp.mean(jnp.square(out.restored - batch["image"]))
-        entropy = losses.cross_entropy(out.logits, batch["label"]).mean()
-        return out, state, error, entropy
-
-    def first(
-        params: base.Params,
-        state: base.ModelState,
-        batch: base.Batch,
-        key: Key,
-        step: Array,
-    ) -> Loss:
-        x = _noisy(batch["image"], batch["key"], noise)
-        out, state, l2, entropy = parts(params, state, x, batch, key)
-        metrics = {
-            "l2": l2,
-            "cross_entropy": entropy,
-            "accuracy": base.accuracy(out.logits, batch["label"]),
-            "restoring": (l2 > threshold).astype(jnp.float32),
-        }
-        total, restored = l2 + entropy, out.restored
-        if attack_name:
-            attacked, moved, l2_adv, entropy_adv = parts(
-                params, state, batch["attacked"], batch, jax.random.fold_in(key, 1)
-            )
-            active = (step >= delay_steps) & (l2 <= threshold)
-            total = jnp.where(active, (total + l2_adv + entropy_adv) / 2, total)
-            restored = jnp.where(active, attacked.restored, restored)
-            state = _choose(active, moved, state)
-            right = base.accuracy(attacked.logits, batch["label"])
-            metrics["robust_accuracy"] = right
-        loss = jnp.where(l2 > threshold, l2, total + penalty(params))
-        return loss, (state, metrics, {"restored": restored})
-
-    def second(
-        params: base.Params,
-        state: base.ModelState,
-        batch: base.Batch,
-        key: Key,
-        step: Array,
-    ) -> Loss:
-        del step
-        _, state, l2, entropy = parts(params, state, batch["restored"], batch, key)
-        loss = second_weight * l2 + entropy + penalty(params)
-        return loss, (state, {"second_l2": l2, "second_cross_entropy": entropy})
+        prepare = _delayed(prepare, delay_steps)
 
     def mask(params: base.Params, step: Array, metrics: base.Metrics) -> PyTree:
         del step
         return _mask(params, phase1, metrics["l2"] > threshold)
 
-    return base.Defense(
-        (
-            base.Phase(first, prepare, mask=mask),
-            base.Phase(second, when=lambda step, metrics: metrics["l2"] < threshold),
-        )
+    def again(step: Array, metrics: base.Metrics) -> Bool[Array, ""]:
+        del step
+        return metrics["l2"] < threshold
+
+    first = base.Phase(_first(model, rule, bool(attack_name)), prepare, mask=mask)
+    return base.Defense((first, base.Phase(_second(model, rule), when=again)))
+
+
+class _Rule(NamedTuple):
+    """The numbers of `fpd`."""
+
+    noise: float
+    threshold: float
+    second_weight: float
+    spectral_penalty: float
+    delay_steps: int
+
+
+class _Pass(NamedTuple):
+    """What one run of the network gives."""
+
+    restored: Images
+    l2: Scalar
+    cross_entropy: Scalar
+    accuracy: Scalar
+
+
+def _run(
+    model: nn.Module,
+    params: base.Params,
+    state: base.ModelState,
+    x: Images,
+    batch: base.Batch,
+    key: Key,
+) -> tuple[_Pass, base.ModelState]:
+    """Runs the network on `x`; targets are the batch's images and labels."""
+    out, state = base.forward(model, params, state, x, key)
+    if out.restored is None:
+        raise ValueError(_NOTHING_RESTORED)
+    y = batch["label"]
+    found = _Pass(
+        out.restored,
+        jnp.mean(jnp.square(out.restored - batch["image"])),
+        losses.cross_entropy(out.logits, y).mean(),
+        base.accuracy(out.logits, y),
     )
+    return found, state
+
+
+def _first(model: nn.Module, rule: _Rule, attacked: bool) -> base.PhaseLoss:
+    """Returns the loss of the first update; hands on what was restored."""
+
+    def loss(
+        params: base.Params,
+        state: base.ModelState,
+        batch: base.Batch,
+        key: Key,
+        step: Array,
+    ) -> Loss:
+        x = _noisy(batch["image"], batch["key"], rule.noise)
+        clean, state = _run(model, params, state, x, batch, key)
+        restoring = clean.l2 > rule.threshold
+        metrics = {
+            "l2": clean.l2,
+            "cross_entropy": clean.cross_entropy,
+            "accuracy": clean.accuracy,
+            "restoring": jnp.asarray(restoring, jnp.float32),
+        }
+        total, restored = clean.l2 + clean.cross_entropy, clean.restored
+        if attacked:
+            adv, moved = _run(
+                model,
+                params,
+                state,
+                batch["attacked"],
+                batch,
+                jax.random.fold_in(key, 1),
+            )
+            active = (step >= rule.delay_steps) & ~restoring
+            half = (total + adv.l2 + adv.cross_entropy) / 2
+            total = jnp.where(active, half, total)
+            restored = jnp.where(active, adv.restored, restored)
+            state = _choose(active, moved, state)
+            metrics["robust_accuracy"] = adv.accuracy
+        if rule.spectral_penalty:
+            metrics["spectral_norm"] = _classifier_norm(params)
+            total += rule.spectral_penalty * metrics["spectral_norm"]
+        total = jnp.where(restoring, clean.l2, total)
+        return total, (state, metrics, {"restored": restored})
+
+    return loss
+
+
+def _second(model: nn.Module, rule: _Rule) -> base.PhaseLoss:
+    """Returns the loss of the second update, on what the first restored."""
+
+    def loss(
+        params: base.Params,
+        state: base.ModelState,
+        batch: base.Batch,
+        key: Key,
+        step: Array,
+    ) -> Loss:
+        del step
+        found, state = _run(model, params, state, batch["restored"], batch, key)
+        total = rule.second_weight * found.l2 + found.cross_entropy
+        if rule.spectral_penalty:
+            total += rule.spectral_penalty * _classifier_norm(params)
+        metrics = {"second_l2": found.l2, "second_cross_entropy": found.cross_entropy}
+        return total, (state, metrics)
+
+    return loss
 
 
 _NOTHING_RESTORED = (
@@ -156,41 +204,22 @@ _NOTHING_RESTORED = (
 )
 
 
-def _check(
-    model: nn.Module,
-    noise: float,
-    threshold: float,
-    phase1: str,
-    second_weight: float,
-    spectral_penalty: float,
-) -> None:
+def _check(model: nn.Module, rule: _Rule, phase1: str) -> None:
     """Finds mistakes before anything is traced."""
     if isinstance(model, FPD) and not model.restoration:
         raise ValueError(_NOTHING_RESTORED)
     base.check_choice("phase1", phase1, PHASE1)
-    for name, value in (
-        ("noise", noise),
-        ("threshold", threshold),
-        ("second_weight", second_weight),
-        ("spectral_penalty", spectral_penalty),
-    ):
+    for name, value in rule._asdict().items():
         base.check_at_least(name, value)
-    if spectral_penalty and not isinstance(model, FPD):
+    if rule.spectral_penalty and not isinstance(model, FPD):
         raise ValueError(
             "`spectral_penalty` needs the classifier of models.fpd, got a "
             f"{type(model).__name__}; set it to 0."
         )
 
 
-def _spectral_penalty(weight: float) -> Callable[[base.Params], Scalar]:
-    """Returns `params -> weight * spectral norm of the classifier`."""
-
-    def penalty(params: base.Params) -> Scalar:
-        if not weight:
-            return 0.0
-        return weight * spectral_norm(params["model"]["classifier"]["kernel"])
-
-    return penalty
+def _classifier_norm(params: base.Params) -> Scalar:
+    return spectral_norm(params["model"]["classifier"]["kernel"])
 
 
 def _noisy(x: Images, keys: Key, noise: float) -> Images:

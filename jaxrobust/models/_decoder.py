@@ -5,6 +5,7 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 from jax import lax
 
 from jaxrobust.models import _residual, layers
@@ -49,7 +50,7 @@ class TransposedConv(nn.Module):
         shape = (size, size, x.shape[-1], self.features)
         kernel = self.param("transposed_kernel", init, shape, jnp.float32)
         bias = self.param("bias", init, (self.features,), jnp.float32)
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         if self.strides == 1:
             margin = size - 1 - self.padding
             convolve = (
@@ -112,9 +113,15 @@ class Decoder(nn.Module):
         for level in reversed(lower):
             x = upsample_add(x, self._conv(levels[level], 1, f"lateral_{level}"))
         x = self._conv(x, 3, "smooth")
-        for n, (features, *sizes) in enumerate(self.plan(), 1):
+        for n, (features, kernel, strides, padding) in enumerate(self.plan(), 1):
             x = TransposedConv(
-                features, *sizes, self.dtype, self.loop_safe, name=f"up{n}"
+                features,
+                kernel,
+                strides,
+                padding,
+                self.dtype,
+                self.loop_safe,
+                name=f"up{n}",
             )(x)
         return x
 

@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -57,6 +58,6 @@ class Classifier(nn.Module):
         if self.spectral_bound:
             norm = jnp.maximum(spectral_norm(kernel), self.spectral_bound)
             kernel = kernel * (self.spectral_bound / norm).astype(kernel.dtype)
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         logits = layers.as_logits(x @ kernel + bias[None])
         return jnp.tanh(logits) if self.squash else logits

@@ -233,6 +233,7 @@ def fpd_resnet(
     variant: str = "mnist",
     defended: bool = True,
     width: int = 64,
+    stem: str = "imagenet",
     dtype: DType = None,
     loop_safe: bool = True,
     **fields: Any,
@@ -247,6 +248,7 @@ def fpd_resnet(
       defended: ELU and all modules on. Otherwise ReLU, and all off: the plain network
         on which the paper crafts its black-box examples.
       width: channels of the stem.
+      stem: `imagenet`, as released, or `cifar` for small images; see `Encoder`.
       dtype: to compute in.
       loop_safe: convolutions that stay fast in CPU loops.
       **fields: of `FPD`; they win over what `variant` and `defended` say.
@@ -258,6 +260,7 @@ def fpd_resnet(
     encoder = Encoder(
         layers or RESNET_DEPTHS[depth],
         width,
+        stem,
         activation="elu" if defended else "relu",
         dtype=dtype,
         loop_safe=loop_safe,
