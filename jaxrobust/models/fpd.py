@@ -124,7 +124,7 @@ class FPD(nn.Module):
                 f"`spectral_bound` must be at least 0 (0 is no bound) and finite, got "
                 f"{self.spectral_bound}."
             )
-        if len(self.widths) < 2:
+        if not isinstance(self.widths, tuple | list) or len(self.widths) < 2:
             raise ValueError(f"`widths` needs at least two numbers, got {self.widths}.")
         layers.check_sizes(**{f"widths[{n}]": w for n, w in enumerate(self.widths)})
         if (self.front_denoising or self.back_denoising) and not denoises(self.encoder):
@@ -242,7 +242,7 @@ def fpd_resnet(
 
     Args:
       depth: 50, 101 or 152; the decoder's pathway is half as wide at 50, as released.
-      layers: blocks of each stage, in place of `depth`.
+      layers: blocks of each stage, in place of the depth's.
       variant: `mnist`, `svhn`, `caltech101` or `caltech256`, a folder of the release:
         the number of classes, and dropout (.5, none on MNIST).
       defended: ELU and all modules on. Otherwise ReLU, and all off: the plain network
@@ -265,7 +265,7 @@ def fpd_resnet(
         dtype=dtype,
         loop_safe=loop_safe,
     )
-    pyramid = (2 if depth == 50 and not layers else 4) * width
+    pyramid = (2 if depth == 50 else 4) * width
     return _build(encoder, variant, defended, {"pyramid": pyramid, **fields})
 
 

@@ -313,6 +313,7 @@ def test_undefended_is_a_plain_network():
     [
         ("fpd_resnet", {}, 10, 256, 0.0),
         ("fpd_resnet", {"depth": 50, "variant": "svhn"}, 10, 128, 0.5),
+        ("fpd_resnet", {"depth": 50, "layers": (1, 1, 1, 1)}, 10, 128, 0.0),
         ("fpd_resnet", {"variant": "caltech101"}, 102, 256, 0.5),
         ("fpd_resnet", {"variant": "caltech256", "num_classes": 5}, 5, 256, 0.5),
         ("fpd_resnext", {}, 10, 128, 0.5),
@@ -386,6 +387,7 @@ def test_gradients_in_loops_are_fast_convolutions():
         ("fpd_resnet", {"constrain": False}, TypeError, "'constrain'.*'constrained'"),
         ("fpd_resnet", {"pyramid": 0}, ValueError, "`pyramid`.*0"),
         ("fpd_resnet", {"widths": (4,)}, ValueError, "`widths` needs at least two"),
+        ("fpd_resnet", {"widths": 4}, ValueError, "`widths` needs at least two"),
         ("fpd_resnext", {"cardinality": 7}, ValueError, "`cardinality` must divide"),
     ],
 )

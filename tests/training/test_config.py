@@ -6,7 +6,9 @@ import pathlib
 
 import pytest
 
+from jaxrobust import models
 from jaxrobust.evaluation import analyses
+from jaxrobust.training import check
 from jaxrobust.training import config as common
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[2] / "configs").glob("*.py"))
@@ -60,6 +62,15 @@ def test_ssp_configs_pick_block_depth_and_attack(path):
     assert load(path, "budget=cpu").train.epochs <= 1
     with pytest.raises(ValueError, match="`budget` is cpu or left out, got 'gpu'"):
         load(path, "budget=gpu")
+
+
+def test_a_range_of_radii_is_read_as_radii_are():
+    config = common.base().to_dict()
+    config["objective"] |= {"name": "pcl_adversarial", "eps_range": ("4/255", "a")}
+    with pytest.raises(ValueError, match=r"`objective\.eps_range`.*'8/255', got 'a'"):
+        check.make_defense(config, models.create("pcl_resnet", depth=8))
+    config["objective"]["eps_range"] = ["4/255", 0.1]
+    check.make_defense(config, models.create("pcl_resnet", depth=8))
 
 
 @pytest.mark.parametrize(("eps", "grid"), [("0.3", "0.15"), ("8/255", "4/255")])
