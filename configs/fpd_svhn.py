@@ -5,8 +5,8 @@
     python -m jaxrobust.main
       --config configs/fpd_svhn.py:adversarial=pgd,from=runs/fpd --workdir runs/fpd_pgd
 
-The arguments are those of fpd_mnist.py. The paper's own setting (100 epochs at 64 px)
-has not been run with this program.
+The arguments are those of fpd_mnist.py, with 32 px for `budget=cpu`. The paper's own
+setting (100 epochs at 64 px) has not been run with this program.
 """
 
 from typing import Any
