@@ -10,12 +10,10 @@ been run with this program.
 from ml_collections import ConfigDict
 
 from jaxrobust.training import config as common
-from jaxrobust.training import fpd_fields
+from jaxrobust.training.presets import fpd
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """Returns the paper's setting."""
-    options = common.parse_arg(arg, fpd_fields.ARGUMENTS)
-    return fpd_fields.caltech(
-        options, "caltech101_90_10", "caltech101", num_classes=102
-    )
+    options = common.parse_arg(arg, fpd.ARGUMENTS)
+    return fpd.caltech(options, "caltech101_90_10", "caltech101", num_classes=102)

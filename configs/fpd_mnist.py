@@ -10,8 +10,8 @@ out, joined by +: restoration, front, back, input (denoising), classifier; `unde
 is the plain ReLU network on which black-box examples are made (white-box training with
 cross-entropy), twin = standard trains the same network with cross-entropy beside it;
 `quick` shrinks the run to seconds, `budget=cpu` to 16 px, the 3x3 stem, one block per
-stage, width 8 and one epoch, for two CPU cores (what that gives: docs/results.md). The paper's own setting (100 epochs at 64 px) has not been run with
-this program.
+stage, width 8 and one epoch, for two CPU cores (what that gives: docs/results.md). The
+paper's own setting (100 epochs at 64 px) has not been run with this program.
 `--config.eval.suite=fpd2020` attacks as the paper does.
 """
 
@@ -20,19 +20,19 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxrobust.training import config as common
-from jaxrobust.training import fpd_fields
+from jaxrobust.training.presets import fpd
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """Returns the paper's setting, or the adversarial one of the release."""
-    options: Any = common.parse_arg(arg, fpd_fields.ARGUMENTS)
+    options: Any = common.parse_arg(arg, fpd.ARGUMENTS)
     config: Any = common.base()
     config.data.name = "mnist"
     config.data.image_size = 64
     config.data.validation_examples = 2000
     config.data.augment.update({"rotation": 15.0, "color_jitter": 0.1})
-    fpd_fields.use_network(config, options, "mnist", num_classes=10)
-    fpd_fields.use_objective(config, noise=0.01, threshold=3.0, weight=1.0)
+    fpd.use_network(config, options, "mnist", num_classes=10)
+    fpd.use_objective(config, noise=0.01, threshold=3.0, weight=1.0)
     config.optimizer.update(
         {
             "name": "adamax",
@@ -44,10 +44,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
     common.use_radius(config, "0.3", "0.05", steps=40)
     config.attack.step_size = "0.01"
     config.eval.curve.eps = ["0", "0.05", "0.1", "0.15", "0.2", "0.3", "0.4", "1"]
-    fpd_fields.use_attack(config, options, delay=10.0)
+    fpd.use_attack(config, options, delay=10.0)
     if options.adversarial:
         config.train.batch_size = 200
-    fpd_fields.finish(config, options, _fit)
+    fpd.finish(config, options, _fit)
     return config
 
 
