@@ -7,7 +7,7 @@
 Argument, all optional: encoder = resnet, resnext, depth = 50, 101, 152, adversarial =
 fgsm, pgd, from = work directory or checkpoint to start from, without = modules to leave
 out, joined by +: restoration, front, back, input (denoising), classifier; `undefended`
-is the plain ReLU network on which black-box examples are made (white-box training with
+is the plain ReLU network on which black-box examples are made (trained with
 cross-entropy), twin = standard trains the same network with cross-entropy beside it;
 `quick` shrinks the run to seconds, `budget=cpu` to 16 px, the 3x3 stem, one block per
 stage, width 8 and one epoch, for two CPU cores (what that gives: docs/results.md). The
