@@ -69,6 +69,11 @@ class Checkpointer:
         _drop_unreadable_metrics(folder)
         self._manager = ocp.CheckpointManager(folder, options=options)
 
+    @property
+    def started(self) -> bool:
+        """Says whether anything was saved here."""
+        return bool(self._manager.all_steps())
+
     def save(
         self,
         step: int,

@@ -109,6 +109,18 @@ def forward(
     return out, {**model_state, **moved}
 
 
+def outputs_like(
+    model: nn.Module, variables: Variables, example: Images
+) -> models.Outputs:
+    """Returns the shapes of a network's outputs; computes nothing."""
+
+    def apply(variables: Variables, x: Images) -> models.Outputs:
+        out = model.apply(variables, x, train=False)
+        return out if isinstance(out, models.Outputs) else models.Outputs(out, {}, None)
+
+    return jax.eval_shape(apply, variables, example)
+
+
 def on_pairs(
     model: nn.Module,
     prepare: Prepare,

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from jaxrobust import losses
-from jaxrobust.array_types import Images, Key, PyTree, Scalar
+from jaxrobust.array_types import Images, Key, PyTree, Scalar, Variables
 from jaxrobust.defenses import base
 from jaxrobust.models.fpd import FPD, spectral_norm
 
@@ -87,8 +87,20 @@ def fpd(
         del step
         return metrics["l2"] < threshold
 
+    def init(key: Key, variables: Variables, example: Images) -> PyTree:
+        del key
+        if base.outputs_like(model, variables, example).restored is None:
+            raise ValueError(_NOTHING_RESTORED)
+        if phase1 == "restoration" and "decoder" not in variables["params"]:
+            raise ValueError(
+                "`phase1` 'restoration' trains the submodule `decoder`, which "
+                f"{type(model).__name__} does not have; use 'all_but_classifier'."
+            )
+        return {}
+
     first = base.Phase(_first(model, rule, bool(attack_name)), prepare, mask=mask)
-    return base.Defense((first, base.Phase(_second(model, rule), when=again)))
+    second = base.Phase(_second(model, rule), when=again)
+    return base.Defense((first, second), init)
 
 
 class _Rule(NamedTuple):

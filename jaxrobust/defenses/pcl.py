@@ -240,11 +240,8 @@ def _sizes(
     Raises:
       ValueError: for a layer that is missing or no vector.
     """
-    out = jax.eval_shape(
-        lambda v, x: model.apply(v, x, train=False), variables, example
-    )
-    features = out.features if isinstance(out, models.Outputs) else {}
-    vectors = {k: v.shape[1] for k, v in features.items() if len(v.shape) == 2}
+    out = base.outputs_like(model, variables, example)
+    vectors = {k: v.shape[1] for k, v in out.features.items() if len(v.shape) == 2}
     for layer in layers:
         if layer not in vectors:
             raise ValueError(

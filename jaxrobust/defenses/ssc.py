@@ -1,5 +1,6 @@
 """SSC-DM: adversarial training that keeps the geometry of the batch."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,7 +8,7 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from jaxrobust import losses, models
-from jaxrobust.array_types import Labels, Scalar
+from jaxrobust.array_types import Images, Key, Labels, PyTree, Scalar, Variables
 from jaxrobust.defenses import base
 from jaxrobust.losses.ssc import COMPARISONS, DISTANCES
 
@@ -84,7 +85,12 @@ def ssc(
         total = alpha * clean + beta * attacked + structure_weight * structure
         return total, {"structure": structure}
 
-    return base.on_pairs(model, prepare, loss)
+    def init(key: Key, variables: Variables, example: Images) -> PyTree:
+        del key
+        _embed(base.outputs_like(model, variables, example), embedding)
+        return {}
+
+    return dataclasses.replace(base.on_pairs(model, prepare, loss), init=init)
 
 
 def _embed(out: models.Outputs, embedding: str) -> Float[Array, "B D"]:

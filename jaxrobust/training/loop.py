@@ -114,8 +114,14 @@ class Run:
     examples: int
 
 
-def build(config: Mapping[str, Any], mesh: Mesh) -> Run:
+def build(config: Mapping[str, Any], mesh: Mesh, *, resumed: bool = False) -> Run:
     """Builds everything a run needs from its config, at step 0.
+
+    Args:
+      config: as `train`.
+      mesh: the devices.
+      resumed: a checkpoint will take the place of the state, so the network that
+        `train.init_from` names, which may be gone by now, is not read.
 
     Raises:
       ValueError: if a field of the config makes no sense (unknown names, sizes).
@@ -145,7 +151,7 @@ def build(config: Mapping[str, Any], mesh: Mesh) -> Run:
     init_key, run_key, validation_key = jax.random.split(key, 3)
     example = jnp.zeros((1, *train_set.shape), jnp.float32)
     variables = state.init_variables(model, example, init_key)
-    if config["train"]["init_from"]:
+    if config["train"]["init_from"] and not resumed:
         variables = _start_from(config["train"]["init_from"], variables)
     ema = config["train"]["ema"]
     first = state.create(variables, defense, tx, example, key=init_key, ema=ema > 0)
@@ -222,8 +228,8 @@ def train(config: Mapping[str, Any], workdir: epath.PathLike, mesh: Mesh) -> Non
     Raises:
       FloatingPointError: if a metric is not finite; the last checkpoint is kept.
     """
-    run = build(config, mesh)
     checkpointer = checkpoints.Checkpointer(workdir)
+    run = build(config, mesh, resumed=checkpointer.started)
     restored = checkpointer.restore(run.state)
     if restored is not None:
         run.state = restored

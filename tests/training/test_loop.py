@@ -51,6 +51,11 @@ def test_a_run_starts_from_the_network_of_another(tmp_path):
     jax.tree.map(
         np.testing.assert_array_equal, started.variables["params"], variables["params"]
     )
+    loop.train(second, tmp_path / "second", mesh)
+    (tmp_path / "first").rename(tmp_path / "gone")
+    second["train"]["epochs"] = 2.0
+    loop.train(second, tmp_path / "second", mesh)  # a resumed run needs it no more
+    (tmp_path / "gone").rename(tmp_path / "first")
     second["model"]["width"] = 8
     with pytest.raises(ValueError, match=r"init_from.*first.*another architecture"):
         loop.build(second, mesh)
