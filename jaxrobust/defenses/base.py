@@ -115,7 +115,7 @@ def outputs_like(
     """Returns the shapes of a network's outputs; computes nothing."""
 
     def apply(variables: Variables, x: Images) -> models.Outputs:
-        out = model.apply(variables, x, train=False)
+        out: Any = model.apply(variables, x, train=False)
         return out if isinstance(out, models.Outputs) else models.Outputs(out, {}, None)
 
     return jax.eval_shape(apply, variables, example)
