@@ -23,6 +23,8 @@ SMALL = {
     "alexnet": {"width": 1},
     "resnet": {"width": 4},
     "resnet_cifar": {"depth": 8, "width": 4},
+    "fpd_resnet": {"layers": (1, 1, 1, 1), "width": 4},
+    "fpd_resnext": {"layers": (1, 1, 1, 1), "width": 4},
     "preact_resnet": {"width": 4},
     "wide_resnet": {"depth": 10, "width": 1},
 }
@@ -52,6 +54,8 @@ COUNTS = {
     "alexnet": 57_044_810,
     "resnet": 11_181_642,
     "resnet_cifar": 269_722,
+    "fpd_resnet": 44_164_557,  # those of the originals, resnet101 and resnext50
+    "fpd_resnext": 15_280_973,
     "preact_resnet": 11_172_170,
     "wide_resnet": 36_479_194,
 }
@@ -94,7 +98,8 @@ def test_outputs(name):
     assert out.logits.shape == (2, 10)
     assert out.features["penultimate"].shape[0] == 2
     assert len(out.features["penultimate"].shape) == 2
-    assert out.restored is None
+    restored = None if out.restored is None else out.restored.shape
+    assert restored == (shape if name.startswith("fpd") else None)
 
 
 @pytest.mark.parametrize("name", models.names())
