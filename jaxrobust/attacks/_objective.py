@@ -20,6 +20,7 @@ from jaxrobust.array_types import (
     PerExample,
     Scalar,
 )
+from jaxrobust.attacks import _trap
 
 _NAMED: dict[str, LossFn] = {
     "ce": losses.cross_entropy,
@@ -107,10 +108,7 @@ def call_model(problem: Problem, x: Images, keys: Key | None) -> Logits:
 
 def mean_logits(problem: Problem, x: Images, keys: Key | None) -> Logits:
     """Returns logits `[B, K]`, the mean over `eot_samples` draws."""
-    if problem.eot_samples == 1:
-        return call_model(problem, x, keys)
-    draws = range(problem.eot_samples)
-    return _mean([call_model(problem, x, fold(keys, s)) for s in draws])
+    return _mean_over_draws(problem, lambda k: call_model(problem, x, k), keys)
 
 
 def check_logits(logits: Any, batch: int) -> None:
@@ -169,11 +167,7 @@ def gradient(
         return jnp.sum(at.value), at
 
     grad_fn = jax.grad(total, has_aux=True)
-    if problem.eot_samples == 1:
-        grad, at = grad_fn(x, keys)
-    else:
-        draws = [grad_fn(x, fold(keys, s)) for s in range(problem.eot_samples)]
-        grad, at = _mean(draws)
+    grad, at = _mean_over_draws(problem, lambda k: grad_fn(x, k), keys)
     return grad, _judged(problem, at) if judge else at
 
 
@@ -187,10 +181,7 @@ def evaluate(problem: Problem, x: Images, keys: Key | None) -> Evaluated:
     def once(k: Key | None) -> Evaluated:
         return objective(problem, x, k, judge=True)
 
-    if problem.eot_samples == 1:
-        return _judged(problem, once(keys))
-    draws = [once(fold(keys, s)) for s in range(problem.eot_samples)]
-    return _judged(problem, _mean(draws))
+    return _judged(problem, _mean_over_draws(problem, once, keys))
 
 
 def _judged(problem: Problem, at: Evaluated) -> Evaluated:
@@ -216,5 +207,25 @@ def fold(keys: Key | None, data: int | jax.Array) -> Key | None:
     return jax.vmap(jax.random.fold_in, (0, 0 if jnp.ndim(data) else None))(keys, data)
 
 
-def _mean(draws: list[Any]) -> Any:
-    return jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *draws)
+def _mean_over_draws(
+    problem: Problem, once: Callable[[Key | None], Any], keys: Key | None
+) -> Any:
+    """Averages over `eot_samples` draws: in a loop, unless that would be slow."""
+    count = problem.eot_samples
+    if count == 1:
+        return once(keys)
+
+    def draw(s: int | jax.Array) -> Any:
+        return once(fold(keys, s))
+
+    if _trap.on_cpu() and _trap.has_slow_convolution(jax.make_jaxpr(draw)(0).jaxpr):
+        draws = [draw(s) for s in range(count)]
+        return jax.tree.map(lambda *leaves: sum(leaves) / count, *draws)
+
+    def add(s: jax.Array, total: Any) -> Any:
+        return jax.tree.map(jnp.add, total, draw(s))
+
+    shapes = jax.eval_shape(draw, 0)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    total = jax.lax.fori_loop(0, count, add, zeros)
+    return jax.tree.map(lambda leaf: leaf / count, total)

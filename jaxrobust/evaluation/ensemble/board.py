@@ -163,6 +163,8 @@ def balanced(items: int, most: int, unit: int) -> int:
       most: slots that may be used, a multiple of `unit`.
       unit: what the slots must be a multiple of.
     """
+    if not items:
+        return most
     rounds = -(-items // most)
     even = -(-items // (rounds * unit)) * unit
     return min(most, even) if rounds * most > 1.05 * items else most

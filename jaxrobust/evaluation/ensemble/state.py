@@ -2,6 +2,7 @@
 
 import io
 import json
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,7 +35,7 @@ def load(path: epath.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]] | Non
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as found:
             arrays = dict(found)
         meta = json.loads(str(arrays.pop(_META)))
-    except (ValueError, KeyError, OSError, EOFError) as error:
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"the saved state {path} cannot be read ({error}): delete it to start anew."
         ) from None
