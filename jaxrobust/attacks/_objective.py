@@ -189,11 +189,19 @@ def evaluate(problem: Problem, x: Images, keys: Key | None) -> Evaluated:
     return _judged(problem, _mean(draws))
 
 
+def succeeded(problem: Problem, logits: Logits) -> jax.Array:
+    """Which rows predict a wrong class, the target where targeted.
+
+    Logits that are not finite never count.
+    """
+    predicted = jnp.argmax(logits, axis=1)
+    hit = predicted == problem.y if problem.targeted else predicted != problem.y
+    return hit & jnp.all(jnp.isfinite(logits), axis=1)
+
+
 def _judged(problem: Problem, at: Evaluated) -> Evaluated:
     assert at.logits is not None
-    predicted = jnp.argmax(at.logits, axis=1)
-    hit = predicted == problem.y if problem.targeted else predicted != problem.y
-    return at._replace(fooled=hit & jnp.all(jnp.isfinite(at.logits), axis=1))
+    return at._replace(fooled=succeeded(problem, at.logits))
 
 
 def fold(keys: Key | None, data: int | jax.Array) -> Key | None:
