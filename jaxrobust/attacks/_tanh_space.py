@@ -65,4 +65,4 @@ def descend(
 
 def where(rows: jax.Array, new: Moments, old: Moments) -> Moments:
     """Chooses moments per row."""
-    return Moments(*(jnp.where(like(rows, a), a, b) for a, b in zip(new, old)))
+    return jax.tree.map(lambda a, b: jnp.where(like(rows, a), a, b), new, old)

@@ -40,14 +40,14 @@ _GROWTH = 2
 class Carry(NamedTuple):
     """State between two steps.
 
-    A round looks for a misclassified point within `tau`, starting at `begin`; `count`
+    A round looks for a misclassified point within `tau`, starting at `begin`; `made`
     are the steps that it has made.
     """
 
     w: Images
     begin: Images
     moments: _tanh_space.Moments
-    count: jax.Array
+    made: jax.Array
     tau: PerExample
     const: PerExample
     nearest: Nearest
@@ -109,7 +109,7 @@ class CarliniLinf(Method):
         begin = jnp.where(like(done, x), carry.w, carry.begin)
         rest = _tanh_space.at_rest(carry.w)
         moments = _tanh_space.where(done, rest, carry.moments)
-        count = jnp.where(done, 0, carry.count)
+        count = jnp.where(done, 0, carry.made)
         delta = x - problem.x
         penalty = jnp.sign(delta) * (jnp.abs(delta) > like(tau, x))
         pull = like(jnp.where(won, 0, carry.const), x) * jnp.nan_to_num(grad)
