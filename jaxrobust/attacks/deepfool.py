@@ -18,7 +18,7 @@ from jaxrobust.array_types import (
 )
 from jaxrobust.attacks import _nearest
 from jaxrobust.attacks._eager import iterate
-from jaxrobust.attacks._fab_logits import differences, misclassified, off_rounding
+from jaxrobust.attacks._fab_logits import differences, off_rounding
 from jaxrobust.attacks._method import (
     Count,
     Health,
@@ -28,7 +28,7 @@ from jaxrobust.attacks._method import (
     model_keys,
     watch_step,
 )
-from jaxrobust.attacks._objective import Evaluated, Problem, mean_logits
+from jaxrobust.attacks._objective import Evaluated, Problem, mean_logits, succeeds
 
 
 class Carry(NamedTuple):
@@ -68,13 +68,13 @@ class DeepFool(Method):
         df = off_rounding(df, dg, farthest, logits)
         way = _to_plane(dg, jnp.abs(df), problem.norm)
         ahead = jnp.clip(x + (1 + self.overshoot) * way, *problem.bounds)
-        stays = like(misclassified(logits, problem.y), x)
+        stays = like(succeeds(problem, logits), x)
         return Carry(jnp.where(stays, x, ahead), health)
 
     def finish(self, problem: Problem, keys: Key | None, carry: Carry) -> Images:
         """Returns the iterate where misclassified and within eps, else the image."""
         row_keys = model_keys(problem, keys, self.steps)
-        fooled = misclassified(mean_logits(problem, carry.x, row_keys), problem.y)
+        fooled = succeeds(problem, mean_logits(problem, carry.x, row_keys))
         none = _nearest.of_images(problem, jnp.zeros_like(fooled))
         found = _nearest.nearer(problem, none, carry.x, fooled)
         return _nearest.within(problem, found)

@@ -28,7 +28,7 @@ from jaxrobust.attacks._method import (
     model_keys,
     watch_step,
 )
-from jaxrobust.attacks._objective import Evaluated, Problem, mean_logits, succeeded
+from jaxrobust.attacks._objective import Evaluated, Problem, mean_logits, succeeds
 from jaxrobust.attacks._saliency_pairs import best_pair
 
 
@@ -80,7 +80,7 @@ class JSMA(Method):
         free = x < high if self.theta > 0 else x > low
         rows = (v.reshape(v.shape[0], -1) for v in (sign * up, -sign * down, free))
         p, q, found = best_pair(*rows)
-        moves = found & ~succeeded(problem, logits)
+        moves = found & ~succeeds(problem, logits)
         place = jnp.arange(math.prod(x.shape[1:]))[None]
         pair = ((place == p[:, None]) | (place == q[:, None])) & moves[:, None]
         ahead = jnp.clip(x + self.theta, low, high)
@@ -90,7 +90,7 @@ class JSMA(Method):
     def finish(self, problem: Problem, keys: Key | None, carry: Carry) -> Images:
         """Returns the iterate where misclassified and within eps, else the image."""
         row_keys = model_keys(problem, keys, self.steps)
-        fooled = succeeded(problem, mean_logits(problem, carry.x, row_keys))
+        fooled = succeeds(problem, mean_logits(problem, carry.x, row_keys))
         none = _nearest.of_images(problem, jnp.zeros_like(fooled))
         found = _nearest.nearer(problem, none, carry.x, fooled)
         return _nearest.within(problem, found)
