@@ -15,8 +15,12 @@ from jaxrobust.attacks._table import pending_reason as pending_reason
 from jaxrobust.attacks.apgd import apgd as apgd
 from jaxrobust.attacks.apgd import apgd_targeted as apgd_targeted
 from jaxrobust.attacks.bim import bim as bim
+from jaxrobust.attacks.cw_l2 import cw_l2 as cw_l2
+from jaxrobust.attacks.cw_linf import cw_linf as cw_linf
+from jaxrobust.attacks.deepfool import deepfool as deepfool
 from jaxrobust.attacks.fab import fab as fab
 from jaxrobust.attacks.fgsm import fgsm as fgsm
+from jaxrobust.attacks.jsma import jsma as jsma
 from jaxrobust.attacks.mim import mim as mim
 from jaxrobust.attacks.noise import uniform_noise as uniform_noise
 from jaxrobust.attacks.pgd import pgd as pgd

@@ -19,6 +19,8 @@ _COUNTS = {
     "eot_samples": 1,
     "queries": 0,
     "targets": 1,
+    "binary_steps": 1,
+    "rounds": 1,
 }
 _LENGTHS = ("eps", "step_size", "decay")
 _STATIC: Mapping[str, Callable[[Any], None]] = {

@@ -9,8 +9,12 @@ from jaxrobust.array_types import Images, Key, Labels, LogitsFn
 from jaxrobust.attacks import _checks
 from jaxrobust.attacks.apgd import apgd, apgd_targeted
 from jaxrobust.attacks.bim import bim
+from jaxrobust.attacks.cw_l2 import cw_l2
+from jaxrobust.attacks.cw_linf import cw_linf
+from jaxrobust.attacks.deepfool import deepfool
 from jaxrobust.attacks.fab import fab
 from jaxrobust.attacks.fgsm import fgsm
+from jaxrobust.attacks.jsma import jsma
 from jaxrobust.attacks.mim import mim
 from jaxrobust.attacks.noise import worst_of_noise
 from jaxrobust.attacks.pgd import pgd
@@ -23,8 +27,12 @@ _ATTACKS: Mapping[str, Callable[..., Images]] = {
     "apgd_targeted": apgd_targeted,
     "ball": worst_of_noise,
     "bim": bim,
+    "cw_l2": cw_l2,
+    "cw_linf": cw_linf,
+    "deepfool": deepfool,
     "fab": fab,
     "fgsm": fgsm,
+    "jsma": jsma,
     "mim": mim,
     "pgd": pgd,
     "square": square,
@@ -32,10 +40,6 @@ _ATTACKS: Mapping[str, Callable[..., Images]] = {
 }
 # Named by papers' protocols, but not there yet. Once an attack is, its line goes.
 PENDING: tuple[str, ...] = (
-    "cw_l2",
-    "cw_linf",
-    "deepfool",
-    "jsma",
     "spsa",
     "zoo",
     "hop_skip_jump",

@@ -21,17 +21,24 @@ TABLE = [
     for name in ("fgsm", "uniform_noise", *ITERATED, *APGD, "fab", "square")
     for norm in threat.NORMS
 ]
+WHITE = ("cw_l2", "cw_linf", "deepfool", "jsma")
+TABLE += [("cw_l2", "l2"), ("cw_linf", "linf"), ("deepfool", "l2"),
+          ("deepfool", "linf"), ("jsma", "l1")]  # fmt: skip
 # Where a test takes a compilation of its own, rows that share all code are left out.
 SHORT = [("pgd", "linf"), ("pgd", "l2"), ("pgd", "l1"), ("mim", "linf"),
          ("fgsm", "l2"), ("uniform_noise", "l1"), ("apgd", "l2"),
          ("apgd_targeted", "l1"), ("fab", "l1"), ("fab", "l2"), ("square", "linf"),
          ("square", "l2")]  # fmt: skip
+SHORT += [("cw_l2", "l2"), ("cw_linf", "linf"), ("deepfool", "l2"), ("jsma", "l1")]
 RANDOM = ("pgd", "uniform_noise", "square", *APGD)
 # Noise is no ascent, and the others return the image where they do not fool the model.
-SOMETIMES = ("uniform_noise", "fab", "square", *APGD)
+SOMETIMES = ("uniform_noise", "fab", "square", *APGD, *WHITE)
 FEW = {"apgd": {"steps": 5}, "apgd_targeted": {"steps": 5, "targets": 2},
        "fab": {"steps": 4, "targets": 2}, "square": {"queries": 12},
        "uniform_noise": {"draws": 2}}  # fmt: skip
+FEW |= {"cw_l2": {"binary_steps": 2, "steps": 15, "lr": 0.05, "initial_const": 1.0},
+        "cw_linf": {"rounds": 3, "steps": 15, "lr": 0.02, "initial_const": 1.0},
+        "deepfool": {"steps": 4}, "jsma": {"gamma": 0.2}}  # fmt: skip
 SHAPE = (5, 6, 6, 2)
 CLASSES = 4
 TRACES: list[int] = []
@@ -209,7 +216,7 @@ def test_float64_is_kept(name, norm):
         assert distance64(x_adv, x, norm).max() <= EPS[norm] * (1 + 1e-12)
 
 
-@some_rows
+@pytest.mark.parametrize(("name", "norm"), [r for r in SHORT if r[0] not in WHITE])
 def test_other_bounds(name, norm):
     x = batch()[0] * 5 - 2
     attack = build(name, norm, 5 * EPS[norm], bounds=(-2.0, 3.0))
@@ -229,7 +236,8 @@ def test_raises_a_named_loss(norm, loss):
 
 
 @pytest.mark.parametrize(
-    ("name", "norm"), [r for r in SHORT if r[0] not in ("pgd", "apgd_targeted", "fab")]
+    ("name", "norm"),
+    [r for r in SHORT if r[0] not in ("pgd", "apgd_targeted", "fab", "deepfool")],
 )
 def test_targeted_lowers_the_loss(name, norm):
     x, y = batch()

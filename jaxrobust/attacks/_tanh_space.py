@@ -1,0 +1,68 @@
+"""Carlini & Wagner's change of variable, and Adam in it with a count per row.
+
+Images are low + (high - low) (tanh(w) + 1) / 2, so that every w is inside the box.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrobust.array_types import Bounds, Images
+from jaxrobust.attacks._method import like
+
+# Kingma & Ba's own numbers.
+_BETA1, _BETA2, _FLOOR = 0.9, 0.999, 1e-8
+
+
+class Moments(NamedTuple):
+    """Adam's running means of the gradient and of its square."""
+
+    first: Images
+    second: Images
+
+
+def from_images(x: Images, bounds: Bounds) -> Images:
+    """Returns w; of values at a wall that of a value just inside."""
+    low, high = bounds
+    inside = 1 - max(1e-6, float(jnp.finfo(x.dtype).eps))
+    return jnp.arctanh(inside * jnp.clip(2 * (x - low) / (high - low) - 1, -1, 1))
+
+
+def to_images(w: Images, bounds: Bounds) -> tuple[Images, Images]:
+    """Returns the images and their derivatives by w."""
+    low, high = bounds
+    t = jnp.tanh(w)
+    x = jnp.clip(low + (high - low) * (t + 1) / 2, low, high)
+    return x, (high - low) / 2 * (1 - t * t)
+
+
+def at_rest(w: Images) -> Moments:
+    """Adam's moments before the first step."""
+    return Moments(jnp.zeros_like(w), jnp.zeros_like(w))
+
+
+def descend(
+    w: Images, grad: Images, moments: Moments, count: jax.Array, lr: float
+) -> tuple[Images, Moments]:
+    """Makes one step of Adam.
+
+    Args:
+      w: where to step from, `[B, ...]`.
+      grad: gradient there; what is not finite counts as 0 or as a large number.
+      moments: of the steps before.
+      count: how many these were, one number or one per row.
+      lr: learning rate.
+    """
+    limit = jnp.finfo(w.dtype).max ** 0.5 / 8  # whose square is finite
+    grad = jnp.clip(jnp.nan_to_num(grad), -limit, limit)
+    first = _BETA1 * moments.first + (1 - _BETA1) * grad
+    second = _BETA2 * moments.second + (1 - _BETA2) * grad * grad
+    step = like(jnp.asarray(count + 1, w.dtype), w)
+    mean, square = first / (1 - _BETA1**step), second / (1 - _BETA2**step)
+    return w - lr * mean / (jnp.sqrt(square) + _FLOOR), Moments(first, second)
+
+
+def where(rows: jax.Array, new: Moments, old: Moments) -> Moments:
+    """Chooses moments per row."""
+    return jax.tree.map(lambda a, b: jnp.where(like(rows, a), a, b), new, old)

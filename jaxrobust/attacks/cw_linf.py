@@ -1,0 +1,230 @@
+"""Carlini & Wagner's Linf attack: a penalty on what exceeds a shrinking radius."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrobust import threat
+from jaxrobust.array_types import (
+    Bounds,
+    Images,
+    Key,
+    Labels,
+    LogitsFn,
+    Norm,
+    PerExample,
+    Scalar,
+)
+from jaxrobust.attacks import _checks, _nearest, _tanh_space
+from jaxrobust.attacks._eager import iterate
+from jaxrobust.attacks._method import (
+    Count,
+    Health,
+    Method,
+    first_health,
+    like,
+    model_keys,
+    watch_step,
+)
+from jaxrobust.attacks._nearest import Nearest
+from jaxrobust.attacks._objective import Problem, evaluate, gradient
+from jaxrobust.attacks.cw_l2 import check_descent
+
+# What tau is multiplied by after a round that succeeds, and c after one that fails.
+_SHRINK = 0.9
+_GROWTH = 2
+
+
+class Carry(NamedTuple):
+    """State between two steps.
+
+    A round looks for a misclassified point within `tau`, starting at `begin`; `made`
+    are the steps that it has made.
+    """
+
+    w: Images
+    begin: Images
+    moments: _tanh_space.Moments
+    made: jax.Array
+    tau: PerExample
+    const: PerExample
+    nearest: Nearest
+    health: Health | None
+
+
+@dataclasses.dataclass(frozen=True)
+class CarliniLinf(Method):
+    """The attack without its arrays; its steps are those of all rounds."""
+
+    descent: int = 100
+    lr: float = 0.005
+    kappa: float = 0.0
+    initial_const: float = 1e-5
+    largest_const: float = 20.0
+
+    def check(self) -> None:
+        """Raises for a number out of range."""
+        check_descent(self.lr, self.kappa, self.initial_const)
+        threat.check_radius("largest_const", self.largest_const)
+
+    def start(
+        self, problem: Problem, keys: Key | None, r: Count, *, watch: bool = False
+    ) -> Carry:
+        """Starts at the image, with all of the box within tau."""
+        del r  # one run
+        x = problem.x
+        at = evaluate(problem, x, model_keys(problem, keys, self.steps))
+        assert at.fooled is not None
+        w = _tanh_space.from_images(x, problem.bounds)
+        ones = jnp.ones(x.shape[:1], x.dtype)
+        return Carry(
+            w,
+            w,
+            _tanh_space.at_rest(w),
+            jnp.zeros(x.shape[:1], jnp.int32),
+            ones * (problem.bounds[1] - problem.bounds[0]),
+            ones * self.initial_const,
+            _nearest.of_images(problem, at.fooled & (at.value >= self.kappa)),
+            first_health(problem, self.steps, keys, x) if watch else None,
+        )
+
+    def step(self, problem: Problem, keys: Key | None, i: Count, carry: Carry) -> Carry:
+        """Ends the round where it has succeeded, makes a step of Adam, ends the failed.
+
+        A round that follows a success goes on from that point, one that follows a
+        failure starts where the failed one did.
+        """
+        x, slope = _tanh_space.to_images(carry.w, problem.bounds)
+        grad, at = gradient(problem, x, model_keys(problem, keys, i), judge=True)
+        health = carry.health
+        if health is not None:
+            health = watch_step(health, grad, at, i)
+        assert at.fooled is not None
+        won = at.fooled & (at.value >= self.kappa)
+        length = threat.distance(x, problem.x, norm="linf")
+        done = won & (length <= carry.tau)
+        tau = jnp.where(done, _SHRINK * length, carry.tau)
+        begin = jnp.where(like(done, x), carry.w, carry.begin)
+        rest = _tanh_space.at_rest(carry.w)
+        moments = _tanh_space.where(done, rest, carry.moments)
+        count = jnp.where(done, 0, carry.made)
+        delta = x - problem.x
+        penalty = jnp.sign(delta) * (jnp.abs(delta) > like(tau, x))
+        pull = like(jnp.where(won, 0, carry.const), x) * jnp.nan_to_num(grad)
+        w, moments = _tanh_space.descend(
+            carry.w, (penalty - pull) * slope, moments, count, self.lr
+        )
+        failed = count + 1 >= self.descent
+        more = jnp.minimum(carry.const * _GROWTH, self.largest_const)
+        return Carry(
+            jnp.where(like(failed, x), begin, w),
+            begin,
+            _tanh_space.where(failed, rest, moments),
+            jnp.where(failed, 0, count + 1),
+            tau,
+            jnp.where(failed, more, carry.const),
+            _nearest.nearer(problem, carry.nearest, x, won),
+            health,
+        )
+
+    def finish(self, problem: Problem, keys: Key | None, carry: Carry) -> Images:
+        """Returns the nearest misclassified point within eps, else the image."""
+        del keys
+        return _nearest.within(problem, carry.nearest)
+
+
+def cw_linf(
+    logits_fn: LogitsFn,
+    x: Images,
+    y: Labels,
+    *,
+    key: Key | None = None,
+    eps: Scalar | None = None,
+    rounds: int = 30,
+    steps: int = 100,
+    lr: float = 0.005,
+    kappa: float = 0.0,
+    initial_const: float = 1e-5,
+    largest_const: float = 20.0,
+    norm: Norm = "linf",
+    targeted: bool = False,
+    bounds: Bounds = (0.0, 1.0),
+    stochastic: bool = False,
+    eot_samples: int = 1,
+    unroll: int | bool | None = None,
+) -> Images:
+    """Carlini & Wagner's Linf attack (2017, section VI.C).
+
+    Minimises c max(-m(x'), -kappa) + sum_i max(|x'_i - x_i| - tau, 0) with Adam, where
+    m is the margin by which x' is misclassified, over w with x' = (tanh(w) + 1) / 2
+    scaled to the box. A round looks for a point within tau that is misclassified by
+    kappa. Where it finds one, tau becomes .9 of that point's distance and the next
+    round goes on from there; where it makes `steps` steps in vain, c doubles and it is
+    tried again. Rounds end per example; together they have rounds * steps steps, which
+    is when all stop (the authors' code stops once tau is below 1/256 or c too large).
+    Keeps the nearest such point. Uses no randomness.
+
+    Args:
+      logits_fn: `x -> logits [B, K]`, pure; `(x, keys [B]) -> logits` if stochastic.
+      x: images `[B, H, W, C]`, floating, inside `bounds`.
+      y: labels `[B]`; the target classes where `targeted`. An image that is
+        misclassified already (by kappa) is returned as it is.
+      key: one key (row i uses fold_in(key, i)) or one per example; needed with a
+        stochastic model.
+      eps: radius up to which a perturbation counts; None: any. May be traced.
+      rounds: rounds that fail, at least 1, for which there is time; static. From
+        `initial_const` to `largest_const` it takes 21.
+      steps: longest round, at least 0, one gradient per step; static.
+      lr: Adam's learning rate, in units of w. A step moves a value by up to half of it
+        times the width of the box: smaller for models that fall at tiny radii.
+      kappa: margin, in logits, by which a point must be misclassified.
+      initial_const: the first c, above 0.
+      largest_const: what c grows to.
+      norm: 'linf'; `cw_l2` has the other.
+      targeted: make the model predict `y` instead.
+      bounds: lowest and highest value of an image.
+      stochastic: the model draws randomness from the keys it is given.
+      eot_samples: gradients and logits averaged per step over this many draws.
+      unroll: how the loop is written out; None chooses.
+
+    Returns:
+      Shape and dtype of `x`, in the box: the nearest such point found where it is
+      within `eps`, else the image. No gradient flows.
+
+    Raises:
+      ValueError: for a value out of range or another norm, named in the message.
+      TypeError: for arrays or keys of the wrong type.
+
+    Reference:
+      Carlini & Wagner, Towards evaluating the robustness of neural networks, IEEE S&P
+      2017, arXiv 1608.04644, section VI.C; the numbers are those of their code.
+    """
+    threat.check_norm(norm)
+    if norm != "linf":
+        raise ValueError(f"cw_linf has `norm` 'linf' alone, got {norm!r}; see cw_l2.")
+    _checks.check_count("rounds", rounds, 1)
+    _checks.check_count("steps", steps, 0)
+    problem = Problem(
+        logits_fn,
+        x,
+        y,
+        jnp.inf if eps is None else eps,
+        0.0,
+        norm=norm,
+        loss="margin",
+        targeted=targeted,
+        bounds=bounds,
+        stochastic=stochastic,
+        eot_samples=eot_samples,
+    )
+    method = CarliniLinf(
+        rounds * steps,
+        descent=steps,
+        lr=lr,
+        kappa=kappa,
+        initial_const=initial_const,
+        largest_const=largest_const,
+    )
+    return iterate(problem, method, key, unroll)
