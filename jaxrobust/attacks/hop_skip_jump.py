@@ -18,6 +18,7 @@ from jaxrobust.array_types import (
     PerExample,
     Scalar,
 )
+from jaxrobust.attacks import _boundary as boundary
 from jaxrobust.attacks import _checks
 from jaxrobust.attacks._eager import iterate
 from jaxrobust.attacks._method import Count, Health, Method, like, look, model_keys
@@ -30,21 +31,10 @@ _INIT, _SEARCH, _ESTIMATE, _STEP = range(4)
 _HALVINGS = 16
 
 
-class Estimate(NamedTuple):
-    """Sums over the queries of an estimate; a misclassified one votes 1, others -1.
-
-    Once complete, `weighted` holds the direction of the step.
-    """
-
-    votes: PerExample
-    total: Images
-    weighted: Images
-
-
 class Carry(NamedTuple):
     """State between two queries, each row at its own place in the algorithm.
 
-    `phase` is what the next query is for, `count` the queries it has had. `point` is
+    `phase` is what the next query is for, `asked` the queries it has had. `point` is
     misclassified and at `length` from the image: what the search comes from, then the
     boundary point. No misclassified point is expected up to `low`; the search ends
     within `precision`. `iteration` is t of algorithm 2. `best` is the nearest
@@ -52,13 +42,13 @@ class Carry(NamedTuple):
     """
 
     phase: Int[Array, " B"]
-    count: Int[Array, " B"]
+    asked: Int[Array, " B"]
     point: Images
     length: PerExample
     low: PerExample
     precision: PerExample
     iteration: Int[Array, " B"]
-    estimate: Estimate
+    estimate: boundary.Estimate
     best: Images
     distance: PerExample
     health: Health | None
@@ -94,13 +84,13 @@ class HopSkipJump(Method):
         zero, blank = jnp.zeros(x.shape[:1], x.dtype), jnp.zeros_like(x)
         return Carry(
             phase=none + _INIT,
-            count=none,
+            asked=none,
             point=x,
             length=zero,
             low=zero,
             precision=zero,
             iteration=none + 1,
-            estimate=Estimate(zero, blank, blank),
+            estimate=boundary.Estimate(zero, blank, blank),
             best=x,
             distance=jnp.where(at.fooled, 0, jnp.inf).astype(x.dtype),
             health=Health(*look(at.logits), none > 0) if watch else None,
@@ -128,16 +118,22 @@ class HopSkipJump(Method):
         self, problem: Problem, keys: Key | None, i: Count, carry: Carry
     ) -> Images:
         x, (low, high) = problem.x, problem.bounds
-        draws, phase = _draw(keys, i, x), like(carry.phase, x)
-        first = low + (high - low) * (_in_blocks(draws, carry.count) + 1) / 2
+        draw_keys, phase = fold(fold(keys, _DRAW_STREAM), i), like(carry.phase, x)
+        assert draw_keys is not None
+        draws = boundary.draw(draw_keys, x)
+        first = low + (high - low) * (boundary.in_blocks(draws, carry.asked) + 1) / 2
         if problem.x_init is not None:
-            first = jnp.where(like(carry.count == 0, x), problem.x_init, first)
-        probe = like(self._probe_length(carry, x), x) * _unit(draws, problem.norm)
+            first = jnp.where(like(carry.asked == 0, x), problem.x_init, first)
+        probe = like(self._probe_length(carry, x), x) * boundary.unit(
+            draws, problem.norm
+        )
         far = carry.length / jnp.sqrt(carry.iteration.astype(x.dtype))
-        far = far * 0.5 ** carry.count.astype(x.dtype)
+        far = far * 0.5 ** carry.asked.astype(x.dtype)
+        middle = (carry.low + carry.length) / 2
+        nearer = boundary.shrunk(carry.point, x, carry.length, middle, problem.norm)
         query = jnp.select(
             [phase == _INIT, phase == _SEARCH, phase == _ESTIMATE],
-            [first, _shrunk(problem, carry), carry.point + probe],
+            [first, nearer, carry.point + probe],
             carry.point + like(far, x) * carry.estimate.weighted,
         )
         return jnp.clip(query, low, high)
@@ -155,26 +151,26 @@ class HopSkipJump(Method):
         past = fooled & (init | step)
         moved = fooled & ~estimate
         new_length = jnp.where(moved, length, carry.length)
-        missed = jnp.where(search & ~fooled, _middle(carry), carry.low)
+        missed = jnp.where(search & ~fooled, (carry.low + carry.length) / 2, carry.low)
         low = jnp.where(past, 0, missed)
         stuck = fooled & (length >= carry.length)  # the middle was lost in rounding
         found = search & (stuck | (new_length - low <= carry.precision))
-        failed = step & ~fooled & (carry.count + 1 >= _HALVINGS)
+        failed = step & ~fooled & (carry.asked + 1 >= _HALVINGS)
         wanted = self.samples * jnp.sqrt(carry.iteration.astype(length.dtype))
-        full = estimate & (carry.count + 1 >= jnp.floor(wanted))
+        full = estimate & (carry.asked + 1 >= jnp.floor(wanted))
         phase = jnp.select(
             [past, found | failed, full], [_SEARCH, _ESTIMATE, _STEP], carry.phase
         )
         theta = self._theta(query, problem.norm)
         probe = (query - carry.point) / like(self._probe_length(carry, query), query)
-        sums = _voted(carry.estimate, probe, fooled, estimate)
-        direction = _direction(sums, carry.count + 1, problem.norm)
+        sums = boundary.voted(carry.estimate, probe, fooled, estimate)
+        direction = boundary.direction(sums, carry.asked + 1, problem.norm)
         sums = sums._replace(
             weighted=jnp.where(like(full, query), direction, sums.weighted)
         )
         return carry._replace(
             phase=phase,
-            count=jnp.where(phase == carry.phase, carry.count + 1, 0),
+            asked=jnp.where(phase == carry.phase, carry.asked + 1, 0),
             point=jnp.where(like(moved, query), query, carry.point),
             length=new_length,
             low=low,
@@ -196,77 +192,6 @@ class HopSkipJump(Method):
     def _probe_length(self, carry: Carry, x: Images) -> PerExample:
         """How far probes go: root d times the precision in L2, d times it in Linf."""
         return jnp.where(carry.length > 0, carry.length, 1) * self.gamma / x[0].size
-
-
-def _draw(keys: Key | None, i: Count, x: Images) -> Images:
-    """Draws numbers between -1 and 1, of each row its own."""
-    draw_keys = fold(fold(keys, _DRAW_STREAM), i)
-    assert draw_keys is not None
-    least = -1 + float(jnp.finfo(x.dtype).epsneg)  # whose normal draw is finite
-    return jax.vmap(lambda k: jax.random.uniform(k, x.shape[1:], x.dtype, least, 1.0))(
-        draw_keys
-    )
-
-
-def _unit(draws: Images, norm: Norm) -> Images:
-    """Turns draws into directions of length 1: normal ones in L2, uniform in Linf."""
-    direction = jax.lax.erf_inv(draws) if norm == "l2" else draws
-    return _over_length(direction)
-
-
-def _over_length(v: Images) -> Images:
-    length = threat.distance(v, jnp.zeros_like(v), norm="l2")
-    return v / like(jnp.where(length > 0, length, 1), v)
-
-
-def _in_blocks(draws: Images, tries: Int[Array, " B"]) -> Images:
-    """Noise of single pixels at first, then of blocks of 2, 4, 8 ..., and again."""
-    if draws.ndim != 4:
-        return draws
-    height, width = draws.shape[1:3]
-    side = jnp.left_shift(1, tries % ((max(height, width) - 1).bit_length() + 1))
-    for axis, size in ((1, height), (2, width)):
-        corner = jnp.arange(size)[None] // side[:, None] * side[:, None]
-        draws = jnp.take_along_axis(
-            draws, jnp.expand_dims(corner, (3 - axis, 3)), axis=axis
-        )
-    return draws
-
-
-def _middle(carry: Carry) -> PerExample:
-    return (carry.low + carry.length) / 2
-
-
-def _shrunk(problem: Problem, carry: Carry) -> Images:
-    """The point moved to the middle of the search: blended in L2, clipped in Linf."""
-    x, middle = problem.x, like(_middle(carry), problem.x)
-    delta = carry.point - x
-    if problem.norm == "linf":
-        return x + jnp.clip(delta, -middle, middle)
-    return x + delta * middle / jnp.where(
-        like(carry.length > 0, x), like(carry.length, x), 1
-    )
-
-
-def _voted(
-    sums: Estimate, probe: Images, fooled: Bool[Array, " B"], rows: Bool[Array, " B"]
-) -> Estimate:
-    """Takes a probe into the sums of the rows that estimate."""
-    vote = jnp.where(fooled, 1, -1).astype(probe.dtype)
-    added = Estimate(vote, probe, like(vote, probe) * probe)
-    return jax.tree.map(
-        lambda total, one: jnp.where(like(rows, total), total + one, total), sums, added
-    )
-
-
-def _direction(sums: Estimate, count: Int[Array, " B"], norm: Norm) -> Images:
-    """The estimated normal, votes taken from their mean; by its sign in Linf."""
-    mean = sums.votes / count.astype(sums.votes.dtype)
-    centred = sums.weighted - like(mean, sums.total) * sums.total
-    # Where all vote alike nothing is left: then towards (or away from) all of them.
-    alike = like(jnp.abs(sums.votes) == count, sums.total)
-    v = jnp.where(alike, sums.weighted, centred)
-    return jnp.sign(v) if norm == "linf" else _over_length(v)
 
 
 def hop_skip_jump(

@@ -103,7 +103,7 @@ class ZOO(Method):
         zero = jnp.zeros(x.shape[:1], x.dtype)
         margin = at.value.astype(x.dtype)
         return Carry(
-            Descent(x, margin, moments(x), jnp.zeros_like(x), none),
+            _from_image(x, margin),
             Weight(zero + self.const, zero, zero + jnp.inf),
             margin,
             x,
@@ -138,14 +138,8 @@ class ZOO(Method):
         """Where step i is the first of another descent: at the image, with a new c."""
         again = jnp.asarray((i % self.per_descent == 0) & (i > 0))
         rows = jnp.broadcast_to(again, carry.distance.shape)
-        x, old = problem.x, carry.descent
-        fresh = Descent(
-            x,
-            carry.clean_margin,
-            moments(x),
-            jnp.zeros_like(x),
-            jnp.zeros_like(old.hit),
-        )
+        old = carry.descent
+        fresh = _from_image(problem.x, carry.clean_margin)
         chosen = jax.tree.map(
             lambda new, kept: jnp.where(like(rows, new), new, kept),
             (fresh, _another(carry.weight, old.hit)),
@@ -211,6 +205,11 @@ class ZOO(Method):
 
         count = places.shape[1]
         return repeat(count, put, jnp.zeros((count, x.shape[0]), x.dtype), 1).T
+
+
+def _from_image(x: Images, margin: PerExample) -> Descent:
+    none = jnp.zeros(x.shape[:1], bool)
+    return Descent(x, margin, moments(x), jnp.zeros_like(x), none)
 
 
 def _another(weight: Weight, hit: jax.Array) -> Weight:
