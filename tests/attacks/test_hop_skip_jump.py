@@ -96,35 +96,36 @@ def test_targets_from_given_images_and_rows_that_cannot_be_attacked():
         assert 0 < length[row] < float(threat.distance(x_init, x, norm="linf")[row])
 
 
-def test_every_query_is_a_model_call_and_no_more():
+@pytest.mark.parametrize(("queries", "draws"), [(1, 1), (100, 1), (25, 3), (3, 3)])
+def test_never_more_model_calls_than_queries(queries, draws):
     x, y = images()
-    calls = []
+    calls, built = [], []
 
     def counted(z, keys):
         calls.append(z.shape)
         return linear(z)
 
-    built = []
-
-    def capture(problem, method, key, unroll):
+    def keep(problem, method, key, unroll):
         """Takes the place of what runs the attack."""
         built.append((problem, method))
         return problem.x
 
     with pytest.MonkeyPatch.context() as patch:
         module = importlib.import_module("jaxrobust.attacks.hop_skip_jump")
-        patch.setattr(module, "iterate", capture)
-        attacks.hop_skip_jump(counted, x, y, key=KEY, eps=None, queries=25,
-                              stochastic=True, eot_samples=3)  # fmt: skip
+        patch.setattr(module, "iterate", keep)
+        attacks.hop_skip_jump(counted, x, y, key=KEY, eps=None, queries=queries,
+                              stochastic=True, eot_samples=draws)  # fmt: skip
     ((problem, method),) = built
     keys = jax.random.split(KEY, 4)
-    with jax.disable_jit():
-        carry = method.start(problem, keys, 0)
-        for i in range(method.steps):
-            carry = method.step(problem, keys, i, carry)
-        method.finish(problem, keys, carry)
-    # 8 decisions of 3 draws each; a ninth would go beyond 25.
-    assert calls == [SHAPE] * 24
+    carry = jax.eval_shape(lambda: method.start(problem, keys, 0))
+    assert calls == [SHAPE] * draws
+    jaxpr = jax.make_jaxpr(functools.partial(method.step, problem, keys))(0, carry)
+    assert calls == [SHAPE] * (2 * draws)
+    assert not {"while", "scan"} & set(str(jaxpr).replace("[", " ").split())
+    jax.eval_shape(functools.partial(method.finish, problem, keys), carry)
+    assert calls == [SHAPE] * (2 * draws)  # so `steps + 1` decisions are all
+    assert (method.steps + 1) * draws == queries // draws * draws <= queries
+    assert method.runs() == 1
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
