@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrobust import losses
 from jaxrobust.array_types import Images, Key, Labels, Logits, PerExample
@@ -28,7 +29,13 @@ from jaxrobust.attacks._method import (
     model_keys,
     watch_step,
 )
-from jaxrobust.attacks._objective import Evaluated, Problem, evaluate, gradient
+from jaxrobust.attacks._objective import (
+    Evaluated,
+    Problem,
+    evaluate,
+    gradient,
+    succeeds,
+)
 
 # Stream of a stochastic model's randomness on the clean image.
 _CLEAN_STEP = 0x636C6E
@@ -110,9 +117,11 @@ class Apgd(Method):
         self, problem: Problem, keys: Key | None, r: Count, *, watch: bool = False
     ) -> Carry:
         """Makes the first point, and looks at the clean image."""
-        clean = evaluate(problem, problem.x, model_keys(problem, keys, _CLEAN_STEP))
-        assert clean.logits is not None
-        assert clean.fooled is not None
+        clean = problem.clean
+        if clean is None:
+            row_keys = model_keys(problem, keys, _CLEAN_STEP)
+            clean = evaluate(problem, problem.x, row_keys).logits
+        assert clean is not None
         eps = jnp.asarray(problem.eps, problem.x.dtype)
         if self.large_radius:
             eps = eps * 3
@@ -121,7 +130,7 @@ class Apgd(Method):
         record = None
         if self.trace:
             points = (self.steps + 1, *nothing.shape)
-            logits = jnp.zeros(points + clean.logits.shape[1:], x.dtype)
+            logits = jnp.zeros(points + clean.shape[1:], x.dtype)
             record = Record(
                 logits, jnp.zeros(points, x.dtype), jnp.zeros(points, x.dtype)
             )
@@ -133,8 +142,8 @@ class Apgd(Method):
             loss_best=nothing - jnp.inf,
             x_last=x,
             fooled=nothing != 0,
-            settled=clean.fooled,
-            target=self._target(clean.logits, r),
+            settled=succeeds(problem, clean),
+            target=self._target(clean, r),
             step_size=step_size,
             pace=start_pace(problem, x, given=given),
             record=record,
@@ -187,6 +196,22 @@ class Apgd(Method):
         return x, Trace(
             *record, carry.x_best, carry.loss_best, carry.x_last, carry.fooled
         )
+
+    @property
+    def points(self) -> int:
+        """The last point is evaluated by a step too."""
+        return self.steps + 1
+
+    def hit(self, problem: Problem, i: Count, carry: Carry) -> tuple[jax.Array, Images]:
+        """Points of a phase with a larger radius do not count."""
+        if not self.large_radius:
+            return carry.fooled, carry.x_last
+        radius = np.append(self.ticks(problem).radius, np.float32(1))
+        return carry.fooled & (jnp.asarray(radius)[i] == 1), carry.x_last
+
+    def strongest(self, carry: Carry) -> Images:
+        """The point of the highest loss."""
+        return carry.x_best
 
     def value(self, problem: Problem, x: Images, at: Evaluated) -> PerExample:
         """The first run that fools counts, unless the highest loss is asked for."""

@@ -21,7 +21,7 @@ from jaxrobust.attacks._method import Best, Health, Method
 from jaxrobust.attacks._objective import OnInput, Problem, check_logits
 
 Unroll = int | bool | None
-_ARRAYS = ("logits_fn", "x", "y", "eps", "step_size", "x_init")
+_ARRAYS = ("logits_fn", "x", "y", "eps", "step_size", "x_init", "clean")
 
 
 class Arguments(NamedTuple):

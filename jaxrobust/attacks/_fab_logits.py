@@ -14,11 +14,6 @@ _DUAL: dict[Norm, Norm] = {"linf": "l1", "l2": "l2", "l1": "linf"}
 Difference = tuple[PerExample, Images, Logits]
 
 
-def misclassified(logits: Logits, y: Labels) -> jax.Array:
-    """Which rows predict another class; logits that are not finite never do."""
-    return (jnp.argmax(logits, axis=1) != y) & jnp.all(jnp.isfinite(logits), axis=1)
-
-
 def likely_wrong_class(logits: Logits, y: Labels, rank: Labels, count: int) -> Labels:
     """Returns the class at `rank` (0 first, below `count`) of the wrong ones, `[B]`."""
     wrong = jnp.arange(logits.shape[1])[None] != y[:, None]

@@ -90,6 +90,19 @@ class Method:
         """Returns the result of a run."""
         raise NotImplementedError
 
+    @property
+    def points(self) -> int:
+        """Steps after which `hit` has seen every point of a run."""
+        return self.steps
+
+    def hit(self, problem: Problem, i: Count, carry: Any) -> tuple[jax.Array, Images]:
+        """After step i: which rows have succeeded, and the images with which."""
+        raise NotImplementedError
+
+    def strongest(self, carry: Any) -> Images:
+        """The images that come nearest to success, succeeded or not."""
+        raise NotImplementedError
+
     def value(self, problem: Problem, x: Images, at: Evaluated) -> PerExample:
         """By what runs of equal success are compared: higher is better."""
         del problem, x

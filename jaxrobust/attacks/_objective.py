@@ -70,6 +70,10 @@ class Problem:
     # Take the margin where a model has too few classes for the loss.
     fall_back: bool = False
     x_init: Images | None = None
+    # Logits of the images themselves, where the caller has them.
+    clean: Logits | None = None
+    # How clear a success must be, as a share of the largest logit.
+    clearance: float = 0.0
 
 
 class Evaluated(NamedTuple):
@@ -191,9 +195,18 @@ def evaluate(problem: Problem, x: Images, keys: Key | None) -> Evaluated:
 
 def _judged(problem: Problem, at: Evaluated) -> Evaluated:
     assert at.logits is not None
-    predicted = jnp.argmax(at.logits, axis=1)
+    return at._replace(fooled=succeeds(problem, at.logits))
+
+
+def succeeds(problem: Problem, logits: Logits) -> jax.Array:
+    """Which rows are what the attacker wants, `[B]`; logits not finite never are."""
+    predicted = jnp.argmax(logits, axis=1)
     hit = predicted == problem.y if problem.targeted else predicted != problem.y
-    return at._replace(fooled=hit & jnp.all(jnp.isfinite(at.logits), axis=1))
+    hit &= jnp.all(jnp.isfinite(logits), axis=1)
+    if not problem.clearance:
+        return hit
+    ahead = jnp.abs(losses.margin(logits, problem.y))
+    return hit & (ahead > problem.clearance * jnp.max(jnp.abs(logits), axis=1))
 
 
 def fold(keys: Key | None, data: int | jax.Array) -> Key | None:

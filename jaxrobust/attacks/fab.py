@@ -3,6 +3,7 @@
 import dataclasses
 from typing import NamedTuple, Self
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -23,7 +24,6 @@ from jaxrobust.attacks._fab_logits import (
     differences,
     differences_to,
     likely_wrong_class,
-    misclassified,
     off_rounding,
 )
 from jaxrobust.attacks._fab_projections import displacement
@@ -36,7 +36,7 @@ from jaxrobust.attacks._method import (
     model_keys,
     watch_step,
 )
-from jaxrobust.attacks._objective import Evaluated, Problem, mean_logits
+from jaxrobust.attacks._objective import Evaluated, Problem, mean_logits, succeeds
 
 # Within what random restarts start where no radius is given, times the box's width.
 _START_RADIUS = {"linf": 0.3, "l2": 1.0, "l1": 5.0}
@@ -91,8 +91,10 @@ class FAB(Method):
     ) -> Carry:
         """Starts at the image, or near it in a restart; ends there if misclassified."""
         x = problem.x
-        logits = mean_logits(problem, x, model_keys(problem, keys, self.steps))
-        wrong = misclassified(logits, problem.y)
+        logits = problem.clean
+        if logits is None:
+            logits = mean_logits(problem, x, model_keys(problem, keys, self.steps))
+        wrong = succeeds(problem, logits)
         target = None
         if self.targets is not None:
             rank = jnp.broadcast_to(jnp.asarray(r) // self.restarts, problem.y.shape)
@@ -117,7 +119,7 @@ class FAB(Method):
         if health is not None:
             health = watch_step(health, dg, Evaluated(df, logits, None), i)
         x = self._past(problem, x, off_rounding(df, dg, x, logits), dg)
-        fooled = misclassified(mean_logits(problem, x, row_keys), problem.y)
+        fooled = succeeds(problem, mean_logits(problem, x, row_keys))
         distance = threat.distance(x, clean, norm=problem.norm)
         nearer = fooled & (distance < carry.distance)
         best = jnp.where(like(nearer, x), x, carry.best)
@@ -141,8 +143,18 @@ class FAB(Method):
     def finish(self, problem: Problem, keys: Key | None, carry: Carry) -> Images:
         """Returns the nearest misclassified point within eps, else the image."""
         del keys
+        within, best = self.hit(problem, self.steps, carry)
+        return jnp.where(like(within, best), best, problem.x)
+
+    def hit(self, problem: Problem, i: Count, carry: Carry) -> tuple[jax.Array, Images]:
+        """A misclassified point within eps."""
+        del i
         within = carry.distance <= jnp.asarray(problem.eps, problem.x.dtype)
-        return jnp.where(like(within, carry.best), carry.best, problem.x)
+        return within, carry.best
+
+    def strongest(self, carry: Carry) -> Images:
+        """The nearest misclassified point, or the image."""
+        return carry.best
 
     def value(self, problem: Problem, x: Images, at: Evaluated) -> PerExample:
         """Of two runs that both fool, the nearer is kept."""

@@ -22,7 +22,14 @@ from jaxrobust.attacks import _checks
 from jaxrobust.attacks import _square_windows as windows
 from jaxrobust.attacks._eager import iterate
 from jaxrobust.attacks._method import Count, Health, Method, like, look, model_keys
-from jaxrobust.attacks._objective import Evaluated, Loss, Problem, evaluate, fold
+from jaxrobust.attacks._objective import (
+    Evaluated,
+    Loss,
+    Problem,
+    evaluate,
+    fold,
+    succeeds,
+)
 
 # Streams of a row's key: the first point, and the windows.
 _FIRST_STREAM = 0x73717331
@@ -68,7 +75,11 @@ class Square(Method):
         """Makes the first point, unless the image itself is misclassified."""
         del r  # the keys are its own
         x = problem.x
-        clean = _evaluate(problem, x, keys, self.steps + 1)
+        clean = problem.clean
+        if clean is None:
+            clean = _evaluate(problem, x, keys, self.steps + 1).logits
+        assert clean is not None
+        settled = succeeds(problem, clean)
         faces = None
         if problem.norm == "linf":
             radius = threat.per_row(_radius(problem), x)
@@ -77,14 +88,12 @@ class Square(Method):
         at = _evaluate(problem, point, keys, self.steps)
         health = None
         if watch:
-            assert clean.logits is not None
-            health = Health(*look(clean.logits), jnp.zeros(x.shape[:1], bool))
-        assert clean.fooled is not None
+            health = Health(*look(clean), jnp.zeros(x.shape[:1], bool))
         assert at.fooled is not None
         return Carry(
-            jnp.where(like(clean.fooled, x), x, point),
+            jnp.where(like(settled, x), x, point),
             jnp.where(jnp.isnan(at.value), -jnp.inf, at.value),
-            clean.fooled | at.fooled,
+            settled | at.fooled,
             faces,
             health,
         )
@@ -118,6 +127,15 @@ class Square(Method):
     def finish(self, problem: Problem, keys: Key | None, carry: Carry) -> Images:
         """Returns the best point."""
         del problem, keys
+        return carry.x
+
+    def hit(self, problem: Problem, i: Count, carry: Carry) -> tuple[jax.Array, Images]:
+        """A misclassified row stays as it is."""
+        del problem, i
+        return carry.fooled, carry.x
+
+    def strongest(self, carry: Carry) -> Images:
+        """The best point."""
         return carry.x
 
     def _schedule(self, problem: Problem) -> list[int]:

@@ -22,7 +22,7 @@ EvalStep = Callable[[Variables, Array, Array, Key], Mapping[str, Array]]
 
 
 class Progress(Protocol):
-    """What evaluation reports to while it runs: `training.progress.StageProgress`."""
+    """What evaluation reports to while it runs: `evaluation.progress.StageProgress`."""
 
     def update(
         self, done: int, total: int, label: str, values: Mapping[str, float]

@@ -21,14 +21,14 @@ class Ball:
 
 def check_ball(
     x_adv: Float[np.ndarray, "B H W C"],
-    images: UInt8[np.ndarray, "B H W C"],
+    images: UInt8[np.ndarray, "B H W C"] | Float[np.ndarray, "B H W C"],
     ball: Ball,
 ) -> dict[str, Float[np.ndarray, "B"]]:
     """Measures perturbations in float64 and refuses those outside the threat.
 
     Args:
       x_adv: adversarial images.
-      images: the originals, 8-bit.
+      images: the originals, 8-bit or floating.
       ball: norm, radius and bounds; the tolerance is 1e-6 times the largest of 1, the
         radius and the width of the bounds.
 
@@ -38,7 +38,8 @@ def check_ball(
     Raises:
       ValueError: if an image is not finite, leaves the bounds or the ball.
     """
-    x = np.asarray(images, np.float64) / 255
+    x = np.asarray(images, np.float64)
+    x = x / 255 if images.dtype == np.uint8 else x
     low, high = ball.bounds
     tolerance = 1e-6 * max(1.0, ball.eps, high - low)
     moved = np.asarray(x_adv, np.float64) - x

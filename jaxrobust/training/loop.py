@@ -18,10 +18,10 @@ from jaxtyping import Array
 from jaxrobust import attacks, checkpoints, data, evaluation, parallel
 from jaxrobust.array_types import Key
 from jaxrobust.data import augment
+from jaxrobust.evaluation.progress import Progress
 from jaxrobust.training import optimizer, state, step
 from jaxrobust.training.check import attack_options, check_data, make_defense
 from jaxrobust.training.metrics import MetricWriter, fetch_mean
-from jaxrobust.training.progress import Progress
 from jaxrobust.training.source import ResidentSource, batch_indices
 
 

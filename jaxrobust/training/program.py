@@ -10,9 +10,9 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jaxrobust import checkpoints, evaluation, parallel
+from jaxrobust.evaluation.progress import StageProgress
 from jaxrobust.training import loop, workdir
 from jaxrobust.training.check import check
-from jaxrobust.training.progress import StageProgress
 
 MODES = ("train_eval", "train", "eval", "report")
 

@@ -1,0 +1,183 @@
+"""An attack as programs over rows that are at different steps and runs.
+
+For a scheduler that keeps a fixed number of rows busy: rows never mix, and image,
+step and run of a row are data, so any mixture of them is one compiled program.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrobust import threat
+from jaxrobust.array_types import Images, Key, Labels, Logits, LogitsFn, Scalar
+from jaxrobust.attacks import _capture, _compile, _trap
+from jaxrobust.attacks import _method as method_parts
+from jaxrobust.attacks._apgd import Apgd as Apgd
+from jaxrobust.attacks._checks import check_classes as check_classes
+from jaxrobust.attacks._checks import check_images as check_images
+from jaxrobust.attacks._checks import check_labels as check_labels
+from jaxrobust.attacks._checks import check_values as check_values
+from jaxrobust.attacks._method import Method as Method
+from jaxrobust.attacks._objective import Problem, check_logits
+from jaxrobust.attacks.fab import FAB as FAB
+from jaxrobust.attacks.square import Square as Square
+
+Arrays = Sequence[Any]
+
+
+class Rows(NamedTuple):
+    """What each of S rows is given.
+
+    Attributes:
+      x: images `[S, H, W, C]`.
+      y: labels `[S]`.
+      keys: one per row.
+      clean: logits of the images `[S, K]`.
+      run: which restart or target, int32 `[S]`.
+    """
+
+    x: Images
+    y: Labels
+    keys: Key
+    clean: Logits
+    run: jax.Array
+
+
+class Slots(NamedTuple):
+    """Where S rows stand.
+
+    Attributes:
+      rows: what they were given.
+      step: steps made, int32 `[S]`.
+      carry: of the method.
+      found: bool `[S]`, whether the row has succeeded.
+      x_found: the images with which it first did, else the images given.
+    """
+
+    rows: Rows
+    step: jax.Array
+    carry: Any
+    found: jax.Array
+    x_found: Images
+
+
+@dataclasses.dataclass(frozen=True)
+class Stepper:
+    """One attack on one model; `arrays` are the model's (`capture`).
+
+    Attributes:
+      model: the model as a function of its arrays.
+      method: the attack.
+      fields: of the problem, all that is static: norm, loss, bounds, stochastic ...
+    """
+
+    model: _capture.Captured
+    method: Method
+    fields: dict[str, Any]
+
+    def refill(
+        self, arrays: Arrays, eps: Scalar, slots: Slots, rows: Rows, new: jax.Array
+    ) -> Slots:
+        """Puts rows at their start where `new`, bool `[S]`; the others stay."""
+        fresh = self.start(arrays, eps, rows)
+
+        def chosen(a: jax.Array, b: jax.Array) -> jax.Array:
+            return jnp.where(new.reshape(new.shape + (1,) * (a.ndim - 1)), a, b)
+
+        return jax.tree.map(chosen, fresh, slots)
+
+    def start(self, arrays: Arrays, eps: Scalar, rows: Rows) -> Slots:
+        """Makes the first points of all rows."""
+        problem = self._problem(arrays, eps, rows)
+        keys = method_parts.restart_keys(rows.keys, rows.run)
+        carry = self.method.start(problem, keys, rows.run, watch=True)
+        step = jnp.zeros_like(rows.run)
+        return Slots(rows, step, carry, step != 0, rows.x)
+
+    def advance(
+        self, arrays: Arrays, eps: Scalar, slots: Slots, count: jax.Array
+    ) -> Slots:
+        """Makes `count` steps of every row, a traced number."""
+
+        def body(_: jax.Array, slots: Slots) -> Slots:
+            return self.step(arrays, eps, slots)
+
+        return jax.lax.fori_loop(0, count, body, slots)
+
+    def step(self, arrays: Arrays, eps: Scalar, slots: Slots) -> Slots:
+        """Makes one step of every row; what was found first stays."""
+        rows, points = slots.rows, self.method.points
+        problem = self._problem(arrays, eps, rows)
+        keys = method_parts.restart_keys(rows.keys, rows.run)
+        i = jnp.minimum(slots.step, max(self.method.steps - 1, 0))
+        carry = self.method.step(problem, keys, i, slots.carry)
+        hit, x_hit = self.method.hit(problem, slots.step, carry)
+        new = hit & ~slots.found & (slots.step < points)
+        x_found = jnp.where(method_parts.like(new, x_hit), x_hit, slots.x_found)
+        return Slots(rows, slots.step + 1, carry, slots.found | new, x_found)
+
+    def has_slow_step(self, arrays: Arrays, eps: Scalar, slots: Slots) -> bool:
+        """Whether steps are to be made from the host: on a CPU, loops are slow."""
+        if not _trap.on_cpu():
+            return False
+        jaxpr = jax.make_jaxpr(self.step)(arrays, eps, slots).jaxpr
+        return _trap.has_slow_convolution(jaxpr)
+
+    def _problem(self, arrays: Arrays, eps: Scalar, rows: Rows) -> Problem:
+        logits_fn = jax.tree_util.Partial(self.model.fn, list(arrays))
+        eps = jnp.asarray(eps, rows.x.dtype)
+        return Problem(
+            logits_fn, rows.x, rows.y, eps, eps, clean=rows.clean, **self.fields
+        )
+
+
+def capture(
+    logits_fn: LogitsFn, x: Any, *, stochastic: bool = False
+) -> _capture.Captured:
+    """Traces a model once; its arrays become arguments (`arrays`, `fn(arrays, x)`).
+
+    Args:
+      logits_fn: `x -> logits [B, K]`; `(x, keys [B]) -> logits` if stochastic.
+      x: images, or their shape and dtype.
+      stochastic: whether the model takes keys.
+
+    Raises:
+      ValueError: if it does not return logits of rank 2.
+    """
+    inputs = [jax.ShapeDtypeStruct(x.shape, x.dtype)]
+    if stochastic:
+        keys = jax.eval_shape(lambda: row_keys(jax.random.key(0), x.shape[0]))
+        inputs.append(jax.ShapeDtypeStruct(keys.shape, keys.dtype))
+    found = _capture.capture(logits_fn, *inputs)
+    check_logits(found.out, x.shape[0])
+    return found
+
+
+row_keys = threat.row_keys
+
+
+def build(
+    function: Any,
+    *args: Any,
+    model: _capture.Captured,
+    donate: tuple[int, ...] = (),
+    shardings: Any = None,
+) -> Any:
+    """Compiles a function of arrays, or finds the executable of an equal program.
+
+    Args:
+      function: to compile.
+      *args: its arguments, placed as they will be; an abstract value will do.
+      model: the captured model that it calls.
+      donate: places of arguments whose memory the result may take.
+      shardings: of the result; None leaves them open.
+    """
+    jitted = jax.jit(
+        function, keep_unused=True, donate_argnums=donate, out_shardings=shardings
+    )
+    where = _compile.placement(jax.tree.leaves(args))
+    lowered = jitted.trace(*args).lower()
+    return _compile.executables.get(lowered, where, keep=not model.embedded)

@@ -1,0 +1,481 @@
+"""AutoAttack: the stages one after the other, each on what is still robust."""
+
+import dataclasses
+import hashlib
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from jax.sharding import Mesh
+
+from jaxrobust import parallel, threat
+from jaxrobust.array_types import Bounds, Images, Key, Labels, LogitsFn, Norm
+from jaxrobust.attacks import stepping
+from jaxrobust.evaluation import step, verify
+from jaxrobust.evaluation.ensemble import judge, signs, state, versions
+from jaxrobust.evaluation.ensemble.board import Board, balanced
+from jaxrobust.evaluation.ensemble.forward import Forward, Place
+from jaxrobust.evaluation.ensemble.result import Result, StageResult
+from jaxrobust.evaluation.ensemble.runner import Images as Held
+from jaxrobust.evaluation.ensemble.runner import Outcome, Runner
+from jaxrobust.evaluation.progress import StageProgress
+
+# Rows that one device works on together, unless told otherwise.
+_SLOTS_ON_CPU, _SLOTS = 64, 256
+_DRAWS = 20
+_NEVER_FOUND = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What does not change while an evaluation runs."""
+
+    logits_fn: LogitsFn
+    held: Held
+    ball: verify.Ball
+    plan: versions.Plan
+    version: str
+    stochastic: bool
+    draws: int
+    most: int
+    place: Place
+    check: Forward
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What is static about every attack's problem."""
+        dtype = self.held.clean.dtype
+        return {
+            "norm": self.ball.norm,
+            "bounds": self.ball.bounds,
+            "stochastic": self.stochastic,
+            "eot_samples": versions.eot_samples(self.version, self.stochastic),
+            # Above what another batch shape may change in the last digits.
+            "clearance": 64 * float(np.finfo(dtype).eps),
+        }
+
+    def keys(self, name: str) -> Key:
+        """Returns every image's key in one attack."""
+        number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
+        return jax.vmap(jax.random.fold_in, (0, None))(self.held.keys, number)
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where an evaluation stands: everything that is kept on disk.
+
+    Attributes:
+      share: of draws in which each image's worst point is right, `[N]`.
+      x_adv: the worst points, `[N, H, W, C]`.
+      robust: flags after each finished stage.
+      stages: seconds and calls of the finished stages.
+      flagged: numbers behind the flags.
+    """
+
+    share: np.ndarray
+    x_adv: np.ndarray
+    robust: list[np.ndarray]
+    stages: list[tuple[float, versions.Calls]]
+    flagged: dict[str, float]
+
+    @property
+    def left(self) -> np.ndarray:
+        """Numbers of the images that are still robust."""
+        return np.flatnonzero(self.share >= 0.5)
+
+
+def autoattack(
+    logits_fn: LogitsFn,
+    x: Images,
+    y: Labels,
+    *,
+    key: Key,
+    eps: float,
+    norm: Norm = "linf",
+    version: str = "standard",
+    slots: int | None = None,
+    state_dir: epath.PathLike | None = None,
+    progress: bool | step.Progress = True,
+    bounds: Bounds = (0.0, 1.0),
+    stochastic: bool = False,
+    draws: int | None = None,
+    mesh: Mesh | None = None,
+    precision: str = "highest",
+    save_every: float = 60.0,
+) -> Result:
+    """AutoAttack (Croce and Hein 2020): an ensemble without anything to choose.
+
+    Verdicts are those of the reference with its published settings. Every image goes
+    through the attacks until one changes its class, and leaves at once. A fixed number
+    of slots is refilled from a queue of images and targets, so each attack is one
+    compiled shape; an image's result depends on its key alone, not on slots or devices.
+    Every adversarial image is checked again: ball and bounds in float64, finite
+    logits, another class in another batch shape.
+
+    Args:
+      logits_fn: `x -> logits [B, K]`, pure; `(x, keys [B]) -> logits` if stochastic.
+      x: N images `[N, H, W, C]`, floating, inside `bounds`; they stay on the host.
+      y: labels `[N]`.
+      key: one key (image i uses fold_in(key, i)) or one per image.
+      eps: radius of the ball, positive, in units of the images.
+      norm: 'linf', 'l2' or 'l1'.
+      version: 'standard' (APGD on cross-entropy, targeted APGD, targeted FAB, Square),
+        'plus' (six attacks, five restarts) or 'rand' (APGD on cross-entropy and DLR
+        over 20 draws, for randomised models).
+      slots: images attacked at a time, at most; at least two per device. None chooses.
+        A stage with few images uses fewer.
+      state_dir: folder for a file from which a killed evaluation goes on, in the middle
+        of an attack; None keeps nothing. A finished one returns at once.
+      progress: show a display, with the robust accuracy so far and the time left; or
+        where to report to.
+      bounds: lowest and highest value of an image.
+      stochastic: the model draws randomness from the keys it is given. Then an image
+        counts as robust if it is right in half of `draws` fresh draws at least, and
+        the robust accuracy is the expected one, each image at the worst point found.
+      draws: fresh draws per image that judge a stochastic model; 20 unless given.
+      mesh: devices to use; all of this process unless given.
+      precision: of matrix products.
+      save_every: seconds between two writes of the state.
+
+    Returns:
+      A `Result`: flags, adversarial images, stages, warnings.
+
+    Raises:
+      ValueError: for images outside `bounds`, labels out of range, logits that are
+        not finite, fewer than two classes, a state of another evaluation; named in
+        the message.
+      TypeError: for arrays or keys of the wrong type.
+
+    Reference:
+      Croce and Hein, Reliable evaluation of adversarial robustness with an ensemble of
+      diverse parameter-free attacks, ICML 2020, arXiv 2003.01690.
+    """
+    _check(logits_fn, x, y, eps, norm, version, bounds, draws)
+    place = Place(_local_mesh() if mesh is None else mesh)
+    images, labels = np.asarray(x), np.asarray(y, np.int32)
+    keys = stepping.row_keys(key, len(images))
+    most = _slots(slots, place.devices, len(images))
+    with jax.default_matmul_precision(precision):
+        forward, check = (
+            Forward(logits_fn, images[0], batch, place, stochastic=stochastic)
+            for batch in (most, _other_shape(most, place.devices))
+        )
+        stepping.check_classes(jax.numpy.asarray(labels), forward.classes)
+        settings = Settings(
+            logits_fn,
+            Held(images, labels, keys, _clean_logits(forward, images, keys)),
+            verify.Ball(eps, norm, bounds),
+            versions.plan(version, norm, forward.classes, stochastic=stochastic),
+            version,
+            stochastic,
+            (draws or _DRAWS) if stochastic else 1,
+            most,
+            place,
+            check,
+        )
+        display = _display(progress)
+        found = _run(settings, _Keeper(settings, state_dir, save_every), display)
+        if display is not None:
+            display.close()
+    return _result(settings, found)
+
+
+def _check(
+    logits_fn: Any,
+    x: Any,
+    y: Any,
+    eps: Any,
+    norm: Any,
+    version: Any,
+    bounds: Any,
+    draws: int | None,
+) -> None:
+    if not callable(logits_fn):
+        raise TypeError(
+            "`logits_fn` must be a function from images to logits, got "
+            f"{type(logits_fn).__name__}."
+        )
+    threat.check_bounds(bounds)
+    threat.check_radius("eps", eps)
+    if np.ndim(eps) or not 0 < float(eps) < np.inf:
+        raise ValueError(f"`eps` must be one positive, finite number, got {eps}.")
+    versions.plan(version, norm, 10)
+    stepping.check_images(x)
+    if x.ndim != 4:
+        raise ValueError(
+            f"`x` must have shape [N, H, W, C], got {x.shape}: AutoAttack's Square is "
+            "made for images."
+        )
+    stepping.check_labels(y, len(x))
+    stepping.check_values(jax.numpy.asarray(x), bounds)
+    if draws is not None and (not isinstance(draws, int) or draws < 1):
+        raise ValueError(f"`draws` must be a whole number of at least 1, got {draws}.")
+
+
+def _local_mesh() -> Mesh | None:
+    """A mesh over this process's devices; None for one device."""
+    if len(jax.local_devices()) == 1:
+        return None
+    return parallel.make_mesh()
+
+
+def _slots(slots: int | None, devices: int, images: int) -> int:
+    """Returns how many rows to work on at a time: a multiple of two per device."""
+    unit = 2 * devices
+    if slots is None:
+        on_cpu = jax.local_devices()[0].platform == "cpu"
+        # On a CPU devices are parts of one machine.
+        slots = _SLOTS_ON_CPU if on_cpu else _SLOTS * devices
+        slots = min(slots, max(images, unit))
+    elif isinstance(slots, bool) or not isinstance(slots, int) or slots < unit:
+        raise ValueError(
+            f"`slots` must be a whole number of at least {unit}, two for each of "
+            f"{devices} devices, got {slots!r}."
+        )
+    return max(unit, -(-slots // unit) * unit)
+
+
+def _other_shape(most: int, devices: int) -> int:
+    """Returns a batch size other than `most` that the devices can share."""
+    return max(devices, most // (2 * devices) * devices)
+
+
+def _clean_logits(forward: Forward, x: np.ndarray, keys: Key) -> np.ndarray:
+    logits = forward(x, keys)
+    if bad := int((~np.isfinite(logits).all(-1)).sum()):
+        raise ValueError(
+            f"the model's logits are not finite for {bad} of {len(x)} clean images: "
+            "they are no predictions; check the weights and the normalisation."
+        )
+    return logits
+
+
+def _display(progress: bool | step.Progress) -> step.Progress | None:
+    if isinstance(progress, bool):
+        return StageProgress(unit="step") if progress else None
+    return progress
+
+
+def _begin(settings: Settings) -> Progress:
+    """Looks at the clean images."""
+    held, check = settings.held, settings.check
+    flagged = signs.of_outputs(held.clean, held.x, held.keys, check)
+    if settings.stochastic:
+        share = judge.correct_share(check, held.x, held.y, held.keys, settings.draws)
+    else:
+        share = 1.0 - judge.is_wrong(held.clean, held.y)
+    return Progress(share, held.x.copy(), [share >= 0.5], [], flagged)
+
+
+def _run(
+    settings: Settings, keeper: "_Keeper", display: step.Progress | None
+) -> Progress:
+    """Runs, or goes on with, all stages."""
+    found, middle = keeper.load() or (_begin(settings), None)
+    for number in range(len(found.stages), len(settings.plan.stages)):
+        begin = time.monotonic()
+        runner = _runner(settings, found, number, middle)
+        outcome = Outcome()
+        if runner is not None:
+            middle = None
+            stage, setup = settings.plan.stages[number], time.monotonic() - begin
+            runner.outcome.seconds += setup
+
+            def after(runner: Runner, name: str = stage.name) -> None:
+                keeper.maybe_save(found, runner)
+                if display is not None:
+                    hits = len(runner.outcome.x_adv) * (not settings.stochastic)
+                    share = (len(found.left) - hits) / len(found.share)
+                    display.update(*runner.progress(), name, {"robust": share})
+
+            outcome = runner.run(after)
+            begin = time.monotonic()
+            _judge(settings, found, outcome)
+            outcome.seconds += time.monotonic() - begin
+        found.stages.append((outcome.seconds, outcome.calls))
+        found.robust.append(found.share >= 0.5)
+        keeper.save(found, None)
+    return found
+
+
+def _runner(
+    settings: Settings, found: Progress, number: int, middle: Any
+) -> Runner | None:
+    """Makes the runner of a stage, where it was left; None if nothing is robust."""
+    stage, held = settings.plan.stages[number], settings.held
+    board, whole = None, False
+    if middle is not None:
+        meta, arrays = middle
+        board = Board.from_arrays(state.part(arrays, "board"))
+        whole = (meta["devices"], meta["most"]) == (
+            settings.place.devices,
+            settings.most,
+        )
+    elif not len(found.left):
+        return None
+    runs = stage.method.runs()
+    images = found.left if board is None else board.images
+    slots = balanced(len(images) * runs, settings.most, 2 * settings.place.devices)
+    if board is None:
+        board = Board.new(images, runs, slots)
+    elif not whole:
+        board = board.restart(slots)
+    runner = Runner(
+        settings.logits_fn,
+        stage,
+        dataclasses.replace(held, keys=settings.keys(stage.name)),
+        board,
+        eps=settings.ball.eps,
+        fields=versions.fields_of(stage, settings.fields),
+        place=settings.place,
+    )
+    if middle is not None:
+        runner.restore(*middle, whole=whole)
+    return runner
+
+
+def _judge(settings: Settings, found: Progress, outcome: Outcome) -> None:
+    """Looks again at what a stage has found, and takes over what stands."""
+    held, ball, check = settings.held, settings.ball, settings.check
+    found.flagged["stuck"] = max(
+        found.flagged.get("stuck", 0), len(outcome.stuck) / len(held.x)
+    )
+    numbers = np.asarray(sorted(outcome.x_adv), np.int64)
+    if not len(numbers):
+        return
+    if not settings.stochastic:
+        x_adv = np.stack([outcome.x_adv[n] for n in numbers])
+        stands = judge.confirmed(check, x_adv, held.x[numbers], held.y[numbers], ball)
+        found.flagged["unconfirmed"] = found.flagged.get("unconfirmed", 0) + float(
+            (~stands).sum()
+        )
+        found.x_adv[numbers[stands]] = x_adv[stands]
+        found.share[numbers[stands]] = 0
+        return
+    for run in range(max(len(points) for points in outcome.x_adv.values())):
+        some = np.asarray([n for n in numbers if run < len(outcome.x_adv[n])], np.int64)
+        x_adv = np.stack([outcome.x_adv[n][run] for n in some])
+        verify.check_ball(x_adv, held.x[some], ball)
+        share = judge.correct_share(
+            check, x_adv, held.y[some], held.keys[some], settings.draws
+        )
+        worse = share < found.share[some]
+        found.x_adv[some[worse]] = x_adv[worse]
+        found.share[some[worse]] = share[worse]
+
+
+def _result(settings: Settings, found: Progress) -> Result:
+    stages = [
+        StageResult(stage.name, robust, seconds, calls)
+        for stage, robust, (seconds, calls) in zip(
+            settings.plan.stages, found.robust[1:], found.stages, strict=True
+        )
+    ]
+    return Result(
+        robust=found.robust[-1],
+        x_adv=found.x_adv,
+        clean=found.robust[0],
+        stages=stages,
+        flags=signs.flags(
+            found.flagged,
+            found.robust,
+            stages,
+            settings.version,
+            stochastic=settings.stochastic,
+        ),
+        replaced=settings.plan.replaced,
+        version=settings.version,
+        norm=settings.ball.norm,
+        eps=float(settings.ball.eps),
+        correct_share=found.share,
+        draws=settings.draws,
+    )
+
+
+class _Keeper:
+    """Writes an evaluation's state to its file now and then, and reads it."""
+
+    def __init__(
+        self, settings: Settings, folder: epath.PathLike | None, every: float
+    ) -> None:
+        self._settings, self._every, self._last = settings, every, time.monotonic()
+        ball = settings.ball
+        name = f"autoattack-{settings.version}-{ball.norm}-{ball.eps:.6g}.npz"
+        self._path = None if folder is None else epath.Path(folder) / name
+
+    def _fingerprint(self) -> str:
+        """Names images, labels, keys and threat."""
+        held, ball = self._settings.held, self._settings.ball
+        digest = hashlib.sha256()
+        keys = np.asarray(jax.random.key_data(held.keys))
+        for array in (held.x, held.y, keys):
+            digest.update(f"{array.shape}{array.dtype}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        fixed = (ball.eps, ball.norm, ball.bounds, self._settings.version)
+        digest.update(repr((*fixed, self._settings.draws)).encode())
+        return digest.hexdigest()
+
+    def maybe_save(self, found: Progress, runner: Runner) -> None:
+        """Saves if it is time."""
+        if self._path is not None and time.monotonic() - self._last >= self._every:
+            self.save(found, runner)
+
+    def save(self, found: Progress, runner: Runner | None) -> None:
+        """Saves, in the middle of a stage where there is a runner."""
+        if self._path is None:
+            return
+        meta: dict[str, Any] = {
+            "fingerprint": self._fingerprint(),
+            "stages": found.stages,
+            "flagged": found.flagged,
+            "runner": None,
+        }
+        arrays = {
+            "clean": self._settings.held.clean,
+            "share": found.share,
+            "x_adv": found.x_adv,
+            "robust": np.stack(found.robust),
+        }
+        if runner is not None:
+            meta["runner"], more = runner.save()
+            meta["runner"]["most"] = self._settings.most
+            arrays |= {f"runner/{k}": v for k, v in more.items()}
+        state.save(self._path, meta, arrays)
+        self._last = time.monotonic()
+
+    def load(self) -> tuple[Progress, Any] | None:
+        """Returns what was saved, if it is of this evaluation.
+
+        Raises:
+          ValueError: if it is of another one.
+        """
+        saved = None if self._path is None else state.load(self._path)
+        if saved is None:
+            return None
+        meta, arrays = saved
+        if meta["fingerprint"] != self._fingerprint():
+            raise ValueError(
+                f"{self._path} holds an evaluation of other images, labels, keys or "
+                "settings: give another `state_dir`, or delete it."
+            )
+        clean = self._settings.held.clean
+        if not np.allclose(
+            arrays["clean"], clean, rtol=1e-2, atol=1e-2 * abs(clean).max()
+        ):
+            raise ValueError(
+                f"{self._path} holds an evaluation of another model (its logits on the "
+                "clean images differ): give another `state_dir`, or delete it."
+            )
+        # Targets come from these logits: those of the first start are kept.
+        clean[...] = arrays["clean"]
+        found = Progress(
+            arrays["share"],
+            arrays["x_adv"],
+            list(arrays["robust"]),
+            [(seconds, versions.Calls(*calls)) for seconds, calls in meta["stages"]],
+            meta["flagged"],
+        )
+        middle = meta["runner"]
+        return found, middle and (middle, state.part(arrays, "runner"))

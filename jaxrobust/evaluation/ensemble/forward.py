@@ -1,0 +1,93 @@
+"""Logits of many images in batches of one shape, on all devices of the process."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxrobust import parallel
+from jaxrobust.array_types import Key, LogitsFn
+from jaxrobust.attacks import stepping
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where arrays go: split over the devices of a mesh, or on the default device."""
+
+    mesh: Mesh | None
+
+    @property
+    def devices(self) -> int:
+        """Number of devices."""
+        return 1 if self.mesh is None else self.mesh.size
+
+    @property
+    def rows(self) -> Any:
+        """The sharding of arrays with a leading axis of slots; None for one device."""
+        return None if self.mesh is None else parallel.by_batch(self.mesh)
+
+    def put_rows(self, tree: Any) -> Any:
+        """Puts arrays whose leading axis is that of the slots."""
+        if self.mesh is None:
+            return jax.device_put(tree)
+        return parallel.put_batch(self.mesh, tree)
+
+    def put_copies(self, tree: Any) -> Any:
+        """Puts a full copy on every device."""
+        if self.mesh is None:
+            return jax.device_put(tree)
+        return parallel.replicate(self.mesh, tree)
+
+
+class Forward:
+    """A model's logits in batches of `batch` images, compiled once."""
+
+    def __init__(
+        self,
+        logits_fn: LogitsFn,
+        image: np.ndarray,
+        batch: int,
+        place: Place,
+        *,
+        stochastic: bool,
+    ) -> None:
+        """Traces and compiles the model.
+
+        Args:
+          logits_fn: `x -> logits`; `(x, keys) -> logits` if stochastic.
+          image: one image, for its shape and dtype.
+          batch: images per call.
+          place: devices.
+          stochastic: whether the model takes keys.
+        """
+        self.batch, self._place, self._stochastic = batch, place, stochastic
+        shape = jax.ShapeDtypeStruct((batch, *image.shape), image.dtype)
+        self.model = stepping.capture(logits_fn, shape, stochastic=stochastic)
+        self.arrays = place.put_copies(list(self.model.arrays))
+        self.classes: int = self.model.out.shape[1]
+        example = (place.put_rows(np.zeros(shape.shape, shape.dtype)),)
+        if stochastic:
+            keys = stepping.row_keys(jax.random.key(0), batch)
+            example = (*example, place.put_rows(keys))
+        self._call = stepping.build(
+            self.model.fn,
+            self.arrays,
+            *example,
+            model=self.model,
+            shardings=place.rows,
+        )
+
+    def __call__(self, x: np.ndarray, keys: Key | None = None) -> np.ndarray:
+        """Returns the logits `[n, K]` of n images; the last batch is padded."""
+        parts = []
+        for begin in range(0, len(x), self.batch):
+            rows = np.minimum(np.arange(begin, begin + self.batch), len(x) - 1)
+            inputs = [self._place.put_rows(x[rows])]
+            if self._stochastic:
+                assert keys is not None
+                inputs.append(self._place.put_rows(keys[rows]))
+            logits = np.asarray(self._call(self.arrays, *inputs))
+            parts.append(logits[: min(self.batch, len(x) - begin)])
+        return np.concatenate(parts)

@@ -1,0 +1,104 @@
+"""What AutoAttack found."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from jaxrobust.array_types import Norm
+from jaxrobust.evaluation import statistics
+from jaxrobust.evaluation.ensemble.versions import Calls
+
+
+class StageResult(NamedTuple):
+    """One attack of the ensemble.
+
+    Attributes:
+      name: as AutoAttack calls it, such as apgd-ce.
+      robust: bool `[N]`, who is still robust after it.
+      seconds: it took, compilation included.
+      calls: of the model, in images.
+    """
+
+    name: str
+    robust: Bool[np.ndarray, "N"]
+    seconds: float
+    calls: Calls
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What AutoAttack found on N images.
+
+    Attributes:
+      robust: bool `[N]`: classified as labelled as it is and under every attack. For a
+        randomised model: in most of its draws.
+      x_adv: `[N, H, W, C]`, dtype of the images: the adversarial image where one was
+        found, else the image itself (for a randomised model the strongest one found).
+      clean: bool `[N]`, classified as labelled without an attack.
+      stages: one per attack, in their order.
+      flags: warnings: dicts of `name`, `message`, `values`.
+      replaced: what differs from the published settings, in words.
+      version: of AutoAttack.
+      norm: of the ball.
+      eps: its radius.
+      correct_share: `[N]`, in which share of fresh draws the worst image found is
+        classified as labelled; 0 or 1 unless the model is randomised.
+      draws: fresh draws per image; 1 unless the model is randomised.
+    """
+
+    robust: Bool[np.ndarray, "N"]
+    x_adv: Float[np.ndarray, "N H W C"]
+    clean: Bool[np.ndarray, "N"]
+    stages: list[StageResult]
+    flags: list[dict[str, Any]]
+    replaced: tuple[str, ...]
+    version: str
+    norm: Norm
+    eps: float
+    correct_share: Float[np.ndarray, "N"]
+    draws: int
+
+    @property
+    def robust_accuracy(self) -> float:
+        """Share of robust images; for a randomised model its expected accuracy."""
+        return float(self.correct_share.mean())
+
+    @property
+    def clean_accuracy(self) -> float:
+        """Share of images classified as labelled without an attack."""
+        return float(self.clean.mean())
+
+    @property
+    def ci95(self) -> tuple[float, float]:
+        """95 % interval of the robust accuracy: Wilson's.
+
+        For a randomised model the number of hits is the sum of the shares: their
+        variance over images is at most that of as many coin flips.
+        """
+        return statistics.wilson_interval(
+            round(float(self.correct_share.sum())), len(self.robust)
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Returns what results.json says about it."""
+        return {
+            "version": self.version,
+            "norm": self.norm,
+            "eps": self.eps,
+            "robust_accuracy": self.robust_accuracy,
+            "ci95": list(self.ci95),
+            "n": len(self.robust),
+            "draws": self.draws,
+            "replaced": list(self.replaced),
+            "stages": [
+                {
+                    "name": stage.name,
+                    "robust_accuracy": float(stage.robust.mean()),
+                    "seconds": stage.seconds,
+                    "calls": stage.calls._asdict(),
+                }
+                for stage in self.stages
+            ],
+        }
