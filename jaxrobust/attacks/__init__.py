@@ -21,7 +21,10 @@ from jaxrobust.attacks.deepfool import deepfool as deepfool
 from jaxrobust.attacks.fab import fab as fab
 from jaxrobust.attacks.fgsm import fgsm as fgsm
 from jaxrobust.attacks.jsma import jsma as jsma
+from jaxrobust.attacks.hop_skip_jump import hop_skip_jump as hop_skip_jump
 from jaxrobust.attacks.mim import mim as mim
 from jaxrobust.attacks.noise import uniform_noise as uniform_noise
 from jaxrobust.attacks.pgd import pgd as pgd
+from jaxrobust.attacks.spsa import spsa as spsa
 from jaxrobust.attacks.square import square as square
+from jaxrobust.attacks.zoo import zoo as zoo

@@ -21,8 +21,10 @@ _COUNTS = {
     "targets": 1,
     "binary_steps": 1,
     "rounds": 1,
+    "samples": 1,
+    "coordinates": 1,
 }
-_LENGTHS = ("eps", "step_size", "decay")
+_LENGTHS = ("eps", "step_size", "decay", "lr")
 _STATIC: Mapping[str, Callable[[Any], None]] = {
     "norm": threat.check_norm,
     "bounds": threat.check_bounds,
@@ -74,6 +76,14 @@ def check_count(name: str, value: Any, least: int) -> None:
         raise ValueError(f"`{name}` must be at least {least}, got {value}.")
 
 
+def check_positive(name: str, value: Any) -> None:
+    """Checks a static number that must be above 0, and finite."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        raise TypeError(f"`{name}` must be a Python number, got {value!r}.")
+    if not 0 < value < float("inf"):
+        raise ValueError(f"`{name}` must be finite and above 0, got {value}.")
+
+
 def check_hyperparameters(given: Mapping[str, Any]) -> None:
     """Checks those of an attack's keyword arguments that are given, before any call."""
     for name, value in given.items():
@@ -97,6 +107,17 @@ def check_images(x: Any) -> None:
         raise TypeError(f"`x` must be floating, got {x.dtype}.")
     if x.ndim < 2:
         raise ValueError(f"`x` must have shape [B, H, W, C], got {x.shape}.")
+
+
+def check_start(problem: Problem) -> None:
+    """Checks that the start that is given is like the images."""
+    start, x = problem.x_init, problem.x
+    shape, dtype = getattr(start, "shape", None), getattr(start, "dtype", None)
+    if shape != x.shape or dtype != x.dtype:
+        raise ValueError(
+            f"`x_init` must be like `x`, shape {x.shape} and dtype {x.dtype}, got "
+            f"{type(start).__name__ if shape is None else f'{shape} {dtype}'}."
+        )
 
 
 def check_labels(y: Any, batch: int) -> None:

@@ -207,7 +207,7 @@ def _method(
         )
     if problem.x_init is not None:
         _checks.check_images(problem.x)
-        _check_start(problem)
+        _checks.check_start(problem)
     return Apgd(
         steps=int(steps) + (2 if large_radius else 0),
         restarts=restarts,
@@ -217,13 +217,3 @@ def _method(
         large_radius=large_radius,
         **options,
     )
-
-
-def _check_start(problem: Problem) -> None:
-    start, x = problem.x_init, problem.x
-    shape, dtype = getattr(start, "shape", None), getattr(start, "dtype", None)
-    if shape != x.shape or dtype != x.dtype:
-        raise ValueError(
-            f"`x_init` must be like `x`, shape {x.shape} and dtype {x.dtype}, got "
-            f"{type(start).__name__ if shape is None else f'{shape} {dtype}'}."
-        )

@@ -1,0 +1,288 @@
+"""HopSkipJump: along the decision boundary towards the image, from decisions alone."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
+
+from jaxrobust import threat
+from jaxrobust.array_types import (
+    Bounds,
+    Images,
+    Key,
+    Labels,
+    LogitsFn,
+    Norm,
+    PerExample,
+    Scalar,
+)
+from jaxrobust.attacks import _boundary as boundary
+from jaxrobust.attacks import _checks
+from jaxrobust.attacks._eager import iterate
+from jaxrobust.attacks._method import Count, Health, Method, like, look, model_keys
+from jaxrobust.attacks._objective import Problem, evaluate, fold
+
+_DRAW_STREAM = 0x68736A
+# What a row's next query is for.
+_INIT, _SEARCH, _ESTIMATE, _STEP = range(4)
+# A step that still fails after so many halvings had a wrong direction.
+_HALVINGS = 16
+
+
+class Carry(NamedTuple):
+    """State between two queries, each row at its own place in the algorithm.
+
+    `phase` is what the next query is for, `asked` the queries it has had. `point` is
+    misclassified and at `length` from the image: what the search comes from, then the
+    boundary point. No misclassified point is expected up to `low`; the search ends
+    within `precision`. `iteration` is t of algorithm 2. `best` is the nearest
+    misclassified point of all queries, `distance` infinite until there is one.
+    """
+
+    phase: Int[Array, " B"]
+    asked: Int[Array, " B"]
+    point: Images
+    length: PerExample
+    low: PerExample
+    precision: PerExample
+    iteration: Int[Array, " B"]
+    estimate: boundary.Estimate
+    best: Images
+    distance: PerExample
+    health: Health | None
+
+
+@dataclasses.dataclass(frozen=True)
+class HopSkipJump(Method):
+    """HopSkipJump without its arrays: a step is a query, and the start is one more."""
+
+    samples: int = 100
+    gamma: float = 1.0
+
+    @property
+    def needs_key(self) -> str | None:
+        """Its first points and its directions are random."""
+        return "HopSkipJump"
+
+    def check(self) -> None:
+        """Raises for a number out of range."""
+        _checks.check_count("samples", self.samples, 1)
+        _checks.check_positive("gamma", self.gamma)
+
+    def start(
+        self, problem: Problem, keys: Key | None, r: Count, *, watch: bool = False
+    ) -> Carry:
+        """Asks for the image itself; ends there if it is misclassified."""
+        del r  # the keys are its own
+        x = problem.x
+        at = evaluate(problem, x, model_keys(problem, keys, self.steps))
+        assert at.logits is not None
+        assert at.fooled is not None
+        none = jnp.zeros(x.shape[:1], jnp.int32)
+        zero, blank = jnp.zeros(x.shape[:1], x.dtype), jnp.zeros_like(x)
+        return Carry(
+            phase=none + _INIT,
+            asked=none,
+            point=x,
+            length=zero,
+            low=zero,
+            precision=zero,
+            iteration=none + 1,
+            estimate=boundary.Estimate(zero, blank, blank),
+            best=x,
+            distance=jnp.where(at.fooled, 0, jnp.inf).astype(x.dtype),
+            health=Health(*look(at.logits), none > 0) if watch else None,
+        )
+
+    def step(self, problem: Problem, keys: Key | None, i: Count, carry: Carry) -> Carry:
+        """Makes one query: each row what its phase needs, and goes on by the answer."""
+        query = self._query(problem, keys, i, carry)
+        fooled = evaluate(problem, query, model_keys(problem, keys, i)).fooled
+        assert fooled is not None
+        length = threat.distance(query, problem.x, norm=problem.norm)
+        nearer = fooled & (length < carry.distance)
+        return self._answered(problem, carry, query, length, fooled)._replace(
+            best=jnp.where(like(nearer, query), query, carry.best),
+            distance=jnp.where(nearer, length, carry.distance),
+        )
+
+    def finish(self, problem: Problem, keys: Key | None, carry: Carry) -> Images:
+        """Returns the nearest misclassified point within eps, else the image."""
+        del keys
+        within = carry.distance <= jnp.asarray(problem.eps, problem.x.dtype)
+        return jnp.where(like(within, carry.best), carry.best, problem.x)
+
+    def _query(
+        self, problem: Problem, keys: Key | None, i: Count, carry: Carry
+    ) -> Images:
+        x, (low, high) = problem.x, problem.bounds
+        draw_keys, phase = fold(fold(keys, _DRAW_STREAM), i), like(carry.phase, x)
+        assert draw_keys is not None
+        draws = boundary.draw(draw_keys, x)
+        first = low + (high - low) * (boundary.in_blocks(draws, carry.asked) + 1) / 2
+        if problem.x_init is not None:
+            first = jnp.where(like(carry.asked == 0, x), problem.x_init, first)
+        probe = like(self._probe_length(carry, x), x) * boundary.unit(
+            draws, problem.norm
+        )
+        far = carry.length / jnp.sqrt(carry.iteration.astype(x.dtype))
+        far = far * 0.5 ** carry.asked.astype(x.dtype)
+        middle = (carry.low + carry.length) / 2
+        nearer = boundary.shrunk(carry.point, x, carry.length, middle, problem.norm)
+        query = jnp.select(
+            [phase == _INIT, phase == _SEARCH, phase == _ESTIMATE],
+            [first, nearer, carry.point + probe],
+            carry.point + like(far, x) * carry.estimate.weighted,
+        )
+        return jnp.clip(query, low, high)
+
+    def _answered(
+        self,
+        problem: Problem,
+        carry: Carry,
+        query: Images,
+        length: PerExample,
+        fooled: Bool[Array, " B"],
+    ) -> Carry:
+        """The state after the answer, but for the best point."""
+        init, search, estimate, step = (carry.phase == p for p in range(4))
+        past = fooled & (init | step)
+        moved = fooled & ~estimate
+        new_length = jnp.where(moved, length, carry.length)
+        missed = jnp.where(search & ~fooled, (carry.low + carry.length) / 2, carry.low)
+        low = jnp.where(past, 0, missed)
+        stuck = fooled & (length >= carry.length)  # the middle was lost in rounding
+        found = search & (stuck | (new_length - low <= carry.precision))
+        failed = step & ~fooled & (carry.asked + 1 >= _HALVINGS)
+        wanted = self.samples * jnp.sqrt(carry.iteration.astype(length.dtype))
+        full = estimate & (carry.asked + 1 >= jnp.floor(wanted))
+        phase = jnp.select(
+            [past, found | failed, full], [_SEARCH, _ESTIMATE, _STEP], carry.phase
+        )
+        theta = self._theta(query, problem.norm)
+        probe = (query - carry.point) / like(self._probe_length(carry, query), query)
+        sums = boundary.voted(carry.estimate, probe, fooled, estimate)
+        direction = boundary.direction(sums, carry.asked + 1, problem.norm)
+        sums = sums._replace(
+            weighted=jnp.where(like(full, query), direction, sums.weighted)
+        )
+        return carry._replace(
+            phase=phase,
+            asked=jnp.where(phase == carry.phase, carry.asked + 1, 0),
+            point=jnp.where(like(moved, query), query, carry.point),
+            length=new_length,
+            low=low,
+            precision=jnp.where(past, theta * length, carry.precision),
+            iteration=carry.iteration + ((step & fooled) | failed),
+            estimate=jax.tree.map(
+                lambda v: jnp.where(like(found | failed, v), 0, v), sums
+            ),
+        )
+
+    def _theta(self, x: Images, norm: Norm) -> float:
+        """Precision of a search as a share of the length that it starts from.
+
+        Not below what the numbers can tell.
+        """
+        power = -1.5 if norm == "l2" else -2.0
+        return max(self.gamma * x[0].size ** power, 8 * float(jnp.finfo(x.dtype).eps))
+
+    def _probe_length(self, carry: Carry, x: Images) -> PerExample:
+        """How far probes go: root d times the precision in L2, d times it in Linf."""
+        return jnp.where(carry.length > 0, carry.length, 1) * self.gamma / x[0].size
+
+
+def hop_skip_jump(
+    logits_fn: LogitsFn,
+    x: Images,
+    y: Labels,
+    *,
+    key: Key,
+    eps: Scalar | None,
+    queries: int = 1000,
+    norm: Norm = "linf",
+    samples: int | None = None,
+    gamma: float = 1.0,
+    targeted: bool = False,
+    x_init: Images | None = None,
+    bounds: Bounds = (0.0, 1.0),
+    stochastic: bool = False,
+    eot_samples: int = 1,
+    unroll: int | bool | None = None,
+) -> Images:
+    """HopSkipJump: a small perturbation from decisions (Chen, Jordan & Wainwright).
+
+    From a misclassified noise image, in turns: a binary search towards the image for
+    the boundary (algorithm 1), the boundary's normal from the decisions at random
+    points nearby, and a step along it, halved until it is misclassified (algorithm
+    2). Rows go through this each at its own pace, a query at a time, until the budget
+    is spent.
+
+    Other than in the paper the nearest misclassified point of all queries is returned,
+    noise that is not misclassified is tried again in blocks of 2, 4, 8 ... pixels, and
+    a direction that fails 16 halvings is estimated anew.
+
+    Args:
+      logits_fn: `x -> logits [B, K]`, pure; `(x, keys [B]) -> logits` if stochastic.
+        Only called, never differentiated, and only the largest logit is looked at.
+      x: images `[B, H, W, C]`, floating, inside `bounds`.
+      y: labels `[B]`; the target classes where `targeted`. An image that is
+        misclassified already (that is of its target) is returned as it is.
+      key: one key (row i uses fold_in(key, i)) or one per example.
+      eps: radius up to which a perturbation counts; None: any. May be traced.
+      queries: all model calls per image, the one for the image itself and those of
+        `eot_samples` included, never exceeded; at least `eot_samples`; static. The
+        paper shows 1,000 to 25,000.
+      norm: 'linf' or 'l2': the length that is made small.
+      samples: queries of the first estimate, times root t in iteration t. None: 100 as
+        in the paper, but no more than a tenth of `queries`.
+      gamma: what the search's precision is multiplied by, gamma d^(-3/2) of the length
+        in L2 and gamma d^(-2) in Linf, and the estimate's radius gamma / d with it.
+      targeted: look for the class `y` instead. Noise is seldom of a certain class: give
+        `x_init`.
+      x_init: images `[B, H, W, C]` asked first in place of noise, such as ones of the
+        target class.
+      bounds: lowest and highest value of an image.
+      stochastic: the model draws randomness from the keys it is given.
+      eot_samples: logits averaged per decision over this many draws.
+      unroll: how the loop over queries is written out; None chooses.
+
+    Returns:
+      Shape and dtype of `x`, in the box: the nearest misclassified point found where
+      it is within `eps`, else the image. No gradient flows.
+
+    Raises:
+      ValueError: for a value out of range, named in the message.
+      TypeError: for arrays or keys of the wrong type.
+
+    Reference:
+      Chen, Jordan, Wainwright: HopSkipJumpAttack: a query-efficient decision-based
+      attack, IEEE S&P 2020, arXiv 1904.02144, algorithms 1 and 2.
+    """
+    threat.check_norm(norm)
+    if norm == "l1":
+        raise ValueError("`norm` of hop_skip_jump must be 'linf' or 'l2', got 'l1'.")
+    _checks.check_count("eot_samples", eot_samples, 1)
+    _checks.check_count("queries", queries, eot_samples)
+    if samples is None:
+        samples = max(1, min(100, queries // eot_samples // 10))
+    problem = Problem(
+        logits_fn,
+        x,
+        y,
+        jnp.inf if eps is None else eps,
+        0.0,
+        norm=norm,
+        targeted=targeted,
+        bounds=bounds,
+        stochastic=stochastic,
+        eot_samples=eot_samples,
+        x_init=x_init,
+    )
+    if x_init is not None:
+        _checks.check_images(x)
+        _checks.check_start(problem)
+    method = HopSkipJump(queries // eot_samples - 1, samples=samples, gamma=gamma)
+    return iterate(problem, method, key, unroll)
