@@ -39,7 +39,6 @@ PENDING: tuple[str, ...] = (
     "spsa",
     "zoo",
     "hop_skip_jump",
-    "transfer",
 )
 _ARGUMENTS = {"logits_fn", "x", "y", "key", "return"}
 
