@@ -91,9 +91,8 @@ class Adaptive(Entry):
 
     def make(self, model: nn.Module, variables: Variables) -> step.Attack:
         """Returns the attack on one network, inside the compiled step."""
-        changes = {}
-        if (loss := self.hyperparameters.get("loss")) in LOSSES:
-            changes["loss"] = LOSSES[loss](model, variables)
+        make_loss = LOSSES.get(self.hyperparameters.get("loss", ""))
+        changes = {"loss": make_loss(model, variables)} if make_loss else {}
         attack = self.build(**changes)
         attacked = NETWORKS[self.network](model) if self.network else model
         logits_fn = models.logits_fn(attacked, variables)

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Bool
 
 from jaxrobust import data, models
-from jaxrobust.array_types import Variables
+from jaxrobust.array_types import Norm, Variables
 from jaxrobust.data import Dataset
 from jaxrobust.evaluation import (
     adaptive,
@@ -224,7 +224,8 @@ def add_curves(
     """Adds the accuracy over the radius and the growth ratios; returns flags."""
     wanted, found = fields["curve"], []
     if wanted["eps"]:
-        norm = next((e.norm for e in entries if e.eps is not None), "linf")
+        norms: list[Norm] = [e.norm for e in entries if e.eps is not None]
+        norm = norms[0] if norms else "linf"
         eps = [suite.parse_radius(text, "curve.eps") for text in wanted["eps"]]
         begin = time.monotonic()
         part = setting.part(wanted["examples"])

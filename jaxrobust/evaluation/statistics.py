@@ -46,7 +46,7 @@ def paired_interval(
         (only_a - only_b - n d) / sqrt(n (2 q + d (1 - d)))
 
     is the normal quantile, with q the likeliest share of `only_b` examples given d. It
-    keeps its level where few examples differ, or none: then the ends are
+    keeps its level where few examples differ; where none does, the ends are
     -+ z^2 / (n + z^2).
 
     Args:
@@ -76,12 +76,15 @@ def paired_interval(
         spread = 2 * _likeliest(only_a, only_b, n, d) + d * (1 - d)
         return only_a - only_b - n * d + side * z * math.sqrt(max(0.0, n * spread))
 
-    # At a difference of -1 or 1 there is nothing beyond it.
-    low, high = -1.0, 1.0
-    if observed > low:
-        low = optimize.brentq(score, -1.0, observed, args=(-1,), xtol=1e-12)
-    if observed < high:
-        high = optimize.brentq(score, observed, 1.0, args=(1,), xtol=1e-12)
+    # Where all examples agree or all differ one way, the statistic is 0 / 0 at the
+    # observed difference; the equation has a closed form then.
+    if only_a + only_b == 0:
+        return -(z**2) / (n + z**2), z**2 / (n + z**2)
+    if n in (only_a, only_b):
+        inner = (n - z**2) / (n + z**2)
+        return (inner, 1.0) if only_a else (-1.0, -inner)
+    low = optimize.root_scalar(score, args=-1, bracket=(-1.0, observed)).root
+    high = optimize.root_scalar(score, args=1, bracket=(observed, 1.0)).root
     return float(low), float(high)
 
 
