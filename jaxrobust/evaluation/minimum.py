@@ -66,8 +66,8 @@ def radii_of(
       entries: the suite, whose radii in the same norm are taken.
       within: more radii by norm, by how they are written.
     """
-    suite = {e.written: e.eps for e in entries if e.norm == entry.norm and e.eps}
-    found = {**within.get(entry.norm, {}), **suite}
+    ours = {e.written: e.eps for e in entries if e.norm == entry.norm and e.eps}
+    found = {**within.get(entry.norm, {}), **ours}
     # The same radius may be written in two ways.
     once = {eps: written for written, eps in found.items() if eps > 0}
     return {once[eps]: eps for eps in sorted(once)}
