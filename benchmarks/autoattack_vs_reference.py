@@ -160,8 +160,11 @@ def report(found: dict[str, Any], slots: int) -> None:
     calls = times["gradient"] / times["torch_gradient"]
     print(f"images {len(robust)}, clean {np.mean(ours['clean']):.3%}, robust: ours "
           f"{robust.mean():.3%}, reference {other.mean():.3%}")  # fmt: skip
-    print(f"differing images (number: ours, reference): "
-          f"{[(int(i), bool(robust[i]), bool(other[i])) for i in np.flatnonzero(robust != other)]}")  # fmt: skip
+    differing = [
+        (int(i), "robust here" if robust[i] else "robust there")
+        for i in np.flatnonzero(robust != other)
+    ]
+    print(f"{len(differing)} differing images: {differing}")
     print(f"bare calls at {slots} images, ms: "
           f"{ {k: round(1e3 * v, 2) for k, v in times.items()} }")  # fmt: skip
     print(f"ours {ours['seconds']:.1f} s, reference {theirs['seconds']:.1f} s: plain "

@@ -2,8 +2,8 @@
 
 Train it with the program, as any user's own network:
 
-    python -m jaxrobust.main --config configs/pgd_cifar10.py \\
-        --config.model.name=benchmarks.small_cnn:build ...
+    python -m jaxrobust.main --config configs/pgd_cifar10.py
+    with --config.model.name=benchmarks.small_cnn:build
 """
 
 from typing import Any

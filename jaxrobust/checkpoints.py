@@ -221,6 +221,12 @@ def load(
     raise FileNotFoundError(f"no readable checkpoint in {folder}.")
 
 
+def exists(workdir: epath.PathLike) -> bool:
+    """Says whether there is anything for `load` in a folder."""
+    path = epath.Path(workdir)
+    return any((path / name).is_dir() for name in ("variables", "checkpoints"))
+
+
 def _ordered_steps(folder: epath.Path, which: str) -> list[int]:
     """Returns the steps in `folder`, the one asked for first."""
     # A checkpoint that is being written has a longer name until it is complete.

@@ -11,7 +11,6 @@ from jaxrobust.attacks._objective import on_input as on_input
 from jaxrobust.attacks._table import get as get
 from jaxrobust.attacks._table import hyperparameters as hyperparameters
 from jaxrobust.attacks._table import names as names
-from jaxrobust.attacks._table import pending_reason as pending_reason
 from jaxrobust.attacks.apgd import apgd as apgd
 from jaxrobust.attacks.apgd import apgd_targeted as apgd_targeted
 from jaxrobust.attacks.bim import bim as bim
@@ -20,8 +19,8 @@ from jaxrobust.attacks.cw_linf import cw_linf as cw_linf
 from jaxrobust.attacks.deepfool import deepfool as deepfool
 from jaxrobust.attacks.fab import fab as fab
 from jaxrobust.attacks.fgsm import fgsm as fgsm
-from jaxrobust.attacks.jsma import jsma as jsma
 from jaxrobust.attacks.hop_skip_jump import hop_skip_jump as hop_skip_jump
+from jaxrobust.attacks.jsma import jsma as jsma
 from jaxrobust.attacks.mim import mim as mim
 from jaxrobust.attacks.noise import uniform_noise as uniform_noise
 from jaxrobust.attacks.pgd import pgd as pgd

@@ -14,8 +14,8 @@ from jaxrobust.attacks.cw_linf import cw_linf
 from jaxrobust.attacks.deepfool import deepfool
 from jaxrobust.attacks.fab import fab
 from jaxrobust.attacks.fgsm import fgsm
-from jaxrobust.attacks.jsma import jsma
 from jaxrobust.attacks.hop_skip_jump import hop_skip_jump
+from jaxrobust.attacks.jsma import jsma
 from jaxrobust.attacks.mim import mim
 from jaxrobust.attacks.noise import worst_of_noise
 from jaxrobust.attacks.pgd import pgd
@@ -35,8 +35,8 @@ _ATTACKS: Mapping[str, Callable[..., Images]] = {
     "deepfool": deepfool,
     "fab": fab,
     "fgsm": fgsm,
-    "jsma": jsma,
     "hop_skip_jump": hop_skip_jump,
+    "jsma": jsma,
     "mim": mim,
     "pgd": pgd,
     "spsa": spsa,
@@ -44,8 +44,6 @@ _ATTACKS: Mapping[str, Callable[..., Images]] = {
     "uniform_noise": worst_of_noise,
     "zoo": zoo,
 }
-# Named by papers' protocols, but not there yet. Once an attack is, its line goes.
-PENDING: tuple[str, ...] = ("transfer",)
 _ARGUMENTS = {"logits_fn", "x", "y", "key", "return"}
 
 
@@ -63,16 +61,7 @@ def hyperparameters(name: str) -> frozenset[str]:
     return frozenset(_attack(name).__annotations__) - _ARGUMENTS
 
 
-def pending_reason(name: str) -> str | None:
-    """Says why a known attack cannot be had yet; None for all other names."""
-    if name in _ATTACKS or name not in PENDING:
-        return None
-    return f"the attack {name!r} is pending: it arrives with AutoAttack"
-
-
 def _attack(name: str) -> Callable[..., Images]:
-    if reason := pending_reason(name):
-        raise ValueError(f"{reason}. Use one of {', '.join(names())} until then.")
     if name not in _ATTACKS:
         hint = threat.nearest_match(name, _ATTACKS)
         raise ValueError(f"Unknown attack {name!r}. {hint}")

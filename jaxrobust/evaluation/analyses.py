@@ -67,8 +67,9 @@ def run(
     arrays: Arrays = {}
     if wanted["eps"]:
         results["class_ranks"] = ranks(part, runs["clean"].logits[rows], wanted)
-    if entries:
-        found, arrays = inside.run(part, strongest(entries, runs), fields["grid"])
+    candidates = [e for e in entries if e.in_step and e.eps is not None]
+    if candidates:
+        found, arrays = inside.run(part, strongest(candidates, runs), fields["grid"])
         results |= found
     return results, arrays
 

@@ -12,21 +12,26 @@ from jax.sharding import Mesh
 from jaxtyping import Bool
 
 from jaxrobust import data, models
-from jaxrobust.array_types import Variables
+from jaxrobust.array_types import Norm, Variables
 from jaxrobust.data import Dataset
 from jaxrobust.evaluation import (
+    adaptive,
     analyses,
+    comparison,
     curve,
     environment,
     flags,
     growth,
+    minimum,
     outputs,
+    passes,
     statistics,
     step,
     suite,
+    transfer,
 )
 from jaxrobust.evaluation.fit import count_classes
-from jaxrobust.evaluation.setting import Setting, choose
+from jaxrobust.evaluation.setting import Setting, choose, shuffled
 
 Results = dict[str, Any]
 
@@ -63,24 +68,28 @@ def evaluate(
         logits that are not finite, or an attack that leaves its ball.
     """
     fields = config["eval"]
-    entries, pending = suite.chosen(fields, config["data"]["name"])
+    name, method = config["data"]["name"], adaptive.method_of(config)
+    entries, pending = suite.chosen(fields, name, method)
+    minimum.read_within(fields)
+    pick = shuffled if passes.width_of(fields) else choose
     if "analysis" in fields:
         analyses.read_eps(fields["analysis"])
     dataset = load_test(config) if dataset is None else dataset
-    _check_fit(model, variables, dataset, config["data"]["name"])
+    classes = _check_fit(model, variables, dataset, name)
+    entries = transfer.connect(entries, classes, dataset, name)
     setting = Setting(
         model=model,
         variables=variables,
         dataset=dataset,
-        indices=choose(len(dataset.labels), fields["examples"]),
+        indices=pick(len(dataset.labels), fields["examples"]),
         key=jax.random.key(config["seed"]),
         batch_size=fields["batch_size"],
         mesh=mesh,
         precision=fields["precision"],
         progress=progress,
     )
-    results, runs = attack_all(setting, entries, fields)
-    arrays = outputs.predictions(setting, runs)
+    setting, results, runs = attack_all(setting, entries, fields)
+    arrays = outputs.predictions(setting, entries, runs)
     arrays |= outputs.grid(setting, entries, results, runs, fields)
     gradients = flags.gradients(setting.part(fields["curve"]["examples"]))
     found = [
@@ -98,11 +107,13 @@ def evaluate(
     results["suite"] = fields.get("suite", "")
     results["pending"] = [attack._asdict() for attack in pending]
     results["data"] = {
-        "name": config["data"]["name"],
+        "name": name,
         "examples": len(setting.indices),
         "of": len(dataset.labels),
     }
     results["environment"] = environment.describe(fields["precision"])
+    if compared := comparison.with_twin(workdir, results, arrays):
+        results["comparison"] = compared
     outputs.write(workdir, results, arrays)
     if fields["save_adversarial"]:
         outputs.write_adversarial(workdir, setting, runs)
@@ -111,13 +122,15 @@ def evaluate(
 
 def _check_fit(
     model: nn.Module, variables: Variables, dataset: Dataset, name: str
-) -> None:
+) -> int:
+    """Returns the number of classes; raises where network and data do not fit."""
     classes = count_classes(models.logits_fn(model, variables), dataset, name)
     if len(dataset) and dataset.labels.max() >= classes:
         raise ValueError(
             f"the network has {classes} classes, but labels of {name} reach "
             f"{dataset.labels.max()}; it was trained on another data set."
         )
+    return classes
 
 
 def load_test(config: Mapping[str, Any]) -> Dataset:
@@ -134,47 +147,40 @@ def load_test(config: Mapping[str, Any]) -> Dataset:
 
 def attack_all(
     setting: Setting, entries: Sequence[suite.Entry], fields: Mapping[str, Any]
-) -> tuple[Results, dict[str, step.EvalRun]]:
-    """Runs the clean images and every attack.
+) -> tuple[Setting, Results, dict[str, step.EvalRun]]:
+    """Runs the clean images and every attack; see `passes.run`.
 
     Returns:
-      The parts `clean`, `attacks`, `worst_case` and `per_class` of results.json, and
-      the runs by label, `clean` first.
+      The setting on the examples used, the parts `clean`, `attacks`, `worst_case`,
+      `per_class` (and `stopping`) of results.json, and the runs by label.
     """
-    keep: Any = choose(len(setting.indices), fields["grid"])
-    if fields["save_adversarial"]:
-        keep = len(setting.indices)
-    elif fields["grid"] == 0:
-        keep = 0
-    runs: dict[str, step.EvalRun] = {}
+    done = passes.run(setting, entries, fields)
+    runs, clean = done.runs, done.runs["clean"]
+    within = minimum.read_within(fields)
     attacks: list[Results] = []
-    begin = time.monotonic()
-    clean = step.make_eval_step(setting.model, precision=setting.precision)
-    runs["clean"] = setting.run(clean, "clean")
-    seconds = time.monotonic() - begin
     for entry in entries:
-        begin = time.monotonic()
-        attacked = step.make_eval_step(
-            setting.model, entry.build(), precision=setting.precision
-        )
-        run = setting.run(attacked, entry.label, keep=keep, ball=entry.ball())
-        runs[entry.label] = run
-        attacks.append(describe_attack(entry, run, time.monotonic() - begin))
-    worst = np.logical_and.reduce([run.correct for run in runs.values()])
+        run = runs[entry.label]
+        attacks.append(describe_attack(entry, run, done.seconds[entry.label]))
+        if entry.eps is None:
+            radii = minimum.radii_of(entry, entries, within)
+            attacks[-1] |= minimum.describe(run, clean.correct, entry, radii)
+    worst = passes.worst_case(entries, runs)
     results = {
         "clean": {
-            **statistics.share(runs["clean"].correct, "accuracy"),
-            "loss": float(runs["clean"].loss.mean()),
-            "seconds": seconds,
+            **statistics.share(clean.correct, "accuracy"),
+            "loss": float(clean.loss.mean()),
+            "seconds": done.seconds["clean"],
         },
         "attacks": attacks,
         "worst_case": {
             **statistics.share(worst, "robust_accuracy"),
-            "attacks": [entry.label for entry in entries],
+            "attacks": [entry.label for entry in entries if entry.eps is not None],
         },
-        "per_class": per_class(setting, runs["clean"].correct, worst),
+        "per_class": per_class(done.setting, clean.correct, worst),
     }
-    return results, runs
+    if done.stopping:
+        results["stopping"] = done.stopping
+    return done.setting, results, runs
 
 
 def describe_attack(entry: suite.Entry, run: step.EvalRun, seconds: float) -> Results:
@@ -218,7 +224,8 @@ def add_curves(
     """Adds the accuracy over the radius and the growth ratios; returns flags."""
     wanted, found = fields["curve"], []
     if wanted["eps"]:
-        norm = entries[0].norm if entries else "linf"
+        norms: list[Norm] = [e.norm for e in entries if e.eps is not None]
+        norm = norms[0] if norms else "linf"
         eps = [suite.parse_radius(text, "curve.eps") for text in wanted["eps"]]
         begin = time.monotonic()
         part = setting.part(wanted["examples"])

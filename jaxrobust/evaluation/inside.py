@@ -1,6 +1,6 @@
 """What an attack does inside a network: features, prototypes, restored images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -12,6 +12,7 @@ from jaxtyping import Array
 from jaxrobust import analysis, models
 from jaxrobust.array_types import Images, Variables
 from jaxrobust.evaluation import step, suite
+from jaxrobust.evaluation.adaptive import centers_of
 from jaxrobust.evaluation.setting import Setting
 
 Results = dict[str, Any]
@@ -21,7 +22,7 @@ SIDES = ("clean", "attacked")
 
 def make_inside_step(
     model: nn.Module,
-    attack: step.Attack,
+    make_attack: step.MakeAttack,
     layers: Sequence[str],
     *,
     precision: str = "highest",
@@ -30,7 +31,7 @@ def make_inside_step(
 
     Args:
       model: a Linen module that returns `models.Outputs`.
-      attack: what `attacks.get` returns.
+      make_attack: makes the attack from model and variables.
       layers: features to measure against the centres of `centers_of`.
       precision: of matrix products.
 
@@ -47,6 +48,7 @@ def make_inside_step(
     def run(variables, images, labels, keys) -> dict[str, Any]:
         with jax.default_matmul_precision(precision):
             x = step.to_float(images)
+            attack = make_attack(model, variables)
             x_adv = attack(models.logits_fn(model, variables), x, labels, keys)
             outs = [_apply(model, variables, z) for z in (x, x_adv)]
             centers = centers_of(variables)
@@ -87,13 +89,6 @@ def _pair(sides: Any) -> Array:
     return jnp.stack([side.astype(jnp.float32) for side in sides], 1)
 
 
-def centers_of(variables: Variables) -> Mapping[str, Array]:
-    """Returns the class centres [K, D] by layer that training left, if any (PCL)."""
-    extra = variables.get("extra")
-    found = extra.get("proximity") if isinstance(extra, Mapping) else None
-    return found if isinstance(found, Mapping) else {}
-
-
 def _outputs_of(setting: Setting) -> models.Outputs | None:
     """Returns the shapes of what the network returns; None for bare logits."""
 
@@ -124,7 +119,7 @@ def run(setting: Setting, entry: suite.Entry, keep: int) -> tuple[Results, Array
     if not layers and "penultimate" not in out.features and out.restored is None:
         return {}, {}
     run_step = make_inside_step(
-        setting.model, entry.build(), layers, precision=setting.precision
+        setting.model, entry.make, layers, precision=setting.precision
     )
     parts: dict[str, list[np.ndarray]] = {}
 

@@ -6,19 +6,26 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from jaxrobust.evaluation import files, step, suite
-from jaxrobust.evaluation.setting import Setting, choose
+from jaxrobust.evaluation import files, passes, step, suite
+from jaxrobust.evaluation.setting import Setting
 
 
-def predictions(setting: Setting, runs: Mapping[str, step.EvalRun]) -> dict[str, Any]:
+def predictions(
+    setting: Setting,
+    entries: Sequence[suite.Entry],
+    runs: Mapping[str, step.EvalRun],
+) -> dict[str, Any]:
     """Returns per-example arrays [N] for evaluation.npz."""
     arrays: dict[str, Any] = {
         "indices": setting.indices,
         "labels": setting.labels,
         "class_names": np.asarray(setting.dataset.class_names),
         "clean_loss": runs["clean"].loss,
-        "robust": np.logical_and.reduce([run.correct for run in runs.values()]),
+        "robust": passes.worst_case(entries, runs),
     }
+    for entry in entries:
+        if entry.eps is None:
+            arrays[f"distance_{entry.label}"] = runs[entry.label].distance[entry.norm]
     return arrays | {f"predicted_{name}": run.predicted for name, run in runs.items()}
 
 
@@ -30,12 +37,13 @@ def grid(
     fields: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Returns sample images under the strongest attack, for the report."""
-    if not entries or fields["grid"] == 0:
+    rows = passes.shown(len(setting.indices), fields)
+    # What may change any image into any other shows little beside one with a radius.
+    attacks = [a for a in results["attacks"] if a["eps"] is not None]
+    attacks = attacks or results["attacks"]
+    if not attacks or not len(rows):
         return {}
-    strongest = min(
-        results["attacks"], key=lambda a: (a["robust_accuracy"], -a["loss"])
-    )["label"]
-    rows = choose(len(setting.indices), fields["grid"])
+    strongest = min(attacks, key=lambda a: (a["robust_accuracy"], -a["loss"]))["label"]
     x_adv = runs[strongest].x_adv
     if fields["save_adversarial"]:
         x_adv = x_adv[rows]

@@ -1,8 +1,7 @@
 """The papers' own evaluation protocols: their attacks and radii, as tables.
 
-A protocol repeats a paper; it does not tell how robust a network is. An attack of one
-that is not there yet is listed as pending (`attacks.pending_reason`); its fields are
-those it will take, with `eps` None where it looks for the smallest perturbation.
+A protocol repeats a paper; it does not tell how robust a network is. `eps` is None
+where an attack looks for the smallest perturbation; `norm` says in which norm then.
 """
 
 from collections.abc import Callable, Mapping
@@ -123,7 +122,7 @@ def fpd2020(data: str) -> Table:
     linf = {"norm": "linf", "eps": eps["linf"]}
     table["bim40"] = {"name": "bim", **linf, "step_size": step["linf"], "steps": 40}
     return table | {
-        "cw_l2": {"name": "cw_l2", "eps": None},
+        "cw_l2": {"name": "cw_l2", "norm": "l2", "eps": None},
         "cw_linf": {"name": "cw_linf", **linf},
         "boundary": {
             "name": "hop_skip_jump",
@@ -137,9 +136,15 @@ def fpd2020(data: str) -> Table:
             "eps": None,
             "queries": 100,
         },
-        "deepfool": {"name": "deepfool", "eps": None},
-        "jsma": {"name": "jsma", "eps": None, "theta": 0.1, "gamma": 1.0},
-        "zoo": {"name": "zoo", "eps": None},
+        "deepfool": {"name": "deepfool", "norm": "l2", "eps": None},
+        "jsma": {
+            "name": "jsma",
+            "norm": "l1",
+            "eps": None,
+            "theta": 0.1,
+            "gamma": 1.0,
+        },
+        "zoo": {"name": "zoo", "norm": "l2", "eps": None},
     }
 
 
@@ -158,7 +163,7 @@ PCLC_RADII: Mapping[str, tuple[str, ...]] = MappingProxyType(
 def pclc2021(data: str) -> Table:
     """Li et al. 2021, arXiv 2012.07688, section 4: ten steps of a tenth, several radii.
 
-    PGD starts at random. C&W, SPSA and transfer come with their attacks.
+    PGD starts at random.
     """
     table: Table = {}
     for eps in (radii := _of(PCLC_RADII, data)):
@@ -169,7 +174,7 @@ def pclc2021(data: str) -> Table:
         table[f"mim10_{eps}"] = {"name": "mim", **iterated}
     last = {"norm": "linf", "eps": radii[-1]}
     return table | {
-        "cw_l2": {"name": "cw_l2", "eps": None},
+        "cw_l2": {"name": "cw_l2", "norm": "l2", "eps": None},
         "spsa": {"name": "spsa", **last, "steps": 10},
         "transfer_mim": {
             "name": "transfer",

@@ -115,8 +115,11 @@ def choose(total: int, examples: int) -> Int[np.ndarray, "N"]:
       total: how many there are.
       examples: how many to take; 0 or more than there are means all.
     """
+    return np.sort(shuffled(total, examples))
+
+
+def shuffled(total: int, examples: int) -> Int[np.ndarray, "N"]:
+    """Returns what `choose` picks, in the order of the shuffle."""
     if examples < 0:
         raise ValueError(f"`examples` must be at least 0 (0 = all), got {examples}.")
-    if examples == 0 or examples >= total:
-        return np.arange(total)
-    return np.sort(np.random.default_rng(0).permutation(total)[:examples])
+    return np.random.default_rng(0).permutation(total)[: examples or total]

@@ -2,7 +2,7 @@
 
 import collections
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import flax.linen as nn
@@ -18,6 +18,7 @@ from jaxrobust.data import Dataset
 from jaxrobust.evaluation import verify
 
 Attack = Callable[[LogitsFn, Images, Labels, Key], Images]
+MakeAttack = Callable[[nn.Module, Variables], Attack]
 EvalStep = Callable[[Variables, Array, Array, Key], Mapping[str, Array]]
 
 
@@ -60,7 +61,11 @@ class EvalRun:
 
 
 def make_eval_step(
-    model: nn.Module, attack: Attack | None = None, *, precision: str = "highest"
+    model: nn.Module,
+    attack: Attack | None = None,
+    *,
+    make_attack: MakeAttack | None = None,
+    precision: str = "highest",
 ) -> EvalStep:
     """Builds a jitted `step(variables, images, labels, keys)`.
 
@@ -70,6 +75,8 @@ def make_eval_step(
     Args:
       model: a Linen module.
       attack: what `attacks.get` returns; without one the images stay as they are.
+      make_attack: in place of `attack`, for attacks that need more of the network than
+        its logits: makes one from model and variables, inside the compiled step.
       precision: of matrix products, in JAX's names (`highest`, `default` ...).
 
     Returns:
@@ -87,8 +94,9 @@ def make_eval_step(
         with jax.default_matmul_precision(precision):
             logits_fn = models.logits_fn(model, variables)
             x_adv = to_float(images)
-            if attack is not None:
-                x_adv = attack(logits_fn, x_adv, labels, keys)
+            made = attack if make_attack is None else make_attack(model, variables)
+            if made is not None:
+                x_adv = made(logits_fn, x_adv, labels, keys)
             logits = logits_fn(x_adv)
         return {"logits": logits.astype(jnp.float32), "x_adv": x_adv}
 
@@ -183,6 +191,19 @@ def _summarise(
     own = np.take_along_axis(shifted, labels[:, None], -1)[:, 0]
     loss = np.log(np.exp(shifted).sum(-1)) - own
     return EvalRun(predicted == labels, predicted, loss, logits, x_adv, distance)
+
+
+def concatenate(runs: Sequence[EvalRun]) -> EvalRun:
+    """Joins passes of one step over different examples, in their order."""
+    if len(runs) == 1:
+        return runs[0]
+    fields = {
+        field: np.concatenate([getattr(run, field) for run in runs])
+        for field in ("correct", "predicted", "loss", "logits", "x_adv")
+    }
+    norms = runs[0].distance
+    joined = {n: np.concatenate([run.distance[n] for run in runs]) for n in norms}
+    return EvalRun(**fields, distance=joined)
 
 
 def check_finite(logits: Float[np.ndarray, "N *rest"]) -> None:

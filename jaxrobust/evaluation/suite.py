@@ -1,16 +1,29 @@
 """Attack suites: what a config says, read into attacks."""
 
-import dataclasses
 import difflib
-from collections.abc import Iterable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from jaxrobust import attacks
-from jaxrobust.array_types import Bounds, Norm
-from jaxrobust.evaluation import protocols, step, verify
+from jaxrobust.array_types import Norm
+from jaxrobust.evaluation import adaptive, protocols, transfer
+from jaxrobust.evaluation.entries import Entry as Entry
 
 RADII = ("eps", "step_size")
+# Where a config names no norm; all others are Linf.
+OWN_NORM: Mapping[str, Norm] = MappingProxyType(
+    {
+        "cw_l2": "l2",
+        "cw_linf": "linf",
+        "deepfool": "l2",
+        "jsma": "l1",
+        "spsa": "linf",
+        "zoo": "l2",
+    }
+)
 
 
 def parse_radius(value: str | float, name: str = "eps") -> float:
@@ -35,49 +48,6 @@ def parse_radius(value: str | float, name: str = "eps") -> float:
     return radius
 
 
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """One attack of a suite.
-
-    Attributes:
-      label: its name in this suite, such as `pgd20`.
-      name: of the algorithm, as in `attacks.get`.
-      norm: of the ball.
-      eps: radius of the ball.
-      written: `eps` as the config writes it, `'8/255'`.
-      hyperparameters: all else that the algorithm takes.
-    """
-
-    label: str
-    name: str
-    norm: Norm
-    eps: float
-    written: str
-    hyperparameters: Mapping[str, Any]
-
-    def build(self) -> step.Attack:
-        """Returns the attack, `(logits_fn, x, y, key) -> x_adv`."""
-        return attacks.get(
-            self.name, eps=self.eps, norm=self.norm, **self.hyperparameters
-        )
-
-    def ball(self) -> verify.Ball:
-        """Returns the threat that its images must keep to."""
-        bounds: Bounds = self.hyperparameters.get("bounds", (0.0, 1.0))
-        return verify.Ball(self.eps, self.norm, bounds)
-
-    def describe(self) -> dict[str, Any]:
-        """Returns what results.json says about the attack itself."""
-        return {
-            "label": self.label,
-            "name": self.name,
-            "norm": self.norm,
-            "eps": self.eps,
-            "eps_text": self.written,
-            **self.hyperparameters,
-        }
-
-
 class Pending(NamedTuple):
     """An attack of a protocol that cannot run yet, and why."""
 
@@ -86,34 +56,85 @@ class Pending(NamedTuple):
     reason: str
 
 
-def read(table: Mapping[str, Mapping[str, Any]]) -> list[Entry]:
+def read(
+    table: Mapping[str, Mapping[str, Any]], transfer_from: str = ""
+) -> list[Entry]:
     """Reads a config's table of attacks, `{label: {name, norm, eps, ...}}`.
+
+    `eps` None (or 'none', null in JSON) is for attacks that look for the smallest
+    perturbation. An entry named `transfer` has `attack` with its fields and `source`,
+    a work directory. `network` and `loss` may be of `adaptive.NETWORKS` and `.LOSSES`.
+
+    Args:
+      table: of the attacks.
+      transfer_from: the source of transfer attacks that name none.
 
     Raises:
       ValueError: for an entry without `name` or `eps`, a bad radius, an unknown attack
-        or an unknown hyperparameter.
+        or norm, or a transfer without a source.
+      TypeError: for an unknown hyperparameter, or one of the wrong type, such as an
+        `eps` None of an attack that needs a radius.
     """
-    entries = [_entry(label, dict(fields)) for label, fields in table.items()]
+    entries = [
+        _entry(label, dict(fields), transfer_from) for label, fields in table.items()
+    ]
     for entry in entries:
-        entry.build()  # an unknown name or field is said now, not after hours
+        try:
+            entry.check()
+        except TypeError as error:
+            raise TypeError(f"attack {entry.label!r} of the suite: {error}") from None
     return entries
 
 
-def _entry(label: str, fields: dict[str, Any]) -> Entry:
-    missing = [field for field in ("name", "eps") if field not in fields]
-    if missing:
-        raise ValueError(f"attack {label!r} of the suite has no `{missing[0]}`.")
-    name, norm, eps = fields.pop("name"), fields.pop("norm", "linf"), fields.pop("eps")
-    attacks.hyperparameters(name)  # unknown or pending: said before its radius
+def _entry(label: str, fields: dict[str, Any], transfer_from: str) -> Entry:
+    _need(label, fields, "name", "eps")
+    kind: Callable[..., Entry] = Entry
+    if fields["name"] == "transfer":
+        _need(label, fields, "attack")
+        fields["name"] = fields.pop("attack")
+        source = fields.pop("source", "") or transfer_from
+        if not source:
+            raise ValueError(f"attack {label!r}: {transfer.NO_SOURCE}.")
+        kind = functools.partial(transfer.Transfer, source=source)
+    elif "why" in fields or "network" in fields or _made(fields.get("loss")):
+        own = {name: fields.pop(name, "") for name in ("network", "why")}
+        if own["network"] and own["network"] not in adaptive.NETWORKS:
+            known = adaptive.NETWORKS
+            raise ValueError(unknown("network to attack", own["network"], known))
+        kind = functools.partial(adaptive.Adaptive, **own)
+    name, eps = fields.pop("name"), fields.pop("eps")
+    norm = _norm(label, name, fields.pop("norm", None))
     if "step_size" in fields:
         fields["step_size"] = parse_radius(fields["step_size"], "step_size")
-    radius = parse_radius(eps, "eps")
     if "bounds" in fields:  # a list after a config went through JSON
         fields["bounds"] = tuple(fields["bounds"])
-    return Entry(label, name, norm, radius, str(eps), fields)
+    if eps in (None, "none", "None"):
+        return kind(label, name, norm, None, "any", fields)
+    return kind(label, name, norm, parse_radius(eps, "eps"), str(eps), fields)
 
 
-SUITES: tuple[str, ...] = (*protocols.OF_THREAT, *protocols.OF_DATA)
+def _need(label: str, fields: Mapping[str, Any], *names: str) -> None:
+    for name in names:
+        if name not in fields:
+            raise ValueError(f"attack {label!r} of the suite has no `{name}`.")
+
+
+def _made(loss: Any) -> bool:
+    return isinstance(loss, str) and loss in adaptive.LOSSES
+
+
+def _norm(label: str, name: str, given: Norm | None) -> Norm:
+    """Returns the norm of an attack, which may have only one of its own."""
+    known = attacks.hyperparameters(name)  # an unknown name is said first
+    own = OWN_NORM.get(name)
+    if own and given not in (None, own) and "norm" not in known:
+        raise ValueError(
+            f"attack {label!r}: {name} works in norm {own!r} alone, got {given!r}."
+        )
+    return given or own or "linf"
+
+
+SUITES: tuple[str, ...] = (*protocols.OF_THREAT, *protocols.OF_DATA, "adaptive")
 
 
 def get(
@@ -123,18 +144,20 @@ def get(
     eps: str | None = None,
     step_size: str | None = None,
     norm: Norm = "linf",
+    method: str = "",
 ) -> dict[str, dict[str, Any]]:
     """Returns a named suite as a config writes it, pending attacks included.
 
     Args:
       name: `gradient` (FGSM, PGD-20 with a random start, uniform noise), `ssp2020` (the
-        same without the random start), `pcl2019`, `fpd2020`, `pclc2021` or `ssc2024`
-        (see `protocols`).
+        same without the random start), `adaptive` (see `adaptive`), `pcl2019`,
+        `fpd2020`, `pclc2021` or `ssc2024` (see `protocols`).
       data: name of the data set, which decides the radii where a paper's depend on it;
         one that no paper has gets those of CIFAR-10.
-      eps: another radius, for `gradient` and `ssp2020`.
-      step_size: another step of the iterative attacks, for the same.
-      norm: of the ball, for the same.
+      eps: another radius, for `gradient`, `ssp2020` and `adaptive`.
+      step_size: another step of the iterative attacks, for the first two.
+      norm: of the ball, for the three.
+      method: the defence that `adaptive` is up against; see `adaptive.method_of`.
 
     Raises:
       ValueError: for an unknown name, or a radius for a suite that has its own.
@@ -146,6 +169,9 @@ def get(
             usual.step_size if step_size is None else step_size,
             norm,
         )
+    if name == "adaptive":
+        usual = protocols.threat_of(data).eps
+        return adaptive.table(method, usual if eps is None else eps, norm)
     if name not in protocols.OF_DATA:
         raise ValueError(unknown("suite", name, SUITES))
     for field, value in (("eps", eps), ("step_size", step_size)):
@@ -157,27 +183,48 @@ def get(
     return protocols.OF_DATA[name](data)
 
 
-def chosen(fields: Mapping[str, Any], data: str) -> tuple[list[Entry], list[Pending]]:
+def chosen(
+    fields: Mapping[str, Any], data: str, method: str = ""
+) -> tuple[list[Entry], list[Pending]]:
     """Returns the attacks of `config.eval`, and those of its suite that are pending.
 
     Args:
       fields: with `suite`, a protocol's name, or '' (or no such field) for the table in
-        `attacks`.
+        `attacks`; and `transfer_from`, the source of transfer attacks. The suite
+        `adaptive` takes the first radius of the table.
       data: name of the data set.
+      method: the defence, as `adaptive.method_of` returns it.
 
     Raises:
-      ValueError: as `get` and `read`; for a pending attack in `attacks` too.
+      ValueError: as `get` and `read`.
     """
-    name = fields.get("suite", "")
+    name, source = fields.get("suite", ""), fields.get("transfer_from", "")
     if not name:
-        return read(fields["attacks"]), []
+        return read(fields["attacks"], source), []
+    options = {}
+    if name == "adaptive":
+        options = {"method": method, **_first_threat(fields.get("attacks", {}))}
     ready, pending = {}, []
-    for label, entry in get(name, data=data).items():
-        if reason := attacks.pending_reason(entry["name"]):
+    for label, entry in get(name, data=data, **options).items():
+        if reason := _pending_reason(entry, source):
             pending.append(Pending(label, entry["name"], reason))
         else:
             ready[label] = entry
-    return read(ready), pending
+    return read(ready, source), pending
+
+
+def _first_threat(table: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns radius and norm of a table's first attack that has a radius."""
+    for entry in table.values():
+        if entry.get("eps") is not None:
+            return {"eps": entry["eps"], "norm": entry.get("norm", "linf")}
+    return {}
+
+
+def _pending_reason(entry: Mapping[str, Any], transfer_from: str) -> str | None:
+    """Says what an attack of a protocol waits for; None where it can run."""
+    missing = entry["name"] == "transfer" and not (entry.get("source") or transfer_from)
+    return transfer.NO_SOURCE if missing else None
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

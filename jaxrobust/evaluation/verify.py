@@ -12,9 +12,12 @@ NORMS: tuple[Norm, ...] = ("linf", "l2", "l1")
 
 @dataclasses.dataclass(frozen=True)
 class Ball:
-    """The threat that adversarial images are checked against, on the host."""
+    """The threat that adversarial images are checked against, on the host.
 
-    eps: float
+    `eps` None is no ball: the bounds alone count.
+    """
+
+    eps: float | None
     norm: Norm
     bounds: Bounds = (0.0, 1.0)
 
@@ -29,8 +32,7 @@ def check_ball(
     Args:
       x_adv: adversarial images.
       images: the originals, 8-bit or floating.
-      ball: norm, radius and bounds; the tolerance is 1e-6 times the largest of 1, the
-        radius and the width of the bounds.
+      ball: norm, radius and bounds, with `tolerance`.
 
     Returns:
       The size of each perturbation [B] by norm.
@@ -41,7 +43,7 @@ def check_ball(
     x = np.asarray(images, np.float64)
     x = x / 255 if images.dtype == np.uint8 else x
     low, high = ball.bounds
-    tolerance = 1e-6 * max(1.0, ball.eps, high - low)
+    slack = tolerance(ball.eps, ball.bounds)
     moved = np.asarray(x_adv, np.float64) - x
     flat = np.abs(moved).reshape(len(moved), -1)
     sizes = {
@@ -49,13 +51,23 @@ def check_ball(
         "l2": np.sqrt((flat**2).sum(-1)),
         "l1": flat.sum(-1),
     }
-    outside = (x_adv < low - tolerance) | (x_adv > high + tolerance)
+    outside = (x_adv < low - slack) | (x_adv > high + slack)
     bad = outside.reshape(len(flat), -1).any(-1) | ~np.isfinite(flat).all(-1)
-    bad |= sizes[ball.norm] > ball.eps + tolerance
+    threat = f"`bounds` {ball.bounds}"
+    if ball.eps is not None:
+        bad |= sizes[ball.norm] > ball.eps + slack
+        threat += (
+            f" or the {ball.norm} ball of `eps` {ball.eps:.6g} (largest "
+            f"{sizes[ball.norm].max():.6g})"
+        )
     if bad.any():
         raise ValueError(
-            f"{int(bad.sum())} of {len(flat)} adversarial images are outside `bounds` "
-            f"{ball.bounds} or the {ball.norm} ball of `eps` {ball.eps:.6g} (largest "
-            f"{sizes[ball.norm].max():.6g}): the attack breaks its threat model."
+            f"{int(bad.sum())} of {len(flat)} adversarial images are outside {threat} "
+            "or not finite: the attack breaks its threat model."
         )
     return sizes
+
+
+def tolerance(eps: float | None, bounds: Bounds) -> float:
+    """Returns 1e-6 times the largest of 1, radius and width of the bounds."""
+    return 1e-6 * max(1.0, eps or 0.0, bounds[1] - bounds[0])

@@ -34,7 +34,7 @@ def head(source: Source) -> Section:
         return tag("p", text, class_="verdict")
     clean, worst = results["clean"], results["worst_case"]
     numbers = [_number("clean accuracy", clean["accuracy"], clean["ci95"], "clean")]
-    if results["attacks"]:
+    if verdict.with_radius(results):
         share, ends = worst["robust_accuracy"], worst["ci95"]
         about = f"robust accuracy, {verdict.threats(results)}"
         numbers.append(_number(about, share, ends, "robust"))
@@ -44,6 +44,8 @@ def head(source: Source) -> Section:
         tag("div", numbers, class_="headline"),
         tag("p", verdict.verdict(results), class_="verdict"),
         tag("p", compared) if compared else Markup(),
+        *(tag("p", text) for text in (verdict.paired(results),) if text),
+        *(tag("p", text) for text in (verdict.stopping(results),) if text),
         *(tag("p", note, class_="note") for note in notes),
     ]
 
@@ -105,14 +107,13 @@ def attacks(source: Source) -> Section:
 
     rows = [row("clean", "", results["clean"]["accuracy"], results["clean"])]
     for found in results["attacks"]:
-        threat = f"{verdict.NORMS[found['norm']]} {found.get('eps_text', found['eps'])}"
-        if "steps" in found:
-            threat += f", {found['steps']} steps"
-        rows.append(row(found["label"], threat, found["robust_accuracy"], found))
+        rows.append(
+            row(found["label"], _threat(found), found["robust_accuracy"], found)
+        )
     for found in results.get("pending") or ():
         blank = [""] * (len(heads) - 3)
         rows.append([found["label"], found["name"], "pending", *blank])
-    if results["attacks"]:
+    if verdict.with_radius(results):
         worst = results["worst_case"]
         rows.append(row("worst case", "per image", worst["robust_accuracy"], worst))
     note = f"Protocol {results['suite']}. " if results.get("suite") else ""
@@ -120,17 +121,68 @@ def attacks(source: Source) -> Section:
         "An image counts as robust in the worst case if it is classified correctly as "
         "it is and under every attack. Intervals are Wilson's."
     )
+    if len(verdict.with_radius(results)) < len(results["attacks"]):
+        note += (
+            " Attacks of any size look for the nearest mistake however far it is, so "
+            "they do not count in the worst case; see the accuracy within radii."
+        )
     return [
         tag("h2", "Attacks"),
         table(
             heads,
             rows,
             right=(2, 3, 4, 5, 6),
-            last_class="worst" if results["attacks"] else None,
+            last_class="worst" if verdict.with_radius(results) else None,
         ),
         tag("p", note, class_="soft", style="margin-top:10px"),
+        _within(results),
+        _reasons(results),
         _sizes(results),
     ]
+
+
+def _threat(found: Mapping[str, Any]) -> str:
+    """Says how far an attack goes, and where its images come from."""
+    norm = verdict.NORMS[found["norm"]]
+    if found["eps"] is None:
+        median = found.get("median_distance")
+        nearest = "none found" if median is None else f"median {median:.3g}"
+        threat = f"{norm}, any size, {nearest}"
+    else:
+        threat = f"{norm} {found.get('eps_text', found['eps'])}"
+    if "steps" in found:
+        threat += f", {found['steps']} steps"
+    if found["name"] == "transfer":
+        threat += f", {found['attack']} on {found['source']}"
+    return threat
+
+
+def _within(results: Mapping[str, Any]) -> Markup:
+    """What attacks without a radius leave within some."""
+    rows = [
+        [
+            found["label"],
+            f"{verdict.NORMS[found['norm']]} {one['eps_text']}",
+            percent(one["robust_accuracy"]),
+            interval(one["ci95"]),
+        ]
+        for found in results["attacks"]
+        for one in found.get("accuracy_within") or ()
+    ]
+    if not rows:
+        return Markup()
+    heads = ["nearest mistake", "beyond", "accuracy", "95 % interval"]
+    inside = table(heads, rows, right=(2, 3))
+    return tag("details", tag("summary", "Accuracy within radii"), inside)
+
+
+def _reasons(results: Mapping[str, Any]) -> Markup:
+    """Why each adaptive attack was chosen."""
+    told = [a for a in results["attacks"] if a.get("why")]
+    if not told:
+        return Markup()
+    rows = [(tag("dt", a["label"]), tag("dd", a["why"])) for a in told]
+    return tag("details", tag("summary", "Why these attacks"), tag("dl", rows))
 
 
 def _sizes(results: Mapping[str, Any]) -> Markup:

@@ -24,9 +24,15 @@ def listed(names: Sequence[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
+def with_radius(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Returns the attacks that the worst case is over."""
+    return [attack for attack in results["attacks"] if attack["eps"] is not None]
+
+
 def threats(results: Mapping[str, Any]) -> str:
-    """Names the threats of the suite, `L∞, eps 8/255`."""
-    found = {(a["norm"], a.get("eps_text", a["eps"])): None for a in results["attacks"]}
+    """Names the threats of the worst case, `L∞, eps 8/255`."""
+    attacks = with_radius(results)
+    found = {(a["norm"], a.get("eps_text", a["eps"])): None for a in attacks}
     return " and ".join(f"{NORMS[norm]}, eps {eps}" for norm, eps in found)
 
 
@@ -34,9 +40,10 @@ def verdict(results: Mapping[str, Any]) -> str:
     """Says what was measured, in one sentence."""
     clean, worst = results["clean"], results["worst_case"]
     text = f"{percent(clean['accuracy'])} of {clean['n']:,} test images are classified "
-    if not results["attacks"]:
-        return text + "correctly; no attack was run."
-    labels = [attack["label"] for attack in results["attacks"]]
+    if not (attacks := with_radius(results)):
+        which = " with a radius" if results["attacks"] else ""
+        return f"{text}correctly; no attack{which} was run."
+    labels = [attack["label"] for attack in attacks]
     return (
         f"{text}correctly, and {percent(worst['robust_accuracy'])} "
         f"{interval(worst['ci95'])} stay so whatever {listed(labels)} "
@@ -100,7 +107,7 @@ def comparison(
     results: Mapping[str, Any], twin: Mapping[str, Any] | None, objective: str
 ) -> str | None:
     """Compares with the twin's results, if they are about the same threats."""
-    if not twin or not results["attacks"] or threats(twin) != threats(results):
+    if not twin or not with_radius(results) or threats(twin) != threats(results):
         return None
     gap = 100 * (
         results["worst_case"]["robust_accuracy"] - twin["worst_case"]["robust_accuracy"]
@@ -110,4 +117,41 @@ def comparison(
         f"{percent(twin['clean']['accuracy'])} clean and "
         f"{percent(twin['worst_case']['robust_accuracy'])} under the same attacks: "
         f"{abs(gap):.0f} points {'less' if gap >= 0 else 'more'}."
+    )
+
+
+def paired(results: Mapping[str, Any]) -> str | None:
+    """Says what the comparison with the twin, image by image, found."""
+    found = results.get("comparison")
+    if not found:
+        return None
+    parts = []
+    for key, name in (("clean", "clean"), ("worst_case", "under attack")):
+        # Worst cases over different attacks are not the same quantity.
+        if key in found and (key == "clean" or found["same_attacks"]):
+            one = found[key]
+            low, high = (f"{100 * end:+.1f}" for end in one["ci95"])
+            parts.append(
+                f"{name} {100 * one['difference']:+.1f} points [{low}, {high}] "
+                f"({one['only_a']:,} images that only this network gets right, "
+                f"{one['only_b']:,} only the twin; p {_p_value(one['p_value'])})"
+            )
+    return (
+        f"Against the twin on the same {found['n']:,} images: {'; '.join(parts)}. "
+        "Intervals are Tango's for paired shares, p is McNemar's exact."
+    )
+
+
+def _p_value(p: float) -> str:
+    return "< .001" if p < 1e-3 else f"= {p:.2g}"
+
+
+def stopping(results: Mapping[str, Any]) -> str | None:
+    """Says how many examples were used where intervals decided, and why."""
+    found = results.get("stopping")
+    if not found:
+        return None
+    return (
+        f"Evaluated {found['used']:,} of {found['of']:,} images, in blocks of "
+        f"{found['block']:,}: {found['reason']}."
     )

@@ -2,7 +2,8 @@
 
 import difflib
 import math
-from collections.abc import Mapping
+import pathlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust import attacks, checkpoints, data, defenses, models
-from jaxrobust.evaluation import analyses, suite
+from jaxrobust.evaluation import adaptive, analyses, minimum, passes, suite, transfer
 from jaxrobust.evaluation.fit import count_classes
 from jaxrobust.training import optimizer
 
@@ -107,10 +108,27 @@ def check(config: Mapping[str, Any]) -> None:
     )
     chosen = config["validation"]["attack"]
     attacks.get(chosen["name"], **attack_options(chosen))
-    suite.chosen(config["eval"], config["data"]["name"])
+    fields, method = config["eval"], adaptive.method_of(config)
+    entries, _ = suite.chosen(fields, config["data"]["name"], method)
+    _check_sources(entries, bool(config["twin"]))
+    passes.width_of(fields)
+    minimum.read_within(fields)
     analyses.read_eps(config["eval"]["analysis"])
     for eps in config["eval"]["curve"]["eps"]:
         suite.parse_radius(eps, "eval.curve.eps")
+
+
+def _check_sources(entries: Sequence[suite.Entry], has_twin: bool) -> None:
+    """Checks that the sources of transfer attacks are there; a twin is yet to come."""
+    for entry in entries:
+        if not isinstance(entry, transfer.Transfer):
+            continue
+        coming = has_twin and pathlib.PurePath(entry.source).name == "twin"
+        if not coming and not checkpoints.exists(entry.source):
+            raise ValueError(
+                f"attack {entry.label!r} transfers from {entry.source!r}, where there "
+                "is no checkpoint: set eval.transfer_from to a trained work directory."
+            )
 
 
 def _check_name(field: str, value: str, known: tuple[str, ...]) -> None:

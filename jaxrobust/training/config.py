@@ -165,8 +165,19 @@ def base() -> Any:
                 "batch_size": 250,
                 "examples": 0,  # 0 = all test images
                 "precision": "highest",
-                "suite": "",  # a paper's protocol in place of `attacks`
+                "suite": "",  # a paper's protocol, or adaptive, in place of `attacks`
+                # Adds examples until the 95 % intervals are at most this wide; 0 = off.
+                "ci": 0.0,
+                # Work directory of the network that transfer attacks come from.
+                "transfer_from": "",
                 "attacks": linf_suite("8/255", "2/255"),
+                # Beside the suite's own, radii at which to tell what an attack without
+                # one (eps None: the smallest perturbation) leaves.
+                "within": {
+                    "linf": ["2/255", "4/255", "8/255"],
+                    "l2": ["0.25", "0.5", "1", "2"],
+                    "l1": ["4", "8", "16"],
+                },
                 "curve": {
                     "eps": ["0", "2/255", "4/255", "8/255", "16/255", "32/255", "1"],
                     "steps": 20,

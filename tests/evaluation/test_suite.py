@@ -2,8 +2,6 @@
 
 import pytest
 
-from jaxrobust import attacks
-from jaxrobust.attacks import _table
 from jaxrobust.evaluation import suite
 
 
@@ -55,7 +53,7 @@ def test_every_protocol_is_readable_on_every_set(name, data):
         suite.get(name, data=data)
     )
     assert entries
-    assert all(entry.eps > 0 for entry in entries)
+    assert all(entry.eps is None or entry.eps > 0 for entry in entries)
 
 
 def described(name, data):
@@ -111,36 +109,6 @@ def test_ssp2020_takes_the_radius_of_the_set_or_the_one_given():
     assert suite.get("ssp2020", data="mnist")["pgd20"]["eps"] == "0.3"
     assert suite.get("ssp2020", data="fmnist")["pgd20"]["step_size"] == "0.02"
     assert suite.get("ssp2020", data="mnist", eps="0.1")["fgsm"]["eps"] == "0.1"
-
-
-@pytest.fixture
-def without_mim(monkeypatch):
-    """MIM as if it were yet to come."""
-    there = {k: v for k, v in _table._ATTACKS.items() if k != "mim"}
-    monkeypatch.setattr(_table, "_ATTACKS", there)
-    monkeypatch.setattr(_table, "PENDING", ("mim",))
-
-
-def test_pending_attacks_of_a_protocol_are_listed(without_mim):
-    entries, pending = suite.chosen({"suite": "pcl2019"}, "cifar10")
-    assert [entry.label for entry in entries] == ["fgsm", "bim10", "pgd10"]
-    (one,) = pending
-    assert (one.label, one.name) == ("mim10", "mim")
-    assert "arrives with AutoAttack" in one.reason
-
-
-def test_pending_attacks_asked_for_by_name_say_so(without_mim):
-    with pytest.raises(ValueError, match=r"'mim' is pending.* Use one of .*bim"):
-        suite.read({"a": {"name": "mim", "eps": "1"}})
-    with pytest.raises(ValueError, match=r"'mim' is pending"):
-        suite.read({"a": {"name": "mim", "eps": None}})  # the smallest perturbation
-    with pytest.raises(ValueError, match=r"'mim' is pending"):
-        attacks.get("mim", steps=10)
-
-
-def test_what_is_there_is_not_pending():
-    assert not set(_table.PENDING) & set(attacks.names())
-    assert all(attacks.pending_reason(name) is None for name in attacks.names())
 
 
 def test_a_protocol_takes_no_radius_and_the_table_is_the_default():

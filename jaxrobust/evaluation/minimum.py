@@ -1,0 +1,73 @@
+"""What attacks without a radius found: how far away the nearest mistake is."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+from jaxrobust.evaluation import statistics, step, suite, verify
+from jaxrobust.evaluation.entries import Entry
+
+
+def describe(
+    run: step.EvalRun,
+    clean: Bool[np.ndarray, "N"],
+    entry: Entry,
+    radii: Mapping[str, float],
+) -> dict[str, Any]:
+    """Returns median distance and robust accuracy within radii, for results.json.
+
+    Args:
+      run: of the attack, with the sizes of its perturbations.
+      clean: which images are correct without an attack.
+      entry: the attack.
+      radii: in its norm, by how they are written.
+
+    Returns:
+      `median_distance` over images that only the attack fools (null if there are none)
+      and `accuracy_within`: per radius the share of all N examples without a mistake
+      at or below it.
+    """
+    distance = run.distance[entry.norm]
+    fooled = clean & ~run.correct
+    within = []
+    for written, eps in radii.items():
+        reach = eps + verify.tolerance(eps, entry.ball().bounds)
+        robust = run.correct | (distance > reach)
+        found = statistics.share(robust, "robust_accuracy")
+        within.append({"eps": eps, "eps_text": written, **found})
+    median = float(np.median(distance[fooled])) if fooled.any() else None
+    return {"median_distance": median, "accuracy_within": within}
+
+
+def read_within(fields: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Reads `config.eval.within`: radii by norm, and by how they are written.
+
+    Raises:
+      ValueError: for an unknown norm or a bad radius.
+    """
+    found = {}
+    for norm, radii in fields.get("within", {}).items():
+        if norm not in verify.NORMS:
+            raise ValueError(suite.unknown("norm in eval.within", norm, verify.NORMS))
+        name = f"eval.within.{norm}"
+        found[norm] = {str(text): suite.parse_radius(text, name) for text in radii}
+    return found
+
+
+def radii_of(
+    entry: Entry, entries: Sequence[Entry], within: Mapping[str, Mapping[str, float]]
+) -> dict[str, float]:
+    """Returns the radii to tell the accuracy at, smallest first.
+
+    Args:
+      entry: an attack without a radius.
+      entries: the suite, whose radii in the same norm are taken.
+      within: more radii by norm, by how they are written.
+    """
+    ours = {e.written: e.eps for e in entries if e.norm == entry.norm and e.eps}
+    found = {**within.get(entry.norm, {}), **ours}
+    # The same radius may be written in two ways.
+    once = {eps: written for written, eps in found.items() if eps > 0}
+    return {once[eps]: eps for eps in sorted(once)}

@@ -1,0 +1,137 @@
+"""All passes of an evaluation, over all examples or until intervals are narrow."""
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from jaxrobust.evaluation import statistics, step
+from jaxrobust.evaluation.entries import Entry, Keep, Pass
+from jaxrobust.evaluation.setting import Setting, choose
+
+# Examples that go through the whole suite before the intervals are looked at. Its own
+# number, so that the examples do not depend on the batch size or the devices.
+BLOCK = 250
+
+
+class Passes(NamedTuple):
+    """What was run.
+
+    Attributes:
+      setting: on the examples that were used.
+      runs: by label, `clean` first.
+      seconds: likewise.
+      stopping: what results.json says about when it ended; None unless asked for.
+    """
+
+    setting: Setting
+    runs: dict[str, step.EvalRun]
+    seconds: dict[str, float]
+    stopping: dict[str, Any] | None
+
+
+def width_of(fields: Mapping[str, Any]) -> float:
+    """Reads `config.eval.ci`, the full width at which intervals are narrow enough.
+
+    Raises:
+      ValueError: unless it is at least 0 (0 = off) and below 1.
+    """
+    ci = fields.get("ci", 0.0)
+    if not 0 <= ci < 1:
+        raise ValueError(
+            "`eval.ci` is the width of an interval, at least 0 (0 = all examples) and "
+            f"below 1, got {ci}."
+        )
+    return ci
+
+
+def shown(total: int, fields: Mapping[str, Any]) -> Int[np.ndarray, "grid"]:
+    """Returns the positions, among `total` examples, of the images the report shows."""
+    if fields["grid"] == 0:
+        return np.arange(0)
+    return choose(min(total, BLOCK) if width_of(fields) else total, fields["grid"])
+
+
+def run(
+    setting: Setting, entries: Sequence[Entry], fields: Mapping[str, Any]
+) -> Passes:
+    """Runs the clean images and every attack.
+
+    With `fields['ci']` blocks of `BLOCK` examples, in the order of the setting, go
+    through the whole suite one after the other, until the 95 % Wilson intervals of
+    clean and worst-case robust accuracy are both at most that wide, end to end. Looking
+    after each block makes the last interval a little optimistic.
+    """
+    width, total = width_of(fields), len(setting.indices)
+    ends = range(BLOCK, total, BLOCK) if width else ()
+    passes: dict[str, Pass] = {"clean": _clean(setting)}
+    passes |= {entry.label: entry.prepare(setting) for entry in entries}
+    found: dict[str, list[step.EvalRun]] = {label: [] for label in passes}
+    seconds = dict.fromkeys(passes, 0.0)
+    keep: Keep = shown(total, fields)
+    runs, used, widths = {}, 0, {}
+    for block in np.split(setting.indices, ends):
+        part = dataclasses.replace(setting, indices=block)
+        for label, one in passes.items():
+            begin = time.monotonic()
+            kept = len(block) if fields["save_adversarial"] else keep
+            found[label].append(one(part, 0 if label == "clean" else kept))
+            seconds[label] += time.monotonic() - begin
+        keep, used = 0, used + len(block)
+        runs = {label: step.concatenate(parts) for label, parts in found.items()}
+        widths = _widths(entries, runs)
+        if width and max(widths.values()) <= width:
+            break
+    setting = dataclasses.replace(setting, indices=setting.indices[:used])
+    stopping = _describe(width, widths, used, total) if width else None
+    return Passes(setting, runs, seconds, stopping)
+
+
+def _clean(setting: Setting) -> Pass:
+    run_step = step.make_eval_step(setting.model, precision=setting.precision)
+    return lambda part, keep: part.run(run_step, "clean", keep=keep)
+
+
+def worst_case(
+    entries: Sequence[Entry], runs: Mapping[str, step.EvalRun]
+) -> Bool[np.ndarray, "N"]:
+    """Returns which examples are correct as they are and under every attack.
+
+    An attack without a radius does not count: it may change an image into any other.
+    """
+    labels = ["clean", *(entry.label for entry in entries if entry.eps is not None)]
+    return np.logical_and.reduce([runs[label].correct for label in labels])
+
+
+def _widths(
+    entries: Sequence[Entry], runs: Mapping[str, step.EvalRun]
+) -> dict[str, float]:
+    flags = {"clean": runs["clean"].correct, "worst_case": worst_case(entries, runs)}
+    ends = {
+        name: statistics.wilson_interval(int(each.sum()), len(each))
+        for name, each in flags.items()
+    }
+    return {name: high - low for name, (low, high) in ends.items()}
+
+
+def _describe(
+    width: float, widths: Mapping[str, float], used: int, total: int
+) -> dict[str, Any]:
+    narrow = max(widths.values()) <= width
+    reason = (
+        f"the 95 % intervals of clean and worst-case accuracy are at most {width:g} "
+        "wide"
+        if narrow
+        else f"there are no more examples; the intervals are wider than {width:g}"
+    )
+    return {
+        "ci": width,
+        "used": used,
+        "of": total,
+        "block": BLOCK,
+        "widths": dict(widths),
+        "reason": reason,
+    }

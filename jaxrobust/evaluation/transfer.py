@@ -1,0 +1,122 @@
+"""Transfer attacks: adversarial images made on one network and shown to another."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jaxrobust import checkpoints, models
+from jaxrobust.array_types import Variables
+from jaxrobust.data import Dataset
+from jaxrobust.evaluation import step
+from jaxrobust.evaluation.entries import Entry, Pass
+from jaxrobust.evaluation.fit import count_classes
+from jaxrobust.evaluation.setting import Setting
+
+NO_SOURCE = "transfer needs eval.transfer_from: the work directory of another network"
+Network = tuple[nn.Module, Variables]
+
+
+@dataclasses.dataclass(frozen=True)
+class Transfer(Entry):
+    """An attack on a source network whose images the target classifies.
+
+    `name` and the hyperparameters are those of the attack on the source.
+
+    Attributes:
+      source: work directory, or checkpoint, of the source.
+      network: the source, once `connect` has loaded it.
+    """
+
+    in_step: ClassVar[bool] = False
+
+    source: str = ""
+    network: Network | None = dataclasses.field(default=None, repr=False, compare=False)
+
+    def prepare(self, setting: Setting) -> Pass:
+        """Returns a pass with both networks in one compiled step.
+
+        Raises:
+          ValueError: if `connect` has not loaded the source.
+        """
+        if self.network is None:
+            raise ValueError(f"the source {self.source!r} is not loaded: `connect` it.")
+        model, variables = self.network
+        run_step = make_transfer_step(
+            model, setting.model, self.build(), precision=setting.precision
+        )
+        run = self.passes(run_step)
+
+        def both(part: Setting, keep: Any) -> step.EvalRun:
+            pair = {"source": variables, "target": part.variables}
+            return run(dataclasses.replace(part, variables=pair), keep)
+
+        return both
+
+    def describe(self) -> dict[str, Any]:
+        """Returns what results.json says about the attack itself."""
+        own = {"name": "transfer", "attack": self.name, "source": self.source}
+        return super().describe() | own
+
+
+def make_transfer_step(
+    source: nn.Module, target: nn.Module, attack: step.Attack, *, precision: str
+) -> step.EvalStep:
+    """Builds a step as `make_eval_step`; variables are `{'source', 'target'}`."""
+
+    @jax.jit
+    def run(variables, images, labels, keys) -> dict[str, Array]:
+        with jax.default_matmul_precision(precision):
+            made_on = models.logits_fn(source, variables["source"])
+            x_adv = attack(made_on, step.to_float(images), labels, keys)
+            logits = models.logits_fn(target, variables["target"])(x_adv)
+        return {"logits": logits.astype(jnp.float32), "x_adv": x_adv}
+
+    return run
+
+
+def connect(
+    entries: Sequence[Entry], classes: int, dataset: Dataset, name: str
+) -> list[Entry]:
+    """Loads the sources of the transfer attacks among `entries`, each once.
+
+    Args:
+      entries: of a suite; those of other kinds are returned as they are.
+      classes: that the target tells apart.
+      dataset: whose images both get.
+      name: of it, for errors.
+
+    Raises:
+      ValueError: for a source that is not there, does not take these images or has
+        other classes, with the label of the entry.
+    """
+    loaded: dict[str, Network] = {}
+    connected = []
+    for entry in entries:
+        if isinstance(entry, Transfer):
+            if entry.source not in loaded:
+                loaded[entry.source] = _load(entry, classes, dataset, name)
+            entry = dataclasses.replace(entry, network=loaded[entry.source])
+        connected.append(entry)
+    return connected
+
+
+def _load(entry: Transfer, classes: int, dataset: Dataset, name: str) -> Network:
+    about = f"attack {entry.label!r} transfers from {entry.source!r}, but"
+    try:
+        model, variables, _ = checkpoints.load(entry.source)
+    except FileNotFoundError as error:
+        raise ValueError(f"{about} {error}") from None
+    try:
+        found = count_classes(models.logits_fn(model, variables), dataset, name)
+    except ValueError as error:
+        raise ValueError(f"{about} {error}") from None
+    if found != classes:
+        raise ValueError(
+            f"{about} that network has {found} classes, the attacked one {classes}."
+        )
+    return model, variables
