@@ -8,4 +8,7 @@ here is procedural.
 """
 
 from jaxrobust.corruptions._table import apply as apply
+from jaxrobust.corruptions._table import check_images as check_images
+from jaxrobust.corruptions._table import check_name as check_name
+from jaxrobust.corruptions._table import check_severity as check_severity
 from jaxrobust.corruptions._table import names as names

@@ -2,7 +2,6 @@
 
 import difflib
 import functools
-import numbers
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -119,7 +118,7 @@ def check_severity(severity: Any) -> None:
         return
     array = isinstance(severity, np.ndarray | jax.Array) and severity.ndim == 0
     value = severity.item() if array else severity
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not whole or not 1 <= value <= SEVERITIES:
         raise ValueError(
             f"`severity` must be a whole number from 1 to {SEVERITIES}, got "

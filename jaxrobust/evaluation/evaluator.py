@@ -16,6 +16,7 @@ from jaxrobust.array_types import Variables
 from jaxrobust.data import Dataset
 from jaxrobust.evaluation import (
     analyses,
+    corrupted,
     curve,
     environment,
     flags,
@@ -68,6 +69,8 @@ def evaluate(
         analyses.read_eps(fields["analysis"])
     dataset = load_test(config) if dataset is None else dataset
     _check_fit(model, variables, dataset, config["data"]["name"])
+    if wanted := _corruptions(fields):
+        corrupted.read(wanted, dataset.images.shape[1:])
     setting = Setting(
         model=model,
         variables=variables,
@@ -94,6 +97,11 @@ def evaluate(
         if fields.get("analysis", {}).get("enabled"):
             numbers, more = analyses.run(setting, entries, runs, fields)
             results["analyses"], arrays = numbers, arrays | more
+    if wanted := _corruptions(fields):
+        robust = arrays["robust"] if entries else None
+        clean = runs["clean"].correct
+        numbers, more = corrupted.run(setting, wanted, clean, robust)
+        results["corruptions"], arrays = numbers, arrays | more
     results["flags"] = found
     results["suite"] = fields.get("suite", "")
     results["pending"] = [attack._asdict() for attack in pending]
@@ -107,6 +115,12 @@ def evaluate(
     if fields["save_adversarial"]:
         outputs.write_adversarial(workdir, setting, runs)
     return results
+
+
+def _corruptions(fields: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Returns the fields of the corruptions where they are wanted."""
+    wanted = fields.get("corruptions")
+    return wanted if wanted and wanted["enabled"] else None
 
 
 def _check_fit(

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust import attacks, checkpoints, data, defenses, models
-from jaxrobust.evaluation import analyses, suite
+from jaxrobust.evaluation import analyses, corrupted, suite
 from jaxrobust.evaluation.fit import count_classes
 from jaxrobust.training import optimizer
 
@@ -109,6 +109,7 @@ def check(config: Mapping[str, Any]) -> None:
     attacks.get(chosen["name"], **attack_options(chosen))
     suite.chosen(config["eval"], config["data"]["name"])
     analyses.read_eps(config["eval"]["analysis"])
+    corrupted.read(config["eval"]["corruptions"])
     for eps in config["eval"]["curve"]["eps"]:
         suite.parse_radius(eps, "eval.curve.eps")
 
