@@ -154,8 +154,9 @@ def _check_values(x: Any) -> None:
         raise ValueError(
             f"`x` holds no image, its shape is {x.shape}: leave empty batches out."
         )
-    low, high = float(jnp.min(x)), float(jnp.max(x))
-    if not (low >= 0 and high <= 1):
+    # Not by min and max: XLA's on CPU pass over NaN in larger arrays.
+    if not bool(jnp.all((x >= 0) & (x <= 1))):
+        low, high = np.min(np.asarray(x)), np.max(np.asarray(x))
         raise ValueError(
             f"`x` must be in [0, 1], its values go from {low:.6g} to {high:.6g}; undo "
             "any normalisation first."

@@ -55,7 +55,8 @@ def jpeg_compression(x: Image, key: Key, level: Level) -> Image:
     turn = jnp.asarray(TO_YCC.T, x.dtype)
     ycc = jnp.round(jnp.matmul(levels, turn, precision=HIGHEST))
     luma = _code(ycc[..., :1] - 128, light) + 128
-    chroma = _enlarge(_code(_halve(ycc[..., 1:]), color), *x.shape[:2])
+    small = _code(_halve(ycc[..., 1:]), color)[:, : (x.shape[1] + 1) // 2]
+    chroma = _enlarge(small, *x.shape[:2])
     decoded = jnp.concatenate([luma, jnp.round(chroma)], -1)
     back = jnp.asarray(np.linalg.inv(TO_YCC).T, x.dtype)
     return jnp.round(jnp.matmul(decoded, back, precision=HIGHEST)) / 255
@@ -87,8 +88,11 @@ def _code(x: Image, steps: Float[Array, "8 8"]) -> Image:
 
 
 def _halve(x: Image) -> Image:
-    """Averages 2 x 2 pixels; halves round down and up in turn, as in libjpeg."""
-    x = jnp.pad(x, ((0, x.shape[0] % 2), (0, x.shape[1] % 2), (0, 0)), mode="edge")
+    """Averages 2 x 2 pixels; halves round down and up in turn, as in libjpeg.
+
+    Pixels to the right of the border, up to whole blocks, are its copies at full size.
+    """
+    x = jnp.pad(x, ((0, x.shape[0] % 2), (0, -x.shape[1] % 16), (0, 0)), mode="edge")
     sums = x[::2, ::2] + x[1::2, ::2] + x[::2, 1::2] + x[1::2, 1::2]
     bias = 1 + np.arange(sums.shape[1]) % 2
     return jnp.floor((sums + jnp.asarray(bias, x.dtype)[None, :, None]) / 4)

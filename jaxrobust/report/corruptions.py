@@ -19,7 +19,8 @@ def corruptions(source: Source) -> Section:
     twin = source.twin.results if source.twin else None
     theirs = _means((twin or {}).get("corruptions") or {})
     severities = [one["severity"] for one in found["by_severity"]]
-    heads = ["images", *(f"severity {s}" for s in severities), "mean", "95 % interval"]
+    first, *others = map(str, severities)
+    heads = ["images", f"severity {first}", *others, "mean", "95 % interval"]
     blank = dict.fromkeys(severities, "")
     rows = []
     for label, at, share, ends in _rows(found, blank):
