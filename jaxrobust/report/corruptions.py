@@ -20,14 +20,14 @@ def corruptions(source: Source) -> Section:
     theirs = _means((twin or {}).get("corruptions") or {})
     severities = [one["severity"] for one in found["by_severity"]]
     first, *others = map(str, severities)
-    heads = ["images", f"severity {first}", *others, "mean", "95 % interval"]
+    heads = ["images", "mean", "95 % interval", *(["twin, mean"] if theirs else [])]
+    heads += [f"severity {first}", *others]
     blank = dict.fromkeys(severities, "")
     rows = []
     for label, at, share, ends in _rows(found, blank):
-        cells = [label, *(at[s] for s in severities), percent(share), interval(ends)]
-        rows.append(cells + ([percent(theirs.get(label))] if theirs else []))
-    if theirs:
-        heads.append("twin, mean")
+        cells = [label, percent(share), interval(ends)]
+        cells += [percent(theirs.get(label))] if theirs else []
+        rows.append([*cells, *(at[s] for s in severities)])
     note = (
         f"Accuracy on the same {found['n']:,} images: as they are, under each "
         "corruption of Hendrycks and Dietterich (2019)"
