@@ -15,6 +15,7 @@ PURE = {
     "models": {"array_types"},
     "losses": {"array_types"},
     "attacks": {"array_types", "threat", "losses"},
+    "corruptions": {"array_types"},
     "analysis": {"array_types", "threat", "losses", "attacks"},
     "defenses": {"array_types", "threat", "models", "losses", "attacks"},
 }

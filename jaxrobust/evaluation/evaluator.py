@@ -18,6 +18,7 @@ from jaxrobust.evaluation import (
     adaptive,
     analyses,
     comparison,
+    corrupted,
     curve,
     environment,
     flags,
@@ -77,6 +78,8 @@ def evaluate(
     dataset = load_test(config) if dataset is None else dataset
     classes = _check_fit(model, variables, dataset, name)
     entries = transfer.connect(entries, classes, dataset, name)
+    if wanted := _corruptions(fields):
+        corrupted.read(wanted, dataset.images.shape[1:])
     setting = Setting(
         model=model,
         variables=variables,
@@ -103,6 +106,11 @@ def evaluate(
         if fields.get("analysis", {}).get("enabled"):
             numbers, more = analyses.run(setting, entries, runs, fields)
             results["analyses"], arrays = numbers, arrays | more
+    if wanted := _corruptions(fields):
+        robust = arrays["robust"] if entries else None
+        clean = runs["clean"].correct
+        numbers, more = corrupted.run(setting, wanted, clean, robust)
+        results["corruptions"], arrays = numbers, arrays | more
     results["flags"] = found
     results["suite"] = fields.get("suite", "")
     results["pending"] = [attack._asdict() for attack in pending]
@@ -118,6 +126,12 @@ def evaluate(
     if fields["save_adversarial"]:
         outputs.write_adversarial(workdir, setting, runs)
     return results
+
+
+def _corruptions(fields: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Returns the fields of the corruptions where they are wanted."""
+    wanted = fields.get("corruptions")
+    return wanted if wanted and wanted["enabled"] else None
 
 
 def _check_fit(

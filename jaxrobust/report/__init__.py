@@ -4,7 +4,7 @@ from pathlib import PurePath
 
 from etils import epath
 
-from jaxrobust.report import analyses, html, pictures, sections, source
+from jaxrobust.report import analyses, corruptions, html, pictures, sections, source
 
 
 def write(workdir: epath.PathLike) -> PurePath:
@@ -30,6 +30,7 @@ def write(workdir: epath.PathLike) -> PurePath:
         sections.head(found),
         sections.flags(found),
         sections.attacks(found),
+        corruptions.corruptions(found),
         sections.training(found),
         sections.curves(found),
         analyses.analyses(found),

@@ -11,7 +11,15 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust import attacks, checkpoints, data, defenses, models
-from jaxrobust.evaluation import adaptive, analyses, minimum, passes, suite, transfer
+from jaxrobust.evaluation import (
+    adaptive,
+    analyses,
+    corrupted,
+    minimum,
+    passes,
+    suite,
+    transfer,
+)
 from jaxrobust.evaluation.fit import count_classes
 from jaxrobust.training import optimizer
 
@@ -114,6 +122,7 @@ def check(config: Mapping[str, Any]) -> None:
     passes.width_of(fields)
     minimum.read_within(fields)
     analyses.read_eps(config["eval"]["analysis"])
+    corrupted.read(config["eval"]["corruptions"])
     for eps in config["eval"]["curve"]["eps"]:
         suite.parse_radius(eps, "eval.curve.eps")
 

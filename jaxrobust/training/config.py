@@ -197,6 +197,13 @@ def base() -> Any:
                     "eps": ["2/255", "4/255", "8/255", "16/255", "32/255"],
                     "steps": 10,
                 },
+                # The corruptions of CIFAR-10-C, without its photographs.
+                "corruptions": {
+                    "enabled": False,
+                    "names": (),  # none named = all 15
+                    "severities": (1, 2, 3, 4, 5),
+                    "examples": 1000,
+                },
                 "grid": 8,  # images shown in the report
                 "save_adversarial": False,
             },
@@ -253,6 +260,7 @@ def shrink(config: Any) -> None:
     config.eval.growth.examples = 32
     config.eval.analysis.examples = 32
     config.eval.analysis.steps = 2
+    config.eval.corruptions.examples = 32
 
 
 def fit_cpu(config: Any, epochs: float) -> None:

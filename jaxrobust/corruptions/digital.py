@@ -1,0 +1,118 @@
+"""Brightness, contrast, elastic distortion, pixels. See `noise` for the signature."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxrobust.array_types import Key
+from jaxrobust.corruptions._linear import (
+    Image,
+    Level,
+    box_matrix,
+    gaussian_blur,
+    pick,
+    separable,
+    uniform,
+)
+
+BRIGHTNESS = (0.05, 0.1, 0.15, 0.2, 0.3)
+CONTRAST = (0.75, 0.5, 0.4, 0.3, 0.15)
+# Shares of the image's side: strength and standard deviation of the displacements, and
+# reach of the affine map's corners.
+ELASTIC = (
+    (0.0, 0.0, 0.08),
+    (0.05, 0.2, 0.07),
+    (0.08, 0.06, 0.06),
+    (0.1, 0.04, 0.05),
+    (0.1, 0.03, 0.03),
+)
+PIXELATE = (0.95, 0.9, 0.85, 0.75, 0.65)  # the small side over the image's
+
+
+def brightness(x: Image, key: Key, level: Level) -> Image:
+    """Raises the value of HSV; hue and saturation stay."""
+    del key
+    value = x.max(-1, keepdims=True)
+    raised = jnp.minimum(value + pick(BRIGHTNESS, level, x), 1)
+    # Black has no saturation and becomes grey.
+    return jnp.where(value > 0, x * (raised / jnp.where(value > 0, value, 1)), raised)
+
+
+def contrast(x: Image, key: Key, level: Level) -> Image:
+    """Pulls each channel towards its mean."""
+    del key
+    mean = x.mean((0, 1), keepdims=True)
+    return mean + pick(CONTRAST, level, x) * (x - mean)
+
+
+def pixelate(x: Image, key: Key, level: Level) -> Image:
+    """Shrinks by box means and enlarges again without interpolation."""
+    del key
+    rows, columns = (
+        pick([_pixels(size, share) for share in PIXELATE], level, x)
+        for size in x.shape[:2]
+    )
+    return separable(x, rows, columns)
+
+
+def _pixels(size: int, share: float) -> Float[np.ndarray, "size size"]:
+    small = int(size * share)
+    back = ((np.arange(size) + 0.5) * small / size).astype(int)
+    return box_matrix(size, small)[back]
+
+
+def elastic_transform(x: Image, key: Key, level: Level) -> Image:
+    """Moves three points of the image at random, then every pixel a little.
+
+    Lengths grow with the smaller side, as in the original.
+    """
+    height, width, _ = x.shape
+    side = min(height, width)
+    strength, sigma, reach = pick(ELASTIC, level, x) * side
+    corner_key, field_key = jax.random.split(key)
+    rows, columns = (
+        jnp.asarray(at, x.dtype) for at in np.mgrid[:height, :width].astype(float)
+    )
+    x = _sample(x, *_affine(corner_key, rows, columns, reach), mode="mirror")
+    largest = side * max(one[1] for one in ELASTIC)
+    field = gaussian_blur(
+        uniform(field_key, (height, width, 2), -1, 1, x),
+        sigma,
+        largest,
+        truncate=3,
+        mode="symmetric",
+    )
+    down, right = strength * field[..., 0], strength * field[..., 1]
+    return _sample(x, rows + down, columns + right, mode="reflect")
+
+
+def _affine(key: Key, rows: Array, columns: Array, reach: Array) -> list[Array]:
+    """Returns where the pixels come from under a map that moves three corners."""
+    height, width = rows.shape
+    middle, arm = np.asarray([height // 2, width // 2]), min(height, width) // 3
+    corners = middle + arm * np.asarray([[1, 1], [1, -1], [-1, -1]])
+    moved = jnp.asarray(corners, rows.dtype)
+    moved = moved + uniform(key, (3, 2), -reach, reach, rows)
+    # The map is linear around the second corner, along the sides from it.
+    old, new = (jnp.stack([p[0] - p[1], p[2] - p[1]], -1) for p in (corners, moved))
+    (a, b), (c, d) = new
+    scale = jnp.where(jnp.abs(a * d - b * c) > 1e-3, a * d - b * c, 1e-3)
+    back = jnp.stack([jnp.stack([d, -b]), jnp.stack([-c, a])]) / scale
+    back = jnp.matmul(
+        jnp.asarray(old, rows.dtype), back, precision=jax.lax.Precision.HIGHEST
+    )
+    down, right = rows - moved[1, 0], columns - moved[1, 1]
+    return [back[i, 0] * down + back[i, 1] * right + corners[1, i] for i in range(2)]
+
+
+def _sample(x: Image, rows: Array, columns: Array, mode: str) -> Image:
+    sample = functools.partial(
+        jax.scipy.ndimage.map_coordinates,
+        coordinates=[rows, columns],
+        order=1,
+        mode=mode,
+    )
+    return jax.vmap(sample, in_axes=-1, out_axes=-1)(x)

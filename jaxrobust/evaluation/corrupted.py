@@ -1,0 +1,198 @@
+"""Accuracy under common corruptions, beside clean and attacked accuracy."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, UInt8
+
+from jaxrobust import corruptions, models
+from jaxrobust.array_types import Images, Key, Logits, Variables
+from jaxrobust.evaluation import statistics, step
+from jaxrobust.evaluation.setting import Setting, choose
+
+NOTE = "procedural textures; not comparable with the published CIFAR-10-C"
+SHOWN = 3  # the severity of the pictures
+
+Classify = Callable[[Variables, Images], Logits]
+Results = dict[str, Any]
+Arrays = dict[str, np.ndarray]
+
+
+class Wanted(NamedTuple):
+    """What `config.eval.corruptions` asks for."""
+
+    names: tuple[str, ...]
+    severities: tuple[int, ...]
+    examples: int
+
+
+def read(fields: Mapping[str, Any], shape: tuple[int, ...] | None = None) -> Wanted:
+    """Reads `config.eval.corruptions`; computes nothing.
+
+    Args:
+      fields: `names` (none means all), `severities` and `examples` (0 means all).
+      shape: of an image, (H, W, C), where it is known.
+
+    Raises:
+      ValueError: for an unknown name (with the nearest match), a severity that is not 1
+        to 5, no severity, a negative count, or images that cannot be corrupted.
+    """
+    names = tuple(dict.fromkeys(fields["names"])) or corruptions.names()
+    for name in names:
+        corruptions.check_name(name)
+    severities = tuple(sorted(set(fields["severities"])))
+    for severity in severities:
+        corruptions.check_severity(severity)
+    if not severities:
+        raise ValueError("`eval.corruptions.severities` is empty; give some of 1 to 5.")
+    if fields["examples"] < 0:
+        raise ValueError(
+            "`eval.corruptions.examples` must be at least 0 (0 = all), got "
+            f"{fields['examples']}."
+        )
+    if shape is not None:
+        corruptions.check_images(jax.ShapeDtypeStruct((1, *shape), jnp.float32))
+    return Wanted(names, severities, fields["examples"])
+
+
+def run(
+    setting: Setting,
+    fields: Mapping[str, Any],
+    clean: Bool[np.ndarray, "N"],
+    robust: Bool[np.ndarray, "N"] | None,
+) -> tuple[Results, Arrays]:
+    """Classifies corrupted images.
+
+    Each corruption is one compiled program for all severities, and the network another
+    one. The draws for an example depend on its index, the corruption and the severity.
+
+    Args:
+      setting: the network and its N examples.
+      fields: `config.eval.corruptions`.
+      clean: which examples are correct as they are.
+      robust: which are correct under every attack too; None if none ran.
+
+    Returns:
+      The part `corruptions` of results.json, all of it on the same n examples, and
+      arrays for evaluation.npz: `corruption_correct` bool [names, severities, n] of
+      the examples `corruption_indices` [n], and one image under each,
+      `corruption_images` uint8 [names, H, W, C] and `corruption_clean` [H, W, C].
+    """
+    wanted = read(fields, setting.dataset.images.shape[1:])
+    rows = choose(len(setting.indices), wanted.examples)
+    part = setting.part(wanted.examples)
+    begin = time.monotonic()
+    classify = _make_classify(setting.model, setting.precision)
+    found = [_run_one(part, classify, name, wanted.severities) for name in wanted.names]
+    correct = np.stack([one for one, _ in found])
+    results = {
+        **_describe(correct, wanted),
+        "clean": statistics.share(clean[rows], "accuracy"),
+        "n": len(rows),
+        "note": NOTE,
+        "seconds": time.monotonic() - begin,
+    }
+    if robust is not None:
+        results["worst_case"] = statistics.share(robust[rows], "robust_accuracy")
+    arrays = {
+        "corruption_names": np.asarray(wanted.names),
+        "corruption_severities": np.asarray(wanted.severities),
+        "corruption_indices": part.indices,
+        "corruption_correct": correct,
+        "corruption_clean": part.dataset.images[part.indices[0]],
+        "corruption_images": np.stack([image for _, image in found]),
+        "corruption_shown": np.asarray(_shown(wanted.severities)),
+    }
+    return results, arrays
+
+
+def _make_classify(model: nn.Module, precision: str) -> Classify:
+    """Returns the jitted network: apart, so that it compiles once for all."""
+
+    @jax.jit
+    def classify(variables: Variables, x: Images) -> Logits:
+        with jax.default_matmul_precision(precision):
+            return models.logits_fn(model, variables)(x).astype(jnp.float32)
+
+    return classify
+
+
+def _run_one(
+    setting: Setting, classify: Classify, name: str, severities: tuple[int, ...]
+) -> tuple[Bool[np.ndarray, "S n"], UInt8[np.ndarray, "H W C"]]:
+    """Runs one corruption; returns what is correct, and the first image under it."""
+
+    @jax.jit
+    def corrupt(images: Array, keys: Key, severity: Array) -> Images:
+        x = step.to_float(images)
+        return corruptions.apply(name, x, key=keys, severity=severity)
+
+    correct, picture = [], np.empty(0)
+    for severity in severities:
+        flags = []
+        run_step = _make_step(corrupt, classify, severity)
+        for rows, out in setting.iterate(run_step, f"{name} {severity}"):
+            flags.append(out["logits"].argmax(-1) == setting.labels[rows])
+            if rows.start == 0 and severity == _shown(severities):
+                picture = np.asarray(jax.device_get(out["x"][0]))
+        correct.append(np.concatenate(flags))
+    return np.stack(correct), np.round(255 * picture).astype(np.uint8)
+
+
+def _make_step(
+    corrupt: Callable[[Array, Key, np.int32], Images], classify: Classify, severity: int
+) -> step.EvalStep:
+    """Returns two compiled programs in a row, with a severity."""
+
+    def run_step(
+        variables: Variables, images: Array, labels: Array, keys: Key
+    ) -> Mapping[str, Array]:
+        del labels
+        x = corrupt(images, keys, np.int32(severity))
+        return {"logits": classify(variables, x), "x": x}
+
+    return run_step
+
+
+def _shown(severities: tuple[int, ...]) -> int:
+    return min(severities, key=lambda severity: abs(severity - SHOWN))
+
+
+def _describe(correct: Bool[np.ndarray, "R S n"], wanted: Wanted) -> Results:
+    """Returns accuracies: each, per corruption, per severity and over all."""
+    return {
+        "rows": [
+            {
+                "name": name,
+                "severity": severity,
+                **statistics.share(correct[i, j], "accuracy"),
+            }
+            for i, name in enumerate(wanted.names)
+            for j, severity in enumerate(wanted.severities)
+        ],
+        "by_name": [
+            {"name": name, **_mean(correct[i])} for i, name in enumerate(wanted.names)
+        ],
+        "by_severity": [
+            {"severity": severity, **_mean(correct[:, j])}
+            for j, severity in enumerate(wanted.severities)
+        ],
+        "mean_accuracy": float(correct.mean()),
+        "ci95": _mean(correct.reshape(-1, correct.shape[-1]))["ci95"],
+    }
+
+
+def _mean(correct: Bool[np.ndarray, "R n"]) -> Results:
+    """Describes a mean over R passes over the same n examples.
+
+    Its interval is Wilson's for one pass with that accuracy: too wide rather than too
+    narrow, as an example's mean over passes varies less than one pass does.
+    """
+    share, n = float(correct.mean()), correct.shape[-1]
+    ends = statistics.wilson_interval(round(share * n), n)
+    return {"accuracy": share, "ci95": list(ends)}

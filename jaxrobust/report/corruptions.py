@@ -1,0 +1,96 @@
+"""The section of the page about common corruptions."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxrobust.report.html import Markup, image, table, tag
+from jaxrobust.report.source import Source
+from jaxrobust.report.verdict import interval, percent
+
+Section = list[Markup] | Markup | None
+Shares = Mapping[Any, str]
+
+
+def corruptions(source: Source) -> Section:
+    """Clean, corrupted and attacked accuracy in one table, and pictures."""
+    found = (source.results or {}).get("corruptions")
+    if not found:
+        return None
+    twin = source.twin.results if source.twin else None
+    theirs = _means((twin or {}).get("corruptions") or {})
+    severities = [one["severity"] for one in found["by_severity"]]
+    first, *others = map(str, severities)
+    heads = ["images", "mean", "95 % interval", *(["twin, mean"] if theirs else [])]
+    heads += [f"severity {first}", *others]
+    blank = dict.fromkeys(severities, "")
+    rows = []
+    for label, at, share, ends in _rows(found, blank):
+        cells = [label, percent(share), interval(ends)]
+        cells += [percent(theirs.get(label))] if theirs else []
+        rows.append([*cells, *(at[s] for s in severities)])
+    note = (
+        f"Accuracy on the same {found['n']:,} images: as they are, under each "
+        "corruption of Hendrycks and Dietterich (2019)"
+        + (" and under every attack" if "worst_case" in found else "")
+        + ". Intervals are Wilson's; that of a mean counts each image once. "
+        f"Corruptions: {found['note']}."
+    )
+    last = "worst" if "worst_case" in found else None
+    right = range(1, len(heads))
+    return [
+        tag("h2", "Corruptions"),
+        table(heads, rows, right=right, last_class=last),
+        tag("p", note, class_="soft", style="margin-top:10px"),
+        _pictures(source),
+    ]
+
+
+def _rows(
+    found: Mapping[str, Any], blank: Shares
+) -> list[tuple[str, Shares, float, Sequence[float]]]:
+    """Returns per row its label, accuracy per severity, mean and interval."""
+    clean = found["clean"]
+    rows = [("clean", blank, clean["accuracy"], clean["ci95"])]
+    for one in found["by_name"]:
+        at = {
+            row["severity"]: percent(row["accuracy"])
+            for row in found["rows"]
+            if row["name"] == one["name"]
+        }
+        rows.append((_title(one["name"]), at, one["accuracy"], one["ci95"]))
+    at = {one["severity"]: percent(one["accuracy"]) for one in found["by_severity"]}
+    rows.append(("all corruptions", at, found["mean_accuracy"], found["ci95"]))
+    if worst := found.get("worst_case"):
+        label = "worst case of attacks"
+        rows.append((label, blank, worst["robust_accuracy"], worst["ci95"]))
+    return rows
+
+
+def _means(found: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the mean of each row by its label."""
+    return {row[0]: row[2] for row in _rows(found, {})} if found else {}
+
+
+def _title(name: str) -> str:
+    return name.replace("_", " ").replace("jpeg", "JPEG")
+
+
+def _pictures(source: Source) -> Markup:
+    """One image as it is and under each corruption."""
+    arrays = source.arrays
+    if "corruption_images" not in arrays:
+        return Markup()
+    shown = [("clean", arrays["corruption_clean"])]
+    names = map(str, arrays["corruption_names"])
+    shown += zip(map(_title, names), arrays["corruption_images"], strict=True)
+    cells = [
+        tag("div", image(pixels / 255, title), tag("span", title))
+        for title, pixels in shown
+    ]
+    caption = f"One image under each corruption, severity {arrays['corruption_shown']}."
+    return tag(
+        "figure",
+        tag("div", cells, class_="corrupted"),
+        tag("figcaption", caption, style="margin-top:10px"),
+        class_="card",
+    )
