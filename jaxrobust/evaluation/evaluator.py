@@ -21,6 +21,7 @@ from jaxrobust.evaluation import (
     flags,
     growth,
     outputs,
+    robustbench,
     statistics,
     step,
     suite,
@@ -48,8 +49,8 @@ def evaluate(
       model: a Linen module.
       variables: of it.
       config: with `seed`, `data` and `eval`, as `training.config.base` has them.
-      workdir: gets `results.json`, `evaluation.npz` and, where the config asks for it,
-        `adversarial.npz`. Existing ones are replaced.
+      workdir: gets `results.json`, `evaluation.npz`, `robustbench.json` and, where the
+        config asks for it, `adversarial.npz`. Existing ones are replaced.
       dataset: test images; by default the test split that the config names.
       mesh: devices to split batches over.
       curves: also the accuracy over the radius, the growth ratios and the analyses.
@@ -66,6 +67,7 @@ def evaluate(
     entries, pending = suite.chosen(fields, config["data"]["name"])
     if "analysis" in fields:
         analyses.read_eps(fields["analysis"])
+    robustbench.read_about(fields.get("robustbench", {}))
     dataset = load_test(config) if dataset is None else dataset
     _check_fit(model, variables, dataset, config["data"]["name"])
     setting = Setting(
@@ -103,7 +105,7 @@ def evaluate(
         "of": len(dataset.labels),
     }
     results["environment"] = environment.describe(fields["precision"])
-    outputs.write(workdir, results, arrays)
+    outputs.write(workdir, results, arrays, robustbench.entry(results, config))
     if fields["save_adversarial"]:
         outputs.write_adversarial(workdir, setting, runs)
     return results

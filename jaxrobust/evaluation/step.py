@@ -44,6 +44,7 @@ class EvalRun:
       logits: float32 [N, K].
       x_adv: the images asked for, as the network saw them, float32 [keep, H, W, C].
       distance: size of each perturbation per norm, float64 [N]; empty unless checked.
+      stages: of an ensemble, bool [N] after each of its attacks, by name.
     """
 
     correct: Bool[np.ndarray, "N"]
@@ -52,6 +53,9 @@ class EvalRun:
     logits: Float[np.ndarray, "N K"]
     x_adv: Float[np.ndarray, "keep H W C"]
     distance: Mapping[str, Float[np.ndarray, "N"]]
+    stages: Mapping[str, Bool[np.ndarray, "N"]] = dataclasses.field(
+        default_factory=dict
+    )
 
     @property
     def accuracy(self) -> float:

@@ -1,8 +1,8 @@
 """Wide ResNet for 32 px images.
 
 Zagoruyko and Komodakis, "Wide Residual Networks", BMVC 2016, arXiv 1605.07146, in the
-form that TRADES (Zhang et al., ICML 2019) and RobustBench use; with swish and TensorFlow's
-padding that of Gowal et al. 2020, arXiv 2010.03593.
+form that TRADES (Zhang et al., ICML 2019) and RobustBench use; with swish and
+TensorFlow's padding that of Gowal et al. 2020, arXiv 2010.03593.
 """
 
 import flax.linen as nn
