@@ -51,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 folder,
                 dataset=dataset,
                 mesh=parallel.make_mesh(),
+                curves=not args.attacks_only,
                 progress=progress,
             )
             progress.close()
@@ -75,7 +76,7 @@ def _config(args: argparse.Namespace) -> dict[str, Any]:
     step_size = args.step_size or common.times(eps, 0.25)
     if args.norm == "linf":
         common.use_radius(base, eps, step_size, usual.steps)
-    threat = {"eps": eps, "step_size": step_size, "norm": args.norm}
+    threat: Any = {"eps": eps, "step_size": step_size, "norm": args.norm}
     if args.suite in protocols.OF_THREAT:
         fields.attacks = ConfigDict(suite.get(args.suite, data=args.data, **threat))
     else:
@@ -150,6 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--slots", type=int, default=0, help="of AutoAttack; 0 = its own choice")
     add("--seed", type=int, default=0)
     add("--workdir", help="where results go; runs/MODEL by default")
+    add("--attacks_only", action="store_true", help="no curves and analyses")
     add("--save_adversarial", action="store_true", help="write adversarial.npz")
     add(
         "--about",

@@ -11,9 +11,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from jaxrobust.array_types import Bounds, Images, Logits, Variables
-from jaxrobust.attacks import _capture
+from jaxrobust.attacks import _capture, _compile
 from jaxrobust.data import Dataset
 
 Function = Callable[[Images], Logits]
@@ -88,8 +89,7 @@ class Held:
         The function is traced for the shape at hand. An array that it captures for this
         shape only (`np.ones(B)`) stays a constant of that program.
         """
-        like = jax.ShapeDtypeStruct(images.shape, images.dtype)
-        traced = _capture.capture(self.function, like)
+        traced = _capture.capture(self.function, _like(images))
         arrays = list(traced.arrays)
         # As many of both unless the shape decides what is captured.
         known = zip(given, self.arrays, traced.arrays, strict=False)
@@ -97,6 +97,10 @@ class Held:
             if _same(own, found):
                 arrays[place] = value
         return traced.fn(arrays, images)
+
+
+def _like(images: Images) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(images.shape, images.dtype)
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -156,17 +160,15 @@ def wrap(
     images = jnp.asarray(dataset.images[:3], jnp.float32) / 255
     _check_outputs(function, images, dataset)
     _check_calls(function, images)
-    like = jax.ShapeDtypeStruct(images.shape, images.dtype)
-    held = _capture.capture(function, like).arrays
+    held = _capture.capture(function, _like(images)).arrays
     network = Network(Held(function, tuple(held)))
     return network, {"captured": {"arrays": [jnp.asarray(array) for array in held]}}
 
 
 def _check_outputs(function: Function, images: Images, dataset: Dataset) -> None:
     """Looks at shapes and dtypes; computes nothing."""
-    shape = jax.ShapeDtypeStruct(images.shape, images.dtype)
     try:
-        out = jax.eval_shape(function, shape)
+        out = jax.eval_shape(function, _like(images))
     except jax.errors.JAXTypeError as error:
         raise ValueError(
             f"the function cannot be traced ({type(error).__name__}): it has to be "
@@ -195,9 +197,9 @@ def _check_outputs(function: Function, images: Images, dataset: Dataset) -> None
 
 
 def _check_calls(function: Function, images: Images) -> None:
-    """Calls the function outside of compilation, where hidden state shows."""
-    first, again = (np.asarray(function(images), np.float64) for _ in range(2))
-    alone = np.asarray(function(images[:1]), np.float64)
+    """Compares logits of calls that should agree."""
+    first, again = _call(function, images), _call(function, images)
+    alone = _call(function, images[:1])
     if not np.isfinite(first).all():
         raise ValueError(
             "the function returns logits that are not finite: they are no predictions."
@@ -213,3 +215,12 @@ def _check_calls(function: Function, images: Images) -> None:
             "the function's logits of an image depend on the other images of the batch "
             "(BatchNorm in train mode?); use its evaluation mode."
         )
+
+
+def _call(function: Function, images: Images) -> Float[np.ndarray, "B K"]:
+    """Traces and runs the function; an equal program is compiled once."""
+    captured = _capture.capture(function, _like(images))
+    arrays = [jnp.asarray(array) for array in captured.arrays]
+    traced = _compile.trace(captured.fn, arrays, images)
+    run = _compile.build(traced, arrays, images, keep=not captured.embedded)
+    return np.asarray(run(arrays, images), np.float64)

