@@ -188,7 +188,7 @@ def _preact_sizes(
 ) -> Fields:
     arrays = source.arrays
     counts = tuple(_count(arrays, stage.format(first + k)) for k in range(4))
-    depths = {blocks: depth for depth, blocks in preact_resnet.DEPTHS.items()}
+    depths = {tuple(blocks): depth for depth, blocks in preact_resnet.DEPTHS.items()}
     if counts not in depths:
         raise ValueError(f"no PreAct ResNet here has {counts} blocks in its stages")
     width = _rows(arrays, f"{stem}.weight")
