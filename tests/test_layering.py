@@ -30,6 +30,8 @@ PROGRAM = {
     "training": LIBRARY | SHARED | {"evaluation"},
     "report": {"array_types"},
     "main": LIBRARY | SHARED | {"training", "evaluation", "report"},
+    # A program like main: it evaluates, shows progress and writes a report.
+    "evaluation/__main__": LIBRARY | SHARED | {"training", "evaluation", "report"},
 }
 PURE_THIRD_PARTY = {"chex", "flax", "jax", "jaxtyping", "numpy", "optax"}
 STANDARD = {
@@ -66,7 +68,8 @@ def violations(root: pathlib.Path) -> list[str]:
     allowed = PURE | PROGRAM
     found = []
     for path in sorted(root.rglob("*.py")):
-        part = path.relative_to(root).parts[0].removesuffix(".py")
+        place = path.relative_to(root).with_suffix("")
+        part = str(place) if str(place) in allowed else place.parts[0]
         if part == "__init__":
             continue
         if part not in allowed:
@@ -77,7 +80,8 @@ def violations(root: pathlib.Path) -> list[str]:
             if head == PACKAGE:
                 target = rest[0] if rest else ""
                 # The version is the one name that is no part.
-                if target not in {part, "__version__"} and target not in allowed[part]:
+                own = {place.parts[0], "__version__"}
+                if target not in own and target not in allowed[part]:
                     found.append(f"{path.relative_to(root)}: `{part}` imports {name}")
             elif part in PURE and head not in PURE_THIRD_PARTY | STANDARD:
                 found.append(f"{path.relative_to(root)}: pure code imports {name}")

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxrobust.models import resnet, vgg
+from jaxrobust.convert._torch import bare_name, split_normalization
+from jaxrobust.models import preact_resnet, resnet, vgg
 from jaxrobust.models.fpd import RESNET_DEPTHS, RESNEXT_DEPTHS
 
 Arrays = Mapping[str, np.ndarray]
@@ -28,6 +29,14 @@ _CIFAR = {"mean": (0.4914, 0.4822, 0.4465), "std": _CIFAR_STD}
 _HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 _TINY = {"mean": (0.4802, 0.4481, 0.3975), "std": (0.2770, 0.2691, 0.2821)}
+_DEEPMIND_CIFAR = {
+    "mean": (0.4914, 0.4822, 0.4465),
+    "std": (0.2471, 0.2435, 0.2616),
+}
+_DEEPMIND_CIFAR100 = {
+    "mean": (0.5071, 0.4865, 0.4409),
+    "std": (0.2673, 0.2564, 0.2762),
+}
 _SSC = {100: _IMAGENET, 200: _TINY}  # by number of classes
 
 
@@ -53,10 +62,12 @@ def infer(source: Source) -> Fields:
     Raises:
       ValueError: saying what cannot be told, or does not fit together.
     """
-    arrays = {re.sub(r"^(module\.)+", "", k): v for k, v in source.arrays.items()}
+    arrays = {bare_name(k): v for k, v in source.arrays.items()}
+    buffers, arrays = split_normalization(arrays)
     for mark, build in _FAMILIES:
         if any(re.fullmatch(mark, name) for name in arrays):
-            return {**build(source._replace(arrays=arrays)), **source.given}
+            found = build(source._replace(arrays=arrays))
+            return {**found, **buffers, **source.given}
     raise ValueError("its arrays are of no network known here; give --model")
 
 
@@ -143,6 +154,45 @@ def _wide(source: Source) -> Fields:
     blocks = _count(source.arrays, r"block1\.layer\.(\d+)\..*")
     width = _rows(source.arrays, "block1.layer.0.conv1.weight") // 16
     return _classifier("wide_resnet", source, "fc", depth=6 * blocks + 4, width=width)
+
+
+def _deepmind(classes: int) -> Fields:
+    """Returns what its networks share; their normalisation is not in the weights."""
+    normalization = _DEEPMIND_CIFAR100 if classes == 100 else _DEEPMIND_CIFAR
+    return {"activation": "swish", "same_padding": True, **normalization}
+
+
+def _deepmind_wide(source: Source) -> Fields:
+    blocks = _count(source.arrays, r"layer\.0\.block\.(\d+)\..*")
+    width = _rows(source.arrays, "layer.0.block.0.conv_0.weight") // 16
+    fields = {"depth": 6 * blocks + 4, "width": width}
+    fields = _classifier("wide_resnet", source, "logits", **fields)
+    return {**fields, **_deepmind(fields["num_classes"])}
+
+
+def _preact(source: Source) -> Fields:
+    """Its originals without a last norm start shortcuts at the input of a block."""
+    final_norm = "bn.weight" in source.arrays
+    fields = _preact_sizes(source, r"layer{}\.(\d+)\..*", 1, "conv1", "linear")
+    return {**fields, "final_norm": final_norm, "shortcut_on_input": not final_norm}
+
+
+def _deepmind_preact(source: Source) -> Fields:
+    fields = _preact_sizes(source, r"layer_{}\.(\d+)\..*", 0, "conv_2d", "logits")
+    fields |= {"shortcut_on_input": True, "shortcut_kernel": 3}
+    return {**fields, **_deepmind(fields["num_classes"])}
+
+
+def _preact_sizes(
+    source: Source, stage: str, first: int, stem: str, head: str
+) -> Fields:
+    arrays = source.arrays
+    counts = tuple(_count(arrays, stage.format(first + k)) for k in range(4))
+    depths = {tuple(blocks): depth for depth, blocks in preact_resnet.DEPTHS.items()}
+    if counts not in depths:
+        raise ValueError(f"no PreAct ResNet here has {counts} blocks in its stages")
+    width = _rows(arrays, f"{stem}.weight")
+    return _classifier("preact_resnet", source, head, depth=depths[counts], width=width)
 
 
 def _vgg(source: Source) -> Fields:
@@ -239,7 +289,9 @@ _FAMILIES: Sequence[tuple[str, Callable[[Source], Fields]]] = (
     (r"features\.0\.weight", _vgg),
     (r"conv1\.0\.weight", _sized("lenet_sigmoid", "fc3.0")),
     (r"fc3\.weight", _sized("lenet5", "fc3")),
-    (r"layer4\.0\.shortcut\.0\.weight", _sized("preact_resnet", "linear")),
+    (r"layer4\.0\.shortcut\.0\.weight", _preact),
+    (r"init_conv\.weight", _deepmind_wide),
+    (r"conv_2d\.weight", _deepmind_preact),
     (r"linear\.weight", _resnet_cifar),
     (r"layer4\.0\.conv1\.weight", _resnet),
 )

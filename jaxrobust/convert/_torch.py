@@ -1,5 +1,6 @@
 """From a torch state dict to variables: the part that all networks share."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +29,11 @@ _AXES = {
     ("transposed_kernel", 4): (2, 3, 0, 1),
 }
 
+# What the original subtracts from the images and divides them by.
+_NORMALIZATION = re.compile(
+    r"((normalizer|normalize|normalization)\.)?(new_)?((?P<mean>mu|mean)|sigma|std)"
+)
+
 Path = tuple[str, ...]
 
 
@@ -39,8 +45,10 @@ def from_torch(
 ) -> Variables:
     """Converts the weights of the network's PyTorch original.
 
-    Prefixes `module.`, counters `num_batches_tracked` and second names of a tensor that
-    the original registers twice are fine.
+    Prefixes `module.` and `model.`, counters `num_batches_tracked` and second names of
+    a tensor that the original registers twice are fine. So are buffers that hold the
+    normalisation of the images (`mu`, `sigma`): the model's own `mean` and `std` have
+    to be the same.
 
     Args:
       model: what `models.create` returned.
@@ -56,11 +64,14 @@ def from_torch(
     Raises:
       TypeError: if `state_dict` is no mapping, or there is no conversion for the model.
       ValueError: naming every entry that is missing, not of this network, or of another
-        shape, and every second name whose values differ from the first.
+        shape, every second name whose values differ from the first, and a normalisation
+        that the model does not have.
     """
     family = _families.of(model)
     names = family.names(model)
     given, problems = _arrays(state_dict)
+    buffers, given = split_normalization(given)
+    problems += _other_normalization(model, buffers)
     shape = input_shape or family.input_shape
     expected = _expected_leaves(
         model, shape(model, given) if callable(shape) else shape
@@ -89,7 +100,7 @@ def from_torch(
 
 
 def _arrays(state_dict: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Returns the entries without `module.`, and those that then are there twice."""
+    """Returns the entries without prefixes, and those that then are there twice."""
     if not isinstance(state_dict, Mapping):
         raise TypeError(
             f"`state_dict` must map names to arrays, got {type(state_dict).__name__}."
@@ -97,9 +108,7 @@ def _arrays(state_dict: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], list[
     arrays: dict[str, np.ndarray] = {}
     problems = []
     for key, value in state_dict.items():
-        name = key
-        while name.startswith("module."):
-            name = name.removeprefix("module.")
+        name = bare_name(key)
         if name in arrays:
             problems.append(f"given twice, with and without 'module.': {name}")
         if hasattr(value, "detach"):
@@ -110,6 +119,46 @@ def _arrays(state_dict: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], list[
             )
         arrays[name] = np.asarray(value)
     return arrays, problems
+
+
+def bare_name(name: str) -> str:
+    """Returns a name without what wrappers of a network put before it."""
+    return re.sub(r"^((module|model)\.)+", "", name)
+
+
+def split_normalization(
+    arrays: Mapping[str, np.ndarray],
+) -> tuple[dict[str, tuple[float, ...]], dict[str, np.ndarray]]:
+    """Takes the normalisation of the images out of a state dict without prefixes.
+
+    Returns:
+      `mean` and `std`, as far as they are there, and the other entries.
+    """
+    found, others = {}, {}
+    for name, value in arrays.items():
+        if match := _NORMALIZATION.fullmatch(name):
+            # In decimals that give the same float32.
+            values = tuple(float(str(v)) for v in np.asarray(value, "f").ravel())
+            found["mean" if match["mean"] else "std"] = values
+        else:
+            others[name] = value
+    return found, others
+
+
+def _other_normalization(
+    model: nn.Module, buffers: Mapping[str, tuple[float, ...]]
+) -> list[str]:
+    """Says in what the normalisation of the original differs from the model's."""
+    problems = []
+    for field, wanted in buffers.items():
+        own = getattr(model, field, None) or (0.0 if field == "mean" else 1.0)
+        if np.size(own) not in (1, len(wanted)) or not np.allclose(own, wanted):
+            problems.append(
+                f"another normalisation: `{field}` is {wanted} there, "
+                f"{getattr(model, field, None)} in the model; create it with "
+                f"{field}={wanted}"
+            )
+    return problems
 
 
 def _expected_leaves(

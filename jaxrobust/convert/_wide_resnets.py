@@ -1,30 +1,52 @@
-"""Names of PreAct and Wide ResNets in RobustBench and the repositories it draws on."""
+"""Names of PreAct and Wide ResNets in RobustBench and the repositories it draws on.
+
+The networks of DeepMind (github.com/google-deepmind/deepmind-research,
+adversarial_robustness) have names of their own; here they are those with
+`same_padding`.
+"""
 
 from jaxrobust.convert._names import Names, join, under
 from jaxrobust.models import preact_resnet, wide_resnet
 
 _BLOCK = {"norm1": "bn1", "conv1": "conv1", "norm2": "bn2", "conv2": "conv2"}
+_DEEPMIND = {"norm1": "batchnorm_0", "norm2": "batchnorm_1", "shortcut": "shortcut"}
+_DEEPMIND_ENDS = {"head_norm": "batchnorm", "classifier": "logits"}
+# TRADES' network registers its first stage twice and runs one of them.
+_UNUSED = {"sub_block1": "a second first stage that forward never calls"}
 
 
 def preact(model: preact_resnet.PreActResNet) -> Names:
     """Names of `PreActResNet` (kuangliu/pytorch-cifar, locuslab/robust_overfitting)."""
-    block = Names({**_BLOCK, "shortcut": "shortcut.0"})
+    if model.same_padding:
+        ends = {"stem": "conv_2d", **_DEEPMIND_ENDS}
+        block = {**_DEEPMIND, "conv1": "conv_2d_1", "conv2": "conv_2d_2"}
+        stage, first = "layer_{}.{}", 0
+    else:
+        ends = {"stem": "conv1", "head_norm": "bn", "classifier": "linear"}
+        block = {**_BLOCK, "shortcut": "shortcut.0"}
+        stage, first = "layer{}.{}", 1
     blocks = [
-        under(block, f"stage{k}_block{n}", f"layer{k}.{n}")
-        for k, count in enumerate(preact_resnet.DEPTHS[model.depth], 1)
+        under(Names(block), f"stage{k + 1}_block{n}", stage.format(first + k, n))
+        for k, count in enumerate(preact_resnet.DEPTHS[model.depth])
         for n in range(count)
     ]
-    ends = Names({"stem": "conv1", "head_norm": "bn", "classifier": "linear"})
-    return join([ends, *blocks])
+    return join([Names(ends), *blocks])
 
 
 def wide(model: wide_resnet.WideResNet) -> Names:
     """Names of `WideResNet` (xternalz/WideResNet-pytorch, yaodongyu/TRADES)."""
-    block = Names({**_BLOCK, "shortcut": "convShortcut"})
+    if model.same_padding:
+        ends = Names({"stem": "init_conv", **_DEEPMIND_ENDS})
+        block = {**_DEEPMIND, "conv1": "conv_0", "conv2": "conv_1"}
+        stage, first = "layer.{}.block.{}", 0
+    else:
+        modules = {"stem": "conv1", "head_norm": "bn1", "classifier": "fc"}
+        ends = Names(modules, unused=_UNUSED)
+        block = {**_BLOCK, "shortcut": "convShortcut"}
+        stage, first = "block{}.layer.{}", 1
     blocks = [
-        under(block, f"stage{k}_block{n}", f"block{k}.layer.{n}")
-        for k in (1, 2, 3)
+        under(Names(block), f"stage{k + 1}_block{n}", stage.format(first + k, n))
+        for k in range(3)
         for n in range((model.depth - 4) // 6)
     ]
-    ends = Names({"stem": "conv1", "head_norm": "bn1", "classifier": "fc"})
     return join([ends, *blocks])

@@ -26,6 +26,7 @@ from jaxrobust.evaluation import (
     minimum,
     outputs,
     passes,
+    robustbench,
     statistics,
     step,
     suite,
@@ -54,8 +55,8 @@ def evaluate(
       model: a Linen module.
       variables: of it.
       config: with `seed`, `data` and `eval`, as `training.config.base` has them.
-      workdir: gets `results.json`, `evaluation.npz` and, where the config asks for it,
-        `adversarial.npz`. Existing ones are replaced.
+      workdir: gets `results.json`, `evaluation.npz`, `robustbench.json` and, where the
+        config asks for it, `adversarial.npz`. Existing ones are replaced.
       dataset: test images; by default the test split that the config names.
       mesh: devices to split batches over.
       curves: also the accuracy over the radius, the growth ratios and the analyses.
@@ -75,6 +76,7 @@ def evaluate(
     pick = shuffled if passes.width_of(fields) else choose
     if "analysis" in fields:
         analyses.read_eps(fields["analysis"])
+    robustbench.read_about(fields.get("robustbench", {}))
     dataset = load_test(config) if dataset is None else dataset
     classes = _check_fit(model, variables, dataset, name)
     entries = transfer.connect(entries, classes, dataset, name)
@@ -122,7 +124,7 @@ def evaluate(
     results["environment"] = environment.describe(fields["precision"])
     if compared := comparison.with_twin(workdir, results, arrays):
         results["comparison"] = compared
-    outputs.write(workdir, results, arrays)
+    outputs.write(workdir, results, arrays, robustbench.entry(results, config))
     if fields["save_adversarial"]:
         outputs.write_adversarial(workdir, setting, runs)
     return results

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from etils import epath
+from jaxtyping import Float
 
 from jaxrobust.evaluation import files, passes, step, suite
 from jaxrobust.evaluation.setting import Setting
@@ -15,7 +16,12 @@ def predictions(
     entries: Sequence[suite.Entry],
     runs: Mapping[str, step.EvalRun],
 ) -> dict[str, Any]:
-    """Returns per-example arrays [N] for evaluation.npz."""
+    """Returns per-example arrays [N] for evaluation.npz.
+
+    `robust_LABEL` says which images an attack leaves correct, `robust_LABEL/STAGE`
+    which are after each stage of an ensemble, `distance_LABEL` how far an attack
+    without a radius went.
+    """
     arrays: dict[str, Any] = {
         "indices": setting.indices,
         "labels": setting.labels,
@@ -26,7 +32,13 @@ def predictions(
     for entry in entries:
         if entry.eps is None:
             arrays[f"distance_{entry.label}"] = runs[entry.label].distance[entry.norm]
-    return arrays | {f"predicted_{name}": run.predicted for name, run in runs.items()}
+    for name, run in runs.items():
+        arrays[f"predicted_{name}"] = run.predicted
+        if name != "clean":
+            arrays[f"robust_{name}"] = run.correct
+            stages = run.stages.items()
+            arrays |= {f"robust_{name}/{stage}": robust for stage, robust in stages}
+    return arrays
 
 
 def grid(
@@ -58,18 +70,35 @@ def grid(
 
 
 def write(
-    workdir: epath.PathLike, results: Mapping[str, Any], arrays: Mapping[str, Any]
+    workdir: epath.PathLike,
+    results: Mapping[str, Any],
+    arrays: Mapping[str, Any],
+    leaderboard: Mapping[str, Any],
 ) -> None:
-    """Writes evaluation.npz and then results.json."""
+    """Writes evaluation.npz, robustbench.json and then results.json."""
     folder = epath.Path(workdir)
     files.write_npz(folder / "evaluation.npz", arrays, compress=True)
+    files.write_json(folder / "robustbench.json", leaderboard)
     files.write_json(folder / "results.json", results)
 
 
 def write_adversarial(
     workdir: epath.PathLike, setting: Setting, runs: Mapping[str, step.EvalRun]
 ) -> None:
-    """Writes every attacked image, float32 in the bounds, by attack."""
-    images = {f"x_adv_{k}": r.x_adv for k, r in runs.items() if k != "clean"}
+    """Writes every attacked image by attack; see `compact` for the dtype."""
+    images = {f"x_adv_{k}": compact(r.x_adv) for k, r in runs.items() if k != "clean"}
     arrays = {"indices": setting.indices, "labels": setting.labels, **images}
     files.write_npz(epath.Path(workdir) / "adversarial.npz", arrays, compress=False)
+
+
+def compact(images: Float[np.ndarray, "N H W C"]) -> np.ndarray:
+    """Returns images as float16 where that loses nothing, else as float32.
+
+    That is so where every value is an 8-bit level, k / 255 in float32: half precision
+    tells neighbouring levels apart, and `rint(255 x) / 255` restores each to the bit.
+    """
+    images = np.asarray(images, np.float32)
+    half = images.astype(np.float16)
+    levels = np.rint(half.astype(np.float32) * 255)
+    exact = np.array_equal(levels / np.float32(255), images)
+    return half if exact else images

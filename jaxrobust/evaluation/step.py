@@ -45,6 +45,7 @@ class EvalRun:
       logits: float32 [N, K].
       x_adv: the images asked for, as the network saw them, float32 [keep, H, W, C].
       distance: size of each perturbation per norm, float64 [N]; empty unless checked.
+      stages: of an ensemble, bool [N] after each of its attacks, by name.
     """
 
     correct: Bool[np.ndarray, "N"]
@@ -53,6 +54,9 @@ class EvalRun:
     logits: Float[np.ndarray, "N K"]
     x_adv: Float[np.ndarray, "keep H W C"]
     distance: Mapping[str, Float[np.ndarray, "N"]]
+    stages: Mapping[str, Bool[np.ndarray, "N"]] = dataclasses.field(
+        default_factory=dict
+    )
 
     @property
     def accuracy(self) -> float:
@@ -203,7 +207,11 @@ def concatenate(runs: Sequence[EvalRun]) -> EvalRun:
     }
     norms = runs[0].distance
     joined = {n: np.concatenate([run.distance[n] for run in runs]) for n in norms}
-    return EvalRun(**fields, distance=joined)
+    stages = {
+        name: np.concatenate([run.stages[name] for run in runs])
+        for name in runs[0].stages
+    }
+    return EvalRun(**fields, distance=joined, stages=stages)
 
 
 def check_finite(logits: Float[np.ndarray, "N *rest"]) -> None:

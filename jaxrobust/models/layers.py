@@ -19,6 +19,8 @@ Initializer = Callable[..., Array]
 Features = Float[Array, "B H W C"]
 
 NORMS = ("b", "g", "l", "i")
+# Of networks whose originals have both.
+ACTIVATIONS = {"relu": nn.relu, "swish": nn.swish}
 
 
 class BatchNorm(nn.Module):
@@ -161,6 +163,12 @@ def check_norm(kind: object) -> None:
         )
 
 
+def check_activation(name: object) -> None:
+    """Raises ValueError unless `name` is one of `ACTIVATIONS`."""
+    if name not in ACTIVATIONS:
+        raise ValueError(f"`activation` must be 'relu' or 'swish', got {name!r}.")
+
+
 def as_logits(x: Float[Array, "B K"]) -> Float[Array, "B K"]:
     """Widens to at least float32."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
@@ -192,7 +200,7 @@ def make_conv(
     kernel: int,
     *,
     strides: int = 1,
-    padding: int = 0,
+    padding: int | tuple[int, int] = 0,
     use_bias: bool = True,
     kernel_init: Initializer | None = None,
     groups: int = 1,
@@ -207,7 +215,7 @@ def make_conv(
       features: channels of the result.
       kernel: side of the kernel.
       strides: of both axes.
-      padding: zeros on each side.
+      padding: zeros on each side, or before and after both axes.
       use_bias: add a bias, from U(+-1/sqrt(fan_in)).
       kernel_init: by default torch's, U(+-1/sqrt(fan_in)).
       groups: of channels that do not meet.
@@ -216,11 +224,12 @@ def make_conv(
       name: of the submodule.
     """
     fan_in = kernel * kernel * channels_in // groups
+    pads = (padding, padding) if isinstance(padding, int) else padding
     return nn.Conv(
         features,
         (kernel, kernel),
         strides=strides,
-        padding=[(padding, padding)] * 2,
+        padding=[pads] * 2,
         use_bias=use_bias,
         kernel_init=kernel_init or torch_uniform(fan_in),
         bias_init=torch_uniform(fan_in),
@@ -257,6 +266,15 @@ def make_dense(
         bias_init=bias_init or torch_uniform(channels_in),
         name=name,
     )
+
+
+def same_padding(kernel: int, strides: int) -> tuple[int, int]:
+    """Returns TensorFlow's `SAME` of an odd kernel and a side that `strides` divides.
+
+    A 3x3 kernel that moves by 2 gets its one row of zeros after the image.
+    """
+    total = max(kernel - strides, 0)
+    return total // 2, total - total // 2
 
 
 def check_sizes(**sizes: object) -> None:

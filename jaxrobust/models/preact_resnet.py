@@ -1,7 +1,8 @@
 """PreAct-ResNet for 32 px images.
 
 He et al., "Identity Mappings in Deep Residual Networks", ECCV 2016, arXiv 1603.05027,
-in the form of the robustness literature (Rice, Wong and Kolter, ICML 2020).
+in the form of the robustness literature (Rice, Wong and Kolter, ICML 2020), or that of
+Gowal et al. 2020, arXiv 2010.03593: swish, TensorFlow's padding, 3x3 shortcuts.
 """
 
 import flax.linen as nn
@@ -24,6 +25,9 @@ class PreActBlock(nn.Module):
       strides: of the first convolution and the shortcut.
       shortcut_on_input: a convolved shortcut starts at the input of the block, not
         after the first norm and ReLU.
+      shortcut_kernel: side of its kernel, 1 or 3.
+      activation: `relu` or `swish`.
+      same_padding: see `PreActResNet`.
       dtype: to compute in.
       loop_safe: see `layers.make_conv`.
     """
@@ -31,16 +35,20 @@ class PreActBlock(nn.Module):
     features: int
     strides: int = 1
     shortcut_on_input: bool = False
+    shortcut_kernel: int = 1
+    activation: str = "relu"
+    same_padding: bool = False
     dtype: DType = None
     loop_safe: bool = True
 
     def _conv(self, x: Features, kernel: int, strides: int, name: str) -> Features:
+        same = self.same_padding
         return layers.make_conv(
             x.shape[-1],
             self.features,
             kernel,
             strides=strides,
-            padding=kernel // 2,
+            padding=layers.same_padding(kernel, strides) if same else kernel // 2,
             use_bias=False,
             dtype=self.dtype,
             loop_safe=self.loop_safe,
@@ -50,14 +58,17 @@ class PreActBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Features, *, train: bool = False) -> Features:
         """Maps `[B, H, W, C]` to `[B, H/strides, W/strides, features]`."""
+        act = layers.ACTIVATIONS[self.activation]
         norm1 = layers.BatchNorm(dtype=self.dtype, name="norm1")
         norm2 = layers.BatchNorm(dtype=self.dtype, name="norm2")
-        shortcut, h = x, nn.relu(norm1(x, train=train))
+        shortcut, h = x, act(norm1(x, train=train))
         if self.strides != 1 or x.shape[-1] != self.features:
             source = x if self.shortcut_on_input else h
-            shortcut = self._conv(source, 1, self.strides, "shortcut")
+            shortcut = self._conv(
+                source, self.shortcut_kernel, self.strides, "shortcut"
+            )
         h = self._conv(h, 3, self.strides, "conv1")
-        h = self._conv(nn.relu(norm2(h, train=train)), 3, 1, "conv2")
+        h = self._conv(act(norm2(h, train=train)), 3, 1, "conv2")
         return h + shortcut
 
 
@@ -70,6 +81,11 @@ class PreActResNet(nn.Module):
       width: channels of the first stage.
       final_norm: norm and ReLU before the pooling.
       shortcut_on_input: see `PreActBlock`; some published weights need it.
+      shortcut_kernel: see `PreActBlock`.
+      activation: `relu` or `swish`.
+      same_padding: strided 3x3 convolutions pad as TensorFlow does, only after the
+        image. Weights of DeepMind's networks need it, and have their own names
+        (`convert.from_torch`).
       mean: per channel, subtracted from the images.
       std: per channel, the images are divided by it.
       dtype: to compute in; parameters, statistics and logits stay float32.
@@ -81,6 +97,9 @@ class PreActResNet(nn.Module):
     width: int = 64
     final_norm: bool = True
     shortcut_on_input: bool = False
+    shortcut_kernel: int = 1
+    activation: str = "relu"
+    same_padding: bool = False
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     dtype: DType = None
@@ -92,6 +111,11 @@ class PreActResNet(nn.Module):
         layers.check_sizes(num_classes=self.num_classes, width=self.width)
         if self.depth not in DEPTHS:
             raise ValueError(f"`depth` must be 18 or 34, got {self.depth!r}.")
+        if self.shortcut_kernel not in (1, 3):
+            raise ValueError(
+                f"`shortcut_kernel` must be 1 or 3, got {self.shortcut_kernel!r}."
+            )
+        layers.check_activation(self.activation)
 
     @nn.compact
     def __call__(self, images: Images, *, train: bool = False) -> Outputs:
@@ -108,6 +132,9 @@ class PreActResNet(nn.Module):
                     self.width * 2 ** (k - 1),
                     2 if k > 1 and n == 0 else 1,
                     self.shortcut_on_input,
+                    self.shortcut_kernel,
+                    self.activation,
+                    self.same_padding,
                     self.dtype,
                     self.loop_safe,
                     name=f"stage{k}_block{n}",
@@ -115,7 +142,7 @@ class PreActResNet(nn.Module):
             features[f"stage{k}/out"] = x
         if self.final_norm:
             norm = layers.BatchNorm(dtype=self.dtype, name="head_norm")
-            x = nn.relu(norm(x, train=train))
+            x = layers.ACTIVATIONS[self.activation](norm(x, train=train))
         pooled = jnp.mean(x, (1, 2))
         dense = layers.make_dense(
             pooled.shape[-1], self.num_classes, dtype=self.dtype, name="classifier"

@@ -1,7 +1,8 @@
 """Wide ResNet for 32 px images.
 
 Zagoruyko and Komodakis, "Wide Residual Networks", BMVC 2016, arXiv 1605.07146, in the
-form that TRADES (Zhang et al., ICML 2019) and RobustBench use.
+form that TRADES (Zhang et al., ICML 2019) and RobustBench use; with swish and
+TensorFlow's padding that of Gowal et al. 2020, arXiv 2010.03593.
 """
 
 import flax.linen as nn
@@ -23,6 +24,8 @@ class WideBlock(nn.Module):
       features: channels of the result.
       strides: of the first convolution and the shortcut.
       dropout: rate, before the second convolution.
+      activation: `relu` or `swish`.
+      same_padding: see `WideResNet`.
       dtype: to compute in.
       loop_safe: see `layers.make_conv`.
     """
@@ -30,16 +33,19 @@ class WideBlock(nn.Module):
     features: int
     strides: int = 1
     dropout: float = 0.0
+    activation: str = "relu"
+    same_padding: bool = False
     dtype: DType = None
     loop_safe: bool = True
 
     def _conv(self, x: Features, kernel: int, strides: int, name: str) -> Features:
+        same = self.same_padding
         return layers.make_conv(
             x.shape[-1],
             self.features,
             kernel,
             strides=strides,
-            padding=kernel // 2,
+            padding=layers.same_padding(kernel, strides) if same else kernel // 2,
             use_bias=False,
             kernel_init=_HE_NORMAL,
             dtype=self.dtype,
@@ -50,13 +56,14 @@ class WideBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Features, *, train: bool = False) -> Features:
         """Maps `[B, H, W, C]` to `[B, H/strides, W/strides, features]`."""
+        act = layers.ACTIVATIONS[self.activation]
         norm1 = layers.BatchNorm(dtype=self.dtype, name="norm1")
         norm2 = layers.BatchNorm(dtype=self.dtype, name="norm2")
-        shortcut, h = x, nn.relu(norm1(x, train=train))
+        shortcut, h = x, act(norm1(x, train=train))
         if x.shape[-1] != self.features:
             shortcut = self._conv(h, 1, self.strides, "shortcut")
         h = self._conv(h, 3, self.strides, "conv1")
-        h = nn.relu(norm2(h, train=train))
+        h = act(norm2(h, train=train))
         h = nn.Dropout(self.dropout, deterministic=not train)(h)
         return self._conv(h, 3, 1, "conv2") + shortcut
 
@@ -69,6 +76,10 @@ class WideResNet(nn.Module):
       width: factor of the channels 16, 32, 64.
       num_classes: number of classes K.
       dropout: rate inside blocks.
+      activation: `relu` or `swish`.
+      same_padding: strided 3x3 convolutions pad as TensorFlow does, only after the
+        image. Weights of DeepMind's networks need it, and have their own names
+        (`convert.from_torch`).
       mean: per channel, subtracted from the images.
       std: per channel, the images are divided by it.
       dtype: to compute in; parameters, statistics and logits stay float32.
@@ -79,6 +90,8 @@ class WideResNet(nn.Module):
     width: int = 10
     num_classes: int = 10
     dropout: float = 0.0
+    activation: str = "relu"
+    same_padding: bool = False
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     dtype: DType = None
@@ -94,6 +107,7 @@ class WideResNet(nn.Module):
             raise ValueError(
                 f"`depth` must be 6n + 4 (10, 16, 22, 28, 34 ...), got {self.depth}."
             )
+        layers.check_activation(self.activation)
         if not 0 <= self.dropout < 1:
             raise ValueError(f"`dropout` must lie in [0, 1), got {self.dropout!r}.")
 
@@ -112,13 +126,16 @@ class WideResNet(nn.Module):
                     16 * self.width * 2 ** (k - 1),
                     2 if k > 1 and n == 0 else 1,
                     self.dropout,
+                    self.activation,
+                    self.same_padding,
                     self.dtype,
                     self.loop_safe,
                     name=f"stage{k}_block{n}",
                 )(x, train=train)
             features[f"stage{k}/out"] = x
         norm = layers.BatchNorm(dtype=self.dtype, name="head_norm")
-        pooled = jnp.mean(nn.relu(norm(x, train=train)), (1, 2))
+        x = layers.ACTIVATIONS[self.activation](norm(x, train=train))
+        pooled = jnp.mean(x, (1, 2))
         dense = layers.make_dense(
             pooled.shape[-1],
             self.num_classes,

@@ -6,6 +6,8 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
+from jaxrobust.evaluation import robustbench
+
 
 def parse_arg(arg: str | None, defaults: Mapping[str, str | int | bool]) -> Any:
     """Reads a config's argument string, `key=value,flag,...`.
@@ -206,6 +208,8 @@ def base() -> Any:
                 },
                 "grid": 8,  # images shown in the report
                 "save_adversarial": False,
+                # What robustbench.json says beside the numbers.
+                "robustbench": dict(robustbench.ABOUT),
             },
         }
     )
@@ -227,7 +231,7 @@ def linf_suite(eps: str, step_size: str) -> Any:
     )
 
 
-def _times(eps: str, share: float) -> str:
+def times(eps: str, share: float) -> str:
     """Multiplies a radius and writes it the same way: 4/255 for half of 8/255."""
     numerator, slash, denominator = eps.partition("/")
     return f"{float(numerator) * share:.6g}{slash}{denominator}"
@@ -239,7 +243,7 @@ def use_radius(config: Any, eps: str, step_size: str, steps: int) -> None:
         fields.eps, fields.step_size = eps, step_size
     config.attack.steps = steps
     config.eval.attacks = linf_suite(eps, step_size)
-    config.eval.analysis.eps = [_times(eps, share) for share in (0.25, 0.5, 1, 2, 4)]
+    config.eval.analysis.eps = [times(eps, share) for share in (0.25, 0.5, 1, 2, 4)]
 
 
 def shrink(config: Any) -> None:

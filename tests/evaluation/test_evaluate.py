@@ -124,6 +124,9 @@ def test_worst_case_is_an_and_over_attacks(tmp_path):
             for name in ("clean", "fgsm", "pgd5", "noise")
         ]
         np.testing.assert_array_equal(arrays["robust"], np.all(parts, axis=0))
+        for name, part in zip(("fgsm", "pgd5", "noise"), parts[1:], strict=True):
+            np.testing.assert_array_equal(arrays[f"robust_{name}"], part)
+        assert "robust_clean" not in arrays
         assert found["worst_case"]["robust_accuracy"] == arrays["robust"].mean()
         np.testing.assert_array_equal(parts[0], margin > 0)
         assert arrays["grid_images"].shape == (4, 3, 3, 1)
@@ -205,7 +208,7 @@ def test_results_are_replaced_whole(tmp_path):
         json.loads((tmp_path / "results.json").read_text())["clean"] == found["clean"]
     )
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["evaluation.npz", "results.json"]
+    assert names == ["evaluation.npz", "results.json", "robustbench.json"]
 
 
 def test_non_finite_networks_have_no_accuracy(tmp_path):

@@ -1,0 +1,1 @@
+"""Models of three kinds, attacked and evaluated as anyone's."""

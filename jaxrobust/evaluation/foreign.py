@@ -1,0 +1,226 @@
+"""Other people's models: any function `images -> logits` as a network to evaluate."""
+
+import dataclasses
+import difflib
+import importlib
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from jaxrobust.array_types import Bounds, Images, Logits, Variables
+from jaxrobust.attacks import _capture, _compile
+from jaxrobust.data import Dataset
+
+Function = Callable[[Images], Logits]
+
+# By how much of the largest logit rounding may part two shapes of one program.
+_ROUNDING = 1e-3
+
+
+def load(spec: str) -> Function:
+    """Imports the function that `package.module:function` names.
+
+    With parentheses, `package.module:factory()`, the named object is called without
+    arguments and returns the function. The function maps images `[B, H, W, C]`,
+    float32, to logits `[B, K]`; a bound method or an object with `__call__` will do.
+
+    Args:
+      spec: as above; what is right of the colon may have dots (`Class.method`).
+
+    Raises:
+      ValueError: for another form, or a name that is not there (with the nearest).
+      TypeError: if what is there is no function.
+    """
+    match = re.fullmatch(r"([\w.]+):([\w.]+)(\(\))?", spec)
+    if match is None:
+        raise ValueError(
+            f"`model` must be package.module:function, or package.module:factory() for "
+            f"what a factory returns, got {spec!r}."
+        )
+    module, path, call = match.groups()
+    try:
+        found: Any = importlib.import_module(module)
+    except ImportError as error:
+        raise ValueError(
+            f"`model` {spec!r}: module {module!r} cannot be imported ({error}); run in "
+            "the folder that holds it, or install it."
+        ) from error
+    for name in path.split("."):
+        if not hasattr(found, name):
+            near = difflib.get_close_matches(name, dir(found), n=1, cutoff=0.0)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            where = getattr(found, "__name__", type(found).__name__)
+            raise ValueError(f"`model` {spec!r}: {where} has no {name!r}.{hint}")
+        found = getattr(found, name)
+    found = _checked_callable(spec, path, found)
+    return _checked_callable(spec, f"{path}()", found()) if call else found
+
+
+def _checked_callable(spec: str, name: str, value: Any) -> Callable[..., Any]:
+    if not callable(value):
+        raise TypeError(
+            f"`model` {spec!r}: {name} is {type(value).__name__}, not a function of "
+            "images."
+        )
+    return value
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Held:
+    """A function and the arrays that it captured.
+
+    Attributes:
+      function: images `[B, H, W, C]` to logits `[B, K]`.
+      arrays: what it captured when it was traced first.
+    """
+
+    function: Function
+    arrays: Sequence[Any]
+
+    def __call__(self, given: Sequence[Any], images: Images) -> Logits:
+        """Computes the logits with the arrays `given` in place of its own.
+
+        The function is traced for the shape at hand. An array that it captures for this
+        shape only (`np.ones(B)`) stays a constant of that program.
+        """
+        traced = _capture.capture(self.function, _like(images))
+        arrays = list(traced.arrays)
+        # As many of both unless the shape decides what is captured.
+        known = zip(given, self.arrays, traced.arrays, strict=False)
+        for place, (value, own, found) in enumerate(known):
+            if _same(own, found):
+                arrays[place] = value
+        return traced.fn(arrays, images)
+
+
+def _like(images: Images) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(images.shape, images.dtype)
+
+
+def _same(a: Any, b: Any) -> bool:
+    if a is b:
+        return True
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    keys = jnp.issubdtype(a.dtype, jax.dtypes.extended)
+    return not keys and np.array_equal(a, b, equal_nan=True)
+
+
+class Network(nn.Module):
+    """A function as a Linen module, so that everything here can evaluate it.
+
+    The arrays that the function captured are its variables: compiled programs take
+    them as arguments instead of holding them as constants.
+
+    Attributes:
+      held: the function with its arrays.
+    """
+
+    held: Held
+
+    def __call__(self, images: Images, *, train: bool = False) -> Logits:
+        """Maps images `[B, H, W, C]` in [0, 1] to logits `[B, K]`."""
+        del train  # a function has one mode
+        return self.held(self.get_variable("captured", "arrays"), images)
+
+
+def wrap(
+    function: Function, dataset: Dataset, *, bounds: Bounds = (0.0, 1.0)
+) -> tuple[Network, Variables]:
+    """Makes a network of a function, after trying it on a few images.
+
+    Args:
+      function: images `[B, H, W, C]`, float32 in `bounds`, to logits `[B, K]`. It has
+        to be pure and made of JAX operations.
+      dataset: whose first images to try it on.
+      bounds: range of the images that the function takes. Attacks work in [0, 1]; the
+        images are scaled right before the function.
+
+    Returns:
+      A Linen module that takes images in [0, 1], and its variables.
+
+    Raises:
+      ValueError: if the function cannot take the images, returns anything but finite
+        logits `[B, K]`, another number of classes than the data set has, or logits
+        that change from call to call or with the other images of a batch.
+      TypeError: if the logits are not floating.
+    """
+    low, high = bounds
+    if not (np.isfinite([low, high]).all() and low < high):
+        raise ValueError(f"`bounds` must be two numbers, low < high, got {bounds}.")
+    if (low, high) != (0, 1):
+        inner, width = function, high - low
+        function = lambda x: inner(low + width * x)  # noqa: E731
+    images = jnp.asarray(dataset.images[:3], jnp.float32) / 255
+    _check_outputs(function, images, dataset)
+    _check_calls(function, images)
+    held = _capture.capture(function, _like(images)).arrays
+    network = Network(Held(function, tuple(held)))
+    return network, {"captured": {"arrays": [jnp.asarray(array) for array in held]}}
+
+
+def _check_outputs(function: Function, images: Images, dataset: Dataset) -> None:
+    """Looks at shapes and dtypes; computes nothing."""
+    try:
+        out = jax.eval_shape(function, _like(images))
+    except jax.errors.JAXTypeError as error:
+        raise ValueError(
+            f"the function cannot be traced ({type(error).__name__}): it has to be "
+            "made of jax.numpy operations, without numpy or Python branches on values."
+        ) from error
+    except Exception as error:
+        [reason, *_] = str(error).splitlines() or [""]
+        raise ValueError(
+            f"the function does not take images {images.shape}: "
+            f"{type(error).__name__}: {reason}"
+        ) from error
+    found = getattr(out, "shape", None)
+    if found is None or len(found) != 2 or found[0] != len(images):
+        raise ValueError(
+            f"the function must return logits [B, K] with B = {len(images)}, got "
+            f"{type(out).__name__ if found is None else found}."
+        )
+    if not jnp.issubdtype(out.dtype, jnp.floating):
+        raise TypeError(f"the function must return floating logits, got {out.dtype}.")
+    if found[1] != dataset.num_classes:
+        raise ValueError(
+            f"the function returns {found[1]} classes, but the data set has "
+            f"{dataset.num_classes}; it was made for another one. (The classes of an "
+            "npz file are its `class_names`, or as many as its largest label says.)"
+        )
+
+
+def _check_calls(function: Function, images: Images) -> None:
+    """Compares logits of calls that should agree."""
+    first, again = _call(function, images), _call(function, images)
+    alone = _call(function, images[:1])
+    if not np.isfinite(first).all():
+        raise ValueError(
+            "the function returns logits that are not finite: they are no predictions."
+        )
+    tolerance = _ROUNDING * max(np.abs(first).max(), 1e-6)
+    if np.abs(first - again).max() > tolerance:
+        raise ValueError(
+            "the function returns other logits when it is called again: it draws "
+            "random numbers or keeps a state (dropout?); use its evaluation mode."
+        )
+    if len(images) > 1 and np.abs(first[:1] - alone).max() > tolerance:
+        raise ValueError(
+            "the function's logits of an image depend on the other images of the batch "
+            "(BatchNorm in train mode?); use its evaluation mode."
+        )
+
+
+def _call(function: Function, images: Images) -> Float[np.ndarray, "B K"]:
+    """Traces and runs the function; an equal program is compiled once."""
+    captured = _capture.capture(function, _like(images))
+    arrays = [jnp.asarray(array) for array in captured.arrays]
+    traced = _compile.trace(captured.fn, arrays, images)
+    run = _compile.build(traced, arrays, images, keep=not captured.embedded)
+    return np.asarray(run(arrays, images), np.float64)

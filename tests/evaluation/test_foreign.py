@@ -1,0 +1,246 @@
+"""Functions of other packages: found, wrapped, and evaluated from the command line."""
+
+import importlib
+import json
+import re
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrobust import data, models
+from jaxrobust.evaluation import __main__ as program
+from jaxrobust.evaluation import foreign, step
+
+N, EPS = 40, 0.1
+THEIRS = '''
+import jax, jax.numpy as jnp, numpy as np
+with np.load(r"{path}") as arrays:
+    W = arrays["w"]
+B = jnp.asarray(W.sum() / 2)
+
+def logits(x):
+    score = x.reshape(len(x), -1) @ W.reshape(-1) - B
+    return jnp.stack([jnp.zeros_like(score), score], -1)
+
+def wide(x):
+    """The same for images in [-1, 1]."""
+    return logits((x + 1) / 2)
+
+def build():
+    return jax.jit(logits)
+
+class Net:
+    def logits(self, x):
+        return logits(x)
+
+net = Net()
+number = 3
+three = lambda x: jnp.zeros((len(x), 3))
+flat = lambda x: logits(x)[:, 1]
+whole = lambda x: logits(x).argmax(-1)[:, None] + jnp.zeros((1, 2), int)
+in_numpy = lambda x: np.tanh(x).sum((1, 2))
+large = lambda x: x.reshape(len(x), 25) @ jnp.ones((25, 2))
+nan = lambda x: logits(x) * jnp.nan
+batch = lambda x: logits(x) - logits(x).mean(0, keepdims=True)
+rng = np.random.default_rng(0)
+drawn = lambda x: logits(x) + rng.normal(size=(1, 2))
+'''
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation():
+    """Most of the time here is compiling programs that run for microseconds."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture
+def theirs(tmp_path, monkeypatch):
+    """A package of someone's with a linear network, and data for it as a file."""
+    rng = np.random.default_rng(0)
+    w = rng.normal(size=(3, 3, 1)).astype(np.float32)
+    images = rng.integers(60, 196, (N, 3, 3, 1), np.uint8)
+    score = np.einsum("nhwc,hwc->n", images / 255, w) - w.sum() / 2
+    labels = ((score > 0) ^ (rng.uniform(size=N) < 0.1)).astype(np.int32)
+    np.savez(tmp_path / "w.npz", w=w)
+    np.savez(
+        tmp_path / "data.npz",
+        x_train=images[:2],
+        y_train=np.array([0, 1]),
+        x_test=images,
+        y_test=labels,
+    )
+    (tmp_path / "their_model.py").write_text(THEIRS.format(path=tmp_path / "w.npz"))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    yield np.where(labels == 1, score, -score), np.abs(w).sum()
+    sys.modules.pop("their_model", None)
+
+
+def run(tmp_path, *flags, model="their_model:logits"):
+    return program.main(
+        [
+            f"--model={model}",
+            f"--data=npz:{tmp_path / 'data.npz'}",
+            f"--eps={EPS}",
+            f"--workdir={tmp_path / 'run'}",
+            *flags,
+        ]
+    )
+
+
+def test_the_whole_program_agrees_with_the_closed_form(theirs, tmp_path, capsys):
+    margin, slope = theirs
+    about = ["--about=authors=A. Body", "--about=additional_data=true"]
+    assert run(tmp_path, "--save_adversarial", "--batch_size=16", *about) == 0
+    robust = margin > EPS * slope
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    assert results["clean"]["accuracy"] == pytest.approx((margin > 0).mean())
+    assert results["worst_case"]["robust_accuracy"] == pytest.approx(robust.mean())
+    curve = results["curve"]
+    assert curve["eps_text"] == ["0", "0.025", "0.05", "0.1", "0.2", "0.4", "1"]
+    want = [(margin > eps * slope).mean() for eps in curve["eps"][:-2]]
+    assert curve["robust_accuracy"][:-2] == pytest.approx(want)
+    with np.load(tmp_path / "run/evaluation.npz") as arrays:
+        np.testing.assert_array_equal(arrays["robust_pgd20"], robust)
+    entry = json.loads((tmp_path / "run/robustbench.json").read_text())
+    assert entry["clean_acc"] == f"{100 * (margin > 0).mean():.2f}"
+    assert entry["authors"] == "A. Body"
+    assert entry["additional_data"] is True
+    assert "autoattack_acc" not in entry
+    page = (tmp_path / "run/report.html").read_text()
+    assert "their_model:logits" in page
+    said = capsys.readouterr().out
+    assert f"{100 * robust.mean():.1f} %" in said
+    assert "report.html" in said
+
+
+def test_images_of_another_range(theirs, tmp_path):
+    """A radius is of [0, 1] images whatever range the function takes."""
+    margin, slope = theirs
+    flags = ("--bounds=-1,1", "--attacks_only", "--examples=30")
+    assert run(tmp_path, *flags, model="their_model:wide") == 0
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    with np.load(tmp_path / "run/evaluation.npz") as arrays:
+        robust = (margin > EPS * slope)[arrays["indices"]]
+        np.testing.assert_array_equal(arrays["robust_pgd20"], robust)
+    pgd = results["attacks"][-1]
+    assert pgd["mean_perturbation"]["linf"] == pytest.approx(EPS, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("model", "flags", "message"),
+    [
+        ("their_model", (), "must be package.module:function"),
+        ("nowhere_at_all:f", (), "module 'nowhere_at_all' cannot be imported"),
+        ("their_model:logit", (), "has no 'logit'. Did you mean 'logits'"),
+        ("their_model:number", (), "number is int, not a function"),
+        ("their_model:flat", (), r"must return logits \[B, K\] with B = 3, got \(3,\)"),
+        ("their_model:whole", (), "TypeError: .* floating logits, got int32"),
+        ("their_model:three", (), "returns 3 classes, but the data set has 2"),
+        ("their_model:in_numpy", (), "made of jax.numpy operations"),
+        ("their_model:large", (), r"does not take images \(3, 3, 3, 1\): TypeError"),
+        ("their_model:nan", (), "logits that are not finite"),
+        ("their_model:batch", (), "depend on the other images of the batch"),
+        ("their_model:drawn", (), "other logits when it is called again"),
+        ("their_model:logits", ("--bounds=1,0",), "`bounds` must be two numbers"),
+        ("their_model:logits", ("--bounds=1",), "`bounds` must be LOW,HIGH, got '1'"),
+        ("their_model:logits", ("--eps=8/0",), "`eps` must be a number"),
+        ("their_model:logits", ("--suite=pcl2019",), "has the paper's radii"),
+        ("their_model:logits", ("--suite=gradiant",), "Did you mean 'gradient'"),
+        ("their_model:logits", ("--about=venue",), "--about must be FIELD=VALUE"),
+        ("their_model:logits", ("--data=npz:no.npz",), "is not there"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(theirs, tmp_path, capsys, model, flags, message):
+    assert run(tmp_path, *flags, model=model) == 1
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    assert re.search(message, error)
+    assert not (tmp_path / "run" / "results.json").exists()
+
+
+def test_images_outside_the_bounds_are_refused(theirs, tmp_path, capsys):
+    images = np.linspace(-1, 1, 90, dtype=np.float32).reshape(10, 3, 3, 1)
+    labels = np.arange(10) % 2
+    np.savez(tmp_path / "data.npz", images=images, labels=labels)
+    assert run(tmp_path) == 1
+    assert "must be finite and in [0, 1], got -1.0 to 1.0" in capsys.readouterr().err
+
+
+def test_factories_and_methods(theirs):
+    x = jnp.linspace(0, 1, 18).reshape(2, 3, 3, 1)
+    want = foreign.load("their_model:logits")(x)
+    for spec in ("their_model:build()", "their_model:net.logits"):
+        np.testing.assert_allclose(foreign.load(spec)(x), want, rtol=1e-6)
+    with pytest.raises(TypeError, match=r"number is int, not a function"):
+        foreign.load("their_model:number()")
+
+
+def toy(classes=2):
+    labels = (np.arange(6) % classes).astype(np.int32)
+    images = np.random.default_rng(1).integers(0, 256, (6, 4, 4, 1), np.uint8)
+    return data.Dataset(images, labels, tuple("abcdef"[:classes]))
+
+
+def test_weights_are_arguments_of_the_compiled_step():
+    """Also those inside an inner jit; what depends on the batch size stays."""
+    w, b = jnp.ones((16, 2)), np.array([0.5, -0.5], np.float32)
+
+    @jax.jit
+    def logits(x):
+        scale = np.linspace(1, 2, len(x), dtype=np.float32)[:, None]
+        return (x.reshape(len(x), -1) @ w + b[None]) / scale * scale
+
+    network, variables = foreign.wrap(logits, toy())
+    assert sorted(np.size(a) for a in jax.tree.leaves(variables))[-1] == 32
+    run_step = step.make_eval_step(network)
+    images, labels = toy().images, toy().labels
+    keys = jax.random.split(jax.random.key(0), 6)
+    for size in (6, 1):
+        batch = (images[:size], labels[:size], keys[:size])
+        got = run_step(variables, *batch)["logits"]
+        x = jnp.asarray(images[:size], jnp.float32) / 255
+        np.testing.assert_allclose(got, logits(x), rtol=1e-5)
+        doubled = jax.tree.map(lambda a: 2 * a, variables)
+        twice = run_step(doubled, *batch)["logits"]
+        np.testing.assert_allclose(twice, 2 * got, rtol=1e-5)
+
+
+def test_a_network_of_ours_is_a_function_too():
+    model = models.create("resnet_cifar", depth=8, width=2, num_classes=2)
+    x = jnp.asarray(toy().images, jnp.float32) / 255
+    variables = jax.jit(model.init)(jax.random.key(0), x)
+    function = models.logits_fn(model, variables)
+    network, held = foreign.wrap(function, toy())
+    got, want = (jax.jit(f)(x) for f in (models.logits_fn(network, held), function))
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["plain_model", "linen_model", "nnx_model"])
+def test_examples(name, tmp_path, monkeypatch):
+    """Each learns the digits a little and goes through the program."""
+    module = importlib.import_module(f"examples.{name}")
+    build = module.build
+    monkeypatch.setattr(module, "build", lambda: build(steps=20))
+    status = program.main(
+        [
+            f"--model=examples.{name}:build()",
+            "--data=digits",
+            "--eps=0.05",
+            "--examples=40",
+            "--attacks_only",
+            f"--workdir={tmp_path}",
+        ]
+    )
+    assert status == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    clean, robust = results["clean"]["accuracy"], results["worst_case"]
+    assert clean > 0.5
+    assert robust["robust_accuracy"] < clean
+    assert f"examples.{name}:build()" in module.__doc__

@@ -1,0 +1,223 @@
+"""Makes this folder's files: small networks in the names of RobustBench's zoo.
+
+    python make.py
+
+Needs torch. The networks are written anew after the architectures `wide_resnet`,
+`resnet` (PreAct) and `dm_wide_resnet` there, narrow. Weights and images are exact in
+float16; logits are computed in float64.
+"""
+
+import math
+import pathlib
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+HERE = pathlib.Path(__file__).parent
+MU, SIGMA = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
+
+
+def conv(inputs, outputs, kernel, stride=1, padding=None):
+    padding = kernel // 2 if padding is None else padding
+    return nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False)
+
+
+class Trades(nn.Module):
+    """A block of TRADES' WideResNet or of the PreActResNets."""
+
+    def __init__(self, inputs, outputs, stride, shortcut):
+        super().__init__()
+        self.bn1, self.conv1 = nn.BatchNorm2d(inputs), conv(inputs, outputs, 3, stride)
+        self.bn2, self.conv2 = nn.BatchNorm2d(outputs), conv(outputs, outputs, 3)
+        self.shortcut_on_input = shortcut == "input"
+        self.projected = inputs != outputs or (shortcut != "wide" and stride != 1)
+        if self.projected and shortcut == "wide":
+            self.convShortcut = conv(inputs, outputs, 1, stride)
+        elif self.projected:
+            self.shortcut = nn.Sequential(conv(inputs, outputs, 1, stride))
+
+    def forward(self, x):
+        h = torch.relu(self.bn1(x))
+        out = self.conv2(torch.relu(self.bn2(self.conv1(h))))
+        if not self.projected:
+            return out + x
+        project = self.convShortcut if hasattr(self, "convShortcut") else self.shortcut
+        return out + project(x if self.shortcut_on_input else h)
+
+
+class DeepMind(nn.Module):
+    """A block of DeepMind's networks: swish, and zeros only after the image."""
+
+    def __init__(self, inputs, outputs, stride, preact):
+        super().__init__()
+        names = ("conv_2d_1", "conv_2d_2") if preact else ("conv_0", "conv_1")
+        self.batchnorm_0 = nn.BatchNorm2d(inputs)
+        self.add_module(names[0], conv(inputs, outputs, 3, stride, 0))
+        self.batchnorm_1 = nn.BatchNorm2d(outputs)
+        self.add_module(names[1], conv(outputs, outputs, 3))
+        self.convs, self.preact = names, preact
+        self.pads = (1, 1, 1, 1) if stride == 1 else (0, 1, 0, 1)
+        if inputs != outputs or (preact and stride != 1):
+            self.shortcut = conv(inputs, outputs, 3 if preact else 1, stride, 0)
+
+    def forward(self, x):
+        first, second = (getattr(self, name) for name in self.convs)
+        h = functional.silu(self.batchnorm_0(x))
+        out = first(functional.pad(h, self.pads))
+        out = second(functional.silu(self.batchnorm_1(out)))
+        if not hasattr(self, "shortcut"):
+            return out + x
+        source = functional.pad(x, self.pads) if self.preact else h
+        return out + self.shortcut(source)
+
+
+class Net(nn.Module):
+    """A stem, stages of blocks, and a head; `names` are those of their modules."""
+
+    def __init__(self, stem, stages, head, act=torch.relu):
+        super().__init__()
+        self.parts, self.act = (stem[0], [name for name, _ in stages], head), act
+        self.add_module(*stem)
+        for name, stage in stages:
+            parent = self
+            *folders, last = name.split(".")
+            for folder in folders:
+                if not hasattr(parent, folder):
+                    parent.add_module(folder, nn.Module())
+                parent = getattr(parent, folder)
+            parent.add_module(last, stage)
+        for name, layer in head.items():
+            self.add_module(name, layer)
+
+    def forward(self, x):
+        stem, stages, head = self.parts
+        if hasattr(self, "mu"):
+            x = (x - self.mu) / self.sigma
+        x = self.get_submodule(stem)(x)
+        for name in stages:
+            x = self.get_submodule(name)(x)
+        *norm, dense = (self.get_submodule(name) for name in head)
+        for layer in norm:
+            x = self.act(layer(x))
+        return dense(x.mean((2, 3)))
+
+
+def stages(names, sizes, make):
+    """Returns `(name, Sequential)` of stages of so many channels, blocks."""
+    found, inputs = [], sizes[0]
+    for k, (name, outputs, count) in enumerate(zip(names, *sizes[1:], strict=True)):
+        blocks = []
+        for n in range(count):
+            blocks.append(make(inputs, outputs, 2 if k and n == 0 else 1))
+            inputs = outputs
+        found.append((name, nn.Sequential(*blocks)))
+    return found
+
+
+def wide(depth=10, width=1, classes=10):
+    """TRADES' form with what comes with it: a stage that never runs, mu and sigma."""
+    count = (depth - 4) // 6
+    channels = [16 * width, 32 * width, 64 * width]
+
+    def make(inputs, outputs, stride):
+        return Trades(inputs, outputs, stride, "wide")
+
+    names = [f"block{k}.layer" for k in (1, 2, 3)]
+    parts = stages(names, (16, channels, [count] * 3), make)
+    head = {"bn1": nn.BatchNorm2d(channels[-1]), "fc": nn.Linear(channels[-1], classes)}
+    net = Net(("conv1", conv(3, 16, 3)), parts, head)
+    net.sub_block1 = nn.Module()
+    first = stages(["layer"], (16, channels[:1], [count]), make)
+    net.sub_block1.add_module(*first[0])
+    net.register_buffer("mu", torch.tensor(MU).view(1, 3, 1, 1))
+    net.register_buffer("sigma", torch.tensor(SIGMA).view(1, 3, 1, 1))
+    return net
+
+
+def preact(final_norm, width=4, classes=10):
+    """Shortcuts start at the input where there is no last norm, as in the zoo."""
+    channels = [width * 2**k for k in range(4)]
+    shortcut = "output" if final_norm else "input"
+
+    def make(inputs, outputs, stride):
+        return Trades(inputs, outputs, stride, shortcut)
+
+    names = [f"layer{k}" for k in (1, 2, 3, 4)]
+    parts = stages(names, (width, channels, [2] * 4), make)
+    norm = {"bn": nn.BatchNorm2d(channels[-1])} if final_norm else {}
+    head = {**norm, "linear": nn.Linear(channels[-1], classes)}
+    return Net(("conv1", conv(3, width, 3)), parts, head)
+
+
+def deepmind_wide(depth=10, width=1, classes=10):
+    """DMWideResNet."""
+    channels = [16 * width, 32 * width, 64 * width]
+    parts = stages(
+        [f"layer.{k}.block" for k in range(3)],
+        (16, channels, [(depth - 4) // 6] * 3),
+        lambda *sizes: DeepMind(*sizes, preact=False),
+    )
+    norm, dense = nn.BatchNorm2d(channels[-1]), nn.Linear(channels[-1], classes)
+    head = {"batchnorm": norm, "logits": dense}
+    return Net(("init_conv", conv(3, 16, 3)), parts, head, functional.silu)
+
+
+def deepmind_preact(width=4, classes=10):
+    """DMPreActResNet."""
+    channels = [width * 2**k for k in range(4)]
+    parts = stages(
+        [f"layer_{k}" for k in range(4)],
+        (width, channels, [2] * 4),
+        lambda *sizes: DeepMind(*sizes, preact=True),
+    )
+    norm, dense = nn.BatchNorm2d(channels[-1]), nn.Linear(channels[-1], classes)
+    head = {"batchnorm": norm, "logits": dense}
+    return Net(("conv_2d", conv(3, width, 3)), parts, head, functional.silu)
+
+
+NETS = {
+    "wide": wide,
+    "preact": lambda: preact(final_norm=False),
+    "preact_norm": lambda: preact(final_norm=True),
+    "deepmind_wide": deepmind_wide,
+    "deepmind_preact": deepmind_preact,
+}
+
+
+def fill(net):
+    """Draws every weight anew, exact in float16."""
+    for name, entry in net.state_dict().items():
+        if name in ("mu", "sigma"):
+            continue
+        if entry.ndim > 1:
+            entry.normal_(0, math.sqrt(2 / entry[0].numel()))
+        elif name.endswith("running_var") or name.endswith("weight"):
+            entry.uniform_(0.5, 1.5)
+        elif entry.ndim == 1:
+            entry.normal_(0, 0.1)
+        if entry.is_floating_point():
+            entry.copy_(entry.half())
+    return net.eval()
+
+
+def main():
+    for name, build in NETS.items():
+        torch.manual_seed(0)
+        net = fill(build())
+        x = torch.randint(0, 257, (3, 3, 16, 16)) / 256
+        state = {k: v for k, v in net.state_dict().items() if v.is_floating_point()}
+        exact = ("mu", "sigma")
+        data = {
+            f"sd/{k}": v.numpy().astype("f" if k in exact else np.float16)
+            for k, v in state.items()
+        }
+        with torch.no_grad():
+            logits = net.double()(x.double())
+        data |= {"x": x.numpy().astype(np.float16), "logits": logits.numpy()}
+        np.savez_compressed(HERE / f"{name}.npz", **data)
+
+
+if __name__ == "__main__":
+    main()
