@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from jaxrobust import attacks, checkpoints, data, defenses, models
 from jaxrobust.evaluation import analyses, suite
+from jaxrobust.evaluation.diagnose import check_counts
 from jaxrobust.evaluation.fit import count_classes
 from jaxrobust.training import optimizer
 
@@ -109,6 +110,7 @@ def check(config: Mapping[str, Any]) -> None:
     attacks.get(chosen["name"], **attack_options(chosen))
     suite.chosen(config["eval"], config["data"]["name"])
     analyses.read_eps(config["eval"]["analysis"])
+    check_counts(config["eval"]["diagnostics"], "eval.diagnostics.")
     for eps in config["eval"]["curve"]["eps"]:
         suite.parse_radius(eps, "eval.curve.eps")
 
