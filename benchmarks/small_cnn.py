@@ -6,7 +6,10 @@ Train it with the program, as any user's own network:
         --config.model.name=benchmarks.small_cnn:build ...
 """
 
+from typing import Any
+
 import flax.linen as nn
+import numpy as np
 from jaxtyping import Array
 
 from jaxrobust import models

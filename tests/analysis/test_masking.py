@@ -92,7 +92,7 @@ def test_typical_lead():
 def test_relative_change():
     one = np.array([[1.0, -4.0], [2.0, 0.0]])
     assert masking.relative_change(one, one) == 0
-    assert masking.relative_change(one, one + [[0, 0], [0, 2]]) == 0.5
+    assert masking.relative_change(one, np.array([[1.0, -4.0], [2.0, 2.0]])) == 0.5
     assert masking.relative_change(one, one * np.nan) == np.inf
     assert masking.relative_change(0 * one, one) == 4
 
