@@ -32,6 +32,7 @@ from jaxrobust.evaluation import (
     suite,
     transfer,
 )
+from jaxrobust.evaluation.diagnose import diagnose_setting
 from jaxrobust.evaluation.fit import count_classes
 from jaxrobust.evaluation.setting import Setting, choose, shuffled
 
@@ -96,13 +97,11 @@ def evaluate(
     setting, results, runs = attack_all(setting, entries, fields)
     arrays = outputs.predictions(setting, entries, runs)
     arrays |= outputs.grid(setting, entries, results, runs, fields)
-    gradients = flags.gradients(setting.part(fields["curve"]["examples"]))
-    found = [
-        *flags.from_logits(runs["clean"].logits),
-        *flags.from_gradients(gradients),
-        *flags.from_attacks(results["attacks"]),
-    ]
-    results["diagnostics"] = gradients
+    found, diagnosed = flags.from_attacks(results["attacks"]), []
+    if fields.get("diagnostics", {}).get("enabled"):
+        results["diagnostics"], diagnosed = diagnose_setting(
+            setting, entries, name, fields["diagnostics"]
+        )
     if curves:
         found += add_curves(setting, entries, fields, results, arrays)
         if fields.get("analysis", {}).get("enabled"):
@@ -113,7 +112,7 @@ def evaluate(
         clean = runs["clean"].correct
         numbers, more = corrupted.run(setting, wanted, clean, robust)
         results["corruptions"], arrays = numbers, arrays | more
-    results["flags"] = found
+    results["flags"] = flags.joined(found, diagnosed)
     results["suite"] = fields.get("suite", "")
     results["pending"] = [attack._asdict() for attack in pending]
     results["data"] = {

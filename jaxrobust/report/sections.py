@@ -64,23 +64,55 @@ def _number(name: str, share: float, ends: Sequence[float], css: str) -> Markup:
 
 def flags(source: Source) -> Section:
     """Signs that the numbers are not what they seem."""
-    found = (source.results or {}).get("flags")
     if source.results is None:
         return None
-    if not found:
-        text = "None of the checks (see results.json) found a sign of masked gradients."
-        return [tag("h2", "Warning signs"), tag("p", text)]
+    head = tag("h2", "Warning signs")
+    numbers = source.results.get("diagnostics")
+    found = sorted(source.results["flags"], key=lambda f: not f.get("severe"))
     rows = [
         tag(
             "p",
             tag("b", f["name"].replace("_", " ")),
             ": ",
             f["message"],
-            class_="flag",
+            class_="flag severe" if f.get("severe") else "flag",
         )
         for f in found
     ]
-    return [tag("h2", "Warning signs"), *rows]
+    if not rows:
+        where = f"on {numbers['n']:,} images " if numbers else ""
+        text = f"None of the checks {where}found a sign of masked gradients."
+        rows = [tag("p", text)]
+    return [head, *rows, _checked(numbers) if numbers else Markup()]
+
+
+TRIALS = {
+    "clean": "no attack",
+    "noise": "random noise",
+    "square": "black box ({queries} queries)",
+    "single_step": "a single step",
+    "iterative": "{steps} steps",
+    "more_steps": "four times the steps",
+    "more_restarts": "{steps} steps, {restarts} more starts",
+    "rescaled": "{steps} steps, logits rescaled in the loss",
+    "covering": "{steps} steps, any image allowed",
+}
+
+
+def _checked(numbers: Mapping[str, Any]) -> Markup:
+    """The numbers that the checks looked at."""
+    left = numbers["accuracy"]
+    rows = [[text.format(**numbers), percent(left[n])] for n, text in TRIALS.items()]
+    gradients, calls = numbers["gradients"], numbers["calls"]
+    rows += [
+        ["images with a zero gradient", percent(gradients["zero_gradient_share"])],
+        ["loss rises along it", percent(gradients["loss_rises_share"])],
+        ["float32 loss exactly 0", percent(numbers["logits"]["no_loss_share"])],
+        ["change when asked again", percent(calls["same_batch"])],
+        ["change with the rest of the batch", percent(calls["other_batch"])],
+    ]
+    summary = tag("summary", f"What was checked, on {numbers['n']:,} images")
+    return tag("details", summary, table(["accuracy left by", ""], rows, right=(1,)))
 
 
 def attacks(source: Source) -> Section:

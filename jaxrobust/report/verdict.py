@@ -44,18 +44,30 @@ def verdict(results: Mapping[str, Any]) -> str:
         which = " with a radius" if results["attacks"] else ""
         return f"{text}correctly; no attack{which} was run."
     labels = [attack["label"] for attack in attacks]
+    stay = "seem to stay" if severe(results) else "stay"
     return (
         f"{text}correctly, and {percent(worst['robust_accuracy'])} "
-        f"{interval(worst['ci95'])} stay so whatever {listed(labels)} "
+        f"{interval(worst['ci95'])} {stay} so whatever {listed(labels)} "
         f"{'does' if len(labels) == 1 else 'do'} to them ({threats(results)})."
     )
+
+
+def severe(results: Mapping[str, Any]) -> list[str]:
+    """Names the flags after which a robust accuracy means nothing."""
+    found = [flag["name"] for flag in results["flags"] if flag.get("severe")]
+    return [name.replace("_", " ") for name in found]
 
 
 def belief(results: Mapping[str, Any]) -> list[str]:
     """Says how far the robust accuracy can be trusted."""
     notes = []
     names = {attack["name"] for attack in results["attacks"]}
-    if results["flags"]:
+    if worst := severe(results):
+        notes.append(
+            f"The robust accuracy must not be believed: {listed(worst)}. See the "
+            "warning signs below."
+        )
+    elif results["flags"]:
         count = len(results["flags"])
         notes.append(
             f"{count} warning sign{'s' * (count > 1)} below: the robust accuracy is "

@@ -20,6 +20,7 @@ from jaxrobust.evaluation import (
     suite,
     transfer,
 )
+from jaxrobust.evaluation.diagnose import check_counts
 from jaxrobust.evaluation.fit import count_classes
 from jaxrobust.training import optimizer
 
@@ -123,6 +124,7 @@ def check(config: Mapping[str, Any]) -> None:
     minimum.read_within(fields)
     analyses.read_eps(config["eval"]["analysis"])
     corrupted.read(config["eval"]["corruptions"])
+    check_counts(config["eval"]["diagnostics"], "eval.diagnostics.")
     for eps in config["eval"]["curve"]["eps"]:
         suite.parse_radius(eps, "eval.curve.eps")
 

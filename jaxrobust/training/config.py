@@ -185,6 +185,14 @@ def base() -> Any:
                     "steps": 20,
                     "examples": 500,
                 },
+                # Signs of masked gradients, on a few images (`evaluation.diagnose`).
+                "diagnostics": {
+                    "enabled": True,
+                    "examples": 100,
+                    "steps": 20,
+                    "restarts": 1,
+                    "queries": 100,
+                },
                 "growth": {
                     "enabled": True,
                     "eps": "8/255",
@@ -262,6 +270,9 @@ def shrink(config: Any) -> None:
     config.eval.batch_size = 64
     config.eval.curve.examples = 32
     config.eval.growth.examples = 32
+    config.eval.diagnostics.examples = 32
+    config.eval.diagnostics.steps = 2
+    config.eval.diagnostics.queries = 10
     config.eval.analysis.examples = 32
     config.eval.analysis.steps = 2
     config.eval.corruptions.examples = 32
@@ -278,6 +289,7 @@ def fit_cpu(config: Any, epochs: float) -> None:
     config.data.test_examples = 2000
     config.eval.curve.examples = 200
     config.eval.growth.examples = 200
+    config.eval.diagnostics.examples = 50
     config.eval.analysis.examples = 200
 
 

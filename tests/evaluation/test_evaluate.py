@@ -67,6 +67,13 @@ def make_config(**changes):
                 "steps": 2,
                 "examples": 8,
             },
+            "diagnostics": {
+                "enabled": True,
+                "examples": 40,
+                "steps": 4,
+                "restarts": 1,
+                "queries": 5,
+            },
             "grid": 4,
             "save_adversarial": False,
         },
@@ -113,7 +120,36 @@ def test_results_match_the_closed_form_and_the_schema(tmp_path):
     assert found["environment"]["precision"] == "highest"
     assert found["environment"]["device_count"] == len(jax.devices())
     assert found["flags"] == []
+    assert found["diagnostics"]["n"] == 40
+    assert found["diagnostics"]["eps"] == pytest.approx(EPS)
+    chosen = setting.choose(N, 40)
+    left = found["diagnostics"]["accuracy"]
+    assert left["clean"] == pytest.approx((margin > 0)[chosen].mean())
+    for name in ("single_step", "iterative", "more_steps", "more_restarts"):
+        assert left[name] == pytest.approx(robust[chosen].mean())
+    assert left["covering"] == 0
     assert "growth" not in found
+
+
+class Masked(nn.Module):
+    """The same on rounded images: its gradient is zero."""
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        levels = jnp.round(images * 255) / 255
+        return Linear(name="linear")(levels, train=train)
+
+
+def test_masked_gradients_are_flagged(tmp_path):
+    dataset, variables, _ = linear_problem()
+    variables = {"params": {"linear": variables["params"]}}
+    found = evaluation.evaluate(
+        Masked(), variables, make_config(curve={"eps": ()}), tmp_path, dataset=dataset
+    )
+    raised = {flag["name"]: flag for flag in found["flags"]}
+    assert raised["zero_gradients"]["values"] == {"share": 1.0}
+    assert raised["zero_gradients"]["severe"]
+    assert "above_chance_at_largest_eps" in raised
 
 
 def test_worst_case_is_an_and_over_attacks(tmp_path):

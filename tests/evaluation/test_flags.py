@@ -1,14 +1,11 @@
 """Each sign of masked gradients: raised when it is there, silent when not."""
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
+import copy
+
 import numpy as np
 import pytest
 
-from jaxrobust import data
 from jaxrobust.evaluation import curve, flags
-from jaxrobust.evaluation.setting import Setting
 
 
 def attack(label, name, share, eps=0.1):
@@ -25,12 +22,91 @@ def names(found):
     return [flag["name"] for flag in found]
 
 
-def test_probabilities():
-    logits = np.random.default_rng(0).normal(size=(5, 3))
-    assert flags.from_logits(logits) == []
-    assert names(flags.from_logits(np.asarray(jax.nn.softmax(logits)))) == [
-        "probabilities_as_logits"
-    ]
+NUMBERS = {
+    "n": 100,
+    "steps": 10,
+    "restarts": 1,
+    "queries": 50,
+    "covering_eps": 1.0,
+    "zero_gradient_share_attacked": 0.0,
+    "only_single_step_share": 0.02,
+    "only_rescaled_share": 0.05,
+    "only_black_box_share": 0.02,
+    "logits": {
+        "probabilities": False,
+        "certain_share": 0.5,
+        "no_loss_share": 0.5,
+        "at_ceiling_share": 0.5,
+        "largest": 9.0,
+        "rescaled_by": 1.0,
+    },
+    "calls": {
+        "same_batch": 1e-4,
+        "other_batch": 1e-3,
+        "other_size": 1e-3,
+        "traced_again": None,
+    },
+    "gradients": {
+        "zero_gradient_share": 0.05,
+        "non_finite_gradient_share": 0.0,
+        "median_length": 1.0,
+        "loss_rises_share": 0.9,
+        "loss_rises_n": 100,
+    },
+    "accuracy": {
+        "iterative": 0.5,
+        "more_steps": 0.4,
+        "more_restarts": 0.4,
+        "covering": 0.1,
+    },
+}
+SIGNS = {
+    "only_single_step_share": (0.03, "single_step_beats_iterative", True),
+    "only_black_box_share": (0.03, "black_box_beats_white_box", True),
+    "only_rescaled_share": (0.06, "scale_hides_gradients", True),
+    "logits.probabilities": (True, "probabilities_as_logits", True),
+    "logits.certain_share": (0.51, "saturated_logits", False),
+    "logits.no_loss_share": (0.51, "saturated_logits", False),
+    "logits.at_ceiling_share": (0.51, "bounded_logits", True),
+    "calls.same_batch": (2e-4, "outputs_change", True),
+    "calls.traced_again": (2e-4, "outputs_change", True),
+    "calls.other_batch": (2e-3, "batch_dependent_outputs", True),
+    "calls.other_size": (float("inf"), "batch_dependent_outputs", True),
+    "gradients.zero_gradient_share": (0.06, "zero_gradients", True),
+    "gradients.non_finite_gradient_share": (0.01, "non_finite_gradients", True),
+    "gradients.loss_rises_share": (0.89, "gradients_mislead", False),
+    "accuracy.more_steps": (0.39, "more_steps_gain", False),
+    "accuracy.more_restarts": (0.39, "more_restarts_gain", False),
+    "accuracy.covering": (0.2, "above_chance_at_largest_eps", True),
+}
+
+
+def test_numbers_at_the_thresholds_are_no_sign():
+    assert flags.from_diagnostics(NUMBERS, 10) == []
+
+
+@pytest.mark.parametrize("field", SIGNS)
+def test_each_number_beyond_its_threshold_is_one_sign(field):
+    value, name, severe = SIGNS[field]
+    numbers = copy.deepcopy(NUMBERS)
+    *parts, last = field.split(".")
+    (numbers[parts[0]] if parts else numbers)[last] = value
+    [flag] = flags.from_diagnostics(numbers, 10)
+    assert (flag["name"], flag["severe"]) == (name, severe)
+    assert flag["message"].endswith(".")
+
+
+def test_of_few_images_one_is_no_sign():
+    numbers = NUMBERS | {"n": 20, "only_black_box_share": 1 / 20}
+    assert flags.from_diagnostics(numbers, 2) == []
+    numbers["only_black_box_share"] = 2 / 20
+    assert len(flags.from_diagnostics(numbers, 2)) == 1
+
+
+def test_a_sign_is_told_once():
+    first, again, other = ({"name": name, "of": i} for i, name in enumerate("aab"))
+    assert flags.joined([first], [again, other]) == [first, other]
+    assert flags.joined([], []) == []
 
 
 @pytest.mark.parametrize(
@@ -67,43 +143,3 @@ def test_curve():
     assert "40.0% resist" in found[0]["message"]
     rising = described([0.9, 0.3, 0.5], [0, 0.1, 0.2])
     assert names(flags.from_curve(rising, 10, 100)) == ["curve_rises"]
-
-
-class Masked(nn.Module):
-    """Bright images have a gradient that is zero, not finite, or as it should be."""
-
-    kind: str
-
-    @nn.compact
-    def __call__(self, images, *, train=False):
-        score = images.sum((1, 2, 3))
-        bright = score > 2
-        if self.kind == "zero":
-            score = jnp.where(bright, jax.lax.stop_gradient(score), score)
-        if self.kind == "non_finite":  # as the derivative of a root at 0 is
-            score += jnp.sqrt(jnp.where(bright, 0 * score, 1.0))
-        return jnp.stack([score, -score], -1)
-
-
-@pytest.mark.parametrize("kind", ["zero", "non_finite", "fine"])
-def test_gradients_that_no_attack_can_follow(kind):
-    images = np.full((10, 2, 2, 1), 100, np.uint8)
-    images[:4] = 200
-    dataset = data.Dataset(images, np.zeros(10, np.int32), ("a", "b"))
-    setting = Setting(
-        model=Masked(kind),
-        variables={},
-        dataset=dataset,
-        indices=np.arange(10),
-        key=jax.random.key(0),
-        batch_size=4,
-        mesh=None,
-        precision="highest",
-        progress=None,
-    )
-    found = flags.gradients(setting)
-    shares = {k: found[f"{k}_gradient_share"] for k in ("zero", "non_finite")}
-    assert shares == pytest.approx({k: 0.4 * (k == kind) for k in shares})
-    raised = flags.from_gradients(found)
-    assert names(raised) == ([] if kind == "fine" else [f"{kind}_gradients"])
-    assert all("40.0%" in flag["message"] for flag in raised)

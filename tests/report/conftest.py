@@ -63,6 +63,29 @@ def _make_results(robust, classes=CLASSES):
             "n": 500,
         },
         "flags": [],
+        "diagnostics": {
+            "n": 100,
+            "steps": 10,
+            "restarts": 1,
+            "queries": 50,
+            "logits": {"no_loss_share": 0.01},
+            "calls": {"same_batch": 0.0, "other_batch": 0.0},
+            "gradients": {"zero_gradient_share": 0.0, "loss_rises_share": None},
+            "accuracy": dict.fromkeys(
+                (
+                    "clean",
+                    "noise",
+                    "square",
+                    "single_step",
+                    "iterative",
+                    "more_steps",
+                    "more_restarts",
+                    "rescaled",
+                    "covering",
+                ),
+                0.5,
+            ),
+        },
         "environment": {"jax": "0.10.2", "device": "cpu", "commit": None},
     }
 

@@ -78,6 +78,28 @@ def test_flags_come_with_their_message(tmp_path, make_results, write_run):
     assert "1 warning sign below" in text
 
 
+def test_severe_flags_change_the_verdict(tmp_path, make_results, write_run):
+    results = make_results(0.4)
+    assert "40.0 % [38.0, 42.0] stay so" in verdict.verdict(results)
+    mild = {"name": "saturated_logits", "severe": False, "message": "m.", "values": {}}
+    bad = {"name": "zero_gradients", "severe": True, "message": "b.", "values": {}}
+    results["flags"] = [mild]
+    assert "probably too high" in verdict.belief(results)[0]
+    assert "40.0 % [38.0, 42.0] stay so" in verdict.verdict(results)
+    results["flags"] = [mild, bad]
+    assert "must not be believed: zero gradients." in verdict.belief(results)[0]
+    assert "40.0 % [38.0, 42.0] seem to stay so" in verdict.verdict(results)
+    write_run(tmp_path, results)
+    text = report.write(tmp_path).read_text()
+    assert text.index("<b>zero gradients</b>") < text.index("<b>saturated logits</b>")
+
+
+def test_numbers_of_the_checks_are_shown(full_run):
+    text = report.write(full_run).read_text()
+    assert "None of the checks on 100 images found a sign" in text
+    assert "black box (50 queries)" in text
+
+
 def test_empty_folder_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no config\.json"):
         report.write(tmp_path)

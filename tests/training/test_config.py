@@ -73,6 +73,13 @@ def test_a_range_of_radii_is_read_as_radii_are():
     check.make_defense(config, models.create("pcl_resnet", depth=8))
 
 
+def test_counts_of_the_diagnostics_are_checked():
+    config = common.base().to_dict()
+    config["eval"]["diagnostics"]["queries"] = -1
+    with pytest.raises(ValueError, match=r"`eval\.diagnostics\.queries` .* got -1"):
+        check.check(config)
+
+
 @pytest.mark.parametrize(("eps", "grid"), [("0.3", "0.15"), ("8/255", "4/255")])
 def test_the_grid_of_the_analyses_follows_the_radius(eps, grid):
     config = common.base()

@@ -35,6 +35,7 @@ class Settings:
     logits_fn: LogitsFn
     held: Held
     ball: verify.Ball
+    eps: float
     plan: versions.Plan
     version: str
     stochastic: bool
@@ -167,6 +168,7 @@ def autoattack(
             logits_fn,
             Held(images, labels, keys, _clean_logits(forward, images, keys)),
             verify.Ball(eps, norm, bounds),
+            float(eps),
             versions.plan(version, norm, forward.classes, stochastic=stochastic),
             version,
             stochastic,
@@ -327,7 +329,7 @@ def _runner(
         stage,
         dataclasses.replace(held, keys=settings.keys(stage.name)),
         board,
-        eps=settings.ball.eps,
+        eps=settings.eps,
         fields=versions.fields_of(stage, settings.fields),
         place=settings.place,
     )
@@ -388,7 +390,7 @@ def _result(settings: Settings, found: Progress) -> Result:
         replaced=settings.plan.replaced,
         version=settings.version,
         norm=settings.ball.norm,
-        eps=float(settings.ball.eps),
+        eps=settings.eps,
         correct_share=found.share,
         draws=settings.draws,
     )
@@ -402,7 +404,7 @@ class _Keeper:
     ) -> None:
         self._settings, self._every, self._last = settings, every, time.monotonic()
         ball = settings.ball
-        name = f"autoattack-{settings.version}-{ball.norm}-{ball.eps:.6g}.npz"
+        name = f"autoattack-{settings.version}-{ball.norm}-{settings.eps:.6g}.npz"
         self._path = None if folder is None else epath.Path(folder) / name
 
     def _fingerprint(self) -> str:
@@ -413,7 +415,7 @@ class _Keeper:
         for array in (held.x, held.y, keys):
             digest.update(f"{array.shape}{array.dtype}".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
-        fixed = (ball.eps, ball.norm, ball.bounds, self._settings.version)
+        fixed = (self._settings.eps, ball.norm, ball.bounds, self._settings.version)
         digest.update(repr((*fixed, self._settings.draws)).encode())
         return digest.hexdigest()
 

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from jaxrobust.array_types import Key
+from jaxrobust.evaluation import flags as common
 from jaxrobust.evaluation.ensemble.forward import Forward
 from jaxrobust.evaluation.ensemble.result import StageResult
 
@@ -49,11 +50,12 @@ def flags(
     *,
     stochastic: bool,
 ) -> list[dict[str, Any]]:
-    """Turns numbers into flags: dicts of `name`, `message` and `values`."""
+    """Turns numbers into flags, as `evaluation.flags` makes them."""
     raised = []
 
-    def flag(name: str, message: str, **values: float) -> None:
-        raised.append({"name": name, "message": message, "values": values})
+    def flag(name: str, message: str, *, minor: bool = False, **values: float) -> None:
+        make = common.minor if minor else common.severe
+        raised.append(make(name, message, **values))
 
     if found["probabilities"]:
         flag(
@@ -82,6 +84,7 @@ def flags(
             "deterministic_model",
             "version='rand' is for randomised models, but this one gives the same "
             "logits in every draw: version='standard' is the stronger attack.",
+            minor=True,
         )
     if (stuck := found.get("stuck", 0)) > _STUCK_SHARE:
         flag(
@@ -95,6 +98,7 @@ def flags(
             "unconfirmed_adversarials",
             f"{lost:.0f} adversarial images did not fool the model when looked at "
             "again in another batch shape; they count as robust.",
+            minor=True,
             number=lost,
         )
     names = [stage.name for stage in stages]

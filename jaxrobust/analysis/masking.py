@@ -1,0 +1,297 @@
+"""Signs of masked gradients, as numbers: what an attack would not tell by itself.
+
+Athalye et al. 2018 (arXiv 1802.00420, section 3.1) and Carlini et al. 2019 (arXiv
+1902.06705, section 3) list the symptoms. `evaluation.diagnose` runs all of these on a
+network; `evaluation.flags` says which numbers are warnings.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxrobust import losses, threat
+from jaxrobust.array_types import Bounds, Images, Labels, Logits, LogitsFn, Norm, Scalar
+
+Forward = Callable[[Images], Logits]
+Gradient = Callable[[Images, Labels], tuple[Images, Logits]]
+
+PROBE = 1e-3  # of the width of the bounds: below half an 8-bit level
+CEILING = 1e-3  # of the range of all logits: closer than this is the same
+
+
+class GradientHealth(NamedTuple):
+    """What an input gradient is good for, per image.
+
+    Attributes:
+      zero: every entry is 0, bool [B].
+      finite: no entry is NaN or infinite, bool [B].
+      length: its L2 norm, float [B].
+    """
+
+    zero: Bool[Array, "B"]
+    finite: Bool[Array, "B"]
+    length: Float[Array, "B"]
+
+
+class Saturation(NamedTuple):
+    """Where logits leave a loss nothing to rise from, per image.
+
+    Attributes:
+      certain: the softmax in float32 gives one class exactly 1, bool [N].
+      no_loss: the cross-entropy in float32 is exactly 0, bool [N].
+      at_ceiling: the largest logit is the largest of all images, as under a bounded
+        last layer (tanh), to within `CEILING` of the range of all logits; bool [N].
+    """
+
+    certain: Bool[np.ndarray, "N"]
+    no_loss: Bool[np.ndarray, "N"]
+    at_ceiling: Bool[np.ndarray, "N"]
+
+
+class Ascent(NamedTuple):
+    """What steepest steps met: T steps go through T + 1 points.
+
+    Attributes:
+      correct: whether N images are classified as labelled at each point, bool
+        [T + 1, N]; logits that are not finite count as correct, never as a success.
+      zero: whether the gradient was zero at the first T of them, bool [T, N].
+    """
+
+    correct: Bool[np.ndarray, "T1 N"]
+    zero: Bool[np.ndarray, "T N"]
+
+    def resists(self, steps: int | None = None) -> Bool[np.ndarray, "N"]:
+        """Says which images no point of the first `steps` steps (all) fools, [N]."""
+        last = len(self.correct) if steps is None else steps + 1
+        return np.asarray(self.correct[:last].all(0))
+
+
+def input_gradient(
+    logits_fn: LogitsFn, x: Images, y: Labels, scale: Scalar = 1.0
+) -> tuple[Images, Logits]:
+    """Returns the input gradient of the cross-entropy, and the logits.
+
+    The loss is summed over the batch, so a row's gradient is its own.
+
+    Args:
+      logits_fn: images `[B, H, W, C]` to logits `[B, K]`.
+      x: images.
+      y: labels `[B]`.
+      scale: of the logits in the loss: where they are large, its gradient is nothing
+        but rounding (Carlini and Wagner 2016, arXiv 1607.04311, on distillation).
+    """
+
+    def loss(images: Images) -> tuple[Array, Logits]:
+        logits = logits_fn(images)
+        return jnp.sum(losses.cross_entropy(scale * logits, y)), logits
+
+    return jax.grad(loss, has_aux=True)(x)
+
+
+@jax.jit
+def gradient_health(gradient: Images) -> GradientHealth:
+    """Looks at gradients `[B, H, W, C]`, one per image."""
+    flat = gradient.reshape(len(gradient), -1)
+    length = jnp.sqrt(jnp.sum(jnp.square(flat), -1))
+    return GradientHealth((flat == 0).all(-1), jnp.isfinite(flat).all(-1), length)
+
+
+def saturation(logits: Logits, y: Labels) -> Saturation:
+    """Looks at logits `[N, K]` of images with labels `[N]`."""
+    certain, no_loss = _rounded(jnp.asarray(logits, jnp.float32), jnp.asarray(y))
+    wide = np.asarray(logits, np.float64)
+    near = CEILING * (wide.max() - wide.min())
+    at_ceiling = wide.max(-1) >= wide.max() - near
+    return Saturation(np.asarray(certain), np.asarray(no_loss), at_ceiling)
+
+
+@jax.jit
+def _rounded(logits: Logits, y: Labels) -> tuple[Bool[Array, "N"], Bool[Array, "N"]]:
+    certain = jax.nn.softmax(logits, -1).max(-1) == 1
+    return certain, losses.cross_entropy(logits, y) == 0
+
+
+def typical_lead(logits: Float[np.ndarray, "N K"]) -> float:
+    """Returns the median lead of the largest logit over the second, 1 where it is 0."""
+    second, first = np.sort(np.asarray(logits, np.float64), -1)[:, -2:].T
+    return float(np.median(first - second)) or 1.0
+
+
+def looks_like_probabilities(logits: Float[np.ndarray, "N K"]) -> bool:
+    """Whether every row is in [0, 1] and sums to 1 (as AutoAttack's `checks.py`)."""
+    logits = np.asarray(logits, np.float64)
+    return bool(logits.min() >= 0 and np.abs(logits.sum(-1) - 1).max() <= 1e-3)
+
+
+def relative_change(
+    one: Float[np.ndarray, "N K"], other: Float[np.ndarray, "N K"]
+) -> float:
+    """Returns the largest difference of two outputs over the largest size of one.
+
+    Infinite where either holds a NaN.
+    """
+    one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
+    largest = np.abs(one).max()
+    change = float(np.abs(one - other).max() / (largest or 1.0))
+    return math.inf if math.isnan(change) else change
+
+
+def among_others(
+    forward: Forward, x: Images, bounds: Bounds
+) -> Float[np.ndarray, "N K"]:
+    """Returns logits of the same images in batches of another composition.
+
+    Every second image is replaced by its negative and all rows move by one place; a
+    second batch does the same with the other half. A network that treats each image
+    by itself gives the logits of `forward(x)`; one with batch statistics does not.
+
+    Args:
+      forward: images to logits, at the batch size of `x`.
+      x: images `[N, H, W, C]` inside `bounds`; N of at least 2 tells something.
+      bounds: lowest and highest value of an image.
+    """
+    images = np.asarray(x)
+    even = np.arange(len(images)) % 2 == 0
+    negative = np.asarray(bounds[0] + bounds[1] - images, images.dtype)
+
+    def with_rows(kept: Bool[np.ndarray, "N"]) -> Float[np.ndarray, "N K"]:
+        batch = np.where(kept[:, None, None, None], images, negative)
+        return np.roll(forward(jnp.asarray(np.roll(batch, 1, axis=0))), -1, axis=0)
+
+    return np.where(even[:, None], with_rows(even), with_rows(~even))
+
+
+def log_odds(
+    logits: Float[np.ndarray, "N K"], y: Int[np.ndarray, "N"]
+) -> Float[np.ndarray, "N"]:
+    """Returns log((1 - p) / p), p the probability of the label; in float64.
+
+    It rises with the cross-entropy, also where that is 0 to any precision.
+    """
+    ahead = np.asarray(logits, np.float64)
+    own = np.arange(ahead.shape[-1]) == np.asarray(y)[:, None]
+    rest = np.where(own, -np.inf, ahead - ahead[own][:, None])
+    return np.logaddexp.reduce(rest, axis=-1)
+
+
+def gradient_holds(
+    forward: Forward, x: Images, y: Labels, gradient: Images, bounds: Bounds
+) -> tuple[Bool[np.ndarray, "N"], Bool[np.ndarray, "N"]]:
+    """Says whether the loss rises where its gradient says that it does.
+
+    A step of `PROBE` along the sign of the gradient is far below any threat; a loss
+    that does not rise there has a gradient that is not its own, as with rounded
+    inputs whose gradient is passed straight through.
+
+    Args:
+      forward: images to logits, at the batch size of `x`.
+      x: images `[N, H, W, C]`.
+      y: labels `[N]`.
+      gradient: of the cross-entropy at `x`.
+      bounds: lowest and highest value of an image.
+
+    Returns:
+      `(rises, usable)`, bool `[N]`; nothing can be said of the images whose gradient is
+      zero, not finite, or points out of the box.
+    """
+    reach = PROBE * (bounds[1] - bounds[0])
+    probe = step_in_ball(x, gradient, x, reach, reach, norm="linf", bounds=bounds)
+    moved = np.asarray(probe, np.float64) - np.asarray(x, np.float64)
+    slope = (np.asarray(gradient) * moved).reshape(len(moved), -1).sum(-1)
+    before, after = (
+        log_odds(np.asarray(forward(images)), np.asarray(y)) for images in (x, probe)
+    )
+    return after > before, np.isfinite(slope) & (slope > 0)
+
+
+@functools.partial(jax.jit, static_argnames=("norm", "bounds"))
+def step_in_ball(
+    x_adv: Images,
+    gradient: Images,
+    x: Images,
+    step_size: Scalar,
+    eps: Scalar,
+    *,
+    norm: Norm,
+    bounds: Bounds,
+) -> Images:
+    """Takes one steepest step, back into the ball around `x` and the box."""
+    moved = threat.steepest_step(
+        x_adv, gradient, step_size=step_size, norm=norm, bounds=bounds
+    )
+    return threat.project(moved, x, eps=eps, norm=norm, bounds=bounds)
+
+
+def ascend(
+    forward: Forward,
+    gradient: Gradient,
+    x: Images,
+    y: Labels,
+    *,
+    start: Images,
+    eps: Scalar,
+    step_size: Scalar,
+    steps: int,
+    norm: Norm = "linf",
+    bounds: Bounds = (0.0, 1.0),
+) -> Ascent:
+    """Climbs the cross-entropy (PGD, Madry et al. 2018) and looks at every point.
+
+    Step by step from the host, so that one compiled gradient serves every radius, any
+    number of steps and every restart, and an image counts as fooled if any point on
+    the way fools it. One gradient per step, one forward pass at the end; in L1, where
+    steps need not reach even the optimum of a linear loss, one more per step for the
+    vertex of ball and box that the gradient points to.
+
+    Args:
+      forward: images to logits, at the batch size of `x`.
+      gradient: as `input_gradient` without the network, at that batch size.
+      x: images `[N, H, W, C]`.
+      y: labels `[N]`.
+      start: where to begin, in ball and box.
+      eps: radius of the ball.
+      step_size: length of a step in the norm.
+      steps: T, at least 1.
+      norm: 'linf', 'l2' or 'l1'.
+      bounds: lowest and highest value of an image.
+    """
+    points, correct, zero = start, [], []
+    vertices = np.ones(len(y), bool)
+    for _ in range(steps):
+        grad, logits = gradient(points, y)
+        correct.append(np.asarray(is_correct(logits, y)) & vertices)
+        zero.append(np.asarray(gradient_health(grad).zero))
+        points = step_in_ball(points, grad, x, step_size, eps, norm=norm, bounds=bounds)
+        if norm == "l1":
+            vertex = step_in_ball(x, grad, x, eps, eps, norm=norm, bounds=bounds)
+            vertices = np.asarray(is_correct(forward(vertex), y))
+    correct.append(np.asarray(is_correct(forward(points), y)) & vertices)
+    return Ascent(np.stack(correct), np.stack(zero))
+
+
+@jax.jit
+def is_correct(logits: Logits, y: Labels) -> Bool[Array, "B"]:
+    """Whether images are classified as labelled, `[B]`.
+
+    Logits that are not finite are no prediction: argmax of NaN would be class 0, and
+    count as a success of the attack.
+    """
+    return (jnp.argmax(logits, -1) == y) | ~jnp.isfinite(logits).all(-1)
+
+
+def covering_radius(norm: Norm, size: int, bounds: Bounds) -> float:
+    """Returns the radius at which the ball around any image holds every image.
+
+    Args:
+      norm: 'linf', 'l2' or 'l1'.
+      size: numbers per image.
+      bounds: lowest and highest value of an image.
+    """
+    width = bounds[1] - bounds[0]
+    return width * {"linf": 1.0, "l2": math.sqrt(size), "l1": float(size)}[norm]

@@ -1,0 +1,248 @@
+"""Whether a network's robust accuracy can be believed, for any function to logits."""
+
+import dataclasses
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrobust import attacks, models, threat
+from jaxrobust.analysis import masking
+from jaxrobust.array_types import Bounds, Images, Key, Labels, Logits, LogitsFn, Norm
+from jaxrobust.evaluation import curve, flags, protocols, step, suite, trials
+from jaxrobust.evaluation.network import Network, compile_network, in_batches
+from jaxrobust.evaluation.setting import Setting
+
+Numbers = dict[str, Any]
+
+
+def diagnose(
+    logits_fn: LogitsFn,
+    x: Images,
+    y: Labels,
+    *,
+    key: Key,
+    eps: float,
+    norm: Norm = "linf",
+    step_size: float | None = None,
+    steps: int = 20,
+    restarts: int = 1,
+    queries: int = 100,
+    bounds: Bounds = (0.0, 1.0),
+    batch_size: int = 250,
+    precision: str = "highest",
+    on_pass: Callable[[int, int], None] | None = None,
+) -> tuple[Numbers, list[flags.Flag]]:
+    """Looks for signs that attacks on a network do not tell how robust it is.
+
+    A hundred images are enough. Per image it takes (6 + restarts) * steps + 1 gradients
+    and about queries + 25 forward passes (in L1 one more per step): 141 and 125 by
+    default. It compiles one gradient, one square attack and the forward pass at two
+    batch sizes.
+
+    Args:
+      logits_fn: images `[B, H, W, C]` to logits `[B, K]`, anyone's. Of a network that
+        draws randomness from keys, bind them; one that changes by itself is flagged.
+      x: images `[N, H, W, C]`, floating, inside `bounds`.
+      y: labels `[N]`.
+      key: one key (row i uses fold_in(key, i)) or one per example.
+      eps: radius of the ball that robustness is claimed for.
+      norm: 'linf', 'l2' or 'l1'.
+      step_size: of the iterative attack; 2.5 eps / steps if None.
+      steps: of it, at least 1; it also runs four times as long, and at the radius
+        that covers all images.
+      restarts: more random starts, at least 0.
+      queries: of the square attack, at least 0.
+      bounds: lowest and highest value of an image.
+      batch_size: images per compiled call.
+      precision: of matrix products.
+      on_pass: told `(done, total)` after each gradient of all images.
+
+    Returns:
+      The numbers as results.json has them under `diagnostics`, and the flags.
+
+    Raises:
+      ValueError: for a value out of range, named in the message, or logits that are not
+        finite.
+      TypeError: for arrays or keys of the wrong type.
+    """
+    check_counts({"steps": steps, "restarts": restarts, "queries": queries})
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
+    step_size = curve.STEP_SHARE * eps / steps if step_size is None else step_size
+    with jax.default_matmul_precision(precision):
+        # This attack is the one that checks what it is given.
+        keys = threat.row_keys(key, len(x))
+        ball = {"eps": eps, "norm": norm, "bounds": bounds}
+        squares = _square(logits_fn, x, y, keys, queries, batch_size, ball)
+        x, y = jnp.asarray(x), jnp.asarray(y)
+        network = compile_network(logits_fn, x, batch_size)
+        if on_pass is not None:
+            total = 1 + trials.count_gradients(steps, restarts)
+            network = _reporting(network, total, on_pass)
+        gradient, clean = network.gradient(x, y, 1.0)
+        step.check_finite(np.asarray(clean))
+        numbers = {
+            "n": len(x),
+            "norm": norm,
+            "eps": float(eps),
+            "step_size": float(step_size),
+            "steps": steps,
+            "restarts": restarts,
+            "queries": queries,
+            "logits": _logits(clean, y),
+            "calls": _calls(logits_fn, network, x, bounds),
+            "gradients": _gradients(network, x, y, gradient, bounds),
+        }
+        numbers |= trials.compare(
+            trials.Trials(network, x, y, eps, norm, bounds, step_size, steps),
+            gradient,
+            squares,
+            keys=keys,
+            restarts=restarts,
+            scale=numbers["logits"]["rescaled_by"],
+        )
+    return numbers, flags.from_diagnostics(numbers, clean.shape[-1])
+
+
+def check_counts(fields: Mapping[str, Any], prefix: str = "") -> None:
+    """Checks the numbers of examples, steps, restarts and queries that are given.
+
+    Raises:
+      ValueError: for one out of range.
+    """
+    for name, least in (("examples", 0), ("steps", 1), ("restarts", 0), ("queries", 0)):
+        if fields.get(name, least) < least:
+            raise ValueError(
+                f"`{prefix}{name}` must be at least {least}, got {fields[name]}."
+            )
+
+
+def diagnose_setting(
+    setting: Setting,
+    entries: Sequence[suite.Entry],
+    data: str,
+    fields: Mapping[str, Any],
+) -> tuple[Numbers, list[flags.Flag]]:
+    """Diagnoses a network of the program under the first threat of its suite.
+
+    Args:
+      setting: the network and the examples.
+      entries: the attacks of the suite; without any the data set's usual threat counts.
+      data: name of the data set.
+      fields: `config.eval.diagnostics`.
+    """
+    begin = time.monotonic()
+    part = setting.part(fields["examples"])
+    threats: list[tuple[float, Norm]] = [(e.eps, e.norm) for e in entries if e.eps]
+    if not threats:
+        threats = [(suite.parse_radius(protocols.threat_of(data).eps), "linf")]
+    eps, norm = threats[0]
+    # On one device, wherever the variables were: these are a few images.
+    variables = jax.device_put(jax.device_get(part.variables))
+
+    def show(done: int, total: int) -> None:
+        if part.progress is not None:
+            part.progress.update(done, total, "diagnostics", {})
+
+    numbers, found = diagnose(
+        models.logits_fn(part.model, variables),
+        step.to_float(jnp.asarray(part.dataset.images[part.indices])),
+        jnp.asarray(part.labels, jnp.int32),
+        key=step.example_keys(
+            part.stream("diagnostics"), jnp.asarray(part.indices, jnp.int32)
+        ),
+        eps=eps,
+        norm=norm,
+        **{name: fields[name] for name in ("steps", "restarts", "queries")},
+        batch_size=part.batch_size,
+        precision=part.precision,
+        on_pass=show,
+    )
+    return numbers | {"seconds": time.monotonic() - begin}, found
+
+
+def _reporting(
+    network: Network, total: int, on_pass: Callable[[int, int], None]
+) -> Network:
+    """Reports every gradient of all images."""
+    done = iter(range(1, total + 1))
+
+    def gradient(x: Images, y: Labels, scale: float) -> tuple[Images, Logits]:
+        found = network.gradient(x, y, scale)
+        on_pass(next(done), total)
+        return found
+
+    return dataclasses.replace(network, gradient=gradient)
+
+
+def _square(
+    logits_fn: LogitsFn,
+    x: Images,
+    y: Labels,
+    keys: Key,
+    queries: int,
+    batch_size: int,
+    ball: Mapping[str, Any],
+) -> Images:
+    """Runs a short square attack; what it would warn about is measured anyway."""
+
+    def attack(x: Images, y: Labels, keys: Key) -> Images:
+        return attacks.square(logits_fn, x, y, key=keys, queries=queries, **ball)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", attacks.RobustnessWarning)
+        size = min(batch_size, len(x))
+        return in_batches(attack, size, x, y, trials.row_stream(keys, "square"))
+
+
+def _logits(clean: Logits, y: Labels) -> Numbers:
+    found, logits = masking.saturation(clean, y), np.asarray(clean)
+    return {
+        "probabilities": masking.looks_like_probabilities(logits),
+        "certain_share": float(found.certain.mean()),
+        "no_loss_share": float(found.no_loss.mean()),
+        "at_ceiling_share": float(found.at_ceiling.mean()),
+        "largest": float(np.abs(logits).max()),
+        "rescaled_by": trials.LEAD / masking.typical_lead(logits),
+    }
+
+
+def _calls(logits_fn: LogitsFn, network: Network, x: Images, bounds: Bounds) -> Numbers:
+    """Calls the network on the same images in several ways."""
+    first, again = network.forward(x), network.forward(x)
+    found: Numbers = {
+        "same_batch": _change(first, again),
+        "other_batch": _change(first, masking.among_others(network.forward, x, bounds)),
+    }
+    few = x[: max(1, network.size // 2)]
+    smaller = compile_network(logits_fn, few, len(few)).forward(few)
+    found["other_size"] = _change(first[: len(few)], smaller)
+    found["traced_again"] = None
+    if not found["other_size"] <= flags.BATCH_CHANGE:
+        # The size, or randomness that was frozen when the network was traced?
+        anew = compile_network(logits_fn, x, network.size).forward(x)
+        found["traced_again"] = _change(first, anew)
+    return found
+
+
+def _change(one: Logits, other: Logits | np.ndarray) -> float:
+    return masking.relative_change(np.asarray(one), np.asarray(other))
+
+
+def _gradients(
+    network: Network, x: Images, y: Labels, gradient: Images, bounds: Bounds
+) -> Numbers:
+    zero, finite, length = map(np.asarray, masking.gradient_health(gradient))
+    rises, usable = masking.gradient_holds(network.forward, x, y, gradient, bounds)
+    return {
+        "zero_gradient_share": float(zero.mean()),
+        "non_finite_gradient_share": float((~finite).mean()),
+        "median_length": float(np.median(length)),
+        "loss_rises_share": float(rises[usable].mean()) if usable.any() else None,
+        "loss_rises_n": int(usable.sum()),
+    }

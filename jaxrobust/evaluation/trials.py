@@ -1,0 +1,170 @@
+"""Weak, strong, longer and unbounded attacks on the same images, side by side."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Bool
+
+from jaxrobust import threat
+from jaxrobust.analysis import masking
+from jaxrobust.array_types import Bounds, Images, Key, Labels, Norm
+from jaxrobust.evaluation.curve import STEP_SHARE
+from jaxrobust.evaluation.network import Network
+
+LONGER = 4  # times the steps, to see whether more steps still gain
+DRAWS = 10  # of random noise
+# Of the largest logit over the second: what a trained network usually has. Less spreads
+# the loss over all classes, much more rounds it away.
+LEAD = 5.0
+_STREAMS = {"start": 1, "noise": 2, "square": 3}
+Resists = Bool[np.ndarray, "N"]
+
+_sample = jax.jit(threat.sample, static_argnames=("norm", "bounds"))
+
+
+@jax.jit
+def _folded(keys: Key, stream: int, number: int) -> Key:
+    fold = jax.vmap(jax.random.fold_in, (0, None))
+    return fold(fold(keys, stream), number)
+
+
+def row_stream(keys: Key, name: str, number: int = 0) -> Key:
+    """Returns row keys `[N]` of their own for one use of randomness."""
+    return _folded(keys, _STREAMS[name], number)
+
+
+def count_gradients(steps: int, restarts: int) -> int:
+    """Returns how many gradients per image `compare` takes."""
+    return (LONGER + restarts + 2) * steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Trials:
+    """One network under one threat, and the iterative attack on it.
+
+    Attributes:
+      network: compiled.
+      x: images `[N, H, W, C]`.
+      y: labels `[N]`.
+      eps: radius of the ball.
+      norm: of it.
+      bounds: lowest and highest value of an image.
+      step_size: of the iterative attack.
+      steps: of it.
+    """
+
+    network: Network
+    x: Images
+    y: Labels
+    eps: float
+    norm: Norm
+    bounds: Bounds
+    step_size: float
+    steps: int
+
+    def resists(self, points: Images) -> Resists:
+        """Says which images these points do not fool."""
+        return np.asarray(masking.is_correct(self.network.forward(points), self.y))
+
+    def sample(self, keys: Key) -> Images:
+        """Draws a point of the ball around each image."""
+        return _sample(
+            self.x, key=keys, eps=self.eps, norm=self.norm, bounds=self.bounds
+        )
+
+    def climb(
+        self, start: Images, times: int = 1, scale: float = 1.0
+    ) -> masking.Ascent:
+        """Runs so many times the steps, with the logits scaled in the loss."""
+        return masking.ascend(
+            self.network.forward,
+            lambda x, y: self.network.gradient(x, y, scale),
+            self.x,
+            self.y,
+            start=start,
+            eps=self.eps,
+            step_size=self.step_size,
+            steps=times * self.steps,
+            norm=self.norm,
+            bounds=self.bounds,
+        )
+
+    def covering(self) -> "Trials":
+        """Returns the same where the ball around any image holds every image."""
+        eps = masking.covering_radius(self.norm, self.x[0].size, self.bounds)
+        step_size = STEP_SHARE * eps / self.steps
+        return dataclasses.replace(self, eps=eps, step_size=step_size)
+
+
+def compare(
+    trials: Trials,
+    gradient: Images,
+    squares: Images,
+    *,
+    keys: Key,
+    restarts: int,
+    scale: float,
+) -> dict[str, Any]:
+    """Attacks the same images in many ways.
+
+    Args:
+      trials: the network and the threat.
+      gradient: at the clean images.
+      squares: what a black-box attack made of them.
+      keys: one per image, `[N]`.
+      restarts: more random starts of the iterative attack.
+      scale: of the logits in the loss, in one of the runs.
+
+    Returns:
+      `accuracy` that each leaves, the shares of images that only the weaker ones fool,
+      and how often the gradient was zero on the way.
+    """
+    x, clean = trials.x, trials.resists(trials.x)
+    jump = masking.step_in_ball(
+        x,
+        gradient,
+        x,
+        trials.eps,
+        trials.eps,
+        norm=trials.norm,
+        bounds=trials.bounds,
+    )
+    starts = [trials.sample(row_stream(keys, "start", r)) for r in range(restarts + 1)]
+    long = trials.climb(starts[0], LONGER)
+    iterative = long.resists(trials.steps)
+    left = {
+        "clean": clean,
+        "single_step": trials.resists(jump),
+        "iterative": iterative,
+        "more_steps": long.resists(),
+        "more_restarts": _all(
+            iterative, *(trials.climb(start).resists() for start in starts[1:])
+        ),
+        "rescaled": trials.climb(starts[0], scale=scale).resists(),
+        "noise": _all(
+            *(
+                trials.resists(trials.sample(row_stream(keys, "noise", d)))
+                for d in range(DRAWS)
+            )
+        ),
+        "square": trials.resists(squares),
+    }
+    whole = trials.covering()
+    left["covering"] = whole.climb(x).resists()
+    strong = _all(clean, left["more_steps"], left["more_restarts"])
+    white = _all(strong, left["single_step"], left["rescaled"])
+    black = _all(left["noise"], left["square"])
+    return {
+        "accuracy": {name: float((clean & ok).mean()) for name, ok in left.items()},
+        "only_single_step_share": float((strong & ~left["single_step"]).mean()),
+        "only_rescaled_share": float((strong & ~left["rescaled"]).mean()),
+        "only_black_box_share": float((white & ~black).mean()),
+        "zero_gradient_share_attacked": float(long.zero.mean()),
+        "covering_eps": whole.eps,
+    }
+
+
+def _all(*resist: Resists) -> Resists:
+    return np.logical_and.reduce(resist)
