@@ -50,4 +50,5 @@ def get_config(arg: str | None = None) -> ConfigDict:
         config.eval.batch_size = 64
         config.eval.curve.examples = 64
         config.eval.analysis.examples = 64
+        config.eval.diagnostics.steps = 5
     return config

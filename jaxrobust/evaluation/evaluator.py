@@ -33,6 +33,7 @@ from jaxrobust.evaluation import (
     transfer,
 )
 from jaxrobust.evaluation.diagnose import diagnose_setting
+from jaxrobust.evaluation.ensemble import entry as ensemble
 from jaxrobust.evaluation.fit import count_classes
 from jaxrobust.evaluation.setting import Setting, choose, shuffled
 
@@ -81,6 +82,8 @@ def evaluate(
     dataset = load_test(config) if dataset is None else dataset
     classes = _check_fit(model, variables, dataset, name)
     entries = transfer.connect(entries, classes, dataset, name)
+    state = epath.Path(workdir) / "autoattack"
+    entries = ensemble.connect(entries, state, fields.get("slots", 0))
     if wanted := _corruptions(fields):
         corrupted.read(wanted, dataset.images.shape[1:])
     setting = Setting(
@@ -97,7 +100,11 @@ def evaluate(
     setting, results, runs = attack_all(setting, entries, fields)
     arrays = outputs.predictions(setting, entries, runs)
     arrays |= outputs.grid(setting, entries, results, runs, fields)
-    found, diagnosed = flags.from_attacks(results["attacks"]), []
+    found = flags.joined(
+        [flag for run in runs.values() for flag in run.flags],
+        flags.from_attacks(results["attacks"]),
+    )
+    diagnosed: list[flags.Flag] = []
     if fields.get("diagnostics", {}).get("enabled"):
         results["diagnostics"], diagnosed = diagnose_setting(
             setting, entries, name, fields["diagnostics"]
@@ -126,6 +133,7 @@ def evaluate(
     outputs.write(workdir, results, arrays, robustbench.entry(results, config))
     if fields["save_adversarial"]:
         outputs.write_adversarial(workdir, setting, runs)
+    ensemble.forget(state)
     return results
 
 
@@ -201,13 +209,20 @@ def attack_all(
 def describe_attack(entry: suite.Entry, run: step.EvalRun, seconds: float) -> Results:
     """Returns what results.json says about one attack."""
     size = {norm: float(distance.mean()) for norm, distance in run.distance.items()}
-    return {
+    found = {
         **entry.describe(),
         **statistics.share(run.correct, "robust_accuracy"),
         "loss": float(run.loss.mean()),
         "mean_perturbation": size,
         "seconds": seconds,
     }
+    if run.stages:
+        found["replaced"] = list(run.notes)
+        found["stages"] = [
+            {"name": name, "robust_accuracy": float(robust.mean()), **run.costs[name]}
+            for name, robust in run.stages.items()
+        ]
+    return found
 
 
 def per_class(

@@ -12,7 +12,7 @@ import numpy as np
 from jaxrobust.evaluation import statistics
 
 Flag = dict[str, Any]
-ITERATIVE = ("pgd", "bim", "mim", "apgd", "apgd_targeted", "fab")
+ITERATIVE = ("pgd", "bim", "mim", "apgd", "apgd_targeted", "fab", "autoattack")
 WEAKER = {
     "fgsm": "a single step",
     "uniform_noise": "random noise",
@@ -160,9 +160,11 @@ def from_runs(numbers: Mapping[str, Any], num_classes: int) -> list[Flag]:
             "masked."
         )
         flags.append(severe("black_box_beats_white_box", message, share=black))
-    if (hidden := numbers["only_rescaled_share"]) > SCALE_SHARE:
+    hidden, scale = numbers["only_rescaled_share"], numbers["logits"]["rescaled_by"]
+    # Small logits hide nothing: enlarged, they only make another, stronger loss.
+    if hidden > SCALE_SHARE and scale < 1:
         message = (
-            f"Times {numbers['logits']['rescaled_by']:.3g}, the logits let the same "
+            f"Times {scale:.3g}, the logits let the same "
             f"attack fool {hidden:.1%} more of the images: their scale hides these "
             "from the cross-entropy."
         )

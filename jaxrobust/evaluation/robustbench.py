@@ -58,8 +58,8 @@ def entry(
 
     Accuracies are in percent, as text. `autoattack_acc` is there only if the standard
     version of AutoAttack ran; `footnote` says so otherwise, and what the numbers are
-    about where that is not the whole test set. `unreliable` is whether there is any
-    flag.
+    about where that is not the whole test set. `unreliable` is whether there is a
+    severe flag.
 
     Args:
       results: what results.json holds.
@@ -89,7 +89,7 @@ def entry(
         "reported": about["reported"],
         **({"autoattack_acc": robust[0]} if robust else {}),
         "footnote": " ".join(note for note in notes if note),
-        "unreliable": bool(results["flags"]),
+        "unreliable": any(flag.get("severe", True) for flag in results["flags"]),
     }
 
 

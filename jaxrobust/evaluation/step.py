@@ -46,6 +46,9 @@ class EvalRun:
       x_adv: the images asked for, as the network saw them, float32 [keep, H, W, C].
       distance: size of each perturbation per norm, float64 [N]; empty unless checked.
       stages: of an ensemble, bool [N] after each of its attacks, by name.
+      costs: of these, seconds and model calls, by name.
+      flags: of the attack itself.
+      notes: what of the attack is not as published, in words.
     """
 
     correct: Bool[np.ndarray, "N"]
@@ -57,6 +60,9 @@ class EvalRun:
     stages: Mapping[str, Bool[np.ndarray, "N"]] = dataclasses.field(
         default_factory=dict
     )
+    costs: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+    flags: Sequence[dict[str, Any]] = ()
+    notes: Sequence[str] = ()
 
     @property
     def accuracy(self) -> float:
@@ -174,7 +180,7 @@ def run_eval_step(
             share = hits / rows.stop
             progress.update(rows.stop, len(labels), label, {"accuracy": share})
     shape = (0, *dataset.images.shape[1:])
-    return _summarise(
+    return summarise(
         np.concatenate(logits),
         labels,
         np.concatenate(kept) if kept else np.zeros(shape, np.float32),
@@ -182,7 +188,7 @@ def run_eval_step(
     )
 
 
-def _summarise(
+def summarise(
     logits: Float[np.ndarray, "N K"],
     labels: Int[np.ndarray, "N"],
     x_adv: Float[np.ndarray, "keep H W C"],
@@ -211,7 +217,19 @@ def concatenate(runs: Sequence[EvalRun]) -> EvalRun:
         name: np.concatenate([run.stages[name] for run in runs])
         for name in runs[0].stages
     }
-    return EvalRun(**fields, distance=joined, stages=stages)
+    costs = {
+        name: {what: sum(run.costs[name][what] for run in runs) for what in cost}
+        for name, cost in runs[0].costs.items()
+    }
+    flags = {flag["name"]: flag for run in reversed(runs) for flag in run.flags}
+    return EvalRun(
+        **fields,
+        distance=joined,
+        stages=stages,
+        costs=costs,
+        flags=list(flags.values()),
+        notes=runs[0].notes,
+    )
 
 
 def check_finite(logits: Float[np.ndarray, "N *rest"]) -> None:

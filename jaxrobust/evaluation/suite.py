@@ -7,9 +7,10 @@ from fractions import Fraction
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from jaxrobust import attacks
+from jaxrobust import attacks, threat
 from jaxrobust.array_types import Norm
 from jaxrobust.evaluation import adaptive, protocols, transfer
+from jaxrobust.evaluation.ensemble.entry import AutoAttack
 from jaxrobust.evaluation.entries import Entry as Entry
 
 RADII = ("eps", "step_size")
@@ -89,7 +90,9 @@ def read(
 def _entry(label: str, fields: dict[str, Any], transfer_from: str) -> Entry:
     _need(label, fields, "name", "eps")
     kind: Callable[..., Entry] = Entry
-    if fields["name"] == "transfer":
+    if fields["name"] == "autoattack":
+        kind = AutoAttack
+    elif fields["name"] == "transfer":
         _need(label, fields, "attack")
         fields["name"] = fields.pop("attack")
         source = fields.pop("source", "") or transfer_from
@@ -125,6 +128,9 @@ def _made(loss: Any) -> bool:
 
 def _norm(label: str, name: str, given: Norm | None) -> Norm:
     """Returns the norm of an attack, which may have only one of its own."""
+    if name == "autoattack":
+        threat.check_norm(given or "linf")
+        return given or "linf"
     known = attacks.hyperparameters(name)  # an unknown name is said first
     own = OWN_NORM.get(name)
     if own and given not in (None, own) and "norm" not in known:
@@ -134,7 +140,12 @@ def _norm(label: str, name: str, given: Norm | None) -> Norm:
     return given or own or "linf"
 
 
-SUITES: tuple[str, ...] = (*protocols.OF_THREAT, *protocols.OF_DATA, "adaptive")
+SUITES: tuple[str, ...] = (
+    "autoattack",
+    "adaptive",
+    *protocols.OF_THREAT,
+    *protocols.OF_DATA,
+)
 
 
 def get(
@@ -150,13 +161,14 @@ def get(
 
     Args:
       name: `gradient` (FGSM, PGD-20 with a random start, uniform noise), `ssp2020` (the
-        same without the random start), `adaptive` (see `adaptive`), `pcl2019`,
-        `fpd2020`, `pclc2021` or `ssc2024` (see `protocols`).
+        same without the random start), `autoattack` (its standard version), `adaptive`
+        (see `adaptive`), `pcl2019`, `fpd2020`, `pclc2021` or `ssc2024` (see
+        `protocols`).
       data: name of the data set, which decides the radii where a paper's depend on it;
         one that no paper has gets those of CIFAR-10.
-      eps: another radius, for `gradient`, `ssp2020` and `adaptive`.
+      eps: another radius, for `gradient`, `ssp2020`, `autoattack` and `adaptive`.
       step_size: another step of the iterative attacks, for the first two.
-      norm: of the ball, for the three.
+      norm: of the ball, for the four.
       method: the defence that `adaptive` is up against; see `adaptive.method_of`.
 
     Raises:
@@ -169,9 +181,11 @@ def get(
             usual.step_size if step_size is None else step_size,
             norm,
         )
-    if name == "adaptive":
-        usual = protocols.threat_of(data).eps
-        return adaptive.table(method, usual if eps is None else eps, norm)
+    if name in ("adaptive", "autoattack"):
+        eps = protocols.threat_of(data).eps if eps is None else eps
+        if name == "adaptive":
+            return adaptive.table(method, eps, norm)
+        return {"autoattack": {"name": "autoattack", "norm": norm, "eps": eps}}
     if name not in protocols.OF_DATA:
         raise ValueError(unknown("suite", name, SUITES))
     for field, value in (("eps", eps), ("step_size", step_size)):
@@ -190,8 +204,8 @@ def chosen(
 
     Args:
       fields: with `suite`, a protocol's name, or '' (or no such field) for the table in
-        `attacks`; and `transfer_from`, the source of transfer attacks. The suite
-        `adaptive` takes the first radius of the table.
+        `attacks`; and `transfer_from`, the source of transfer attacks. The suites
+        `autoattack` and `adaptive` take the first radius of the table.
       data: name of the data set.
       method: the defence, as `adaptive.method_of` returns it.
 
@@ -202,7 +216,7 @@ def chosen(
     if not name:
         return read(fields["attacks"], source), []
     options = {}
-    if name == "adaptive":
+    if name in ("adaptive", "autoattack"):
         options = {"method": method, **_first_threat(fields.get("attacks", {}))}
     ready, pending = {}, []
     for label, entry in get(name, data=data, **options).items():

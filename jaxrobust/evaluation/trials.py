@@ -15,8 +15,8 @@ from jaxrobust.evaluation.network import Network
 
 LONGER = 4  # times the steps, to see whether more steps still gain
 DRAWS = 10  # of random noise
-# Of the largest logit over the second: what a trained network usually has. Less spreads
-# the loss over all classes, much more rounds it away.
+# Of the largest logit over the second: what a trained network usually has. Far more
+# rounds the loss away, far less spreads it over all classes.
 LEAD = 5.0
 _STREAMS = {"start": 1, "noise": 2, "square": 3}
 Resists = Bool[np.ndarray, "N"]

@@ -93,7 +93,7 @@ TRIALS = {
     "single_step": "a single step",
     "iterative": "{steps} steps",
     "more_steps": "four times the steps",
-    "more_restarts": "{steps} steps, {restarts} more starts",
+    "more_restarts": "{steps} steps, more starts ({restarts})",
     "rescaled": "{steps} steps, logits rescaled in the loss",
     "covering": "{steps} steps, any image allowed",
 }
@@ -104,15 +104,19 @@ def _checked(numbers: Mapping[str, Any]) -> Markup:
     left = numbers["accuracy"]
     rows = [[text.format(**numbers), percent(left[n])] for n, text in TRIALS.items()]
     gradients, calls = numbers["gradients"], numbers["calls"]
-    rows += [
+    shares = [
         ["images with a zero gradient", percent(gradients["zero_gradient_share"])],
-        ["loss rises along it", percent(gradients["loss_rises_share"])],
+        ["loss rises along its gradient", percent(gradients["loss_rises_share"])],
         ["float32 loss exactly 0", percent(numbers["logits"]["no_loss_share"])],
         ["change when asked again", percent(calls["same_batch"])],
         ["change with the rest of the batch", percent(calls["other_batch"])],
     ]
     summary = tag("summary", f"What was checked, on {numbers['n']:,} images")
-    return tag("details", summary, table(["accuracy left by", ""], rows, right=(1,)))
+    tables = (
+        table(["attack", "accuracy left"], rows, right=(1,)),
+        table(["sign", "share"], shares, right=(1,)),
+    )
+    return tag("details", summary, *tables)
 
 
 def attacks(source: Source) -> Section:

@@ -38,7 +38,7 @@ NUMBERS = {
         "no_loss_share": 0.5,
         "at_ceiling_share": 0.5,
         "largest": 9.0,
-        "rescaled_by": 1.0,
+        "rescaled_by": 0.1,
     },
     "calls": {
         "same_batch": 1e-4,
@@ -94,6 +94,12 @@ def test_each_number_beyond_its_threshold_is_one_sign(field):
     [flag] = flags.from_diagnostics(numbers, 10)
     assert (flag["name"], flag["severe"]) == (name, severe)
     assert flag["message"].endswith(".")
+
+
+def test_small_logits_hide_nothing():
+    logits = NUMBERS["logits"] | {"rescaled_by": 10.0}
+    numbers = NUMBERS | {"only_rescaled_share": 0.2, "logits": logits}
+    assert flags.from_diagnostics(numbers, 10) == []
 
 
 def test_of_few_images_one_is_no_sign():

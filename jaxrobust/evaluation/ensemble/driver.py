@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from etils import epath
 from jax.sharding import Mesh
+from jaxtyping import Float, Int
 
 from jaxrobust import parallel, threat
 from jaxrobust.array_types import Bounds, Images, Key, Labels, LogitsFn, Norm
@@ -89,8 +90,8 @@ class Progress:
 
 def autoattack(
     logits_fn: LogitsFn,
-    x: Images,
-    y: Labels,
+    x: Images | Float[np.ndarray, "N H W C"],
+    y: Labels | Int[np.ndarray, "N"],
     *,
     key: Key,
     eps: float,

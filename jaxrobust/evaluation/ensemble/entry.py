@@ -1,0 +1,141 @@
+"""AutoAttack as one attack of a suite."""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import jax
+import numpy as np
+from etils import epath
+
+from jaxrobust import models, parallel
+from jaxrobust.evaluation import step, verify
+from jaxrobust.evaluation.ensemble import versions
+from jaxrobust.evaluation.ensemble.driver import autoattack
+from jaxrobust.evaluation.ensemble.forward import Forward, Place
+from jaxrobust.evaluation.ensemble.result import Result
+from jaxrobust.evaluation.entries import Entry, Pass
+from jaxrobust.evaluation.setting import Setting
+
+_FIELDS = ("version", "slots")
+
+
+@dataclasses.dataclass(frozen=True)
+class AutoAttack(Entry):
+    """AutoAttack; hyperparameters are `version` and `slots` (0 = its own choice).
+
+    Attributes:
+      folder: where its state is kept while it runs; '' keeps none.
+    """
+
+    in_step: ClassVar[bool] = False
+
+    folder: str = ""
+
+    @property
+    def version(self) -> str:
+        """Standard, plus or rand."""
+        return self.hyperparameters.get("version", "standard")
+
+    def check(self) -> None:
+        """Raises for an unknown version or field, or a missing radius."""
+        versions.plan(self.version, self.norm, 10)
+        for name in self.hyperparameters:
+            if name not in _FIELDS:
+                raise TypeError(
+                    f"Unknown hyperparameter `{name}` of autoattack; known: "
+                    f"{', '.join(_FIELDS)}."
+                )
+        if not self.eps:
+            raise ValueError(f"autoattack needs a positive `eps`, got {self.written}.")
+
+    def prepare(self, setting: Setting) -> Pass:
+        """Returns a pass that runs the ensemble and goes on where it was killed."""
+        del setting
+        return self._run
+
+    def _run(self, setting: Setting, keep: Any) -> step.EvalRun:
+        place = Place(setting.mesh or parallel.make_mesh(1))
+        # On a mesh of more than one device every device gets a copy.
+        variables = place.put_copies(setting.variables)
+        logits_fn = models.logits_fn(setting.model, variables)
+        x = setting.dataset.images[setting.indices].astype(np.float32) / 255
+        indices = jax.numpy.asarray(setting.indices, jax.numpy.int32)
+        assert self.eps is not None
+        result = autoattack(
+            logits_fn,
+            x,
+            setting.labels,
+            key=step.example_keys(setting.stream(self.label), indices),
+            eps=self.eps,
+            norm=self.norm,
+            version=self.version,
+            slots=self.hyperparameters.get("slots") or None,
+            state_dir=self._state_of(setting),
+            progress=setting.progress or False,
+            mesh=place.mesh,
+            precision=setting.precision,
+        )
+        with jax.default_matmul_precision(setting.precision):
+            batch = min(setting.batch_size, len(x)) // place.devices * place.devices
+            forward = Forward(
+                logits_fn, x[0], max(batch, place.devices), place, stochastic=False
+            )
+            logits = forward(result.x_adv)
+        return self._describe_run(result, x, setting, logits, keep)
+
+    def _describe_run(
+        self, result: Result, x: np.ndarray, setting: Setting, logits: Any, keep: Any
+    ) -> step.EvalRun:
+        kept = result.x_adv[slice(keep) if isinstance(keep, int) else keep]
+        run = step.summarise(
+            logits,
+            setting.labels,
+            kept,
+            verify.check_ball(result.x_adv, x, self.ball()),
+        )
+        return dataclasses.replace(
+            run,
+            correct=result.robust,
+            stages={stage.name: stage.robust for stage in result.stages},
+            costs={
+                stage.name: {"seconds": stage.seconds, **stage.calls._asdict()}
+                for stage in result.stages
+            },
+            flags=result.flags,
+            notes=result.replaced,
+        )
+
+    def _state_of(self, setting: Setting) -> epath.Path | None:
+        """Names a folder for these weights and images: others start anew."""
+        if not self.folder:
+            return None
+        digest = hashlib.sha256(setting.indices.tobytes())
+        for leaf in jax.tree.leaves(setting.variables):
+            digest.update(np.ascontiguousarray(jax.device_get(leaf)).tobytes())
+        return epath.Path(self.folder) / f"{self.label}-{digest.hexdigest()[:12]}"
+
+
+def connect(
+    entries: Sequence[Entry], folder: epath.PathLike, slots: int
+) -> list[Entry]:
+    """Returns the entries, the ensemble's with a folder and, if it has none, slots."""
+    return [
+        dataclasses.replace(
+            entry,
+            folder=str(folder),
+            hyperparameters={"version": entry.version, "slots": slots}
+            | dict(entry.hyperparameters),
+        )
+        if isinstance(entry, AutoAttack)
+        else entry
+        for entry in entries
+    ]
+
+
+def forget(folder: epath.PathLike) -> None:
+    """Removes what was kept, once the results are written."""
+    path = epath.Path(folder)
+    if path.exists():
+        path.rmtree()
