@@ -137,9 +137,13 @@ def check_values(x: jax.Array, bounds: tuple[float, float]) -> None:
         raise ValueError(
             f"`x` holds no image, its shape is {x.shape}: leave empty batches out."
         )
-    low, high = float(jnp.min(x)), float(jnp.max(x))
     first, last = np.asarray(bounds, x.dtype)
-    if not (low >= first and high <= last):
+    # Not by min and max: on a CPU they pass over NaN.
+    if not jnp.all((x >= first) & (x <= last)):
+        low, high = float(jnp.min(x)), float(jnp.max(x))
+        nan = int(jnp.isnan(x).sum())
+        if nan:
+            raise ValueError(f"`x` is not finite: {nan} of its values are NaN.")
         raise ValueError(
             f"`x` leaves `bounds` {tuple(bounds)}: its values go from {low:.6g} to "
             f"{high:.6g}. Pass images in `bounds` (normalise inside the model) or the "

@@ -16,6 +16,8 @@ from jaxrobust.attacks import _compile, _trap
 from jaxrobust.attacks._capture import inner_jaxprs
 
 X = jax.random.uniform(jax.random.key(1), (4, 6, 6, 2))
+# So many that a minimum by XLA on a CPU passes over NaN.
+MANY = jnp.full((4, 60, 60, 1), 0.5)
 Y = jnp.array([0, 1, 2, 0])
 KEY = jax.random.key(5)
 W = jax.random.normal(jax.random.key(0), (72, 3))
@@ -36,7 +38,12 @@ def pgd(**changes):
     [
         ({"x": X * 2}, ValueError, r"`x` leaves `bounds` \(0.0, 1.0\).* to 1\.9"),
         ({"x": X - 0.5}, ValueError, r"`x` leaves `bounds`.* from -0\.4"),
-        ({"x": X.at[0, 0, 0, 0].set(jnp.nan)}, ValueError, "`bounds`.* nan"),
+        ({"x": X.at[0, 0, 0, 0].set(jnp.nan)}, ValueError, "`x` is not finite: 1 of"),
+        (
+            {"x": MANY.at[0, 9, 9, 0].set(jnp.nan)},
+            ValueError,
+            "`x` is not finite: 1 of",
+        ),
         ({"bounds": (1.0, 0.0)}, ValueError, r"`bounds` .*low < high.*\(1.0, 0.0\)"),
         ({"x": (X * 255).astype(jnp.uint8)}, TypeError, "uint8.* divide by 255"),
         ({"x": (X * 9).astype(jnp.int32)}, TypeError, "`x` must be floating.*int32"),

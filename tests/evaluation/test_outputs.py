@@ -7,6 +7,7 @@ from hypothesis.extra import numpy as npst
 
 from jaxrobust import data
 from jaxrobust.evaluation import outputs, setting, step
+from jaxrobust.evaluation.ensemble.entry import AutoAttack
 
 LEVELS = np.arange(256, dtype=np.float32) / np.float32(255)
 
@@ -54,7 +55,8 @@ def test_flags_of_each_stage_of_an_ensemble():
         "clean": run([0, 1, 1]),
         "autoattack": run([0, 0, 0], **{"apgd-ce": first, "square": both}),
     }
-    arrays = outputs.predictions(of, runs)
+    entry = AutoAttack("autoattack", "autoattack", "linf", 0.1, "0.1", {})
+    arrays = outputs.predictions(of, [entry], runs)
     np.testing.assert_array_equal(arrays["robust_autoattack"], both)
     np.testing.assert_array_equal(arrays["robust_autoattack/apgd-ce"], first)
     np.testing.assert_array_equal(arrays["robust_autoattack/square"], both)

@@ -1,0 +1,62 @@
+"""AutoAttack against flags of the reference's own code on the same network."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrobust import evaluation, parallel
+
+GOLDEN = pathlib.Path(__file__).resolve().parents[2] / "golden"
+EPS = {"Linf": 8 / 255, "L2": 0.5}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation():
+    """Nothing: here the programs run longer than they take to compile."""
+
+
+def network(data):
+    """The golden data's three tanh convolutions and a linear layer."""
+    sd = {k[3:]: jnp.asarray(v) for k, v in data.items() if k.startswith("sd/")}
+
+    def logits_fn(x):
+        for i, stride in enumerate((1, 2, 2), 1):
+            kernel = sd[f"conv{i}.weight"].transpose(2, 3, 1, 0)
+            x = jax.lax.conv_general_dilated(
+                x, kernel, (stride, stride), [(1, 1)] * 2,
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            )  # fmt: skip
+            x = jnp.tanh(x + sd[f"conv{i}.bias"][None, None, None])
+        flat = x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
+        return flat @ sd["fc.weight"].T + sd["fc.bias"][None]
+
+    return logits_fn
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+def test_flags_of_the_reference(norm):
+    with np.load(GOLDEN / f"aa_standard_{norm}.npz") as found:
+        data = dict(found)
+    result = evaluation.autoattack(
+        network(data),
+        np.transpose(data["x"], (0, 2, 3, 1)),
+        data["y"],
+        key=jax.random.key(0),
+        eps=EPS[norm],
+        norm=norm.lower(),
+        progress=False,
+        mesh=parallel.make_mesh(1),
+        slots=32,
+    )
+    reference = data["flags"]  # [seed, stage, image], clean first
+    np.testing.assert_array_equal(result.clean, reference[0, 0])
+    assert data["final_flag_stable"].all()
+    assert (result.robust != reference[0, -1]).sum() <= 1
+    assert result.robust.sum() <= reference[:, -1].sum(1).max()
+    # Starts are other draws, so images may fall a stage earlier or later.
+    after = [stage.robust.mean() for stage in result.stages]
+    np.testing.assert_allclose(after, data["robust_acc"][:, 1:].mean(0), atol=3 / 64)
+    assert result.flags == []
