@@ -131,17 +131,18 @@ def check_labels(y: Any, batch: int) -> None:
         )
 
 
-def check_values(x: jax.Array, bounds: tuple[float, float]) -> None:
+def check_values(x: jax.Array | np.ndarray, bounds: tuple[float, float]) -> None:
     """Checks that there are images, and that they lie in the box."""
     if not x.size:
         raise ValueError(
             f"`x` holds no image, its shape is {x.shape}: leave empty batches out."
         )
     first, last = np.asarray(bounds, x.dtype)
+    xp: Any = np if isinstance(x, np.ndarray) else jnp
     # Not by min and max: on a CPU they pass over NaN.
-    if not jnp.all((x >= first) & (x <= last)):
-        low, high = float(jnp.min(x)), float(jnp.max(x))
-        nan = int(jnp.isnan(x).sum())
+    if not xp.all((x >= first) & (x <= last)):
+        low, high = float(xp.min(x)), float(xp.max(x))
+        nan = int(xp.isnan(x).sum())
         if nan:
             raise ValueError(f"`x` is not finite: {nan} of its values are NaN.")
         raise ValueError(
@@ -151,11 +152,11 @@ def check_values(x: jax.Array, bounds: tuple[float, float]) -> None:
         )
 
 
-def check_classes(y: jax.Array, classes: int) -> None:
+def check_classes(y: jax.Array | np.ndarray, classes: int) -> None:
     """Checks that labels name one of the model's classes."""
     if not y.size:
         return
-    low, high = int(jnp.min(y)), int(jnp.max(y))
+    low, high = int(y.min()), int(y.max())
     if low < 0 or high >= classes:
         raise ValueError(
             f"`y` holds labels from {low} to {high}, but the model's logits have "

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import hashlib
 import weakref
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -31,15 +31,22 @@ class Executables:
         """Number of executables that are kept."""
         return len(self._entries)
 
-    def get(self, lowered: Any, placement: Hashable, *, keep: bool) -> Any:
+    def get(
+        self,
+        lowered: Any,
+        placement: Hashable,
+        *,
+        keep: bool,
+        options: Mapping[str, Any] | None = None,
+    ) -> Any:
         """Returns the executable of a lowered program, compiling it when new."""
         text = lowered.as_text()
         kind = f"{lowered.in_tree}\n{lowered.in_avals}\n{lowered.out_tree}"
-        name = f"{placement}\n{kind}\n{text}"
+        name = f"{placement}\n{options}\n{kind}\n{text}"
         digest = hashlib.sha256(name.encode()).hexdigest()
         found = self._entries.get(digest)
         if found is None:
-            found = lowered.compile()
+            found = lowered.compile(compiler_options=options)
             self.compiled += 1
             # A host callback is a number in the text, which says not which one.
             if not keep or "callback" in text:

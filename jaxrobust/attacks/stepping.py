@@ -21,11 +21,13 @@ from jaxrobust.attacks._checks import check_images as check_images
 from jaxrobust.attacks._checks import check_labels as check_labels
 from jaxrobust.attacks._checks import check_values as check_values
 from jaxrobust.attacks._method import Method as Method
-from jaxrobust.attacks._objective import Problem, check_logits
+from jaxrobust.attacks._objective import Problem, check_logits, fold
 from jaxrobust.attacks.fab import FAB as FAB
 from jaxrobust.attacks.square import Square as Square
 
 Arrays = Sequence[Any]
+
+_QUICKLY = {"xla_backend_optimization_level": 0}
 
 
 class Rows(NamedTuple):
@@ -72,11 +74,13 @@ class Stepper:
       model: the model as a function of its arrays.
       method: the attack.
       fields: of the problem, all that is static: norm, loss, bounds, stochastic ...
+      stream: number of the attack's own randomness, folded into the rows' keys.
     """
 
     model: _capture.Captured
     method: Method
     fields: dict[str, Any]
+    stream: int
 
     def refill(
         self, arrays: Arrays, eps: Scalar, slots: Slots, rows: Rows, new: jax.Array
@@ -92,7 +96,7 @@ class Stepper:
     def start(self, arrays: Arrays, eps: Scalar, rows: Rows) -> Slots:
         """Makes the first points of all rows."""
         problem = self._problem(arrays, eps, rows)
-        keys = method_parts.restart_keys(rows.keys, rows.run)
+        keys = self._keys(rows)
         carry = self.method.start(problem, keys, rows.run, watch=True)
         step = jnp.zeros_like(rows.run)
         return Slots(rows, step, carry, step != 0, rows.x)
@@ -111,7 +115,7 @@ class Stepper:
         """Makes one step of every row; what was found first stays."""
         rows, points = slots.rows, self.method.points
         problem = self._problem(arrays, eps, rows)
-        keys = method_parts.restart_keys(rows.keys, rows.run)
+        keys = self._keys(rows)
         i = jnp.minimum(slots.step, max(self.method.steps - 1, 0))
         carry = self.method.step(problem, keys, i, slots.carry)
         hit, x_hit = self.method.hit(problem, slots.step, carry)
@@ -125,6 +129,11 @@ class Stepper:
             return False
         jaxpr = jax.make_jaxpr(self.step)(arrays, eps, slots).jaxpr
         return _trap.has_slow_convolution(jaxpr)
+
+    def _keys(self, rows: Rows) -> Key:
+        keys = method_parts.restart_keys(fold(rows.keys, self.stream), rows.run)
+        assert keys is not None
+        return keys
 
     def _problem(self, arrays: Arrays, eps: Scalar, rows: Rows) -> Problem:
         logits_fn = jax.tree_util.Partial(self.model.fn, list(arrays))
@@ -165,6 +174,7 @@ def build(
     model: _capture.Captured,
     donate: tuple[int, ...] = (),
     shardings: Any = None,
+    seldom: bool = False,
 ) -> Any:
     """Compiles a function of arrays, or finds the executable of an equal program.
 
@@ -174,10 +184,14 @@ def build(
       model: the captured model that it calls.
       donate: places of arguments whose memory the result may take.
       shardings: of the result; None leaves them open.
+      seldom: it runs so seldom that compiling it quickly matters more.
     """
     jitted = jax.jit(
         function, keep_unused=True, donate_argnums=donate, out_shardings=shardings
     )
     where = _compile.placement(jax.tree.leaves(args))
     lowered = jitted.trace(*args).lower()
-    return _compile.executables.get(lowered, where, keep=not model.embedded)
+    options = _QUICKLY if seldom and _trap.on_cpu() else None
+    return _compile.executables.get(
+        lowered, where, keep=not model.embedded, options=options
+    )

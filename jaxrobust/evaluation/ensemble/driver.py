@@ -58,11 +58,6 @@ class Settings:
             "clearance": 64 * float(np.finfo(dtype).eps),
         }
 
-    def keys(self, name: str) -> Key:
-        """Returns every image's key in one attack."""
-        number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
-        return jax.vmap(jax.random.fold_in, (0, None))(self.held.keys, number)
-
 
 @dataclasses.dataclass
 class Progress:
@@ -164,7 +159,7 @@ def autoattack(
             Forward(logits_fn, images[0], batch, place, stochastic=stochastic)
             for batch in (most, _other_shape(most, place.devices))
         )
-        stepping.check_classes(jax.numpy.asarray(labels), forward.classes)
+        stepping.check_classes(labels, forward.classes)
         settings = Settings(
             logits_fn,
             Held(images, labels, keys, _clean_logits(forward, images, keys)),
@@ -212,7 +207,7 @@ def _check(
             "made for images."
         )
     stepping.check_labels(y, len(x))
-    stepping.check_values(jax.numpy.asarray(x), bounds)
+    stepping.check_values(x, bounds)
     if draws is not None and (not isinstance(draws, int) or draws < 1):
         raise ValueError(f"`draws` must be a whole number of at least 1, got {draws}.")
 
@@ -264,7 +259,9 @@ def _display(progress: bool | step.Progress) -> step.Progress | None:
 def _begin(settings: Settings) -> Progress:
     """Looks at the clean images."""
     held, check = settings.held, settings.check
-    flagged = signs.of_outputs(held.clean, held.x, held.keys, check)
+    flagged = signs.of_outputs(
+        held.clean, held.x, held.keys, check, stochastic=settings.stochastic
+    )
     if settings.stochastic:
         share = judge.correct_share(check, held.x, held.y, held.keys, settings.draws)
     else:
@@ -307,7 +304,7 @@ def _runner(
     settings: Settings, found: Progress, number: int, middle: Any
 ) -> Runner | None:
     """Makes the runner of a stage, where it was left; None if nothing is robust."""
-    stage, held = settings.plan.stages[number], settings.held
+    stage = settings.plan.stages[number]
     board, whole = None, False
     if middle is not None:
         meta, arrays = middle
@@ -328,7 +325,7 @@ def _runner(
     runner = Runner(
         settings.logits_fn,
         stage,
-        dataclasses.replace(held, keys=settings.keys(stage.name)),
+        settings.held,
         board,
         eps=settings.eps,
         fields=versions.fields_of(stage, settings.fields),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -83,6 +84,8 @@ class Runner:
         """
         self.stage, self.board, self.outcome = stage, board, Outcome()
         self._images, self._place = images, place
+        self._key_data = np.asarray(jax.random.key_data(images.keys))
+        self._impl = jax.random.key_impl(images.keys)
         self._eps: Any = np.asarray(eps, images.x.dtype)
         self._stochastic = bool(fields["stochastic"])
         self._count = 1
@@ -90,7 +93,8 @@ class Runner:
             (len(board.slot_image), *images.x.shape[1:]), images.x.dtype
         )
         model = stepping.capture(logits_fn, shape, stochastic=self._stochastic)
-        self._stepper = stepping.Stepper(model, stage.method, dict(fields))
+        stream = zlib.crc32(stage.name.encode())
+        self._stepper = stepping.Stepper(model, stage.method, dict(fields), stream)
         self._arrays = place.put_copies(list(model.arrays))
         self._compile()
 
@@ -103,7 +107,9 @@ class Runner:
         new = self._place.put_rows(np.zeros(len(self.board.slot_image), bool))
         common = (self._arrays, self._eps, self.slots)
         options = {"model": model, "donate": (2,), "shardings": self._place.rows}
-        self._refill = stepping.build(stepper.refill, *common, rows, new, **options)
+        self._refill = stepping.build(
+            stepper.refill, *common, rows, new, seldom=True, **options
+        )
         self._one_by_one = stepper.has_slow_step(*common)
         self._advance: Callable[..., stepping.Slots]
         if self._one_by_one:
@@ -119,11 +125,12 @@ class Runner:
         numbers = self.board.images[places]
         images: Any = self._images
         run: Any = self.board.slot_run.astype(np.int32)
+        key_data: Any = self._key_data[numbers]
         return self._place.put_rows(
             stepping.Rows(
                 images.x[numbers],
                 images.y[numbers],
-                images.keys[numbers],
+                jax.random.wrap_key_data(key_data, impl=self._impl),
                 images.clean[numbers],
                 run,
             )
