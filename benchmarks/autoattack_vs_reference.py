@@ -3,11 +3,12 @@
     pip install -e '.[torch]'
     python -m benchmarks.autoattack_vs_reference RUN [--examples 200] [--out FILE]
 
-RUN is the work directory of a network of `benchmarks/small_cnn.py` trained by the
-program. The reference is the package `autoattack` where it can be imported (a clone of
-the authors' repository on PYTHONPATH), else `pyautoattack` of the extra. Our time has
-everything in it, compilation too (keep JAX_COMPILATION_CACHE_DIR unset). Finished parts
-are kept in FILE, so the script can be run again. It prints
+RUN is the work directory of a network of `benchmarks/small_cnn.py`, or of `ssp_cifar`
+with plain blocks, trained by the program. The reference is the package `autoattack`
+where it can be imported (a clone of the authors' repository on PYTHONPATH), else
+`pyautoattack` of the extra. Our time has everything in it, compilation too (keep
+JAX_COMPILATION_CACHE_DIR unset). Finished parts are kept in FILE, so the script can be
+run again. It prints
 
 - plain ratio: our wall time over the reference's (bar .2 on a plainly trained network;
   the figure on a GPU);
@@ -36,7 +37,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
 
-from benchmarks.small_cnn import to_torch
+from benchmarks.torch_twins import twin_of
 from jaxrobust import checkpoints, evaluation, losses, models
 from jaxrobust.evaluation.evaluator import load_test
 from jaxrobust.evaluation.setting import choose
@@ -194,7 +195,7 @@ def main() -> None:
     dataset = load_test(config)
     rows = choose(len(dataset.labels), args.examples)
     x, y = dataset.images[rows].astype(np.float32) / 255, dataset.labels[rows]
-    net = to_torch(variables)
+    net = twin_of(model, variables)
     logits_fn = models.logits_fn(model, variables)
     path = pathlib.Path(args.out) if args.out else None
     found = json.loads(path.read_text()) if path and path.exists() else {}
