@@ -13,6 +13,9 @@ from jaxrobust import convert, models
 class Normalised(torch.nn.Module):
     """A network with the normalisation of its images inside."""
 
+    mean: Any
+    std: Any
+
     def __init__(self, net: torch.nn.Module, mean: Any, std: Any) -> None:
         """Keeps mean and standard deviation per channel, None for neither."""
         super().__init__()

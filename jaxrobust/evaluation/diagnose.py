@@ -4,6 +4,7 @@ import dataclasses
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -18,6 +19,10 @@ from jaxrobust.evaluation.network import Network, compile_network, in_batches
 from jaxrobust.evaluation.setting import Setting
 
 Numbers = dict[str, Any]
+
+DEFAULTS: Mapping[str, Any] = MappingProxyType(
+    {"enabled": True, "examples": 100, "steps": 20, "restarts": 1, "queries": 100}
+)
 
 
 def diagnose(

@@ -32,7 +32,7 @@ from jaxrobust.evaluation import (
     suite,
     transfer,
 )
-from jaxrobust.evaluation.diagnose import diagnose_setting
+from jaxrobust.evaluation.diagnose import DEFAULTS, diagnose_setting
 from jaxrobust.evaluation.ensemble import entry as ensemble
 from jaxrobust.evaluation.fit import count_classes
 from jaxrobust.evaluation.setting import Setting, choose, shuffled
@@ -105,9 +105,11 @@ def evaluate(
         flags.from_attacks(results["attacks"]),
     )
     diagnosed: list[flags.Flag] = []
-    if fields.get("diagnostics", {}).get("enabled"):
+    # A config of before there were diagnostics gets the usual ones.
+    wanted = {**DEFAULTS, **fields.get("diagnostics", {})}
+    if wanted["enabled"]:
         results["diagnostics"], diagnosed = diagnose_setting(
-            setting, entries, name, fields["diagnostics"]
+            setting, entries, name, wanted
         )
     if curves:
         found += add_curves(setting, entries, fields, results, arrays)

@@ -7,6 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict, config_dict
 
 from jaxrobust.evaluation import robustbench
+from jaxrobust.evaluation.diagnose import DEFAULTS
 
 
 def parse_arg(arg: str | None, defaults: Mapping[str, str | int | bool]) -> Any:
@@ -188,13 +189,7 @@ def base() -> Any:
                     "examples": 500,
                 },
                 # Signs of masked gradients, on a few images (`evaluation.diagnose`).
-                "diagnostics": {
-                    "enabled": True,
-                    "examples": 100,
-                    "steps": 20,
-                    "restarts": 1,
-                    "queries": 100,
-                },
+                "diagnostics": dict(DEFAULTS),
                 "growth": {
                     "enabled": True,
                     "eps": "8/255",
