@@ -74,7 +74,7 @@ def median_seconds(
 
 
 def bare(
-    model: Any, variables: Any, net: Any, x: np.ndarray, y: np.ndarray, repeats: int
+    model: Any, variables: Any, net: Any, x: np.ndarray, y: np.ndarray, args: Any
 ) -> dict[str, float]:
     """Times one gradient and one forward call of both sides at the shape of `x`."""
 
@@ -91,17 +91,16 @@ def bare(
         return models.logits_fn(model, variables)(x)
 
     xj, yj = jnp.asarray(x), jnp.asarray(y)
-    xt = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
-    yt = torch.from_numpy(y.astype(np.int64))
+    xt, yt = to_torch(x, y, args.device)
 
     def torch_gradient() -> None:
         z = xt.clone().requires_grad_()
         loss = torch.nn.functional.cross_entropy(net(z), yt, reduction="sum")
-        torch.autograd.grad(loss, z)
+        torch.autograd.grad(loss, z)[0].sum().item()  # waits for the device
 
     def torch_forward() -> None:
         with torch.no_grad():
-            net(xt)
+            net(xt).sum().item()
 
     calls = {
         "gradient": lambda: gradient(variables, xj, yj).block_until_ready(),
@@ -109,7 +108,7 @@ def bare(
         "forward": lambda: forward(variables, xj).block_until_ready(),
         "torch_forward": torch_forward,
     }
-    return median_seconds(calls, repeats)
+    return median_seconds(calls, args.repeats)
 
 
 def run_ours(logits_fn: Any, x: np.ndarray, y: np.ndarray, args: Any) -> dict[str, Any]:
@@ -131,12 +130,17 @@ def run_ours(logits_fn: Any, x: np.ndarray, y: np.ndarray, args: Any) -> dict[st
     }
 
 
+def to_torch(x: np.ndarray, y: np.ndarray, device: str) -> tuple[Any, Any]:
+    """Returns images [N, C, H, W] and labels on a device."""
+    images = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
+    return images.to(device), torch.from_numpy(y.astype(np.int64)).to(device)
+
+
 def run_theirs(net: Any, x: np.ndarray, y: np.ndarray, args: Any) -> dict[str, Any]:
     """Runs the reference and looks at its images once more."""
-    xt = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
-    yt = torch.from_numpy(y.astype(np.int64))
+    xt, yt = to_torch(x, y, args.device)
     attack = reference()(
-        net, norm=NORMS[args.norm], eps=args.eps, seed=args.seed, device="cpu"
+        net, norm=NORMS[args.norm], eps=args.eps, seed=args.seed, device=args.device
     )
     begin = time.perf_counter()
     x_adv = attack.run_standard_evaluation(xt, yt, bs=args.batch)
@@ -186,6 +190,7 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=32)
     parser.add_argument("--batch", type=int, default=250, help="of the reference")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu", help="of torch")
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--which", default="last")
     parser.add_argument("--out", default="")
@@ -195,18 +200,18 @@ def main() -> None:
     dataset = load_test(config)
     rows = choose(len(dataset.labels), args.examples)
     x, y = dataset.images[rows].astype(np.float32) / 255, dataset.labels[rows]
-    net = twin_of(model, variables)
+    net = twin_of(model, variables).to(args.device)
     logits_fn = models.logits_fn(model, variables)
     path = pathlib.Path(args.out) if args.out else None
     found = json.loads(path.read_text()) if path and path.exists() else {}
     some = (x[: args.slots], y[: args.slots])
     parts = {
         "ours": lambda: run_ours(logits_fn, x, y, args),
-        "bare": lambda: bare(model, variables, net, *some, args.repeats),
+        "bare": lambda: bare(model, variables, net, *some, args),
         "theirs": lambda: run_theirs(net, x, y, args),
     }
     with torch.no_grad():
-        theirs = net(torch.from_numpy(some[0].transpose(0, 3, 1, 2).copy())).numpy()
+        theirs = net(to_torch(*some, args.device)[0]).cpu().numpy()
     np.testing.assert_allclose(logits_fn(jnp.asarray(some[0])), theirs, atol=1e-3)
     for name, part in parts.items():
         if name not in found:
