@@ -1,7 +1,5 @@
 """AutoAttack: the stages one after the other, each on what is still robust."""
 
-import dataclasses
-import hashlib
 import time
 from typing import Any
 
@@ -11,76 +9,28 @@ from etils import epath
 from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
-from jaxrobust import parallel, threat
 from jaxrobust.array_types import Bounds, Images, Key, Labels, LogitsFn, Norm
 from jaxrobust.attacks import stepping
 from jaxrobust.evaluation import step, verify
 from jaxrobust.evaluation.ensemble import judge, signs, state, versions
 from jaxrobust.evaluation.ensemble.board import Board, balanced
 from jaxrobust.evaluation.ensemble.forward import Forward, Place
+from jaxrobust.evaluation.ensemble.keeper import Keeper
 from jaxrobust.evaluation.ensemble.result import Result, StageResult
 from jaxrobust.evaluation.ensemble.runner import Images as Held
 from jaxrobust.evaluation.ensemble.runner import Outcome, Runner
+from jaxrobust.evaluation.ensemble.settings import (
+    Settings,
+    Standing,
+    check_call,
+    clean_logits,
+    local_mesh,
+    other_shape,
+    slots_for,
+)
 from jaxrobust.evaluation.progress import StageProgress
 
-# Rows that one device works on together, unless told otherwise.
-_SLOTS_ON_CPU, _SLOTS = 64, 256
 _DRAWS = 20
-_NEVER_FOUND = -1
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """What does not change while an evaluation runs."""
-
-    logits_fn: LogitsFn
-    held: Held
-    ball: verify.Ball
-    eps: float
-    plan: versions.Plan
-    version: str
-    stochastic: bool
-    draws: int
-    most: int
-    place: Place
-    check: Forward
-
-    @property
-    def fields(self) -> dict[str, Any]:
-        """What is static about every attack's problem."""
-        dtype = self.held.clean.dtype
-        return {
-            "norm": self.ball.norm,
-            "bounds": self.ball.bounds,
-            "stochastic": self.stochastic,
-            "eot_samples": versions.eot_samples(self.version, self.stochastic),
-            # Above what another batch shape may change in the last digits.
-            "clearance": 64 * float(np.finfo(dtype).eps),
-        }
-
-
-@dataclasses.dataclass
-class Progress:
-    """Where an evaluation stands: everything that is kept on disk.
-
-    Attributes:
-      share: of draws in which each image's worst point is right, `[N]`.
-      x_adv: the worst points, `[N, H, W, C]`.
-      robust: flags after each finished stage.
-      stages: seconds and calls of the finished stages.
-      flagged: numbers behind the flags.
-    """
-
-    share: np.ndarray
-    x_adv: np.ndarray
-    robust: list[np.ndarray]
-    stages: list[tuple[float, versions.Calls]]
-    flagged: dict[str, float]
-
-    @property
-    def left(self) -> np.ndarray:
-        """Numbers of the images that are still robust."""
-        return np.flatnonzero(self.share >= 0.5)
 
 
 def autoattack(
@@ -100,7 +50,7 @@ def autoattack(
     draws: int | None = None,
     mesh: Mesh | None = None,
     precision: str = "highest",
-    save_every: float = 60.0,
+    save_every: float = 10.0,
 ) -> Result:
     """AutoAttack (Croce and Hein 2020): an ensemble without anything to choose.
 
@@ -134,7 +84,8 @@ def autoattack(
       draws: fresh draws per image that judge a stochastic model; 20 unless given.
       mesh: devices to use; all of this process unless given.
       precision: of matrix products.
-      save_every: seconds between two writes of the state.
+      save_every: seconds between two writes of the state, more where it is so large
+        that they would take a twentieth of the time.
 
     Returns:
       A `Result`: flags, adversarial images, stages, warnings.
@@ -149,20 +100,20 @@ def autoattack(
       Croce and Hein, Reliable evaluation of adversarial robustness with an ensemble of
       diverse parameter-free attacks, ICML 2020, arXiv 2003.01690.
     """
-    _check(logits_fn, x, y, eps, norm, version, bounds, draws)
-    place = Place(_local_mesh() if mesh is None else mesh)
+    check_call(logits_fn, x, y, eps, norm, version, bounds, draws)
+    place = Place(local_mesh() if mesh is None else mesh)
     images, labels = np.asarray(x), np.asarray(y, np.int32)
     keys = stepping.row_keys(key, len(images))
-    most = _slots(slots, place.devices, len(images))
+    most = slots_for(slots, place.devices, len(images))
     with jax.default_matmul_precision(precision):
         forward, check = (
             Forward(logits_fn, images[0], batch, place, stochastic=stochastic)
-            for batch in (most, _other_shape(most, place.devices))
+            for batch in (most, other_shape(most, place.devices))
         )
         stepping.check_classes(labels, forward.classes)
         settings = Settings(
             logits_fn,
-            Held(images, labels, keys, _clean_logits(forward, images, keys)),
+            Held(images, labels, keys, clean_logits(forward, images, keys)),
             verify.Ball(eps, norm, bounds),
             float(eps),
             versions.plan(version, norm, forward.classes, stochastic=stochastic),
@@ -174,80 +125,10 @@ def autoattack(
             check,
         )
         display = _display(progress)
-        found = _run(settings, _Keeper(settings, state_dir, save_every), display)
+        found = _run(settings, Keeper(settings, state_dir, save_every), display)
         if display is not None:
             display.close()
     return _result(settings, found)
-
-
-def _check(
-    logits_fn: Any,
-    x: Any,
-    y: Any,
-    eps: Any,
-    norm: Any,
-    version: Any,
-    bounds: Any,
-    draws: int | None,
-) -> None:
-    if not callable(logits_fn):
-        raise TypeError(
-            "`logits_fn` must be a function from images to logits, got "
-            f"{type(logits_fn).__name__}."
-        )
-    threat.check_bounds(bounds)
-    threat.check_radius("eps", eps)
-    if np.ndim(eps) or not 0 < float(eps) < np.inf:
-        raise ValueError(f"`eps` must be one positive, finite number, got {eps}.")
-    versions.plan(version, norm, 10)
-    stepping.check_images(x)
-    if x.ndim != 4:
-        raise ValueError(
-            f"`x` must have shape [N, H, W, C], got {x.shape}: AutoAttack's Square is "
-            "made for images."
-        )
-    stepping.check_labels(y, len(x))
-    stepping.check_values(x, bounds)
-    if draws is not None and (not isinstance(draws, int) or draws < 1):
-        raise ValueError(f"`draws` must be a whole number of at least 1, got {draws}.")
-
-
-def _local_mesh() -> Mesh | None:
-    """A mesh over this process's devices; None for one device."""
-    if len(jax.local_devices()) == 1:
-        return None
-    return parallel.make_mesh()
-
-
-def _slots(slots: int | None, devices: int, images: int) -> int:
-    """Returns how many rows to work on at a time: a multiple of two per device."""
-    unit = 2 * devices
-    if slots is None:
-        on_cpu = jax.local_devices()[0].platform == "cpu"
-        # On a CPU devices are parts of one machine.
-        slots = _SLOTS_ON_CPU if on_cpu else _SLOTS * devices
-        slots = min(slots, max(images, unit))
-    elif isinstance(slots, bool) or not isinstance(slots, int) or slots < unit:
-        raise ValueError(
-            f"`slots` must be a whole number of at least {unit}, two for each of "
-            f"{devices} devices, got {slots!r}."
-        )
-    return max(unit, -(-slots // unit) * unit)
-
-
-def _other_shape(most: int, devices: int) -> int:
-    """Returns a batch size other than `most` that the devices can share."""
-    return max(devices, most // (2 * devices) * devices)
-
-
-def _clean_logits(forward: Forward, x: np.ndarray, keys: Key) -> np.ndarray:
-    logits = forward(x, keys)
-    if bad := int((~np.isfinite(logits).all(-1)).sum()):
-        raise ValueError(
-            f"the model's logits are not finite for {bad} of {len(x)} clean images: "
-            "they are no predictions; check the weights and the normalisation."
-        )
-    return logits
 
 
 def _display(progress: bool | step.Progress) -> step.Progress | None:
@@ -256,7 +137,7 @@ def _display(progress: bool | step.Progress) -> step.Progress | None:
     return progress
 
 
-def _begin(settings: Settings) -> Progress:
+def _begin(settings: Settings) -> Standing:
     """Looks at the clean images."""
     held, check = settings.held, settings.check
     flagged = signs.of_outputs(
@@ -266,12 +147,12 @@ def _begin(settings: Settings) -> Progress:
         share = judge.correct_share(check, held.x, held.y, held.keys, settings.draws)
     else:
         share = 1.0 - judge.is_wrong(held.clean, held.y)
-    return Progress(share, held.x.copy(), [share >= 0.5], [], flagged)
+    return Standing(share, held.x.copy(), [share >= 0.5], [], flagged)
 
 
 def _run(
-    settings: Settings, keeper: "_Keeper", display: step.Progress | None
-) -> Progress:
+    settings: Settings, keeper: "Keeper", display: step.Progress | None
+) -> Standing:
     """Runs, or goes on with, all stages."""
     found, middle = keeper.load() or (_begin(settings), None)
     for number in range(len(found.stages), len(settings.plan.stages)):
@@ -301,7 +182,7 @@ def _run(
 
 
 def _runner(
-    settings: Settings, found: Progress, number: int, middle: Any
+    settings: Settings, found: Standing, number: int, middle: Any
 ) -> Runner | None:
     """Makes the runner of a stage, where it was left; None if nothing is robust."""
     stage = settings.plan.stages[number]
@@ -336,7 +217,7 @@ def _runner(
     return runner
 
 
-def _judge(settings: Settings, found: Progress, outcome: Outcome) -> None:
+def _judge(settings: Settings, found: Standing, outcome: Outcome) -> None:
     """Looks again at what a stage has found, and takes over what stands."""
     held, ball, check = settings.held, settings.ball, settings.check
     found.flagged["stuck"] = max(
@@ -366,7 +247,7 @@ def _judge(settings: Settings, found: Progress, outcome: Outcome) -> None:
         found.share[some[worse]] = share[worse]
 
 
-def _result(settings: Settings, found: Progress) -> Result:
+def _result(settings: Settings, found: Standing) -> Result:
     stages = [
         StageResult(stage.name, robust, seconds, calls)
         for stage, robust, (seconds, calls) in zip(
@@ -392,90 +273,3 @@ def _result(settings: Settings, found: Progress) -> Result:
         correct_share=found.share,
         draws=settings.draws,
     )
-
-
-class _Keeper:
-    """Writes an evaluation's state to its file now and then, and reads it."""
-
-    def __init__(
-        self, settings: Settings, folder: epath.PathLike | None, every: float
-    ) -> None:
-        self._settings, self._every, self._last = settings, every, time.monotonic()
-        ball = settings.ball
-        name = f"autoattack-{settings.version}-{ball.norm}-{settings.eps:.6g}.npz"
-        self._path = None if folder is None else epath.Path(folder) / name
-
-    def _fingerprint(self) -> str:
-        """Names images, labels, keys and threat."""
-        held, ball = self._settings.held, self._settings.ball
-        digest = hashlib.sha256()
-        keys = np.asarray(jax.random.key_data(held.keys))
-        for array in (held.x, held.y, keys):
-            digest.update(f"{array.shape}{array.dtype}".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
-        fixed = (self._settings.eps, ball.norm, ball.bounds, self._settings.version)
-        digest.update(repr((*fixed, self._settings.draws)).encode())
-        return digest.hexdigest()
-
-    def maybe_save(self, found: Progress, runner: Runner) -> None:
-        """Saves if it is time."""
-        if self._path is not None and time.monotonic() - self._last >= self._every:
-            self.save(found, runner)
-
-    def save(self, found: Progress, runner: Runner | None) -> None:
-        """Saves, in the middle of a stage where there is a runner."""
-        if self._path is None:
-            return
-        meta: dict[str, Any] = {
-            "fingerprint": self._fingerprint(),
-            "stages": found.stages,
-            "flagged": found.flagged,
-            "runner": None,
-        }
-        arrays = {
-            "clean": self._settings.held.clean,
-            "share": found.share,
-            "x_adv": found.x_adv,
-            "robust": np.stack(found.robust),
-        }
-        if runner is not None:
-            meta["runner"], more = runner.save()
-            meta["runner"]["most"] = self._settings.most
-            arrays |= {f"runner/{k}": v for k, v in more.items()}
-        state.save(self._path, meta, arrays)
-        self._last = time.monotonic()
-
-    def load(self) -> tuple[Progress, Any] | None:
-        """Returns what was saved, if it is of this evaluation.
-
-        Raises:
-          ValueError: if it is of another one.
-        """
-        saved = None if self._path is None else state.load(self._path)
-        if saved is None:
-            return None
-        meta, arrays = saved
-        if meta["fingerprint"] != self._fingerprint():
-            raise ValueError(
-                f"{self._path} holds an evaluation of other images, labels, keys or "
-                "settings: give another `state_dir`, or delete it."
-            )
-        clean = self._settings.held.clean
-        if not np.allclose(
-            arrays["clean"], clean, rtol=1e-2, atol=1e-2 * abs(clean).max()
-        ):
-            raise ValueError(
-                f"{self._path} holds an evaluation of another model (its logits on the "
-                "clean images differ): give another `state_dir`, or delete it."
-            )
-        # Targets come from these logits: those of the first start are kept.
-        clean[...] = arrays["clean"]
-        found = Progress(
-            arrays["share"],
-            arrays["x_adv"],
-            list(arrays["robust"]),
-            [(seconds, versions.Calls(*calls)) for seconds, calls in meta["stages"]],
-            meta["flagged"],
-        )
-        middle = meta["runner"]
-        return found, middle and (middle, state.part(arrays, "runner"))

@@ -1,0 +1,151 @@
+"""What an evaluation is about, checked, and where it stands."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+from jax.core import Tracer
+from jax.sharding import Mesh
+
+from jaxrobust import parallel, threat
+from jaxrobust.array_types import Key, LogitsFn
+from jaxrobust.attacks import stepping
+from jaxrobust.evaluation import verify
+from jaxrobust.evaluation.ensemble import versions
+from jaxrobust.evaluation.ensemble.forward import Forward, Place
+from jaxrobust.evaluation.ensemble.runner import Images
+
+# Rows that one device works on together, unless told otherwise.
+_SLOTS_ON_CPU, _SLOTS = 64, 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What does not change while an evaluation runs."""
+
+    logits_fn: LogitsFn
+    held: Images
+    ball: verify.Ball
+    eps: float
+    plan: versions.Plan
+    version: str
+    stochastic: bool
+    draws: int
+    most: int
+    place: Place
+    check: Forward
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What is static about every attack's problem."""
+        dtype = self.held.clean.dtype
+        return {
+            "norm": self.ball.norm,
+            "bounds": self.ball.bounds,
+            "stochastic": self.stochastic,
+            "eot_samples": versions.eot_samples(self.version, self.stochastic),
+            # Above what another batch shape may change in the last digits.
+            "clearance": 64 * float(np.finfo(dtype).eps),
+        }
+
+
+@dataclasses.dataclass
+class Standing:
+    """Where an evaluation stands: everything that is kept on disk.
+
+    Attributes:
+      share: of draws in which each image's worst point is right, `[N]`.
+      x_adv: the worst points, `[N, H, W, C]`.
+      robust: flags after each finished stage.
+      stages: seconds and calls of the finished stages.
+      flagged: numbers behind the flags.
+    """
+
+    share: np.ndarray
+    x_adv: np.ndarray
+    robust: list[np.ndarray]
+    stages: list[tuple[float, versions.Calls]]
+    flagged: dict[str, float]
+
+    @property
+    def left(self) -> np.ndarray:
+        """Numbers of the images that are still robust."""
+        return np.flatnonzero(self.share >= 0.5)
+
+
+def check_call(
+    logits_fn: Any,
+    x: Any,
+    y: Any,
+    eps: Any,
+    norm: Any,
+    version: Any,
+    bounds: Any,
+    draws: int | None,
+) -> None:
+    """Checks what `autoattack` is given, before any compute."""
+    if not callable(logits_fn):
+        raise TypeError(
+            "`logits_fn` must be a function from images to logits, got "
+            f"{type(logits_fn).__name__}."
+        )
+    if any(isinstance(value, Tracer) for value in (x, y, eps)):
+        raise TypeError(
+            "`x`, `y` and `eps` must be concrete: autoattack runs its loop on the "
+            "host, call it outside jit, vmap and grad."
+        )
+    threat.check_bounds(bounds)
+    threat.check_radius("eps", eps)
+    if np.ndim(eps) or not 0 < float(eps) < np.inf:
+        raise ValueError(f"`eps` must be one positive, finite number, got {eps}.")
+    versions.plan(version, norm, 10)
+    stepping.check_images(x)
+    if x.ndim != 4:
+        raise ValueError(
+            f"`x` must have shape [N, H, W, C], got {x.shape}: AutoAttack's Square is "
+            "made for images."
+        )
+    stepping.check_labels(y, len(x))
+    stepping.check_values(x, bounds)
+    if draws is not None and (not isinstance(draws, int) or draws < 1):
+        raise ValueError(f"`draws` must be a whole number of at least 1, got {draws}.")
+
+
+def local_mesh() -> Mesh | None:
+    """A mesh over this process's devices; None for one device."""
+    if len(jax.local_devices()) == 1:
+        return None
+    return parallel.make_mesh()
+
+
+def slots_for(slots: int | None, devices: int, images: int) -> int:
+    """Returns how many rows to work on at a time: a multiple of two per device."""
+    unit = 2 * devices
+    if slots is None:
+        on_cpu = jax.local_devices()[0].platform == "cpu"
+        # On a CPU devices are parts of one machine.
+        slots = _SLOTS_ON_CPU if on_cpu else _SLOTS * devices
+        slots = min(slots, max(images, unit))
+    elif isinstance(slots, bool) or not isinstance(slots, int) or slots < unit:
+        raise ValueError(
+            f"`slots` must be a whole number of at least {unit}, two for each of "
+            f"{devices} devices, got {slots!r}."
+        )
+    return max(unit, -(-slots // unit) * unit)
+
+
+def other_shape(most: int, devices: int) -> int:
+    """Returns a batch size other than `most` that the devices can share."""
+    return max(devices, most // (2 * devices) * devices)
+
+
+def clean_logits(forward: Forward, x: np.ndarray, keys: Key) -> np.ndarray:
+    """Returns the logits of the clean images; raises where they are not finite."""
+    logits = forward(x, keys)
+    if bad := int((~np.isfinite(logits).all(-1)).sum()):
+        raise ValueError(
+            f"the model's logits are not finite for {bad} of {len(x)} clean images: "
+            "they are no predictions; check the weights and the normalisation."
+        )
+    return logits
