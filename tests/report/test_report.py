@@ -15,11 +15,11 @@ def test_says_what_was_found_in_order(full_run):
     assert heads == [
         "Warning signs",
         "Attacks",
-        "Training",
         "Curves",
-        "Analyses",
         "Images",
         "Restored images",
+        "Analyses",
+        "Training",
         "Reproduce",
     ]
     assert "95.0 % of 2,000 test images are classified correctly" in text
