@@ -27,7 +27,7 @@ def attacks(source: Source) -> Section:
         table(heads, rows, right=(1, 2, 4, 5, 6), last_class=last),
         tag("p", _note(results), class_="soft below"),
         *(tag("p", text, class_="soft") for text in (verdict.paired(results),) if text),
-        stages.stages(results, twin),
+        *stages.stages(results, twin),
         _within(results),
         _reasons(results),
         _sizes(results),

@@ -14,9 +14,7 @@ NOTE = (
 )
 
 
-def stages(
-    results: Mapping[str, Any], twin: Mapping[str, Any] | None
-) -> list[Markup] | None:
+def stages(results: Mapping[str, Any], twin: Mapping[str, Any] | None) -> list[Markup]:
     """Returns a table per ensemble among the attacks, the twin's shares beside.
 
     Args:
@@ -25,7 +23,7 @@ def stages(
     """
     found = [attack for attack in results["attacks"] if attack.get("stages")]
     if not found:
-        return None
+        return []
     others = {attack["label"]: attack for attack in (twin or {}).get("attacks", ())}
     parts = []
     for attack in found:
@@ -37,13 +35,11 @@ def stages(
         parts += [
             tag("h3", title, tag("span", f" {threat}", class_="soft"), class_="above"),
             _table(attack["stages"], other.get("stages"), before),
-            tag("p", NOTE, class_="soft below"),
-            *(
-                tag("p", f"Not as published: {text}.", class_="note")
-                for text in attack.get("replaced", ())
-            ),
         ]
-    return parts
+        if replaced := attack.get("replaced"):
+            said = f"Not as published: {'; '.join(replaced)}."
+            parts.append(tag("p", said, class_="note below"))
+    return [*parts, tag("p", NOTE, class_="soft below")]
 
 
 def _table(

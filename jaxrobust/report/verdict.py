@@ -36,8 +36,11 @@ def autoattacks(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def called(attack: Mapping[str, Any]) -> str:
-    """Returns what to call an attack: its label, or AutoAttack's own name."""
-    return "AutoAttack" if attack["label"] == "autoattack" else attack["label"]
+    """Returns what to call an attack: its label, for AutoAttack its own name too."""
+    label = attack["label"]
+    if attack["name"] != "autoattack":
+        return label
+    return "AutoAttack" if label == "autoattack" else f"AutoAttack ({label})"
 
 
 def of_threat(attack: Mapping[str, Any]) -> str:

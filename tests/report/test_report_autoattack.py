@@ -86,10 +86,9 @@ def test_the_twin_stands_beside_its_stages(tmp_path, results, make_autoattack):
 
 def test_what_is_not_as_published_is_said(tmp_path, results, make_autoattack):
     assert "Not as published" not in write(tmp_path, results)
-    said = "apgd-t has 2 targets instead of 9: there are 3 classes"
-    results["attacks"] = [make_autoattack(replaced=[said], version="plus")]
+    results["attacks"] = [make_autoattack(replaced=["a < b", "c"], version="plus")]
     text = write(tmp_path, results)
-    assert f"Not as published: {said}." in text
+    assert "Not as published: a &lt; b; c." in text
     assert "version plus" in text
 
 
@@ -98,8 +97,11 @@ def test_two_of_them_have_their_labels(tmp_path, results, make_autoattack):
     results["attacks"].append(make_autoattack(**l2))
     text = write(tmp_path, results)
     abouts = [about for about, _ in numbers(text)]
-    assert "robust accuracy, aa_l2, L2, eps 0.5" in abouts
-    assert "AutoAttack and aa_l2 do to them (L∞, eps 8/255; L2, eps 0.5)" in text
+    assert "robust accuracy, AutoAttack (aa_l2), L2, eps 0.5" in abouts
+    assert (
+        "AutoAttack and AutoAttack (aa_l2) do to them (L∞, eps 8/255; L2, eps 0.5)"
+        in text
+    )
     assert text.count("attack by attack") == 2
 
 
