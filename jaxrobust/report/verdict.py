@@ -102,7 +102,9 @@ def belief(results: Mapping[str, Any]) -> list[str]:
             f"{count} warning sign{'s' * (count > 1)} below: the robust accuracy is "
             "probably too high."
         )
-    if names and not autoattacks(results):
+    # Of nothing that is left, nothing can be taken.
+    left = results["worst_case"]["robust_accuracy"] > 0
+    if names and left and not autoattacks(results):
         only = "Only " if names <= GRADIENT_ONLY else ""
         who = named(results["attacks"], results)
         notes.append(
@@ -149,11 +151,12 @@ def comparison(
     gap = 100 * (
         results["worst_case"]["robust_accuracy"] - twin["worst_case"]["robust_accuracy"]
     )
+    points = f"{abs(gap):.0f} points {'less' if gap >= 0 else 'more'}"
     return (
         f"The same network trained with the objective {objective} reaches "
         f"{percent(twin['clean']['accuracy'])} clean and "
         f"{percent(twin['worst_case']['robust_accuracy'])} under the same attacks: "
-        f"{abs(gap):.0f} points {'less' if gap >= 0 else 'more'}."
+        f"{points if abs(gap) >= 0.5 else 'as much'}."
     )
 
 

@@ -128,6 +128,7 @@ def test_markup_is_escaped_once():
 def test_verdict_compares_equal_threats_only(make_results):
     ours, other = make_results(0.4), make_results(0.1)
     assert "30 points less" in verdict.comparison(ours, other, "standard")
+    assert "as much" in verdict.comparison(ours, make_results(0.402), "standard")
     for found in other["attacks"]:
         found["eps_text"] = "4/255"
     assert verdict.comparison(ours, other, "standard") is None

@@ -114,6 +114,7 @@ def test_without_it_the_number_is_an_upper_bound(make_results):
     assert note.startswith("apgd_dlr and pgd20 ran, not AutoAttack")
     assert "upper bound" in note
     assert "the suite autoattack" in note
+    assert verdict.belief(make_results(0.0)) == []
 
 
 def test_many_attacks_are_counted_and_their_radii_joined(make_results):
