@@ -50,7 +50,7 @@ def parse_radius(value: str | float, name: str = "eps") -> float:
 
 
 class Pending(NamedTuple):
-    """An attack of a protocol that cannot run yet, and why."""
+    """An attack of a suite that cannot run with this config, and why."""
 
     label: str
     name: str

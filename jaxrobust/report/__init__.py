@@ -4,7 +4,15 @@ from pathlib import PurePath
 
 from etils import epath
 
-from jaxrobust.report import analyses, corruptions, html, pictures, sections, source
+from jaxrobust.report import (
+    analyses,
+    attacks,
+    corruptions,
+    html,
+    pictures,
+    sections,
+    source,
+)
 
 
 def write(workdir: epath.PathLike) -> PurePath:
@@ -29,13 +37,13 @@ def write(workdir: epath.PathLike) -> PurePath:
         html.tag("header", html.tag("h1", title), sections.subtitle(found)),
         sections.head(found),
         sections.flags(found),
-        sections.attacks(found),
-        corruptions.corruptions(found),
-        sections.training(found),
+        attacks.attacks(found),
         sections.curves(found),
-        analyses.analyses(found),
+        corruptions.corruptions(found),
         pictures.images(found),
         pictures.restored(found),
+        analyses.analyses(found),
+        sections.training(found),
         sections.reproduce(found),
         html.tag("footer", "Made by jaxrobust from the files beside this page."),
     )

@@ -74,7 +74,7 @@ def _signed(value: float | None) -> str:
 
 
 def _card(title: str, content: Content, note: str) -> Markup:
-    caption = tag("figcaption", note, style="margin-top:8px")
+    caption = tag("figcaption", note, class_="below")
     return tag("figure", tag("h3", title), content, caption, class_="card")
 
 

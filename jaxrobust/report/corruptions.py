@@ -40,7 +40,7 @@ def corruptions(source: Source) -> Section:
     return [
         tag("h2", "Corruptions"),
         table(heads, rows, right=right, last_class=last),
-        tag("p", note, class_="soft", style="margin-top:10px"),
+        tag("p", note, class_="soft below"),
         _pictures(source),
     ]
 
@@ -91,6 +91,6 @@ def _pictures(source: Source) -> Markup:
     return tag(
         "figure",
         tag("div", cells, class_="corrupted"),
-        tag("figcaption", caption, style="margin-top:10px"),
+        tag("figcaption", caption, class_="below"),
         class_="card",
     )

@@ -34,9 +34,9 @@ def render(content: Content) -> str:
 
 
 def tag(name: str, *content: Content, **attributes: str | int | bool | None) -> Markup:
-    """Makes an element; a trailing `_` in an attribute's name is dropped."""
+    """Makes an element; `_` in an attribute's name is `-`, or dropped at the end."""
     text = "".join(
-        f' {key.rstrip("_")}="{html.escape(str(value))}"'
+        f' {key.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"'
         for key, value in attributes.items()
         if value is not None
     )

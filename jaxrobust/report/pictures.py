@@ -42,13 +42,20 @@ def images(source: Source) -> Section:
         )
     note = (
         f"Attacked by {arrays['grid_attack']}; a fixed random choice of images. "
-        f"Changes are shown {gain:.3g} times as large; grey is none."
+        f"Changes are shown {gain:.3g} times as large; grey is none"
+        + (": nothing was found, or nothing to do." if _untouched(moved) else ".")
     )
     return [
         tag("h2", "Images"),
         tag("p", note, class_="soft"),
         tag("div", cards, class_="images"),
     ]
+
+
+def _untouched(moved: np.ndarray) -> bool:
+    """Says whether some image is as it was, as AutoAttack leaves what it fails on."""
+    largest = np.abs(moved).reshape(len(moved), -1).max(-1)
+    return bool((largest < 1e-6).any())  # float32 rounds by less
 
 
 def _says(name: str, right: bool) -> Markup:

@@ -32,29 +32,42 @@ def head(source: Source) -> Section:
     if results is None:
         text = "Not evaluated yet: this page shows training only."
         return tag("p", text, class_="verdict")
-    clean, worst = results["clean"], results["worst_case"]
-    numbers = [_number("clean accuracy", clean["accuracy"], clean["ci95"], "clean")]
-    if verdict.with_radius(results):
-        share, ends = worst["robust_accuracy"], worst["ci95"]
-        about = f"robust accuracy, {verdict.threats(results)}"
-        numbers.append(_number(about, share, ends, "robust"))
     compared = _compared(source)
     notes = [*verdict.cautions(source.config, results), *verdict.belief(results)]
     return [
-        tag("div", numbers, class_="headline"),
+        tag("div", _numbers(results), class_="headline"),
         tag("p", verdict.verdict(results), class_="verdict"),
         tag("p", compared) if compared else Markup(),
-        *(tag("p", text) for text in (verdict.paired(results),) if text),
         *(tag("p", text) for text in (verdict.stopping(results),) if text),
         *(tag("p", note, class_="note") for note in notes),
     ]
 
 
+def _numbers(results: Mapping[str, Any]) -> list[Markup]:
+    """Clean accuracy, AutoAttack's where it ran, and the worst case if it is lower."""
+    clean, worst = results["clean"], results["worst_case"]
+    numbers = [_number("clean accuracy", clean["accuracy"], clean["ci95"], "clean")]
+    ensembles = verdict.autoattacks(results)
+    for attack in ensembles:
+        about = (
+            f"robust accuracy, {verdict.called(attack)}, {verdict.of_threat(attack)}"
+        )
+        share = attack["robust_accuracy"]
+        numbers.append(_number(about, share, attack["ci95"], "robust"))
+    share = worst["robust_accuracy"]
+    lower = any(share < attack["robust_accuracy"] for attack in ensembles)
+    if verdict.with_radius(results) and (lower or not ensembles):
+        name = "worst case of all attacks" if ensembles else "robust accuracy"
+        about = f"{name}, {verdict.threats(results)}"
+        numbers.append(_number(about, share, worst["ci95"], "robust"))
+    return numbers
+
+
 def _compared(source: Source) -> str | None:
     if source.results is None or source.twin is None:
         return None
-    objective = _objective(source.twin)
-    return verdict.comparison(source.results, source.twin.results, objective)
+    twin = source.twin
+    return verdict.comparison(source.results, twin.results, twin.objective)
 
 
 def _number(name: str, share: float, ends: Sequence[float], css: str) -> Markup:
@@ -117,127 +130,6 @@ def _checked(numbers: Mapping[str, Any]) -> Markup:
         table(["sign", "share"], shares, right=(1,)),
     )
     return tag("details", summary, *tables)
-
-
-def attacks(source: Source) -> Section:
-    """The table of attacks, the twin's beside."""
-    results = source.results
-    if results is None:
-        return None
-    twin = source.twin.results if source.twin else None
-    heads = ["attack", "threat", "accuracy", "95 % interval", "n", "seconds"]
-    theirs: dict[str, float] = {}
-    if twin:
-        heads.append(f"twin ({_objective(source.twin)})")
-        theirs = {a["label"]: a["robust_accuracy"] for a in twin["attacks"]}
-        theirs["clean"] = twin["clean"]["accuracy"]
-        theirs["worst case"] = twin["worst_case"]["robust_accuracy"]
-
-    def row(
-        label: str, threat: str, share: float, found: Mapping[str, Any]
-    ) -> list[str]:
-        seconds = f"{found['seconds']:.1f}" if "seconds" in found else ""
-        cells = [label, threat, percent(share), interval(found["ci95"])]
-        cells += [f"{found['n']:,}", seconds]
-        return cells + ([percent(theirs.get(label))] if twin else [])
-
-    rows = [row("clean", "", results["clean"]["accuracy"], results["clean"])]
-    for found in results["attacks"]:
-        rows.append(
-            row(found["label"], _threat(found), found["robust_accuracy"], found)
-        )
-    for found in results.get("pending") or ():
-        blank = [""] * (len(heads) - 3)
-        rows.append([found["label"], found["name"], "pending", *blank])
-    if verdict.with_radius(results):
-        worst = results["worst_case"]
-        rows.append(row("worst case", "per image", worst["robust_accuracy"], worst))
-    note = f"Protocol {results['suite']}. " if results.get("suite") else ""
-    note += (
-        "An image counts as robust in the worst case if it is classified correctly as "
-        "it is and under every attack. Intervals are Wilson's."
-    )
-    if len(verdict.with_radius(results)) < len(results["attacks"]):
-        note += (
-            " Attacks of any size look for the nearest mistake however far it is, so "
-            "they do not count in the worst case; see the accuracy within radii."
-        )
-    return [
-        tag("h2", "Attacks"),
-        table(
-            heads,
-            rows,
-            right=(2, 3, 4, 5, 6),
-            last_class="worst" if verdict.with_radius(results) else None,
-        ),
-        tag("p", note, class_="soft", style="margin-top:10px"),
-        _within(results),
-        _reasons(results),
-        _sizes(results),
-    ]
-
-
-def _threat(found: Mapping[str, Any]) -> str:
-    """Says how far an attack goes, and where its images come from."""
-    norm = verdict.NORMS[found["norm"]]
-    if found["eps"] is None:
-        median = found.get("median_distance")
-        nearest = "none found" if median is None else f"median {median:.3g}"
-        threat = f"{norm}, any size, {nearest}"
-    else:
-        threat = f"{norm} {found.get('eps_text', found['eps'])}"
-    if "steps" in found:
-        threat += f", {found['steps']} steps"
-    if found["name"] == "transfer":
-        threat += f", {found['attack']} on {found['source']}"
-    return threat
-
-
-def _within(results: Mapping[str, Any]) -> Markup:
-    """What attacks without a radius leave within some."""
-    rows = [
-        [
-            found["label"],
-            f"{verdict.NORMS[found['norm']]} {one['eps_text']}",
-            percent(one["robust_accuracy"]),
-            interval(one["ci95"]),
-        ]
-        for found in results["attacks"]
-        for one in found.get("accuracy_within") or ()
-    ]
-    if not rows:
-        return Markup()
-    heads = ["nearest mistake", "beyond", "accuracy", "95 % interval"]
-    inside = table(heads, rows, right=(2, 3))
-    return tag("details", tag("summary", "Accuracy within radii"), inside)
-
-
-def _reasons(results: Mapping[str, Any]) -> Markup:
-    """Why each adaptive attack was chosen."""
-    told = [a for a in results["attacks"] if a.get("why")]
-    if not told:
-        return Markup()
-    rows = [(tag("dt", a["label"]), tag("dd", a["why"])) for a in told]
-    return tag("details", tag("summary", "Why these attacks"), tag("dl", rows))
-
-
-def _sizes(results: Mapping[str, Any]) -> Markup:
-    """How large the perturbations are."""
-    measured = [a for a in results["attacks"] if a.get("mean_perturbation")]
-    if not measured:
-        return Markup()
-    rows = [
-        [a["label"], *(f"{a['mean_perturbation'][n]:.4g}" for n in verdict.NORMS)]
-        for a in measured
-    ]
-    heads = ["mean size of perturbation", *verdict.NORMS.values()]
-    inside = table(heads, rows, right=(1, 2, 3))
-    return tag("details", tag("summary", "Size of the perturbations"), inside)
-
-
-def _objective(source: Source | None) -> str:
-    config = source.config if source else {}
-    return config.get("objective", {}).get("name", "another objective")
 
 
 LOSS = (

@@ -29,6 +29,11 @@ class Source:
     arrays: dict[str, np.ndarray]
     twin: "Source | None"
 
+    @property
+    def objective(self) -> str:
+        """Names what the network was trained with."""
+        return self.config.get("objective", {}).get("name", "another objective")
+
 
 def read(workdir: epath.PathLike, *, twin: bool = True) -> Source:
     """Reads a work directory.

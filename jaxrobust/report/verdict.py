@@ -6,6 +6,7 @@ from typing import Any
 from jaxrobust.report.figures import NORMS
 
 GRADIENT_ONLY = {"fgsm", "bim", "mim", "pgd", "uniform_noise", "ball"}
+FEW = 4  # attacks that a sentence can name
 
 
 def percent(share: float | None) -> str:
@@ -29,11 +30,31 @@ def with_radius(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [attack for attack in results["attacks"] if attack["eps"] is not None]
 
 
+def autoattacks(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Returns the runs of AutoAttack among the attacks."""
+    return [a for a in with_radius(results) if a["name"] == "autoattack"]
+
+
+def called(attack: Mapping[str, Any]) -> str:
+    """Returns what to call an attack: its label, for AutoAttack its own name too."""
+    label = attack["label"]
+    if attack["name"] != "autoattack":
+        return label
+    return "AutoAttack" if label == "autoattack" else f"AutoAttack ({label})"
+
+
+def of_threat(attack: Mapping[str, Any]) -> str:
+    """Names the threat of an attack with a radius, `L∞, eps 8/255`."""
+    return f"{NORMS[attack['norm']]}, eps {attack.get('eps_text', attack['eps'])}"
+
+
 def threats(results: Mapping[str, Any]) -> str:
-    """Names the threats of the worst case, `L∞, eps 8/255`."""
-    attacks = with_radius(results)
-    found = {(a["norm"], a.get("eps_text", a["eps"])): None for a in attacks}
-    return " and ".join(f"{NORMS[norm]}, eps {eps}" for norm, eps in found)
+    """Names the threats of the worst case, `L∞, eps 4/255 and 8/255; L2, eps 1`."""
+    radii: dict[str, dict[str, None]] = {}
+    for attack in with_radius(results):
+        written = str(attack.get("eps_text", attack["eps"]))
+        radii.setdefault(attack["norm"], {})[written] = None
+    return "; ".join(f"{NORMS[n]}, eps {listed(list(r))}" for n, r in radii.items())
 
 
 def verdict(results: Mapping[str, Any]) -> str:
@@ -43,13 +64,21 @@ def verdict(results: Mapping[str, Any]) -> str:
     if not (attacks := with_radius(results)):
         which = " with a radius" if results["attacks"] else ""
         return f"{text}correctly; no attack{which} was run."
-    labels = [attack["label"] for attack in attacks]
+    who = named(attacks, results)
     stay = "seem to stay" if severe(results) else "stay"
     return (
         f"{text}correctly, and {percent(worst['robust_accuracy'])} "
-        f"{interval(worst['ci95'])} {stay} so whatever {listed(labels)} "
-        f"{'does' if len(labels) == 1 else 'do'} to them ({threats(results)})."
+        f"{interval(worst['ci95'])} {stay} so whatever {who} "
+        f"{'does' if len(attacks) == 1 else 'do'} to them ({threats(results)})."
     )
+
+
+def named(attacks: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> str:
+    """Names the attacks, or says how many of which suite where they are many."""
+    if len(attacks) > FEW:
+        suite = results.get("suite")
+        return f"the {len(attacks)} attacks{f' of the suite {suite}' if suite else ''}"
+    return listed([called(attack) for attack in attacks])
 
 
 def severe(results: Mapping[str, Any]) -> list[str]:
@@ -73,11 +102,14 @@ def belief(results: Mapping[str, Any]) -> list[str]:
             f"{count} warning sign{'s' * (count > 1)} below: the robust accuracy is "
             "probably too high."
         )
-    if names and names <= GRADIENT_ONLY:
-        labels = listed([attack["label"] for attack in results["attacks"]])
+    # Of nothing that is left, nothing can be taken.
+    left = results["worst_case"]["robust_accuracy"] > 0
+    if names and left and not autoattacks(results):
+        only = "Only " if names <= GRADIENT_ONLY else ""
+        who = named(results["attacks"], results)
         notes.append(
-            f"Only {labels} ran, not AutoAttack: take the robust accuracy as an upper "
-            "bound. Stronger attacks usually find more."
+            f"{only}{who} ran, not AutoAttack: take the robust accuracy as an upper "
+            "bound. Stronger attacks usually find more; the suite autoattack has them."
         )
     if not names:
         notes.append("Without attacks nothing is known about robustness.")
@@ -93,26 +125,21 @@ def cautions(config: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]
     method = config.get("objective", {}).get("name", "")
     model = config.get("model", {}).get("name", "")
     is_pcl = method.startswith("pcl") or (not method and model == "pcl_resnet")
-    if is_pcl and results["attacks"] and not has_autoattack(results):
+    if is_pcl and results["attacks"] and not autoattacks(results):
         notes.append(
-            "PCL: this number misleads without one of AutoAttack beside it, which is "
-            "pending here. The paper reports 32 % on CIFAR-10; AutoAttack leaves .28 % "
+            "PCL: this number misleads without one of AutoAttack beside it (the suite "
+            "autoattack). The paper reports 32 % on CIFAR-10; AutoAttack leaves .28 % "
             "(arXiv 2003.01690)."
         )
     if pending := results.get("pending"):
         labels = listed([attack["label"] for attack in pending])
+        reasons = "; ".join(dict.fromkeys(attack["reason"] for attack in pending))
         suite = results.get("suite") or "the suite"
         notes.append(
-            f"{len(pending)} attack{'s' * (len(pending) > 1)} of {suite} did not run "
-            f"yet (pending): {labels}."
+            f"{len(pending)} attack{'s' * (len(pending) > 1)} of {suite} did not run: "
+            f"{labels} ({reasons})."
         )
     return notes
-
-
-def has_autoattack(results: Mapping[str, Any]) -> bool:
-    """Says whether AutoAttack is among what ran."""
-    ran = any(attack["name"] == "autoattack" for attack in results["attacks"])
-    return ran or bool(results.get("autoattack"))
 
 
 def comparison(
@@ -124,11 +151,12 @@ def comparison(
     gap = 100 * (
         results["worst_case"]["robust_accuracy"] - twin["worst_case"]["robust_accuracy"]
     )
+    points = f"{abs(gap):.0f} points {'less' if gap >= 0 else 'more'}"
     return (
-        f"The same network trained with {objective} reaches "
+        f"The same network trained with the objective {objective} reaches "
         f"{percent(twin['clean']['accuracy'])} clean and "
         f"{percent(twin['worst_case']['robust_accuracy'])} under the same attacks: "
-        f"{abs(gap):.0f} points {'less' if gap >= 0 else 'more'}."
+        f"{points if abs(gap) >= 0.5 else 'as much'}."
     )
 
 

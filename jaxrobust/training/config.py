@@ -168,7 +168,7 @@ def base() -> Any:
                 "batch_size": 250,
                 "examples": 0,  # 0 = all test images
                 "precision": "highest",
-                # autoattack, adaptive or a paper\'s protocol, in place of `attacks`.
+                # autoattack, adaptive or a paper's protocol, in place of `attacks`.
                 "suite": "",
                 "slots": 0,  # images AutoAttack works on at a time; 0 = its own choice
                 # Adds examples until the 95 % intervals are at most this wide; 0 = off.

@@ -189,6 +189,31 @@ def _make_arrays():
     }
 
 
+STAGES = ("apgd-ce", "apgd-t", "fab-t", "square")
+
+
+def _make_autoattack(left=(0.5, 0.4, 0.4, 0.4), **more):
+    """AutoAttack's entry, with the accuracy after each of its attacks."""
+    stages = [
+        {
+            "name": name,
+            "robust_accuracy": share,
+            "seconds": 1.25 * (place + 1),
+            "gradients": 0 if name == "square" else 1000 * (place + 1),
+            "forwards": 50_000 if name == "square" else 0,
+        }
+        for place, (name, share) in enumerate(zip(STAGES, left, strict=True))
+    ]
+    found = attack("autoattack", "autoattack", left[-1], version="standard")
+    return found | {"stages": stages, "replaced": []} | more
+
+
+@pytest.fixture
+def make_autoattack():
+    """What results.json says of AutoAttack."""
+    return _make_autoattack
+
+
 @pytest.fixture
 def add_analyses():
     """Adds to a work directory what the analyses leave there."""

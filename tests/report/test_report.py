@@ -15,11 +15,11 @@ def test_says_what_was_found_in_order(full_run):
     assert heads == [
         "Warning signs",
         "Attacks",
-        "Training",
         "Curves",
-        "Analyses",
         "Images",
         "Restored images",
+        "Analyses",
+        "Training",
         "Reproduce",
     ]
     assert "95.0 % of 2,000 test images are classified correctly" in text
@@ -128,6 +128,7 @@ def test_markup_is_escaped_once():
 def test_verdict_compares_equal_threats_only(make_results):
     ours, other = make_results(0.4), make_results(0.1)
     assert "30 points less" in verdict.comparison(ours, other, "standard")
+    assert "as much" in verdict.comparison(ours, make_results(0.402), "standard")
     for found in other["attacks"]:
         found["eps_text"] = "4/255"
     assert verdict.comparison(ours, other, "standard") is None

@@ -1,4 +1,4 @@
-"""What the report says and draws of the analyses, and of attacks that are pending."""
+"""What the report says and draws of the analyses, and of attacks that did not run."""
 
 import re
 
@@ -50,8 +50,8 @@ def test_what_was_not_measured_is_left_out(
 
 def test_pending_attacks_are_rows_and_a_note(tmp_path, make_results, write_run):
     pending = [
-        {"label": "boundary", "name": "hop_skip_jump", "reason": "arrives later"},
-        {"label": "zoo", "name": "zoo", "reason": "arrives later"},
+        {"label": "boundary", "name": "hop_skip_jump", "reason": "needs a source"},
+        {"label": "zoo", "name": "zoo", "reason": "needs a source"},
     ]
     results = make_results(0.4) | {"pending": pending, "suite": "fpd2020"}
     write_run(tmp_path, results)
@@ -59,15 +59,17 @@ def test_pending_attacks_are_rows_and_a_note(tmp_path, make_results, write_run):
     text = report.write(tmp_path).read_text()
     rows = re.findall(r"<tr.*?</tr>", text)
     boundary = next(row for row in rows if "boundary" in row)
-    assert re.findall(r"<td[^>]*>(.*?)</td>", boundary)[:3] == [
+    assert re.findall(r"<td[^>]*>(.*?)</td>", boundary)[:4] == [
         "boundary",
+        "not run",
+        "",
         "hop_skip_jump",
-        "pending",
     ]
     heads = next(row for row in rows if "threat" in row)
     assert boundary.count("<td") == heads.count("<th")
-    assert "2 attacks of fpd2020 did not run yet (pending): boundary and zoo." in text
-    assert "Protocol fpd2020." in text
+    said = "2 attacks of fpd2020 did not run: boundary and zoo (needs a source)."
+    assert said in text
+    assert "Suite fpd2020." in text
 
 
 @pytest.mark.parametrize("objective", ["pcl", "pcl_adversarial"])
