@@ -17,7 +17,6 @@ from jaxrobust.data import Dataset
 from jaxrobust.evaluation import (
     adaptive,
     analyses,
-    comparison,
     corrupted,
     curve,
     environment,
@@ -25,6 +24,7 @@ from jaxrobust.evaluation import (
     growth,
     minimum,
     outputs,
+    paired,
     passes,
     robustbench,
     statistics,
@@ -130,7 +130,7 @@ def evaluate(
         "of": len(dataset.labels),
     }
     results["environment"] = environment.describe(fields["precision"])
-    if compared := comparison.with_twin(workdir, results, arrays):
+    if compared := paired.with_twin(workdir, results, arrays):
         results["comparison"] = compared
     outputs.write(workdir, results, arrays, robustbench.entry(results, config))
     if fields["save_adversarial"]:
