@@ -209,8 +209,9 @@ class Apgd(Method):
         radius = np.append(self.ticks(problem).radius, np.float32(1))
         return carry.fooled & (jnp.asarray(radius)[i] == 1), carry.x_last
 
-    def strongest(self, carry: Carry) -> Images:
+    def strongest(self, problem: Problem, carry: Carry) -> Images:
         """The point of the highest loss."""
+        del problem
         return carry.x_best
 
     def value(self, problem: Problem, x: Images, at: Evaluated) -> PerExample:

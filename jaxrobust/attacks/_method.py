@@ -99,8 +99,8 @@ class Method:
         """After step i: which rows have succeeded, and the images with which."""
         raise NotImplementedError
 
-    def strongest(self, carry: Any) -> Images:
-        """The images that come nearest to success, succeeded or not."""
+    def strongest(self, problem: Problem, carry: Any) -> Images:
+        """The images in ball and box that come nearest to success."""
         raise NotImplementedError
 
     def value(self, problem: Problem, x: Images, at: Evaluated) -> PerExample:

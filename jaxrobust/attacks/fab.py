@@ -143,8 +143,7 @@ class FAB(Method):
     def finish(self, problem: Problem, keys: Key | None, carry: Carry) -> Images:
         """Returns the nearest misclassified point within eps, else the image."""
         del keys
-        within, best = self.hit(problem, self.steps, carry)
-        return jnp.where(like(within, best), best, problem.x)
+        return self.strongest(problem, carry)
 
     def hit(self, problem: Problem, i: Count, carry: Carry) -> tuple[jax.Array, Images]:
         """A misclassified point within eps."""
@@ -152,9 +151,10 @@ class FAB(Method):
         within = carry.distance <= jnp.asarray(problem.eps, problem.x.dtype)
         return within, carry.best
 
-    def strongest(self, carry: Carry) -> Images:
-        """The nearest misclassified point, or the image."""
-        return carry.best
+    def strongest(self, problem: Problem, carry: Carry) -> Images:
+        """The nearest misclassified point where it is within eps, else the image."""
+        within, best = self.hit(problem, self.steps, carry)
+        return jnp.where(like(within, best), best, problem.x)
 
     def value(self, problem: Problem, x: Images, at: Evaluated) -> PerExample:
         """Of two runs that both fool, the nearer is kept."""

@@ -134,8 +134,9 @@ class Square(Method):
         del problem, i
         return carry.fooled, carry.x
 
-    def strongest(self, carry: Carry) -> Images:
+    def strongest(self, problem: Problem, carry: Carry) -> Images:
         """The best point."""
+        del problem
         return carry.x
 
     def _schedule(self, problem: Problem) -> list[int]:

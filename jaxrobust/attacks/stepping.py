@@ -5,11 +5,13 @@ step and run of a row are data, so any mixture of them is one compiled program.
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrobust import threat
 from jaxrobust.array_types import Images, Key, Labels, Logits, LogitsFn, Scalar
@@ -123,6 +125,11 @@ class Stepper:
         x_found = jnp.where(method_parts.like(new, x_hit), x_hit, slots.x_found)
         return Slots(rows, slots.step + 1, carry, slots.found | new, x_found)
 
+    def strongest(self, arrays: Arrays, eps: Scalar, slots: Slots) -> Images:
+        """Returns what comes nearest to success in every row."""
+        problem = self._problem(arrays, eps, slots.rows)
+        return self.method.strongest(problem, slots.carry)
+
     def has_slow_step(self, arrays: Arrays, eps: Scalar, slots: Slots) -> bool:
         """Whether steps are to be made from the host: on a CPU, loops are slow."""
         if not _trap.on_cpu():
@@ -163,6 +170,29 @@ def capture(
     found = _capture.capture(logits_fn, *inputs)
     check_logits(found.out, x.shape[0])
     return found
+
+
+def fingerprint(logits_fn: LogitsFn, x: Any, *, stochastic: bool = False) -> str:
+    """Names a model by its program, that of its gradient, and its arrays.
+
+    Args:
+      logits_fn: as for `capture`.
+      x: images, or their shape and dtype.
+      stochastic: whether the model takes keys.
+    """
+    model = capture(logits_fn, x, stochastic=stochastic)
+    arrays = list(model.arrays)
+
+    def total(z: Any, arrays: Any, *keys: Any) -> jax.Array:
+        return jnp.sum(model.fn(arrays, z, *keys))
+
+    keys = [threat.row_keys(jax.random.key(0), x.shape[0])] if stochastic else []
+    like = jax.ShapeDtypeStruct(x.shape, x.dtype)
+    lowered = jax.jit(jax.value_and_grad(total)).lower(like, arrays, *keys)
+    digest = hashlib.sha256(lowered.as_text().encode())
+    for array in arrays:
+        digest.update(np.ascontiguousarray(jax.device_get(array)).tobytes())
+    return digest.hexdigest()
 
 
 row_keys = threat.row_keys

@@ -88,6 +88,8 @@ def _config(args: argparse.Namespace) -> dict[str, Any]:
     fields.curve.eps = _curve(eps, args.norm)
     fields.examples, fields.batch_size = args.examples, args.batch_size
     fields.save_adversarial = args.save_adversarial
+    fields.ci, fields.transfer_from = args.ci, args.transfer_from
+    fields.corruptions.enabled = args.corruptions
     if args.slots:
         fields.slots = args.slots
     about = dict(_pair(text) for text in args.about)
@@ -148,6 +150,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--image_size", type=int, default=0, help="resize the images; 0 = as they are")
     add("--channels", type=int, default=0, help="3 copies grey images to RGB")
     add("--batch_size", type=int, default=250)
+    add("--ci", type=float, default=0.0, help="stop once intervals are that narrow")
+    add("--corruptions", action="store_true", help="accuracy under corruptions too")
+    add("--transfer_from", default="", help="work directory of another network")
     add("--slots", type=int, default=0, help="of AutoAttack; 0 = its own choice")
     add("--seed", type=int, default=0)
     add("--workdir", help="where results go; runs/MODEL by default")

@@ -75,6 +75,7 @@ def diagnose(
         finite.
       TypeError: for arrays or keys of the wrong type.
     """
+    threat.check_radius("eps", eps)
     check_counts({"steps": steps, "restarts": restarts, "queries": queries})
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")

@@ -13,9 +13,22 @@ import numpy as np
 from etils import epath
 from jaxtyping import Bool
 
-from jaxrobust.evaluation import statistics
+from jaxrobust.evaluation import files, statistics
 
 Results = dict[str, Any]
+# Of an attack in results.json: what it found, and what does not change that.
+_FOUND = {
+    "label",
+    "slots",
+    "robust_accuracy",
+    "ci95",
+    "n",
+    "loss",
+    "mean_perturbation",
+    "seconds",
+    "stages",
+    "replaced",
+}
 
 
 class Evaluation(NamedTuple):
@@ -83,7 +96,7 @@ def compare(a: Evaluation, b: Evaluation) -> Results:
         "clean": paired(clean(a, rows_a), clean(b, rows_b)),
         "attacks_a": attacks_a,
         "attacks_b": attacks_b,
-        "same_attacks": attacks_a == attacks_b,
+        "same_attacks": _settings(a.results) == _settings(b.results),
     }
     if attacks_a and attacks_b:
         robust = a.arrays["robust"][rows_a], b.arrays["robust"][rows_b]
@@ -96,6 +109,15 @@ def _attacks(results: Mapping[str, Any]) -> list[str]:
     return sorted(
         f"{one['name']} ({one['norm']}, eps {one['eps_text']})"
         for one in results["attacks"]
+        if one["eps"] is not None
+    )
+
+
+def _settings(results: Mapping[str, Any]) -> list[str]:
+    """Writes out all that the attacks with a radius were told."""
+    return sorted(
+        json.dumps({k: v for k, v in one.items() if k not in _FOUND}, sort_keys=True)
+        for one in files.as_plain(results["attacks"])
         if one["eps"] is not None
     )
 

@@ -14,6 +14,7 @@ from jaxrobust.evaluation.ensemble.entry import AutoAttack
 from jaxrobust.evaluation.entries import Entry as Entry
 
 RADII = ("eps", "step_size")
+_ANY = (None, "none", "None")  # as configs write that there is no radius
 # Where a config names no norm; all others are Linf.
 OWN_NORM: Mapping[str, Norm] = MappingProxyType(
     {
@@ -111,7 +112,7 @@ def _entry(label: str, fields: dict[str, Any], transfer_from: str) -> Entry:
         fields["step_size"] = parse_radius(fields["step_size"], "step_size")
     if "bounds" in fields:  # a list after a config went through JSON
         fields["bounds"] = tuple(fields["bounds"])
-    if eps in (None, "none", "None"):
+    if eps in _ANY:
         return kind(label, name, norm, None, "any", fields)
     return kind(label, name, norm, parse_radius(eps, "eps"), str(eps), fields)
 
@@ -230,7 +231,7 @@ def chosen(
 def _first_threat(table: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Returns radius and norm of a table's first attack that has a radius."""
     for entry in table.values():
-        if entry.get("eps") is not None:
+        if entry.get("eps") not in _ANY:
             return {"eps": entry["eps"], "norm": entry.get("norm", "linf")}
     return {}
 

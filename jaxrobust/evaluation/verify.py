@@ -3,7 +3,7 @@
 import dataclasses
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 from jaxrobust.array_types import Bounds, Norm
 
@@ -40,6 +40,27 @@ def check_ball(
     Raises:
       ValueError: if an image is not finite, leaves the bounds or the ball.
     """
+    sizes, bad = measure(x_adv, images, ball)
+    if bad.any():
+        threat = f"`bounds` {ball.bounds}"
+        if ball.eps is not None:
+            threat += (
+                f" or the {ball.norm} ball of `eps` {ball.eps:.6g} (largest "
+                f"{sizes[ball.norm].max():.6g})"
+            )
+        raise ValueError(
+            f"{int(bad.sum())} of {len(bad)} adversarial images are outside {threat} "
+            "or not finite: the attack breaks its threat model."
+        )
+    return sizes
+
+
+def measure(
+    x_adv: Float[np.ndarray, "B H W C"],
+    images: UInt8[np.ndarray, "B H W C"] | Float[np.ndarray, "B H W C"],
+    ball: Ball,
+) -> tuple[dict[str, Float[np.ndarray, "B"]], Bool[np.ndarray, "B"]]:
+    """Returns the size of each perturbation by norm, and who is outside the threat."""
     x = np.asarray(images, np.float64)
     x = x / 255 if images.dtype == np.uint8 else x
     low, high = ball.bounds
@@ -53,19 +74,9 @@ def check_ball(
     }
     outside = (x_adv < low - slack) | (x_adv > high + slack)
     bad = outside.reshape(len(flat), -1).any(-1) | ~np.isfinite(flat).all(-1)
-    threat = f"`bounds` {ball.bounds}"
     if ball.eps is not None:
         bad |= sizes[ball.norm] > ball.eps + slack
-        threat += (
-            f" or the {ball.norm} ball of `eps` {ball.eps:.6g} (largest "
-            f"{sizes[ball.norm].max():.6g})"
-        )
-    if bad.any():
-        raise ValueError(
-            f"{int(bad.sum())} of {len(flat)} adversarial images are outside {threat} "
-            "or not finite: the attack breaks its threat model."
-        )
-    return sizes
+    return sizes, np.asarray(bad)
 
 
 def tolerance(eps: float | None, bounds: Bounds) -> float:

@@ -147,7 +147,8 @@ def _begin(settings: Settings) -> Standing:
         share = judge.correct_share(check, held.x, held.y, held.keys, settings.draws)
     else:
         share = 1.0 - judge.is_wrong(held.clean, held.y)
-    return Standing(share, held.x.copy(), [share >= 0.5], [], flagged)
+    stuck = np.zeros(len(share), bool)
+    return Standing(share, held.x.copy(), [share >= 0.5], [], flagged, stuck)
 
 
 def _run(
@@ -220,9 +221,7 @@ def _runner(
 def _judge(settings: Settings, found: Standing, outcome: Outcome) -> None:
     """Looks again at what a stage has found, and takes over what stands."""
     held, ball, check = settings.held, settings.ball, settings.check
-    found.flagged["stuck"] = max(
-        found.flagged.get("stuck", 0), len(outcome.stuck) / len(held.x)
-    )
+    found.stuck[sorted(outcome.stuck)] = True
     numbers = np.asarray(sorted(outcome.x_adv), np.int64)
     if not len(numbers):
         return
@@ -238,11 +237,11 @@ def _judge(settings: Settings, found: Standing, outcome: Outcome) -> None:
     for run in range(max(len(points) for points in outcome.x_adv.values())):
         some = np.asarray([n for n in numbers if run < len(outcome.x_adv[n])], np.int64)
         x_adv = np.stack([outcome.x_adv[n][run] for n in some])
-        verify.check_ball(x_adv, held.x[some], ball)
+        inside = ~verify.measure(x_adv, held.x[some], ball)[1]
         share = judge.correct_share(
             check, x_adv, held.y[some], held.keys[some], settings.draws
         )
-        worse = share < found.share[some]
+        worse = inside & (share < found.share[some])
         found.x_adv[some[worse]] = x_adv[worse]
         found.share[some[worse]] = share[worse]
 
@@ -260,7 +259,7 @@ def _result(settings: Settings, found: Standing) -> Result:
         clean=found.robust[0],
         stages=stages,
         flags=signs.flags(
-            found.flagged,
+            {**found.flagged, "stuck": float((found.stuck & found.robust[-1]).mean())},
             found.robust,
             stages,
             settings.version,

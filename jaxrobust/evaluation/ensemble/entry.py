@@ -1,7 +1,6 @@
 """AutoAttack as one attack of a suite."""
 
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -15,6 +14,7 @@ from jaxrobust.evaluation.ensemble import versions
 from jaxrobust.evaluation.ensemble.driver import autoattack
 from jaxrobust.evaluation.ensemble.forward import Forward, Place
 from jaxrobust.evaluation.ensemble.result import Result
+from jaxrobust.evaluation.ensemble.settings import slots_for
 from jaxrobust.evaluation.entries import Entry, Pass
 from jaxrobust.evaluation.setting import Setting
 
@@ -47,6 +47,8 @@ class AutoAttack(Entry):
                     f"Unknown hyperparameter `{name}` of autoattack; known: "
                     f"{', '.join(_FIELDS)}."
                 )
+        if slots := self.hyperparameters.get("slots"):
+            slots_for(slots, jax.local_device_count(), 1)
         if not self.eps:
             raise ValueError(f"autoattack needs a positive `eps`, got {self.written}.")
 
@@ -72,7 +74,7 @@ class AutoAttack(Entry):
             norm=self.norm,
             version=self.version,
             slots=self.hyperparameters.get("slots") or None,
-            state_dir=self._state_of(setting),
+            state_dir=self.folder or None,
             progress=setting.progress or False,
             mesh=place.mesh,
             precision=setting.precision,
@@ -106,15 +108,6 @@ class AutoAttack(Entry):
             flags=result.flags,
             notes=result.replaced,
         )
-
-    def _state_of(self, setting: Setting) -> epath.Path | None:
-        """Names a folder for these weights and images: others start anew."""
-        if not self.folder:
-            return None
-        digest = hashlib.sha256(setting.indices.tobytes())
-        for leaf in jax.tree.leaves(setting.variables):
-            digest.update(np.ascontiguousarray(jax.device_get(leaf)).tobytes())
-        return epath.Path(self.folder) / f"{self.label}-{digest.hexdigest()[:12]}"
 
 
 def connect(

@@ -25,15 +25,15 @@ def confirmed(
     y: Int[np.ndarray, "n"],
     ball: verify.Ball,
 ) -> Bool[np.ndarray, "n"]:
-    """Returns which adversarial images fool the model in another batch shape.
+    """Returns which adversarial images stand.
 
-    Raises:
-      ValueError: if one is not finite or leaves ball or bounds, measured in float64.
+    They are finite, inside ball and bounds, measured in float64, and fool the model in
+    another batch shape.
     """
     if not len(x):
         return np.zeros(0, bool)
-    verify.check_ball(x_adv, x, ball)
-    return is_wrong(forward(x_adv), y)
+    outside = verify.measure(x_adv, x, ball)[1]
+    return ~outside & is_wrong(forward(x_adv), y)
 
 
 def correct_share(

@@ -203,7 +203,9 @@ class Runner:
         stuck = np.asarray(carry.health.zero_gradient)[ended]
         self.outcome.stuck |= {int(n) for n in numbers[stuck]}
         if self._stochastic:
-            strongest = np.asarray(self.stage.method.strongest(carry))
+            strongest = np.asarray(
+                self._stepper.strongest(self._arrays, self._eps, self.slots)
+            )
             for number, slot in zip(numbers, ended, strict=True):
                 self.outcome.x_adv.setdefault(int(number), []).append(
                     strongest[slot].copy()

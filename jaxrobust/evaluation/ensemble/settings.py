@@ -6,9 +6,9 @@ from typing import Any
 import jax
 import numpy as np
 from jax.core import Tracer
-from jax.sharding import Mesh
+from jax.sharding import AxisType, Mesh
 
-from jaxrobust import parallel, threat
+from jaxrobust import threat
 from jaxrobust.array_types import Key, LogitsFn
 from jaxrobust.attacks import stepping
 from jaxrobust.evaluation import verify
@@ -60,6 +60,7 @@ class Standing:
       robust: flags after each finished stage.
       stages: seconds and calls of the finished stages.
       flagged: numbers behind the flags.
+      stuck: whose gradient was zero at every step of a run, `[N]`.
     """
 
     share: np.ndarray
@@ -67,11 +68,12 @@ class Standing:
     robust: list[np.ndarray]
     stages: list[tuple[float, versions.Calls]]
     flagged: dict[str, float]
+    stuck: np.ndarray
 
     @property
     def left(self) -> np.ndarray:
-        """Numbers of the images that are still robust."""
-        return np.flatnonzero(self.share >= 0.5)
+        """Numbers of the images that are right in any draw: there is more to find."""
+        return np.flatnonzero(self.share > 0)
 
 
 def check_call(
@@ -101,6 +103,11 @@ def check_call(
         raise ValueError(f"`eps` must be one positive, finite number, got {eps}.")
     versions.plan(version, norm, 10)
     stepping.check_images(x)
+    if x.dtype not in (np.float32, np.float64):
+        raise TypeError(
+            f"`x` must be float32 or float64, got {x.dtype}: in half precision logits "
+            "are too coarse to tell a success from rounding."
+        )
     if x.ndim != 4:
         raise ValueError(
             f"`x` must have shape [N, H, W, C], got {x.shape}: AutoAttack's Square is "
@@ -114,9 +121,10 @@ def check_call(
 
 def local_mesh() -> Mesh | None:
     """A mesh over this process's devices; None for one device."""
-    if len(jax.local_devices()) == 1:
+    devices = jax.local_devices()
+    if len(devices) == 1:
         return None
-    return parallel.make_mesh()
+    return Mesh(np.asarray(devices), ("data",), axis_types=(AxisType.Auto,))
 
 
 def slots_for(slots: int | None, devices: int, images: int) -> int:

@@ -137,14 +137,21 @@ def test_a_finished_evaluation_is_not_run_again(linear, tmp_path):
     again = attack(model, 0.1, state_dir=tmp_path)
     assert [s.seconds for s in again.stages] == [s.seconds for s in first.stages]
     np.testing.assert_array_equal(again.x_adv, first.x_adv)
-    with pytest.raises(ValueError, match="other images, labels"):
-        attack(model, 0.1, state_dir=tmp_path, key=jax.random.key(1))
-    with pytest.raises(ValueError, match="another model"):
-        attack(model, 0.1, fn=lambda x: model(x)[:, ::-1], state_dir=tmp_path)
-    [path] = tmp_path.iterdir()
-    path.write_bytes(path.read_bytes()[:100])
+    # Another key, and the same logits with another gradient, are other evaluations.
+    attack(model, 0.1, state_dir=tmp_path, key=jax.random.key(1))
+    attack(model, 0.1, fn=straight_through(model), state_dir=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 3
+    attack(model, 0.1, state_dir=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 3
+    for path in tmp_path.iterdir():
+        path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match="cannot be read"):
         attack(model, 0.1, state_dir=tmp_path)
+
+
+def straight_through(model):
+    """The same logits, with a gradient twice as large."""
+    return lambda x: 2 * model(x) - jax.lax.stop_gradient(model(x))
 
 
 @pytest.mark.parametrize(
@@ -152,6 +159,7 @@ def test_a_finished_evaluation_is_not_run_again(linear, tmp_path):
     [
         ({"x": lambda m: 2 * m.x - 1}, ValueError, "bounds"),
         ({"x": lambda m: (255 * m.x).astype(np.uint8)}, TypeError, "uint8"),
+        ({"x": lambda m: m.x.astype(np.float16)}, TypeError, "float32 or float64"),
         ({"x": lambda m: m.x.reshape(24, 16)}, ValueError, r"\[N, H, W, C\]"),
         ({"y": lambda m: m.y + 7}, ValueError, "labels from"),
         ({"y": lambda m: m.y[:3]}, ValueError, "one label per image"),
@@ -225,6 +233,21 @@ def test_randomised_models_are_judged_by_fresh_draws(linear):
     sure = np.abs(distance - eps) > 0.2 * eps
     np.testing.assert_array_equal(result.robust[sure], (distance > eps)[sure])
     assert result.flags == []
+
+
+def test_a_randomised_model_goes_through_every_attack(linear):
+    """Points outside the ball, as FAB finds them, are no results."""
+    model = linear(2)
+
+    def noisy(x, keys):
+        return model(x) + 0.01 * jax.vmap(lambda k: jax.random.normal(k, (2,)))(keys)
+
+    distance = model.smallest_ratio("linf")
+    eps = float(np.median(distance))
+    result = attack(model, eps, fn=noisy, stochastic=True, draws=5)
+    sure = np.abs(distance - eps) > 0.2 * eps
+    np.testing.assert_array_equal(result.robust[sure], (distance > eps)[sure])
+    assert names_of(result) == {"randomised_model"}
 
 
 def test_rand_on_a_deterministic_model_is_flagged(linear):
