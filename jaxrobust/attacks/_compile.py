@@ -46,7 +46,8 @@ class Executables:
         digest = hashlib.sha256(name.encode()).hexdigest()
         found = self._entries.get(digest)
         if found is None:
-            found = lowered.compile(compiler_options=options)
+            given = {"compiler_options": options} if options else {}
+            found = lowered.compile(**given)
             self.compiled += 1
             # A host callback is a number in the text, which says not which one.
             if not keep or "callback" in text:
