@@ -15,6 +15,7 @@ def attack(label, name, share, eps=0.1):
         "norm": "linf",
         "eps": eps,
         "robust_accuracy": share,
+        "n": 200,
     }
 
 

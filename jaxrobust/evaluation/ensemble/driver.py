@@ -259,7 +259,8 @@ def _result(settings: Settings, found: Standing) -> Result:
         clean=found.robust[0],
         stages=stages,
         flags=signs.flags(
-            {**found.flagged, "stuck": float((found.stuck & found.robust[-1]).mean())},
+            found.flagged,
+            found.stuck,
             found.robust,
             stages,
             settings.version,

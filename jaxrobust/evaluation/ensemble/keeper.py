@@ -39,7 +39,8 @@ class Keeper:
             digest.update(f"{array.shape}{array.dtype}".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
         fixed = (settings.eps, settings.ball.norm, settings.ball.bounds)
-        precision = jax.config.read("jax_default_matmul_precision")
+        config: Any = jax.config
+        precision = config.jax_default_matmul_precision
         fixed = (*fixed, settings.version, settings.draws, precision)
         digest.update(repr(fixed).encode())
         model = stepping.fingerprint(

@@ -49,6 +49,7 @@ def of_outputs(
 
 def flags(
     found: Mapping[str, float],
+    stuck: Bool[np.ndarray, "N"],
     robust: Sequence[Bool[np.ndarray, "N"]],
     stages: Sequence[StageResult],
     version: str,
@@ -91,12 +92,18 @@ def flags(
             "logits in every draw: version='standard' is the stronger attack.",
             minor=True,
         )
-    if (stuck := found.get("stuck", 0)) > _STUCK_SHARE:
+    names = [stage.name for stage in stages]
+    unmoved, gained = robust[-1], 0.0
+    if "square" in names:
+        place = names.index("square")
+        by_square = robust[place] & ~robust[place + 1]
+        unmoved, gained = unmoved | by_square, float(by_square.mean())
+    if (share := float((stuck & unmoved).mean())) > _STUCK_SHARE:
         flag(
             "zero_gradients",
-            f"For {stuck:.1%} of the images the gradient was zero at every step of an "
-            "attack: it could not move them, so their robustness says little.",
-            share=stuck,
+            f"For {share:.1%} of the images, which no gradient attack fooled, the "
+            "gradient was zero at every step of a run: it could not move them.",
+            share=share,
         )
     if lost := found.get("unconfirmed", 0):
         flag(
@@ -106,17 +113,13 @@ def flags(
             minor=True,
             number=lost,
         )
-    names = [stage.name for stage in stages]
-    if "square" in names:
-        place = names.index("square")
-        gained = float(robust[place].mean() - robust[place + 1].mean())
-        # One image may be luck.
-        if gained > _SQUARE_MARGIN and round(gained * len(robust[0])) > 1:
-            flag(
-                "black_box_beats_white_box",
-                f"Square, which uses no gradients, lowered the robust accuracy by "
-                f"{gained:.1%} after the attacks that use them: masked gradients? Try "
-                "more queries, or an adaptive attack.",
-                gained=gained,
-            )
+    # One image may be luck.
+    if gained > _SQUARE_MARGIN and round(gained * len(stuck)) > 1:
+        flag(
+            "black_box_beats_white_box",
+            f"Square, which uses no gradients, lowered the robust accuracy by "
+            f"{gained:.1%} after the attacks that use them: masked gradients? Try "
+            "more queries, or an adaptive attack.",
+            gained=gained,
+        )
     return raised
