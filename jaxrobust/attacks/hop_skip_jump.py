@@ -233,8 +233,7 @@ def hop_skip_jump(
       key: one key (row i uses fold_in(key, i)) or one per example.
       eps: radius up to which a perturbation counts; None: any. May be traced.
       queries: all model calls per image, the one for the image itself and those of
-        `eot_samples` included, never exceeded; at least `eot_samples`; static. The
-        paper shows 1,000 to 25,000.
+        `eot_samples` included, never exceeded; at least `eot_samples`; static.
       norm: 'linf' or 'l2': the length that is made small.
       samples: queries of the first estimate, times root t in iteration t. None: 100 as
         in the paper, but no more than a tenth of `queries`.

@@ -170,11 +170,10 @@ def spsa(
       y: labels `[B]`; the target classes where `targeted`.
       key: one key (row i uses fold_in(key, i)) or one per example.
       eps: radius of the ball in units of the images; may be traced.
-      steps: at least 0; static. The paper makes up to 100.
+      steps: at least 0; static.
       lr: Adam's learning rate, in units of the images; may be traced.
       delta: distance of the samples per pixel, above 0.
-      samples: model calls per estimate, even: half as many directions; static. The
-        paper goes from 256 to 8192.
+      samples: model calls per estimate, even: half as many directions; static.
       norm: 'linf', 'l2' or 'l1'.
       loss: 'margin', 'ce', 'dlr', a function (logits, y) -> `[B]`, or
         `attacks.on_input(fn)` with fn(x, y) -> `[B]`; ascended.

@@ -251,9 +251,8 @@ def zoo(
 
     Left out: the tanh change of variables (coordinates are clipped to the box), and
     what the paper adds for ImageNet, attack-space reduction, hierarchical attack and
-    importance sampling. The paper's budget on CIFAR-10 is 9 searches from c = .01 with
-    1,000 steps of 128 coordinates, 2.3 million calls an image; the defaults here,
-    77,000, visit a coordinate of a 32 x 32 colour image four times per search.
+    importance sampling. The defaults are a small budget, 77,000 calls an image: they
+    visit a coordinate of a 32 x 32 colour image four times per search.
 
     Args:
       logits_fn: `x -> logits [B, K]`, pure; `(x, keys [B]) -> logits` if stochastic.
