@@ -7,6 +7,7 @@ import os
 import pathlib
 import shlex
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from jaxrobust import report
+from jaxrobust import processes, report
 from jaxrobust.training import config, program
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -38,6 +39,19 @@ CACHE = flags.DEFINE_string(
     ),
     "Where compiled programs are kept between runs; empty turns that off.",
 )
+COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "Of several processes: HOST:PORT of process 0."
+)
+PROCESSES = flags.DEFINE_integer("processes", None, "How many there are.")
+PROCESS = flags.DEFINE_integer("process", None, "Which one this is, from 0.")
+DISTRIBUTED = flags.DEFINE_bool(
+    "distributed",
+    None,
+    "Detect the other processes (TPU VM, SLURM, Open MPI); by default where a launcher "
+    "started several.",
+)
+# Mistakes and faults that a line says all about.
+_TOLD = (ValueError, TypeError, OSError, FloatingPointError)
 VERBOSE = flags.DEFINE_bool("traceback", False, "Show the traceback of an error.")
 
 
@@ -50,15 +64,31 @@ def main(argv: Sequence[str]) -> None:
         jax.config.update("jax_compilation_cache_dir", CACHE.value)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     try:
-        settings, folder = _read_flags()
-        if MODE.value != "report":
-            command = shlex.join(["python", "-m", "jaxrobust.main", *sys.argv[1:]])
+        _run()
+    except BaseException as error:
+        told = isinstance(error, _TOLD) and not VERBOSE.value
+        if processes.joined():
+            text = f"{type(error).__name__}: {error}\n"
+            sys.stderr.write(text if told else traceback.format_exc())
+            processes.fail(error)
+            sys.stderr.flush()
+            os._exit(1)
+        if told:
+            sys.exit(f"{type(error).__name__}: {error}")
+        raise
+
+
+def _run() -> None:
+    settings, folder = _read_flags()
+    if MODE.value != "report":
+        command = shlex.join(["python", "-m", "jaxrobust.main", *sys.argv[1:]])
+        processes.start(
+            COORDINATOR.value, PROCESSES.value, PROCESS.value, detect=DISTRIBUTED.value
+        )
+        with processes.watched():
             program.run(settings, folder, MODE.value, CHECKPOINT.value, command)
+    if processes.is_lead():
         print(f"report: {report.write(folder)}")
-    except (ValueError, TypeError, OSError, FloatingPointError) as error:
-        if VERBOSE.value:
-            raise
-        sys.exit(f"{type(error).__name__}: {error}")
 
 
 def _read_flags() -> tuple[dict[str, Any] | None, str]:

@@ -1,8 +1,18 @@
-"""One mesh over the devices of the process; batches are split, all else is copied."""
+"""One mesh over all devices of all processes; batches are split, all else is copied.
+
+Arrays go to the mesh and come back through here, so nothing else needs to know whether
+its devices belong to one process or to several.
+"""
+
+from collections.abc import Mapping
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Int
 
 from jaxrobust.array_types import PyTree
 
@@ -11,12 +21,15 @@ def make_mesh(device_count: int | None = None) -> Mesh:
     """Returns a mesh with one axis, `data`, over the first devices.
 
     Args:
-      device_count: how many devices to use; all of them by default.
+      device_count: how many devices to use, of this process; all of them, of all
+        processes, by default.
 
     Raises:
       ValueError: if there are fewer devices than asked for.
     """
     devices = jax.devices()
+    if jax.process_count() > 1 and device_count is not None:
+        devices = jax.local_devices()  # others could not see what a part computes
     count = len(devices) if device_count is None else device_count
     if not 1 <= count <= len(devices):
         raise ValueError(
@@ -36,13 +49,97 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def put_batch(mesh: Mesh, tree: PyTree) -> PyTree:
-    """Splits the leading axis of every array of `tree` over the devices."""
-    return jax.device_put(tree, by_batch(mesh))
+    """Splits the leading axis of every array of `tree` over the devices.
+
+    Every process has the whole arrays.
+    """
+    return _put(tree, by_batch(mesh))
 
 
 def replicate(mesh: Mesh, tree: PyTree) -> PyTree:
-    """Copies every array of `tree` to every device."""
-    return jax.device_put(tree, replicated(mesh))
+    """Copies every array of `tree`, which every process has, to every device."""
+    return _put(tree, replicated(mesh))
+
+
+def _put(tree: PyTree, sharding: NamedSharding) -> PyTree:
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+    return jax.tree.map(lambda leaf: _put_global(leaf, sharding), tree)
+
+
+def _put_global(leaf: Any, sharding: NamedSharding) -> jax.Array:
+    """Makes an array over several processes from one that each of them has."""
+    if isinstance(leaf, jax.Array):
+        if leaf.sharding == sharding:
+            return leaf
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            data = _put_global(jax.random.key_data(leaf), sharding)
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    host = np.asarray(leaf)
+    return jax.make_array_from_callback(host.shape, sharding, lambda i: host[i])
+
+
+def own_rows(mesh: Mesh, batch_size: int) -> Int[np.ndarray, "own"]:
+    """Returns which rows of a batch the devices of this process hold, sorted."""
+    starts = _own_slices(mesh, batch_size)
+    return np.concatenate([np.arange(s.start, s.stop) for s in starts])
+
+
+def _own_slices(mesh: Mesh, batch_size: int) -> list[slice]:
+    held = by_batch(mesh).addressable_devices_indices_map((batch_size,)).values()
+    bounds = {index[0].indices(batch_size)[:2] for index in held if index is not None}
+    return [slice(*ends) for ends in sorted(bounds)]
+
+
+def from_rows(mesh: Mesh, rows: Mapping[str, np.ndarray], batch_size: int) -> PyTree:
+    """Makes arrays of `batch_size` rows, split over the devices, from a part of them.
+
+    Args:
+      mesh: the devices.
+      rows: by name, the rows that `own_rows` names, in that order.
+      batch_size: of the whole batch.
+    """
+    places, offset = {}, 0
+    for held in _own_slices(mesh, batch_size):
+        places[held.start] = (offset, offset + held.stop - held.start)
+        offset = places[held.start][1]
+
+    def make(array: np.ndarray) -> jax.Array:
+        def part(index: Any) -> np.ndarray:
+            return array[slice(*places[index[0].start or 0])]
+
+        shape = (batch_size, *array.shape[1:])
+        return jax.make_array_from_callback(shape, by_batch(mesh), part)
+
+    return {name: make(array) for name, array in rows.items()}
+
+
+def to_host(tree: PyTree) -> PyTree:
+    """Returns host arrays, whole on every process that calls it; all of them must."""
+    return jax.tree.map(_to_host, tree)
+
+
+def _to_host(leaf: Any) -> np.ndarray:
+    if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
+        return np.asarray(leaf)
+    if leaf.is_fully_replicated:
+        return np.asarray(leaf.addressable_data(0))
+    return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
+
+
+def rows_to_host(array: Any, rows: Int[np.ndarray, "n"]) -> np.ndarray:
+    """Returns some rows of an array on every process; all of them must call it."""
+    if not isinstance(array, jax.Array) or array.is_fully_addressable:
+        return np.asarray(array)[rows]
+    # Few sizes, so that few programs are compiled.
+    padded = np.resize(rows, 1 << max(len(rows) - 1, 0).bit_length())
+    everywhere = array.sharding.update(spec=PartitionSpec())  # pyright: ignore[reportAttributeAccessIssue]
+    taken = jax.jit(_take, out_shardings=everywhere)(array, padded)
+    return np.asarray(taken)[: len(rows)]
+
+
+def _take(array: jax.Array, rows: jax.Array) -> jax.Array:
+    return array[rows]
 
 
 def check_batch_size(mesh: Mesh, batch_size: int, name: str) -> None:

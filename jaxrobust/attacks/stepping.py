@@ -188,7 +188,9 @@ def fingerprint(logits_fn: LogitsFn, x: Any, *, stochastic: bool = False) -> str
 
     keys = [threat.row_keys(jax.random.key(0), x.shape[0])] if stochastic else []
     like = jax.ShapeDtypeStruct(x.shape, x.dtype)
-    lowered = jax.jit(jax.value_and_grad(total)).lower(like, arrays, *keys)
+    # Shapes alone, so that the name is the same on any devices.
+    shapes = [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in arrays]
+    lowered = jax.jit(jax.value_and_grad(total)).lower(like, shapes, *keys)
     digest = hashlib.sha256(lowered.as_text().encode())
     for array in arrays:
         digest.update(np.ascontiguousarray(jax.device_get(array)).tobytes())

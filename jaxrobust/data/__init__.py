@@ -7,6 +7,7 @@ the TFDS directory that `load` reads. Augmentation, a pure jittable function, is
 """
 
 from jaxrobust.data._dataset import Dataset as Dataset
+from jaxrobust.data._dataset import digest as digest
 from jaxrobust.data._dataset import split_validation as split_validation
 from jaxrobust.data._load import load as load
 from jaxrobust.data._load import names as names

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, UInt8
 
-from jaxrobust import corruptions, models
+from jaxrobust import corruptions, models, parallel
 from jaxrobust.array_types import Images, Key, Logits, Variables
 from jaxrobust.evaluation import statistics, step
 from jaxrobust.evaluation.setting import Setting, choose
@@ -139,7 +139,7 @@ def _run_one(
         for rows, out in setting.iterate(run_step, f"{name} {severity}"):
             flags.append(out["logits"].argmax(-1) == setting.labels[rows])
             if rows.start == 0 and severity == _shown(severities):
-                picture = np.asarray(jax.device_get(out["x"][0]))
+                picture = parallel.to_host(out["x"])[0]
         correct.append(np.concatenate(flags))
     return np.stack(correct), np.round(255 * picture).astype(np.uint8)
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrobust import attacks, models, threat
+from jaxrobust import attacks, models, parallel, threat
 from jaxrobust.analysis import masking
 from jaxrobust.array_types import Bounds, Images, Key, Labels, Logits, LogitsFn, Norm
 from jaxrobust.evaluation import curve, flags, protocols, step, suite, trials
@@ -149,7 +149,7 @@ def diagnose_setting(
         threats = [(suite.parse_radius(protocols.threat_of(data).eps), "linf")]
     eps, norm = threats[0]
     # On one device, wherever the variables were: these are a few images.
-    variables = jax.device_put(jax.device_get(part.variables))
+    variables = jax.device_put(parallel.to_host(part.variables))
 
     def show(done: int, total: int) -> None:
         if part.progress is not None:

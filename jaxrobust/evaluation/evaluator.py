@@ -11,7 +11,7 @@ from etils import epath
 from jax.sharding import Mesh
 from jaxtyping import Bool
 
-from jaxrobust import data, models
+from jaxrobust import data, models, parallel, processes
 from jaxrobust.array_types import Norm, Variables
 from jaxrobust.data import Dataset
 from jaxrobust.evaluation import (
@@ -80,6 +80,9 @@ def evaluate(
         analyses.read_eps(fields["analysis"])
     robustbench.read_about(fields.get("robustbench", {}))
     dataset = load_test(config) if dataset is None else dataset
+    processes.check_same("the test data", data.digest(dataset))
+    if mesh is not None:  # once, and not in every pass
+        variables = parallel.replicate(mesh, variables)
     classes = _check_fit(model, variables, dataset, name)
     entries = transfer.connect(entries, classes, dataset, name)
     state = epath.Path(workdir) / "autoattack"
@@ -130,12 +133,13 @@ def evaluate(
         "of": len(dataset.labels),
     }
     results["environment"] = environment.describe(fields["precision"])
-    if compared := paired.with_twin(workdir, results, arrays):
-        results["comparison"] = compared
-    outputs.write(workdir, results, arrays, robustbench.entry(results, config))
-    if fields["save_adversarial"]:
-        outputs.write_adversarial(workdir, setting, runs)
-    ensemble.forget(state)
+    if processes.is_lead():
+        if compared := paired.with_twin(workdir, results, arrays):
+            results["comparison"] = compared
+        outputs.write(workdir, results, arrays, robustbench.entry(results, config))
+        if fields["save_adversarial"]:
+            outputs.write_adversarial(workdir, setting, runs)
+        ensemble.forget(state)
     return results
 
 

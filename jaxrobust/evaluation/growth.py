@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, UInt8
 
-from jaxrobust import analysis, attacks, models
+from jaxrobust import analysis, attacks, models, parallel
 from jaxrobust.analysis.growth import stage_names
 from jaxrobust.array_types import Variables
 from jaxrobust.evaluation import step, suite
@@ -64,7 +64,7 @@ def run(setting: Setting, fields: Mapping[str, Any]) -> dict[str, Any]:
     for rows, out in setting.iterate(run_step, "growth"):
         count = rows.stop - rows.start
         for name in NORMS:
-            batch = jax.device_get(out[name])
+            batch = parallel.to_host(out[name])
             parts[name].append(jax.tree.map(lambda a, n=count: a[:n], batch))
     means = {name: analysis.mean_growth(found) for name, found in parts.items()}
     return {

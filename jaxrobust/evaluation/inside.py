@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jaxrobust import analysis, models
+from jaxrobust import analysis, models, parallel
 from jaxrobust.array_types import Images, Variables
 from jaxrobust.evaluation import step, suite
 from jaxrobust.evaluation.adaptive import centers_of
@@ -124,16 +124,20 @@ def run(setting: Setting, entry: suite.Entry, keep: int) -> tuple[Results, Array
     parts: dict[str, list[np.ndarray]] = {}
 
     def add(name: str, value: Array, count: int) -> None:
-        parts.setdefault(name, []).append(np.asarray(jax.device_get(value[:count])))
+        parts.setdefault(name, []).append(parallel.to_host(value)[:count])
 
     for rows, found in setting.iterate(run_step, entry.label):
         count = rows.stop - rows.start
-        for name in {"features", "errors"} & set(found):
-            add(name, found[name], count)
+        # In one order on every process: fetching is a collective.
+        for name in ("features", "errors"):
+            if name in found:
+                add(name, found[name], count)
         for layer in layers:
             add(f"distances/{layer}", found["distances"][layer], count)
-        for name in {"restored", "x_adv"} & set(found):
-            add(name, found[name], max(0, min(count, keep - rows.start)))
+        if rows.start < keep:
+            for name in ("restored", "x_adv"):
+                if name in found:
+                    add(name, found[name], min(count, keep - rows.start))
     arrays = {name: np.concatenate(part) for name, part in parts.items()}
     return _describe(entry.label, layers, arrays), _for_file(setting, arrays)
 

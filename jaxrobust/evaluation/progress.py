@@ -1,5 +1,6 @@
 """Progress of long work: a bar in a terminal, a line now and then in a log file."""
 
+import io
 import sys
 import time
 from collections.abc import Mapping
@@ -24,9 +25,10 @@ class Progress:
         unit: str = "step",
         stream: TextIO | None = None,
         every: float = 30.0,
+        shown: bool = True,
     ) -> None:
-        """Starts at `done` of `total`."""
-        self._stream = stream or sys.stderr
+        """Starts at `done` of `total`; shows nothing unless `shown`."""
+        self._stream = (stream or sys.stderr) if shown else io.StringIO()
         self._terminal = self._stream.isatty()
         self._every, self._printed = every, time.monotonic()
         self._bar = tqdm(

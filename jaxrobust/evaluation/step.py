@@ -170,7 +170,7 @@ def run_eval_step(
     for rows, out in batches:
         logits.append(out["logits"])
         if ball is not None or keep[rows].any():
-            x_adv = np.asarray(jax.device_get(out["x_adv"]))[: rows.stop - rows.start]
+            x_adv = parallel.to_host(out["x_adv"])[: rows.stop - rows.start]
             kept.append(x_adv[keep[rows]])
             if ball is not None:
                 images = dataset.images[indices[rows]]
@@ -288,7 +288,7 @@ def iterate(
 
 
 def _on_host(rows: slice, out: Mapping[str, Array]) -> tuple[slice, Mapping[str, Any]]:
-    logits = np.asarray(jax.device_get(out["logits"]))[: rows.stop - rows.start]
+    logits = parallel.to_host(out["logits"])[: rows.stop - rows.start]
     return rows, {**out, "logits": logits}
 
 

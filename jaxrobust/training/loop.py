@@ -15,13 +15,20 @@ from etils import epath
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from jaxrobust import attacks, checkpoints, data, evaluation, parallel
+from jaxrobust import (
+    attacks,
+    checkpoints,
+    data,
+    evaluation,
+    parallel,
+    processes,
+)
 from jaxrobust.array_types import Key
 from jaxrobust.data import augment
 from jaxrobust.evaluation.progress import Progress
 from jaxrobust.training import optimizer, state, step
 from jaxrobust.training.check import attack_options, check_data, make_defense
-from jaxrobust.training.metrics import MetricWriter, fetch_mean
+from jaxrobust.training.metrics import MetricWriter, NoMetrics, fetch_mean
 from jaxrobust.training.source import ResidentSource, batch_indices
 
 
@@ -112,6 +119,7 @@ class Run:
     plan: Plan
     key: Array
     examples: int
+    mesh: Mesh
 
 
 def build(config: Mapping[str, Any], mesh: Mesh, *, resumed: bool = False) -> Run:
@@ -129,6 +137,7 @@ def build(config: Mapping[str, Any], mesh: Mesh, *, resumed: bool = False) -> Ru
     batch_size = config["train"]["batch_size"]
     parallel.check_batch_size(mesh, batch_size, "train.batch_size")
     train_set, held_out = load_train(config)
+    processes.check_same("the training data", data.digest(train_set))
     plan = Plan.of(config, len(train_set))
 
     model = checkpoints.create_model(config)
@@ -171,6 +180,7 @@ def build(config: Mapping[str, Any], mesh: Mesh, *, resumed: bool = False) -> Ru
         plan=plan,
         key=parallel.replicate(mesh, run_key),
         examples=len(train_set),
+        mesh=mesh,
     )
 
 
@@ -239,8 +249,11 @@ def train(config: Mapping[str, Any], workdir: epath.PathLike, mesh: Mesh) -> Non
     if start >= run.plan.total or _out_of_patience(run.state, config):
         checkpointer.close()
         return
-    progress = Progress(run.plan.total, config["name"] or "train", done=start)
-    with MetricWriter(workdir, start) as writer:
+    lead = processes.is_lead()
+    progress = Progress(
+        run.plan.total, config["name"] or "train", done=start, shown=lead
+    )
+    with MetricWriter(workdir, start) if lead else NoMetrics() as writer:
         try:
             _loop(run, config, start, checkpointer, writer, progress)
         finally:
@@ -253,7 +266,7 @@ def _loop(
     config: Mapping[str, Any],
     start: int,
     checkpointer: checkpoints.Checkpointer,
-    writer: MetricWriter,
+    writer: MetricWriter | NoMetrics,
     progress: Progress,
 ) -> None:
     plan, batch_size = run.plan, config["train"]["batch_size"]
@@ -272,7 +285,7 @@ def _loop(
         validated: dict[str, float] = {}
         if plan.due(number, plan.validate):
             validated = run.validate(run.state.variables)
-            run.state = _after_validation(run.state, config, validated)
+            run.state = _after_validation(run.state, config, validated, run.mesh)
         if plan.due(number, plan.log) or validated:
             row = fetch_mean(history, number)
             row["images_per_second"] = (
@@ -306,14 +319,15 @@ def _shown(row: Mapping[str, float]) -> dict[str, float]:
 
 
 def _after_validation(
-    current: state.TrainState, config: Mapping[str, Any], validated: dict[str, float]
+    current: state.TrainState,
+    config: Mapping[str, Any],
+    validated: dict[str, float],
+    mesh: Mesh,
 ) -> state.TrainState:
     """Moves the plateau schedule and the patience of early stopping."""
     schedule = config["schedule"]
-    patience = optimizer.update_patience(
-        current.patience, jnp.float32(validated["accuracy"])
-    )
-    plateau = current.plateau
+    plateau, patience = parallel.to_host((current.plateau, current.patience))
+    patience = optimizer.update_patience(patience, jnp.float32(validated["accuracy"]))
     if schedule["name"] == "plateau":
         plateau = optimizer.update_plateau(
             plateau,
@@ -321,7 +335,7 @@ def _after_validation(
             schedule["factor"],
             schedule["patience"],
         )
-    plateau, patience = jax.device_put((plateau, patience), current.step.sharding)
+    plateau, patience = parallel.replicate(mesh, (plateau, patience))
     return current.replace(plateau=plateau, patience=patience)
 
 

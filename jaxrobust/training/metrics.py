@@ -61,6 +61,20 @@ class MetricWriter:
         self.close()
 
 
+class NoMetrics:
+    """Takes metrics and writes nothing: the lead process of a run writes them."""
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Does nothing."""
+
+    def __enter__(self) -> "NoMetrics":
+        """Returns itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Does nothing."""
+
+
 def read(path: epath.PathLike) -> list[dict[str, Any]]:
     """Reads a metrics file; a last line cut short by a crash is left out."""
     path = epath.Path(path)

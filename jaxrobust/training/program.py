@@ -6,10 +6,13 @@ import os
 import pathlib
 from typing import Any
 
+import jax
+import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jaxrobust import checkpoints, evaluation, parallel
+from jaxrobust import checkpoints, evaluation, parallel, processes
+from jaxrobust.array_types import Variables
 from jaxrobust.evaluation.progress import StageProgress
 from jaxrobust.training import loop, workdir
 from jaxrobust.training.check import check
@@ -83,12 +86,23 @@ def evaluate(
             raise ValueError(f"{source} holds weights without a config; give --config.")
         config = saved
     _check_architecture(config, saved, source)
+    processes.check_same(f"the checkpoint in {source}", _digest(variables))
     workdir.write_config(folder, config, command)
-    progress = StageProgress()
+    progress = StageProgress() if processes.is_lead() else None
     evaluation.evaluate(
         model, variables, config, workdir=folder, mesh=mesh, progress=progress
     )
-    progress.close()
+    if progress is not None:
+        progress.close()
+    processes.wait("jaxrobust: results are written")
+
+
+def _digest(variables: Variables) -> str:
+    """Names weights by what they are."""
+    found = hashlib.sha256()
+    for leaf in jax.tree.leaves(variables):
+        found.update(np.ascontiguousarray(leaf).tobytes())
+    return found.hexdigest()
 
 
 def _check_architecture(
@@ -131,7 +145,9 @@ def run(
         )
     if config is not None:
         check(config)
+    processes.check_same("the config", [config, mode, checkpoint])
     with workdir.locked(folder):
+        processes.check_shared(folder)
         if config is None:
             evaluate(None, folder, checkpoint, parallel.make_mesh(), command)
             return

@@ -9,20 +9,23 @@ from typing import Any
 
 from etils import epath
 
+from jaxrobust import processes
+
 
 @contextlib.contextmanager
 def locked(workdir: epath.PathLike) -> Iterator[None]:
     """Holds the work directory for this process.
 
     The operating system frees the lock with the process, however it ends, so a killed
-    run never blocks its restart. Remote folders (`gs://`) have no such lock.
+    run never blocks its restart. Remote folders (`gs://`) have no such lock. Of several
+    processes the lead holds it for all.
 
     Raises:
       BlockingIOError: if another run holds it.
     """
     path = epath.Path(workdir)
     path.mkdir(parents=True, exist_ok=True)
-    if "://" in str(path):
+    if "://" in str(path) or not processes.is_lead():
         yield
         return
     with open(os.fspath(path / ".lock"), "a+") as file:
@@ -52,6 +55,8 @@ def write_config(
     Raises:
       ValueError: naming the fields in which the saved config differs.
     """
+    if not processes.is_lead():
+        return
     path = epath.Path(workdir) / "config.json"
     if path.exists():
         there = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""Logits of many images in batches of one shape, on all devices of the process."""
+"""Logits of many images in batches of one shape, on all devices."""
 
 import dataclasses
 from typing import Any
@@ -88,6 +88,6 @@ class Forward:
             if self._stochastic:
                 assert keys is not None
                 inputs.append(self._place.put_rows(keys[rows]))
-            logits = np.asarray(self._call(self.arrays, *inputs))
+            logits = parallel.to_host(self._call(self.arrays, *inputs))
             parts.append(logits[: min(self.batch, len(x) - begin)])
         return np.concatenate(parts)

@@ -1,6 +1,7 @@
 """The file of an evaluation, from which a killed one goes on."""
 
 import hashlib
+import json
 import time
 from typing import Any
 
@@ -8,6 +9,7 @@ import jax
 import numpy as np
 from etils import epath
 
+from jaxrobust import processes
 from jaxrobust.attacks import stepping
 from jaxrobust.evaluation.ensemble import state, versions
 from jaxrobust.evaluation.ensemble.runner import Runner
@@ -49,9 +51,11 @@ class Keeper:
         return digest.hexdigest()[:8] + model[:8]
 
     def maybe_save(self, found: Standing, runner: Runner) -> None:
-        """Saves if it is time; large states less often."""
+        """Saves if it is time, by the lead's clock; large states less often."""
+        if self._path is None:
+            return
         wait = max(self._every, _SAVING_SHARE * self._took)
-        if self._path is not None and time.monotonic() - self._last >= wait:
+        if processes.agree(time.monotonic() - self._last >= wait):
             self.save(found, runner)
 
     def save(self, found: Standing, runner: Runner | None) -> None:
@@ -78,7 +82,8 @@ class Keeper:
             meta["runner"], more = runner.save()
             meta["runner"]["most"] = self._settings.most
             arrays |= {f"runner/{k}": v for k, v in more.items()}
-        state.save(self._path, meta, arrays)
+        if processes.is_lead():
+            state.save(self._path, meta, arrays)
         self._last = time.monotonic()
         self._took = self._last - begin
 
@@ -89,6 +94,8 @@ class Keeper:
           ValueError: if the file cannot be read.
         """
         saved = None if self._path is None else state.load(self._path)
+        progress = saved and json.dumps(saved[0])
+        processes.check_same(f"the saved state {self._path}", progress)
         if saved is None:
             return None
         meta, arrays = saved

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrobust import parallel
 from jaxrobust.array_types import Key, LogitsFn
 from jaxrobust.attacks import stepping
 from jaxrobust.evaluation.ensemble import state
@@ -183,16 +184,15 @@ class Runner:
     def _look(self, count: int) -> None:
         """Takes out of the slots what has been found and what has ended."""
         board = self.board
-        found = np.asarray(self.slots.found) & board.busy & (not self._stochastic)
+        found = parallel.to_host(self.slots.found) & board.busy & (not self._stochastic)
         where = np.flatnonzero(found)
         self._count = 1 if len(where) else min(2 * count, _MOST_AT_ONCE)
         if len(where):
             numbers = board.images[board.slot_image[where]]
             best = board.hits(where)
-            x_found = np.asarray(self.slots.x_found)
-            for number, slot, is_best in zip(numbers, where, best, strict=True):
-                if is_best:
-                    self.outcome.x_adv[int(number)] = x_found[slot].copy()
+            x_found = parallel.rows_to_host(self.slots.x_found, where[best])
+            for number, image in zip(numbers[best], x_found, strict=True):
+                self.outcome.x_adv[int(number)] = image.copy()
         ended = board.ends(self.stage.method.points)
         if len(ended):
             self._end(ended)
@@ -200,11 +200,11 @@ class Runner:
     def _end(self, ended: np.ndarray) -> None:
         numbers = self.board.images[self.board.slot_image[ended]]
         carry = self.slots.carry
-        stuck = np.asarray(carry.health.zero_gradient)[ended]
+        stuck = parallel.to_host(carry.health.zero_gradient)[ended]
         self.outcome.stuck |= {int(n) for n in numbers[stuck]}
         if self._stochastic:
-            strongest = np.asarray(
-                self._stepper.strongest(self._arrays, self._eps, self.slots)
+            strongest = parallel.to_host(
+                jax.jit(self._stepper.strongest)(self._arrays, self._eps, self.slots)
             )
             for number, slot in zip(numbers, ended, strict=True):
                 self.outcome.x_adv.setdefault(int(number), []).append(

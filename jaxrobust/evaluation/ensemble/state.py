@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from jaxrobust import parallel
 from jaxrobust.evaluation import files
 
 VERSION = 1
@@ -50,9 +51,7 @@ def load(path: epath.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]] | Non
 def pack(tree: Any, name: str) -> dict[str, np.ndarray]:
     """Returns the leaves of a tree as host arrays by number; keys as their data."""
     leaves = [_plain(leaf) for leaf in jax.tree.leaves(tree)]
-    return {
-        f"{name}/{i}": np.asarray(leaf) for i, leaf in enumerate(jax.device_get(leaves))
-    }
+    return {f"{name}/{i}": leaf for i, leaf in enumerate(parallel.to_host(leaves))}
 
 
 def unpack(like: Any, arrays: Mapping[str, np.ndarray], name: str) -> Any:
