@@ -8,6 +8,7 @@ alive, and ends with a sentence that names the one that is not.
 """
 
 import contextlib
+import functools
 import glob
 import hashlib
 import importlib.util
@@ -232,20 +233,26 @@ def fail(error: BaseException) -> None:
 
 
 @contextlib.contextmanager
-def watched() -> Iterator[None]:
-    """Ends this process if another one dies or fails while the block runs."""
+def watched(silent: float = _SILENT) -> Iterator[None]:
+    """Ends this process if another one dies or fails while the block runs.
+
+    An error in the block leaves the watch on: `fail` waits for what it finds.
+
+    Args:
+      silent: seconds without a sign of life after which a process is dead.
+    """
     client = _client()
     if client is None:
         yield
         return
-    stop, heir = threading.Event(), _Heir()
-    thread = threading.Thread(target=_watch, args=(client, stop, heir), daemon=True)
+    stop, heir = threading.Event(), None if is_lead() else _Heir()
+    watch = functools.partial(_watch, client, stop, heir, silent)
+    thread = threading.Thread(target=watch, daemon=True)
     thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+    yield
+    stop.set()
+    thread.join()
+    if heir is not None:
         heir.dismiss()
 
 
@@ -296,11 +303,13 @@ def _client() -> Any:
     return distributed.global_state.client if joined() and several() else None
 
 
-def _watch(client: Any, stop: threading.Event, heir: _Heir) -> None:
+def _watch(
+    client: Any, stop: threading.Event, heir: _Heir | None, silent: float
+) -> None:
     own, count = jax.process_index(), jax.process_count()
     here = f"{socket.gethostname()}, pid {os.getpid()}"
-    seen: dict[str, tuple[str, float]] = {}
-    beat = 0
+    begin, beat = time.monotonic(), 0
+    seen = {f"{_ALIVE}{number}": ("", begin) for number in range(count)}
     while not stop.wait(_EVERY):
         beat += 1
         try:
@@ -312,21 +321,22 @@ def _watch(client: Any, stop: threading.Event, heir: _Heir) -> None:
         if failed and not failed.startswith(f"process {own} "):
             _end(failed, heir)
         now = time.monotonic()
-        for name, text in alive.items():
-            last, when = seen.get(name, ("", now))
+        for name, (last, when) in seen.items():
+            text = alive.get(name, "")
             seen[name] = (text, when if text == last else now)
-            if text == last and now - when > _SILENT and not text.startswith("done"):
+            if text == last and now - when > silent and not text.startswith("done"):
                 _, _, place = text.partition(" ")
-                number = name.removeprefix(_ALIVE)
-                silent = f"nothing was heard of it for {now - when:.0f} s"
-                _end(f"process {number} of {count} ({place}) died: {silent}", heir)
+                number, heard = name.removeprefix(_ALIVE), f"{now - when:.0f} s"
+                reason = f"died: nothing was heard of it for {heard}"
+                _end(f"process {number} of {count} ({place}) {reason}", heir)
     with contextlib.suppress(Exception):
         client.key_value_set(f"{_ALIVE}{own}", f"done {here}", True)
 
 
-def _end(reason: str, heir: _Heir) -> None:
+def _end(reason: str, heir: _Heir | None) -> None:
     """Ends this process at once: its main thread may hang in a collective."""
-    heir.dismiss()
+    if heir is not None:
+        heir.dismiss()
     sys.stderr.write(
         f"{reason}. Process {jax.process_index()} ends too; start all of them again to "
         "go on from the last checkpoint.\n"

@@ -1,0 +1,106 @@
+import os
+import pathlib
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from jaxrobust import processes
+from launch import local_processes
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def _start(tmp_path, *argv, count=2):
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    env.pop("XLA_FLAGS", None)
+    return local_processes.start(
+        count,
+        2,
+        argv,
+        env=env,
+        module="tests.several.worker",
+        log_dir=tmp_path / "logs",
+    )
+
+
+def _logs(tmp_path):
+    return [p.read_text() for p in sorted((tmp_path / "logs").iterdir())]
+
+
+@pytest.mark.parametrize("name", ["arrays", "agreement"])
+def test_processes_share_arrays_and_find_differences(tmp_path, name):
+    group = _start(tmp_path, name, str(tmp_path))
+    assert group.wait() == 0, _logs(tmp_path)
+    if name == "arrays":
+        own = [np.load(tmp_path / f"own-{i}.npz")["own"] for i in range(2)]
+        np.testing.assert_array_equal(np.sort(np.concatenate(own)), np.arange(8))
+
+
+def _wait_for_steps(tmp_path, group):
+    for _ in range(600):
+        if all((tmp_path / f"step-{i}").exists() for i in range(2)):
+            return
+        assert all(p.poll() is None for p in group.processes), _logs(tmp_path)
+        time.sleep(0.1)
+    raise AssertionError("the processes never started to work")
+
+
+def _wait_for_text(tmp_path, index, text):
+    """The last words may come from a process that outlives the one that ended."""
+    for _ in range(200):
+        if text in _logs(tmp_path)[index]:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{text!r} is not in {_logs(tmp_path)[index]}")
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_process_ends_the_others_which_name_it(tmp_path, victim):
+    group = _start(tmp_path, "together", str(tmp_path))
+    _wait_for_steps(tmp_path, group)
+    os.kill(group.pids[victim], signal.SIGKILL)
+    assert group.wait(patience=100) == 128 + signal.SIGKILL
+    _wait_for_text(tmp_path, 1 - victim, f"process {victim} of 2")
+    _wait_for_text(tmp_path, 1 - victim, "died")
+
+
+def test_a_process_that_fails_ends_the_others_which_say_why(tmp_path):
+    group = _start(tmp_path, "together", str(tmp_path))
+    _wait_for_steps(tmp_path, group)
+    (tmp_path / "fail").touch()
+    assert group.wait(patience=100) != 0
+    _wait_for_text(tmp_path, 0, "process 1 failed: OSError: the disk is gone")
+
+
+def test_one_process_needs_nothing(monkeypatch):
+    for name in ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"):
+        monkeypatch.delenv(name, raising=False)
+    processes.start()
+    assert processes.is_lead()
+    assert not processes.several()
+    assert processes.agree(True)
+    with processes.watched():
+        processes.check_same("anything", 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("localhost:1", 2, None), "--process=I"),
+        (("localhost:1", 2, 2), "got 2 of 2"),
+        (("localhost", 2, 0), "HOST:PORT"),
+    ],
+)
+def test_a_place_that_makes_no_sense_is_refused(arguments, message, monkeypatch):
+    for name in ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ValueError, match=message):
+        processes.start(*arguments)
+
+
+def test_a_count_in_the_environment_that_is_no_number_is_named(monkeypatch):
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "two")
+    with pytest.raises(ValueError, match="JAX_NUM_PROCESSES .* 'two'"):
+        processes.start()
