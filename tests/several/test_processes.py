@@ -12,12 +12,12 @@ from launch import local_processes
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def _start(tmp_path, *argv, count=2):
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+def _start(tmp_path, *argv, count=2, devices=2, **env):
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **env}
     env.pop("XLA_FLAGS", None)
     return local_processes.start(
         count,
-        2,
+        devices,
         argv,
         env=env,
         module="tests.several.worker",
@@ -74,6 +74,22 @@ def test_a_process_that_fails_ends_the_others_which_say_why(tmp_path):
     _wait_for_text(tmp_path, 0, "process 1 failed: OSError: the disk is gone")
 
 
+def test_an_evaluation_finds_the_same_in_two_processes(tmp_path):
+    found = []
+    for count, devices in ((1, 4), (2, 2)):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        group = _start(folder, "evaluate", str(folder), count=count, devices=devices)
+        assert group.wait() == 0, _logs(folder)
+        found.append(np.load(folder / "found.npz"))
+    one, two = found
+    assert 0 < one["robust"][-1].mean() < 1
+    for name in ("correct", "robust"):
+        np.testing.assert_array_equal(two[name], one[name])
+    for name in ("logits", "x_adv", "adversarial"):
+        np.testing.assert_allclose(two[name], one[name], atol=1e-6)
+
+
 def test_one_process_needs_nothing(monkeypatch):
     for name in ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"):
         monkeypatch.delenv(name, raising=False)
@@ -102,5 +118,5 @@ def test_a_place_that_makes_no_sense_is_refused(arguments, message, monkeypatch)
 
 def test_a_count_in_the_environment_that_is_no_number_is_named(monkeypatch):
     monkeypatch.setenv("JAX_NUM_PROCESSES", "two")
-    with pytest.raises(ValueError, match="JAX_NUM_PROCESSES .* 'two'"):
+    with pytest.raises(ValueError, match=r"JAX_NUM_PROCESSES .* 'two'"):
         processes.start()

@@ -1,16 +1,19 @@
-"""What the tests run in several processes: `python -m tests.several.worker WHAT ...`."""
+"""What tests run in several processes: `python -m tests.several.worker WHAT ...`."""
 
 import os
 import pathlib
 import sys
 import time
 import traceback
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from jaxrobust import parallel, processes
+from jaxrobust import attacks, checkpoints, data, evaluation, parallel, processes
+from jaxrobust.training import config, loop
 
 
 def arrays(folder: pathlib.Path) -> None:
@@ -40,7 +43,8 @@ def arrays(folder: pathlib.Path) -> None:
 def agreement(folder: pathlib.Path) -> None:
     """What differs between processes is found, and named."""
     lead = processes.is_lead()
-    assert processes.agree(lead) and not processes.agree(not lead)
+    assert processes.agree(lead)
+    assert not processes.agree(not lead)
     processes.check_same("the config", {"a": 1})
     for wrong, call in (
         ("the config of process 1", lambda: processes.check_same("the config", lead)),
@@ -49,12 +53,8 @@ def agreement(folder: pathlib.Path) -> None:
             lambda: processes.check_shared(folder / str(jax.process_index())),
         ),
     ):
-        try:
+        with pytest.raises(ValueError, match=wrong):
             call()
-        except ValueError as error:
-            assert wrong in str(error), error
-        else:
-            raise AssertionError(f"nothing was raised: {wrong}")
     processes.check_shared(folder / "shared")
 
 
@@ -74,12 +74,90 @@ def together(folder: pathlib.Path) -> None:
             time.sleep(0.01)
 
 
+def small_config(epochs: float = 1.0) -> dict[str, Any]:
+    """Adversarial training on digits, two steps an epoch, with BatchNorm."""
+    fields = config.base()
+    config.shrink(fields)
+    fields.model = {
+        "name": "ssp_mnist",
+        "integrator": "res",
+        "blocks": 1,
+        "width": 4,
+        "norm": "b",
+    }
+    fields.objective.name = "pgd"
+    fields.train.update({"epochs": epochs, "ema": 0.9, "compute_dtype": "float64"})
+    fields.validation.attack.steps = 1
+    return fields.to_dict()
+
+
+def train(folder: pathlib.Path, epochs: str) -> None:
+    """Trains, or goes on with, a small network in float64; the lead keeps weights."""
+    workdir = folder / "run"
+    loop.train(small_config(float(epochs)), workdir, parallel.make_mesh())
+    if processes.is_lead():
+        _, variables, _ = checkpoints.load(workdir, "last")
+        leaves = map(np.asarray, jax.tree.leaves(variables))
+        np.savez(folder / "weights.npz", *leaves)
+    processes.wait("weights are written")
+
+
+def evaluate(folder: pathlib.Path) -> None:
+    """Evaluates a small network; the lead keeps flags and attacked images."""
+    fields, mesh = small_config(), parallel.make_mesh()
+    dataset = data.load("digits", "test", limit=40)
+    model = checkpoints.create_model(fields)
+    x = dataset.images.astype(np.float32) / 255
+    variables = model.init(jax.random.key(0), x[:1], train=False)
+    attack = attacks.get("pgd", eps=0.3, step_size=0.1, steps=3)
+    run = evaluation.run_eval_step(
+        evaluation.make_eval_step(model, attack),
+        variables,
+        dataset,
+        key=jax.random.key(1),
+        batch_size=16,
+        mesh=mesh,
+        keep_images=40,
+    )
+    weights = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
+
+    def linear(z: jax.Array) -> jax.Array:
+        return z.reshape(len(z), -1) @ jnp.asarray(weights)
+
+    labels = np.asarray(linear(jnp.asarray(x)).argmax(-1), np.int32)
+    result = evaluation.autoattack(
+        linear,
+        x,
+        labels,
+        key=jax.random.key(2),
+        eps=0.03,
+        slots=16,
+        mesh=mesh,
+        state_dir=folder / "state",
+        save_every=0.5,
+        progress=False,
+    )
+    if processes.is_lead():
+        np.savez(
+            folder / "found.npz",
+            correct=run.correct,
+            logits=run.logits,
+            x_adv=run.x_adv,
+            robust=np.stack([stage.robust for stage in result.stages]),
+            adversarial=result.x_adv,
+        )
+
+
 def main() -> None:
     """Runs one of the functions above."""
-    name, folder = sys.argv[1:]
+    name, folder, *more = sys.argv[1:]
+    if cache := os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_compilation_cache_dir", cache)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_disable_most_optimizations", True)
     processes.start()
     try:
-        globals()[name](pathlib.Path(folder))
+        globals()[name](pathlib.Path(folder), *more)
     except Exception as error:  # as the program does
         traceback.print_exc()
         processes.fail(error)
