@@ -1,5 +1,7 @@
 """One mesh over the devices of the process; batches are split, all else is copied."""
 
+from typing import Any
+
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -56,3 +58,35 @@ def check_batch_size(mesh: Mesh, batch_size: int, name: str) -> None:
             f"`{name}` must be a positive multiple of the {mesh.size} devices, got "
             f"{batch_size}."
         )
+
+
+def own_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
+    """Returns which rows of a global batch the devices of this process hold, sorted."""
+    parts = by_batch(mesh).addressable_devices_indices_map((batch_size,))
+    return np.unique([np.arange(batch_size)[index] for index in parts.values()])
+
+
+def from_rows(mesh: Mesh, rows: PyTree, batch_size: int) -> PyTree:
+    """Makes global batches of which every process brings its own rows only.
+
+    Args:
+      mesh: the devices.
+      rows: arrays of the rows `own_rows(mesh, batch_size)`, in that order.
+      batch_size: rows of the global batch.
+
+    Returns:
+      Arrays with `batch_size` rows, split over the devices.
+    """
+    own = own_rows(mesh, batch_size)
+
+    def to_global(array: np.ndarray) -> jax.Array:
+        def part(index: Any) -> np.ndarray:
+            # A device holds a block of rows, so its own rows are neighbours here too.
+            start, stop, _ = index[0].indices(batch_size)
+            first, last = np.searchsorted(own, (start, stop))
+            return array[first:last]
+
+        shape = (batch_size, *array.shape[1:])
+        return jax.make_array_from_callback(shape, by_batch(mesh), part)
+
+    return jax.tree.map(to_global, rows)
