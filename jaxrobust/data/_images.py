@@ -27,7 +27,9 @@ def decode(encoded: bytes, channels: int, size: int | None = None) -> NDArray[np
             if image.mode in _DEEP_MODES:
                 raise ValueError(f"more than 8 bits per channel (mode {image.mode})")
             return _to_array(image, channels, size)
-    except (UnidentifiedImageError, OSError) as error:
+    except UnidentifiedImageError:  # its message holds an address in memory
+        raise ValueError("not a readable image: in no known format") from None
+    except OSError as error:
         raise ValueError(f"not a readable image: {error}") from None
 
 
