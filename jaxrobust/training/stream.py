@@ -78,7 +78,9 @@ class StreamSource:
           threads: that read and decode; None is one per CPU core, 16 at most. Decoding
             leaves Python's lock to the others.
           workers: processes that do it instead, with so many threads each; 0 for
-            none. They pay where small images are read by many cores.
+            none. They take seconds to start and on two cores read fewer images than
+            threads; they may pay where Python's lock bounds many cores. Grain asks that
+            absl's flags have been parsed, as `absl.app` does.
         """
         self._mesh, self._batch_size = mesh, batch_size
         self._labels = source.labels

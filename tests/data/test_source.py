@@ -151,7 +151,7 @@ def test_damage_is_named_as_load_names_it(prepared, folder):
     [shard] = path.glob("mine-train*")
     shard.write_bytes(shard.read_bytes()[:1500])
     for call in (lambda: source.labels, lambda: source.read([0]), source.load):
-        with pytest.raises(ValueError, match="data set 'tfds:mine' is damaged in|'mine'"):
+        with pytest.raises(ValueError, match="data set 'mine' is damaged in"):
             call()
     source = data.open_source(f"folder:{folder}", image_size=4)
     (folder / "class 0/03.png").write_bytes(b"not a picture")

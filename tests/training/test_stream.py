@@ -54,7 +54,7 @@ def assert_same(batches, expected):
 @pytest.mark.parametrize("name", ["cifar10", "folder"])
 @pytest.mark.parametrize("batch_size", [16, 80])  # parts of a batch: one, two
 def test_batches_are_those_of_the_resident_set(name, batch_size, folder, monkeypatch):
-    """Over two epochs, from their start and from the middle, on one and four devices."""
+    """Over two epochs, from their start and their middle, on one and four devices."""
     source = open_set(name, folder)
     epoch = len(source) // batch_size
     resident = make(ResidentSource, source, batch_size=batch_size)
