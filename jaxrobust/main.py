@@ -15,7 +15,8 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from jaxrobust import processes, report
+from jaxrobust import report
+from jaxrobust.parallel import processes
 from jaxrobust.training import config, program
 
 CONFIG = config_flags.DEFINE_config_file(

@@ -1,7 +1,6 @@
-"""The data set on the host, and its division into train and validation."""
+"""The data set on the host, and which of its rows to take."""
 
 import dataclasses
-import hashlib
 import operator
 
 import numpy as np
@@ -39,13 +38,7 @@ class Dataset:
                 f"labels must have shape {self.images.shape[:1]}, one per image, "
                 f"got {self.labels.shape}"
             )
-        if len(self) and not (
-            self.labels.min() >= 0 and self.labels.max() < self.num_classes
-        ):
-            raise ValueError(
-                f"labels must be between 0 and {self.num_classes - 1} (one class name "
-                f"each), got {self.labels.min()} to {self.labels.max()}"
-            )
+        check_labels(self.labels, self.num_classes)
 
     def __len__(self) -> int:
         """The number of images N."""
@@ -64,50 +57,47 @@ class Dataset:
 
     def take(self, indices: ArrayLike) -> "Dataset":
         """The examples at `indices` (integers), in that order, as a new data set."""
-        rows = np.asarray(indices)
-        if rows.size == 0:
-            rows = rows.astype(np.int64)
-        if rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer):
-            raise ValueError(
-                f"indices must be a list of integers, got {rows.dtype} {rows.shape}"
-            )
-        if rows.size and (rows.min() < 0 or rows.max() >= len(self)):
-            raise ValueError(
-                f"indices must be between 0 and {len(self) - 1}, "
-                f"got {rows.min()} to {rows.max()}"
-            )
+        rows = checked_rows(indices, len(self))
         return Dataset(self.images[rows], self.labels[rows], self.class_names)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all images."""
+        return self.images.nbytes
 
-def digest(dataset: Dataset) -> str:
-    """Names a data set by its labels and some of its images: quick, not exhaustive."""
-    found = hashlib.sha256(repr((dataset.images.shape, dataset.class_names)).encode())
-    found.update(np.ascontiguousarray(dataset.labels).tobytes())
-    for row in spread(len(dataset), 64):
-        found.update(np.ascontiguousarray(dataset.images[row]).tobytes())
-    return found.hexdigest()
+    def read(self, indices: ArrayLike) -> NDArray[np.uint8]:
+        """The images at `indices` (integers), in that order, `[n, H, W, C]`."""
+        return self.images[checked_rows(indices, len(self))]
+
+    def load(self) -> "Dataset":
+        """Itself: it is in memory already, unlike other sources."""
+        return self
 
 
-def split_validation(
-    dataset: Dataset, examples: int, seed: int
-) -> tuple[Dataset, Dataset]:
-    """Holds out a part of a training set, the same share of every class.
+def checked_rows(indices: ArrayLike, total: int) -> NDArray[np.integer]:
+    """Returns `indices` as an array; refuses what is no list of rows below `total`."""
+    rows = np.asarray(indices)
+    if rows.size == 0:
+        rows = rows.astype(np.int64)
+    if rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer):
+        raise ValueError(
+            f"indices must be a list of integers, got {rows.dtype} {rows.shape}"
+        )
+    if rows.size and (rows.min() < 0 or rows.max() >= total):
+        raise ValueError(
+            f"indices must be between 0 and {total - 1}, "
+            f"got {rows.min()} to {rows.max()}"
+        )
+    return rows
 
-    Args:
-        dataset: what to divide; untouched.
-        examples: how many examples to hold out, 0 to N - 1.
-        seed: chooses which; the same seed gives the same division.
 
-    Returns:
-        `(train, validation)`: disjoint, together the whole data set, each in the
-        order of `dataset`. Class shares are exact to one example.
-
-    Raises:
-        ValueError: `examples` is negative or leaves no training data.
-    """
-    held_out = stratified_indices(dataset.labels, examples, seed)
-    kept = np.setdiff1d(np.arange(len(dataset)), held_out)
-    return dataset.take(kept), dataset.take(held_out)
+def check_labels(labels: NDArray[np.int32], num_classes: int) -> None:
+    """Refuses labels without a class name."""
+    if len(labels) and not (labels.min() >= 0 and labels.max() < num_classes):
+        raise ValueError(
+            f"labels must be between 0 and {num_classes - 1} (one class name "
+            f"each), got {labels.min()} to {labels.max()}"
+        )
 
 
 def stratified_indices(

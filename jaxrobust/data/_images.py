@@ -1,16 +1,12 @@
-"""Encoded and odd-sized images to one uint8 array."""
+"""Encoded and odd-sized images to uint8 arrays."""
 
-import concurrent.futures
 import io
-from collections.abc import Callable, Sequence
 
 import numpy as np
-import tqdm
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
-_CHUNK = 256
 # Pillow cuts these off at 255 on conversion instead of scaling.
 _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
@@ -31,7 +27,9 @@ def decode(encoded: bytes, channels: int, size: int | None = None) -> NDArray[np
             if image.mode in _DEEP_MODES:
                 raise ValueError(f"more than 8 bits per channel (mode {image.mode})")
             return _to_array(image, channels, size)
-    except (UnidentifiedImageError, OSError) as error:
+    except UnidentifiedImageError:  # its message holds an address in memory
+        raise ValueError("not a readable image: in no known format") from None
+    except OSError as error:
         raise ValueError(f"not a readable image: {error}") from None
 
 
@@ -39,68 +37,6 @@ def resize(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """Resizes `[H, W, C]` to `[size, size, C]`: shorter side to size, centre crop."""
     planes = [Image.fromarray(image[..., c]) for c in range(image.shape[-1])]
     return np.stack([np.asarray(_square(plane, size)) for plane in planes], axis=-1)
-
-
-def assemble(
-    fetch: Callable[[range], Sequence[tuple[bytes, int]]],
-    count: int,
-    *,
-    shape: tuple[int | None, ...],
-    size: int | None,
-    describe: Callable[[int], str],
-    title: str,
-) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-    """Decodes `count` labelled images, in threads, into one array.
-
-    Args:
-        fetch: gives encoded images and labels of a range of positions.
-        count: how many there are.
-        shape: `[H, W, C]` of every image; an unknown H or W is None.
-        size: None, or the side to resize to.
-        describe: a position in words, for errors.
-        title: of the progress bar.
-
-    Returns:
-        Images `[count, H, W, C]` and labels `[count]`.
-
-    Raises:
-        ValueError: an image that cannot be read or whose shape differs, by name.
-    """
-    channels = shape[2] or 3
-    height, width = (size, size) if size else shape[:2]
-    if count and (height is None or width is None):
-        [(first, _)] = fetch(range(1))
-        height, width = _named(first, channels, size, describe(0)).shape[:2]
-    images = np.empty((count, height or 0, width or 0, channels), np.uint8)
-    labels = np.empty(count, np.int32)
-
-    def fill(positions: range) -> int:
-        for position, (encoded, label) in zip(positions, fetch(positions), strict=True):
-            image = _named(encoded, channels, size, describe(position))
-            if image.shape != images.shape[1:]:
-                raise ValueError(
-                    f"the images differ in size: {describe(position)} is {image.shape}"
-                    f", not {images.shape[1:]}; pass image_size to resize them"
-                )
-            images[position], labels[position] = image, label
-        return len(positions)
-
-    chunks = [range(i, min(i + _CHUNK, count)) for i in range(0, count, _CHUNK)]
-    # A bar only for loads long enough to wonder about, and never in a log file.
-    bar = tqdm.tqdm(total=count, desc=title, leave=False, disable=None, delay=2)
-    with bar, concurrent.futures.ThreadPoolExecutor() as pool:
-        for done in pool.map(fill, chunks):
-            bar.update(done)
-    return images, labels
-
-
-def _named(
-    encoded: bytes, channels: int, size: int | None, description: str
-) -> NDArray[np.uint8]:
-    try:
-        return decode(encoded, channels, size)
-    except ValueError as error:
-        raise ValueError(f"{description}: {error}") from None
 
 
 def header(encoded: bytes) -> tuple[tuple[int, int], bool]:

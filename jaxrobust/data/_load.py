@@ -2,9 +2,11 @@
 
 import difflib
 import os
+from typing import Any
 
 from jaxrobust.data import _local, _tfds
 from jaxrobust.data._dataset import Dataset
+from jaxrobust.data._source import Source
 
 _TFDS_NAMES = (
     "mnist",
@@ -66,6 +68,45 @@ def load(
         FileNotFoundError: the data are not there; says how to prepare them.
         ValueError: an unknown name or split, or data that are no image set.
     """
+    return open_source(
+        name,
+        split,
+        image_size=image_size,
+        channels=channels,
+        data_dir=data_dir,
+        limit=limit,
+    ).load()
+
+
+def open_source(
+    name: str,
+    split: str = "train",
+    *,
+    image_size: int | None = None,
+    channels: int = 0,
+    data_dir: os.PathLike[str] | str | None = None,
+    limit: int | None = None,
+) -> Source:
+    """Opens a split of a data set whose images are read when asked.
+
+    Args:
+        name: as of `load`, which loads just this source.
+        split: as of `load`.
+        image_size: as of `load`.
+        channels: as of `load`.
+        data_dir: as of `load`.
+        limit: as of `load`.
+
+    Returns:
+        The rows of `load`, in its order: a `Dataset` of digits and .npz files, which
+        are in memory anyway; TFDS sets and folders stay encoded on disk, decoded and
+        resized as they are read. Labels of a TFDS set cost one pass over its records
+        at their first use, kept in `$XDG_CACHE_HOME/jaxrobust` (or ~/.cache).
+
+    Raises:
+        FileNotFoundError: the data are not there; says how to prepare them.
+        ValueError: an unknown name or split, or data that are no image set.
+    """
     if split not in ("train", "test"):
         raise ValueError(f"split must be 'train' or 'test', got {split!r}")
     for argument, value in (("image_size", image_size), ("limit", limit)):
@@ -73,32 +114,21 @@ def load(
             raise ValueError(f"{argument} must be at least 1 or None, got {value}")
     if channels not in (0, 3):
         raise ValueError(f"channels must be 0 (as stored) or 3, got {channels}")
-    found = _load(name, split, image_size, data_dir, limit)
-    return _local.to_rgb(found) if channels else found
-
-
-def _load(
-    name: str,
-    split: str,
-    image_size: int | None,
-    data_dir: os.PathLike[str] | str | None,
-    limit: int | None,
-) -> Dataset:
     kind, _, rest = name.partition(":")
+    common: dict[str, Any] = {
+        "image_size": image_size,
+        "channels": channels,
+        "limit": limit,
+    }
     if name == "digits":
-        return _local.finish(_local.load_digits(split), image_size, limit)
+        return _local.finish(_local.load_digits(split), **common)
     if kind == "npz":
-        return _local.finish(_local.load_npz(rest, split), image_size, limit)
+        return _local.finish(_local.load_npz(rest, split), **common)
     if kind == "folder":
-        return _local.load_folder(rest, split, image_size, limit)
+        return _local.open_folder(rest, split, **common)
     if name in _TFDS_NAMES or kind == "tfds":
-        return _tfds.load_prepared(
-            rest or name,
-            split,
-            data_dir=data_dir,
-            image_size=image_size or _DEFAULT_SIZE.get(rest or name),
-            limit=limit,
-        )
+        common["image_size"] = image_size or _DEFAULT_SIZE.get(rest or name)
+        return _tfds.open_prepared(rest or name, split, data_dir=data_dir, **common)
     raise ValueError(_unknown(name))
 
 

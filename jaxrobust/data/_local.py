@@ -1,5 +1,7 @@
 """Sources that need no preparation: scikit-learn's digits, npz files, image folders."""
 
+import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +10,7 @@ from numpy.typing import NDArray
 
 from jaxrobust.data import _images
 from jaxrobust.data._dataset import Dataset, spread, stratified_indices
+from jaxrobust.data._source import EncodedSource, open_store
 
 _SPLIT_SEED = 0  # of the test splits we make ourselves
 _DIGITS_TEST = 360
@@ -74,10 +77,36 @@ def load_npz(path: str, split: str) -> Dataset:
     return Dataset(images, labels, names)
 
 
-def load_folder(
-    path: str, split: str, image_size: int | None, limit: int | None
-) -> Dataset:
-    """Reads a user's image files, in either form of `_FOLDER_RULE`.
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageFiles:
+    """A user's image files and their labels, a `_source.Store`."""
+
+    name: str
+    class_names: tuple[str, ...]
+    files: list[epath.Path]
+    file_labels: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        """The number of files."""
+        return len(self.files)
+
+    def fetch(self, rows: Sequence[int]) -> list[tuple[bytes, int]]:
+        """The content of some files, and their labels."""
+        return [(self.files[i].read_bytes(), int(self.file_labels[i])) for i in rows]
+
+    def labels(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
+        """The labels of some files."""
+        return self.file_labels[rows]
+
+    def describe(self, row: int) -> str:
+        """The path of a file."""
+        return str(self.files[row])
+
+
+def open_folder(
+    path: str, split: str, *, image_size: int | None, channels: int, limit: int | None
+) -> EncodedSource:
+    """Lists a user's image files, in either form of `_FOLDER_RULE`.
 
     The classes are the folders' names in sorted order. Images without any colour in
     the whole split give one channel, others three.
@@ -93,33 +122,30 @@ def load_folder(
             f"data set 'folder:{path}' has no images for the {split!r} split in {root}."
             f" {_FOLDER_RULE}"
         )
-    if not divided:
-        rows = _own_split(labels, split)
-        files, labels = [files[row] for row in rows], labels[rows]
-    rows = spread(len(files), limit)
-    files, labels = [files[row] for row in rows], labels[rows]
-    grey = all(_images.header(file.read_bytes())[1] for file in files)
-    images, labels = _images.assemble(
-        lambda part: [(files[i].read_bytes(), int(labels[i])) for i in part],
-        len(files),
+    rows = np.arange(len(files)) if divided else _own_split(labels, split)
+    rows = rows[spread(len(rows), limit)]
+    grey = all(_images.header(files[row].read_bytes())[1] for row in rows)
+    return open_store(
+        ImageFiles(f"folder:{path}", names, files, labels),
+        rows,
         shape=(None, None, 1 if grey else 3),
         size=image_size,
-        describe=lambda position: str(files[position]),
-        title=f"loading folder:{path}",
+        channels=channels,
     )
-    return Dataset(images, labels, names)
 
 
-def finish(dataset: Dataset, image_size: int | None, limit: int | None) -> Dataset:
-    """Takes `limit` examples at even distances and resizes to `image_size`."""
+def finish(
+    dataset: Dataset, *, image_size: int | None, channels: int, limit: int | None
+) -> Dataset:
+    """Takes `limit` examples at even distances; resizes them, copies grey to RGB."""
     dataset = dataset.take(spread(len(dataset), limit))
-    if image_size is None or dataset.shape[:2] == (image_size, image_size):
-        return dataset
-    resized = np.stack([_images.resize(image, image_size) for image in dataset.images])
-    return Dataset(resized, dataset.labels, dataset.class_names)
+    if image_size is not None and dataset.shape[:2] != (image_size, image_size):
+        resized = [_images.resize(image, image_size) for image in dataset.images]
+        dataset = dataclasses.replace(dataset, images=np.stack(resized))
+    return _to_rgb(dataset) if channels else dataset
 
 
-def to_rgb(dataset: Dataset) -> Dataset:
+def _to_rgb(dataset: Dataset) -> Dataset:
     """Copies grey images to three channels; others must have three."""
     channels = dataset.shape[-1]
     if channels == 3:

@@ -1,14 +1,18 @@
 """Image sets prepared in TFDS's array_record layout, read without TensorFlow."""
 
 import contextlib
+import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 from etils import epath
+from numpy.typing import NDArray
 
-from jaxrobust.data import _images
-from jaxrobust.data._dataset import Dataset, spread
+from jaxrobust.data import _labels
+from jaxrobust.data._dataset import spread
+from jaxrobust.data._source import EncodedSource, open_store
 
 _FORMAT = "array_record"
 _SPLITS = {"train": ("train",), "test": ("test", "validation")}
@@ -20,15 +24,58 @@ def data_directory(data_dir: os.PathLike[str] | str | None) -> epath.Path:
     return epath.Path(chosen).expanduser()
 
 
-def load_prepared(
+@dataclasses.dataclass(frozen=True, eq=False)
+class Records:
+    """The records of one split of a prepared set, a `_source.Store`.
+
+    TFDS's data source opens its files at the first read, in each process anew, so it
+    can be pickled and read in several threads.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    folder: epath.Path
+    split: str
+    files: tuple[str, ...]
+    image_key: str
+    label_key: str
+    source: Any
+
+    def __len__(self) -> int:
+        """The number of records."""
+        return len(self.source)
+
+    def fetch(self, rows: Sequence[int]) -> list[tuple[bytes, int]]:
+        """The encoded images of some records, and their labels."""
+        with _damage(self.name, self.folder):
+            examples = self.source.__getitems__(list(rows))
+        return [
+            (example[self.image_key], example[self.label_key]) for example in examples
+        ]
+
+    def labels(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
+        """The labels of some records, from a cache where all have been read before."""
+        with _damage(self.name, self.folder):
+            stats = [(self.folder / file).stat() for file in self.files]
+        about = [self.split, self.label_key, len(self)]
+        about += [(stat.length, stat.mtime) for stat in stats]
+        return _labels.cached(self, rows, (os.fspath(self.folder), *about))
+
+    def describe(self, row: int) -> str:
+        """A record in words, for errors."""
+        return f"example {row} of {self.name}"
+
+
+def open_prepared(
     name: str,
     split: str,
     *,
     data_dir: os.PathLike[str] | str | None,
     image_size: int | None,
+    channels: int,
     limit: int | None,
-) -> Dataset:
-    """Reads one split of the prepared TFDS image set `name` into one array.
+) -> EncodedSource:
+    """Opens one split of the prepared TFDS image set `name`.
 
     Raises:
         FileNotFoundError: the set is not there in array_record format.
@@ -53,22 +100,24 @@ def load_prepared(
         raise ValueError(f"images of {name!r} have {shape[2]} channels, not 1 or 3")
     with _damage(name, builder.data_dir):
         source = builder.as_data_source(split, decoders=_skip_decoding(image_key))
-        rows = spread(len(source), limit)
-
-    def fetch(positions: range) -> list[tuple[bytes, int]]:
-        with _damage(name, builder.data_dir):
-            examples = source.__getitems__([int(rows[i]) for i in positions])
-        return [(example[image_key], example[label_key]) for example in examples]
-
-    images, labels = _images.assemble(
-        fetch,
-        len(rows),
+        count = len(source)
+    records = Records(
+        name=name,
+        class_names=tuple(features[label_key].names),
+        folder=epath.Path(builder.data_dir),
+        split=split,
+        files=tuple(builder.info.splits[split].filenames),
+        image_key=image_key,
+        label_key=label_key,
+        source=source,
+    )
+    return open_store(
+        records,
+        spread(count, limit),
         shape=shape,
         size=image_size,
-        describe=lambda position: f"example {rows[position]} of {name}",
-        title=f"loading {name}",
+        channels=channels,
     )
-    return Dataset(images, labels, tuple(features[label_key].names))
 
 
 def _find(name: str, root: epath.Path) -> Any:

@@ -11,7 +11,7 @@ from etils import epath
 from jax.sharding import Mesh
 from jaxtyping import Bool
 
-from jaxrobust import data, models, parallel, processes
+from jaxrobust import data, models, parallel
 from jaxrobust.array_types import Norm, Variables
 from jaxrobust.data import Dataset
 from jaxrobust.evaluation import (
@@ -36,6 +36,7 @@ from jaxrobust.evaluation.diagnose import DEFAULTS, diagnose_setting
 from jaxrobust.evaluation.ensemble import entry as ensemble
 from jaxrobust.evaluation.fit import count_classes
 from jaxrobust.evaluation.setting import Setting, choose, shuffled
+from jaxrobust.parallel import processes
 
 Results = dict[str, Any]
 

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust.array_types import Images, Logits
-from jaxrobust.data import Dataset
+from jaxrobust.data import Source
 
 
 def count_classes(
-    logits_fn: Callable[[Images], Logits], dataset: Dataset, name: str
+    logits_fn: Callable[[Images], Logits], dataset: Source, name: str
 ) -> int:
     """Returns the number of classes K that a network tells apart.
 

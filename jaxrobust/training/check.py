@@ -22,7 +22,7 @@ from jaxrobust.evaluation import (
 )
 from jaxrobust.evaluation.diagnose import check_counts
 from jaxrobust.evaluation.fit import count_classes
-from jaxrobust.training import optimizer
+from jaxrobust.training import optimizer, source
 
 PRECISIONS = ("default", "high", "highest", "bfloat16", "tensorfloat32", "float32")
 
@@ -102,6 +102,7 @@ def check(config: Mapping[str, Any]) -> None:
         if not fine:
             raise ValueError(f"`{name}` must be {rule}, got {value}.")
     _check_name("train.compute_dtype", train["compute_dtype"], ("float32", "bfloat16"))
+    _check_name("data.feed", config["data"]["feed"], source.FEEDS)
     _check_name("precision", config["precision"], PRECISIONS)
     _check_name("eval.precision", config["eval"]["precision"], PRECISIONS)
     model = checkpoints.create_model(config)
@@ -151,9 +152,7 @@ def _check_name(field: str, value: str, known: tuple[str, ...]) -> None:
         )
 
 
-def check_data(
-    config: Mapping[str, Any], model: nn.Module, found: data.Dataset
-) -> None:
+def check_data(config: Mapping[str, Any], model: nn.Module, found: data.Source) -> None:
     """Checks that a network fits a data set and its objective; computes nothing.
 
     Raises:

@@ -94,6 +94,8 @@ def base() -> Any:
                 "train_examples": 0,  # 0 = all
                 "test_examples": 0,
                 "validation_examples": 1000,  # held out of the training split
+                # resident = on the devices, stream = read as needed, auto = by size.
+                "feed": "auto",
                 "augment": {
                     "crop_padding": 0,
                     "flip": False,

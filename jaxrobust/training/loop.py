@@ -21,15 +21,16 @@ from jaxrobust import (
     data,
     evaluation,
     parallel,
-    processes,
 )
 from jaxrobust.array_types import Key
 from jaxrobust.data import augment
 from jaxrobust.evaluation.progress import Progress
+from jaxrobust.parallel import processes
 from jaxrobust.training import optimizer, state, step
 from jaxrobust.training.check import attack_options, check_data, make_defense
 from jaxrobust.training.metrics import MetricWriter, NoMetrics, fetch_mean
-from jaxrobust.training.source import ResidentSource, batch_indices
+from jaxrobust.training.source import Batches, ResidentSource, streams
+from jaxrobust.training.stream import StreamSource
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,11 +115,10 @@ class Run:
 
     state: state.TrainState
     step: step.Step
-    source: ResidentSource
+    source: Batches
     validate: Callable[[Mapping[str, Any]], dict[str, float]]
     plan: Plan
     key: Array
-    examples: int
     mesh: Mesh
 
 
@@ -136,7 +136,7 @@ def build(config: Mapping[str, Any], mesh: Mesh, *, resumed: bool = False) -> Ru
     """
     batch_size = config["train"]["batch_size"]
     parallel.check_batch_size(mesh, batch_size, "train.batch_size")
-    train_set, held_out = load_train(config)
+    train_set, held_out, streamed = load_train(config)
     processes.check_same("the training data", data.digest(train_set))
     plan = Plan.of(config, len(train_set))
 
@@ -175,11 +175,12 @@ def build(config: Mapping[str, Any], mesh: Mesh, *, resumed: bool = False) -> Ru
             ema=ema,
             precision=config["precision"],
         ),
-        source=ResidentSource(train_set, mesh),
+        source=(StreamSource if streamed else ResidentSource)(
+            train_set, mesh, batch_size=batch_size, seed=config["seed"]
+        ),
         validate=make_validation(model, config, held_out, mesh, validation_key),
         plan=plan,
         key=parallel.replicate(mesh, run_key),
-        examples=len(train_set),
         mesh=mesh,
     )
 
@@ -214,17 +215,30 @@ def _in_compute_dtype(model: nn.Module, config: Mapping[str, Any]) -> nn.Module:
     return model.clone(dtype=jnp.dtype(dtype))  # pyright: ignore[reportCallIssue]
 
 
-def load_train(config: Mapping[str, Any]) -> tuple[data.Dataset, data.Dataset]:
-    """Loads the training split; returns it and the slice held out for validation."""
+def load_train(
+    config: Mapping[str, Any],
+) -> tuple[data.Source, data.Dataset, bool]:
+    """Opens the training split.
+
+    Returns:
+      The images to train on, left on disk where they stream; the slice held out for
+      validation, in memory; and whether the former stream (`data.feed`).
+    """
     fields = config["data"]
-    dataset = data.load(
+    found = data.open_source(
         fields["name"],
         "train",
         image_size=fields["image_size"] or None,
         channels=fields["channels"],
         limit=fields["train_examples"] or None,
     )
-    return data.split_validation(dataset, fields["validation_examples"], config["seed"])
+    streamed = streams(fields["feed"], found.nbytes)
+    train_set, held_out = data.split_validation(
+        found if streamed else found.load(),
+        fields["validation_examples"],
+        config["seed"],
+    )
+    return train_set, held_out.load(), streamed
 
 
 def train(config: Mapping[str, Any], workdir: epath.PathLike, mesh: Mesh) -> None:
@@ -258,6 +272,7 @@ def train(config: Mapping[str, Any], workdir: epath.PathLike, mesh: Mesh) -> Non
             _loop(run, config, start, checkpointer, writer, progress)
         finally:
             progress.close()
+            run.source.close()
             checkpointer.close()
 
 
@@ -272,11 +287,8 @@ def _loop(
     plan, batch_size = run.plan, config["train"]["batch_size"]
     history: collections.deque[dict[str, Array]] = collections.deque()
     begin, shown = time.monotonic(), {}
-    order = batch_indices(
-        run.examples, batch_size, config["seed"], start=start, stop=plan.total
-    )
-    for number, index in enumerate(order, start + 1):
-        run.state, metrics = run.step(run.state, run.source.batch(index), run.key)
+    for number, batch in enumerate(run.source.batches(start, plan.total), start + 1):
+        run.state, metrics = run.step(run.state, batch, run.key)
         history.append(metrics)
         # The host may run ahead of the device by two steps, so that the display and a
         # signal are never far behind.

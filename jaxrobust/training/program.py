@@ -11,9 +11,10 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jaxrobust import checkpoints, evaluation, parallel, processes
+from jaxrobust import checkpoints, evaluation, parallel
 from jaxrobust.array_types import Variables
 from jaxrobust.evaluation.progress import StageProgress
+from jaxrobust.parallel import processes
 from jaxrobust.training import loop, workdir
 from jaxrobust.training.check import check
 

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from jaxrobust import processes
+from jaxrobust.parallel import processes
 from launch import local_processes
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust import attacks, checkpoints, data, evaluation, parallel, processes
+from jaxrobust import attacks, checkpoints, data, evaluation, parallel
+from jaxrobust.parallel import processes
 from jaxrobust.training import config, loop
 
 

@@ -1,12 +1,14 @@
 """The order of training examples: a function of seed and step alone."""
 
 import numpy as np
+import pytest
 
-from jaxrobust.training.source import batch_indices
+from jaxrobust import data, parallel
+from jaxrobust.training import source
 
 
 def collect(start, stop, size=23, batch=5, seed=3):
-    return list(batch_indices(size, batch, seed, start=start, stop=stop))
+    return [source.step_indices(size, batch, seed, step) for step in range(start, stop)]
 
 
 def test_an_epoch_shows_every_example_at_most_once():
@@ -14,13 +16,41 @@ def test_an_epoch_shows_every_example_at_most_once():
     assert len(set(shown.tolist())) == 20
 
 
-def test_starting_in_the_middle_gives_the_same_batches():
-    whole = collect(0, 12)
-    for start in (1, 4, 7):
-        np.testing.assert_array_equal(collect(start, 12), whole[start:])
-
-
 def test_epochs_and_seeds_differ():
     first, second = np.concatenate(collect(0, 4)), np.concatenate(collect(4, 8))
     assert (first != second).any()
     assert (np.concatenate(collect(0, 4, seed=4)) != first).any()
+
+
+def test_the_order_cannot_be_changed_by_a_caller():
+    [index] = collect(0, 1)
+    with pytest.raises(ValueError, match="read-only"):
+        index[0] = 0
+
+
+def test_resident_batches_are_the_rows_of_the_steps():
+    dataset = data.load("digits", limit=20)
+    resident = source.ResidentSource(
+        dataset, parallel.make_mesh(4), batch_size=8, seed=1
+    )
+    for step, batch in enumerate(resident.batches(1, 5), 1):
+        index = source.step_indices(20, 8, 1, step)
+        np.testing.assert_array_equal(batch["index"], index)
+        np.testing.assert_array_equal(batch["image"], dataset.images[index])
+        np.testing.assert_array_equal(batch["label"], dataset.labels[index])
+        assert batch["image"].dtype == np.uint8
+        assert batch["label"].dtype == batch["index"].dtype == np.int32
+    assert step == 4
+
+
+@pytest.mark.parametrize(
+    ("feed", "nbytes", "streamed"),
+    [
+        ("auto", source.RESIDENT_BYTES, False),
+        ("auto", source.RESIDENT_BYTES + 1, True),
+        ("resident", source.RESIDENT_BYTES + 1, False),
+        ("stream", 1, True),
+    ],
+)
+def test_the_size_chooses_the_feed_unless_told(feed, nbytes, streamed):
+    assert source.streams(feed, nbytes) == streamed

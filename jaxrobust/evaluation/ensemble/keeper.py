@@ -9,11 +9,11 @@ import jax
 import numpy as np
 from etils import epath
 
-from jaxrobust import processes
 from jaxrobust.attacks import stepping
 from jaxrobust.evaluation.ensemble import state, versions
 from jaxrobust.evaluation.ensemble.runner import Runner
 from jaxrobust.evaluation.ensemble.settings import Settings, Standing
+from jaxrobust.parallel import processes
 
 _SAVING_SHARE = 20
 

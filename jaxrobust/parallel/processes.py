@@ -84,6 +84,8 @@ def start(
             coordinator,
             count,
             index,
+            # Detection would also hand out devices, though the place is known.
+            cluster_detection_method=None if detect else "deactivate",
             initialization_timeout=timeout,
             heartbeat_timeout_seconds=_SERVICE_TIMEOUT,
             shutdown_timeout_seconds=_SHUTDOWN_TIMEOUT,

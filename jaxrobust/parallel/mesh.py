@@ -4,7 +4,6 @@ Arrays go to the mesh and come back through here, so nothing else needs to know 
 its devices belong to one process or to several.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -79,39 +78,36 @@ def _put_global(leaf: Any, sharding: NamedSharding) -> jax.Array:
     return jax.make_array_from_callback(host.shape, sharding, lambda i: host[i])
 
 
-def own_rows(mesh: Mesh, batch_size: int) -> Int[np.ndarray, "own"]:
-    """Returns which rows of a batch the devices of this process hold, sorted."""
-    starts = _own_slices(mesh, batch_size)
-    return np.concatenate([np.arange(s.start, s.stop) for s in starts])
+def own_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
+    """Returns which rows of a global batch the devices of this process hold, sorted."""
+    parts = by_batch(mesh).addressable_devices_indices_map((batch_size,))
+    return np.unique([np.arange(batch_size)[index] for index in parts.values()])
 
 
-def _own_slices(mesh: Mesh, batch_size: int) -> list[slice]:
-    held = by_batch(mesh).addressable_devices_indices_map((batch_size,)).values()
-    bounds = {index[0].indices(batch_size)[:2] for index in held if index is not None}
-    return [slice(*ends) for ends in sorted(bounds)]
-
-
-def from_rows(mesh: Mesh, rows: Mapping[str, np.ndarray], batch_size: int) -> PyTree:
-    """Makes arrays of `batch_size` rows, split over the devices, from a part of them.
+def from_rows(mesh: Mesh, rows: PyTree, batch_size: int) -> PyTree:
+    """Makes global batches of which every process brings its own rows only.
 
     Args:
       mesh: the devices.
-      rows: by name, the rows that `own_rows` names, in that order.
-      batch_size: of the whole batch.
-    """
-    places, offset = {}, 0
-    for held in _own_slices(mesh, batch_size):
-        places[held.start] = (offset, offset + held.stop - held.start)
-        offset = places[held.start][1]
+      rows: arrays of the rows `own_rows(mesh, batch_size)`, in that order.
+      batch_size: rows of the global batch.
 
-    def make(array: np.ndarray) -> jax.Array:
+    Returns:
+      Arrays with `batch_size` rows, split over the devices.
+    """
+    own = own_rows(mesh, batch_size)
+
+    def to_global(array: np.ndarray) -> jax.Array:
         def part(index: Any) -> np.ndarray:
-            return array[slice(*places[index[0].start or 0])]
+            # A device holds a block of rows, so its own rows are neighbours here too.
+            start, stop, _ = index[0].indices(batch_size)
+            first, last = np.searchsorted(own, (start, stop))
+            return array[first:last]
 
         shape = (batch_size, *array.shape[1:])
         return jax.make_array_from_callback(shape, by_batch(mesh), part)
 
-    return {name: make(array) for name, array in rows.items()}
+    return jax.tree.map(to_global, rows)
 
 
 def to_host(tree: PyTree) -> PyTree:

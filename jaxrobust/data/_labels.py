@@ -1,0 +1,85 @@
+"""Labels of sets that keep them beside the images: read once, then from a cache."""
+
+import contextlib
+import hashlib
+import os
+import pathlib
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxrobust.data._source import Store
+from jaxrobust.data._threads import in_threads
+
+_CHUNK = 1024
+
+
+def cached(
+    store: Store, rows: NDArray[np.int64], identity: Sequence[Any]
+) -> NDArray[np.int32]:
+    """The labels of some rows of a store, one pass over its records the first time.
+
+    Args:
+        store: whose records hold the labels; no image is decoded.
+        rows: which labels; a part of the set is read alone and not kept.
+        identity: what the records are (folder, split, sizes and times of the files);
+            its digest names the cache's file, so other records have another.
+
+    Returns:
+        Labels, int32, one per row.
+
+    Raises:
+        ValueError: damaged records.
+    """
+    digest = hashlib.sha256(repr(tuple(identity)).encode()).hexdigest()[:32]
+    file = _folder() / f"{digest}.npy"
+    known = _read(file, len(store))
+    if known is not None:
+        return known[rows]
+    if len(rows) < len(store):
+        return _scan(store, rows)
+    labels = _scan(store, np.arange(len(store)))
+    _write(file, labels)
+    return labels[rows]
+
+
+def _scan(store: Store, rows: NDArray[np.int64]) -> NDArray[np.int32]:
+    labels = np.empty(len(rows), np.int32)
+
+    def fill(positions: range) -> None:
+        part = slice(positions.start, positions.stop)
+        labels[part] = [label for _, label in store.fetch(rows[part].tolist())]
+
+    in_threads(fill, len(rows), _CHUNK, f"reading the labels of {store.name}")
+    return labels
+
+
+def _folder() -> pathlib.Path:
+    """Of the user's caches, where the XDG base directory specification puts them."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return pathlib.Path(base).expanduser() / "jaxrobust" / "labels"
+
+
+def _read(file: pathlib.Path, count: int) -> NDArray[np.int32] | None:
+    try:
+        labels = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError):  # not there, or damaged
+        return None
+    fits = labels.dtype == np.int32 and labels.shape == (count,)
+    return labels if fits else None
+
+
+def _write(file: pathlib.Path, labels: NDArray[np.int32]) -> None:
+    """Keeps the labels if it can: without them the next run reads the records again."""
+    new = file.with_name(f".{file.name}.{uuid.uuid4().hex}")  # others may write it too
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with new.open("wb") as stream:
+            np.save(stream, labels)
+        new.replace(file)
+    except OSError:
+        with contextlib.suppress(OSError):
+            new.unlink()

@@ -1,0 +1,300 @@
+"""Image sets that are read when asked: in memory, or encoded on disk."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Protocol, Self, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from jaxrobust.data import _images
+from jaxrobust.data._dataset import (
+    Dataset,
+    check_labels,
+    checked_rows,
+    spread,
+    stratified_indices,
+)
+from jaxrobust.data._threads import in_threads
+
+_CHUNK = 256
+
+
+class Source(Protocol):
+    """Labelled images of one shape, read row by row.
+
+    A `Dataset` is one whose images are in memory. Reading may happen in several threads
+    at once, and a source can be pickled, so that other processes read too.
+    """
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of every image."""
+        ...
+
+    @property
+    def labels(self) -> NDArray[np.int32]:
+        """Labels `[N]`, 0 to K - 1; the first use may read every record."""
+        ...
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The K class names, in label order."""
+        ...
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes K."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all images as uint8, known before they are read."""
+        ...
+
+    def __len__(self) -> int:
+        """The number of images N."""
+        ...
+
+    def read(self, indices: ArrayLike) -> NDArray[np.uint8]:
+        """The images at `indices`, uint8 `[n, H, W, C]`, in that order."""
+        ...
+
+    def take(self, indices: ArrayLike) -> Self:
+        """The examples at `indices`, in that order, as a source; reads nothing."""
+        ...
+
+    def load(self) -> Dataset:
+        """All of it, in memory."""
+        ...
+
+
+def digest(source: Source) -> str:
+    """Names a set by its labels and some of its images: quick, not exhaustive."""
+    found = hashlib.sha256(repr((source.shape, source.class_names)).encode())
+    found.update(np.ascontiguousarray(source.labels).tobytes())
+    found.update(source.read(spread(len(source), 64)).tobytes())
+    return found.hexdigest()
+
+
+class Store(Protocol):
+    """Encoded images and their labels by row, as they lie on disk; can be pickled."""
+
+    @property
+    def name(self) -> str:
+        """What `data.load` calls the set."""
+        ...
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The class names, in label order."""
+        ...
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        ...
+
+    def fetch(self, rows: Sequence[int]) -> Sequence[tuple[bytes, int]]:
+        """The content of the image files of some rows, and their labels."""
+        ...
+
+    def labels(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
+        """The labels of some rows."""
+        ...
+
+    def describe(self, row: int) -> str:
+        """A row in words, for errors."""
+        ...
+
+
+SourceT = TypeVar("SourceT", bound=Source)
+
+
+class EncodedSource:
+    """Images that stay encoded on disk until they are read."""
+
+    def __init__(
+        self,
+        store: Store,
+        rows: NDArray[np.int64],
+        *,
+        stored_shape: tuple[int, int, int],
+        size: int | None = None,
+        channels: int = 0,
+        labels: NDArray[np.int32] | None = None,
+    ) -> None:
+        """Describes the set; reads nothing.
+
+        Args:
+            store: where the images are.
+            rows: the rows of `store` that belong to the set, in its order.
+            stored_shape: `[H, W, C]` of every image once decoded and resized.
+            size: None, or the side to resize to.
+            channels: 3 copies grey images to three channels; 0 keeps what there is.
+            labels: of these rows, where they are known.
+        """
+        self._store, self._rows, self._size = store, rows, size
+        self._stored_shape, self._channels = stored_shape, channels
+        self._labels = labels
+
+    def __len__(self) -> int:
+        """The number of images N."""
+        return len(self._rows)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of every image."""
+        height, width, stored = self._stored_shape
+        return height, width, self._channels or stored
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The K class names, in label order."""
+        return self._store.class_names
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes K."""
+        return len(self.class_names)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all images as uint8, which no one has read yet."""
+        height, width, channels = self.shape
+        return len(self) * height * width * channels
+
+    @property
+    def labels(self) -> NDArray[np.int32]:
+        """Labels `[N]`; the first use asks the store, which may read every record.
+
+        Raises:
+            ValueError: a label without a class name, or damaged records.
+        """
+        if self._labels is None:
+            labels = self._store.labels(self._rows)
+            check_labels(labels, self.num_classes)
+            self._labels = labels
+        return self._labels
+
+    def read(self, indices: ArrayLike) -> NDArray[np.uint8]:
+        """The images at `indices`, uint8 `[n, H, W, C]`, decoded and resized now.
+
+        Raises:
+            ValueError: an image that cannot be read or whose size differs, by name.
+        """
+        rows = self._rows[checked_rows(indices, len(self))]
+        images = np.empty((len(rows), *self.shape), np.uint8)
+        self._decode(rows, images)
+        return images
+
+    def take(self, indices: ArrayLike) -> "EncodedSource":
+        """The examples at `indices`, in that order; reads nothing."""
+        rows = checked_rows(indices, len(self))
+        return EncodedSource(
+            self._store,
+            self._rows[rows],
+            stored_shape=self._stored_shape,
+            size=self._size,
+            channels=self._channels,
+            labels=None if self._labels is None else self._labels[rows],
+        )
+
+    def load(self) -> Dataset:
+        """Decodes all of it, in threads, into one array.
+
+        Raises:
+            ValueError: an image that cannot be read or whose size differs, by name.
+        """
+        count = len(self)
+        images = np.empty((count, *self.shape), np.uint8)
+        labels = np.empty(count, np.int32)
+
+        def fill(positions: range) -> None:
+            part = slice(positions.start, positions.stop)
+            labels[part] = self._decode(self._rows[part], images[part])
+
+        in_threads(fill, count, _CHUNK, f"loading {self._store.name}")
+        return Dataset(images, labels, self.class_names)
+
+    def _decode(
+        self, rows: NDArray[np.int64], images: NDArray[np.uint8]
+    ) -> Sequence[int]:
+        """Puts the images of some rows into `images`; returns their labels."""
+        positions = [int(row) for row in rows]
+        found = self._store.fetch(positions)
+        for place, (row, (encoded, _)) in enumerate(zip(positions, found, strict=True)):
+            image = _named(self._store, row, encoded, self._stored_shape[2], self._size)
+            if image.shape != self._stored_shape:
+                raise ValueError(
+                    f"the images differ in size: {self._store.describe(row)} is "
+                    f"{image.shape}, not {self._stored_shape}; pass image_size to "
+                    "resize them"
+                )
+            images[place] = image  # one channel is copied to three
+        return [label for _, label in found]
+
+
+def open_store(
+    store: Store,
+    rows: NDArray[np.int64],
+    *,
+    shape: tuple[int | None, int | None, int | None],
+    size: int | None,
+    channels: int,
+) -> EncodedSource:
+    """Opens rows of a store; reads one image where nothing else tells their size.
+
+    Args:
+        store: where the images are.
+        rows: which of its rows, in this order.
+        shape: `[H, W, C]` of the stored images; an unknown length is None.
+        size: None, or the side to resize to.
+        channels: 3 copies grey images to three channels; 0 keeps what there is.
+
+    Raises:
+        ValueError: the first image cannot be read.
+    """
+    stored = shape[2] or 3
+    height, width = (size, size) if size else shape[:2]
+    if len(rows) and (height is None or width is None):
+        first = int(rows[0])
+        [(encoded, _)] = store.fetch([first])
+        height, width = _named(store, first, encoded, stored, size).shape[:2]
+    return EncodedSource(
+        store,
+        rows,
+        stored_shape=(height or 0, width or 0, stored),
+        size=size,
+        channels=channels,
+    )
+
+
+def split_validation(
+    dataset: SourceT, examples: int, seed: int
+) -> tuple[SourceT, SourceT]:
+    """Holds out a part of a training set, the same share of every class.
+
+    Args:
+        dataset: what to divide, in memory or not; untouched.
+        examples: how many examples to hold out, 0 to N - 1.
+        seed: chooses which; the same seed gives the same division.
+
+    Returns:
+        `(train, validation)`: disjoint, together the whole data set, each in the
+        order of `dataset`. Class shares are exact to one example.
+
+    Raises:
+        ValueError: `examples` is negative or leaves no training data.
+    """
+    held_out = stratified_indices(dataset.labels, examples, seed)
+    kept = np.setdiff1d(np.arange(len(dataset)), held_out)
+    return dataset.take(kept), dataset.take(held_out)
+
+
+def _named(
+    store: Store, row: int, encoded: bytes, channels: int, size: int | None
+) -> NDArray[np.uint8]:
+    try:
+        return _images.decode(encoded, channels, size)
+    except ValueError as error:
+        raise ValueError(f"{store.describe(row)}: {error}") from None

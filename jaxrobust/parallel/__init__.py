@@ -1,0 +1,17 @@
+"""Devices and processes: one mesh over all of them, and what processes owe each other.
+
+`parallel.processes.start()` joins the processes of a run; everything else is the same
+on one device and on many.
+"""
+
+from jaxrobust.parallel import processes as processes
+from jaxrobust.parallel.mesh import by_batch as by_batch
+from jaxrobust.parallel.mesh import check_batch_size as check_batch_size
+from jaxrobust.parallel.mesh import from_rows as from_rows
+from jaxrobust.parallel.mesh import make_mesh as make_mesh
+from jaxrobust.parallel.mesh import own_rows as own_rows
+from jaxrobust.parallel.mesh import put_batch as put_batch
+from jaxrobust.parallel.mesh import replicate as replicate
+from jaxrobust.parallel.mesh import replicated as replicated
+from jaxrobust.parallel.mesh import rows_to_host as rows_to_host
+from jaxrobust.parallel.mesh import to_host as to_host
