@@ -136,11 +136,10 @@ def test_command_passes_signals_on_and_returns_the_status(number, tmp_path):
     (tmp_path / "jaxrobust").mkdir()
     (tmp_path / "jaxrobust" / "__init__.py").touch()
     (tmp_path / "jaxrobust" / "main.py").write_text(STUB)
-    log = tmp_path / "log"
+    launcher_path, log = LAUNCH / "local_processes.py", tmp_path / "log"
     with log.open("w") as file:
         launcher = subprocess.Popen(
-            [sys.executable, LAUNCH / "local_processes.py", "--processes=2", "--"]
-            + ["wait,wait"],
+            (sys.executable, launcher_path, "--processes=2", "--", "wait,wait"),
             env={**os.environ, "PYTHONPATH": str(tmp_path)},
             cwd=tmp_path,
             stdout=file,
