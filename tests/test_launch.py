@@ -168,6 +168,7 @@ def test_gpus_are_shared_out():
         found = local_processes.environment(2, 2, "cuda", env)
         assert [own["CUDA_VISIBLE_DEVICES"] for own in found] == expected
         assert {own["JAX_PLATFORMS"] for own in found} == {"cuda"}
+        assert {own["JAX_LOCAL_DEVICE_IDS"] for own in found} == {"0,1"}
 
 
 @pytest.mark.parametrize(
@@ -305,6 +306,15 @@ def test_slurm_starts_the_program_on_every_task(recorded):
     assert "--kill-on-bad-exit=1" in call
     program = ["python3.11", "-m", "jaxrobust.main", "--distributed", *flags]
     assert call[-len(program) :] == program
+
+
+def test_slurm_gives_a_task_all_gpus_of_its_node(recorded):
+    replies = 'echo "ids: ${JAX_LOCAL_DEVICE_IDS:-all}"'
+    for count, expected in (("8", "0,1,2,3,4,5,6,7"), ("1", "0"), ("", "all")):
+        done, _ = recorded(
+            SLURM, "--workdir=/w", replies=replies, SLURM_GPUS_ON_NODE=count
+        )
+        assert done.stdout == f"ids: {expected}\n"
 
 
 def test_slurm_asks_for_a_signal_before_the_end_and_for_a_new_start():
