@@ -105,8 +105,9 @@ def networks_table(names: Sequence[str]) -> list[list[str]]:
         seen.setdefault(traced.label(traced.get_config(name)), []).append(name)
     for described, users in seen.items():
         n = traced.network(users[0])
-        counts = [f"{n[k] / 1e9:.3g} G" for k in ("forward", "input", "weights")]
-        size, traffic = f"{n['parameters'] / 1e6:.3g} M", f"{n['bytes'] / 1e6:.3g} MB"
+        counts = [f"{short(n[k] / 1e9)} G" for k in ("forward", "input", "weights")]
+        size = f"{short(n['parameters'] / 1e6)} M"
+        traffic = f"{short(n['bytes'] / 1e6)} MB"
         rows.append([", ".join(users), *described, size, *counts, traffic])
     return rows
 
@@ -120,7 +121,7 @@ def attacks_table() -> list[list[str]]:
     for name, forward, backward in known:
         total = forward * n["forward"] + backward * (n["input"] - n["forward"])
         rows.append(
-            [name, f"{forward:,.0f}", f"{backward:,.0f}", f"{total / 1e12:.3g} T"]
+            [name, f"{forward:,.0f}", f"{backward:,.0f}", f"{short(total / 1e12)} T"]
         )
     return rows
 
@@ -154,13 +155,13 @@ def steps_table(names: Sequence[str]) -> list[list[str]]:
                 name,
                 str(batch),
                 f"{steps:,.0f}",
-                f"{flops.flops(found) / 1e12:.3g} T",
-                f"{flops.moved(found) / 1e9:.3g} GB",
+                f"{short(flops.flops(found) / 1e12)} T",
+                f"{short(flops.moved(found) / 1e9)} GB",
                 f"{kernels:,.0f}",
-                f"{work.update / 1e6:.3g} MB",
-                f"{work.gradients / 1e6:.3g} MB",
+                f"{short(work.update / 1e6)} MB",
+                f"{short(work.gradients / 1e6)} MB",
                 f"{work.reductions:,.0f}",
-                f"{batch * height * width * channels / 1e6:.2g} MB",
+                f"{short(batch * height * width * channels / 1e6, 2)} MB",
             ]
         )
     return rows
@@ -180,7 +181,7 @@ def times_table(names: Sequence[str]) -> list[list[str]]:
     rows = [["config", *heads, "bound on 1 H100", "on 8 H100"]]
     for name in names:
         found = [_times(name, device, count) for device, count in MACHINES]
-        cells = ["-" if t is None else f"{sum(t.values()) * 1e3:.3g}" for t in found]
+        cells = ["-" if t is None else f"{short(sum(t.values()) * 1e3)}" for t in found]
         rows.append([name, *cells, *map(_bound, found[:2])])
     return rows
 
@@ -206,9 +207,15 @@ def runs_table(names: Sequence[str]) -> list[list[str]]:
                 cells.append("-")
                 continue
             hours = steps * sum(times.values()) / 3600
-            cells.append(f"{hours:.2g} h, ${hours * count * device.price:.2g}")
+            dollars = hours * count * device.price
+            cells.append(f"{short(hours, 2)} h, ${short(dollars, 2)}")
         rows.append([name, *cells])
     return rows
+
+
+def short(value: float, digits: int = 3) -> str:
+    """Writes a number with so many digits, never with an exponent."""
+    return f"{float(f'{value:.{digits}g}'):,.10g}"
 
 
 def markdown(rows: Iterable[Sequence[str]]) -> str:

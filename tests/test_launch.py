@@ -330,7 +330,8 @@ def test_slurm_requeues_what_was_asked_to_end(status, asked, recorded):
     """SIGTERM to the job's shell reaches srun; a run that is done stays done."""
     replies = f"exit {status}"
     if asked:
-        replies = f"trap 'exit {status}' TERM; kill -TERM $PPID; while :; do :; done"
+        sleep = "for _ in {1..200}; do sleep .05; done"
+        replies = f"trap 'exit {status}' TERM; kill -TERM $PPID; {sleep}"
     done, calls = recorded(
         SLURM, "--workdir=/shared/run", replies=replies, SLURM_JOB_ID="7"
     )
