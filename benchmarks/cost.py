@@ -86,6 +86,29 @@ def seconds(work: traced.Step, device: Device, count: int) -> dict[str, float]:
     return spent
 
 
+def devices_table() -> list[list[str]]:
+    """The rates that the predictions assume."""
+    rows = [
+        "device,peak,reached,memory,links,small all-reduce,launch,tile,"
+        "dollars per hour".split(",")
+    ]
+    for d in dict.fromkeys(device for device, _ in MACHINES):
+        rows.append(
+            [
+                d.name,
+                f"{short(d.peak / 1e12, 4)} T/s",
+                str(d.reached),
+                f"{short(d.memory / 1e12)} TB/s",
+                f"{short(d.link / 1e9)} GB/s",
+                f"{short(d.latency * 1e6)} us",
+                f"{short(d.launch * 1e6)} us",
+                str(d.tile),
+                f"{d.price:.2f}",
+            ]
+        )
+    return rows
+
+
 def networks_table(names: Sequence[str]) -> list[list[str]]:
     """Operations and bytes per image of each different network."""
     rows = [
@@ -228,6 +251,7 @@ def markdown(rows: Iterable[Sequence[str]]) -> str:
 def tables(names: Sequence[str]) -> dict[str, str]:
     """Returns every table of docs/scaling.md by the name of its place there."""
     return {
+        "devices": markdown(devices_table()),
         "networks": markdown(networks_table(names)),
         "attacks": markdown(attacks_table()),
         "steps": markdown(steps_table(names)),
