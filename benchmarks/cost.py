@@ -88,10 +88,8 @@ def seconds(work: traced.Step, device: Device, count: int) -> dict[str, float]:
 
 def devices_table() -> list[list[str]]:
     """The rates that the predictions assume."""
-    rows = [
-        "device,peak,reached,memory,links,small all-reduce,launch,tile,"
-        "dollars per hour".split(",")
-    ]
+    heads = "device,peak,reached,memory,links,small all-reduce,launch,tile"
+    rows = [[*heads.split(","), "dollars per hour"]]
     for d in dict.fromkeys(device for device, _ in MACHINES):
         rows.append(
             [
