@@ -18,6 +18,7 @@ Tried: on CPUs, by the tests. Not tried: `--platform cuda` on more than one GPU.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -27,7 +28,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, TextIO
 
 PLATFORMS = ("cpu", "cuda")
@@ -175,24 +176,12 @@ def start(
     return group
 
 
-def run(
-    processes: int,
-    devices: int,
-    argv: Sequence[str],
-    *,
-    patience: float = PATIENCE,
-    grace: float = GRACE,
-    **options: object,
-) -> int:
-    """Starts processes, passes signals on to them and waits; returns the status.
-
-    Only the main thread may call it. Other arguments are those of `start` and
-    `Group.wait`.
-    """
-    group = start(processes, devices, argv, **options)  # pyright: ignore[reportArgumentType]
+@contextlib.contextmanager
+def signals_passed_on(group: Group) -> Iterator[None]:
+    """Passes signals of this process on to a group; in the main thread only."""
     before = {n: signal.signal(n, lambda n, _: group.send(n)) for n in _PASSED_ON}
     try:
-        return group.wait(patience, grace)
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -232,9 +221,11 @@ def environment(
             f"{processes} processes of {devices} devices need {needed} GPUs, but "
             f"CUDA_VISIBLE_DEVICES lists {len(cards)}: {listed}."
         )
+    # Where it finds itself in a SLURM job, JAX would take one GPU per process.
+    local = ",".join(str(i) for i in range(devices))
     for i, own in enumerate(result):
         mine = cards[i * devices : (i + 1) * devices]
-        own["CUDA_VISIBLE_DEVICES"] = ",".join(mine)
+        own |= {"CUDA_VISIBLE_DEVICES": ",".join(mine), "JAX_LOCAL_DEVICE_IDS": local}
     return result
 
 
@@ -315,17 +306,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     program = args.program[1:] if args.program[:1] == ["--"] else args.program
     try:
-        return run(
+        group = start(
             args.processes,
             args.devices,
             program,
             platform=args.platform,
             log_dir=args.log_dir,
-            patience=args.patience,
-            grace=args.grace,
         )
     except ValueError as error:
         parser.error(str(error))
+    with signals_passed_on(group):
+        return group.wait(args.patience, args.grace)
 
 
 if __name__ == "__main__":
