@@ -134,3 +134,10 @@ def test_only_checkpoints_imports_orbax():
         if any(name.startswith("orbax") for name in imported_modules(path))
     }
     assert users <= {"checkpoints.py"}
+
+
+def test_only_parallel_fetches_in_the_program():
+    """Elsewhere a fetch would fail where an array lies on several processes."""
+    for part in ("training", "evaluation"):
+        for path in (ROOT / part).rglob("*.py"):
+            assert "device_get" not in path.read_text(), f"{path}: use parallel.to_host"

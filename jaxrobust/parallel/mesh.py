@@ -112,15 +112,15 @@ def from_rows(mesh: Mesh, rows: PyTree, batch_size: int) -> PyTree:
 
 def to_host(tree: PyTree) -> PyTree:
     """Returns host arrays, whole on every process that calls it; all of them must."""
-    return jax.tree.map(_to_host, tree)
+    return jax.device_get(jax.tree.map(_gather, tree))
 
 
-def _to_host(leaf: Any) -> np.ndarray:
+def _gather(leaf: Any) -> Any:
     if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
-        return np.asarray(leaf)
+        return leaf
     if leaf.is_fully_replicated:
-        return np.asarray(leaf.addressable_data(0))
-    return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
+        return leaf.addressable_data(0)
+    return multihost_utils.process_allgather(leaf, tiled=True)
 
 
 def rows_to_host(array: Any, rows: Int[np.ndarray, "n"]) -> np.ndarray:

@@ -11,6 +11,8 @@ import numpy as np
 from etils import epath
 from tensorboardX import SummaryWriter
 
+from jaxrobust import parallel
+
 
 class MetricWriter:
     """Writes scalars to `metrics.jsonl` and TensorBoard events of a work directory."""
@@ -101,7 +103,7 @@ def fetch_mean(
     Raises:
       FloatingPointError: naming the first step and metric that is not finite.
     """
-    values: Any = jax.device_get(list(history))
+    values: Any = parallel.to_host(list(history))
     first = last_step - len(values)
     for offset, row in enumerate(values):
         for name, value in row.items():
