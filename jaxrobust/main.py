@@ -3,11 +3,14 @@
 Trains (or resumes) the network that a config describes, attacks it and writes a report.
 """
 
+import errno
 import os
 import pathlib
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
+from logging import LogRecord
 from typing import Any
 
 import jax
@@ -15,7 +18,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from jaxrobust import report
-from jaxrobust.training import config, program
+from jaxrobust.training import config, preemption, program
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, with an optional `:argument`.", lock_config=True
@@ -46,6 +49,8 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}; flags start with --.")
     logging.set_verbosity(logging.WARNING)
+    if not VERBOSE.value:
+        logging.get_absl_handler().addFilter(_told_by_us)
     if CACHE.value:
         jax.config.update("jax_compilation_cache_dir", CACHE.value)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
@@ -55,10 +60,36 @@ def main(argv: Sequence[str]) -> None:
             command = shlex.join(["python", "-m", "jaxrobust.main", *sys.argv[1:]])
             program.run(settings, folder, MODE.value, CHECKPOINT.value, command)
         print(f"report: {report.write(folder)}")
-    except (ValueError, TypeError, OSError, FloatingPointError) as error:
+    except preemption.Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(preemption.STATUS)
+    except KeyboardInterrupt:
+        print(
+            "interrupted; the same command goes on from the last checkpoint",
+            file=sys.stderr,
+        )
+        sys.exit(128 + signal.SIGINT)
+    except (ValueError, TypeError, OSError, FloatingPointError, MemoryError) as error:
         if VERBOSE.value:
             raise
-        sys.exit(f"{type(error).__name__}: {error}")
+        sys.exit(f"{type(error).__name__}: {error}{_hint(error)}")
+
+
+def _hint(error: Exception) -> str:
+    """Says what to do about a disk; other errors say it themselves."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return (
+            ". Make room there; the same command goes on from the last checkpoint."
+        )
+    if number in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return ". Make it writable, or choose another --workdir."
+    return ""
+
+
+def _told_by_us(record: LogRecord) -> bool:
+    """Leaves out tracebacks that orbax logs for errors that end in a line of ours."""
+    return not (record.exc_info and "orbax" in record.pathname)
 
 
 def _read_flags() -> tuple[dict[str, Any] | None, str]:

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jaxrobust import checkpoints, evaluation, parallel
+from jaxrobust.evaluation import out_of_memory
 from jaxrobust.evaluation.progress import StageProgress
 from jaxrobust.training import loop, workdir
 from jaxrobust.training.check import check
@@ -85,9 +86,11 @@ def evaluate(
     _check_architecture(config, saved, source)
     workdir.write_config(folder, config, command)
     progress = StageProgress()
-    evaluation.evaluate(
-        model, variables, config, workdir=folder, mesh=mesh, progress=progress
-    )
+    size = config["eval"]["batch_size"]
+    with out_of_memory.explained("--config.eval.batch_size", size, mesh.size):
+        evaluation.evaluate(
+            model, variables, config, workdir=folder, mesh=mesh, progress=progress
+        )
     progress.close()
 
 

@@ -1,0 +1,60 @@
+"""TensorBoard events, written without a thread so that a full disk is an error."""
+
+import pathlib
+import tempfile
+import time
+from collections.abc import Mapping
+
+from etils import epath
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+from jaxrobust.evaluation.files import is_remote
+
+
+class Events:
+    """An events file; a remote folder gets a copy of one in a temporary folder."""
+
+    def __init__(self, folder: epath.PathLike, first_step: int) -> None:
+        """Opens a new file.
+
+        Args:
+          folder: for TensorBoard.
+          first_step: events of other files from this step on are no longer shown.
+        """
+        self._folder = epath.Path(folder)
+        self._temporary = tempfile.TemporaryDirectory() if is_remote(folder) else None
+        local = self._temporary.name if self._temporary else str(self._folder)
+        self._local = pathlib.Path(local)
+        self._local.mkdir(parents=True, exist_ok=True)
+        # Two files of one second would have one name but for the step.
+        self._writer = EventsWriter(str(self._local / "events"), f".{first_step}")
+        start = SessionLog(status=SessionLog.START)
+        self._add(Event(step=first_step, session_log=start))
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        """Adds scalars."""
+        for name, value in values.items():
+            self._add(Event(step=step, summary=summary.scalar(name, float(value))))
+
+    def _add(self, event: Event) -> None:
+        event.wall_time = time.time()
+        self._writer.write_event(event)
+
+    def flush(self) -> None:
+        """Makes what was added visible to others."""
+        self._writer.flush()
+        if self._temporary:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            for file in self._local.iterdir():
+                (self._folder / file.name).write_bytes(file.read_bytes())
+
+    def close(self) -> None:
+        """Flushes and closes the file."""
+        try:
+            self.flush()
+        finally:
+            self._writer.close()
+            if self._temporary:
+                self._temporary.cleanup()
