@@ -6,10 +6,11 @@ keeps an average), the config, so that one step's folder can be loaded on its ow
 layout of the run that wrote it (processes, devices).
 """
 
+import contextlib
 import importlib
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -65,6 +66,8 @@ class Checkpointer:
             preservation_policy=policy,
             best_fn=_metric("robust_accuracy"),
             enable_async_checkpointing=True,
+            # A folder that takes none is an error at once, else after five minutes.
+            async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
             cleanup_tmp_directories=True,  # of a run that was killed while it saved
         )
         folder = epath.Path(workdir).absolute() / "checkpoints"
@@ -103,7 +106,7 @@ class Checkpointer:
         """
         self.wait()
         self._writing = step
-        try:
+        with self._told(OSError):
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -114,8 +117,6 @@ class Checkpointer:
                 ),
                 metrics=dict(metrics or {}),
             )
-        except OSError as error:
-            raise self._not_written(error) from error
 
     def wait(self) -> None:
         """Returns when nothing is being written.
@@ -123,18 +124,23 @@ class Checkpointer:
         Raises:
           OSError: if a checkpoint could not be written.
         """
-        try:
+        with self._told(Exception):  # of a thread of orbax's, of many kinds
             self._manager.wait_until_finished()
-        except Exception as error:  # of a thread of orbax's, of many kinds
-            raise self._not_written(error) from error
 
-    def _not_written(self, error: Exception) -> OSError:
-        [reason, *_] = str(error).splitlines() or [type(error).__name__]
-        return OSError(
-            f"checkpoint {self._writing} could not be written to "
-            f"{self._manager.directory}: {reason[:300]}. Make room there, or make it "
-            "writable; the same command goes on from the checkpoint before."
-        )
+    @contextlib.contextmanager
+    def _told(self, kind: type[Exception]) -> Iterator[None]:
+        """Tells an error as that of the checkpoint that is being written."""
+        try:
+            yield
+        except kind as error:
+            [reason, *_] = str(error).splitlines() or [type(error).__name__]
+            if len(reason) > 200:  # the cause comes after the paths
+                reason = f"... {reason[-200:]}"
+            raise OSError(
+                f"checkpoint {self._writing} could not be written to "
+                f"{self._manager.directory}: {reason}. Make room there, or make it "
+                "writable; the same command goes on from the checkpoint before."
+            ) from error
 
     def restore(self, like: PyTree) -> PyTree | None:
         """Returns the newest readable state, or None where nothing was saved.
@@ -202,9 +208,7 @@ class Checkpointer:
         Raises:
           OSError: if a checkpoint could not be written.
         """
-        try:
-            self.wait()
-        finally:
+        with self._told(Exception):
             self._manager.close()
 
 

@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(f"unknown arguments {argv[1:]}; flags start with --.")
     logging.set_verbosity(logging.WARNING)
     if not VERBOSE.value:
-        logging.get_absl_handler().addFilter(_told_by_us)
+        logging.get_absl_handler().addFilter(_shown)
     if CACHE.value:
         jax.config.update("jax_compilation_cache_dir", CACHE.value)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
@@ -87,9 +87,10 @@ def _hint(error: Exception) -> str:
     return ""
 
 
-def _told_by_us(record: LogRecord) -> bool:
-    """Leaves out tracebacks that orbax logs for errors that end in a line of ours."""
-    return not (record.exc_info and "orbax" in record.pathname)
+def _shown(record: LogRecord) -> bool:
+    """Leaves out tracebacks that orbax and its tasks log for what we tell in a line."""
+    theirs = record.name == "asyncio" or "orbax" in record.pathname
+    return not (theirs and record.exc_info)
 
 
 def _read_flags() -> tuple[dict[str, Any] | None, str]:

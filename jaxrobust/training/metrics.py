@@ -154,5 +154,5 @@ def _require_finite(row: Mapping[str, Any], step: int, dropped: int) -> None:
     bad = [f"metric {k!r} is {v}" for k, v in row.items() if not math.isfinite(v)]
     if bad or dropped:  # an update may overflow where all metrics are finite
         what = bad[0] if bad else "the update is not finite"
-        streak = f", the {dropped}th in a row" if dropped else ""
+        streak = f", number {dropped} in a row" if dropped else ""
         raise FloatingPointError(f"{what} at step {step}{streak}; {nonfinite.ADVICE}")
