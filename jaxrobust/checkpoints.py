@@ -293,7 +293,9 @@ def _ordered_steps(folder: epath.Path, which: str) -> list[int]:
     steps = sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())[::-1]
     if which == "last":
         return steps
-    measured = {step: _read_json(folder / str(step) / "metrics", "metrics") for step in steps}
+    measured = {
+        step: _read_json(folder / str(step) / "metrics", "metrics") for step in steps
+    }
     return sorted(steps, key=lambda s: measured[s].get(BEST[which], -1.0), reverse=True)
 
 

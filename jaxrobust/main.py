@@ -79,9 +79,7 @@ def _hint(error: Exception) -> str:
     """Says what to do about a disk; other errors say it themselves."""
     number = error.errno if isinstance(error, OSError) else None
     if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return (
-            ". Make room there; the same command goes on from the last checkpoint."
-        )
+        return ". Make room there; the same command goes on from the last checkpoint."
     if number in (errno.EROFS, errno.EACCES, errno.EPERM):
         return ". Make it writable, or choose another --workdir."
     return ""

@@ -113,6 +113,40 @@ def test_kill_and_resume_is_bit_identical(trained, tmp_path):
     assert [row["step"] for row in read(metrics)] == list(range(1, steps + 1))
 
 
+@pytest.mark.parametrize(
+    ("sent", "status", "line"),
+    [
+        (signal.SIGTERM, 143, "stopped by SIGTERM at step "),
+        (signal.SIGINT, 130, "interrupted; the same command goes on from the last"),
+    ],
+)
+def test_a_signal_ends_the_program_with_a_line(sent, status, line, tmp_path):
+    """SIGTERM is sent twice in a row, as an impatient scheduler does."""
+    flags = [*SMALL, f"--workdir={tmp_path}", "--mode=train"]
+    flags.append("--config.train.epochs=500")
+    child = subprocess.Popen(
+        command(*flags), cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True
+    )
+    metrics = tmp_path / "metrics.jsonl"
+    with child:
+        while child.poll() is None:
+            if metrics.exists() and metrics.read_text().count("\n") >= 6:
+                break
+            time.sleep(0.01)
+        child.send_signal(sent)
+        if sent == signal.SIGTERM:
+            child.send_signal(sent)
+        assert child.stderr is not None
+        told = child.stderr.read()
+    assert child.returncode == status, told
+    assert line in told
+    assert "Traceback" not in told
+    saved = max(int(p.name) for p in (tmp_path / "checkpoints").glob("[0-9]*"))
+    if sent == signal.SIGTERM:
+        assert f"at step {saved} of 8000; saved; the same command goes" in told
+    assert not list((tmp_path / "checkpoints").glob("*tmp*"))
+
+
 def test_evaluation_of_a_checkpoint_by_path_and_report_alone(trained, tmp_path):
     """`--mode=eval --checkpoint PATH` needs no config; `--mode=report` no model."""
     step = max((trained / "checkpoints").glob("[0-9]*"), key=lambda p: int(p.name))

@@ -7,7 +7,9 @@ import jax
 
 
 @contextlib.contextmanager
-def explained(flag: str, batch_size: int, devices: int, else_: str = "") -> Iterator[None]:
+def explained(
+    flag: str, batch_size: int, devices: int, else_: str = ""
+) -> Iterator[None]:
     """Tells an out-of-memory error of the devices as what to try.
 
     Args:

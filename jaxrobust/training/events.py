@@ -1,14 +1,15 @@
 """TensorBoard events, written without a thread so that a full disk is an error."""
 
 import pathlib
+import socket
 import tempfile
 import time
 from collections.abc import Mapping
 
 from etils import epath
 from tensorboardX import summary
-from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.record_writer import RecordWriter
 
 from jaxrobust.evaluation.files import is_remote
 
@@ -29,7 +30,9 @@ class Events:
         self._local = pathlib.Path(local)
         self._local.mkdir(parents=True, exist_ok=True)
         # Two files of one second would have one name but for the step.
-        self._writer = EventsWriter(str(self._local / "events"), f".{first_step}")
+        name = f"{int(time.time())}.{socket.gethostname()}.{first_step}"
+        self._writer = RecordWriter(str(self._local / f"events.out.tfevents.{name}"))
+        self._add(Event(file_version="brain.Event:2"))
         start = SessionLog(status=SessionLog.START)
         self._add(Event(step=first_step, session_log=start))
 
@@ -40,7 +43,7 @@ class Events:
 
     def _add(self, event: Event) -> None:
         event.wall_time = time.time()
-        self._writer.write_event(event)
+        self._writer.write(event.SerializeToString())
 
     def flush(self) -> None:
         """Makes what was added visible to others."""
