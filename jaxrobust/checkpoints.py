@@ -1,9 +1,9 @@
 """Checkpoints on disk: the one file that knows orbax.
 
 A work directory holds `checkpoints/STEP/{state,variables,config,layout}`: the whole
-training state to resume from, the variables to evaluate (averaged weights where training
-keeps an average), the config, so that one step's folder can be loaded on its own, and the
-layout of the run that wrote it (processes, devices).
+training state to resume from, the variables to evaluate (averaged weights where
+training keeps an average), the config, so that one step's folder can be loaded on its
+own, and the layout of the run that wrote it (processes, devices).
 """
 
 import contextlib

@@ -143,7 +143,7 @@ def test_a_signal_ends_the_program_with_a_line(sent, status, line, tmp_path):
     assert "Traceback" not in told
     saved = max(int(p.name) for p in (tmp_path / "checkpoints").glob("[0-9]*"))
     if sent == signal.SIGTERM:
-        assert f"at step {saved} of 8000; saved; the same command goes" in told
+        assert f"at step {saved} of 8500; saved; the same command goes" in told
     assert not list((tmp_path / "checkpoints").glob("*tmp*"))
 
 

@@ -8,7 +8,7 @@ import jax
 
 @contextlib.contextmanager
 def explained(
-    flag: str, batch_size: int, devices: int, else_: str = ""
+    flag: str, batch_size: int, devices: int, otherwise: str = ""
 ) -> Iterator[None]:
     """Tells an out-of-memory error of the devices as what to try.
 
@@ -16,7 +16,7 @@ def explained(
       flag: sets the batch size of the work inside, as in `--config.eval.batch_size`.
       batch_size: its value.
       devices: how many share a batch; what is suggested is a multiple of it.
-      else_: what else would help, the end of a sentence.
+      otherwise: what else would help, the end of a sentence.
 
     Raises:
       MemoryError: in place of the runtime's error.
@@ -28,7 +28,7 @@ def explained(
             raise
         half = batch_size // 2 // devices * devices
         ways = [f"{flag}={half}"] if half else []
-        ways += [else_] if else_ else []
+        ways += [otherwise] if otherwise else []
         ways = ways or ["a smaller network or more devices"]
         raise MemoryError(
             f"the devices have too little memory for {flag}={batch_size}; try "

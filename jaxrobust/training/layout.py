@@ -7,12 +7,17 @@ import jax
 from jax.sharding import Mesh
 
 
-def of(config: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:
-    """Returns the layout of this run: `processes`, `devices`, `feed`."""
+def of(mesh: Mesh, feed: str) -> dict[str, Any]:
+    """Returns the layout of this run: `processes`, `devices`, `feed`.
+
+    Args:
+      mesh: the devices of all processes.
+      feed: where the data are, `resident` (on the devices) or `stream`.
+    """
     return {
         "processes": jax.process_count(),
         "devices": mesh.size,
-        "feed": config["data"].get("feed", "resident"),
+        "feed": feed,
     }
 
 
@@ -26,9 +31,10 @@ def told(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     if not saved or dict(saved) == dict(now):
         return ""
     feeds = saved["feed"] != now["feed"]
+    there, here = _describe(saved, feeds), _describe(now, feeds)
     return (
-        f"; it was saved by {_describe(saved, feeds)}, this is {_describe(now, feeds)}: "
-        "the batches are the same, parameters agree to rounding"
+        f"; it was saved by {there}, this is {here}: the batches are the same, "
+        "parameters agree to rounding"
     )
 
 

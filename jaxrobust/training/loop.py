@@ -182,7 +182,7 @@ def build(config: Mapping[str, Any], mesh: Mesh, *, resumed: bool = False) -> Ru
         plan=plan,
         key=parallel.replicate(mesh, run_key),
         examples=len(train_set),
-        layout=layout.of(config, mesh),
+        layout=layout.of(mesh, "resident"),
     )
 
 

@@ -56,17 +56,18 @@ def dropping(update: Update) -> Update:
     def step(
         state: TrainState, batch: Mapping[str, Array], key: Key
     ) -> tuple[TrainState, dict[str, Array]]:
-        before = state.replace(opt_state=state.opt_state.inner)
+        counted: Any = state.opt_state
+        before = state.replace(opt_state=counted.inner)
         after, metrics = update(before, batch, key)
         good = _finite((metrics, _trained(after)))
-        kept = jax.tree.map(
+        kept: TrainState = jax.tree.map(
             lambda new, old: jnp.where(good, new, old),
             after,
             before.replace(step=after.step),
         )
-        dropped = jnp.where(good, 0, state.opt_state.dropped + 1)
-        counted = Counted(kept.opt_state, dropped)
-        return kept.replace(opt_state=counted), {**metrics, "skipped": dropped}
+        dropped = jnp.where(good, 0, counted.dropped + 1)
+        state = kept.replace(opt_state=Counted(kept.opt_state, dropped))
+        return state, {**metrics, "skipped": dropped}
 
     return step
 

@@ -12,7 +12,8 @@ from etils import epath
 from jaxrobust.evaluation import files
 from jaxrobust.training.config import base
 
-# They change where a computation is done, not what is computed.
+# Fields that may change from run to run: of the evaluation, and those that say where
+# something is computed, not what.
 FREE = ("eval.", "validation.batch_size", "train.remat", "data.feed")
 
 
@@ -86,7 +87,8 @@ def _read(path: epath.Path) -> dict[str, Any]:
         return json.loads(path.read_bytes())
     except ValueError as error:
         raise ValueError(
-            f"{path} is damaged ({error}); delete that file to go on with the config given now."
+            f"{path} is damaged ({error}); delete that file to go on with the config "
+            "given now."
         ) from None
 
 

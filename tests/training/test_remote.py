@@ -37,7 +37,7 @@ class Bucket:
             self.written.append(os.path.basename(path))
         return backend.os_backend.open(self._local(path), mode)
 
-    def __getattr__(self, name):
+    def __getattr__(self, name):  # noqa: D105
         def call(*args, **kwargs):
             return getattr(backend.os_backend, name)(*map(self._local, args), **kwargs)
 
@@ -80,7 +80,7 @@ def test_the_report(bucket, tmp_path):
 
 
 def test_rows_are_written_together_and_before_a_save(bucket, monkeypatch):
-    """An object must not change every second; what a checkpoint covers must be there."""
+    """An object must not change each second; what a checkpoint covers must be there."""
     monkeypatch.setattr(metrics, "REMOTE_SECONDS", 1e9)
     with MetricWriter(RUN, 0) as writer:
         bucket.written.clear()
