@@ -1,5 +1,7 @@
 """The program as a user runs it: train, kill, resume, evaluate, report."""
 
+import errno
+import importlib
 import json
 import os
 import pathlib
@@ -203,3 +205,17 @@ def test_data_that_are_not_there_take_three_lines(tmp_path):
     assert done.returncode != 0
     assert "jaxrobust.data.prepare cifar10" in done.stderr
     assert len(done.stderr.strip().splitlines()) <= 4
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOSPC, "Make room there; the same command goes on"),
+        (errno.EROFS, "Make it writable, or choose another --workdir"),
+        (errno.EACCES, "Make it writable, or choose another --workdir"),
+    ],
+)
+def test_errors_of_a_disk_say_what_to_do(number, advice):
+    main = importlib.import_module("jaxrobust.main")
+    assert advice in main._hint(OSError(number, os.strerror(number), "file"))
+    assert main._hint(ValueError("a mistake")) == ""

@@ -5,13 +5,18 @@ import socket
 import tempfile
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from etils import epath
 from tensorboardX import summary
-from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import RecordWriter
 
 from jaxrobust.evaluation.files import is_remote
+
+# Made by protobuf at import, where a type checker cannot see them.
+_Event: Any = getattr(event_pb2, "Event")  # noqa: B009
+_SessionLog: Any = getattr(event_pb2, "SessionLog")  # noqa: B009
 
 
 class Events:
@@ -32,16 +37,16 @@ class Events:
         # Two files of one second would have one name but for the step.
         name = f"{int(time.time())}.{socket.gethostname()}.{first_step}"
         self._writer = RecordWriter(str(self._local / f"events.out.tfevents.{name}"))
-        self._add(Event(file_version="brain.Event:2"))
-        start = SessionLog(status=SessionLog.START)
-        self._add(Event(step=first_step, session_log=start))
+        self._add(_Event(file_version="brain.Event:2"))
+        start = _SessionLog(status=_SessionLog.START)
+        self._add(_Event(step=first_step, session_log=start))
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         """Adds scalars."""
         for name, value in values.items():
-            self._add(Event(step=step, summary=summary.scalar(name, float(value))))
+            self._add(_Event(step=step, summary=summary.scalar(name, float(value))))
 
-    def _add(self, event: Event) -> None:
+    def _add(self, event: Any) -> None:
         event.wall_time = time.time()
         self._writer.write(event.SerializeToString())
 

@@ -183,10 +183,12 @@ def disk(tmp_path):
 
 
 def fill(folder):
-    with open(folder / "filler", "wb", buffering=0) as file:
-        with pytest.raises(OSError, match="No space left"):
-            while True:
-                file.write(bytes(4096))
+    with (
+        open(folder / "filler", "wb", buffering=0) as file,
+        pytest.raises(OSError, match="No space left"),
+    ):
+        for _ in itertools.count():
+            file.write(bytes(4096))
 
 
 def set_mode(folder, mode):
