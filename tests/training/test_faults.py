@@ -1,5 +1,6 @@
 """Each fault of docs/faults.md, injected into a small run."""
 
+import collections
 import itertools
 import os
 import signal
@@ -183,12 +184,10 @@ def disk(tmp_path):
 
 
 def fill(folder):
-    with (
-        open(folder / "filler", "wb", buffering=0) as file,
-        pytest.raises(OSError, match="No space left"),
-    ):
-        for _ in itertools.count():
-            file.write(bytes(4096))
+    with open(folder / "filler", "wb", buffering=0) as file:
+        pages = map(file.write, itertools.repeat(bytes(4096)))
+        with pytest.raises(OSError, match="No space left"):
+            collections.deque(pages, maxlen=0)
 
 
 def set_mode(folder, mode):
