@@ -1,14 +1,16 @@
 """Checkpoints on disk: the one file that knows orbax.
 
-A work directory holds `checkpoints/STEP/{state,variables,config}`: the whole training
-state to resume from, the variables to evaluate (averaged weights where training keeps
-an average), and the config, so that one step's folder can be loaded on its own.
+A work directory holds `checkpoints/STEP/{state,variables,config,layout}`: the whole
+training state to resume from, the variables to evaluate (averaged weights where
+training keeps an average), the config, so that one step's folder can be loaded on its
+own, and the layout of the run that wrote it (processes, devices).
 """
 
+import contextlib
 import importlib
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -21,6 +23,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from jaxrobust import models
 from jaxrobust.array_types import PyTree, Variables
+from jaxrobust.parallel import processes
 
 BEST = {"best_clean": "accuracy", "best_robust": "robust_accuracy"}
 WHICH = ("best_robust", "best_clean", "last")
@@ -51,7 +54,8 @@ class Checkpointer:
     """Saves, prunes and restores the checkpoints of one work directory.
 
     The last two checkpoints are kept, and those with the best clean and the best robust
-    validation accuracy.
+    validation accuracy. They are written by a thread while training goes on; one counts
+    from when all of it is there, and only then are older ones deleted.
     """
 
     def __init__(self, workdir: epath.PathLike) -> None:
@@ -62,12 +66,18 @@ class Checkpointer:
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policy,
             best_fn=_metric("robust_accuracy"),
-            enable_async_checkpointing=False,
+            enable_async_checkpointing=True,
+            # A folder that takes none is an error at once, else after five minutes.
+            async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
+            cleanup_tmp_directories=True,  # of a run that was killed while it saved
         )
         folder = epath.Path(workdir).absolute() / "checkpoints"
         folder.mkdir(parents=True, exist_ok=True)
-        _drop_unreadable_metrics(folder)
+        if processes.is_lead():
+            _drop_unreadable_metrics(folder)
+        processes.wait("jaxrobust: the checkpoints are in order")
         self._manager = ocp.CheckpointManager(folder, options=options)
+        self._writing: int | None = None
 
     @property
     def started(self) -> bool:
@@ -81,17 +91,59 @@ class Checkpointer:
         variables: Variables,
         config: Mapping[str, Any],
         metrics: Mapping[str, float] | None = None,
+        layout: Mapping[str, Any] | None = None,
     ) -> None:
-        """Writes one checkpoint; `metrics` are validation accuracies where measured."""
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state),
-                variables=ocp.args.StandardSave(dict(variables)),
-                config=ocp.args.JsonSave(dict(config)),
-            ),
-            metrics=dict(metrics or {}),
-        )
+        """Starts to write a checkpoint, once the one before is written.
+
+        Args:
+          step: its name.
+          state: the training state; copied before the call returns, so the caller may
+            donate it to the next step.
+          variables: to evaluate; copied too.
+          config: of the run.
+          metrics: validation accuracies where measured.
+          layout: of the run, for `layout`.
+
+        Raises:
+          OSError: if this one cannot be begun, or the one before was not written.
+        """
+        self.wait()
+        self._writing = step
+        with self._told(OSError):
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state),
+                    variables=ocp.args.StandardSave(dict(variables)),
+                    config=ocp.args.JsonSave(dict(config)),
+                    layout=ocp.args.JsonSave(dict(layout or {})),
+                ),
+                metrics=dict(metrics or {}),
+            )
+
+    def wait(self) -> None:
+        """Returns when nothing is being written.
+
+        Raises:
+          OSError: if a checkpoint could not be written.
+        """
+        with self._told(Exception):  # of a thread of orbax's, of many kinds
+            self._manager.wait_until_finished()
+
+    @contextlib.contextmanager
+    def _told(self, kind: type[Exception]) -> Iterator[None]:
+        """Tells an error as that of the checkpoint that is being written."""
+        try:
+            yield
+        except kind as error:
+            [reason, *_] = str(error).splitlines() or [type(error).__name__]
+            if len(reason) > 200:  # the cause comes after the paths
+                reason = f"... {reason[-200:]}"
+            raise OSError(
+                f"checkpoint {self._writing} could not be written to "
+                f"{self._manager.directory}: {reason}. Make room there, or make it "
+                "writable; the same command goes on from the checkpoint before."
+            ) from error
 
     def restore(self, like: PyTree) -> PyTree | None:
         """Returns the newest readable state, or None where nothing was saved.
@@ -106,10 +158,12 @@ class Checkpointer:
           ValueError: if a readable checkpoint holds another architecture, or if none
             can be read; nothing is deleted then.
         """
+        self.wait()
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
         damaged: list[int] = []
         for step in sorted(self._manager.all_steps(), reverse=True):
+            state, reason = None, ""
             try:
                 state = self._manager.restore(step, args=args)["state"]
             except Exception as error:  # orbax raises many kinds for a damaged folder
@@ -119,16 +173,17 @@ class Checkpointer:
                         "architecture or optimiser than this config; use another "
                         "--workdir."
                     ) from None
-                logging.warning(
-                    "checkpoint %d cannot be read (%s); falling back to the one before",
-                    step,
-                    str(error).splitlines()[0][:200],
-                )
-                damaged.append(step)
-                continue
-            for other in damaged:  # their steps will be saved again
-                self._manager.delete(other)
-            return state
+                [reason, *_] = str(error).splitlines() or [type(error).__name__]
+            if processes.all_true(state is not None):
+                for other in damaged:  # their steps will be saved again
+                    self._manager.delete(other)
+                return state
+            logging.warning(
+                "checkpoint %d cannot be read (%s); falling back to the one before",
+                step,
+                reason[:200] or "by another process",
+            )
+            damaged.append(step)
         if damaged:
             raise ValueError(
                 f"no checkpoint in {self._manager.directory} can be read (tried "
@@ -137,19 +192,29 @@ class Checkpointer:
         return None
 
     def _is_other_architecture(self, step: int, like: PyTree) -> bool:
-        """Says whether the checkpoint reads well on its own but as another tree."""
+        """Says whether the checkpoint describes itself as another tree."""
         try:
-            args = ocp.args.Composite(state=ocp.args.StandardRestore())
-            found = self._manager.restore(step, args=args)["state"]
+            folder = epath.Path(self._manager.directory) / str(step) / "state"
+            found = ocp.StandardCheckpointHandler().metadata(folder).tree
         except Exception:
             return False
         return jax.tree.map(lambda x: x.shape, _plain(found)) != jax.tree.map(
             lambda x: x.shape, _plain(like)
         )
 
+    def layout(self, step: int) -> dict[str, Any]:
+        """Returns the layout of the run that wrote a checkpoint; empty if unknown."""
+        folder = epath.Path(self._manager.directory) / str(step) / "layout"
+        return _read_json(folder, "metadata")
+
     def close(self) -> None:
-        """Releases the folder."""
-        self._manager.close()
+        """Waits for what is being written and releases the folder.
+
+        Raises:
+          OSError: if a checkpoint could not be written.
+        """
+        with self._told(Exception):
+            self._manager.close()
 
 
 def _plain(tree: PyTree) -> dict[str, Any]:
@@ -233,15 +298,16 @@ def _ordered_steps(folder: epath.Path, which: str) -> list[int]:
     steps = sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())[::-1]
     if which == "last":
         return steps
-    measured = {step: _read_metrics(folder / str(step)) for step in steps}
+    measured = {
+        step: _read_json(folder / str(step) / "metrics", "metrics") for step in steps
+    }
     return sorted(steps, key=lambda s: measured[s].get(BEST[which], -1.0), reverse=True)
 
 
-def _read_metrics(path: epath.Path) -> dict[str, float]:
-    """Reads the validation metrics of a checkpoint; none where none were measured."""
-    handler = ocp.JsonCheckpointHandler(filename="metrics")
+def _read_json(folder: epath.Path, name: str) -> dict[str, Any]:
+    """Reads one JSON part of a checkpoint; empty where it is missing or damaged."""
     try:
-        return dict(handler.restore(path / "metrics") or {})
+        return dict(ocp.JsonCheckpointHandler(filename=name).restore(folder) or {})
     except (OSError, ValueError):
         return {}
 

@@ -3,12 +3,15 @@
 Trains (or resumes) the network that a config describes, attacks it and writes a report.
 """
 
+import errno
 import os
 import pathlib
 import shlex
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from logging import LogRecord
 from typing import Any
 
 import jax
@@ -17,7 +20,7 @@ from ml_collections import config_flags
 
 from jaxrobust import report
 from jaxrobust.parallel import processes
-from jaxrobust.training import config, program
+from jaxrobust.training import config, preemption, program
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, with an optional `:argument`.", lock_config=True
@@ -52,7 +55,7 @@ DISTRIBUTED = flags.DEFINE_bool(
     "started several.",
 )
 # Mistakes and faults that a line says all about.
-_TOLD = (ValueError, TypeError, OSError, FloatingPointError)
+_TOLD = (ValueError, TypeError, OSError, FloatingPointError, MemoryError)
 VERBOSE = flags.DEFINE_bool("traceback", False, "Show the traceback of an error.")
 
 
@@ -61,22 +64,24 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}; flags start with --.")
     logging.set_verbosity(logging.WARNING)
+    if not VERBOSE.value:
+        logging.get_absl_handler().addFilter(_shown)
     if CACHE.value:
         jax.config.update("jax_compilation_cache_dir", CACHE.value)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     try:
         _run()
     except BaseException as error:
-        told = isinstance(error, _TOLD) and not VERBOSE.value
-        if processes.joined():
-            text = f"{type(error).__name__}: {error}\n"
-            sys.stderr.write(text if told else traceback.format_exc())
+        status, text = _told(error)
+        if processes.joined() and not isinstance(error, preemption.Stopped):
+            sys.stderr.write(f"{text or traceback.format_exc()}\n")
             processes.fail(error)
             sys.stderr.flush()
-            os._exit(1)
-        if told:
-            sys.exit(f"{type(error).__name__}: {error}")
-        raise
+            os._exit(status)  # an orderly end would wait for the others
+        if text is None:
+            raise
+        print(text, file=sys.stderr)
+        sys.exit(status)
 
 
 def _run() -> None:
@@ -86,10 +91,44 @@ def _run() -> None:
         processes.start(
             COORDINATOR.value, PROCESSES.value, PROCESS.value, detect=DISTRIBUTED.value
         )
+        stopped = None
         with processes.watched():
-            program.run(settings, folder, MODE.value, CHECKPOINT.value, command)
+            try:
+                program.run(settings, folder, MODE.value, CHECKPOINT.value, command)
+            except preemption.Stopped as error:  # all processes do at the same step
+                stopped = error
+        if stopped is not None:
+            raise stopped
     if processes.is_lead():
         print(f"report: {report.write(folder)}")
+
+
+def _told(error: BaseException) -> tuple[int, str | None]:
+    """Returns the exit status and the line for an error; None asks for a traceback."""
+    if isinstance(error, preemption.Stopped | preemption.Ended):
+        return preemption.STATUS, str(error)
+    if isinstance(error, KeyboardInterrupt):
+        text = "interrupted; the same command goes on from the last checkpoint"
+        return 128 + signal.SIGINT, text
+    if isinstance(error, _TOLD) and not VERBOSE.value:
+        return 1, f"{type(error).__name__}: {error}{_hint(error)}"
+    return 1, None
+
+
+def _hint(error: Exception) -> str:
+    """Says what to do about a disk; other errors say it themselves."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return ". Make room there; the same command goes on from the last checkpoint."
+    if number in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return ". Make it writable, or choose another --workdir."
+    return ""
+
+
+def _shown(record: LogRecord) -> bool:
+    """Leaves out tracebacks that orbax and its tasks log for what we tell in a line."""
+    theirs = record.name == "asyncio" or "orbax" in record.pathname
+    return not (theirs and record.exc_info)
 
 
 def _read_flags() -> tuple[dict[str, Any] | None, str]:

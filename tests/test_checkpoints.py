@@ -1,5 +1,10 @@
 """Checkpoints: what is kept, what is loaded, what a damaged one does."""
 
+import os
+import resource
+import shutil
+import signal
+import subprocess
 import sys
 
 import jax
@@ -90,6 +95,103 @@ def test_when_none_can_be_read_nothing_is_deleted(tmp_path):
     with pytest.raises(ValueError, match=r"no checkpoint in .* can be read"):
         checkpoints.Checkpointer(tmp_path).restore({"x": jnp.zeros(3)})
     assert (tmp_path / "checkpoints" / "1").is_dir()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_one_file_cut_short_never_gives_wrong_values(tmp_path):
+    """Whichever it is: the checkpoint before, or this one from the rest of it."""
+    save_all(tmp_path / "good", [None, None]).close()
+    newest = tmp_path / "good" / "checkpoints" / "2"
+    files = [f.relative_to(newest) for f in newest.rglob("*") if f.is_file()]
+    fallen = []
+    for number, file in enumerate(f for f in files if f.name != "commit_success.txt"):
+        folder = tmp_path / str(number)
+        shutil.copytree(tmp_path / "good", folder)
+        damaged = folder / "checkpoints" / "2" / file
+        content = damaged.read_bytes()
+        damaged.write_bytes(content[: len(content) // 2])
+        loaded = loaded_step(folder, "last")
+        checkpointer = checkpoints.Checkpointer(folder)
+        state = checkpointer.restore({"x": jnp.zeros(3)})
+        checkpointer.close()
+        assert loaded in (1, 2)
+        assert set(np.asarray(state["x"]).tolist()) in ({1.0}, {2.0})
+        fallen.append((file.parts[0], loaded, float(state["x"][0])))
+    assert ("state", 2, 1.0) in fallen
+    assert ("variables", 1, 2.0) in fallen
+
+
+def test_a_step_that_reuses_what_is_being_saved_changes_nothing(tmp_path):
+    """The saved state is donated to the next steps while it is being written."""
+    step = jax.jit(lambda t: jax.tree.map(lambda x: x + 1, t), donate_argnums=0)
+    state = step({name: jnp.zeros(1_000_000) for name in "abcd"})
+    checkpointer = checkpoints.Checkpointer(tmp_path)
+    checkpointer.save(1, state, variables_of(1.0), CONFIG)
+    for _ in range(20):
+        state = step(state)
+    jax.block_until_ready(state)
+    found = checkpointer.restore(state)
+    checkpointer.close()
+    for leaf in jax.tree.leaves(found):
+        np.testing.assert_array_equal(leaf, 1.0)
+
+
+def test_a_kill_during_a_save_leaves_the_checkpoint_before(tmp_path):
+    code = (
+        "import os, signal, sys, jax.numpy as jnp, numpy as np\n"
+        "from jaxrobust import checkpoints\n"
+        "c = checkpoints.Checkpointer(sys.argv[1])\n"
+        "data = np.random.default_rng(0).random(8_000_000, np.float32) / 2\n"
+        "for step in (1, 2):\n"
+        "    c.save(step, {'x': jnp.asarray(data) + step}, {'a': jnp.zeros(2)}, {})\n"
+        "    step == 1 and c.wait()\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    child = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(child, check=False, env={**os.environ, "XLA_FLAGS": ""})
+    assert done.returncode == -signal.SIGKILL
+    folder = tmp_path / "checkpoints"
+    assert len(list(folder.iterdir())) == 2  # the second is not complete
+    checkpointer = checkpoints.Checkpointer(tmp_path)
+    state = checkpointer.restore({"x": jnp.zeros(8_000_000)})
+    assert 1 <= float(state["x"].min()) <= float(state["x"].max()) < 1.6
+    checkpointer.save(2, {"x": jnp.zeros(3)}, {"a": jnp.zeros(2)}, {})
+    checkpointer.close()
+    assert sorted(p.name for p in folder.iterdir()) == ["1", "2"]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("at", ["save", "close"])
+def test_a_background_save_that_fails_is_told_at_the_next_call(at, tmp_path):
+    """Files may not grow beyond a size, as on a full disk; 1 MB of state does."""
+    save_all(tmp_path, [None]).close()
+    state = {"x": jnp.asarray(np.random.default_rng(0).random(250_000, np.float32))}
+    checkpointer = checkpoints.Checkpointer(tmp_path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, before[1]))
+    call = {
+        "save": lambda: checkpointer.save(8, {"x": jnp.zeros(3)}, {}, CONFIG),
+        "close": checkpointer.close,
+    }
+    try:
+        checkpointer.save(7, state, variables_of(7.0), CONFIG)
+        with pytest.raises(OSError, match=r"checkpoint 7 could not .*File too large"):
+            call[at]()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert loaded_step(tmp_path, "last") == 1
+
+
+def test_the_layout_of_the_run_is_kept(tmp_path):
+    checkpointer = save_all(tmp_path, [None])
+    layout = {"processes": 2, "devices": 4}
+    checkpointer.save(2, {"x": jnp.zeros(3)}, variables_of(0.0), CONFIG, layout=layout)
+    checkpointer.wait()
+    assert checkpointer.layout(2) == layout
+    shutil.rmtree(tmp_path / "checkpoints" / "2" / "layout")  # as before it was kept
+    assert checkpointer.layout(2) == {}
+    assert checkpointer.restore({"x": jnp.ones(3)})["x"].tolist() == [0.0] * 3
+    checkpointer.close()
 
 
 def test_another_architecture_is_refused_not_deleted(tmp_path):

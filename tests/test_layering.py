@@ -23,7 +23,7 @@ LIBRARY = set(PURE)
 SHARED = {"checkpoints", "convert", "data", "parallel"}
 PROGRAM = {
     "parallel": {"array_types"},
-    "checkpoints": {"array_types", "models"},
+    "checkpoints": {"array_types", "models", "parallel"},
     "convert": {"array_types", "models", "checkpoints"},
     "data": {"array_types", "parallel"},
     "evaluation": LIBRARY | SHARED,

@@ -1,5 +1,7 @@
 """The program as a user runs it: train, kill, resume, evaluate, report."""
 
+import errno
+import importlib
 import json
 import os
 import pathlib
@@ -93,12 +95,14 @@ def test_kill_and_resume_is_bit_identical(trained, tmp_path):
     metrics = folder / "metrics.jsonl"
     with child:
         while child.poll() is None:
-            if metrics.exists() and metrics.read_text().count("\n") >= 6:
+            rows = metrics.read_text().count("\n") if metrics.exists() else 0
+            if rows >= 6 and (folder / "checkpoints" / "4").is_dir():
                 break
             time.sleep(0.01)
         assert child.poll() is None, "ended before it could be killed"
         child.send_signal(signal.SIGKILL)
-    killed_at = max(int(p.name) for p in (folder / "checkpoints").glob("[0-9]*"))
+    names = (p.name for p in (folder / "checkpoints").iterdir())
+    killed_at = max(int(name) for name in names if name.isdigit())
     steps = len(read(trained / "metrics.jsonl"))
     assert 0 < killed_at < steps
     done = run(*flags)
@@ -111,6 +115,40 @@ def test_kill_and_resume_is_bit_identical(trained, tmp_path):
     ):
         np.testing.assert_array_equal(a, b)
     assert [row["step"] for row in read(metrics)] == list(range(1, steps + 1))
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "line"),
+    [
+        (signal.SIGTERM, 143, "stopped by SIGTERM at step "),
+        (signal.SIGINT, 130, "interrupted; the same command goes on from the last"),
+    ],
+)
+def test_a_signal_ends_the_program_with_a_line(sent, status, line, tmp_path):
+    """SIGTERM is sent twice in a row, as an impatient scheduler does."""
+    flags = [*SMALL, f"--workdir={tmp_path}", "--mode=train"]
+    flags.append("--config.train.epochs=500")
+    child = subprocess.Popen(
+        command(*flags), cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True
+    )
+    metrics = tmp_path / "metrics.jsonl"
+    with child:
+        while child.poll() is None:
+            if metrics.exists() and metrics.read_text().count("\n") >= 6:
+                break
+            time.sleep(0.01)
+        child.send_signal(sent)
+        if sent == signal.SIGTERM:
+            child.send_signal(sent)
+        assert child.stderr is not None
+        told = child.stderr.read()
+    assert child.returncode == status, told
+    assert line in told
+    assert "Traceback" not in told
+    saved = max(int(p.name) for p in (tmp_path / "checkpoints").glob("[0-9]*"))
+    if sent == signal.SIGTERM:
+        assert f"at step {saved} of 8500; saved; the same command goes" in told
+    assert not list((tmp_path / "checkpoints").glob("*tmp*"))
 
 
 def test_evaluation_of_a_checkpoint_by_path_and_report_alone(trained, tmp_path):
@@ -169,3 +207,17 @@ def test_data_that_are_not_there_take_three_lines(tmp_path):
     assert done.returncode != 0
     assert "jaxrobust.data.prepare cifar10" in done.stderr
     assert len(done.stderr.strip().splitlines()) <= 4
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOSPC, "Make room there; the same command goes on"),
+        (errno.EROFS, "Make it writable, or choose another --workdir"),
+        (errno.EACCES, "Make it writable, or choose another --workdir"),
+    ],
+)
+def test_errors_of_a_disk_say_what_to_do(number, advice):
+    main = importlib.import_module("jaxrobust.main")
+    assert advice in main._hint(OSError(number, os.strerror(number), "file"))
+    assert main._hint(ValueError("a mistake")) == ""

@@ -20,13 +20,20 @@ from ml_collections import ConfigDict
 
 from jaxrobust import evaluation, parallel, report
 from jaxrobust.array_types import Bounds
-from jaxrobust.evaluation import evaluator, foreign, protocols, robustbench, suite
+from jaxrobust.evaluation import (
+    evaluator,
+    foreign,
+    out_of_memory,
+    protocols,
+    robustbench,
+    suite,
+)
 from jaxrobust.evaluation.progress import StageProgress
 from jaxrobust.report import verdict
 from jaxrobust.training import config as common
 from jaxrobust.training import workdir
 
-_BAD_INPUT = (ValueError, TypeError, OSError, FloatingPointError)
+_BAD_INPUT = (ValueError, TypeError, OSError, FloatingPointError, MemoryError)
 _SHARES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)  # of eps, on the curve
 
 
@@ -43,17 +50,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         model, variables = foreign.wrap(function, dataset, bounds=_bounds(args.bounds))
         with workdir.locked(folder):
             workdir.write_config(folder, config, command)
-            progress = StageProgress()
-            results = evaluation.evaluate(
-                model,
-                variables,
-                config,
-                folder,
-                dataset=dataset,
-                mesh=parallel.make_mesh(),
-                curves=not args.attacks_only,
-                progress=progress,
-            )
+            progress, mesh = StageProgress(), parallel.make_mesh()
+            with out_of_memory.explained("--batch_size", args.batch_size, mesh.size):
+                results = evaluation.evaluate(
+                    model,
+                    variables,
+                    config,
+                    folder,
+                    dataset=dataset,
+                    mesh=mesh,
+                    curves=not args.attacks_only,
+                    progress=progress,
+                )
             progress.close()
             page = report.write(folder)
     except _BAD_INPUT as error:

@@ -37,10 +37,18 @@ def write_npz(path: epath.PathLike, arrays: Mapping[str, Any], compress: bool) -
     write_bytes(path, buffer.getvalue())
 
 
+def is_remote(path: epath.PathLike) -> bool:
+    """Says whether a path is an object store's, as `gs://` is."""
+    return "://" in str(path)
+
+
 def write_bytes(path: epath.PathLike, content: bytes) -> None:
-    """Writes beside the target and renames."""
+    """Writes beside the target and renames; a remote object appears as a whole."""
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if is_remote(path):
+        path.write_bytes(content)
+        return
     partial = path.parent / f"{path.name}.partial"
     partial.write_bytes(content)
     partial.replace(path)

@@ -149,6 +149,15 @@ def agree(value: bool) -> bool:
     return bool(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
+def all_true(value: bool) -> bool:
+    """Says whether something is true on every process."""
+    return (
+        value
+        if not several()
+        else bool(multihost_utils.process_allgather(np.asarray(value)).all())
+    )
+
+
 def wait(name: str) -> None:
     """Waits until every process has come to the point of this name."""
     if several():

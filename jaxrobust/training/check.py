@@ -87,6 +87,12 @@ def check(config: Mapping[str, Any]) -> None:
             "0 or more",
         ),
         (
+            "train.skip_nonfinite",
+            train["skip_nonfinite"],
+            train["skip_nonfinite"] >= 0,
+            "0 or more",
+        ),
+        (
             "optimizer.learning_rate",
             optimize["learning_rate"],
             0 < optimize["learning_rate"] < math.inf,

@@ -161,6 +161,9 @@ def base() -> Any:
                 "validate_every_epochs": 1.0,
                 # Validations without better clean accuracy that end it; 0 = off.
                 "early_stop": 0,
+                # Updates in a row that may be dropped because they are not finite;
+                # 0 = the first ends the run.
+                "skip_nonfinite": 0,
                 # A work directory or checkpoint whose network to start from.
                 "init_from": "",
             },

@@ -15,18 +15,13 @@ from etils import epath
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from jaxrobust import (
-    attacks,
-    checkpoints,
-    data,
-    evaluation,
-    parallel,
-)
+from jaxrobust import attacks, checkpoints, data, evaluation, parallel
 from jaxrobust.array_types import Key
 from jaxrobust.data import augment
+from jaxrobust.evaluation import out_of_memory
 from jaxrobust.evaluation.progress import Progress
 from jaxrobust.parallel import processes
-from jaxrobust.training import optimizer, state, step
+from jaxrobust.training import layout, nonfinite, optimizer, preemption, state, step
 from jaxrobust.training.check import attack_options, check_data, make_defense
 from jaxrobust.training.metrics import MetricWriter, NoMetrics, fetch_mean
 from jaxrobust.training.source import Batches, ResidentSource, streams
@@ -91,17 +86,22 @@ def make_validation(
         for prefix, a in steps.items()
     }
 
+    batch_size = config["validation"]["batch_size"]
+
     def validate(variables: Mapping[str, Any]) -> dict[str, float]:
         found = {}
         for prefix, run in compiled.items():
-            result = evaluation.run_eval_step(
-                run,
-                variables,
-                held_out,
-                key=key,
-                batch_size=config["validation"]["batch_size"],
-                mesh=mesh,
-            )
+            with out_of_memory.explained(
+                "--config.validation.batch_size", batch_size, mesh.size
+            ):
+                result = evaluation.run_eval_step(
+                    run,
+                    variables,
+                    held_out,
+                    key=key,
+                    batch_size=batch_size,
+                    mesh=mesh,
+                )
             found[f"{prefix}accuracy"] = result.accuracy
             found[f"{prefix}loss"] = float(result.loss.mean())
         return found
@@ -120,6 +120,7 @@ class Run:
     plan: Plan
     key: Array
     mesh: Mesh
+    layout: dict[str, Any]
 
 
 def build(config: Mapping[str, Any], mesh: Mesh, *, resumed: bool = False) -> Run:
@@ -164,6 +165,9 @@ def build(config: Mapping[str, Any], mesh: Mesh, *, resumed: bool = False) -> Ru
         variables = _start_from(config["train"]["init_from"], variables)
     ema = config["train"]["ema"]
     first = state.create(variables, defense, tx, example, key=init_key, ema=ema > 0)
+    skip = config["train"]["skip_nonfinite"] > 0
+    if skip:
+        first = nonfinite.Counted.of(first)
     return Run(
         state=parallel.replicate(mesh, first),
         step=step.make_train_step(
@@ -174,6 +178,7 @@ def build(config: Mapping[str, Any], mesh: Mesh, *, resumed: bool = False) -> Ru
             mesh=mesh,
             ema=ema,
             precision=config["precision"],
+            skip_nonfinite=skip,
         ),
         source=(StreamSource if streamed else ResidentSource)(
             train_set, mesh, batch_size=batch_size, seed=config["seed"]
@@ -182,6 +187,7 @@ def build(config: Mapping[str, Any], mesh: Mesh, *, resumed: bool = False) -> Ru
         plan=plan,
         key=parallel.replicate(mesh, run_key),
         mesh=mesh,
+        layout=layout.of(mesh, "stream" if streamed else "resident"),
     )
 
 
@@ -251,6 +257,9 @@ def train(config: Mapping[str, Any], workdir: epath.PathLike, mesh: Mesh) -> Non
 
     Raises:
       FloatingPointError: if a metric is not finite; the last checkpoint is kept.
+      MemoryError: if the devices have too little memory; says what to try.
+      OSError: if something cannot be written.
+      preemption.Stopped: after SIGTERM; the state is saved.
     """
     checkpointer = checkpoints.Checkpointer(workdir)
     run = build(config, mesh, resumed=checkpointer.started)
@@ -259,7 +268,13 @@ def train(config: Mapping[str, Any], workdir: epath.PathLike, mesh: Mesh) -> Non
         run.state = restored
     start = int(run.state.step)
     if start:
-        logging.warning("resuming %s at step %d of %d", workdir, start, run.plan.total)
+        logging.warning(
+            "resuming %s at step %d of %d%s",
+            workdir,
+            start,
+            run.plan.total,
+            layout.told(checkpointer.layout(start), run.layout),
+        )
     if start >= run.plan.total or _out_of_patience(run.state, config):
         checkpointer.close()
         return
@@ -267,9 +282,17 @@ def train(config: Mapping[str, Any], workdir: epath.PathLike, mesh: Mesh) -> Non
     progress = Progress(
         run.plan.total, config["name"] or "train", done=start, shown=lead
     )
-    with MetricWriter(workdir, start) if lead else NoMetrics() as writer:
+    memory = out_of_memory.explained(
+        "--config.train.batch_size",
+        config["train"]["batch_size"],
+        mesh.size,
+        "with the same batch --config.train.accumulate=2 or --config.train.remat; each "
+        "in another --workdir",
+    )
+    metrics = MetricWriter(workdir, start) if lead else NoMetrics()
+    with preemption.catching() as stop, metrics as writer, memory:
         try:
-            _loop(run, config, start, checkpointer, writer, progress)
+            _loop(run, config, start, checkpointer, writer, progress, stop)
         finally:
             progress.close()
             run.source.close()
@@ -283,7 +306,9 @@ def _loop(
     checkpointer: checkpoints.Checkpointer,
     writer: MetricWriter | NoMetrics,
     progress: Progress,
+    stop: preemption.Stop,
 ) -> None:
+    skip = config["train"]["skip_nonfinite"]
     plan, batch_size = run.plan, config["train"]["batch_size"]
     history: collections.deque[dict[str, Array]] = collections.deque()
     begin, shown = time.monotonic(), {}
@@ -299,7 +324,7 @@ def _loop(
             validated = run.validate(run.state.variables)
             run.state = _after_validation(run.state, config, validated, run.mesh)
         if plan.due(number, plan.log) or validated:
-            row = fetch_mean(history, number)
+            row = fetch_mean(history, number, skip=skip)
             row["images_per_second"] = (
                 len(history) * batch_size / (time.monotonic() - begin)
             )
@@ -308,14 +333,24 @@ def _loop(
             shown |= _shown(row)
             history.clear()
         progress.update(1, shown)
-        if validated or number % plan.save == 0:
-            fetch_mean(history or [metrics], number)  # never save a broken state
-            checkpointer.save(number, run.state, run.state.variables, config, validated)
+        stopping = stop.reached(number)
+        if validated or stopping or number % plan.save == 0:
+            # Never save a broken state.
+            fetch_mean(history or [metrics], number, skip=skip)
+            nonfinite.check_state(run.state)
+            writer.flush()
+            checkpointer.save(
+                number, run.state, run.state.variables, config, validated, run.layout
+            )
         if not history:
             begin = time.monotonic()
         if validated and _out_of_patience(run.state, config):
             logging.warning("stopped early at step %d of %d", number, plan.total)
             return
+        if stopping:
+            raise preemption.Stopped(number, plan.total)
+    if stop.reached(plan.total + 1):
+        raise preemption.Stopped(plan.total, plan.total)
 
 
 def _shown(row: Mapping[str, float]) -> dict[str, float]:

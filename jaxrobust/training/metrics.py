@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -9,9 +10,13 @@ from typing import Any
 import jax
 import numpy as np
 from etils import epath
-from tensorboardX import SummaryWriter
 
 from jaxrobust import parallel
+from jaxrobust.evaluation.files import is_remote, write_bytes
+from jaxrobust.training import nonfinite
+from jaxrobust.training.events import Events
+
+REMOTE_SECONDS = 10.0  # object stores refuse an object that changes every second
 
 
 class MetricWriter:
@@ -23,31 +28,35 @@ class MetricWriter:
         A killed run may have written rows beyond its last checkpoint, and half a line;
         the resumed run writes those steps again.
         """
-        self._path = epath.Path(workdir) / "metrics.jsonl"
-        rows = [row for row in read(self._path) if row["step"] <= resume_step]
+        path = epath.Path(workdir) / "metrics.jsonl"
+        rows = [row for row in read(path) if row["step"] <= resume_step]
         text = "".join(json.dumps(row) + "\n" for row in rows)
-        temporary = self._path.parent / ".metrics.jsonl.tmp"
-        temporary.write_text(text)
-        temporary.replace(self._path)
-        self._file = self._path.open("a")
-        self._events = SummaryWriter(
-            str(epath.Path(workdir) / "tensorboard"), purge_step=resume_step + 1
-        )
+        write_bytes(path, text.encode())
+        self._rows = _Rewritten(path, text) if is_remote(path) else _Appended(path)
+        self._every = REMOTE_SECONDS if is_remote(path) else 0.0
+        self._flushed = time.monotonic()
+        self._events = Events(path.parent / "tensorboard", resume_step + 1)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Adds one row and flushes it."""
+        """Adds one row; others see it at once, on a remote folder after a while."""
         row = {"step": step, **{k: float(v) for k, v in values.items()}}
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
-        for name, value in values.items():
-            if name != "epoch":
-                self._events.add_scalar(name, float(value), step)
+        self._rows.add(json.dumps(row) + "\n")
+        self._events.add(step, {k: v for k, v in values.items() if k != "epoch"})
+        if time.monotonic() - self._flushed >= self._every:
+            self.flush()
+
+    def flush(self) -> None:
+        """Makes all rows visible to others, and lasting."""
+        self._rows.flush()
         self._events.flush()
+        self._flushed = time.monotonic()
 
     def close(self) -> None:
-        """Closes both files."""
-        self._file.close()
-        self._events.close()
+        """Flushes and closes both files."""
+        try:
+            self._rows.close()
+        finally:
+            self._events.close()
 
     def __enter__(self) -> "MetricWriter":
         """Returns itself."""
@@ -69,6 +78,9 @@ class NoMetrics:
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Does nothing."""
 
+    def flush(self) -> None:
+        """Does nothing."""
+
     def __enter__(self) -> "NoMetrics":
         """Returns itself."""
         return self
@@ -77,41 +89,88 @@ class NoMetrics:
         """Does nothing."""
 
 
+class _Appended:
+    """Rows at the end of a local file."""
+
+    def __init__(self, path: epath.Path) -> None:
+        self._file = path.open("a")
+
+    def add(self, line: str) -> None:
+        self._file.write(line)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Rewritten:
+    """Rows of a remote file, which can only be written as a whole."""
+
+    def __init__(self, path: epath.Path, text: str) -> None:
+        self._path, self._text = path, text
+
+    def add(self, line: str) -> None:
+        self._text += line
+
+    def flush(self) -> None:
+        write_bytes(self._path, self._text.encode())
+
+    def close(self) -> None:
+        self.flush()
+
+
 def read(path: epath.PathLike) -> list[dict[str, Any]]:
-    """Reads a metrics file; a last line cut short by a crash is left out."""
+    """Reads a metrics file; what is no row (cut short by a crash) is left out."""
     path = epath.Path(path)
-    if not path.exists():
-        return []
-    rows = []
-    for line in path.read_text().splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    return [row for row in map(_row, lines) if row is not None]
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except ValueError:  # neither JSON nor text
+        return None
+    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
 
 
 def fetch_mean(
-    history: Sequence[Mapping[str, jax.Array]], last_step: int
+    history: Sequence[Mapping[str, jax.Array]], last_step: int, *, skip: int = 0
 ) -> dict[str, float]:
     """Fetches the metrics of the last steps and averages them.
 
     Args:
-      history: one dictionary of device scalars per step, oldest first.
+      history: one dictionary of device scalars per step, oldest first. Where a step has
+        `skipped` (`nonfinite.dropping`), it is the number of updates dropped in a row.
       last_step: the step after the newest of them.
+      skip: how many updates in a row may be dropped.
+
+    Returns:
+      The means over the updates that were made; `skipped` is how many were not.
 
     Raises:
       FloatingPointError: naming the first step and metric that is not finite.
     """
     values: Any = parallel.to_host(list(history))
     first = last_step - len(values)
+    made = []
     for offset, row in enumerate(values):
-        for name, value in row.items():
-            if not math.isfinite(value):
-                step = first + offset + 1
-                raise FloatingPointError(
-                    f"metric {name!r} is {value} at step {step}; start again in "
-                    "another --workdir with a lower config.optimizer.learning_rate, "
-                    "or with config.optimizer.clip_norm. Checkpoints are kept."
-                )
-    return {k: float(np.mean([row[k] for row in values])) for k in values[0]}
+        dropped = int(row.get("skipped", 0))
+        if not 0 < dropped <= skip:
+            _require_finite(row, first + offset + 1, dropped)
+            made.append(row)
+    names = [k for k in values[0] if k != "skipped"]
+    means = {k: float(np.mean([row[k] for row in made])) for k in names if made}
+    if skip:
+        means["skipped"] = float(len(values) - len(made))
+    return means
+
+
+def _require_finite(row: Mapping[str, Any], step: int, dropped: int) -> None:
+    bad = [f"metric {k!r} is {v}" for k, v in row.items() if not math.isfinite(v)]
+    if bad or dropped:  # an update may overflow where all metrics are finite
+        what = bad[0] if bad else "the update is not finite"
+        streak = f", number {dropped} in a row" if dropped else ""
+        raise FloatingPointError(f"{what} at step {step}{streak}; {nonfinite.ADVICE}")

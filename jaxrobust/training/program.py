@@ -13,9 +13,10 @@ from ml_collections import ConfigDict
 
 from jaxrobust import checkpoints, evaluation, parallel
 from jaxrobust.array_types import Variables
+from jaxrobust.evaluation import out_of_memory
 from jaxrobust.evaluation.progress import StageProgress
 from jaxrobust.parallel import processes
-from jaxrobust.training import loop, workdir
+from jaxrobust.training import loop, preemption, workdir
 from jaxrobust.training.check import check
 
 MODES = ("train_eval", "train", "eval", "report")
@@ -89,10 +90,13 @@ def evaluate(
     _check_architecture(config, saved, source)
     processes.check_same(f"the checkpoint in {source}", _digest(variables))
     workdir.write_config(folder, config, command)
+    preemption.end_at_once()
     progress = StageProgress() if processes.is_lead() else None
-    evaluation.evaluate(
-        model, variables, config, workdir=folder, mesh=mesh, progress=progress
-    )
+    size = config["eval"]["batch_size"]
+    with out_of_memory.explained("--config.eval.batch_size", size, mesh.size):
+        evaluation.evaluate(
+            model, variables, config, workdir=folder, mesh=mesh, progress=progress
+        )
     if progress is not None:
         progress.close()
     processes.wait("jaxrobust: results are written")

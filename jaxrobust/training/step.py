@@ -12,6 +12,7 @@ from jaxtyping import Array
 from jaxrobust import parallel
 from jaxrobust.array_types import Images, Key, PyTree
 from jaxrobust.defenses.base import Defense, Phase
+from jaxrobust.training import nonfinite
 from jaxrobust.training.state import TrainState
 
 Augment = Callable[[Images, Key], Images]
@@ -30,6 +31,7 @@ def make_train_step(
     ema: float = 0.0,
     precision: str = "default",
     dtype: Any = jnp.float32,
+    skip_nonfinite: bool = False,
 ) -> Step:
     """Builds the step of a defence.
 
@@ -42,6 +44,8 @@ def make_train_step(
       ema: decay of the averaged weights, 0 for none.
       precision: of matmuls and convolutions, as `jax.default_matmul_precision`.
       dtype: of the images; float64 in tests of parity.
+      skip_nonfinite: drop updates that are not finite; the state is one of
+        `nonfinite.Counted.of`.
 
     Returns:
       `step(state, batch, key) -> (state, metrics)`, jitted; the state is donated.
@@ -79,11 +83,12 @@ def make_train_step(
                 state = state.replace(ema_params=average)
             return state.replace(step=state.step + 1), metrics
 
+    update = nonfinite.dropping(step) if skip_nonfinite else step
     if mesh is None:
-        return jax.jit(step, donate_argnums=0)
+        return jax.jit(update, donate_argnums=0)
     everywhere = parallel.replicated(mesh)
     return jax.jit(
-        step,
+        update,
         donate_argnums=0,
         in_shardings=(everywhere, parallel.by_batch(mesh), everywhere),
         out_shardings=everywhere,

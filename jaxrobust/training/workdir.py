@@ -9,7 +9,13 @@ from typing import Any
 
 from etils import epath
 
+from jaxrobust.evaluation import files
 from jaxrobust.parallel import processes
+from jaxrobust.training.config import base
+
+# Fields that may change from run to run: of the evaluation, and those that say where
+# something is computed, not what.
+FREE = ("eval.", "validation.batch_size", "train.remat", "data.feed")
 
 
 @contextlib.contextmanager
@@ -17,15 +23,15 @@ def locked(workdir: epath.PathLike) -> Iterator[None]:
     """Holds the work directory for this process.
 
     The operating system frees the lock with the process, however it ends, so a killed
-    run never blocks its restart. Remote folders (`gs://`) have no such lock. Of several
-    processes the lead holds it for all.
+    run never blocks its restart. Remote folders (`gs://`) have no such lock: two runs
+    there cannot be told apart. Of several processes the lead holds it for all.
 
     Raises:
       BlockingIOError: if another run holds it.
     """
     path = epath.Path(workdir)
     path.mkdir(parents=True, exist_ok=True)
-    if "://" in str(path) or not processes.is_lead():
+    if files.is_remote(path) or not processes.is_lead():
         yield
         return
     with open(os.fspath(path / ".lock"), "a+") as file:
@@ -59,26 +65,34 @@ def write_config(
         return
     path = epath.Path(workdir) / "config.json"
     if path.exists():
-        there = json.loads(path.read_text())
+        there = _read(path)
         saved, command = _flat(there["config"]), there.get("command") or command
         given = _flat(json.loads(json.dumps(config)))
+        # A config from before a field existed had what is now the field's default.
+        default = _flat(json.loads(json.dumps(base().to_dict())))
+        saved = {k: default[k] for k in given if k in default} | saved
         differing = [
             f"{k} ({saved.get(k)} there, {given.get(k)} now)"
             for k in sorted(saved.keys() | given.keys())
-            if saved.get(k) != given.get(k)
-            and not k.startswith("eval.")
-            and k != "data.feed"  # the batches are the same either way
+            if saved.get(k) != given.get(k) and not k.startswith(FREE)
         ]
         if differing:
             raise ValueError(
                 f"{workdir} holds a run with another config: "
                 f"{', '.join(differing[:5])}. Use another --workdir, or delete it."
             )
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"config": config, "command": command}, indent=2)
-    temporary = path.parent / ".config.json.tmp"
-    temporary.write_text(text)
-    temporary.replace(path)
+    files.write_bytes(path, text.encode())
+
+
+def _read(path: epath.Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}); delete that file to go on with the config "
+            "given now."
+        ) from None
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

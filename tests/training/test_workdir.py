@@ -38,3 +38,28 @@ def test_another_config_is_refused_by_field(tmp_path):
     assert saved == {"config": again, "command": "command"}
     with pytest.raises(ValueError, match=r"train\.epochs \(1\.0 there, 2\.0 now\)"):
         workdir.write_config(tmp_path, {"seed": 0, "train": {"epochs": 2.0}}, "x")
+
+
+def test_a_field_that_is_newer_than_the_run_has_its_default(tmp_path):
+    old = {"train": {"epochs": 1.0}}
+    workdir.write_config(tmp_path, old, "command")
+    new = {"train": {"epochs": 1.0, "skip_nonfinite": 0, "remat": True}}
+    workdir.write_config(tmp_path, new, "command")
+    new["train"]["skip_nonfinite"] = 1
+    with pytest.raises(ValueError, match=r"skip_nonfinite \(0 there, 1 now\)"):
+        workdir.write_config(tmp_path, new, "command")
+
+
+def test_a_damaged_config_is_told(tmp_path):
+    (tmp_path / "config.json").write_bytes(b'{"config": {"se')
+    with pytest.raises(ValueError, match=r"config\.json is damaged .*; delete that"):
+        workdir.write_config(tmp_path, {"seed": 0}, "command")
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(OSError, match="Not a directory"),
+        workdir.locked(tmp_path / "file" / "run"),
+    ):
+        pass
