@@ -134,7 +134,9 @@ class PCLResNet(nn.Module):
                 branch = Branch(self.branch_size, name=f"branch_stage{k}", **options)
                 features[f"branch_stage{k}"] = branch(x, train=train)
         if "auxiliary" in self.branches:
-            features["auxiliary"] = jnp.max(features["stage2/out"], (1, 2))
+            # Its gradient counts ties, which bfloat16 cannot from 256 on.
+            wide = jnp.promote_types(features["stage2/out"].dtype, jnp.float32)
+            features["auxiliary"] = jnp.max(features["stage2/out"].astype(wide), (1, 2))
         pooled = jnp.mean(x, (1, 2))
         embedding = layers.make_dense(
             pooled.shape[-1], self.embedding_size, dtype=self.dtype, name="embedding"

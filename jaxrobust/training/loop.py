@@ -19,7 +19,8 @@ from jaxrobust import attacks, checkpoints, data, evaluation, parallel
 from jaxrobust.array_types import Key
 from jaxrobust.data import augment
 from jaxrobust.evaluation.progress import Progress
-from jaxrobust.training import optimizer, state, step
+from jaxrobust.training import compute, optimizer, state, step
+from jaxrobust.training.accumulate import check_parts
 from jaxrobust.training.check import attack_options, check_data, make_defense
 from jaxrobust.training.metrics import MetricWriter, fetch_mean
 from jaxrobust.training.source import ResidentSource, batch_indices
@@ -127,7 +128,8 @@ def build(config: Mapping[str, Any], mesh: Mesh, *, resumed: bool = False) -> Ru
       ValueError: if a field of the config makes no sense (unknown names, sizes).
     """
     batch_size = config["train"]["batch_size"]
-    parallel.check_batch_size(mesh, batch_size, "train.batch_size")
+    accumulate = config["train"]["accumulate"]
+    check_parts(mesh, batch_size, accumulate)
     train_set, held_out = load_train(config)
     plan = Plan.of(config, len(train_set))
 
@@ -135,7 +137,7 @@ def build(config: Mapping[str, Any], mesh: Mesh, *, resumed: bool = False) -> Ru
     check_data(config, model, train_set)
     defense = make_defense(
         config,
-        _in_compute_dtype(model, config),
+        compute.training_model(model, config),
         steps_per_epoch=plan.steps_per_epoch,
     )
     tx = optimizer.make_optimizer(
@@ -149,10 +151,12 @@ def build(config: Mapping[str, Any], mesh: Mesh, *, resumed: bool = False) -> Ru
     )
     key = jax.random.key(config["seed"])
     init_key, run_key, validation_key = jax.random.split(key, 3)
-    example = jnp.zeros((1, *train_set.shape), jnp.float32)
+    dtype = compute.state_dtype(config)
+    example = jnp.zeros((1, *train_set.shape), dtype)
     variables = state.init_variables(model, example, init_key)
     if config["train"]["init_from"] and not resumed:
         variables = _start_from(config["train"]["init_from"], variables)
+    variables = compute.cast(variables, dtype)
     ema = config["train"]["ema"]
     first = state.create(variables, defense, tx, example, key=init_key, ema=ema > 0)
     return Run(
@@ -165,6 +169,8 @@ def build(config: Mapping[str, Any], mesh: Mesh, *, resumed: bool = False) -> Ru
             mesh=mesh,
             ema=ema,
             precision=config["precision"],
+            dtype=dtype,
+            accumulate=accumulate,
         ),
         source=ResidentSource(train_set, mesh),
         validate=make_validation(model, config, held_out, mesh, validation_key),
@@ -189,19 +195,6 @@ def _start_from(path: str, like: Mapping[str, Any]) -> Mapping[str, Any]:
             "give it the same model fields."
         )
     return jax.tree.map(jnp.asarray, found)
-
-
-def _in_compute_dtype(model: nn.Module, config: Mapping[str, Any]) -> nn.Module:
-    """Returns the network that computes in `train.compute_dtype`."""
-    dtype = config["train"]["compute_dtype"]
-    if dtype == "float32":
-        return model
-    if not hasattr(model, "dtype"):
-        raise ValueError(
-            f"`train.compute_dtype` is {dtype}, but {type(model).__name__} has no "
-            "field `dtype`; use float32."
-        )
-    return model.clone(dtype=jnp.dtype(dtype))  # pyright: ignore[reportCallIssue]
 
 
 def load_train(config: Mapping[str, Any]) -> tuple[data.Dataset, data.Dataset]:
