@@ -10,12 +10,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from jaxrobust import report
-from jaxrobust.training import config, program
+from jaxrobust.training import compilation_cache, config, program
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, with an optional `:argument`.", lock_config=True
@@ -32,10 +31,7 @@ CHECKPOINT = flags.DEFINE_string(
 )
 CACHE = flags.DEFINE_string(
     "compilation_cache",
-    os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    or os.path.join(
-        os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "jaxrobust"
-    ),
+    compilation_cache.default_folder(),
     "Where compiled programs are kept between runs; empty turns that off.",
 )
 VERBOSE = flags.DEFINE_bool("traceback", False, "Show the traceback of an error.")
@@ -46,9 +42,7 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}; flags start with --.")
     logging.set_verbosity(logging.WARNING)
-    if CACHE.value:
-        jax.config.update("jax_compilation_cache_dir", CACHE.value)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    compilation_cache.use(CACHE.value)
     try:
         settings, folder = _read_flags()
         if MODE.value != "report":

@@ -24,7 +24,7 @@ def state_dtype(config: Mapping[str, Any]) -> Any:
     """
     if config["train"]["compute_dtype"] != "float64":
         return jnp.float32
-    if not jax.config.read("jax_enable_x64"):
+    if jax.dtypes.canonicalize_dtype(jnp.float64) != jnp.float64:
         raise ValueError(
             "`train.compute_dtype` float64 needs JAX's 64-bit mode: set the environment "
             "variable JAX_ENABLE_X64=1."
