@@ -23,9 +23,8 @@ from jaxrobust.array_types import Bounds
 from jaxrobust.evaluation import evaluator, foreign, protocols, robustbench, suite
 from jaxrobust.evaluation.progress import StageProgress
 from jaxrobust.report import verdict
-from jaxrobust.training import compilation_cache
+from jaxrobust.training import compilation_cache, workdir
 from jaxrobust.training import config as common
-from jaxrobust.training import workdir
 
 _BAD_INPUT = (ValueError, TypeError, OSError, FloatingPointError)
 _SHARES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)  # of eps, on the curve

@@ -63,7 +63,7 @@ def as_outputs(out: Any) -> Outputs:
     if not isinstance(out, Outputs):
         out = Outputs(out, {}, None)
     if getattr(out.logits, "dtype", None) in (jnp.bfloat16, jnp.float16):
-        out = out.replace(logits=out.logits.astype(jnp.float32))
+        out = dataclasses.replace(out, logits=out.logits.astype(jnp.float32))
     return out
 
 

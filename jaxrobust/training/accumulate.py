@@ -1,6 +1,5 @@
 """A phase's gradient over a batch, at once or part after part."""
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax

@@ -1,4 +1,4 @@
-"""How training computes: in which precision, and what it keeps for the backward pass."""
+"""How training computes: in which precision, and what backward passes keep."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -26,8 +26,8 @@ def state_dtype(config: Mapping[str, Any]) -> Any:
         return jnp.float32
     if jax.dtypes.canonicalize_dtype(jnp.float64) != jnp.float64:
         raise ValueError(
-            "`train.compute_dtype` float64 needs JAX's 64-bit mode: set the environment "
-            "variable JAX_ENABLE_X64=1."
+            "`train.compute_dtype` float64 needs JAX's 64-bit mode: set the "
+            "environment variable JAX_ENABLE_X64=1."
         )
     return jnp.float64
 

@@ -214,7 +214,7 @@ def test_recomputed_blocks_change_nothing(name, blocks):
 
 
 def test_recomputing_keeps_less_for_the_backward_pass():
-    """Bytes of what a pull-back holds. XLA's CPU backend takes it back: no gain there."""
+    """Bytes of what a pull-back holds; XLA's CPU backend shares them again."""
     sizes = []
     for remat in (False, True):
         model = models.create(

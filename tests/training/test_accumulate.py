@@ -142,7 +142,7 @@ def test_batch_norm_in_parts_is_that_of_smaller_batches():
 
 
 def test_conditions_and_masks_see_the_means_over_parts():
-    """`when` on a mean that no part of its own would meet; the carry reaches phase 2."""
+    """`when` on a mean that no part has; the carry reaches the second phase."""
     images = np.zeros((4, 1, 1, 1), np.uint8)
     images[::2] = 255
 
@@ -203,16 +203,16 @@ def test_mistakes_are_told_before_any_work():
     accumulate.check_parts(mesh, 32, 8)
     for size, parts, message in (
         (20, 2, r"`train.batch_size` must be .* 8: `train.accumulate` 2 x 4 devices"),
-        (16, 0, "`train.accumulate` must be at least 1, got 0"),
+        (16, 0, r"`train\.accumulate` must be at least 1, got 0"),
         (6, 1, "multiple of the 4 devices, got 6"),
     ):
         with pytest.raises(ValueError, match=message):
             accumulate.check_parts(mesh, size, parts)
     settings = config.base().to_dict()
     settings["train"] |= {"batch_size": 128, "accumulate": 3}
-    with pytest.raises(ValueError, match="`train.accumulate` must be a divisor of"):
+    with pytest.raises(ValueError, match=r"`train\.accumulate` must be a divisor of"):
         check.check(settings)
-    with pytest.raises(ValueError, match="`train.accumulate` 3 x 4 devices; got 128"):
+    with pytest.raises(ValueError, match=r"`train\.accumulate` 3 x 4 devices; got 128"):
         loop.build(settings, mesh)
 
 
@@ -222,5 +222,5 @@ def test_arrays_without_rows_are_refused_in_parts():
 
     rows = {"image": jnp.zeros((4, 1, 1, 1)), "label": jnp.zeros(4, jnp.int32)}
     assert evaluate(Phase(loss), 1, rows).handed["scalar"] == 2
-    with pytest.raises(ValueError, match="a row per example .* 'scalar' has shape"):
+    with pytest.raises(ValueError, match=r"a row per example .* 'scalar' has shape"):
         evaluate(Phase(loss), 2, rows)
