@@ -14,13 +14,12 @@ from collections.abc import Sequence
 from logging import LogRecord
 from typing import Any
 
-import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from jaxrobust import report
-from jaxrobust.parallel import processes
-from jaxrobust.training import config, preemption, program
+from jaxrobust.parallel import processes, watch
+from jaxrobust.training import compilation_cache, config, preemption, program
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, with an optional `:argument`.", lock_config=True
@@ -37,10 +36,7 @@ CHECKPOINT = flags.DEFINE_string(
 )
 CACHE = flags.DEFINE_string(
     "compilation_cache",
-    os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    or os.path.join(
-        os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "jaxrobust"
-    ),
+    compilation_cache.default_folder(),
     "Where compiled programs are kept between runs; empty turns that off.",
 )
 COORDINATOR = flags.DEFINE_string(
@@ -66,16 +62,14 @@ def main(argv: Sequence[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     if not VERBOSE.value:
         logging.get_absl_handler().addFilter(_shown)
-    if CACHE.value:
-        jax.config.update("jax_compilation_cache_dir", CACHE.value)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    compilation_cache.use(CACHE.value)
     try:
         _run()
     except BaseException as error:
         status, text = _told(error)
         if processes.joined() and not isinstance(error, preemption.Stopped):
             sys.stderr.write(f"{text or traceback.format_exc()}\n")
-            processes.fail(error)
+            watch.fail(error)
             sys.stderr.flush()
             os._exit(status)  # an orderly end would wait for the others
         if text is None:
@@ -92,7 +86,7 @@ def _run() -> None:
             COORDINATOR.value, PROCESSES.value, PROCESS.value, detect=DISTRIBUTED.value
         )
         stopped = None
-        with processes.watched():
+        with watch.watched():
             try:
                 program.run(settings, folder, MODE.value, CHECKPOINT.value, command)
             except preemption.Stopped as error:  # all processes do at the same step

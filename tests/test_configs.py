@@ -20,7 +20,7 @@ import pytest
 
 from jaxrobust import checkpoints, models, parallel
 from jaxrobust.data import augment
-from jaxrobust.training import check, loop
+from jaxrobust.training import check, setup
 from jaxrobust.training import config as common
 from jaxrobust.training.metrics import read
 
@@ -115,7 +115,7 @@ def test_config_runs_a_step(path):
     config.train.save_every_steps = config.train.log_every_steps = 1
     fields = config.to_dict()
     check.check(fields)
-    run = loop.build(fields, parallel.make_mesh(1))
+    run = setup.build(fields, parallel.make_mesh(1))
     before = params_of(run.state)
     [batch] = run.source.batches(0, 1)
     state, metrics = run.step(run.state, batch, run.key)

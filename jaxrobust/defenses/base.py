@@ -104,9 +104,7 @@ def forward(
     out, moved = model.apply(
         variables, x, train=True, mutable=list(model_state), rngs={"dropout": key}
     )
-    if not isinstance(out, models.Outputs):
-        out = models.Outputs(out, {}, None)
-    return out, {**model_state, **moved}
+    return models.as_outputs(out), {**model_state, **moved}
 
 
 def outputs_like(
@@ -115,8 +113,7 @@ def outputs_like(
     """Returns the shapes of a network's outputs; computes nothing."""
 
     def apply(variables: Variables, x: Images) -> models.Outputs:
-        out: Any = model.apply(variables, x, train=False)
-        return out if isinstance(out, models.Outputs) else models.Outputs(out, {}, None)
+        return models.as_outputs(model.apply(variables, x, train=False))
 
     return jax.eval_shape(apply, variables, example)
 

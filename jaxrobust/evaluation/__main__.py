@@ -30,8 +30,8 @@ from jaxrobust.evaluation import (
 )
 from jaxrobust.evaluation.progress import StageProgress
 from jaxrobust.report import verdict
+from jaxrobust.training import compilation_cache, workdir
 from jaxrobust.training import config as common
-from jaxrobust.training import workdir
 
 _BAD_INPUT = (ValueError, TypeError, OSError, FloatingPointError, MemoryError)
 _SHARES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)  # of eps, on the curve
@@ -41,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program; returns its exit status."""
     argv = sys.argv[1:] if argv is None else argv
     args = _parser().parse_args(argv)
+    compilation_cache.use(args.compilation_cache)
     folder = args.workdir or f"runs/{re.sub(r'[^A-Za-z0-9.=-]+', '_', args.model)}"
     command = shlex.join(["python", "-m", "jaxrobust.evaluation", *argv])
     try:
@@ -172,6 +173,11 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="FIELD=VALUE",
         help="for robustbench.json: link, name, authors, venue, reported ...",
+    )
+    add(
+        "--compilation_cache",
+        default=compilation_cache.default_folder(),
+        help="where compiled programs are kept between runs; empty turns that off",
     )
     add("--traceback", action="store_true", help="show the traceback of an error")
     return parser

@@ -30,7 +30,8 @@ def spatial_structure(
     distance is a larger weight. With SSC-DM ("An Effective Deep Learning Adversarial
     Defense Method based on Spatial Structural Constraints in Embedding Space", equation
     4) this is added to the cross-entropies. The gradient flows into both embeddings; it
-    is 0, not NaN, for rows at distance zero and for identical embeddings.
+    is 0, not NaN, for rows at distance zero and for identical embeddings. Computed in
+    float32 or wider.
 
     Args:
       h: `[B, D]` of clean images.
@@ -56,6 +57,8 @@ def spatial_structure(
         )
     measure = _pick("distance", distance, DISTANCES)
     difference = _pick("compare", compare, COMPARISONS)
+    wide = jnp.promote_types(jnp.result_type(h, h_adv), jnp.float32)
+    h, h_adv = h.astype(wide), h_adv.astype(wide)
     p, p_adv = (jax.nn.softmax(measure(rows), axis=1) for rows in (h, h_adv))
     # Compiled apart, equal embeddings may give matrices that differ in the last bit,
     # and the norm's gradient is of length 1 however small the difference.

@@ -8,6 +8,7 @@ out = model.apply(variables, x, train=False)  # Outputs
 from jaxrobust.models import integrators as integrators
 from jaxrobust.models import layers as layers
 from jaxrobust.models._outputs import Outputs as Outputs
+from jaxrobust.models._outputs import as_outputs as as_outputs
 from jaxrobust.models._outputs import logits_fn as logits_fn
 from jaxrobust.models._outputs import per_example as per_example
 from jaxrobust.models._registry import create as create

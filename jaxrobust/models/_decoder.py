@@ -50,7 +50,7 @@ class TransposedConv(nn.Module):
         shape = (size, size, x.shape[-1], self.features)
         kernel = self.param("transposed_kernel", init, shape, jnp.float32)
         bias = self.param("bias", init, (self.features,), jnp.float32)
-        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
         if self.strides == 1:
             margin = size - 1 - self.padding
             convolve = (
@@ -66,7 +66,7 @@ class TransposedConv(nn.Module):
             batch, height, width, _ = x.shape
             out = jnp.einsum("bhwi,rcio->bhrwco", x, kernel)
             out = out.reshape(batch, height * size, width * size, self.features)
-        return out + bias.reshape(1, 1, 1, -1)
+        return layers.add_bias(out, bias)
 
 
 class Decoder(nn.Module):

@@ -29,6 +29,7 @@ class Encoder(nn.Module):
       torch_init: torch's initial kernels; else N(0, sqrt(2 / (k k out))).
       dtype: to compute in.
       loop_safe: see `layers.make_conv`.
+      remat: compute blocks again in the backward pass, see `layers.run_block`.
     """
 
     layers: tuple[int, int, int, int] = (3, 4, 6, 3)
@@ -39,6 +40,7 @@ class Encoder(nn.Module):
     torch_init: bool = False
     dtype: DType = None
     loop_safe: bool = True
+    remat: bool = False
 
     def __post_init__(self) -> None:
         """Checks the fields."""
@@ -90,7 +92,7 @@ class Encoder(nn.Module):
         for k, (level, blocks) in enumerate(zip(LEVELS, self.layers, strict=True), 1):
             features = self.width * 2 ** (k - 1)
             for n in range(blocks):
-                x = _residual.ResidualBlock(
+                block = _residual.ResidualBlock(
                     features,
                     strides=2 if k > 1 and n == 0 else 1,
                     bottleneck=True,
@@ -99,7 +101,8 @@ class Encoder(nn.Module):
                     inner=self._inner(features),
                     name=f"stage{k}_block{n}",
                     **common,
-                )(x, train=train)
+                )
+                x = layers.run_block(block, x, train=train, remat=self.remat)
             levels[level] = x
             if k == 1:
                 x = denoise(x)

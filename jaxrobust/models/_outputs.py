@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 import flax.struct
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxrobust.array_types import Images, Key, Logits, Variables
@@ -54,8 +55,20 @@ class _Apply:
         return jax.vmap(lambda row, key: self(variables, key, row[None])[0])(x, keys)
 
 
+def as_outputs(out: Any) -> Outputs:
+    """Returns what a network returned, `Outputs` or bare logits, as `Outputs`.
+
+    Logits in half precision, of a network of anyone's, become float32.
+    """
+    if not isinstance(out, Outputs):
+        out = Outputs(out, {}, None)
+    if getattr(out.logits, "dtype", None) in (jnp.bfloat16, jnp.float16):
+        out = dataclasses.replace(out, logits=out.logits.astype(jnp.float32))
+    return out
+
+
 def _logits(out: Any) -> Logits:
-    return out.logits if isinstance(out, Outputs) else out
+    return as_outputs(out).logits
 
 
 def logits_fn(

@@ -58,6 +58,6 @@ class Classifier(nn.Module):
         if self.spectral_bound:
             norm = jnp.maximum(spectral_norm(kernel), self.spectral_bound)
             kernel = kernel * (self.spectral_bound / norm).astype(kernel.dtype)
-        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        logits = layers.as_logits(x @ kernel + bias[None])
+        x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
+        logits = layers.add_bias(layers.as_logits(x @ kernel), bias)
         return jnp.tanh(logits) if self.squash else logits

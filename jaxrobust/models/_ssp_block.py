@@ -66,7 +66,7 @@ class Parts:
         padding: int = 1,
         use_bias: bool = True,
         upscale: float = 1.0,
-    ) -> nn.Conv:
+    ) -> layers.Conv:
         """Makes a convolution of `channels` to `features` channels."""
         init = self.kernel_init(kernel * kernel * channels)
         return layers.make_conv(
@@ -125,7 +125,9 @@ class Block(nn.Module):
             h = conv2(nn.relu(norm2(h, train=train, updates=count)))
             return h if self.coef == 1 else self.coef * h
 
-        return self._step()(f, u)
+        # The float32 scalars of `ark` would widen all that follows.
+        out = self._step()(f, u)
+        return out.astype(self.parts.dtype or out.dtype)
 
     def _step(self) -> integrators.Step:
         if self.integrator != "ark":

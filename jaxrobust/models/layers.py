@@ -1,7 +1,6 @@
 """Layers that the networks share: convolution, norms, normalisation, pooling."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -13,10 +12,12 @@ from jaxrobust.array_types import Key
 from jaxrobust.models._conv import conv_general_dilated as conv_general_dilated
 from jaxrobust.models._images import check_images as check_images
 from jaxrobust.models._images import normalize as normalize
-
-DType = Any
-Initializer = Callable[..., Array]
-Features = Float[Array, "B H W C"]
+from jaxrobust.models._linear import Conv as Conv
+from jaxrobust.models._linear import Dense as Dense
+from jaxrobust.models._linear import DType as DType
+from jaxrobust.models._linear import Features as Features
+from jaxrobust.models._linear import Initializer as Initializer
+from jaxrobust.models._linear import add_bias as add_bias
 
 NORMS = ("b", "g", "l", "i")
 # Of networks whose originals have both.
@@ -207,7 +208,7 @@ def make_conv(
     dtype: DType = None,
     loop_safe: bool = True,
     name: str | None = None,
-) -> nn.Conv:
+) -> Conv:
     """Makes a square convolution with torch's initial values.
 
     Args:
@@ -224,18 +225,16 @@ def make_conv(
       name: of the submodule.
     """
     fan_in = kernel * kernel * channels_in // groups
-    pads = (padding, padding) if isinstance(padding, int) else padding
-    return nn.Conv(
+    return Conv(
         features,
-        (kernel, kernel),
-        strides=strides,
-        padding=[pads] * 2,
-        use_bias=use_bias,
-        kernel_init=kernel_init or torch_uniform(fan_in),
-        bias_init=torch_uniform(fan_in),
-        feature_group_count=groups,
-        dtype=dtype,
-        conv_general_dilated=conv_general_dilated if loop_safe else None,
+        kernel,
+        kernel_init or torch_uniform(fan_in),
+        torch_uniform(fan_in) if use_bias else None,
+        strides,
+        (padding, padding) if isinstance(padding, int) else padding,
+        groups,
+        dtype,
+        loop_safe,
         name=name,
     )
 
@@ -248,7 +247,7 @@ def make_dense(
     bias_init: Initializer | None = None,
     dtype: DType = None,
     name: str | None = None,
-) -> nn.Dense:
+) -> Dense:
     """Makes a dense layer with torch's initial values.
 
     Args:
@@ -259,13 +258,32 @@ def make_dense(
       dtype: to compute in; by default that of input and parameters together.
       name: of the submodule.
     """
-    return nn.Dense(
+    return Dense(
         features,
-        dtype=dtype,
-        kernel_init=torch_uniform(channels_in, slope),
-        bias_init=bias_init or torch_uniform(channels_in),
+        torch_uniform(channels_in, slope),
+        bias_init or torch_uniform(channels_in),
+        dtype,
         name=name,
     )
+
+
+def run_block(
+    block: nn.Module, x: Features, *, train: bool, remat: bool = False
+) -> Features:
+    """Returns `block(x, train=train)`; call inside a module's compact method.
+
+    Args:
+      block: a submodule.
+      x: features `[B, H, W, C]`.
+      train: mode.
+      remat: keep only `x` for the backward pass and compute the block again there,
+        which costs one more forward pass of it. Parameters and results are the same.
+    """
+
+    def run(block: Any, x: Features) -> Features:
+        return block(x, train=train)
+
+    return (nn.remat(run) if remat else run)(block, x)
 
 
 def same_padding(kernel: int, strides: int) -> tuple[int, int]:

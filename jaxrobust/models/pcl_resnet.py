@@ -72,6 +72,7 @@ class PCLResNet(nn.Module):
       std: per channel, the images are divided by it.
       dtype: to compute in; parameters, statistics and logits stay float32.
       loop_safe: convolutions that stay fast in CPU loops; False allows forward mode.
+      remat: compute blocks again in the backward pass, see `layers.run_block`.
     """
 
     depth: int = 110
@@ -84,6 +85,7 @@ class PCLResNet(nn.Module):
     std: tuple[float, ...] | None = None
     dtype: DType = None
     loop_safe: bool = True
+    remat: bool = False
 
     def __post_init__(self) -> None:
         """Checks the fields."""
@@ -119,19 +121,22 @@ class PCLResNet(nn.Module):
         x = nn.relu(ConvNorm(self.width, 3, name="stem", **options)(x, train=train))
         for k in (1, 2, 3):
             for n in range(self.blocks()):
-                x = ResidualBlock(
+                block = ResidualBlock(
                     self.width * 2 ** (k - 1),
                     2 if k > 1 and n == 0 else 1,
                     self.bottleneck(),
                     name=f"stage{k}_block{n}",
                     **options,
-                )(x, train=train)
+                )
+                x = layers.run_block(block, x, train=train, remat=self.remat)
             features[f"stage{k}/out"] = x
             if f"stage{k}" in self.branches:
                 branch = Branch(self.branch_size, name=f"branch_stage{k}", **options)
                 features[f"branch_stage{k}"] = branch(x, train=train)
         if "auxiliary" in self.branches:
-            features["auxiliary"] = jnp.max(features["stage2/out"], (1, 2))
+            # Its gradient counts ties, which bfloat16 cannot from 256 on.
+            wide = jnp.promote_types(features["stage2/out"].dtype, jnp.float32)
+            features["auxiliary"] = jnp.max(features["stage2/out"].astype(wide), (1, 2))
         pooled = jnp.mean(x, (1, 2))
         embedding = layers.make_dense(
             pooled.shape[-1], self.embedding_size, dtype=self.dtype, name="embedding"

@@ -90,6 +90,7 @@ class PreActResNet(nn.Module):
       std: per channel, the images are divided by it.
       dtype: to compute in; parameters, statistics and logits stay float32.
       loop_safe: convolutions that stay fast in CPU loops; False allows forward mode.
+      remat: compute blocks again in the backward pass, see `layers.run_block`.
     """
 
     depth: int = 18
@@ -104,6 +105,7 @@ class PreActResNet(nn.Module):
     std: tuple[float, ...] | None = None
     dtype: DType = None
     loop_safe: bool = True
+    remat: bool = False
 
     def __post_init__(self) -> None:
         """Checks the fields."""
@@ -128,7 +130,7 @@ class PreActResNet(nn.Module):
         features: dict[str, Array] = {}
         for k, blocks in enumerate(DEPTHS[self.depth], 1):
             for n in range(blocks):
-                x = PreActBlock(
+                block = PreActBlock(
                     self.width * 2 ** (k - 1),
                     2 if k > 1 and n == 0 else 1,
                     self.shortcut_on_input,
@@ -138,7 +140,8 @@ class PreActResNet(nn.Module):
                     self.dtype,
                     self.loop_safe,
                     name=f"stage{k}_block{n}",
-                )(x, train=train)
+                )
+                x = layers.run_block(block, x, train=train, remat=self.remat)
             features[f"stage{k}/out"] = x
         if self.final_norm:
             norm = layers.BatchNorm(dtype=self.dtype, name="head_norm")

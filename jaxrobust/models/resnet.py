@@ -35,6 +35,7 @@ class ResNet(nn.Module):
       std: per channel, the images are divided by it.
       dtype: to compute in; parameters, statistics and logits stay float32.
       loop_safe: convolutions that stay fast in CPU loops; False allows forward mode.
+      remat: compute blocks again in the backward pass, see `layers.run_block`.
     """
 
     depth: int = 18
@@ -45,6 +46,7 @@ class ResNet(nn.Module):
     std: tuple[float, ...] | None = None
     dtype: DType = None
     loop_safe: bool = True
+    remat: bool = False
 
     def __post_init__(self) -> None:
         """Checks the fields."""
@@ -74,14 +76,15 @@ class ResNet(nn.Module):
         features: dict[str, Array] = {}
         for k, blocks in enumerate(DEPTHS[self.depth], 1):
             for n in range(blocks):
-                x = _residual.ResidualBlock(
+                block = _residual.ResidualBlock(
                     self.width * 2 ** (k - 1),
                     strides=2 if k > 1 and n == 0 else 1,
                     bottleneck=self.depth >= BOTTLENECK_DEPTH,
                     dtype=self.dtype,
                     loop_safe=self.loop_safe,
                     name=f"stage{k}_block{n}",
-                )(x, train=train)
+                )
+                x = layers.run_block(block, x, train=train, remat=self.remat)
             features[f"stage{k}/out"] = x
         x = features["penultimate"] = jnp.mean(x, (1, 2))
         dense = layers.make_dense(

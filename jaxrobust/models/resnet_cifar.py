@@ -30,6 +30,7 @@ class ResNetCifar(nn.Module):
       std: per channel, the images are divided by it.
       dtype: to compute in; parameters, statistics and logits stay float32.
       loop_safe: convolutions that stay fast in CPU loops; False allows forward mode.
+      remat: compute blocks again in the backward pass, see `layers.run_block`.
     """
 
     depth: int = 20
@@ -39,6 +40,7 @@ class ResNetCifar(nn.Module):
     std: tuple[float, ...] | None = None
     dtype: DType = None
     loop_safe: bool = True
+    remat: bool = False
 
     def __post_init__(self) -> None:
         """Checks the fields."""
@@ -58,7 +60,7 @@ class ResNetCifar(nn.Module):
         features: dict[str, Array] = {}
         for k in (1, 2, 3):
             for n in range((self.depth - 2) // 6):
-                x = _residual.ResidualBlock(
+                block = _residual.ResidualBlock(
                     self.width * 2 ** (k - 1),
                     strides=2 if k > 1 and n == 0 else 1,
                     shortcut="pad",
@@ -66,17 +68,18 @@ class ResNetCifar(nn.Module):
                     dtype=self.dtype,
                     loop_safe=self.loop_safe,
                     name=f"stage{k}_block{n}",
-                )(x, train=train)
+                )
+                x = layers.run_block(block, x, train=train, remat=self.remat)
             features[f"stage{k}/out"] = x
         x = features["penultimate"] = jnp.mean(x, (1, 2))
         logits = self._classifier(x.shape[-1])(x)
         return Outputs(layers.as_logits(logits), features, None)
 
-    def _classifier(self, channels: int) -> nn.Dense:
-        return nn.Dense(
+    def _classifier(self, channels: int) -> layers.Dense:
+        return layers.Dense(
             self.num_classes,
-            dtype=self.dtype,
-            kernel_init=_residual.HE_FAN_IN,
-            bias_init=layers.torch_uniform(channels),
+            _residual.HE_FAN_IN,
+            layers.torch_uniform(channels),
+            self.dtype,
             name="classifier",
         )

@@ -45,6 +45,7 @@ class SSPNet(nn.Module):
       dtype: to compute in, such as `bfloat16`; parameters, statistics and logits stay
         float32. By default that of the images and parameters together.
       loop_safe: convolutions that stay fast in CPU loops; False allows forward mode.
+      remat: compute blocks again in the backward pass, see `layers.run_block`.
     """
 
     integrator: str = "res"
@@ -59,6 +60,7 @@ class SSPNet(nn.Module):
     std: tuple[float, ...] | None = None
     dtype: DType = None
     loop_safe: bool = True
+    remat: bool = False
 
     def __post_init__(self) -> None:
         """Checks the fields."""
@@ -101,13 +103,14 @@ class SSPNet(nn.Module):
         for k, integrator in enumerate(self.stage_integrators(), 1):
             if k > 1:
                 width = self.width * 2 ** (k - 1)
-                x = Transition(width, parts, name=f"transition{k - 1}")(x, train=train)
+                step = Transition(width, parts, name=f"transition{k - 1}")
+                x = layers.run_block(step, x, train=train, remat=self.remat)
             features[f"stage{k}/in"] = x
             for n in range(self.blocks):
                 block = Block(
                     integrator, parts, ark_init=self.ark_init, name=f"stage{k}_block{n}"
                 )
-                x = block(x, train=train)
+                x = layers.run_block(block, x, train=train, remat=self.remat)
             features[f"stage{k}/out"] = x
         return _classify(x, features, self.num_classes, parts)
 
@@ -133,6 +136,7 @@ class SSPMnist(nn.Module):
       dtype: to compute in, such as `bfloat16`; parameters, statistics and logits stay
         float32. By default that of the images and parameters together.
       loop_safe: convolutions that stay fast in CPU loops; False allows forward mode.
+      remat: compute blocks again in the backward pass, see `layers.run_block`.
     """
 
     integrator: str = "res"
@@ -146,6 +150,7 @@ class SSPMnist(nn.Module):
     std: tuple[float, ...] | None = None
     dtype: DType = None
     loop_safe: bool = True
+    remat: bool = False
 
     def __post_init__(self) -> None:
         """Checks the fields."""
@@ -183,7 +188,7 @@ class SSPMnist(nn.Module):
                 ark_init=self.ark_init,
                 name=f"stage1_block{n}",
             )
-            x = block(x, train=train)
+            x = layers.run_block(block, x, train=train, remat=self.remat)
         features["stage1/out"] = x
         x = nn.relu(make_norm(width, "head_norm")(x, train=train))
         return _classify(x, features, self.num_classes, parts)

@@ -11,7 +11,7 @@ from jaxtyping import Array
 from jaxrobust.array_types import Images
 from jaxrobust.models import _head, _pool, layers
 from jaxrobust.models._outputs import Outputs
-from jaxrobust.models.layers import DType
+from jaxrobust.models.layers import DType, Features
 
 # Convolutions per stage; each stage ends with a 2x2 max pool.
 DEPTHS = {
@@ -42,6 +42,7 @@ class VGG(nn.Module):
       std: per channel, the images are divided by it.
       dtype: to compute in; parameters, statistics and logits stay float32.
       loop_safe: convolutions that stay fast in CPU loops; False allows forward mode.
+      remat: compute stages again in the backward pass, which keeps their inputs only.
     """
 
     depth: int = 16
@@ -52,6 +53,7 @@ class VGG(nn.Module):
     std: tuple[float, ...] | None = None
     dtype: DType = None
     loop_safe: bool = True
+    remat: bool = False
 
     def __post_init__(self) -> None:
         """Checks the fields."""
@@ -67,18 +69,23 @@ class VGG(nn.Module):
         _head.check_image_size(images, MIN_SIZE, "VGG")
         x = layers.normalize(images, self.mean, self.std)
         features: dict[str, Array] = {}
-        stages = zip(DEPTHS[self.depth], FACTORS, strict=True)
-        for k, (convolutions, factor) in enumerate(stages, 1):
-            for n in range(1, convolutions + 1):
-                conv = layers.make_conv(
-                    x.shape[-1], self.width * factor, 3, padding=1, dtype=self.dtype,
-                    loop_safe=self.loop_safe, name=f"stage{k}_conv{n}",
-                )  # fmt: skip
-                norm = layers.BatchNorm(dtype=self.dtype, name=f"stage{k}_norm{n}")
-                x = nn.relu(norm(conv(x), train=train))
-            x = features[f"stage{k}/out"] = _pool.max_pool(x, 2)
+        stage = nn.remat(_stage, static_argnums=(2, 3)) if self.remat else _stage
+        for k in range(1, len(FACTORS) + 1):
+            x = features[f"stage{k}/out"] = stage(self, x, k, train)
         x = _head.dropout(self, _head.flatten(x), self.dropout, train)
         x = nn.relu(_head.dense(x, 8 * self.width, "dense1", self.dtype))
         features["penultimate"] = x
         logits = _head.dense(x, self.num_classes, "classifier", self.dtype)
         return Outputs(layers.as_logits(logits), features, None)
+
+
+def _stage(network: VGG, x: Features, k: int, train: bool) -> Features:
+    """Runs the convolutions of stage `k`, from 1, and its pool."""
+    for n in range(1, DEPTHS[network.depth][k - 1] + 1):
+        conv = layers.make_conv(
+            x.shape[-1], network.width * FACTORS[k - 1], 3, padding=1,
+            dtype=network.dtype, loop_safe=network.loop_safe, name=f"stage{k}_conv{n}",
+        )  # fmt: skip
+        norm = layers.BatchNorm(dtype=network.dtype, name=f"stage{k}_norm{n}")
+        x = nn.relu(norm(conv(x), train=train))
+    return _pool.max_pool(x, 2)

@@ -84,6 +84,7 @@ class WideResNet(nn.Module):
       std: per channel, the images are divided by it.
       dtype: to compute in; parameters, statistics and logits stay float32.
       loop_safe: convolutions that stay fast in CPU loops; False allows forward mode.
+      remat: compute blocks again in the backward pass, see `layers.run_block`.
     """
 
     depth: int = 28
@@ -96,6 +97,7 @@ class WideResNet(nn.Module):
     std: tuple[float, ...] | None = None
     dtype: DType = None
     loop_safe: bool = True
+    remat: bool = False
 
     def __post_init__(self) -> None:
         """Checks the fields."""
@@ -122,7 +124,7 @@ class WideResNet(nn.Module):
         features: dict[str, Array] = {}
         for k in (1, 2, 3):
             for n in range((self.depth - 4) // 6):
-                x = WideBlock(
+                block = WideBlock(
                     16 * self.width * 2 ** (k - 1),
                     2 if k > 1 and n == 0 else 1,
                     self.dropout,
@@ -131,7 +133,8 @@ class WideResNet(nn.Module):
                     self.dtype,
                     self.loop_safe,
                     name=f"stage{k}_block{n}",
-                )(x, train=train)
+                )
+                x = layers.run_block(block, x, train=train, remat=self.remat)
             features[f"stage{k}/out"] = x
         norm = layers.BatchNorm(dtype=self.dtype, name="head_norm")
         x = layers.ACTIVATIONS[self.activation](norm(x, train=train))

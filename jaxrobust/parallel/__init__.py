@@ -5,6 +5,7 @@ on one device and on many.
 """
 
 from jaxrobust.parallel import processes as processes
+from jaxrobust.parallel import watch as watch
 from jaxrobust.parallel.mesh import by_batch as by_batch
 from jaxrobust.parallel.mesh import check_batch_size as check_batch_size
 from jaxrobust.parallel.mesh import from_rows as from_rows

@@ -1,26 +1,16 @@
 """Several processes that run one program: started by `jax.distributed`, watched here.
 
 Every process runs the same host code over one mesh of all devices, so host decisions
-may depend on replicated values only. Files, metrics and progress are the lead's. A
-process that dies or fails would leave the others waiting in a collective: each tells
-the others now and then, through the key-value store of `jax.distributed`, that it is
-alive, and ends with a sentence that names the one that is not.
+may depend on replicated values only. Files, metrics and progress are the lead's.
 """
 
-import contextlib
-import functools
 import glob
 import hashlib
 import importlib.util
 import json
 import os
 import secrets
-import socket
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -28,14 +18,10 @@ import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
-# A process that is silent for so long is dead; the service of jax.distributed would
-# end the others at its own timeout, without saying which host it was.
-_SILENT = 45.0
-_SERVICE_TIMEOUT = 75
+# The service of jax.distributed ends all processes when one is silent for so long;
+# `watch` is faster and says which it was.
+SERVICE_TIMEOUT = 75
 _SHUTDOWN_TIMEOUT = 30
-_EVERY = 2.0
-_ALIVE, _FAILED = "jaxrobust/alive/", "jaxrobust/failed/"
-PEER_FAILED = 70  # exit status of a process that ends because another one did
 
 _LAUNCHERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 
@@ -87,7 +73,7 @@ def start(
             # Detection would also hand out devices, though the place is known.
             cluster_detection_method=None if detect else "deactivate",
             initialization_timeout=timeout,
-            heartbeat_timeout_seconds=_SERVICE_TIMEOUT,
+            heartbeat_timeout_seconds=SERVICE_TIMEOUT,
             shutdown_timeout_seconds=_SHUTDOWN_TIMEOUT,
         )
     except (RuntimeError, ValueError) as error:
@@ -221,136 +207,3 @@ def check_shared(folder: epath.PathLike) -> None:
             f"directory {folder} of process 0: several processes need one that they "
             "share, a network folder or gs://; set --workdir."
         )
-
-
-def fail(error: BaseException) -> None:
-    """Tells the others that this process cannot go on, and gives them time to end.
-
-    The caller ends the process with `os._exit`: jax's own end waits for the others.
-    """
-    client = _client()
-    if client is None:
-        return
-    if isinstance(error, jax.errors.JaxRuntimeError) and "EXHAUSTED" not in str(error):
-        # A collective that broke: most likely another process died, and the watch
-        # thread ends this one with its name.
-        time.sleep(_SILENT + 5 * _EVERY)
-    [reason, *_] = str(error).splitlines() or [""]
-    message = f"process {jax.process_index()} failed: {type(error).__name__}: {reason}"
-    with contextlib.suppress(Exception):  # another one was first, or nobody is left
-        client.key_value_set(f"{_FAILED}first", message)
-    # Without the coordinator, which the lead is, they could not read why.
-    time.sleep(3 * _EVERY if is_lead() else 0)
-
-
-@contextlib.contextmanager
-def watched(silent: float = _SILENT) -> Iterator[None]:
-    """Ends this process if another one dies or fails while the block runs.
-
-    An error in the block leaves the watch on: `fail` waits for what it finds.
-
-    Args:
-      silent: seconds without a sign of life after which a process is dead.
-    """
-    client = _client()
-    if client is None:
-        yield
-        return
-    stop, heir = threading.Event(), None if is_lead() else _Heir()
-    watch = functools.partial(_watch, client, stop, heir, silent)
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    yield
-    stop.set()
-    thread.join()
-    if heir is not None:
-        heir.dismiss()
-
-
-class _Heir:
-    """A small process that outlives this one to say why it ended.
-
-    When process 0 dies, the service of jax.distributed dies with it and its client
-    aborts every other process at once, without a name.
-    """
-
-    _CODE = """
-import socket, sys
-address, text = sys.argv[1:]
-if not sys.stdin.read():
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), 5).close()
-    except OSError:
-        sys.stderr.write(text)
-"""
-
-    def __init__(self) -> None:
-        from jax._src import distributed
-
-        address = distributed.global_state.coordinator_address
-        text = (
-            f"process 0 of {jax.process_count()}, which coordinates at {address}, "
-            f"died. Process {jax.process_index()} ended too; start all of them again "
-            "to go on from the last checkpoint.\n"
-        )
-        self._child = subprocess.Popen(
-            [sys.executable, "-c", self._CODE, str(address), text],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,  # not to get this process's signals
-        )
-
-    def dismiss(self) -> None:
-        """Lets it go without a word."""
-        with contextlib.suppress(OSError):
-            self._child.communicate(b"dismissed", timeout=10)
-
-
-def _client() -> Any:
-    """The key-value store of jax.distributed, for which there is no public name."""
-    from jax._src import distributed
-
-    return distributed.global_state.client if joined() and several() else None
-
-
-def _watch(
-    client: Any, stop: threading.Event, heir: _Heir | None, silent: float
-) -> None:
-    own, count = jax.process_index(), jax.process_count()
-    here = f"{socket.gethostname()}, pid {os.getpid()}"
-    begin, beat = time.monotonic(), 0
-    seen = {f"{_ALIVE}{number}": ("", begin) for number in range(count)}
-    while not stop.wait(_EVERY):
-        beat += 1
-        try:
-            client.key_value_set(f"{_ALIVE}{own}", f"{beat} {here}", True)
-            alive = dict(client.key_value_dir_get(_ALIVE))
-            failed = dict(client.key_value_dir_get(_FAILED)).get(f"{_FAILED}first", "")
-        except Exception:  # the coordinator is gone: this process is about to end
-            continue
-        if failed and not failed.startswith(f"process {own} "):
-            _end(failed, heir)
-        now = time.monotonic()
-        for name, (last, when) in seen.items():
-            text = alive.get(name, "")
-            seen[name] = (text, when if text == last else now)
-            if text == last and now - when > silent and not text.startswith("done"):
-                _, _, place = text.partition(" ")
-                number, heard = name.removeprefix(_ALIVE), f"{now - when:.0f} s"
-                reason = f"died: nothing was heard of it for {heard}"
-                _end(f"process {number} of {count} ({place}) {reason}", heir)
-    with contextlib.suppress(Exception):
-        client.key_value_set(f"{_ALIVE}{own}", f"done {here}", True)
-
-
-def _end(reason: str, heir: _Heir | None) -> None:
-    """Ends this process at once: its main thread may hang in a collective."""
-    if heir is not None:
-        heir.dismiss()
-    sys.stderr.write(
-        f"{reason}. Process {jax.process_index()} ends too; start all of them again to "
-        "go on from the last checkpoint.\n"
-    )
-    sys.stderr.flush()
-    os._exit(PEER_FAILED)

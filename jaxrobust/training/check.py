@@ -22,7 +22,7 @@ from jaxrobust.evaluation import (
 )
 from jaxrobust.evaluation.diagnose import check_counts
 from jaxrobust.evaluation.fit import count_classes
-from jaxrobust.training import optimizer, source
+from jaxrobust.training import compute, optimizer, source
 
 PRECISIONS = ("default", "high", "highest", "bfloat16", "tensorfloat32", "float32")
 
@@ -79,6 +79,12 @@ def check(config: Mapping[str, Any]) -> None:
     for name, value, fine, rule in (
         ("train.epochs", train["epochs"], train["epochs"] > 0, "positive"),
         ("train.batch_size", train["batch_size"], train["batch_size"] > 0, "positive"),
+        (
+            "train.accumulate",
+            train["accumulate"],
+            train["accumulate"] > 0 and train["batch_size"] % train["accumulate"] == 0,
+            f"a divisor of train.batch_size, {train['batch_size']}",
+        ),
         ("train.ema", train["ema"], 0 <= train["ema"] < 1, "at least 0 and below 1"),
         (
             "train.early_stop",
@@ -107,11 +113,12 @@ def check(config: Mapping[str, Any]) -> None:
     ):
         if not fine:
             raise ValueError(f"`{name}` must be {rule}, got {value}.")
-    _check_name("train.compute_dtype", train["compute_dtype"], ("float32", "bfloat16"))
+    _check_name("train.compute_dtype", train["compute_dtype"], compute.DTYPES)
     _check_name("data.feed", config["data"]["feed"], source.FEEDS)
     _check_name("precision", config["precision"], PRECISIONS)
     _check_name("eval.precision", config["eval"]["precision"], PRECISIONS)
     model = checkpoints.create_model(config)
+    compute.training_model(model, config)
     make_defense(config, model)
     if config["twin"]:
         make_defense(config, model, config["twin"])

@@ -155,7 +155,13 @@ def base() -> Any:
                 "epochs": 200.0,  # may be a part of one
                 "batch_size": 128,
                 "ema": 0.0,  # decay of the averaged weights; 0 = off
-                "compute_dtype": "float32",  # or bfloat16
+                # bfloat16 keeps parameters, statistics and losses in float32; float64
+                # is all of it, for tests of parity (JAX_ENABLE_X64=1).
+                "compute_dtype": "float32",
+                # Parts a batch is worked on in, one after the other, for less memory.
+                "accumulate": 1,
+                # Compute the network's blocks again in backward passes, likewise.
+                "remat": False,
                 "log_every_steps": 50,
                 "save_every_steps": 500,
                 "validate_every_epochs": 1.0,

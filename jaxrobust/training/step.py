@@ -13,6 +13,7 @@ from jaxrobust import parallel
 from jaxrobust.array_types import Images, Key, PyTree
 from jaxrobust.defenses.base import Defense, Phase
 from jaxrobust.training import nonfinite
+from jaxrobust.training.accumulate import evaluate
 from jaxrobust.training.state import TrainState
 
 Augment = Callable[[Images, Key], Images]
@@ -31,6 +32,7 @@ def make_train_step(
     ema: float = 0.0,
     precision: str = "default",
     dtype: Any = jnp.float32,
+    accumulate: int = 1,
     skip_nonfinite: bool = False,
 ) -> Step:
     """Builds the step of a defence.
@@ -44,6 +46,8 @@ def make_train_step(
       ema: decay of the averaged weights, 0 for none.
       precision: of matmuls and convolutions, as `jax.default_matmul_precision`.
       dtype: of the images; float64 in tests of parity.
+      accumulate: parts that a batch is worked on in, see `accumulate.evaluate`; the
+        update is one, from the mean gradient.
       skip_nonfinite: drop updates that are not finite; the state is one of
         `nonfinite.Counted.of`.
 
@@ -64,18 +68,10 @@ def make_train_step(
             metrics: dict[str, Any] = {"learning_rate": rate}
             for number, phase in enumerate(defense.phases):
                 phase_key = jax.random.fold_in(key, number)
-                if phase.prepare is not None:
-                    prepared |= phase.prepare(
-                        jax.lax.stop_gradient(state.params),
-                        state.model_state,
-                        prepared,
-                        phase_key,
-                        state.step,
-                    )
-                state, carry = _update(
-                    phase, tx, rate, state, prepared, phase_key, metrics
+                state, handed = _update(
+                    phase, tx, rate, state, prepared, phase_key, metrics, accumulate
                 )
-                prepared = {**prepared, **carry}
+                prepared |= handed
             if state.ema_params is not None:
                 average = optax.incremental_update(
                     state.params["model"], state.ema_params, 1 - ema
@@ -121,14 +117,14 @@ def _update(
     batch: Mapping[str, Array],
     key: Key,
     metrics: dict[str, Any],
+    parts: int,
 ) -> tuple[TrainState, Mapping[str, Array]]:
     """Makes one phase's update, adds to `metrics`; returns what it hands on."""
-    gradient = jax.value_and_grad(phase.loss, has_aux=True)
-    (loss, (model_state, found, *carry)), grads = gradient(
-        state.params, state.model_state, batch, key, state.step
+    found = evaluate(
+        phase, parts, state.params, state.model_state, batch, key, state.step
     )
-    metrics.update(loss=loss, grad_norm=optax.tree.norm(grads), **found)
-    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    metrics.update(grad_norm=optax.tree.norm(found.grads), **found.metrics)
+    updates, opt_state = tx.update(found.grads, state.opt_state, state.params)
     updates = jax.tree.map(lambda u: u * rate.astype(u.dtype), updates)
     params = optax.apply_updates(state.params, updates)
     if phase.mask is not None:
@@ -140,11 +136,13 @@ def _update(
             tx, lambda _, on: on, opt_state, mask, transform_non_params=lambda _: True
         )
         opt_state = jax.tree.map(jnp.where, kept, opt_state, state.opt_state)
-    new = state.replace(params=params, model_state=model_state, opt_state=opt_state)
+    new = state.replace(
+        params=params, model_state=found.model_state, opt_state=opt_state
+    )
     if phase.when is not None:
         taken = phase.when(state.step, metrics)
         new = _select(taken, new, state)
-    return new, carry[0] if carry else {}
+    return new, found.handed
 
 
 def _select(condition: Array, new: PyTree, old: PyTree) -> PyTree:

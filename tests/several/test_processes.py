@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from jaxrobust.parallel import processes
+from jaxrobust.parallel import processes, watch
 from launch import local_processes
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -97,7 +97,7 @@ def test_one_process_needs_nothing(monkeypatch):
     assert processes.is_lead()
     assert not processes.several()
     assert processes.agree(True)
-    with processes.watched():
+    with watch.watched():
         processes.check_same("anything", 1)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from jaxrobust import attacks, checkpoints, data, evaluation, parallel
-from jaxrobust.parallel import processes
+from jaxrobust.parallel import processes, watch
 from jaxrobust.training import config, loop
 
 
@@ -63,7 +63,7 @@ def together(folder: pathlib.Path) -> None:
     """Works in collectives until a process dies; process 1 may fail by itself."""
     mesh = parallel.make_mesh()
     total = jax.jit(jnp.sum, out_shardings=parallel.replicated(mesh))
-    with processes.watched(silent=6):
+    with watch.watched(silent=6):
         step = 0
         while True:
             x = parallel.put_batch(mesh, np.ones(mesh.size))
@@ -161,7 +161,7 @@ def main() -> None:
         globals()[name](pathlib.Path(folder), *more)
     except Exception as error:  # as the program does
         traceback.print_exc()
-        processes.fail(error)
+        watch.fail(error)
         os._exit(1)
 
 

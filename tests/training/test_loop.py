@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxrobust import checkpoints, parallel
-from jaxrobust.training import config, loop
+from jaxrobust.training import config, loop, setup
 from jaxrobust.training.metrics import read
 
 
@@ -47,7 +47,7 @@ def test_a_run_starts_from_the_network_of_another(tmp_path):
     _, variables, _ = checkpoints.load(tmp_path / "first", "last")
     second = small(init_from=str(tmp_path / "first"))
     second["seed"] = 1
-    started = loop.build(second, mesh).state
+    started = setup.build(second, mesh).state
     jax.tree.map(
         np.testing.assert_array_equal, started.variables["params"], variables["params"]
     )
@@ -58,11 +58,11 @@ def test_a_run_starts_from_the_network_of_another(tmp_path):
     (tmp_path / "gone").rename(tmp_path / "first")
     second["model"]["width"] = 8
     with pytest.raises(ValueError, match=r"init_from.*first.*another architecture"):
-        loop.build(second, mesh)
+        setup.build(second, mesh)
 
 
 def test_plan_counts_in_steps():
     fields = small(epochs=0.5, validate_every_epochs=0.3)
-    plan = loop.Plan.of(fields, 650)
+    plan = setup.Plan.of(fields, 650)
     assert dataclasses.astuple(plan)[:2] == (10, 5)
     assert plan.validate == 3

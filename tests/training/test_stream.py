@@ -11,7 +11,7 @@ from absl import flags
 from PIL import Image
 
 from jaxrobust import checkpoints, data, models, parallel
-from jaxrobust.training import check, config, loop, optimizer, state, step
+from jaxrobust.training import check, config, loop, optimizer, setup, state, step
 from jaxrobust.training.source import ResidentSource
 from jaxrobust.training.stream import StreamSource
 
@@ -186,11 +186,11 @@ def test_a_run_ends_the_same_with_either_feed(tmp_path):
 def test_the_division_does_not_depend_on_the_feed(folder, monkeypatch):
     more = {"image_size": 6, "train_examples": 60, "validation_examples": 20}
     found = {
-        feed: loop.load_train(fields_of(feed, f"folder:{folder}", **more))
+        feed: setup.load_train(fields_of(feed, f"folder:{folder}", **more))
         for feed in ("resident", "stream", "auto")
     }
     monkeypatch.setattr("jaxrobust.training.source.RESIDENT_BYTES", 60 * 108 - 1)
-    found["large"] = loop.load_train(fields_of("auto", f"folder:{folder}", **more))
+    found["large"] = setup.load_train(fields_of("auto", f"folder:{folder}", **more))
     assert [f[2] for f in found.values()] == [False, True, False, True]
     first, held_out, _ = found["resident"]
     for source, validation, streamed in found.values():

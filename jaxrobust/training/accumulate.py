@@ -1,0 +1,146 @@
+"""A phase's gradient over a batch, at once or part after part."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array
+
+from jaxrobust import parallel
+from jaxrobust.array_types import Key, PyTree
+from jaxrobust.defenses.base import Batch, ModelState, Params, Phase
+
+
+class Found(NamedTuple):
+    """What a phase finds on a batch.
+
+    Attributes:
+      grads: of its loss.
+      model_state: moved.
+      metrics: its own and `loss`; scalars.
+      handed: arrays that later phases see: what it prepared and what it handed on.
+    """
+
+    grads: PyTree
+    model_state: ModelState
+    metrics: dict[str, Any]
+    handed: dict[str, Array]
+
+
+def check_parts(mesh: Mesh, batch_size: int, parts: int) -> None:
+    """Refuses a batch that parts and devices cannot share evenly.
+
+    Raises:
+      ValueError: if `batch_size` is not a positive multiple of parts x devices.
+    """
+    if parts < 1:
+        raise ValueError(f"`train.accumulate` must be at least 1, got {parts}.")
+    if parts == 1:
+        return parallel.check_batch_size(mesh, batch_size, "train.batch_size")
+    if batch_size < 1 or batch_size % (parts * mesh.size):
+        raise ValueError(
+            f"`train.batch_size` must be a positive multiple of {parts * mesh.size}: "
+            f"`train.accumulate` {parts} x {mesh.size} devices; got {batch_size}."
+        )
+
+
+def evaluate(
+    phase: Phase,
+    parts: int,
+    params: Params,
+    model_state: ModelState,
+    batch: Batch,
+    key: Key,
+    step: Array,
+) -> Found:
+    """Prepares a phase's batch and differentiates its loss, in `parts` parts.
+
+    Part j is the rows j, j + parts, j + 2 parts ... of the batch, so that each device
+    keeps its own rows. The parts run one after the other in a loop: what a backward
+    pass keeps is that of one part. Gradients and metrics are means over the parts; each
+    part starts from the running statistics that the one before left, as a smaller batch
+    would. Whatever a loss takes from the batch as a whole (BatchNorm, pairs of
+    examples, one radius for all, a condition) it takes from a part.
+
+    Args:
+      phase: of a defence.
+      parts: how many; 1 is the batch at once.
+      params: `{'model': ..., 'extra': ...}`.
+      model_state: running statistics and the like.
+      batch: arrays `[B, ...]`, B a multiple of `parts`.
+      key: the phase's; each part has one of its own.
+      step: of the run.
+
+    Raises:
+      ValueError: in parts, for an array in the batch, prepared or handed on that does
+        not have a row per example.
+    """
+    if parts == 1:
+        return _whole(phase, params, model_state, batch, key, step)
+
+    def part(carry: Any, this: tuple[Array, Batch]) -> tuple[Any, Any]:
+        number, rows = this
+        total, moved = carry
+        part_key = jax.random.fold_in(key, number)
+        found = _whole(phase, params, moved, rows, part_key, step)
+        total = jax.tree.map(jnp.add, total, found.grads)
+        return (total, found.model_state), (found.metrics, found.handed)
+
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    rows = {name: _split(name, array, parts) for name, array in batch.items()}
+    (total, model_state), (metrics, handed) = jax.lax.scan(
+        part, (zeros, model_state), (jnp.arange(parts), rows)
+    )
+    size = batch["label"].shape[0]
+    return Found(
+        optax.tree.scale(1 / parts, total),
+        model_state,
+        jax.tree.map(lambda values: jnp.mean(values, 0), metrics),
+        {name: _join(name, array, size) for name, array in handed.items()},
+    )
+
+
+def _whole(
+    phase: Phase,
+    params: Params,
+    model_state: ModelState,
+    batch: Batch,
+    key: Key,
+    step: Array,
+) -> Found:
+    prepared: dict[str, Array] = {}
+    if phase.prepare is not None:
+        fixed = jax.lax.stop_gradient(params)
+        prepared = dict(phase.prepare(fixed, model_state, batch, key, step))
+    gradient = jax.value_and_grad(phase.loss, has_aux=True)
+    (loss, (moved, metrics, *carry)), grads = gradient(
+        params, model_state, {**batch, **prepared}, key, step
+    )
+    handed = {**prepared, **(carry[0] if carry else {})}
+    return Found(grads, moved, {"loss": loss, **metrics}, handed)
+
+
+def _split(name: str, array: Array, parts: int) -> Array:
+    """Turns `[B, ...]` into `[parts, B / parts, ...]`, every `parts`-th row together.
+
+    The rows of the new second axis lie on the devices that had them.
+    """
+    if not array.ndim or array.shape[0] % parts:
+        raise ValueError(_NO_ROWS.format(name, array.shape))
+    rows = array.reshape(array.shape[0] // parts, parts, *array.shape[1:])
+    return jnp.moveaxis(rows, 1, 0)
+
+
+def _join(name: str, array: Array, size: int) -> Array:
+    """Puts `[parts, B / parts, ...]` back in the order of the batch."""
+    if array.ndim < 2 or array.shape[0] * array.shape[1] != size:
+        raise ValueError(_NO_ROWS.format(name, array.shape[1:]))
+    return jnp.moveaxis(array, 0, 1).reshape(size, *array.shape[2:])
+
+
+_NO_ROWS = (
+    "`train.accumulate` needs a row per example in all that phases share, but {!r} "
+    "has shape {}; set it to 1."
+)

@@ -1,0 +1,91 @@
+"""How training computes: in which precision, and what backward passes keep."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxrobust.array_types import PyTree
+
+DTYPES = ("float32", "bfloat16", "float64")
+
+
+def state_dtype(config: Mapping[str, Any]) -> Any:
+    """Returns the dtype of images, parameters, statistics and loss.
+
+    float32, whatever the network computes in; float64 where `train.compute_dtype` says
+    so, which tests of parity between devices need.
+
+    Raises:
+      ValueError: for float64 where JAX has it turned off.
+    """
+    if config["train"]["compute_dtype"] != "float64":
+        return jnp.float32
+    if jax.dtypes.canonicalize_dtype(jnp.float64) != jnp.float64:
+        raise ValueError(
+            "`train.compute_dtype` float64 needs JAX's 64-bit mode: set the "
+            "environment variable JAX_ENABLE_X64=1."
+        )
+    return jnp.float64
+
+
+def cast(tree: PyTree, dtype: Any) -> PyTree:
+    """Returns the tree with its floating arrays in `dtype`, the others as they are."""
+    return jax.tree.map(
+        lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
+    )
+
+
+def training_model(model: nn.Module, config: Mapping[str, Any]) -> nn.Module:
+    """Returns the network as training runs it; its variables are the same.
+
+    Modules that are fields of the network (the encoder of `models.fpd`) follow.
+
+    Args:
+      model: a Linen module. `train.compute_dtype` bfloat16 needs a field `dtype`, which
+        it computes in, and `train.remat` a field `remat`, on which it computes its
+        blocks again in the backward pass (`models.layers.run_block`).
+      config: of the run.
+
+    Raises:
+      ValueError: if neither the network nor a module inside it has such a field, or for
+        float64 where JAX has it turned off.
+    """
+    train = config["train"]
+    state_dtype(config)
+    if train["compute_dtype"] == "bfloat16":
+        hint = "use float32."
+        model = _with_field(
+            model, "dtype", jnp.bfloat16, "train.compute_dtype bfloat16", hint
+        )
+    if train["remat"]:
+        hint = "nothing would be computed again; set it to False."
+        model = _with_field(model, "remat", True, "train.remat", hint)
+    return model
+
+
+def _with_field(
+    model: nn.Module, field: str, value: Any, setting: str, hint: str
+) -> nn.Module:
+    changed = _set_field(model, field, value)
+    if changed is None:
+        raise ValueError(
+            f"`{setting}`: {type(model).__name__} has no field `{field}`; {hint}"
+        )
+    return changed
+
+
+def _set_field(model: nn.Module, field: str, value: Any) -> nn.Module | None:
+    """Returns a copy with the field set wherever there is one, None without any."""
+    names = {f.name for f in dataclasses.fields(model) if f.init} - {"parent", "name"}
+    new = {field: value} if field in names else {}
+    for name in names:
+        inner = getattr(model, name)
+        if isinstance(inner, nn.Module):
+            changed = _set_field(inner, field, value)
+            if changed is not None:
+                new[name] = changed
+    return model.clone(**new) if new else None

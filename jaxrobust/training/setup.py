@@ -1,0 +1,241 @@
+"""What a run is made of, from its config: data, state, step, validation, plan."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jaxtyping import Array
+
+from jaxrobust import attacks, checkpoints, data, evaluation, parallel
+from jaxrobust.array_types import Key
+from jaxrobust.data import augment
+from jaxrobust.evaluation import out_of_memory
+from jaxrobust.parallel import processes
+from jaxrobust.training import (
+    compute,
+    layout,
+    nonfinite,
+    optimizer,
+    state,
+    step,
+)
+from jaxrobust.training.accumulate import check_parts
+from jaxrobust.training.check import attack_options, check_data, make_defense
+from jaxrobust.training.source import Batches, ResidentSource, streams
+from jaxrobust.training.stream import StreamSource
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """When things happen, in steps."""
+
+    steps_per_epoch: int
+    total: int
+    log: int
+    save: int
+    validate: int
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], examples: int) -> "Plan":
+        """Reads the plan from `config.train` for a training set of `examples`.
+
+        Raises:
+          ValueError: if the set is smaller than a batch or a cadence is not positive.
+        """
+        train = config["train"]
+        per_epoch = examples // train["batch_size"]
+        if per_epoch < 1:
+            raise ValueError(
+                f"`train.batch_size` {train['batch_size']} is larger than the "
+                f"{examples} training examples."
+            )
+        for name in ("log_every_steps", "save_every_steps", "validate_every_epochs"):
+            if not train[name] > 0:
+                raise ValueError(f"`train.{name}` must be positive, got {train[name]}.")
+        return cls(
+            steps_per_epoch=per_epoch,
+            total=max(1, round(train["epochs"] * per_epoch)),
+            log=train["log_every_steps"],
+            save=train["save_every_steps"],
+            validate=math.ceil(train["validate_every_epochs"] * per_epoch),
+        )
+
+    def due(self, step: int, every: int) -> bool:
+        """Says whether something done every so many steps, and at the end, is due."""
+        return step == self.total or step % every == 0
+
+
+def make_validation(
+    model: nn.Module,
+    config: Mapping[str, Any],
+    held_out: data.Dataset,
+    mesh: Mesh,
+    key: Key,
+) -> Callable[[Mapping[str, Any]], dict[str, float]]:
+    """Returns `variables -> accuracy, robust accuracy and loss` on held-out images."""
+    fields = config["validation"]["attack"]
+    attack = attacks.get(fields["name"], **attack_options(fields))
+    steps = {"": None, "robust_": attack}
+    compiled = {
+        prefix: evaluation.make_eval_step(
+            model, a, precision=config["eval"]["precision"]
+        )
+        for prefix, a in steps.items()
+    }
+
+    batch_size = config["validation"]["batch_size"]
+
+    def validate(variables: Mapping[str, Any]) -> dict[str, float]:
+        found = {}
+        for prefix, run in compiled.items():
+            with out_of_memory.explained(
+                "--config.validation.batch_size", batch_size, mesh.size
+            ):
+                result = evaluation.run_eval_step(
+                    run,
+                    variables,
+                    held_out,
+                    key=key,
+                    batch_size=batch_size,
+                    mesh=mesh,
+                )
+            found[f"{prefix}accuracy"] = result.accuracy
+            found[f"{prefix}loss"] = float(result.loss.mean())
+        return found
+
+    return validate
+
+
+@dataclasses.dataclass
+class Run:
+    """What the loop works with; `state` is the only thing that changes."""
+
+    state: state.TrainState
+    step: step.Step
+    source: Batches
+    validate: Callable[[Mapping[str, Any]], dict[str, float]]
+    plan: Plan
+    key: Array
+    mesh: Mesh
+    layout: dict[str, Any]
+
+
+def build(config: Mapping[str, Any], mesh: Mesh, *, resumed: bool = False) -> Run:
+    """Builds everything a run needs from its config, at step 0.
+
+    Args:
+      config: as `train`.
+      mesh: the devices.
+      resumed: a checkpoint will take the place of the state, so the network that
+        `train.init_from` names, which may be gone by now, is not read.
+
+    Raises:
+      ValueError: if a field of the config makes no sense (unknown names, sizes).
+    """
+    batch_size = config["train"]["batch_size"]
+    accumulate = config["train"]["accumulate"]
+    check_parts(mesh, batch_size, accumulate)
+    train_set, held_out, streamed = load_train(config)
+    processes.check_same("the training data", data.digest(train_set))
+    plan = Plan.of(config, len(train_set))
+
+    model = checkpoints.create_model(config)
+    check_data(config, model, train_set)
+    defense = make_defense(
+        config,
+        compute.training_model(model, config),
+        steps_per_epoch=plan.steps_per_epoch,
+    )
+    tx = optimizer.make_optimizer(
+        config["optimizer"], defense.labels, config["label_optimizers"]
+    )
+    schedule = optimizer.make_schedule(
+        config["schedule"],
+        config["optimizer"]["learning_rate"],
+        steps_per_epoch=plan.steps_per_epoch,
+        total_steps=plan.total,
+    )
+    key = jax.random.key(config["seed"])
+    init_key, run_key, validation_key = jax.random.split(key, 3)
+    dtype = compute.state_dtype(config)
+    example = jnp.zeros((1, *train_set.shape), dtype)
+    variables = state.init_variables(model, example, init_key)
+    if config["train"]["init_from"] and not resumed:
+        variables = _start_from(config["train"]["init_from"], variables)
+    variables = compute.cast(variables, dtype)
+    ema = config["train"]["ema"]
+    first = state.create(variables, defense, tx, example, key=init_key, ema=ema > 0)
+    skip = config["train"]["skip_nonfinite"] > 0
+    if skip:
+        first = nonfinite.Counted.of(first)
+    return Run(
+        state=parallel.replicate(mesh, first),
+        step=step.make_train_step(
+            defense,
+            tx,
+            schedule,
+            augment.make(config["data"]["augment"]),
+            mesh=mesh,
+            ema=ema,
+            precision=config["precision"],
+            dtype=dtype,
+            accumulate=accumulate,
+            skip_nonfinite=skip,
+        ),
+        source=(StreamSource if streamed else ResidentSource)(
+            train_set, mesh, batch_size=batch_size, seed=config["seed"]
+        ),
+        validate=make_validation(model, config, held_out, mesh, validation_key),
+        plan=plan,
+        key=parallel.replicate(mesh, run_key),
+        mesh=mesh,
+        layout=layout.of(mesh, "stream" if streamed else "resident"),
+    )
+
+
+def _start_from(path: str, like: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns the network's variables in a checkpoint, a work directory's last.
+
+    Raises:
+      ValueError: if they are of another architecture.
+    """
+    _, found, _ = checkpoints.load(path, "last")
+    found = {k: v for k, v in found.items() if k != "extra"}
+    shapes = [jax.tree.map(jnp.shape, dict(tree)) for tree in (found, like)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"`train.init_from` {path} holds another architecture than this config; "
+            "give it the same model fields."
+        )
+    return jax.tree.map(jnp.asarray, found)
+
+
+def load_train(
+    config: Mapping[str, Any],
+) -> tuple[data.Source, data.Dataset, bool]:
+    """Opens the training split.
+
+    Returns:
+      The images to train on, left on disk where they stream; the slice held out for
+      validation, in memory; and whether the former stream (`data.feed`).
+    """
+    fields = config["data"]
+    found = data.open_source(
+        fields["name"],
+        "train",
+        image_size=fields["image_size"] or None,
+        channels=fields["channels"],
+        limit=fields["train_examples"] or None,
+    )
+    streamed = streams(fields["feed"], found.nbytes)
+    train_set, held_out = data.split_validation(
+        found if streamed else found.load(),
+        fields["validation_examples"],
+        config["seed"],
+    )
+    return train_set, held_out.load(), streamed
