@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Int
 
+from jaxrobust import parallel
 from jaxrobust.array_types import Key, PyTree
 from jaxrobust.training.state import TrainState
 
@@ -102,7 +103,7 @@ def check_state(state: TrainState) -> None:
     """
     trained: Any = _trained(state)
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(trained)]
-    broken = jax.device_get(_broken(trained))
+    broken = parallel.to_host(_broken(trained))
     for path, bad in zip(paths, broken, strict=True):
         if bad:
             raise FloatingPointError(
