@@ -90,6 +90,37 @@ def test_an_evaluation_finds_the_same_in_two_processes(tmp_path):
         np.testing.assert_allclose(two[name], one[name], atol=1e-6)
 
 
+def _train(folder, epochs, *, count, devices):
+    """Trains, or goes on; returns the weights and what the lead said."""
+    group = _start(
+        folder,
+        "train",
+        str(folder),
+        str(epochs),
+        count=count,
+        devices=devices,
+        JAX_ENABLE_X64="1",
+    )
+    assert group.wait() == 0, _logs(folder)
+    with np.load(folder / "weights.npz") as found:
+        return dict(found), _logs(folder)[0]
+
+
+def test_training_is_the_same_in_two_processes_and_goes_on_in_one(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    two.mkdir()
+    _train(two, 1, count=2, devices=2)
+    found, said = _train(two, 2, count=1, devices=2)
+    assert "saved by 2 processes with 4 devices, this is 1 process with 2" in said
+    expected, _ = _train(one, 2, count=1, devices=1)
+    assert expected.keys() == found.keys()
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=0, atol=1e-9)
+    rows = (two / "run" / "metrics.jsonl").read_text().splitlines()
+    assert len(rows) == len((one / "run" / "metrics.jsonl").read_text().splitlines())
+
+
 def test_one_process_needs_nothing(monkeypatch):
     for name in ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"):
         monkeypatch.delenv(name, raising=False)
