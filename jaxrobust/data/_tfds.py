@@ -10,7 +10,7 @@ import numpy as np
 from etils import epath
 from numpy.typing import NDArray
 
-from jaxrobust.data import _labels
+from jaxrobust.data import _labels, _remote
 from jaxrobust.data._dataset import spread
 from jaxrobust.data._source import EncodedSource, open_store
 
@@ -82,7 +82,8 @@ def open_prepared(
         ValueError: it has no such split, is no image classification set, or its
             images differ in size and `image_size` is None.
     """
-    builder = _find(name, data_directory(data_dir))
+    root = _remote.local_root(data_directory(data_dir), name)
+    builder = _find(name, root)
     split = _split_name(name, split, tuple(builder.info.splits))
     image_key, label_key = builder.info.supervised_keys or ("image", "label")
     features = dict(builder.info.features.items())

@@ -3,6 +3,7 @@
 Orbax writes there through tensorstore's own client, so checkpoints are not tried.
 """
 
+import itertools
 import json
 import os
 
@@ -10,8 +11,10 @@ import numpy as np
 import pytest
 from etils import epath
 from etils.epath import backend, gpath
+from PIL import Image
 
-from jaxrobust import report
+from jaxrobust import data, report
+from jaxrobust.data import prepare
 from jaxrobust.evaluation import files
 from jaxrobust.training import metrics, workdir
 from jaxrobust.training.metrics import MetricWriter, read
@@ -71,6 +74,29 @@ def test_the_files_of_a_run(bucket, tmp_path):
     assert json.loads((local / "results.json").read_text())["clean"]["n"] == 2
     assert len(list((local / "tensorboard").glob("*tfevents*"))) == 2
     assert not list(local.rglob("*.partial"))
+
+
+def test_a_prepared_set_is_copied_once(bucket, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    pictures = tmp_path / "pictures"
+    rng = np.random.default_rng(0)
+    for split, label in itertools.product(("train", "test"), ("a", "b")):
+        folder = pictures / split / label
+        folder.mkdir(parents=True)
+        for number in range(3):
+            image = rng.integers(0, 256, (8, 8, 3), np.uint8)
+            Image.fromarray(image).save(folder / f"{number}.png")
+    prepare.prepare("toy", data_dir=tmp_path / "bucket" / "data", source=pictures)
+    local = data.load("tfds:toy", data_dir=tmp_path / "bucket" / "data")
+    remote = data.load("tfds:toy", data_dir="gs://bucket/data")
+    np.testing.assert_array_equal(remote.images, local.images)
+    copied = [p for p in (tmp_path / "cache").rglob("*array_record*")]
+    times = [p.stat().st_mtime_ns for p in copied]
+    assert copied
+    data.load("tfds:toy", data_dir="gs://bucket/data")
+    assert [p.stat().st_mtime_ns for p in copied] == times
+    with pytest.raises(FileNotFoundError, match=r"gs://bucket/data/other"):
+        data.load("tfds:other", data_dir="gs://bucket/data")
 
 
 def test_the_report(bucket, tmp_path):

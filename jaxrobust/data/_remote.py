@@ -1,0 +1,48 @@
+"""Prepared sets on an object store: copied, as array_record reads local files."""
+
+import hashlib
+import os
+import pathlib
+import uuid
+
+from etils import epath
+
+from jaxrobust.data._threads import in_threads
+
+
+def local_root(root: epath.Path, name: str) -> epath.Path:
+    """Copies the set `name` to this machine, unless it is there.
+
+    Args:
+        root: the data directory; one on this machine is returned as it is.
+        name: of the set.
+
+    Returns:
+        A data directory on this machine that holds the set: in the user's cache
+        directory, so that each machine reads every file once. Where the store does not
+        have the set, `root` itself.
+    """
+    files = sorted((root / name).glob("*/*")) if "://" in os.fspath(root) else []
+    if not files:
+        return root
+    digest = hashlib.sha256(os.fspath(root).encode()).hexdigest()[:16]
+    here = _folder() / digest
+
+    def copy(positions: range) -> None:
+        for file in (files[i] for i in positions):
+            target = here / name / file.parent.name / file.name
+            if target.exists() and target.stat().st_size == file.stat().length:
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            # Another process of this machine may copy it too.
+            partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+            file.copy(partial)
+            partial.replace(target)
+
+    in_threads(copy, len(files), 1, f"copying {name} from {root}")
+    return epath.Path(here)
+
+
+def _folder() -> pathlib.Path:
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return pathlib.Path(base).expanduser() / "jaxrobust" / "data"
