@@ -6,13 +6,10 @@ import os
 import pathlib
 from typing import Any
 
-import jax
-import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jaxrobust import checkpoints, evaluation, parallel
-from jaxrobust.array_types import Variables
 from jaxrobust.evaluation import out_of_memory
 from jaxrobust.evaluation.progress import StageProgress
 from jaxrobust.parallel import processes
@@ -88,7 +85,7 @@ def evaluate(
             raise ValueError(f"{source} holds weights without a config; give --config.")
         config = saved
     _check_architecture(config, saved, source)
-    processes.check_same(f"the checkpoint in {source}", _digest(variables))
+    processes.check_same(f"the checkpoint in {source}", processes.digest(variables))
     workdir.write_config(folder, config, command)
     preemption.end_at_once()
     progress = StageProgress() if processes.is_lead() else None
@@ -100,14 +97,6 @@ def evaluate(
     if progress is not None:
         progress.close()
     processes.wait("jaxrobust: results are written")
-
-
-def _digest(variables: Variables) -> str:
-    """Names weights by what they are."""
-    found = hashlib.sha256()
-    for leaf in jax.tree.leaves(variables):
-        found.update(np.ascontiguousarray(leaf).tobytes())
-    return found.hexdigest()
 
 
 def _check_architecture(

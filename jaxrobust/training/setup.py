@@ -168,6 +168,7 @@ def build(config: Mapping[str, Any], mesh: Mesh, *, resumed: bool = False) -> Ru
     if config["train"]["init_from"] and not resumed:
         variables = _start_from(config["train"]["init_from"], variables)
     variables = compute.cast(variables, dtype)
+    processes.check_same("the network at the start", processes.digest(variables))
     ema = config["train"]["ema"]
     first = state.create(variables, defense, tx, example, key=init_key, ema=ema > 0)
     skip = config["train"]["skip_nonfinite"] > 0

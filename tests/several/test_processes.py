@@ -112,7 +112,8 @@ def test_training_is_the_same_in_two_processes_and_goes_on_in_one(tmp_path):
     two.mkdir()
     _train(two, 1, count=2, devices=2)
     found, said = _train(two, 2, count=1, devices=2)
-    assert "saved by 2 processes with 4 devices, this is 1 process with 2" in said
+    assert "saved by 2 processes with 4 devices (stream data)" in said
+    assert "this is 1 process with 2 devices (resident data)" in said
     expected, _ = _train(one, 2, count=1, devices=1)
     assert expected.keys() == found.keys()
     for name, values in expected.items():

@@ -93,9 +93,13 @@ def small_config(epochs: float = 1.0) -> dict[str, Any]:
 
 
 def train(folder: pathlib.Path, epochs: str) -> None:
-    """Trains, or goes on with, a small network in float64; the lead keeps weights."""
-    workdir = folder / "run"
-    loop.train(small_config(float(epochs)), workdir, parallel.make_mesh())
+    """Trains, or goes on with, a small network in float64; the lead keeps weights.
+
+    Several processes stream the data, each its own rows.
+    """
+    workdir, fields = folder / "run", small_config(float(epochs))
+    fields["data"]["feed"] = "stream" if processes.several() else "resident"
+    loop.train(fields, workdir, parallel.make_mesh())
     if processes.is_lead():
         _, variables, _ = checkpoints.load(workdir, "last")
         leaves = map(np.asarray, jax.tree.leaves(variables))
