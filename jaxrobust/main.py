@@ -80,21 +80,24 @@ def main(argv: Sequence[str]) -> None:
 
 def _run() -> None:
     settings, folder = _read_flags()
-    if MODE.value != "report":
-        command = shlex.join(["python", "-m", "jaxrobust.main", *sys.argv[1:]])
-        processes.start(
-            COORDINATOR.value, PROCESSES.value, PROCESS.value, detect=DISTRIBUTED.value
-        )
-        stopped = None
-        with watch.watched():
-            try:
-                program.run(settings, folder, MODE.value, CHECKPOINT.value, command)
-            except preemption.Stopped as error:  # all processes do at the same step
-                stopped = error
-        if stopped is not None:
-            raise stopped
-    if processes.is_lead():
+    if MODE.value == "report":
         print(f"report: {report.write(folder)}")
+        return
+    command = shlex.join(["python", "-m", "jaxrobust.main", *sys.argv[1:]])
+    processes.start(
+        COORDINATOR.value, PROCESSES.value, PROCESS.value, detect=DISTRIBUTED.value
+    )
+    stopped = None
+    with watch.watched():
+        try:
+            program.run(settings, folder, MODE.value, CHECKPOINT.value, command)
+            if processes.is_lead():
+                print(f"report: {report.write(folder)}")
+            processes.wait("jaxrobust: the report is written")
+        except preemption.Stopped as error:  # all processes do at the same step
+            stopped = error
+    if stopped is not None:
+        raise stopped
 
 
 def _told(error: BaseException) -> tuple[int, str | None]:
