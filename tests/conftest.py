@@ -2,8 +2,13 @@
 
 import os
 
+import hypothesis
 import jax
 import pytest
+
+# Times say how busy the machine is.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -144,6 +144,8 @@ def test_command_passes_signals_on_and_returns_the_status(number, tmp_path):
             cwd=tmp_path,
             stdout=file,
             stderr=file,
+            # A shell has its background jobs ignore it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
     try:
         wait_for(log.read_text, "[0] ready", "[1] ready")

@@ -129,7 +129,13 @@ def test_a_signal_ends_the_program_with_a_line(sent, status, line, tmp_path):
     flags = [*SMALL, f"--workdir={tmp_path}", "--mode=train"]
     flags.append("--config.train.epochs=500")
     child = subprocess.Popen(
-        command(*flags), cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True
+        command(*flags),
+        cwd=ROOT,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell has its background jobs ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     metrics = tmp_path / "metrics.jsonl"
     with child:
