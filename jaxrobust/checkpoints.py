@@ -29,8 +29,8 @@ BEST = {"best_clean": "accuracy", "best_robust": "robust_accuracy"}
 WHICH = ("best_robust", "best_clean", "last")
 
 
-def _drop_unreadable_metrics(folder: epath.Path) -> None:
-    """Deletes checkpoints whose metrics were cut short: the manager reads them all."""
+def _mend_metrics(folder: epath.Path) -> None:
+    """Empties metrics that were cut short: the manager reads those of all steps."""
     for step in folder.iterdir():
         file = step / "metrics" / "metrics"
         if not (step.name.isdigit() and file.exists()):
@@ -38,8 +38,8 @@ def _drop_unreadable_metrics(folder: epath.Path) -> None:
         try:
             json.loads(file.read_text())
         except ValueError:
-            logging.warning("checkpoint %s cannot be read; deleted", step)
-            step.rmtree()
+            logging.warning("checkpoint %s: its accuracies cannot be read", step)
+            file.write_text("{}")
 
 
 def _metric(name: str):
@@ -74,7 +74,7 @@ class Checkpointer:
         folder = epath.Path(workdir).absolute() / "checkpoints"
         folder.mkdir(parents=True, exist_ok=True)
         if processes.is_lead():
-            _drop_unreadable_metrics(folder)
+            _mend_metrics(folder)
         processes.wait("jaxrobust: the checkpoints are in order")
         self._manager = ocp.CheckpointManager(folder, options=options)
         self._writing: int | None = None

@@ -108,7 +108,9 @@ def _told(error: BaseException) -> tuple[int, str | None]:
         text = "interrupted; the same command goes on from the last checkpoint"
         return 128 + signal.SIGINT, text
     if isinstance(error, _TOLD) and not VERBOSE.value:
-        return 1, f"{type(error).__name__}: {error}{_hint(error)}"
+        first = error.__context__  # what came before a save that failed on the way out
+        before = f"{first}\n" if isinstance(first, FloatingPointError) else ""
+        return 1, f"{before}{type(error).__name__}: {error}{_hint(error)}"
     return 1, None
 
 

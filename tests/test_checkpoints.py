@@ -229,6 +229,14 @@ def test_metrics_cut_short_do_not_block_the_restart(tmp_path, content):
     (tmp_path / "checkpoints" / "2" / "metrics" / "metrics").write_text(content)
     assert loaded_step(tmp_path, "best_robust") == 1
     state = checkpoints.Checkpointer(tmp_path).restore({"x": jnp.zeros(3)})
+    np.testing.assert_array_equal(state["x"], 2.0)
+    assert loaded_step(tmp_path, "best_robust") == 1
+
+
+def test_metrics_cut_short_do_not_cost_the_only_checkpoint(tmp_path):
+    save_all(tmp_path, [(0.5, 0.4)]).close()
+    (tmp_path / "checkpoints" / "1" / "metrics" / "metrics").write_text("{")
+    state = checkpoints.Checkpointer(tmp_path).restore({"x": jnp.zeros(3)})
     np.testing.assert_array_equal(state["x"], 1.0)
 
 

@@ -150,6 +150,8 @@ def _damage(name: str, version: os.PathLike[str] | str) -> Iterator[None]:
     """Says of any error that reading raises that the prepared files are at fault."""
     try:
         yield
+    except (MemoryError, ConnectionError, TimeoutError, PermissionError):
+        raise
     except Exception as error:  # whatever TFDS, protobuf and array_record raise
         [reason, *_] = str(error).splitlines() or [type(error).__name__]
         raise ValueError(

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,6 +50,6 @@ def write_bytes(path: epath.PathLike, content: bytes) -> None:
     if is_remote(path):
         path.write_bytes(content)
         return
-    partial = path.parent / f"{path.name}.partial"
+    partial = path.parent / f"{path.name}.{os.getpid()}.partial"
     partial.write_bytes(content)
     partial.replace(path)

@@ -10,11 +10,15 @@ import importlib.util
 import json
 import os
 import secrets
+import signal
+import socket
+import threading
 import time
 from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from etils import epath
 from jax.experimental import multihost_utils
 
@@ -50,9 +54,9 @@ def start(
 
     Raises:
       ValueError: if only a part of the three is known, or they do not fit together.
-      ConnectionError: if the others do not come in time.
+      ConnectionError: if the others are not there in time, or are not detected.
     """
-    coordinator = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
+    coordinator = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS") or None
     count = _whole(count, "JAX_NUM_PROCESSES")
     index = _whole(index, "JAX_PROCESS_ID")
     known = [coordinator is not None, count is not None, index is not None]
@@ -67,6 +71,7 @@ def start(
                 "--distributed, to have them detected."
             )
         _check_place(coordinator, count, index)
+        _meet(coordinator, count, index, timeout)
     try:
         jax.distributed.initialize(
             coordinator,
@@ -81,9 +86,16 @@ def start(
     except (RuntimeError, ValueError) as error:
         [reason, *_] = str(error).splitlines() or [type(error).__name__]
         raise ConnectionError(
-            f"process {index} of {count} could not join the others at {coordinator}: "
-            f"{reason}"
+            "the other processes were not detected (TPU VM, SLURM, Open MPI ...): "
+            f"{reason} Give --coordinator, --processes and --process, or "
+            "--nodistributed to run alone."
+            if detect
+            else f"process {index} of {count} could not join the others at "
+            f"{coordinator}: {reason}"
         ) from None
+    if jax.process_count() == 1 and _in_main_thread():
+        # Joining gave SIGTERM to jax's preemption service, which one alone needs not.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _whole(value: int | None, variable: str) -> int | None:
@@ -106,10 +118,42 @@ def _check_place(coordinator: Any, count: Any, index: Any) -> None:
         raise ValueError(f"--coordinator must be HOST:PORT, got {coordinator!r}.")
 
 
+def _meet(coordinator: Any, count: Any, index: Any, timeout: int) -> None:
+    """Waits until process 0 listens: jax would end this process without a word of why.
+
+    Raises:
+      ConnectionError: if it does not in `timeout` seconds.
+    """
+    if index == 0:
+        if count > 1:
+            logging.warning("waiting for %d processes at %s", count - 1, coordinator)
+        return
+    host, _, port = coordinator.rpartition(":")
+    end = time.monotonic() + timeout
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() > end:
+                raise ConnectionError(
+                    f"process {index} of {count} found no process 0 at {coordinator} "
+                    f"for {timeout} s ({error}): check the address, and that process 0 "
+                    "was started and can be reached from here."
+                ) from None
+            time.sleep(0.5)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
 def _launched() -> bool:
     """Says whether a launcher that jax knows has started more than this process."""
     if any(int(os.environ.get(name) or 1) > 1 for name in _LAUNCHERS):
         return True
+    if "tpu" not in (os.environ.get("JAX_PLATFORMS") or "tpu"):
+        return False
     # One VM of a TPU slice cannot use its chips without the others.
     chips = glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")
     return bool(chips) and importlib.util.find_spec("libtpu") is not None

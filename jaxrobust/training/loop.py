@@ -1,6 +1,7 @@
 """The training loop: restore, step, validate, save."""
 
 import collections
+import contextlib
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -42,12 +43,14 @@ def train(config: Mapping[str, Any], workdir: epath.PathLike, mesh: Mesh) -> Non
       preemption.Stopped: after SIGTERM; the state is saved.
     """
     checkpointer = checkpoints.Checkpointer(workdir)
-    run = build(config, mesh, resumed=checkpointer.started)
+    with _explained(config, mesh):
+        run = build(config, mesh, resumed=checkpointer.started)
     restored = checkpointer.restore(run.state)
     if restored is not None:
         run.state = restored
     start = int(run.state.step)
-    if start:
+    lead = processes.is_lead()
+    if start and lead:
         logging.warning(
             "resuming %s at step %d of %d%s",
             workdir,
@@ -58,18 +61,11 @@ def train(config: Mapping[str, Any], workdir: epath.PathLike, mesh: Mesh) -> Non
     if start >= run.plan.total or _out_of_patience(run.state, config):
         checkpointer.close()
         return
-    lead = processes.is_lead()
     progress = Progress(
         run.plan.total, config["name"] or "train", done=start, shown=lead
     )
-    memory = out_of_memory.explained(
-        "--config.train.batch_size",
-        config["train"]["batch_size"],
-        mesh.size,
-        "with the same batch --config.train.accumulate=2 or --config.train.remat; each "
-        "in another --workdir",
-    )
     metrics = MetricWriter(workdir, start) if lead else NoMetrics()
+    memory = _explained(config, mesh)
     with preemption.catching() as stop, metrics as writer, memory:
         try:
             _loop(run, config, start, checkpointer, writer, progress, stop)
@@ -77,6 +73,20 @@ def train(config: Mapping[str, Any], workdir: epath.PathLike, mesh: Mesh) -> Non
             progress.close()
             run.source.close()
             checkpointer.close()
+
+
+def _explained(
+    config: Mapping[str, Any], mesh: Mesh
+) -> contextlib.AbstractContextManager[None]:
+    """Tells what to try where the devices run out of memory."""
+    parts = config["train"]["accumulate"]
+    return out_of_memory.explained(
+        "--config.train.batch_size",
+        config["train"]["batch_size"],
+        parts * mesh.size,
+        f"with the same batch --config.train.accumulate={2 * parts} (each in another "
+        "--workdir), or --config.train.remat=True or --config.data.feed=stream",
+    )
 
 
 def _loop(
@@ -124,11 +134,11 @@ def _loop(
             )
         if not history:
             begin = time.monotonic()
+        if stopping:
+            raise preemption.Stopped(number, plan.total)
         if validated and _out_of_patience(run.state, config):
             logging.warning("stopped early at step %d of %d", number, plan.total)
             return
-        if stopping:
-            raise preemption.Stopped(number, plan.total)
     if stop.reached(plan.total + 1):
         raise preemption.Stopped(plan.total, plan.total)
 

@@ -46,7 +46,7 @@ class MetricWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Makes all rows visible to others, and lasting."""
+        """Makes all rows visible to others."""
         self._rows.flush()
         self._events.flush()
         self._flushed = time.monotonic()

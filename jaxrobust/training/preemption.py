@@ -34,7 +34,7 @@ class Ended(BaseException):
 
 
 def end_at_once() -> None:
-    """Makes SIGTERM end a process of several from now on; alone it does so anyway.
+    """Makes SIGTERM end a process of several from now on; that of one it does anyway.
 
     The preemption service of jax, which joins with the other processes, takes the
     signal away from the operating system and leaves it to training to look.

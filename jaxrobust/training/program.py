@@ -24,14 +24,17 @@ def default_workdir(path: str, overrides: dict[str, Any]) -> str:
 
     Args:
       path: what was given as --config.
-      overrides: fields set by --config.field=value; those of the evaluation do not
-        count, so that a trained network can be attacked in another way.
+      overrides: fields set by --config.field=value; those that may change from run to
+        run (`workdir.FREE`) do not count, so that a trained network can be attacked in
+        another way.
     """
     file, _, argument = path.partition(":")
     name = pathlib.Path(file).stem
     if argument:
         name += "-" + "".join(c if c.isalnum() or c in "=.," else "_" for c in argument)
-    trained = {k: str(v) for k, v in overrides.items() if not k.startswith("eval.")}
+    trained = {
+        k: str(v) for k, v in overrides.items() if not k.startswith(workdir.FREE)
+    }
     if trained:
         name += (
             "-" + hashlib.sha256(repr(sorted(trained.items())).encode()).hexdigest()[:8]
@@ -47,22 +50,6 @@ def twin_of(config: dict[str, Any]) -> dict[str, Any]:
     return twin
 
 
-def run_one(
-    config: dict[str, Any],
-    folder: str,
-    mode: str,
-    checkpoint: str | None,
-    command: str,
-) -> None:
-    """Trains and evaluates one network in one work directory."""
-    mesh = parallel.make_mesh()
-    if mode != "eval":
-        workdir.write_config(folder, config, command)
-        loop.train(config, folder, mesh)
-    if mode != "train":
-        evaluate(config, folder, checkpoint, mesh, command)
-
-
 def evaluate(
     config: dict[str, Any] | None,
     folder: str,
@@ -74,6 +61,7 @@ def evaluate(
 
     Without a config, the checkpoint's own is used.
     """
+    preemption.end_at_once()
     plain = config is not None and config["objective"]["name"] == "standard"
     which = checkpoint or ("best_clean" if plain else "best_robust")
     source = folder
@@ -87,10 +75,10 @@ def evaluate(
     _check_architecture(config, saved, source)
     processes.check_same(f"the checkpoint in {source}", processes.digest(variables))
     workdir.write_config(folder, config, command)
-    preemption.end_at_once()
     progress = StageProgress() if processes.is_lead() else None
     size = config["eval"]["batch_size"]
-    with out_of_memory.explained("--config.eval.batch_size", size, mesh.size):
+    slots = "in AutoAttack fewer --config.eval.slots"
+    with out_of_memory.explained("--config.eval.batch_size", size, mesh.size, slots):
         evaluation.evaluate(
             model, variables, config, workdir=folder, mesh=mesh, progress=progress
         )
@@ -145,7 +133,13 @@ def run(
         if config is None:
             evaluate(None, folder, checkpoint, parallel.make_mesh(), command)
             return
+        runs = [(config, folder)]
         if config["twin"] and named:
-            twin = os.path.join(folder, "twin")
-            run_one(twin_of(config), twin, mode, checkpoint, command)
-        run_one(config, folder, mode, checkpoint, command)
+            runs.insert(0, (twin_of(config), os.path.join(folder, "twin")))
+        mesh = parallel.make_mesh()
+        # All training before any evaluation, where SIGTERM ends processes at once.
+        for one, place in runs if mode != "eval" else ():
+            workdir.write_config(place, one, command)
+            loop.train(one, place, mesh)
+        for one, place in runs if mode != "train" else ():
+            evaluate(one, place, checkpoint, mesh, command)

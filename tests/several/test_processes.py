@@ -1,6 +1,8 @@
 import os
 import pathlib
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -146,6 +148,36 @@ def test_a_place_that_makes_no_sense_is_refused(arguments, message, monkeypatch)
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ValueError, match=message):
         processes.start(*arguments)
+
+
+def test_a_coordinator_that_is_not_there_is_named(monkeypatch):
+    address = f"localhost:{local_processes.free_port()}"
+    with pytest.raises(ConnectionError, match=f"no process 0 at {address}"):
+        processes.start(address, 2, 1, timeout=0)
+
+
+def test_a_cluster_that_is_not_there_is_told():
+    """As on a laptop with --distributed."""
+    code = "from jaxrobust.parallel import processes; processes.start(detect=True)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "ConnectionError: the other processes were not detected" in done.stderr
+
+
+def test_sigterm_ends_one_joined_process(tmp_path):
+    """Also where nothing trains: jax's preemption service would swallow it."""
+    group = _start(tmp_path, "together", str(tmp_path), count=1)
+    for _ in range(600):
+        if (tmp_path / "step-0").exists():
+            break
+        time.sleep(0.1)
+    group.send(signal.SIGTERM)
+    assert group.wait() == 128 + signal.SIGTERM, _logs(tmp_path)
 
 
 def test_a_count_in_the_environment_that_is_no_number_is_named(monkeypatch):

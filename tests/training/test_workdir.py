@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from jaxrobust.training import workdir
+from jaxrobust.training import program, workdir
 
 
 def test_a_second_run_is_refused_and_a_dead_one_is_not_in_the_way(tmp_path):
@@ -63,3 +63,12 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         workdir.locked(tmp_path / "file" / "run"),
     ):
         pass
+
+
+def test_what_may_change_from_run_to_run_keeps_the_work_directory():
+    """A validation that ran out of memory goes on with a smaller batch."""
+    path = "configs/quickstart.py:quick"
+    usual = program.default_workdir(path, {})
+    for field in ("validation.batch_size", "data.feed", "eval.suite", "train.remat"):
+        assert program.default_workdir(path, {field: 1}) == usual
+    assert program.default_workdir(path, {"train.batch_size": 1}) != usual

@@ -48,7 +48,7 @@ class AutoAttack(Entry):
                     f"{', '.join(_FIELDS)}."
                 )
         if slots := self.hyperparameters.get("slots"):
-            slots_for(slots, jax.local_device_count(), 1)
+            slots_for(slots, jax.device_count(), 1)
         if not self.eps:
             raise ValueError(f"autoattack needs a positive `eps`, got {self.written}.")
 

@@ -111,6 +111,7 @@ class Runner:
         self._refill = stepping.build(
             stepper.refill, *common, rows, new, seldom=True, **options
         )
+        self._strongest = jax.jit(stepper.strongest)
         self._one_by_one = stepper.has_slow_step(*common)
         self._advance: Callable[..., stepping.Slots]
         if self._one_by_one:
@@ -204,7 +205,7 @@ class Runner:
         self.outcome.stuck |= {int(n) for n in numbers[stuck]}
         if self._stochastic:
             strongest = parallel.to_host(
-                jax.jit(self._stepper.strongest)(self._arrays, self._eps, self.slots)
+                self._strongest(self._arrays, self._eps, self.slots)
             )
             for number, slot in zip(numbers, ended, strict=True):
                 self.outcome.x_adv.setdefault(int(number), []).append(
