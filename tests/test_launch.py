@@ -130,6 +130,7 @@ def test_logs_go_to_a_file_each(stub, tmp_path):
     assert (folder / "process-1.log").read_text() == "cannot go on\n" * 2
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_command_passes_signals_on_and_returns_the_status(number, tmp_path):
     """The launcher itself, as a process."""
@@ -144,8 +145,6 @@ def test_command_passes_signals_on_and_returns_the_status(number, tmp_path):
             cwd=tmp_path,
             stdout=file,
             stderr=file,
-            # A shell has its background jobs ignore it.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
     try:
         wait_for(log.read_text, "[0] ready", "[1] ready")

@@ -117,6 +117,7 @@ def test_kill_and_resume_is_bit_identical(trained, tmp_path):
     assert [row["step"] for row in read(metrics)] == list(range(1, steps + 1))
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize(
     ("sent", "status", "line"),
     [
@@ -134,8 +135,6 @@ def test_a_signal_ends_the_program_with_a_line(sent, status, line, tmp_path):
         env=environment(),
         stderr=subprocess.PIPE,
         text=True,
-        # A shell has its background jobs ignore it.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     metrics = tmp_path / "metrics.jsonl"
     with child:
