@@ -50,6 +50,10 @@ DISTRIBUTED = flags.DEFINE_bool(
     "Detect the other processes (TPU VM, SLURM, Open MPI); by default where a launcher "
     "started several.",
 )
+# The names that jax.distributed.initialize has for them.
+flags.DEFINE_alias("coordinator_address", "coordinator")
+flags.DEFINE_alias("num_processes", "processes")
+flags.DEFINE_alias("process_id", "process")
 # Mistakes and faults that a line says all about.
 _TOLD = (ValueError, TypeError, OSError, FloatingPointError, MemoryError)
 VERBOSE = flags.DEFINE_bool("traceback", False, "Show the traceback of an error.")

@@ -24,6 +24,7 @@ def describe(precision: str) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "device": devices[0].device_kind,
         "device_count": len(devices),
+        "process_count": jax.process_count(),
         "precision": precision,
         "commit": _commit(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
