@@ -103,7 +103,7 @@ def test_processes_read_the_same_and_say_what_is_wrong(folder):
     flags.FLAGS.mark_as_parsed()  # as absl's app does; grain's processes ask for it
     source = open_set("folder", folder)
     stream = make(StreamSource, source, batch_size=80, workers=1)
-    batches = stream.batches(0, 9)
+    batches = stream.batches(0, 1000)  # more than are read ahead
     expected = make(ResidentSource, source, batch_size=80).batches(0, 2)
     assert_same([next(batches), next(batches)], expected)
     assert multiprocessing.active_children()
