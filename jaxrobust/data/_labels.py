@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import os
 import pathlib
 import uuid
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxrobust.data import _cache
 from jaxrobust.data._source import Store
 from jaxrobust.data._threads import in_threads
 
@@ -35,7 +35,7 @@ def cached(
         ValueError: damaged records.
     """
     digest = hashlib.sha256(repr(tuple(identity)).encode()).hexdigest()[:32]
-    file = _folder() / f"{digest}.npy"
+    file = _cache.folder("labels") / f"{digest}.npy"
     known = _read(file, len(store))
     if known is not None:
         return known[rows]
@@ -55,12 +55,6 @@ def _scan(store: Store, rows: NDArray[np.int64]) -> NDArray[np.int32]:
 
     in_threads(fill, len(rows), _CHUNK, f"reading the labels of {store.name}")
     return labels
-
-
-def _folder() -> pathlib.Path:
-    """Of the user's caches, where the XDG base directory specification puts them."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return pathlib.Path(base).expanduser() / "jaxrobust" / "labels"
 
 
 def _read(file: pathlib.Path, count: int) -> NDArray[np.int32] | None:

@@ -2,11 +2,11 @@
 
 import hashlib
 import os
-import pathlib
 import uuid
 
 from etils import epath
 
+from jaxrobust.data import _cache
 from jaxrobust.data._threads import in_threads
 
 
@@ -26,7 +26,7 @@ def local_root(root: epath.Path, name: str) -> epath.Path:
     if not files:
         return root
     digest = hashlib.sha256(os.fspath(root).encode()).hexdigest()[:16]
-    here = _folder() / digest
+    here = _cache.folder("data") / digest
 
     def copy(positions: range) -> None:
         for file in (files[i] for i in positions):
@@ -41,8 +41,3 @@ def local_root(root: epath.Path, name: str) -> epath.Path:
 
     in_threads(copy, len(files), 1, f"copying {name} from {root}")
     return epath.Path(here)
-
-
-def _folder() -> pathlib.Path:
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return pathlib.Path(base).expanduser() / "jaxrobust" / "data"

@@ -81,7 +81,7 @@ def evaluate(
         analyses.read_eps(fields["analysis"])
     robustbench.read_about(fields.get("robustbench", {}))
     dataset = load_test(config) if dataset is None else dataset
-    processes.check_same("the test data", data.digest(dataset))
+    processes.check_same("the test data", lambda: data.digest(dataset))
     if mesh is not None:  # once, and not in every pass
         variables = parallel.replicate(mesh, variables)
     classes = _check_fit(model, variables, dataset, name)

@@ -14,6 +14,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -183,11 +184,9 @@ def agree(value: bool) -> bool:
 
 def all_true(value: bool) -> bool:
     """Says whether something is true on every process."""
-    return (
-        value
-        if not several()
-        else bool(multihost_utils.process_allgather(np.asarray(value)).all())
-    )
+    if not several():
+        return value
+    return bool(multihost_utils.process_allgather(np.asarray(value)).all())
 
 
 def wait(name: str) -> None:
@@ -196,22 +195,21 @@ def wait(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
-def check_same(what: str, value: Any) -> None:
+def check_same(what: str, value: Callable[[], Any]) -> None:
     """Checks that something is the same on all processes.
 
     Args:
       what: it is, for the error.
-      value: anything JSON can hold, or bytes.
+      value: makes anything JSON can hold; not called where there is one process.
 
     Raises:
       ValueError: naming the first process whose value differs from the lead's.
     """
     if not several():
         return
-    data = value if isinstance(value, bytes) else json.dumps(value, sort_keys=True)
-    data = data if isinstance(data, bytes) else data.encode()
-    digest = np.frombuffer(hashlib.sha256(data).digest()[:8], np.uint8)
-    found = multihost_utils.process_allgather(digest)
+    text = json.dumps(value(), sort_keys=True)
+    own = np.frombuffer(hashlib.sha256(text.encode()).digest()[:8], np.uint8)
+    found = multihost_utils.process_allgather(own)
     differs = (found != found[0]).any(1)
     if differs.any():
         raise ValueError(

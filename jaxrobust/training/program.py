@@ -73,7 +73,9 @@ def evaluate(
             raise ValueError(f"{source} holds weights without a config; give --config.")
         config = saved
     _check_architecture(config, saved, source)
-    processes.check_same(f"the checkpoint in {source}", processes.digest(variables))
+    processes.check_same(
+        f"the checkpoint in {source}", lambda: processes.digest(variables)
+    )
     workdir.write_config(folder, config, command)
     progress = StageProgress() if processes.is_lead() else None
     size = config["eval"]["batch_size"]
@@ -127,7 +129,7 @@ def run(
         )
     if config is not None:
         check(config)
-    processes.check_same("the config", [config, mode, checkpoint])
+    processes.check_same("the config", lambda: [config, mode, checkpoint])
     with workdir.locked(folder):
         processes.check_shared(folder)
         if config is None:

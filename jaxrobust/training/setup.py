@@ -141,7 +141,7 @@ def build(config: Mapping[str, Any], mesh: Mesh, *, resumed: bool = False) -> Ru
     accumulate = config["train"]["accumulate"]
     check_parts(mesh, batch_size, accumulate)
     train_set, held_out, streamed = load_train(config)
-    processes.check_same("the training data", data.digest(train_set))
+    processes.check_same("the training data", lambda: data.digest(train_set))
     plan = Plan.of(config, len(train_set))
 
     model = checkpoints.create_model(config)
@@ -168,7 +168,9 @@ def build(config: Mapping[str, Any], mesh: Mesh, *, resumed: bool = False) -> Ru
     if config["train"]["init_from"] and not resumed:
         variables = _start_from(config["train"]["init_from"], variables)
     variables = compute.cast(variables, dtype)
-    processes.check_same("the network at the start", processes.digest(variables))
+    processes.check_same(
+        "the network at the start", lambda: processes.digest(variables)
+    )
     ema = config["train"]["ema"]
     first = state.create(variables, defense, tx, example, key=init_key, ema=ema > 0)
     skip = config["train"]["skip_nonfinite"] > 0

@@ -46,9 +46,12 @@ def agreement(folder: pathlib.Path) -> None:
     lead = processes.is_lead()
     assert processes.agree(lead)
     assert not processes.agree(not lead)
-    processes.check_same("the config", {"a": 1})
+    processes.check_same("the config", lambda: {"a": 1})
     for wrong, call in (
-        ("the config of process 1", lambda: processes.check_same("the config", lead)),
+        (
+            "the config of process 1",
+            lambda: processes.check_same("the config", lambda: lead),
+        ),
         (
             "process 1 of 2 does not see",
             lambda: processes.check_shared(folder / str(jax.process_index())),

@@ -1,7 +1,6 @@
 """The file of an evaluation, from which a killed one goes on."""
 
 import hashlib
-import json
 import time
 from typing import Any
 
@@ -94,8 +93,9 @@ class Keeper:
           ValueError: if the file cannot be read.
         """
         saved = None if self._path is None else state.load(self._path)
-        progress = saved and json.dumps(saved[0])
-        processes.check_same(f"the saved state {self._path}", progress)
+        processes.check_same(
+            f"the saved state {self._path}", lambda: saved and saved[0]
+        )
         if saved is None:
             return None
         meta, arrays = saved
