@@ -31,9 +31,8 @@ class Events:
           first_step: events of other files from this step on are no longer shown.
         """
         self._folder = epath.Path(folder)
-        self._temporary = (
-            tempfile.TemporaryDirectory() if files.is_remote(folder) else None
-        )
+        remote = files.is_remote(folder)
+        self._temporary = tempfile.TemporaryDirectory() if remote else None
         local = self._temporary.name if self._temporary else str(self._folder)
         self._local = pathlib.Path(files.own_folder(local))
         # Two files of one second would have one name but for the step; nobody can
