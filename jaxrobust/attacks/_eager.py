@@ -276,9 +276,11 @@ def _compile_stages(
     zero = np.int32(0)
     first = build(start, args, zero)
     carry = first(args, zero)
-    done = None
-    if method.done(carry) is not None:
-        done = build(lambda carry: jnp.all(method.done(carry)), carry)
+    def all_done(carry: Any) -> jax.Array | None:
+        rows = method.done(carry)
+        return None if rows is None else jnp.all(rows)
+
+    done = None if method.done(carry) is None else build(all_done, carry)
     return Stages(
         first,
         build(step, args, zero, zero, carry),

@@ -99,7 +99,7 @@ def fpd2020(data: str) -> Table:
 
     Radii and the 40 steps are the paper's; steps in L1 and L2 are a quarter of the
     radius (the release leaves them to its attack library, ART, as it does the numbers
-    of C&W, DeepFool and ZOO: 10 iterations there, here those of the attacks' authors).
+    of C&W and ZOO: 10 iterations there, here those of the attacks' authors).
     Black-box examples are made on an undefended network and handed over (`transfer`).
     """
     mnist = LIKE.get(data, data) == "mnist"
