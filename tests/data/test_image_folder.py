@@ -5,6 +5,7 @@ import os
 import socket
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ COLOUR = RNG.integers(0, 256, (4, 4, 3), np.uint8)
 GREY = RNG.integers(0, 256, (4, 4), np.uint8)
 
 
-def save(path, image=COLOUR, **options):
+def save(path, image: Any = COLOUR, **options):
     path.parent.mkdir(parents=True, exist_ok=True)
     if not isinstance(image, Image.Image):
         image = Image.fromarray(image)
