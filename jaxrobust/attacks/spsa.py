@@ -49,6 +49,8 @@ class Carry(NamedTuple):
 class SPSA(Method):
     """SPSA without its arrays; the length of a step is the problem's."""
 
+    ball = True
+
     delta: float = 0.01
     samples: int = 128
 
@@ -198,7 +200,7 @@ def spsa(
       Uesato, O'Donoghue, van den Oord, Kohli: Adversarial risk and the dangers of
       evaluating against weak attacks, ICML 2018, arXiv 1802.05666, algorithm 1.
     """
-    threat.check_radius("lr", lr)
+    threat.check_step("lr", lr)
     problem = Problem(
         logits_fn,
         x,

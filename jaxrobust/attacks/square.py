@@ -53,6 +53,8 @@ class Carry(NamedTuple):
 class Square(Method):
     """The square attack without its arrays: a step is a query."""
 
+    ball = True
+
     p_init: float = 0.8
     rescale: bool = False
 
