@@ -33,7 +33,7 @@ def uniform_noise(
     Args:
       x: images `[B, H, W, C]`, floating, inside `bounds`.
       key: one key or one per example; draw d > 0 uses fold_in(key, d).
-      eps: radius of the ball; may be traced.
+      eps: radius of the ball, of the shapes that `pgd` takes; may be traced.
       norm: 'linf', 'l2' or 'l1'.
       bounds: lowest and highest value of an image.
       draws: points per image.

@@ -171,7 +171,8 @@ def spsa(
       x: images `[B, H, W, C]`, floating, inside `bounds`.
       y: labels `[B]`; the target classes where `targeted`.
       key: one key (row i uses fold_in(key, i)) or one per example.
-      eps: radius of the ball in units of the images; may be traced.
+      eps: radius of the ball in units of the images, of the shapes that `pgd` takes;
+        may be traced.
       steps: at least 0; static.
       lr: Adam's learning rate, in units of the images; may be traced.
       delta: distance of the samples per pixel, above 0.

@@ -81,7 +81,7 @@ def check_radius(name: str, value: Any) -> None:
     if not _is_real(values):
         hint = ""
         if isinstance(value, str):
-            hint = " as a number; text such as this belongs into configs"
+            hint = ": fractions as text are for configs"
         raise TypeError(
             f"`{name}` must be a number, such as 8 / 255, got {values.tolist()!r}"
             f"{hint}."

@@ -1,5 +1,7 @@
 """What users bring, for every attack: bounds, radii, dtypes, labels, keys."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,7 +46,7 @@ def net(x):
 Y = jnp.argmax(net(X), axis=1)
 
 
-def run(name, x=X, y=Y, key=KEY, **options):
+def run(name, x=X, y: Any = Y, key=KEY, **options):
     return attacks.get(name, **({"eps": 0.1} | FEW[name] | options))(net, x, y, key)
 
 
@@ -207,7 +209,7 @@ def test_wide_and_shifted_boxes_work():
 ])  # fmt: skip
 def test_labels_are_checked_before_they_are_cast(y):
     """By losses, AutoAttack and the diagnosis, too; also where images are traced."""
-    options = {"key": KEY, "eps": 0.1}
+    options: dict[str, Any] = {"key": KEY, "eps": 0.1}
     for call in (
         lambda: losses.cross_entropy(net(X), y),
         lambda: losses.margin(net(X), y),
@@ -233,10 +235,17 @@ def test_labels_of_all_integer_types_are_the_same(dtype):
     ({"x": X[:0], "y": Y[:0]}, "`x` holds no image"),
 ])  # fmt: skip
 def test_evaluations_refuse_the_same(changes, message):
-    given = {"x": X, "y": Y, "eps": 0.1, "bounds": (0.0, 1.0), "key": KEY} | changes
-    for function, few in (
+    given: dict[str, Any] = {
+        "x": X,
+        "y": Y,
+        "eps": 0.1,
+        "bounds": (0.0, 1.0),
+        "key": KEY,
+    } | changes
+    few: list[tuple[Any, dict[str, Any]]] = [
         (evaluation.autoattack, {"progress": False}),
         (evaluation.diagnose, {"steps": 1, "queries": 1}),
-    ):
+    ]
+    for function, options in few:
         with pytest.raises((ValueError, TypeError), match=message):
-            function(net, **given, **few)
+            function(net, **given, **options)
