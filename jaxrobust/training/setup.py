@@ -207,7 +207,7 @@ def _start_from(path: str, like: Mapping[str, Any]) -> Mapping[str, Any]:
     Raises:
       ValueError: if they are of another architecture.
     """
-    _, found, _ = checkpoints.load(path, "last")
+    found, _ = checkpoints.load_variables(path, "last")
     found = {k: v for k, v in found.items() if k != "extra"}
     shapes = [jax.tree.map(jnp.shape, dict(tree)) for tree in (found, like)]
     if shapes[0] != shapes[1]:

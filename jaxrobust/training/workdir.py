@@ -71,6 +71,18 @@ def write_config(
     files.write_bytes(path, text.encode())
 
 
+def filled(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a saved config with the defaults of fields that are newer than it."""
+
+    def fill(given: Any, default: Any) -> Any:
+        if not isinstance(given, dict) or not isinstance(default, dict):
+            return given
+        both = {k: fill(v, default.get(k)) for k, v in given.items()}
+        return {**default, **both}
+
+    return fill(dict(saved), json.loads(json.dumps(base().to_dict())))
+
+
 def _read(path: epath.Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_bytes())
