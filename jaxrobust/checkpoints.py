@@ -315,19 +315,42 @@ def _first_readable(
     if which not in WHICH:
         raise ValueError(f"`which` must be one of {', '.join(WHICH)}, got {which!r}.")
     path = usable(workdir)
+    folder, reason = path / "checkpoints", ""
     if (path / "variables").is_dir():
-        return read(path)
-    folder = path / "checkpoints"
-    if not folder.is_dir():
+        folder, wanted = path.parent, [path.name]
+    elif folder.is_dir():
+        wanted = list(map(str, _ordered_steps(folder, which)))
+    else:
         raise FileNotFoundError(f"no checkpoints in {path}; train there first.")
-    for step in _ordered_steps(folder, which):
+    for name in wanted:
         try:
-            return read(folder / str(step))
+            return read(folder / name)
         except Refused:
             raise
         except Exception as error:  # orbax raises many kinds for a damaged folder
-            logging.warning("checkpoint %s/%d: %s", folder, step, str(error)[:200])
-    raise FileNotFoundError(f"no readable checkpoint in {folder}.")
+            [first, *_] = str(error).splitlines() or [type(error).__name__]
+            logging.warning("checkpoint %s: %s", folder / name, first[:200])
+            reason = reason or f" ({first[:200]})"
+    raise FileNotFoundError(f"no readable checkpoint in {folder}{reason}.")
+
+
+def verify(workdir: epath.PathLike) -> None:
+    """Opens the newest checkpoint once, as `load` will.
+
+    Raises:
+      OSError: if it cannot be read: better told now than when the weights are needed.
+    """
+    folder = usable(workdir) / "checkpoints"
+    for step in _ordered_steps(folder, "last")[:1]:
+        path = folder / str(step)
+        try:
+            _read_variables(path, _metadata(path))
+        except Exception as error:  # orbax raises many kinds for a damaged folder
+            [reason, *_] = str(error).splitlines() or [type(error).__name__]
+            raise OSError(
+                f"checkpoint {path} was written and cannot be read again "
+                f"({reason[-200:]}); look at that disk, and train again."
+            ) from None
 
 
 def usable(workdir: epath.PathLike) -> epath.Path:

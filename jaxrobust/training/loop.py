@@ -73,6 +73,7 @@ def train(config: Mapping[str, Any], workdir: epath.PathLike, mesh: Mesh) -> Non
             progress.close()
             run.source.close()
             checkpointer.close()
+    checkpoints.verify(workdir)
 
 
 def _explained(
