@@ -6,7 +6,6 @@ never be trained on later, and one that was trained on never held out.
 """
 
 import dataclasses
-import json
 from typing import Any, Self
 
 import numpy as np
@@ -15,7 +14,7 @@ from etils import epath
 from jaxtyping import Int, UInt64
 
 from jaxrobust import data
-from jaxrobust.runtime import files
+from jaxrobust.runtime import files, reading
 
 FILE = "training_data.json"
 
@@ -73,7 +72,7 @@ def read(workdir: epath.PathLike) -> Seen | None:
     if not path.exists():
         return None
     try:
-        return _parse(json.loads(path.read_bytes()))
+        return _parse(reading.read_json(path))
     except (ValueError, TypeError, KeyError, OverflowError):
         raise ValueError(
             f"{path} is damaged, so nothing tells whether the training data changed; "
@@ -115,7 +114,8 @@ def divide(
     what = (
         f"the training data of {name} are not those that this run was trained on: "
         f"{before.examples} images then, {len(source)} now"
-        + "; others or in another order" * (before.examples == len(source))
+        + "; others or in another order"
+        * (before.examples == len(source))
     )
     if source.class_names != before.class_names:
         raise ValueError(
