@@ -1,5 +1,7 @@
 """Fine-tuning: a start from another network, to other classes; and longer runs."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,7 +43,7 @@ def test_the_head_is_what_the_number_of_classes_shapes(name):
 
 def small(tmp_path, classes, **train):
     """Digits of some classes and a network of a few weights, two steps an epoch."""
-    digits = load_digits()
+    digits: Any = load_digits()
     rows = np.flatnonzero(digits.target < classes)[: 40 * classes]
     images = (digits.images[rows] * 15.9).astype(np.uint8)[..., None]
     place = tmp_path / f"{classes}.npz"
@@ -138,10 +140,9 @@ def test_a_run_is_extended(trained, caplog):
         program.run(more, folder, "train", None, "command")
     more["train"]["extend"] = True
     program.run(more, folder, "train", None, "command")
-    rows = {
-        row["step"]: row["learning_rate"] for row in read(f"{folder}/metrics.jsonl")
-    }
-    assert list(rows) == [1, 2, 3, 4]
-    np.testing.assert_allclose([rows[2], rows[3]], [0.01, 0.02])
+    rows = read(f"{folder}/metrics.jsonl")
+    rates = {row["step"]: row["learning_rate"] for row in rows}
+    assert list(rates) == [1, 2, 3, 4]
+    np.testing.assert_allclose([rates[2], rates[3]], [0.01, 0.02])
     assert "going on with optimizer.learning_rate (0.01 there, 0.02 now)" in caplog.text
     assert "train.epochs (1.0 there, 2.0 now)" in caplog.text
