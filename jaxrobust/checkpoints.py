@@ -239,6 +239,11 @@ class Checkpointer:
         folder = epath.Path(self._manager.directory) / str(step) / "layout"
         return _read_json(folder, "metadata")
 
+    def config(self, step: int) -> dict[str, Any]:
+        """Returns the config that a checkpoint was saved with; empty if unknown."""
+        folder = epath.Path(self._manager.directory) / str(step) / "config"
+        return _read_json(folder, "metadata")
+
     def close(self) -> None:
         """Waits for what is being written and releases the folder.
 
@@ -296,16 +301,15 @@ def load(
     return _first_readable(workdir, which, read)
 
 
-def load_variables(
-    workdir: epath.PathLike, which: str = "best_robust"
-) -> tuple[Variables, dict[str, Any]]:
-    """Loads the variables and the config, as `load` does, without a model."""
+def load_variables(workdir: epath.PathLike, which: str = "last") -> Variables:
+    """Loads the variables of a trained network; its config is not even read.
 
-    def read(path: epath.Path) -> tuple[Variables, dict[str, Any]]:
-        config = reading.read_json(path / "config" / "metadata")
-        return _read_variables(path, _metadata(path)), config
-
-    return _first_readable(workdir, which, read)
+    Raises:
+      FileNotFoundError: if there is no checkpoint.
+    """
+    return _first_readable(
+        workdir, which, lambda path: _read_variables(path, _metadata(path))
+    )
 
 
 def _first_readable(

@@ -91,7 +91,7 @@ def test_code_that_the_caller_names_too_is(own, tmp_path):
 
 
 def test_variables_alone_need_no_network(own, tmp_path):
-    variables, _ = checkpoints.load_variables(own, "last")
+    variables = checkpoints.load_variables(own)
     assert jax.tree.leaves(variables)
     assert not (tmp_path / "ran").exists()
 
