@@ -28,6 +28,7 @@ from jaxrobust.training.accumulate import check_parts
 from jaxrobust.training.check import attack_options, check_data, make_defense
 from jaxrobust.training.source import Batches, ResidentSource, streams
 from jaxrobust.training.stream import StreamSource
+from jaxrobust.training.test_split import check_test_split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,6 +147,7 @@ def build(config: Mapping[str, Any], mesh: Mesh, *, resumed: bool = False) -> Ru
 
     model = checkpoints.create_model(config)
     check_data(config, model, train_set)
+    check_test_split(config, train_set)
     defense = make_defense(
         config,
         compute.training_model(model, config),
