@@ -285,9 +285,23 @@ def split_validation(
     Raises:
         ValueError: `examples` is negative or leaves no training data.
     """
-    held_out = stratified_indices(dataset.labels, examples, seed)
-    kept = np.setdiff1d(np.arange(len(dataset)), held_out)
-    return dataset.take(kept), dataset.take(held_out)
+    return divide(dataset, validation_rows(dataset, examples, seed))
+
+
+def validation_rows(dataset: Source, examples: int, seed: int) -> NDArray[np.int64]:
+    """The rows that `split_validation` holds out, sorted; reads labels only.
+
+    Raises:
+        ValueError: `examples` is negative or leaves no training data.
+    """
+    return stratified_indices(dataset.labels, examples, seed)
+
+
+def divide(dataset: SourceT, held_out: ArrayLike) -> tuple[SourceT, SourceT]:
+    """All rows of a set but some, and those; each in the order of the set."""
+    rows = np.asarray(held_out, np.int64)
+    kept = np.setdiff1d(np.arange(len(dataset)), rows)
+    return dataset.take(kept), dataset.take(rows)
 
 
 def _named(
