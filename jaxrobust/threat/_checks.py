@@ -1,7 +1,6 @@
 """What is told before any compute: names, bounds, radii and keys that cannot be."""
 
 import difflib
-import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -41,7 +40,7 @@ def check_bounds(bounds: Any) -> None:
         if all(_is_number(value) for value in bounds):
             low, high = (float(value) for value in bounds)
             far = max(abs(low), abs(high))
-            if not math.isfinite(far) or far > _LARGEST_BOUND:
+            if far > _LARGEST_BOUND:
                 raise ValueError(
                     f"`bounds` must be finite and within {_LARGEST_BOUND:g} of 0, got "
                     f"{bounds!r}: pass the range that images can have, such as (0.0, "
