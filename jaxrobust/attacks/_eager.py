@@ -277,6 +277,7 @@ def _compile_stages(
     zero = np.int32(0)
     first = build(start, args, zero)
     carry = first(args, zero)
+
     def all_done(carry: Any) -> jax.Array | None:
         rows = method.done(carry)
         return None if rows is None else jnp.all(rows)
