@@ -220,7 +220,7 @@ def host_calls(
       stochastic: whether the model takes keys.
     """
     model = capture(logits_fn, x, stochastic=stochastic)
-    inputs = [jax.ShapeDtypeStruct(x.shape, x.dtype)]
+    inputs: list[Any] = [jax.ShapeDtypeStruct(x.shape, x.dtype)]
     if stochastic:
         inputs.append(threat.row_keys(jax.random.key(0), x.shape[0]))
     forward = jax.make_jaxpr(model.fn)(model.arrays, *inputs)

@@ -144,7 +144,7 @@ def test_a_network_that_casts_inside(digits, bare, dtype):
 
 def test_a_rejected_success_is_told_and_the_attack_goes_on(linear):
     """In the attack's batch one class has .05 more than in the second look's."""
-    model = linear(3)
+    model = linear(3, count=12)
     more = jnp.asarray([0.05, 0, 0])
 
     def fn(x):
