@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from jaxrobust import attacks, evaluation, losses, parallel
 
 KEY = jax.random.key(0)
-EPS = {"linf": 0.1, "l2": 0.8, "l1": 4.0}
+EPS = {"linf": 0.1, "l2": 0.5, "l1": 1.5}
 
 
 class Digits:
@@ -125,7 +125,7 @@ def test_verdicts_are_of_the_logits_that_decide(digits, bare, name, norm):
         return change(digits(x))
 
     result = digits.robust(fn, norm)
-    assert 3 <= result.robust.sum() <= 13
+    assert 0 < result.robust.sum() < result.clean.sum()
     assert not (result.robust & ~digits.after_pgd(fn, norm)).any()
     assert not [flag for flag in result.flags if flag["severe"]]
     differ = int((result.robust != bare(norm)).sum())
