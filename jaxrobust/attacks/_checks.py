@@ -176,8 +176,8 @@ def check_examples(x: Any, y: Any, bounds: Any) -> None:
     check_images(x)
     if x.dtype not in _FLOATING[:2]:
         raise TypeError(
-            f"`x` must be float32 or float64, got {x.dtype}: in half precision logits "
-            "are too coarse to tell a success from rounding."
+            f"`x` must be float32 or float64, got {x.dtype}: in half precision a ball "
+            "holds few images. Pass x.astype(np.float32); the model may cast."
         )
     check_labels(y, x.shape[0])
     check_values(x, bounds)
