@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import math
 from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from types import MappingProxyType
@@ -39,10 +40,12 @@ def parse_radius(value: str | float, name: str = "eps") -> float:
       ValueError: if it is no number or fraction, negative or not finite.
     """
     try:
-        radius = float(Fraction(value))
+        # Fraction('1e999999999') would be worked out; as a float it is infinite.
+        written = isinstance(value, str) and "/" in value
+        radius = float(Fraction(value) if written else value)
     except (ValueError, OverflowError, ZeroDivisionError, TypeError):
         radius = -1.0
-    if radius < 0:
+    if not 0 <= radius < math.inf:
         raise ValueError(
             f"`{name}` must be a number of at least 0 or a fraction such as '8/255', "
             f"got {value!r}."
@@ -218,7 +221,7 @@ def chosen(
         return read(fields["attacks"], source), []
     options = {}
     if name in ("adaptive", "autoattack"):
-        options = {"method": method, **_first_threat(fields.get("attacks", {}))}
+        options = {"method": method, **first_threat(fields.get("attacks", {}))}
     ready, pending = {}, []
     for label, entry in get(name, data=data, **options).items():
         if reason := _pending_reason(entry, source):
@@ -228,7 +231,7 @@ def chosen(
     return read(ready, source), pending
 
 
-def _first_threat(table: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def first_threat(table: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Returns radius and norm of a table's first attack that has a radius."""
     for entry in table.values():
         if entry.get("eps") not in _ANY:
