@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import pathlib
-import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from jaxrobust.data import _cache
 from jaxrobust.data._source import Store
 from jaxrobust.data._threads import in_threads
+from jaxrobust.runtime import files
 
 _CHUNK = 1024
 
@@ -68,12 +68,5 @@ def _read(file: pathlib.Path, count: int) -> NDArray[np.int32] | None:
 
 def _write(file: pathlib.Path, labels: NDArray[np.int32]) -> None:
     """Keeps the labels if it can: without them the next run reads the records again."""
-    new = file.with_name(f".{file.name}.{uuid.uuid4().hex}")  # others may write it too
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with new.open("wb") as stream:
-            np.save(stream, labels)
-        new.replace(file)
-    except OSError:
-        with contextlib.suppress(OSError):
-            new.unlink()
+    with contextlib.suppress(OSError), files.writing(file) as stream:
+        np.save(stream, labels)

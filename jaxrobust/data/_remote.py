@@ -2,12 +2,13 @@
 
 import hashlib
 import os
-import uuid
+import shutil
 
 from etils import epath
 
 from jaxrobust.data import _cache
 from jaxrobust.data._threads import in_threads
+from jaxrobust.runtime.files import writing
 
 
 def local_root(root: epath.Path, name: str) -> epath.Path:
@@ -33,11 +34,9 @@ def local_root(root: epath.Path, name: str) -> epath.Path:
             target = here / name / file.parent.name / file.name
             if target.exists() and target.stat().st_size == file.stat().length:
                 continue
-            target.parent.mkdir(parents=True, exist_ok=True)
             # Another process of this machine may copy it too.
-            partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-            file.copy(partial)
-            partial.replace(target)
+            with file.open("rb") as there, writing(target) as copied:
+                shutil.copyfileobj(there, copied, 1 << 20)
 
     in_threads(copy, len(files), 1, f"copying {name} from {root}")
     return epath.Path(here)

@@ -9,8 +9,8 @@ from typing import Any
 
 from etils import epath
 
-from jaxrobust.evaluation import files
 from jaxrobust.parallel import processes
+from jaxrobust.runtime import files
 from jaxrobust.training.config import base
 
 # Fields that may change from run to run: of the evaluation, and those that say where
