@@ -16,8 +16,6 @@ Fields = dict[str, Any]
 
 # Of steps where an attack has no number of its own, as in the suite `gradient`.
 STEPS = 20
-# Draws per step that an attack on a randomised model averages over, as in `rand`.
-DRAWS = 20
 _FORM = "NAME:option=value,... such as pgd:eps=8/255,steps=50,loss=margin"
 # Arrays, what the program itself decides, and what would attack the wrong way round.
 _NOT_HERE = ("x_init", "return_trace", "stochastic", "bounds", "targeted", "unroll")
@@ -78,7 +76,7 @@ def table(
     eps: str | float,
     norm: str = "linf",
     transfer_from: str = "",
-    stochastic: bool = False,
+    draws: int = 0,
 ) -> dict[str, Fields]:
     """Reads attacks into a table as `config.eval.attacks` has it, checked.
 
@@ -92,7 +90,7 @@ def table(
       eps: radius of the evaluation.
       norm: of it.
       transfer_from: source of transfer attacks that name none.
-      stochastic: whether the model is randomised: attacks average over draws.
+      draws: of a randomised model, over which attacks average; 0 for any other.
 
     Raises:
       ValueError, TypeError: as `parse` and `suite.read`, and for an attack given twice
@@ -106,8 +104,8 @@ def table(
             raise ValueError(f"attack {shown(text)} is given twice.")
         seen.add(same)
         _complete(text, fields, eps, norm)
-        if stochastic:
-            _average(fields)
+        if draws:
+            fields = averaged(fields, draws)
         elif fields.get("eot_samples", 1) != 1:
             raise ValueError(
                 f"attack {shown(text)}: `eot_samples` averages over a randomised "
@@ -119,6 +117,19 @@ def table(
         found[label] = fields
     suite.read(found, transfer_from)
     return found
+
+
+def averaged(fields: Mapping[str, Any], draws: int) -> Fields:
+    """Returns an attack on a randomised model: it averages over draws of it.
+
+    Raises:
+      ValueError: for a transfer attack.
+    """
+    if fields["name"] == "transfer":
+        raise ValueError("transfer attacks are for networks without randomness.")
+    if fields["name"] == "autoattack":
+        return {"version": "rand", **fields}
+    return {"eot_samples": draws, **fields, "stochastic": True}
 
 
 def _known(text: str, name: str, inner: str | None) -> Mapping[str, Parameter | type]:
@@ -197,14 +208,3 @@ def _complete(text: str, fields: Fields, eps: str | float, norm: str) -> None:
         radius = suite.parse_radius(fields["eps"] or 0.0)
         share = curve.STEP_SHARE / max(fields["steps"], 1)
         fields.setdefault("step_size", radius * share)
-
-
-def _average(fields: Fields) -> None:
-    """Makes an attack one on a randomised model."""
-    if fields["name"] == "transfer":
-        raise ValueError("transfer attacks are made for networks without randomness.")
-    if fields["name"] == "autoattack":
-        fields.setdefault("version", "rand")
-    else:
-        fields["stochastic"] = True
-        fields.setdefault("eot_samples", DRAWS)

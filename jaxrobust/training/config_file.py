@@ -63,7 +63,8 @@ def _run(file: str) -> types.ModuleType:
     try:
         code = compile(source, file, "exec")
     except SyntaxError as error:
-        raise ValueError(f"config {file}, line {error.lineno}: {error.msg}.") from None
+        where = f"{file}, line {error.lineno}" if error.lineno else file
+        raise ValueError(f"config {where}: {error.msg}.") from None
     except (ValueError, MemoryError, RecursionError) as error:
         raise ValueError(f"config {file} is no Python file ({error}).") from None
     module = types.ModuleType("jaxrobust_config")

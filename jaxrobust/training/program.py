@@ -61,7 +61,7 @@ def with_attacks(config: dict[str, Any], texts: Sequence[str]) -> dict[str, Any]
     if not texts:
         return config
     fields = config["eval"]
-    threat = {"eps": protocols.threat_of(config["data"]["name"]).eps}
+    threat: dict[str, Any] = {"eps": protocols.threat_of(config["data"]["name"]).eps}
     threat |= suite.first_threat(fields["attacks"])
     source = fields.get("transfer_from", "")
     table = attack_text.table(texts, **threat, transfer_from=source)
