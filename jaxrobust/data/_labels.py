@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxrobust.data import _cache
 from jaxrobust.data._source import Store
 from jaxrobust.data._threads import in_threads
-from jaxrobust.runtime import files
+from jaxrobust.runtime import caches, files
 
 _CHUNK = 1024
 
@@ -35,14 +34,16 @@ def cached(
         ValueError: damaged records.
     """
     digest = hashlib.sha256(repr(tuple(identity)).encode()).hexdigest()[:32]
-    file = _cache.folder("labels") / f"{digest}.npy"
-    known = _read(file, len(store))
+    cache = caches.folder("labels")
+    file = cache and cache / f"{digest}.npy"
+    known = _read(file, len(store)) if file else None
     if known is not None:
         return known[rows]
     if len(rows) < len(store):
         return _scan(store, rows)
     labels = _scan(store, np.arange(len(store)))
-    _write(file, labels)
+    if file:
+        _write(file, labels)
     return labels[rows]
 
 

@@ -6,8 +6,8 @@ import shutil
 
 from etils import epath
 
-from jaxrobust.data import _cache
 from jaxrobust.data._threads import in_threads
+from jaxrobust.runtime import caches
 from jaxrobust.runtime.files import writing
 
 
@@ -22,12 +22,20 @@ def local_root(root: epath.Path, name: str) -> epath.Path:
         A data directory on this machine that holds the set: in the user's cache
         directory, so that each machine reads every file once. Where the store does not
         have the set, `root` itself.
+
+    Raises:
+        ValueError: the user has no cache directory.
     """
     files = sorted((root / name).glob("*/*")) if "://" in os.fspath(root) else []
     if not files:
         return root
     digest = hashlib.sha256(os.fspath(root).encode()).hexdigest()[:16]
-    here = _cache.folder("data") / digest
+    cache = caches.folder("data")
+    if cache is None:
+        raise ValueError(
+            f"no place for a copy of {root}: {caches.NO_HOME}; set XDG_CACHE_HOME."
+        )
+    here = cache / digest
 
     def copy(positions: range) -> None:
         for file in (files[i] for i in positions):

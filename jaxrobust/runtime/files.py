@@ -103,11 +103,13 @@ def _require_replaceable(path: epath.Path, folder: int) -> None:
             f"{path} is a folder where a file is to be written: move it away."
         )
     if not stat.S_ISREG(mode) and not stat.S_ISLNK(mode):
-        raise OSError(f"{path} is {_kind(mode)}, not a file: move it away.")
+        raise OSError(f"{path} is {kind(mode)}, not a file: move it away.")
 
 
-def _kind(mode: int) -> str:
-    """Names what is neither file, folder nor link."""
+def kind(mode: int) -> str:
+    """Names what is no ordinary file, from its mode."""
+    if stat.S_ISDIR(mode):
+        return "a folder"
     if stat.S_ISFIFO(mode):
         return "a named pipe"
     return "a socket" if stat.S_ISSOCK(mode) else "a device"
@@ -144,6 +146,17 @@ def write_npz(path: epath.PathLike, arrays: Mapping[str, Any], compress: bool) -
         (np.savez_compressed if compress else np.savez)(file, **arrays)
 
 
+def create(path: epath.PathLike, text: str) -> None:
+    """Makes a file of this machine that must not be there, a link neither.
+
+    Raises:
+      FileExistsError: if it is.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    with open(os.open(path, flags, 0o666), "w", encoding="utf-8") as file:
+        file.write(text)
+
+
 def append_to(path: epath.PathLike) -> IO[str]:
     """Opens a file of this machine to add lines at its end.
 
@@ -175,7 +188,7 @@ def own_file(path: epath.PathLike, flags: int) -> int:
             raise _not_ours(path, "a named pipe or a socket") from None
         raise
     found = os.fstat(number)
-    what = None if stat.S_ISREG(found.st_mode) else _kind(found.st_mode)
+    what = None if stat.S_ISREG(found.st_mode) else kind(found.st_mode)
     if found.st_nlink > 1:
         what = "a file that has another name too (a hard link)"
     if what:
