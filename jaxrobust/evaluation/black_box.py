@@ -126,7 +126,7 @@ def _caller(function: Any) -> Callable[[np.ndarray], Any]:
         parameters = getattr(function, "parameters", tuple)()
         device = next((p.device for p in parameters), torch.device("cpu"))
         with torch.no_grad():
-            return function(torch.from_numpy(x).to(device))
+            return function(torch.from_numpy(x.copy()).to(device))
 
     if is_torch_module(function):
         return with_tensors
