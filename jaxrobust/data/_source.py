@@ -13,6 +13,7 @@ from jaxrobust.data._dataset import (
     checked_rows,
     stratified_indices,
 )
+from jaxrobust.data._machine import memory
 from jaxrobust.data._threads import in_threads
 
 _CHUNK = 256
@@ -193,18 +194,27 @@ class EncodedSource:
         """Decodes all of it, in threads, into one array.
 
         Raises:
-            ValueError: an image that cannot be read or whose size differs, by name.
+            ValueError: an image that cannot be read or whose size differs, by name;
+                more pixels than the machine has memory.
         """
         count = len(self)
+        if self.nbytes > memory():
+            raise ValueError(
+                f"{self._store.name} has {self.nbytes / 2**30:.1f} GiB of pixels, more "
+                f"than the {memory() / 2**30:.1f} GiB of memory; make the images "
+                "smaller (image_size), take fewer (limit), or let them stream "
+                "(--config.data.feed=stream; tests are read whole)"
+            )
         images = np.empty((count, *self.shape), np.uint8)
-        labels = np.empty(count, np.int32)
+        labels = np.empty(count, np.int64)  # as stored: a cast could make them fit
 
         def fill(positions: range) -> None:
             part = slice(positions.start, positions.stop)
             labels[part] = self._decode(self._rows[part], images[part])
 
         in_threads(fill, count, _CHUNK, f"loading {self._store.name}")
-        return Dataset(images, labels, self.class_names)
+        check_labels(labels, self.num_classes)
+        return Dataset(images, labels.astype(np.int32), self.class_names)
 
     def _decode(
         self, rows: NDArray[np.int64], images: NDArray[np.uint8]
@@ -276,9 +286,23 @@ def split_validation(
     Raises:
         ValueError: `examples` is negative or leaves no training data.
     """
-    held_out = stratified_indices(dataset.labels, examples, seed)
-    kept = np.setdiff1d(np.arange(len(dataset)), held_out)
-    return dataset.take(kept), dataset.take(held_out)
+    return divide(dataset, validation_rows(dataset, examples, seed))
+
+
+def validation_rows(dataset: Source, examples: int, seed: int) -> NDArray[np.int64]:
+    """The rows that `split_validation` holds out, sorted; reads labels only.
+
+    Raises:
+        ValueError: `examples` is negative or leaves no training data.
+    """
+    return stratified_indices(dataset.labels, examples, seed)
+
+
+def divide(dataset: SourceT, held_out: ArrayLike) -> tuple[SourceT, SourceT]:
+    """All rows of a set but some, and those; each in the order of the set."""
+    rows = np.asarray(held_out, np.int64)
+    kept = np.setdiff1d(np.arange(len(dataset)), rows)
+    return dataset.take(kept), dataset.take(rows)
 
 
 def _named(

@@ -10,7 +10,7 @@ import numpy as np
 from etils import epath
 from numpy.typing import NDArray
 
-from jaxrobust.data import _labels, _remote
+from jaxrobust.data import _labels, _names, _remote
 from jaxrobust.data._dataset import spread
 from jaxrobust.data._source import EncodedSource, open_store
 
@@ -102,9 +102,11 @@ def open_prepared(
     with _damage(name, builder.data_dir):
         source = builder.as_data_source(split, decoders=_skip_decoding(image_key))
         count = len(source)
+    if not count:
+        raise ValueError(f"data set {name!r} has no images in its {split!r} split")
     records = Records(
         name=name,
-        class_names=tuple(features[label_key].names),
+        class_names=_names.class_names(features[label_key].names, f"data set {name!r}"),
         folder=epath.Path(builder.data_dir),
         split=split,
         files=tuple(builder.info.splits[split].filenames),

@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from absl import logging
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -14,8 +15,10 @@ from jaxrobust import checkpoints, evaluation, parallel
 from jaxrobust.evaluation import attack_text, out_of_memory, protocols, suite
 from jaxrobust.evaluation.progress import StageProgress
 from jaxrobust.parallel import processes
+from jaxrobust.runtime import files
 from jaxrobust.training import config_file, loop, preemption, workdir
-from jaxrobust.training.check import check
+from jaxrobust.training.check import check, check_evaluation, notices
+from jaxrobust.training.config import completed
 
 MODES = ("train_eval", "train", "eval", "report")
 
@@ -86,11 +89,11 @@ def evaluate(
     source = folder
     if which not in checkpoints.WHICH:
         source, which = which, "best_robust"
-    model, variables, saved = checkpoints.load(source, which)
+    # Code that the checkpoint names is run only where the caller's config names it.
+    name = config["model"]["name"] if config is not None else None
+    model, variables, saved = checkpoints.load(source, which, model_name=name)
     if config is None:
-        if "eval" not in saved:
-            raise ValueError(f"{source} holds weights without a config; give --config.")
-        config = with_attacks(saved, attacks)
+        config = with_attacks(_stored(saved, source), attacks)
     _check_architecture(config, saved, source)
     processes.check_same(
         f"the checkpoint in {source}", lambda: processes.digest(variables)
@@ -106,6 +109,25 @@ def evaluate(
     if progress is not None:
         progress.close()
     processes.wait("jaxrobust: results are written")
+
+
+def _stored(saved: dict[str, Any], source: str) -> dict[str, Any]:
+    """Returns the config of a checkpoint, once it is one of this program's.
+
+    Raises:
+      ValueError: if it is not, or for a field that makes no sense.
+    """
+    if "eval" not in saved:
+        raise ValueError(f"{source} holds weights without a config; give --config.")
+    try:
+        config = completed(saved)
+        check_evaluation(config)
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        told = f"no {error}" if isinstance(error, KeyError) else error
+        raise ValueError(
+            f"the config that {source} holds cannot be used ({told}); give --config."
+        ) from None
+    return config
 
 
 def _check_architecture(
@@ -142,6 +164,8 @@ def run(
     Raises:
       ValueError: for a mistake in the config, before any work.
     """
+    checkpoints.usable(folder)
+    folder = os.fspath(files.expand(folder))
     named = checkpoint in (None, *checkpoints.WHICH)
     if not named and mode != "eval":
         raise ValueError(
@@ -155,6 +179,8 @@ def run(
     if config is not None:
         config = with_attacks(config, attacks)
         check(config)
+        for line in notices(config) if processes.is_lead() and mode != "eval" else ():
+            logging.warning("%s", line)
     processes.check_same("the config", lambda: [config, mode, checkpoint])
     with workdir.locked(folder):
         processes.check_shared(folder)
@@ -168,7 +194,8 @@ def run(
         mesh = parallel.make_mesh()
         # All training before any evaluation, where SIGTERM ends processes at once.
         for one, place in runs if mode != "eval" else ():
-            workdir.write_config(place, one, command)
+            extend = one["train"]["extend"]
+            workdir.write_config(place, one, command, extend=extend)
             loop.train(one, place, mesh)
         for one, place in runs if mode != "train" else ():
             evaluate(one, place, checkpoint, mesh, command)
