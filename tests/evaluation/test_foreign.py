@@ -221,7 +221,7 @@ def test_attacks_by_name_replace_the_suite(theirs, tmp_path):
     margin, slope = theirs
     attacks = ["--attack=pgd:steps=5,loss=margin", f"--attack=fgsm:eps={EPS / 2}"]
     assert run(tmp_path, *attacks, "--attacks_only") == 0
-    pgd, fgsm = results_of(tmp_path)["attacks"]
+    fgsm, pgd = results_of(tmp_path)["attacks"]
     assert (pgd["label"], pgd["steps"], pgd["attack_loss"]) == ("pgd", 5, "margin")
     assert pgd["robust_accuracy"] == pytest.approx((margin > EPS * slope).mean())
     assert fgsm["robust_accuracy"] == pytest.approx((margin > EPS / 2 * slope).mean())
@@ -265,12 +265,13 @@ def test_a_function_of_numpy_is_a_black_box(theirs, tmp_path, model, flags):
     if "--black_box" in flags:
         flags = (*flags, "--examples=8")
     assert run(tmp_path, *flags, model=f"their_model:{model}") == 0
-    square = results_of(tmp_path)["attacks"][0]
+    names = {attack["name"] for attack in results_of(tmp_path)["attacks"]}
+    assert "square" in names
+    assert not names - {"square", "ball", "uniform_noise"}
     with np.load(tmp_path / "run/evaluation.npz") as arrays:
         robust = (margin > EPS * slope)[arrays["indices"]]
         assert (arrays["robust_square"] >= robust).all()
         assert arrays["robust_square"].mean() < (margin > 0)[arrays["indices"]].mean()
-    assert square["name"] == "square"
 
 
 def test_a_torch_module_is_a_black_box(tmp_path):
