@@ -10,9 +10,10 @@ import numpy as np
 from etils import epath
 from numpy.typing import NDArray
 
-from jaxrobust.data import _labels, _names, _remote
+from jaxrobust.data import _labels, _names, _prepared, _remote
 from jaxrobust.data._dataset import spread
 from jaxrobust.data._source import EncodedSource, open_store
+from jaxrobust.runtime import files
 
 _FORMAT = "array_record"
 _SPLITS = {"train": ("train",), "test": ("test", "validation")}
@@ -21,7 +22,7 @@ _SPLITS = {"train": ("train",), "test": ("test", "validation")}
 def data_directory(data_dir: os.PathLike[str] | str | None) -> epath.Path:
     """The argument, else `TFDS_DATA_DIR`, else TFDS's own `~/tensorflow_datasets`."""
     chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return epath.Path(chosen).expanduser()
+    return files.expand(chosen)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -134,6 +135,7 @@ def _find(name: str, root: epath.Path) -> Any:
     )
     for version in reversed(found):
         with _damage(name, version):
+            _prepared.check(version)
             builder = tfds.builder_from_directory(version)
         if getattr(builder.info.file_format, "value", "") == _FORMAT:
             return builder
