@@ -9,6 +9,7 @@ import numpy as np
 from etils import epath
 
 from jaxrobust import models, parallel
+from jaxrobust.attacks import stepping
 from jaxrobust.evaluation import step, verify
 from jaxrobust.evaluation.ensemble import versions
 from jaxrobust.evaluation.ensemble.driver import autoattack
@@ -67,6 +68,8 @@ class AutoAttack(Entry):
         assert self.eps is not None
         keys = step.example_keys(setting.stream(self.label), indices)
         draws = getattr(setting.model, "draws", 0)
+        # Nothing tells such a network from another: its state would be anybody's.
+        hosted = stepping.host_calls(logits_fn, x[:2])
         result = autoattack(
             logits_fn,
             x,
@@ -76,7 +79,7 @@ class AutoAttack(Entry):
             norm=self.norm,
             version=self.version,
             slots=self.hyperparameters.get("slots") or None,
-            state_dir=self.folder or None,
+            state_dir=None if hosted else self.folder or None,
             progress=setting.progress or False,
             mesh=place.mesh,
             precision=setting.precision,
