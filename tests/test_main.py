@@ -198,7 +198,7 @@ def told(monkeypatch, capsys):
         ),
         (["--config.model.num_classes=5"], "the network has 5 classes, but digits has"),
         (["--config.eval.attacks.pgd20.eps=8/0"], "`eps` must be a number"),
-        (["--config.eval.curve.eps=0,8/0"], "`eval.curve.eps` must be a number"),
+        (["--config.eval.curve.eps=0,8/0"], "`eval.curve.eps` must be a"),
         (["--config.eval.attacks=fgsm"], "--attack NAME:option=value"),
         (["--config.train.epochs=x"], "--config.train.epochs must be a number"),
         (["--config.precision=hi"], "`precision` must be one of"),
