@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-import jax
 import numpy as np
 from etils import epath
 
 from jaxrobust import parallel
-from jaxrobust.runtime import files
+from jaxrobust.runtime import files, results
 from jaxrobust.training import nonfinite
 from jaxrobust.training.events import Events
 
@@ -124,38 +123,7 @@ class _Rewritten:
 
 def read(path: epath.PathLike) -> list[dict[str, Any]]:
     """Reads a metrics file; what is no row (cut short by a crash) is left out."""
-    path = epath.Path(path)
-    lines = path.read_bytes().splitlines() if path.exists() else []
-    return [row for row in map(_row, lines) if row is not None]
-
-
-def _row(line: bytes) -> dict[str, Any] | None:
-    try:
-        row = json.loads(line)
-    except ValueError:  # neither JSON nor text
-        return None
-    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
-
-
-def fetch(
-    row: Mapping[str, jax.Array], step: int, *, skip: int = 0
-) -> Mapping[str, Any]:
-    """Fetches the metrics of one step, once it is done, and looks at them.
-
-    Args:
-      row: its device scalars.
-      step: its number.
-      skip: as of `fetch_mean`.
-
-    Returns:
-      The same on the host.
-
-    Raises:
-      FloatingPointError: naming the step and the metric that is not finite.
-    """
-    found = parallel.to_host(dict(row))
-    _is_made(found, step, skip)
-    return found
+    return results.read_metrics(path)
 
 
 def fetch_mean(
