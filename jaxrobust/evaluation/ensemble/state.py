@@ -12,7 +12,7 @@ from etils import epath
 from jaxrobust import parallel
 from jaxrobust.runtime import files, reading
 
-VERSION = 1
+VERSION = 2
 _META = "meta"
 
 
