@@ -46,7 +46,8 @@ def read(workdir: epath.PathLike, *, twin: bool = True) -> Source:
       ValueError: naming a file that is damaged.
     """
     folder = files.expand(workdir)
-    config, command = _read(results.read_config, folder / "config.json") or ({}, "")
+    saved = _read(results.read_config, folder / "config.json")
+    config, command = saved or ({}, "")
     source = Source(
         config=config,
         command=command,
@@ -55,7 +56,7 @@ def read(workdir: epath.PathLike, *, twin: bool = True) -> Source:
         arrays=_read(results.read_arrays, folder / "evaluation.npz") or {},
         twin=read(folder / "twin", twin=False) if twin and _has(folder) else None,
     )
-    if twin and not (config or source.metrics or source.results):
+    if twin and not (saved or source.metrics or source.results):
         raise FileNotFoundError(
             f"{folder} has no config.json, metrics.jsonl or results.json to report; "
             "give the --workdir of a run."

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
+import jax
 import numpy as np
 from etils import epath
 
@@ -124,6 +125,27 @@ class _Rewritten:
 def read(path: epath.PathLike) -> list[dict[str, Any]]:
     """Reads a metrics file; what is no row (cut short by a crash) is left out."""
     return results.read_metrics(path)
+
+
+def fetch(
+    row: Mapping[str, jax.Array], step: int, *, skip: int = 0
+) -> Mapping[str, Any]:
+    """Fetches the metrics of one step, once it is done, and looks at them.
+
+    Args:
+      row: its device scalars.
+      step: its number.
+      skip: as of `fetch_mean`.
+
+    Returns:
+      The same on the host.
+
+    Raises:
+      FloatingPointError: naming the step and the metric that is not finite.
+    """
+    found = parallel.to_host(dict(row))
+    _is_made(found, step, skip)
+    return found
 
 
 def fetch_mean(
