@@ -167,7 +167,7 @@ def _run(
     found, middle = keeper.load() or (_begin(settings), None)
     for number in range(len(found.stages), len(settings.plan.stages)):
         begin = time.monotonic()
-        runner = _runner(settings, found, number, middle)
+        runner = _runner(settings, found, number, middle, keeper.path)
         outcome = Outcome()
         if runner is not None:
             middle = None
@@ -193,18 +193,19 @@ def _run(
 
 
 def _runner(
-    settings: Settings, found: Standing, number: int, middle: Any
+    settings: Settings, found: Standing, number: int, middle: Any, path: Any
 ) -> Runner | None:
     """Makes the runner of a stage, where it was left; None if nothing is robust."""
     stage = settings.plan.stages[number]
     board, whole = None, False
     if middle is not None:
         meta, arrays = middle
-        board = Board.from_arrays(state.part(arrays, "board"))
-        whole = (meta["devices"], meta["most"]) == (
-            settings.place.devices,
-            settings.most,
-        )
+        with state.going_on(path):
+            board = Board.from_arrays(state.part(arrays, "board"))
+            whole = (meta["devices"], meta["most"]) == (
+                settings.place.devices,
+                settings.most,
+            )
     elif not len(found.left):
         return None
     runs = stage.method.runs()
@@ -225,7 +226,8 @@ def _runner(
         confirm=settings.confirm,
     )
     if middle is not None:
-        runner.restore(*middle, whole=whole)
+        with state.going_on(path):
+            runner.restore(*middle, whole=whole)
     return runner
 
 

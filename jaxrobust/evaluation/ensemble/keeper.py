@@ -13,6 +13,7 @@ from jaxrobust.evaluation.ensemble import leads, state, versions
 from jaxrobust.evaluation.ensemble.runner import Runner
 from jaxrobust.evaluation.ensemble.settings import Settings, Standing
 from jaxrobust.parallel import processes
+from jaxrobust.runtime import files
 
 _SAVING_SHARE = 20
 # Of a typical lead: more than rounding on other devices, also of half precision.
@@ -34,7 +35,7 @@ class Keeper:
         if folder is not None:
             _check_named(settings)
             name = f"autoattack-{settings.version}-{self._fingerprint()[:16]}.npz"
-            self._path = epath.Path(folder) / name
+            self._path = files.expand(folder) / name
 
     def _fingerprint(self) -> str:
         """Names model, images, labels, keys and settings: others have another file."""
@@ -107,22 +108,49 @@ class Keeper:
             return None
         meta, arrays = saved
         clean = self._settings.held.clean
-        self._check_same(arrays["clean"], clean)
+        with state.going_on(self._path):
+            first = arrays["clean"]
+            found = self._standing(meta, arrays)
+            middle = meta["runner"] and (
+                dict(meta["runner"]),
+                state.part(arrays, "runner"),
+            )
+        self._check_same(first, clean)
         # Targets come from these logits: those of the first start are kept.
-        clean[...] = arrays["clean"]
-        x_adv = self._settings.held.x.copy()
+        clean[...] = first
+        return found, middle
+
+    @property
+    def path(self) -> epath.Path | None:
+        """The file; None where nothing is kept."""
+        return self._path
+
+    def _standing(
+        self, meta: dict[str, Any], arrays: dict[str, np.ndarray]
+    ) -> Standing:
+        """Makes what a file holds; raises where that is not of these images."""
+        held, plan = self._settings.held, self._settings.plan
+        images = len(held.x)
+        stages = [(float(s), versions.Calls(*calls)) for s, calls in meta["stages"]]
+        x_adv = held.x.copy()
         x_adv[arrays["moved"]] = arrays["x_adv"]
         found = Standing(
             arrays["share"],
             x_adv,
             list(arrays["robust"]),
-            [(seconds, versions.Calls(*calls)) for seconds, calls in meta["stages"]],
-            meta["flagged"],
+            stages,
+            dict(meta["flagged"]),
             arrays["stuck"],
             arrays["rejected"],
         )
-        middle = meta["runner"]
-        return found, middle and (middle, state.part(arrays, "runner"))
+        rows = (found.share, found.stuck, found.rejected, *found.robust)
+        if {row.shape for row in rows} != {(images,)}:
+            raise ValueError(f"it is not of {images} images")
+        if len(stages) > len(plan.stages) or len(found.robust) != len(stages) + 1:
+            raise ValueError("it does not say where it stood")
+        if found.robust[0].dtype != bool or not np.isfinite(x_adv).all():
+            raise ValueError("it holds other values")
+        return found
 
     def _check_same(self, saved: np.ndarray, clean: np.ndarray) -> None:
         """Raises where the clean logits that were saved are not this model's."""
