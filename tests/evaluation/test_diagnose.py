@@ -197,6 +197,7 @@ def test_batch_size_changes_nothing_and_progress_is_told(sound, look):
     one, _ = look(sound)
     two, _ = look(sound, batch_size=25, on_pass=lambda *now: told.append(now))
     assert one["accuracy"] == two["accuracy"]
+    assert one["gradients"]["explained_at"] == two["gradients"]["explained_at"]
     assert told == [(i + 1, len(told)) for i in range(len(told))]
     assert len(told) == 1 + (6 + 1) * 10
 

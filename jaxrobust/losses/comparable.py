@@ -1,0 +1,49 @@
+"""Logits of any dtype and padding, as numbers that losses and verdicts can compare."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxrobust.array_types import Logits
+
+# Where classes that cannot win are put: differences and sums of a few stay finite.
+LAST = -1e30
+
+
+def comparable(logits: Logits) -> Logits:
+    """Logits in float32 at least, classes that cannot win at a finite value.
+
+    Half precision is widened, so that a loss has no coarser rounding than the network
+    itself, and each value is one that the dtype has, also where a compiler would leave
+    the rounding out. Minus infinity (or less than -1e30) in a class, where another one
+    has more, means that it cannot win: it becomes -1e30. NaN, infinity, and a row
+    without any class that can win stay as they are: no prediction.
+
+    Args:
+      logits: `[B, K]`, floating; other arrays are returned as they are.
+    """
+    if not jnp.issubdtype(logits.dtype, jnp.floating):
+        return logits
+    wide = jnp.promote_types(logits.dtype, jnp.float32)
+    if wide != logits.dtype:
+        kept, logits = jnp.finfo(logits.dtype), logits.astype(wide)
+        exact = jax.lax.reduce_precision(logits, kept.nexp, kept.nmant)
+        # Added, so that gradients are not rounded as well.
+        lost = jnp.where(jnp.isfinite(logits), exact - logits, 0)
+        logits = logits + jax.lax.stop_gradient(lost)
+    some = jnp.max(logits, axis=-1, keepdims=True) > LAST
+    return jnp.where((logits < LAST) & some, jnp.asarray(LAST, wide), logits)
+
+
+def spacing(logits: Logits, dtype: Any) -> Logits:
+    """The step from a logit's size to the next larger number of its dtype.
+
+    Args:
+      logits: any shape, in `dtype` or wider.
+      dtype: in which the network gave them.
+    """
+    kept = jnp.finfo(dtype)
+    _, exponent = jnp.frexp(jnp.abs(logits))
+    size = jnp.ldexp(jnp.asarray(float(kept.eps), logits.dtype), exponent - 1)
+    return jnp.maximum(size, float(kept.tiny))
