@@ -24,6 +24,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 from jaxrobust import models
 from jaxrobust.array_types import PyTree, Variables
 from jaxrobust.parallel import processes
+from jaxrobust.runtime import files
 
 BEST = {"best_clean": "accuracy", "best_robust": "robust_accuracy"}
 WHICH = ("best_robust", "best_clean", "last")
@@ -39,7 +40,7 @@ def _mend_metrics(folder: epath.Path) -> None:
             json.loads(file.read_text())
         except ValueError:
             logging.warning("checkpoint %s: its accuracies cannot be read", step)
-            file.write_text("{}")
+            files.write_text(file, "{}")
 
 
 def _metric(name: str):
@@ -345,5 +346,5 @@ def save_variables(
     with ocp.StandardCheckpointer() as writer:
         writer.save(folder / "variables", dict(variables))
     text = json.dumps({"config": dict(config), "command": ""}, indent=2)
-    (workdir / "config.json").write_text(text)
+    files.write_text(workdir / "config.json", text)
     return folder

@@ -36,8 +36,8 @@ CHECKPOINT = flags.DEFINE_string(
 )
 CACHE = flags.DEFINE_string(
     "compilation_cache",
-    compilation_cache.default_folder(),
-    "Where compiled programs are kept between runs; empty turns that off.",
+    None,
+    compilation_cache.HELP,
 )
 COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "Of several processes: HOST:PORT of process 0."

@@ -20,15 +20,16 @@ PURE = {
     "defenses": {"array_types", "threat", "models", "losses", "attacks"},
 }
 LIBRARY = set(PURE)
-SHARED = {"checkpoints", "convert", "data", "parallel"}
+SHARED = {"runtime", "checkpoints", "convert", "data", "parallel"}
 PROGRAM = {
-    "parallel": {"array_types"},
-    "checkpoints": {"array_types", "models", "parallel"},
-    "convert": {"array_types", "models", "checkpoints"},
-    "data": {"array_types", "parallel"},
+    "runtime": set(),
+    "parallel": {"array_types", "runtime"},
+    "checkpoints": {"array_types", "models", "runtime", "parallel"},
+    "convert": {"array_types", "models", "runtime", "checkpoints"},
+    "data": {"array_types", "runtime", "parallel"},
     "evaluation": LIBRARY | SHARED,
     "training": LIBRARY | SHARED | {"evaluation"},
-    "report": {"array_types"},
+    "report": {"array_types", "runtime"},
     "main": LIBRARY | SHARED | {"training", "evaluation", "report"},
     # A program like main: it evaluates, shows progress and writes a report.
     "evaluation/__main__": LIBRARY | SHARED | {"training", "evaluation", "report"},
@@ -100,6 +101,7 @@ WRONG = {
     "threat.py": "import os.path",
     "models/net.py": "from tensorflow_datasets import builder",
     "report/page.py": "from jaxrobust import models",
+    "runtime/files.py": "from jaxrobust.parallel import processes",
     "training/loop.py": "from jaxrobust.report import write",
     "helpers.py": "import jax",
 }

@@ -21,6 +21,8 @@ from jaxrobust.attacks._method import Best, Health, Method
 from jaxrobust.attacks._objective import OnInput, Problem, check_logits
 
 Unroll = int | bool | None
+# Steps on the host between two looks at whether there is anything left to do.
+_LOOK_EVERY = 32
 _ARRAYS = ("logits_fn", "x", "y", "eps", "step_size", "x_init", "clean")
 
 
@@ -37,11 +39,20 @@ class Arguments(NamedTuple):
     x_init: Images | None
 
 
+class Stages(NamedTuple):
+    """Programs of a loop that runs on the host; `done` is None where it never ends."""
+
+    start: Any
+    step: Any
+    score: Any
+    done: Any
+
+
 class Plan(NamedTuple):
     """How to run calls of one kind. Holds executables, no model and no weights."""
 
     whole: Any
-    stages: tuple[Any, Any, Any] | None
+    stages: Stages | None
     constants: list[Any]
     classes: int
     method: Method
@@ -222,7 +233,7 @@ def _rebuild(
 
 def _compile_plan(
     rebuild: Any, method: Method, args: Arguments, unroll: Unroll, keep: bool
-) -> tuple[Any, tuple[Any, Any, Any] | None]:
+) -> tuple[Any, Stages | None]:
     def whole(given: Arguments) -> tuple[Images, Health | None]:
         return _method.run(
             rebuild(given),
@@ -241,7 +252,7 @@ def _compile_plan(
 
 def _compile_stages(
     rebuild: Any, method: Method, args: Arguments, keep: bool
-) -> tuple[Any, Any, Any]:
+) -> Stages:
     """Compiles start, one step and the score, for a loop that runs on the host."""
 
     def start(given: Arguments, r: jax.Array) -> Any:
@@ -265,13 +276,24 @@ def _compile_stages(
     zero = np.int32(0)
     first = build(start, args, zero)
     carry = first(args, zero)
-    return first, build(step, args, zero, zero, carry), build(score, args, zero, carry)
+
+    def all_done(carry: Any) -> jax.Array | None:
+        rows = method.done(carry)
+        return None if rows is None else jnp.all(rows)
+
+    done = None if method.done(carry) is None else build(all_done, carry)
+    return Stages(
+        first,
+        build(step, args, zero, zero, carry),
+        build(score, args, zero, carry),
+        done,
+    )
 
 
 def _execute(plan: Plan, args: Arguments) -> tuple[Images, Health | None]:
     if plan.stages is None:
         return plan.whole(args)
-    start, step, score = plan.stages
+    start, step, score, done = plan.stages
     method, best = plan.method, None
     for r in range(method.runs()):
         carry = start(args, np.int32(r))
@@ -279,6 +301,8 @@ def _execute(plan: Plan, args: Arguments) -> tuple[Images, Health | None]:
         for i in range(method.steps):
             carry = step(args, np.int32(r), np.int32(i), carry)
             carry = jax.device_put(carry, places)
+            if done is not None and i % _LOOK_EVERY == 0 and done(carry):
+                break
         new = score(args, np.int32(r), carry)
         best = new if best is None else _merge(best, new)
     assert best is not None

@@ -91,6 +91,14 @@ class Method:
         """Returns the result of a run."""
         raise NotImplementedError
 
+    def done(self, carry: Any) -> jax.Array | None:
+        """Which rows have nothing left to do, `[B]`; None where there is no telling.
+
+        Once all have, the steps that remain are not made.
+        """
+        del carry
+        return None
+
     @property
     def points(self) -> int:
         """Steps after which `hit` has seen every point of a run."""
@@ -126,6 +134,7 @@ def run(
             lambda i, carry: method.step(problem, row_keys, i, carry),
             method.start(problem, row_keys, r, watch=watch),
             unroll,
+            method.done,
         )
 
     first = once(keys, 0)
@@ -184,14 +193,32 @@ def restart_keys(keys: Key | None, r: Count) -> Key | None:
 
 
 def repeat(
-    times: int, body: Callable[[jax.Array, Any], Any], init: Any, unroll: int | bool
+    times: int,
+    body: Callable[[jax.Array, Any], Any],
+    init: Any,
+    unroll: int | bool,
+    done: Callable[[Any], jax.Array | None] = lambda _: None,
 ) -> Any:
-    """`fori_loop` from 0, or the steps written out where `unroll` is True."""
+    """`fori_loop` from 0, or the steps written out where `unroll` is True.
+
+    Ends early once `done` holds for all rows.
+    """
     if unroll is True or times <= 1:
         for i in range(times):
             init = body(jnp.int32(i), init)
         return init
-    return jax.lax.fori_loop(0, times, body, init, unroll=int(unroll))
+    if done(init) is None:
+        return jax.lax.fori_loop(0, times, body, init, unroll=int(unroll))
+
+    def go_on(state: tuple[jax.Array, Any]) -> jax.Array:
+        rows = done(state[1])
+        assert rows is not None
+        return (state[0] < times) & ~jnp.all(rows)
+
+    def one(state: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
+        return state[0] + 1, body(*state)
+
+    return jax.lax.while_loop(go_on, one, (jnp.int32(0), init))[1]
 
 
 def model_keys(problem: Problem, keys: Key | None, i: Count) -> Key | None:

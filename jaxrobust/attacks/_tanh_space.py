@@ -11,8 +11,10 @@ import jax.numpy as jnp
 from jaxrobust.array_types import Bounds, Images
 from jaxrobust.attacks._method import like
 
-# Kingma & Ba's own numbers.
-_BETA1, _BETA2, _FLOOR = 0.9, 0.999, 1e-8
+# Kingma & Ba's own numbers but for the floor, theirs is 1e-8: at a wall, where a step
+# of w moves the image by 1e-6 of it, gradients are smaller than that, and a value that
+# starts there would stay. Large enough for squares of what is smaller to vanish.
+_BETA1, _BETA2, _FLOOR = 0.9, 0.999, 1e-16
 
 
 class Moments(NamedTuple):
@@ -32,9 +34,10 @@ def from_images(x: Images, bounds: Bounds) -> Images:
 def to_images(w: Images, bounds: Bounds) -> tuple[Images, Images]:
     """Returns the images and their derivatives by w."""
     low, high = bounds
-    t = jnp.tanh(w)
-    x = jnp.clip(low + (high - low) * (t + 1) / 2, low, high)
-    return x, (high - low) / 2 * (1 - t * t)
+    x = jnp.clip(low + (high - low) * (jnp.tanh(w) + 1) / 2, low, high)
+    # 1 - tanh^2 of numbers too large for the difference to be rounded to 0.
+    slope = 4 * jax.nn.sigmoid(2 * w) * jax.nn.sigmoid(-2 * w)
+    return x, (high - low) / 2 * slope
 
 
 def at_rest(w: Images) -> Moments:

@@ -35,21 +35,28 @@ from jaxrobust.attacks.cw_l2 import check_descent
 # What tau is multiplied by after a round that succeeds, and c after one that fails.
 _SHRINK = 0.9
 _GROWTH = 2
+# An image is done once tau is below that share of the box: a level of 8-bit images.
+_FINEST = 1 / 256
+# A round's loss is looked at after that many steps, or every tenth of them where that
+# is more, and must have fallen to that share.
+_WINDOW, _GAIN = 100, 0.9999
 
 
 class Carry(NamedTuple):
     """State between two steps.
 
-    A round looks for a misclassified point within `tau`, starting at `begin`; `made`
-    are the steps that it has made.
+    A round looks for a misclassified point within `tau`; `made` are the steps that it
+    has made, `before` is its loss when that was looked at last.
+    `done` tells that there is nothing left to find.
     """
 
     w: Images
-    begin: Images
     moments: _tanh_space.Moments
     made: jax.Array
+    before: PerExample
     tau: PerExample
     const: PerExample
+    done: jax.Array
     nearest: Nearest
     health: Health | None
 
@@ -81,11 +88,12 @@ class CarliniLinf(Method):
         ones = jnp.ones(x.shape[:1], x.dtype)
         return Carry(
             w,
-            w,
             _tanh_space.at_rest(w),
             jnp.zeros(x.shape[:1], jnp.int32),
+            ones * jnp.inf,
             ones * (problem.bounds[1] - problem.bounds[0]),
             ones * self.initial_const,
+            at.fooled & (at.value >= self.kappa),
             _nearest.of_images(problem, at.fooled & (at.value >= self.kappa)),
             first_health(problem, self.steps, keys, x) if watch else None,
         )
@@ -93,8 +101,7 @@ class CarliniLinf(Method):
     def step(self, problem: Problem, keys: Key | None, i: Count, carry: Carry) -> Carry:
         """Ends the round where it has succeeded, makes a step of Adam, ends the failed.
 
-        A round that follows a success goes on from that point, one that follows a
-        failure starts where the failed one did.
+        A round goes on where the one before it ended, with Adam at rest.
         """
         x, slope = _tanh_space.to_images(carry.w, problem.bounds)
         grad, at = gradient(problem, x, model_keys(problem, keys, i), judge=True)
@@ -106,28 +113,51 @@ class CarliniLinf(Method):
         length = threat.distance(x, problem.x, norm="linf")
         done = won & (length <= carry.tau)
         tau = jnp.where(done, _SHRINK * length, carry.tau)
-        begin = jnp.where(like(done, x), carry.w, carry.begin)
         rest = _tanh_space.at_rest(carry.w)
         moments = _tanh_space.where(done, rest, carry.moments)
         count = jnp.where(done, 0, carry.made)
         delta = x - problem.x
-        penalty = jnp.sign(delta) * (jnp.abs(delta) > like(tau, x))
-        pull = like(jnp.where(won, 0, carry.const), x) * jnp.nan_to_num(grad)
+        over = jnp.maximum(jnp.abs(delta) - like(tau, x), 0)
+        penalty = jnp.sign(delta) * (over > 0)
+        const = jnp.where(won, 0, carry.const)
         w, moments = _tanh_space.descend(
-            carry.w, (penalty - pull) * slope, moments, count, self.lr
+            carry.w,
+            (penalty - like(const, x) * jnp.nan_to_num(grad)) * slope,
+            moments,
+            count,
+            self.lr,
         )
-        failed = count + 1 >= self.descent
+        excess = jnp.sum(over, axis=tuple(range(1, x.ndim)))
+        loss = excess + const * (self.kappa - at.value)
+        failed, before = self._failed(count, loss, carry.before)
         more = jnp.minimum(carry.const * _GROWTH, self.largest_const)
+        finest = _FINEST * (problem.bounds[1] - problem.bounds[0])
+        ends = failed & (carry.const >= self.largest_const)
+        ends |= tau < jnp.minimum(finest, problem.eps)
         return Carry(
-            jnp.where(like(failed, x), begin, w),
-            begin,
+            w,
             _tanh_space.where(failed, rest, moments),
             jnp.where(failed, 0, count + 1),
+            jnp.where(failed | done, jnp.inf, before),
             tau,
             jnp.where(failed, more, carry.const),
-            _nearest.nearer(problem, carry.nearest, x, won),
+            carry.done | ends,
+            # What is done stays, however long the others of its batch take.
+            _nearest.nearer(problem, carry.nearest, x, won & ~carry.done),
             health,
         )
+
+    def _failed(
+        self, made: jax.Array, loss: PerExample, before: PerExample
+    ) -> tuple[jax.Array, PerExample]:
+        """Which rounds end in vain: after all steps, or where the loss stands still."""
+        look = (made + 1) % max(self.descent // 10, _WINDOW) == 0
+        still = look & ~(loss < _GAIN * before)
+        return still | (made + 1 >= self.descent), jnp.where(look, loss, before)
+
+    def done(self, carry: Carry) -> jax.Array:
+        """Rows whose tau is below what an image shows, or whose constant is largest."""
+        return carry.done
 
     def finish(self, problem: Problem, keys: Key | None, carry: Carry) -> Images:
         """Returns the nearest misclassified point within eps, else the image."""
@@ -143,7 +173,7 @@ def cw_linf(
     key: Key | None = None,
     eps: Scalar | None = None,
     rounds: int = 30,
-    steps: int = 100,
+    steps: int = 1000,
     lr: float = 0.005,
     kappa: float = 0.0,
     initial_const: float = 1e-5,
@@ -160,11 +190,12 @@ def cw_linf(
     Minimises c max(-m(x'), -kappa) + sum_i max(|x'_i - x_i| - tau, 0) with Adam, where
     m is the margin by which x' is misclassified, over w with x' = (tanh(w) + 1) / 2
     scaled to the box. A round looks for a point within tau that is misclassified by
-    kappa. Where it finds one, tau becomes .9 of that point's distance and the next
-    round goes on from there; where it makes `steps` steps in vain, c doubles and it is
-    tried again. Rounds end per example; together they have rounds * steps steps, which
-    is when all stop (the authors' code stops once tau is below 1/256 or c too large).
-    Keeps the nearest such point. Uses no randomness.
+    kappa. Where it finds one, tau becomes .9 of that point's distance; where it makes
+    `steps` steps in vain, or a tenth of them lowers its loss by less than .01 %, c
+    doubles. The next round goes on from there, as in the authors' code. Rounds end per
+    example, and an example is done once tau is below 1/256 of the box (and `eps`) or a
+    round with the largest c has failed. The attack ends once all are done, or after
+    rounds * steps steps. Keeps the nearest such point. Uses no randomness.
 
     Args:
       logits_fn: `x -> logits [B, K]`, pure; `(x, keys [B]) -> logits` if stochastic.
@@ -174,9 +205,10 @@ def cw_linf(
       key: one key (row i uses fold_in(key, i)) or one per example; needed with a
         stochastic model.
       eps: radius up to which a perturbation counts; None: any. May be traced.
-      rounds: rounds that fail, at least 1, for which there is time; static. From
-        `initial_const` to `largest_const` it takes 21.
-      steps: longest round, at least 0, one gradient per step; static.
+      rounds: longest rounds, at least 1, for which there is time; static. From
+        `initial_const` to `largest_const` there are 22 that fail.
+      steps: of the longest round, at least 0, one gradient each; static. Values at a
+        wall take about 6 / `lr` of them to come into the middle of the box.
       lr: Adam's learning rate, in units of w. A step moves a value by up to half of it
         times the width of the box: smaller for models that fall at tiny radii.
       kappa: margin, in logits, by which a point must be misclassified.

@@ -201,7 +201,7 @@ def hop_skip_jump(
     *,
     key: Key,
     eps: Scalar | None,
-    queries: int = 1000,
+    queries: int = 10_000,
     norm: Norm = "linf",
     samples: int | None = None,
     gamma: float = 1.0,

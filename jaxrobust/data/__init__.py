@@ -8,9 +8,10 @@ the TFDS directory that `load` reads. Augmentation, a pure jittable function, is
 """
 
 from jaxrobust.data._dataset import Dataset as Dataset
+from jaxrobust.data._digest import digest as digest
+from jaxrobust.data._digest import image_digests as image_digests
 from jaxrobust.data._load import load as load
 from jaxrobust.data._load import names as names
 from jaxrobust.data._load import open_source as open_source
 from jaxrobust.data._source import Source as Source
-from jaxrobust.data._source import digest as digest
 from jaxrobust.data._source import split_validation as split_validation

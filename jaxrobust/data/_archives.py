@@ -7,7 +7,7 @@ import os
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from typing import IO
+from typing import IO, Any
 
 import tqdm
 from etils import epath
@@ -100,11 +100,16 @@ def kind(checksum: str) -> str:
     return "MD5" if len(checksum) == 32 else "SHA-256"
 
 
+def hasher(like: str) -> Any:
+    """A new hash of the kind of a checksum."""
+    # MD5 only tells damaged files: some publishers record nothing else.
+    name = kind(like).replace("-", "").lower()
+    return hashlib.new(name, usedforsecurity=False)
+
+
 def digest(file: epath.Path, like: str) -> str:
     """The checksum of a file's content, of the kind of another; a bar if long."""
-    name = kind(like).replace("-", "").lower()
-    # MD5 only tells damaged files: some publishers record nothing else.
-    digest = hashlib.new(name, usedforsecurity=False)
+    digest = hasher(like)
     bar = tqdm.tqdm(
         total=file.stat().length,
         desc=f"verifying {file.name}",

@@ -3,16 +3,15 @@
 import contextlib
 import hashlib
 import pathlib
-import uuid
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxrobust.data import _cache
 from jaxrobust.data._source import Store
 from jaxrobust.data._threads import in_threads
+from jaxrobust.runtime import caches, files
 
 _CHUNK = 1024
 
@@ -35,14 +34,16 @@ def cached(
         ValueError: damaged records.
     """
     digest = hashlib.sha256(repr(tuple(identity)).encode()).hexdigest()[:32]
-    file = _cache.folder("labels") / f"{digest}.npy"
-    known = _read(file, len(store))
+    cache = caches.folder("labels")
+    file = cache and cache / f"{digest}.npy"
+    known = _read(file, len(store)) if file else None
     if known is not None:
         return known[rows]
     if len(rows) < len(store):
         return _scan(store, rows)
     labels = _scan(store, np.arange(len(store)))
-    _write(file, labels)
+    if file:
+        _write(file, labels)
     return labels[rows]
 
 
@@ -68,12 +69,5 @@ def _read(file: pathlib.Path, count: int) -> NDArray[np.int32] | None:
 
 def _write(file: pathlib.Path, labels: NDArray[np.int32]) -> None:
     """Keeps the labels if it can: without them the next run reads the records again."""
-    new = file.with_name(f".{file.name}.{uuid.uuid4().hex}")  # others may write it too
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with new.open("wb") as stream:
-            np.save(stream, labels)
-        new.replace(file)
-    except OSError:
-        with contextlib.suppress(OSError):
-            new.unlink()
+    with contextlib.suppress(OSError), files.writing(file) as stream:
+        np.save(stream, labels)

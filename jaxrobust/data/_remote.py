@@ -2,12 +2,13 @@
 
 import hashlib
 import os
-import uuid
+import shutil
 
 from etils import epath
 
-from jaxrobust.data import _cache
 from jaxrobust.data._threads import in_threads
+from jaxrobust.runtime import caches
+from jaxrobust.runtime.files import writing
 
 
 def local_root(root: epath.Path, name: str) -> epath.Path:
@@ -21,23 +22,29 @@ def local_root(root: epath.Path, name: str) -> epath.Path:
         A data directory on this machine that holds the set: in the user's cache
         directory, so that each machine reads every file once. Where the store does not
         have the set, `root` itself.
+
+    Raises:
+        ValueError: the user has no cache directory.
     """
     files = sorted((root / name).glob("*/*")) if "://" in os.fspath(root) else []
     if not files:
         return root
     digest = hashlib.sha256(os.fspath(root).encode()).hexdigest()[:16]
-    here = _cache.folder("data") / digest
+    cache = caches.folder("data")
+    if cache is None:
+        raise ValueError(
+            f"no place for a copy of {root}: {caches.NO_HOME}; set XDG_CACHE_HOME."
+        )
+    here = cache / digest
 
     def copy(positions: range) -> None:
         for file in (files[i] for i in positions):
             target = here / name / file.parent.name / file.name
             if target.exists() and target.stat().st_size == file.stat().length:
                 continue
-            target.parent.mkdir(parents=True, exist_ok=True)
             # Another process of this machine may copy it too.
-            partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-            file.copy(partial)
-            partial.replace(target)
+            with file.open("rb") as there, writing(target) as copied:
+                shutil.copyfileobj(there, copied, 1 << 20)
 
     in_threads(copy, len(files), 1, f"copying {name} from {root}")
     return epath.Path(here)

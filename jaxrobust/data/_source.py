@@ -1,6 +1,5 @@
 """Image sets that are read when asked: in memory, or encoded on disk."""
 
-import hashlib
 from collections.abc import Sequence
 from typing import Protocol, Self, TypeVar
 
@@ -12,7 +11,6 @@ from jaxrobust.data._dataset import (
     Dataset,
     check_labels,
     checked_rows,
-    spread,
     stratified_indices,
 )
 from jaxrobust.data._threads import in_threads
@@ -67,14 +65,6 @@ class Source(Protocol):
     def load(self) -> Dataset:
         """All of it, in memory."""
         ...
-
-
-def digest(source: Source) -> str:
-    """Names a set by its labels and some of its images: quick, not exhaustive."""
-    found = hashlib.sha256(repr((source.shape, source.class_names)).encode())
-    found.update(np.ascontiguousarray(source.labels).tobytes())
-    found.update(source.read(spread(len(source), 64)).tobytes())
-    return found.hexdigest()
 
 
 class Store(Protocol):

@@ -174,11 +174,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FIELD=VALUE",
         help="for robustbench.json: link, name, authors, venue, reported ...",
     )
-    add(
-        "--compilation_cache",
-        default=compilation_cache.default_folder(),
-        help="where compiled programs are kept between runs; empty turns that off",
-    )
+    add("--compilation_cache", help=compilation_cache.HELP)
     add("--traceback", action="store_true", help="show the traceback of an error")
     return parser
 

@@ -11,7 +11,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxrobust.evaluation import files, paired
+from jaxrobust.evaluation import paired
+from jaxrobust.runtime import files
 
 
 def tell(found: Mapping[str, Any], a: str, b: str) -> str:

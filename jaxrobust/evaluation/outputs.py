@@ -7,8 +7,9 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float
 
-from jaxrobust.evaluation import files, passes, step, suite
+from jaxrobust.evaluation import passes, step, suite
 from jaxrobust.evaluation.setting import Setting
+from jaxrobust.runtime import files
 
 
 def predictions(

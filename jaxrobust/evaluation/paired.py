@@ -13,7 +13,8 @@ import numpy as np
 from etils import epath
 from jaxtyping import Bool
 
-from jaxrobust.evaluation import files, statistics
+from jaxrobust.evaluation import statistics
+from jaxrobust.runtime import files
 
 Results = dict[str, Any]
 # Of an attack in results.json: what it found, and what does not change that.

@@ -98,8 +98,9 @@ def fpd2020(data: str) -> Table:
     """Li et al. 2020, arXiv 2005.02552, section 4, white-box and black-box.
 
     Radii and the 40 steps are the paper's; steps in L1 and L2 are a quarter of the
-    radius (the release leaves them to its attack library). Black-box examples are
-    made on an undefended network and handed over (`transfer`).
+    radius (the release leaves them to its attack library, ART, as it does the numbers
+    of C&W and ZOO: 10 iterations there, here those of the attacks' authors).
+    Black-box examples are made on an undefended network and handed over (`transfer`).
     """
     mnist = LIKE.get(data, data) == "mnist"
     eps = {norm: "1.5" if mnist else "8/255" for norm in ("l1", "l2")}

@@ -24,6 +24,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from jaxrobust.array_types import PyTree
+from jaxrobust.runtime import files
 
 # The service of jax.distributed ends all processes when one is silent for so long;
 # `watch` is faster and says which it was.
@@ -247,8 +248,7 @@ def check_shared(folder: epath.PathLike) -> None:
     # A name that was never looked for: network folders remember what was not there.
     path = epath.Path(folder) / f".shared-{bytes(token).hex()}"
     if is_lead():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("")
+        files.write_text(path, "")
     wait("jaxrobust: token written")
     found = multihost_utils.process_allgather(np.asarray(_appears(path)))
     if is_lead():

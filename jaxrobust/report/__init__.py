@@ -13,6 +13,7 @@ from jaxrobust.report import (
     sections,
     source,
 )
+from jaxrobust.runtime import files
 
 
 def write(workdir: epath.PathLike) -> PurePath:
@@ -48,7 +49,5 @@ def write(workdir: epath.PathLike) -> PurePath:
         html.tag("footer", "Made by jaxrobust from the files beside this page."),
     )
     path = epath.Path(workdir) / "report.html"
-    partial = path.parent / "report.html.partial"
-    partial.write_text(text)
-    partial.replace(path)
+    files.write_text(path, text)
     return path

@@ -1,6 +1,7 @@
 """TensorBoard events, written without a thread so that a full disk is an error."""
 
 import pathlib
+import secrets
 import socket
 import tempfile
 import time
@@ -12,7 +13,7 @@ from tensorboardX import summary
 from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import RecordWriter
 
-from jaxrobust.evaluation.files import is_remote
+from jaxrobust.runtime import files
 
 # Made by protobuf at import, where a type checker cannot see them.
 _Event: Any = getattr(event_pb2, "Event")  # noqa: B009
@@ -30,12 +31,14 @@ class Events:
           first_step: events of other files from this step on are no longer shown.
         """
         self._folder = epath.Path(folder)
-        self._temporary = tempfile.TemporaryDirectory() if is_remote(folder) else None
+        remote = files.is_remote(folder)
+        self._temporary = tempfile.TemporaryDirectory() if remote else None
         local = self._temporary.name if self._temporary else str(self._folder)
-        self._local = pathlib.Path(local)
-        self._local.mkdir(parents=True, exist_ok=True)
-        # Two files of one second would have one name but for the step.
+        self._local = pathlib.Path(files.own_folder(local))
+        # Two files of one second would have one name but for the step; nobody can
+        # guess the last part and put a link there.
         name = f"{int(time.time())}.{socket.gethostname()}.{first_step}"
+        name += f".{secrets.token_hex(8)}"
         self._writer = RecordWriter(str(self._local / f"events.out.tfevents.{name}"))
         self._add(_Event(file_version="brain.Event:2"))
         start = _SessionLog(status=_SessionLog.START)
@@ -56,7 +59,7 @@ class Events:
         if self._temporary:
             self._folder.mkdir(parents=True, exist_ok=True)
             for file in self._local.iterdir():
-                (self._folder / file.name).write_bytes(file.read_bytes())
+                files.write_bytes(self._folder / file.name, file.read_bytes())
 
     def close(self) -> None:
         """Flushes and closes the file."""

@@ -12,7 +12,7 @@ import numpy as np
 from etils import epath
 
 from jaxrobust import parallel
-from jaxrobust.evaluation.files import is_remote, write_bytes
+from jaxrobust.runtime import files
 from jaxrobust.training import nonfinite
 from jaxrobust.training.events import Events
 
@@ -31,9 +31,10 @@ class MetricWriter:
         path = epath.Path(workdir) / "metrics.jsonl"
         rows = [row for row in read(path) if row["step"] <= resume_step]
         text = "".join(json.dumps(row) + "\n" for row in rows)
-        write_bytes(path, text.encode())
-        self._rows = _Rewritten(path, text) if is_remote(path) else _Appended(path)
-        self._every = REMOTE_SECONDS if is_remote(path) else 0.0
+        files.write_text(path, text)
+        remote = files.is_remote(path)
+        self._rows = _Rewritten(path, text) if remote else _Appended(path)
+        self._every = REMOTE_SECONDS if remote else 0.0
         self._flushed = time.monotonic()
         self._events = Events(path.parent / "tensorboard", resume_step + 1)
 
@@ -93,7 +94,7 @@ class _Appended:
     """Rows at the end of a local file."""
 
     def __init__(self, path: epath.Path) -> None:
-        self._file = path.open("a")
+        self._file = files.append_to(path)
 
     def add(self, line: str) -> None:
         self._file.write(line)
@@ -115,7 +116,7 @@ class _Rewritten:
         self._text += line
 
     def flush(self) -> None:
-        write_bytes(self._path, self._text.encode())
+        files.write_text(self._path, self._text)
 
     def close(self) -> None:
         self.flush()

@@ -1,16 +1,14 @@
 """The work directory of a run: its lock and its config file."""
 
 import contextlib
-import fcntl
 import json
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from etils import epath
 
-from jaxrobust.evaluation import files
 from jaxrobust.parallel import processes
+from jaxrobust.runtime import files, lock
 from jaxrobust.training.config import base
 
 # Fields that may change from run to run: of the evaluation, and those that say where
@@ -22,31 +20,19 @@ FREE = ("eval.", "validation.batch_size", "train.remat", "data.feed")
 def locked(workdir: epath.PathLike) -> Iterator[None]:
     """Holds the work directory for this process.
 
-    The operating system frees the lock with the process, however it ends, so a killed
-    run never blocks its restart. Remote folders (`gs://`) have no such lock: two runs
-    there cannot be told apart. Of several processes the lead holds it for all.
+    See `lock.held`. Remote folders (`gs://`) have no lock: two runs there cannot be
+    told apart. Of several processes the lead holds it for all.
 
     Raises:
       BlockingIOError: if another run holds it.
     """
-    path = epath.Path(workdir)
+    path = files.expand(workdir)
     path.mkdir(parents=True, exist_ok=True)
     if files.is_remote(path) or not processes.is_lead():
         yield
         return
-    with open(os.fspath(path / ".lock"), "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            owner = file.read().strip() or "unknown"
-            raise BlockingIOError(
-                f"another run (process {owner}) uses {path}; wait for it, stop it, or "
-                "choose another --workdir."
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+    with lock.held(path):
+        files.sweep(path)
         yield
 
 

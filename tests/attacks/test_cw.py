@@ -178,7 +178,6 @@ def test_rounds_end_per_row():
     found, _ = carries(method, lambda x: jnp.where(flat, net(X), net(x)), 40, "linf")
     for k, const in ((10, 0.5), (11, 1.0), (21, 1.5), (40, 1.5)):
         np.testing.assert_allclose(found[k - 1].const[:2], const)
-    np.testing.assert_array_equal(found[10].w[:2], found[0].w[:2])
     np.testing.assert_allclose(found[40].tau[:2], 1)
     ends = set()
     for before, after in itertools.pairwise(found):
@@ -188,9 +187,63 @@ def test_rounds_end_per_row():
         ends.add(tuple(shrunk))
         assert (distance <= before.tau)[shrunk].all()
         np.testing.assert_allclose(after.tau[shrunk], 0.9 * distance[shrunk], rtol=1e-6)
-        np.testing.assert_array_equal(after.begin[shrunk], before.w[shrunk])
+        np.testing.assert_array_equal(after.made[shrunk], 1)
         assert (after.nearest.distance <= before.nearest.distance).all()
     assert len(ends) > 3
+
+
+@both
+def test_default_numbers_move_values_at_the_walls(name):
+    """As their authors run them: from 0 and 1, and whatever the logits' scale is."""
+    x = jnp.round(X)
+    y = jnp.argmax(net(x), axis=1)
+    for scale in (1e-3, 1e3):
+        x_adv = getattr(attacks, name)(lambda z, s=scale: s * net(z), x, y)
+        assert (jnp.argmax(net(x_adv), axis=1) != y).all(), scale
+
+
+def test_the_derivative_does_not_vanish_beyond_the_walls():
+    """Adam may carry a value far beyond the wall; it must be able to come back."""
+    _, slope = _tanh_space.to_images(jnp.linspace(-30.0, 30.0, 61), (0.0, 1.0))
+    assert (slope > 0).all()
+
+
+def test_a_batch_ends_with_its_last_image():
+    """An image that is done stays; its result is that of the image alone."""
+    options = {"rounds": 400, "steps": 20, "lr": 0.02, "initial_const": 5.0}
+    together = attacks.cw_linf(net, X, Y, **options)
+    for row in (0, 5):
+        part = slice(row, row + 1)
+        alone = attacks.cw_linf(net, X[part], Y[part], **options)
+        np.testing.assert_allclose(together[part], alone, atol=1e-5)
+
+
+def test_it_stops_once_all_are_done():
+    """In a loop of XLA's, and where the host makes the steps."""
+    made = []
+
+    def counted(x):
+        jax.debug.callback(lambda: made.append(1))
+        return net(x)
+
+    options = {"steps": 20, "lr": 0.02, "initial_const": 15.0, "rounds": 100_000}
+    found = attacks.cw_linf(counted, X, Y, **options)
+    jax.effects_barrier()
+    assert (jnp.argmax(net(found), axis=1) != Y).all()
+    assert 20 < len(made) < 2000
+
+    def convolved(x):
+        flat = jax.lax.conv_general_dilated(
+            x,
+            W.T.reshape(2, 4, 4, 2).transpose(1, 2, 3, 0),
+            (1, 1),
+            "VALID",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        return flat.reshape(x.shape[0], 2)
+
+    stepped = attacks.cw_linf(convolved, X, Y, **options)
+    np.testing.assert_allclose(stepped, found, atol=1e-3)
 
 
 @both

@@ -61,7 +61,8 @@ def test_events_reach_tensorboard(tmp_path):
     for step in (1, 2):
         with MetricWriter(tmp_path, step - 1) as writer:
             writer.write(step, {"loss": 1 / step, "epoch": 0.5})
-    files = sorted((tmp_path / "tensorboard").iterdir(), key=lambda f: f.suffix)
+    folder = tmp_path / "tensorboard"
+    files = sorted(folder.iterdir(), key=lambda file: file.suffixes[-2])  # their step
     found = []
     for file in files:
         content = file.read_bytes()

@@ -15,7 +15,7 @@ from PIL import Image
 
 from jaxrobust import data, report
 from jaxrobust.data import prepare
-from jaxrobust.evaluation import files
+from jaxrobust.runtime import files
 from jaxrobust.training import metrics, workdir
 from jaxrobust.training.metrics import MetricWriter, read
 

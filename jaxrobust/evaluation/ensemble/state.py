@@ -12,7 +12,7 @@ import numpy as np
 from etils import epath
 
 from jaxrobust import parallel
-from jaxrobust.evaluation import files
+from jaxrobust.runtime import files
 
 VERSION = 1
 _META = "meta"

@@ -1,0 +1,65 @@
+"""The user's caches, where the XDG base directory specification puts them."""
+
+import os
+import pathlib
+import secrets
+import stat
+import tempfile
+
+from etils import epath
+
+from jaxrobust.runtime import files
+
+NO_HOME = (
+    "no folder of the user's is known (neither XDG_CACHE_HOME nor HOME is set to a "
+    "path in full)"
+)
+
+
+def folder(kind: str = "") -> pathlib.Path | None:
+    """Returns the folder of one kind of files; it need not be there.
+
+    None where the user has none: a cache must not be made in the current folder, whose
+    files others may have put there.
+    """
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):  # the specification says to ignore it
+        home = os.path.expanduser("~")
+        # Without HOME and passwd `~` stays; with an empty HOME it is the root.
+        if not os.path.isabs(home) or os.environ.get("HOME") == "":
+            return None
+        base = os.path.join(home, ".cache")
+    return pathlib.Path(base) / "jaxrobust" / kind
+
+
+def problem(path: epath.PathLike, *, private: bool) -> str | None:
+    """Makes a cache folder; says why it cannot be used, None if it can.
+
+    Args:
+      path: of the folder, `gs://` too.
+      private: refuse a folder in which others can write: compiled programs are run.
+    """
+    path = epath.Path(path)
+    try:
+        if files.is_remote(path):
+            trial = path / f".trial-{secrets.token_hex(16)}"
+            path.mkdir(parents=True, exist_ok=True)
+            trial.write_text("")
+            trial.unlink()
+            return None
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+        others = private and _others_write(path)
+    except Exception as error:  # of a bucket's client too
+        return f"cannot be written ({type(error).__name__}: {error})"
+    return "can be written by other users" if others else None
+
+
+def _others_write(path: epath.Path) -> bool:
+    """Says whether another user can put files into a folder, or replace it."""
+    trusted = {0, os.geteuid(), os.stat(os.path.expanduser("~")).st_uid}
+    here, above = os.stat(path), os.stat(path.parent)
+    open_above = above.st_mode & stat.S_IWOTH and not above.st_mode & stat.S_ISVTX
+    owners = {here.st_uid, above.st_uid}
+    return bool(here.st_mode & stat.S_IWOTH or open_above or owners - trusted)
