@@ -104,6 +104,7 @@ def relative_change(
     one: Float[np.ndarray, "N K"],
     other: Float[np.ndarray, "N K"],
     resolution: float = 0.0,
+    lead: float | None = None,
 ) -> float:
     """Returns by how much two outputs for the same images differ.
 
@@ -114,6 +115,7 @@ def relative_change(
       one: logits `[N, K]`.
       other: likewise.
       resolution: of the float type behind the logits; see `rounding`.
+      lead: the typical one; that of `one` unless given.
 
     Returns:
       0 where they are the same; infinite where either holds a NaN.
@@ -125,7 +127,7 @@ def relative_change(
     before, after = log_odds(one, top), log_odds(other, top)
     # Each of two logits may come out one step off.
     beyond = np.abs(after - before) - 2 * rounding(one, top, resolution)
-    return float(np.max(beyond, initial=0) / typical_lead(one))
+    return float(np.max(beyond, initial=0) / (lead or typical_lead(one)))
 
 
 def log_odds(

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from jaxrobust import losses, threat
 from jaxrobust.array_types import Bounds, Images, Labels, Logits, LogitsFn, Norm, Scalar
@@ -80,7 +80,7 @@ def input_gradient(
 
     def loss(images: Images) -> tuple[Array, Logits]:
         logits = losses.comparable(logits_fn(images))
-        own = jnp.arange(logits.shape[-1]) == y[:, None]
+        own = jax.nn.one_hot(y, logits.shape[-1], dtype=bool)
         rest = jnp.where(own, -jnp.inf, logits)
         ahead = jax.nn.logsumexp(rest, -1) - jnp.sum(jnp.where(own, logits, 0), -1)
         usual = losses.cross_entropy(scale * logits, y)

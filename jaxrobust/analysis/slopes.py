@@ -135,8 +135,8 @@ def share(
     """Returns which share of the changes `found` is `told`, per image, `[N]`.
 
     1 - sum (found - told)^2 / sum found^2, without what rounding may do; NaN where
-    neither is clear of rounding. It is negative where the gradient tells of changes that
-    are not there.
+    neither is clear of rounding. It is negative where the gradient tells of
+    changes that are not there.
     """
     size, guess = (np.sqrt(np.mean(np.square(part), 0)) for part in (found, told))
     missed = np.mean(np.square(found - told), 0) - np.square(noise)

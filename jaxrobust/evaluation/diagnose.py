@@ -225,14 +225,16 @@ def _calls(logits_fn: LogitsFn, network: Network, x: Images, bounds: Bounds) -> 
     """Calls the network on the same images in several ways."""
     first = network.forward(x)
 
-    def change(other: Logits | np.ndarray, n: int = len(x)) -> float:
+    def change(
+        other: Logits | np.ndarray, n: int = len(x), *, rounds: bool = True
+    ) -> float:
         pair = (np.asarray(first)[:n], np.asarray(other))
-        return outputs.relative_change(*pair, network.resolution)
+        return outputs.relative_change(*pair, network.resolution * rounds)
 
     few = x[: max(1, network.size // 2)]
     smaller = compile_network(logits_fn, few, len(few)).forward(few)
     found: Numbers = {
-        "same_batch": change(network.forward(x)),
+        "same_batch": change(network.forward(x), rounds=False),
         "other_batch": change(masking.among_others(network.forward, x, bounds)),
         "other_size": change(smaller, len(few)),
         "traced_again": None,

@@ -14,8 +14,8 @@ from jaxrobust.evaluation import statistics
 
 Flag = dict[str, Any]
 MARGIN = 0.01  # shares closer than this are the same
-# For three quarters of the images a sound network's gradient explains .94 to 1 of how
-# the log-odds change, damaged ones 0 to .6; 2 gradients and 66 forward passes per image.
+# For three quarters of the images a sound network's gradient explains .89 to 1 of how
+# the log-odds change, damaged ones 0 to .6. 2 gradients, 66 forward passes per image.
 EXPLAINED = 0.7
 # A random step of a thousandth changes the class of 2 % of a sound network's images.
 CHANGED_SHARE = 0.05
@@ -177,14 +177,6 @@ def from_gradients(found: Mapping[str, Any]) -> list[Flag]:
     if bad > 0:
         message = f"The input gradient is not finite for {bad:.1%} of the images."
         flags.append(severe("non_finite_gradients", message, share=bad))
-    changed = found["changed_share"]
-    if changed > CHANGED_SHARE:
-        message = (
-            "Noise of a thousandth of the range of the images changes the prediction "
-            f"of {changed:.1%} of them: what is attacked is noise as well, and its "
-            "gradient tells nothing of a larger step."
-        )
-        flags.append(severe("predictions_jump", message, share=changed))
     return [*flags, *from_slopes(found)]
 
 
@@ -194,10 +186,10 @@ def from_slopes(found: Mapping[str, Any]) -> list[Flag]:
     explained, rises = found["explained"], found["loss_rises_share"]
     if explained is not None and explained < EXPLAINED:
         message = (
-            f"For a quarter of the images the gradient tells {max(explained, 0):.0%} at "
-            "most of how the logits change with a small step, where that of a sound "
-            "network tells over 90%. It is not, or only in part, the gradient of this "
-            "network (something rounded, random, stopped or "
+            "For a quarter of the images the gradient tells "
+            f"{max(explained, 0):.0%} at most of how the logits change with a small "
+            "step, where that of a sound network tells over 85%. It is not, or only in "
+            "part, the gradient of this network (something rounded, random, stopped or "
             "smoothed?): attacks that follow it miss what is there. Attack without "
             "gradients (square), or give the part that breaks it a truer gradient."
         )
@@ -209,6 +201,14 @@ def from_slopes(found: Mapping[str, Any]) -> list[Flag]:
             "with a gradient passed straight through?)."
         )
         flags.append(severe("gradients_mislead", message, share=rises))
+    changed = found["changed_share"]
+    if changed is not None and changed > CHANGED_SHARE:
+        message = (
+            "Noise of a thousandth of the range of the images changes the prediction "
+            f"of {changed:.1%} of them: what is attacked is noise as well, and its "
+            "gradient tells nothing of a larger step."
+        )
+        flags.append(severe("predictions_jump", message, share=changed))
     return flags
 
 
@@ -224,8 +224,9 @@ def from_runs(numbers: Mapping[str, Any]) -> list[Flag]:
         flags.append(severe("zero_gradients", message, share=stuck))
     if (raised := numbers["raised"]) > max(MARGIN, 1.5 / n):
         message = (
-            f"A step along the gradient of the loss raises the accuracy by {raised:.1%} "
-            "over that of the clean images: the gradient points the wrong way."
+            "A step along the gradient of the loss raises the accuracy by "
+            f"{raised:.1%} over that of the clean images: the gradient points the "
+            "wrong way."
         )
         flags.append(severe("attack_raises_accuracy", message, raised=raised))
     many = max(1, ONLY_SHARE * n) / n

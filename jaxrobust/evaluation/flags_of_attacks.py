@@ -9,8 +9,8 @@ from jaxrobust.evaluation import statistics
 from jaxrobust.evaluation.flags import MARGIN, Flag, above_chance, minor, severe
 
 ITERATIVE = ("pgd", "bim", "mim", "apgd", "apgd_targeted", "fab", "autoattack")
-# Signs of PGD on the cross-entropy, which say nothing of attacks on another loss: of the
-# diagnostics, and of the curve.
+# Signs of PGD on the cross-entropy, which say nothing of attacks on another loss: in
+# the diagnostics, and in the curve.
 OF_CROSS_ENTROPY = ("scale_hides_gradients",)
 OF_CURVE = ("above_chance_at_largest_eps",)
 WEAKER = {

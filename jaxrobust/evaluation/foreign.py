@@ -13,13 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from jaxrobust import losses
+from jaxrobust.analysis import logits as outputs
 from jaxrobust.array_types import Bounds, Images, Logits, Variables
 from jaxrobust.attacks import _capture, _compile
 from jaxrobust.data import Dataset
+from jaxrobust.evaluation.network import coarsest
 
 Function = Callable[[Images], Logits]
 
-# By how much of the largest logit rounding may part two shapes of one program.
+# By how much of a usual lead rounding may part two shapes of one program.
 _ROUNDING = 1e-3
 
 
@@ -204,13 +207,16 @@ def _check_calls(function: Function, images: Images) -> None:
         raise ValueError(
             "the function returns logits that are not finite: they are no predictions."
         )
-    tolerance = _ROUNDING * max(np.abs(first).max(), 1e-6)
-    if np.abs(first - again).max() > tolerance:
+    resolution = coarsest(jax.make_jaxpr(function)(_like(images)).jaxpr)
+    # The same program rounds the same.
+    if outputs.relative_change(first, again) > _ROUNDING:
         raise ValueError(
             "the function returns other logits when it is called again: it draws "
             "random numbers or keeps a state (dropout?); use its evaluation mode."
         )
-    if len(images) > 1 and np.abs(first[:1] - alone).max() > tolerance:
+    lead = outputs.typical_lead(first)  # of one image it could be nearly 0
+    change = outputs.relative_change(first[:1], alone, resolution, lead)
+    if change > _ROUNDING:
         raise ValueError(
             "the function's logits of an image depend on the other images of the batch "
             "(BatchNorm in train mode?); use its evaluation mode."
@@ -223,4 +229,5 @@ def _call(function: Function, images: Images) -> Float[np.ndarray, "B K"]:
     arrays = [jnp.asarray(array) for array in captured.arrays]
     traced = _compile.trace(captured.fn, arrays, images)
     run = _compile.build(traced, arrays, images, keep=not captured.embedded)
-    return np.asarray(run(arrays, images), np.float64)
+    logits = losses.comparable(run(arrays, images))
+    return np.asarray(logits, np.float64)

@@ -39,23 +39,33 @@ def look(
       bounds: lowest and highest value of an image.
 
     Returns:
-      `explained`, the least of `explained_at`, by point and distance: what the gradient
-      tells of three quarters of the images at least (`QUANTILE`; None where too few have
-      a change that is clear of rounding);
-      `loss_rises_share` of `loss_rises_n` images and points; `zero_slope_share`, where
-      the gradient of the log-odds is 0; `changed_share`, whose prediction changes.
+      As `summary`.
     """
-    found = slopes.measure(
-        network.forward,
-        network.slope,
-        x,
-        y,
-        keys=keys,
-        eps=eps,
-        norm=norm,
-        bounds=bounds,
-        resolution=network.resolution,
+    return summary(
+        slopes.measure(
+            network.forward,
+            network.slope,
+            x,
+            y,
+            keys=keys,
+            eps=eps,
+            norm=norm,
+            bounds=bounds,
+            resolution=network.resolution,
+        )
     )
+
+
+def summary(found: slopes.Slopes) -> dict[str, Any]:
+    """Makes numbers of what was measured.
+
+    Returns:
+      `explained`, the least of `explained_at`, by point and distance: what the gradient
+      tells of three quarters of the images at least (`QUANTILE`; None where too few
+      have a change that is clear of rounding); `loss_rises_share` of `loss_rises_n`
+      images and points; `zero_slope_share`, where the gradient of the log-odds is 0;
+      `changed_share`, whose prediction changes.
+    """
     explained = {
         f"{place}_{distance}": _lower(found.explained[i, j])
         for i, place in enumerate(PLACES)

@@ -1,6 +1,5 @@
 """Numbers of masked gradients, against closed forms."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
