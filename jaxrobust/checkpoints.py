@@ -10,7 +10,7 @@ import contextlib
 import importlib
 import inspect
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -208,6 +208,11 @@ class Checkpointer:
         folder = epath.Path(self._manager.directory) / str(step) / "layout"
         return _read_json(folder, "metadata")
 
+    def config(self, step: int) -> dict[str, Any]:
+        """Returns the config that a checkpoint was saved with; empty if unknown."""
+        folder = epath.Path(self._manager.directory) / str(step) / "config"
+        return _read_json(folder, "metadata")
+
     def close(self) -> None:
         """Waits for what is being written and releases the folder.
 
@@ -271,20 +276,36 @@ def load(
       ValueError: for an unknown `which`.
       FileNotFoundError: if there is no checkpoint.
     """
+    return _first_readable(workdir, which, _load_step)
+
+
+def _first_readable(
+    workdir: epath.PathLike, which: str, read: Callable[[epath.Path], Any]
+) -> Any:
+    """Reads the checkpoint asked for, or the next best that can be read."""
     if which not in WHICH:
         raise ValueError(f"`which` must be one of {', '.join(WHICH)}, got {which!r}.")
     path = epath.Path(workdir).absolute()
     if (path / "variables").is_dir():
-        return _load_step(path)
+        return read(path)
     folder = path / "checkpoints"
     if not folder.is_dir():
         raise FileNotFoundError(f"no checkpoints in {path}; train there first.")
     for step in _ordered_steps(folder, which):
         try:
-            return _load_step(folder / str(step))
+            return read(folder / str(step))
         except Exception as error:  # orbax raises many kinds for a damaged folder
             logging.warning("checkpoint %s/%d: %s", folder, step, str(error)[:200])
     raise FileNotFoundError(f"no readable checkpoint in {folder}.")
+
+
+def load_variables(workdir: epath.PathLike, which: str = "last") -> Variables:
+    """Loads the variables of a trained network; its config is not even read.
+
+    Raises:
+      FileNotFoundError: if there is no checkpoint.
+    """
+    return _first_readable(workdir, which, _read_variables)
 
 
 def exists(workdir: epath.PathLike) -> bool:
@@ -315,6 +336,10 @@ def _read_json(folder: epath.Path, name: str) -> dict[str, Any]:
 
 def _load_step(path: epath.Path) -> tuple[nn.Module, Variables, dict[str, Any]]:
     config = dict(ocp.JsonCheckpointHandler().restore(path / "config"))
+    return create_model(config), _read_variables(path), config
+
+
+def _read_variables(path: epath.Path) -> Variables:
     handler = ocp.StandardCheckpointHandler()
     here: Sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.tree.map(
@@ -322,7 +347,7 @@ def _load_step(path: epath.Path) -> tuple[nn.Module, Variables, dict[str, Any]]:
         handler.metadata(path / "variables").tree,
     )
     args = ocp.args.StandardRestore(abstract)
-    return create_model(config), handler.restore(path / "variables", args=args), config
+    return handler.restore(path / "variables", args=args)
 
 
 def save_variables(

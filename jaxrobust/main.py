@@ -67,6 +67,7 @@ def main(argv: Sequence[str]) -> None:
     if not VERBOSE.value:
         logging.get_absl_handler().addFilter(_shown)
     compilation_cache.use(CACHE.value)
+    preemption.end_in_words()
     try:
         _run()
     except BaseException as error:

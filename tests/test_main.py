@@ -182,7 +182,7 @@ def test_evaluation_of_a_checkpoint_by_path_and_report_alone(trained, tmp_path):
         (["--config.precision=hi"], "`precision` must be one of"),
         (["--config.data.validation_examples=0"], "`data.validation_examples` must be"),
         (["--checkpoint=best_robst"], "--checkpoint must be one of best_robust"),
-        (["--config.attack.eps=8/0"], "`eps` must be a number"),
+        (["--config.attack.eps=8/0"], "`attack.eps` must be a number"),
         (["--config.data.name=cifr10"], "cifar10"),
         (["--config.model.name=ssp_cifr"], "ssp_cifar"),
         (["--config.objective.name=pdg"], "Did you mean 'pgd'"),

@@ -95,6 +95,23 @@ def check_hyperparameters(given: Mapping[str, Any]) -> None:
             _STATIC[name](value)
 
 
+def check_types(given: Mapping[str, Any], annotations: Mapping[str, Any]) -> None:
+    """Checks options that are flags and numbers: 'no' is no flag, NaN no number."""
+    for name, value in given.items():
+        kind = annotations[name]
+        if kind is bool and not isinstance(value, bool | np.bool_):
+            raise TypeError(f"`{name}` must be True or False, got {value!r}.")
+        if kind is int:
+            check_count(name, value, _COUNTS.get(name, 0))
+        if kind is float:
+            if isinstance(value, bool | str) or not isinstance(
+                value, int | float | np.number
+            ):
+                raise TypeError(f"`{name}` must be a number, got {value!r}.")
+            if not np.isfinite(value):
+                raise ValueError(f"`{name}` must be finite, got {value}.")
+
+
 def check_images(x: Any) -> None:
     """Checks the type and rank of images."""
     if not hasattr(x, "dtype") or not hasattr(x, "ndim"):

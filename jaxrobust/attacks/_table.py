@@ -101,6 +101,7 @@ def get(name: str, **options: Any) -> Attack:
             if v is not None or not _may_be_none(attack, k)
         }
     )
+    _checks.check_types(options, attack.__annotations__)
     return functools.partial(_call, attack, options)
 
 

@@ -14,4 +14,6 @@ from jaxrobust.data._load import load as load
 from jaxrobust.data._load import names as names
 from jaxrobust.data._load import open_source as open_source
 from jaxrobust.data._source import Source as Source
+from jaxrobust.data._source import divide as divide
 from jaxrobust.data._source import split_validation as split_validation
+from jaxrobust.data._source import validation_rows as validation_rows

@@ -7,7 +7,7 @@ from typing import Any
 
 from etils import epath
 
-from jaxrobust.data import _images
+from jaxrobust.data import _folders
 from jaxrobust.data._archives import Members
 from jaxrobust.data._formats import Example, Source
 
@@ -35,10 +35,10 @@ def custom(name: str, root: epath.Path, members: Members) -> Any:
     """
     import tensorflow_datasets as tfds
 
-    headers = [_images.header(read()) for read in members.values()]
-    sizes = {size for size, _ in headers}
+    headers = [_folders.header(read(), path) for path, read in members.items()]
+    sizes = {(one.height, one.width) for one in headers}
     height, width = sizes.pop() if len(sizes) == 1 else (None, None)
-    shape = (height, width, 1 if all(grey for _, grey in headers) else 3)
+    shape = (height, width, 1 if all(one.grey for one in headers) else 3)
 
     class Folder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """Images of a folder, one folder per class."""

@@ -6,6 +6,8 @@ import operator
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+_SPLIT_SEED = 0  # of the test splits that we make
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
@@ -119,6 +121,23 @@ def stratified_indices(
     quotas[most_cut] += 1
     chosen = [order[labels[order] == c][:quota] for c, quota in enumerate(quotas)]
     return np.sort(np.concatenate(chosen))
+
+
+def own_split(
+    labels: NDArray[np.int32], split: str, test: int | None = None
+) -> NDArray[np.int64]:
+    """Rows of the fixed stratified division of a set that has none.
+
+    Args:
+        labels: of the whole set.
+        split: 'train' or 'test'.
+        test: how many examples are the test split; None means a fifth.
+    """
+    test = len(labels) // 5 if test is None else test
+    test_rows = stratified_indices(labels, test, _SPLIT_SEED)
+    if split == "test":
+        return test_rows
+    return np.setdiff1d(np.arange(len(labels)), test_rows)
 
 
 def spread(total: int, limit: int | None) -> NDArray[np.int64]:

@@ -3,11 +3,13 @@
 import io
 from collections.abc import Iterator, Sequence
 
-from PIL import Image
+from absl import logging
 
 from jaxrobust.data import _images
 from jaxrobust.data._archives import Members
-from jaxrobust.data._formats import Example, Source, encode_png
+from jaxrobust.data._formats import Example, Source, encode_png, text_of
+from jaxrobust.data._names import class_names, normal, printable
+from jaxrobust.data._reading import is_hidden
 
 _TEST_FOLDERS = ("test", "val", "validation")
 
@@ -15,13 +17,20 @@ Shape = tuple[int | None, int | None, int | None]
 
 
 def is_image(path: str) -> bool:
-    """Whether a path ends as an image file does and is not hidden."""
-    name = path.rsplit("/", 1)[-1].lower()
-    return not name.startswith(".") and name.endswith(_images.SUFFIXES)
+    """Whether a path ends as an image file does and no part of it is hidden."""
+    return path.lower().endswith(_images.SUFFIXES) and not is_hidden(path)
+
+
+def header(encoded: bytes, path: str) -> _images.Header:
+    """What an image file says of itself; an error names its path."""
+    try:
+        return _images.header(io.BytesIO(encoded))
+    except ValueError as error:
+        raise ValueError(f"{printable(path)}: {error}") from None
 
 
 def checked(encoded: bytes, shape: Shape, path: str) -> bytes:
-    """Returns the image as PNG or JPEG of the wanted channels.
+    """Returns the image as PNG or JPEG of the wanted channels, upright.
 
     Files that fit already pass byte for byte; others become PNG without loss.
 
@@ -29,19 +38,19 @@ def checked(encoded: bytes, shape: Shape, path: str) -> bytes:
         ValueError: unreadable, or of another height or width than `shape` says.
     """
     channels = shape[2] or 3
+    about = header(encoded, path)
     try:
         image = _images.decode(encoded, channels)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{printable(path)}: {error}") from None
     wanted = (shape[0] or image.shape[0], shape[1] or image.shape[1])
     if image.shape[:2] != wanted:
         raise ValueError(
-            f"{path} is {image.shape[0]}x{image.shape[1]} pixels, the data set has "
-            f"{wanted[0]}x{wanted[1]}"
+            f"{printable(path)} is {image.shape[0]}x{image.shape[1]} pixels, the data "
+            f"set has {wanted[0]}x{wanted[1]}"
         )
-    with Image.open(io.BytesIO(encoded)) as opened:
-        fits = opened.mode == ("L" if channels == 1 else "RGB")
-        keep = fits and opened.format in ("PNG", "JPEG")
+    fits = about.mode == ("L" if channels == 1 else "RGB") and about.upright
+    keep = fits and about.format in ("PNG", "JPEG") and not about.animated
     return encoded if keep else encode_png(image)
 
 
@@ -70,24 +79,29 @@ def read(
     found = divide(members)
     if not any(path.startswith("train/") for path in found):
         return None
-    folders = sorted({path.split("/")[1] for path in found})
-    names = _label_names(folders, known)
-    lower = {name.lower(): label for label, name in enumerate(names)}
-    labels = lower | {name: label for label, name in enumerate(names)}
+    folders = {
+        split: sorted({p.split("/")[1] for p in found if p.startswith(f"{split}/")})
+        for split in ("train", "test")
+    }
+    if not known:
+        _compare(folders["train"], folders["test"])
+    names = _label_names(sorted({*folders["train"], *folders["test"]}), known)
+    exact = {normal(name): label for label, name in enumerate(names)}
+    labels = {name.lower(): label for name, label in exact.items()} | exact
 
     def generate(split: str) -> Iterator[Example]:
         for path, read_image in found.items():
             if not path.startswith(f"{split}/"):
                 continue
-            folder, file = path.split("/")[1], path.rsplit("/", 1)[-1]
+            folder = normal(path.split("/")[1])
             label = labels.get(folder, labels.get(folder.lower()))
             yield (
-                path,
+                printable(path),
                 {
                     "image": checked(read_image(), shape, path),
                     "label": int(folder) if label is None else label,
-                    "id": path,
-                    "image/file_name": file,
+                    "id": printable(path),
+                    "image/file_name": printable(path.rsplit("/", 1)[-1]),
                     "coarse_label": -1,  # TFDS's way to say unlabelled
                 },
             )
@@ -105,7 +119,7 @@ def read_tiny_imagenet(members: Members) -> Source | None:
         return None
     root = roots[0].removesuffix("wnids.txt")
     text = {
-        name: members[root + name]().decode().splitlines()
+        name: text_of(members[root + name](), name).splitlines()
         if root + name in members
         else []
         for name in ("wnids.txt", "words.txt", "val/val_annotations.txt")
@@ -113,7 +127,9 @@ def read_tiny_imagenet(members: Members) -> Source | None:
     wnids = sorted(line.strip() for line in text["wnids.txt"] if line.strip())
     labels = {wnid: label for label, wnid in enumerate(wnids)}
     truth = dict(
-        line.split("\t")[:2] for line in text.get("val/val_annotations.txt", []) if line
+        line.split("\t")[:2]
+        for line in text.get("val/val_annotations.txt", [])
+        if "\t" in line
     )
 
     def generate(folder: str) -> Iterator[Example]:
@@ -166,6 +182,7 @@ def divide(members: Members) -> Members:
 
 def _label_names(folders: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
     """The class names in label order of a set whose class folders are `folders`."""
+    folders = class_names(folders, "the class folders")
     lower = {name.lower() for name in known}
     if all(folder.lower() in lower for folder in folders):
         return tuple(known)
@@ -173,13 +190,36 @@ def _label_names(folders: Sequence[str], known: Sequence[str]) -> tuple[str, ...
         return tuple(known)
     unnamed = list(known) == [str(label) for label in range(len(known))]
     if not known or (unnamed and len(folders) == len(known)):
-        return tuple(folders)
+        return folders
     strangers = [folder for folder in folders if folder.lower() not in lower]
     raise ValueError(
         f"the class folders must be all {len(known)} classes, or have names among "
         f"{', '.join(known[:3])} ... or their numbers; got {len(folders)} folders with "
         f"{', '.join(strangers[:3])}"
     )
+
+
+def _compare(train: Sequence[str], test: Sequence[str]) -> None:
+    """Refuses classes of the test split alone; tells those of train alone."""
+    alone = sorted({*map(normal, test)} - {*map(normal, train)})
+    if alone:
+        raise ValueError(
+            f"the test split has classes that train has not: {', '.join(alone[:5])}"
+        )
+    missing = sorted({*map(normal, train)} - {*map(normal, test)})
+    if test and missing:
+        logging.warning(
+            "no test images of %d of %d classes: %s",
+            len(missing),
+            len(train),
+            ", ".join(missing[:5]),
+        )
+
+
+def left_out(members: Members, images: Members) -> str | None:
+    """Says how many files are no images of a class; None where all are."""
+    count = sum(not is_hidden(path) for path in members) - len(images)
+    return f"{count} files are no images of train or test: left out" if count else None
 
 
 def _wnid_names(wnids: list[str], words: list[str]) -> tuple[str, ...]:

@@ -8,7 +8,9 @@ that was there): TFDS needs TensorFlow only to encode arrays.
 import dataclasses
 import gzip
 import io
+import math
 import pickle
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -19,6 +21,7 @@ from PIL import Image
 from jaxrobust.data import _archives
 from jaxrobust.data._archives import Members
 
+_MOST_IDX = 1 << 30
 Example = tuple[int | str, dict[str, Any]]
 
 
@@ -98,11 +101,20 @@ def read_svhn(members: Members) -> Source | None:
     def generate(split: str) -> Iterator[Example]:
         from scipy import io as scipy_io
 
-        content = scipy_io.loadmat(io.BytesIO(files[f"{split}_32x32.mat"]()))
-        images = np.moveaxis(content["X"], -1, 0)
-        for index, (image, label) in enumerate(
-            zip(images, content["y"].ravel(), strict=True)
-        ):
+        name = f"{split}_32x32.mat"
+        stream = io.BytesIO(files[name]())
+        try:
+            content = scipy_io.loadmat(stream, variable_names=("X", "y"))
+            images = np.moveaxis(content["X"], -1, 0)
+            labels = content["y"].ravel()
+        except Exception as error:  # scipy raises many kinds
+            raise ValueError(f"{name} is no file of SVHN: {_reason(error)}") from None
+        if images.dtype != np.uint8 or images.shape != (len(labels), 32, 32, 3):
+            raise ValueError(
+                f"{name} holds images {images.dtype} {images.shape} and {len(labels)} "
+                "labels, not uint8 [N, 32, 32, 3] and N"
+            )
+        for index, (image, label) in enumerate(zip(images, labels, strict=True)):
             yield (
                 index,
                 {
@@ -116,6 +128,20 @@ def read_svhn(members: Members) -> Source | None:
     return Source({split: _bind(generate, split) for split in present})
 
 
+def _reason(error: Exception) -> str:
+    [reason, *_] = str(error).splitlines() or [""]
+    speaks = reason and isinstance(error, ValueError | EOFError | pickle.PickleError)
+    return reason if speaks else f"{type(error).__name__}: {reason}"
+
+
+def text_of(content: bytes, name: str) -> str:
+    """Decodes UTF-8; an error names the file."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name} is no text in UTF-8: {error.reason}") from None
+
+
 def _bind(
     generate: Callable[..., Iterator[Example]], *args: Any
 ) -> Callable[[], Iterator[Example]]:
@@ -124,14 +150,20 @@ def _bind(
 
 def _parse_idx(content: bytes, name: str) -> NDArray[np.uint8]:
     if content[:2] == b"\x1f\x8b":
-        content = gzip.decompress(content)
+        try:
+            with gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
+                content = stream.read(_MOST_IDX + 1)
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(f"{name} is damaged: {error}") from None
+        if len(content) > _MOST_IDX:
+            raise ValueError(f"{name} unpacks to more than {_MOST_IDX >> 20} MiB")
     # Big-endian: two zero bytes, type 8 (uint8), the rank, then one size per axis.
     rank = content[3] if len(content) > 3 else 0
     start = 4 + 4 * rank
     if content[:3] != b"\x00\x00\x08" or len(content) < start:
         raise ValueError(f"{name} is not an idx file of unsigned bytes")
-    shape = tuple(np.frombuffer(content[4:start], ">u4").astype(int))
-    if len(content) != start + np.prod(shape):
+    shape = tuple(np.frombuffer(content[4:start], ">u4").tolist())
+    if len(content) != start + math.prod(shape):
         raise ValueError(
             f"{name} announces {shape} but holds {len(content) - start} bytes"
         )
@@ -149,8 +181,8 @@ def _cifar_examples(
     for file in names:
         try:
             images, labels = parse(files[file](), coarse)
-        except (ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
-            raise ValueError(f"{file} is not a CIFAR file: {error}") from None
+        except Exception as error:  # a damaged pickle raises many kinds
+            raise ValueError(f"{file} is not a CIFAR file: {_reason(error)}") from None
         for row, image in enumerate(images):
             numbers = {key: int(values[row]) for key, values in labels.items()}
             name = f"{split}_{index:05d}"
@@ -194,14 +226,17 @@ def _cifar_names(
         pickled_keys["coarse_label"] = "coarse_label_names"
     if all(name in files for name in text_files.values()):
         return {
-            key: tuple(files[name]().decode().split())
+            key: tuple(text_of(files[name](), name).split())
             for key, name in text_files.items()
         }
     meta = "meta" if coarse else "batches.meta"
     if meta not in files:
         return {}
-    content = _Unpickler(io.BytesIO(files[meta]()), encoding="latin1").load()
-    return {key: tuple(content[name]) for key, name in pickled_keys.items()}
+    try:
+        content = _Unpickler(io.BytesIO(files[meta]()), encoding="latin1").load()
+        return {key: tuple(content[name]) for key, name in pickled_keys.items()}
+    except Exception as error:
+        raise ValueError(f"{meta} is not a CIFAR file: {_reason(error)}") from None
 
 
 class _Unpickler(pickle.Unpickler):

@@ -4,7 +4,7 @@ import difflib
 import os
 from typing import Any
 
-from jaxrobust.data import _local, _tfds
+from jaxrobust.data import _image_folder, _local, _npz, _tfds
 from jaxrobust.data._dataset import Dataset
 from jaxrobust.data._source import Source
 
@@ -123,9 +123,11 @@ def open_source(
     if name == "digits":
         return _local.finish(_local.load_digits(split), **common)
     if kind == "npz":
-        return _local.finish(_local.load_npz(rest, split), **common)
+        found = _npz.load_npz(name, _local.locate(kind, rest), split)
+        return _local.finish(found, **common)
     if kind == "folder":
-        return _local.open_folder(rest, split, **common)
+        place = _local.locate(kind, rest)
+        return _image_folder.open_folder(name, place, split, **common)
     if name in _TFDS_NAMES or kind == "tfds":
         common["image_size"] = image_size or _DEFAULT_SIZE.get(rest or name)
         return _tfds.open_prepared(rest or name, split, data_dir=data_dir, **common)

@@ -13,6 +13,7 @@ from jaxrobust.data._dataset import (
     checked_rows,
     stratified_indices,
 )
+from jaxrobust.data._machine import memory
 from jaxrobust.data._threads import in_threads
 
 _CHUNK = 256
@@ -193,9 +194,17 @@ class EncodedSource:
         """Decodes all of it, in threads, into one array.
 
         Raises:
-            ValueError: an image that cannot be read or whose size differs, by name.
+            ValueError: an image that cannot be read or whose size differs, by name;
+                more pixels than the machine has memory.
         """
         count = len(self)
+        if self.nbytes > memory():
+            raise ValueError(
+                f"{self._store.name} has {self.nbytes / 2**30:.1f} GiB of pixels, more "
+                f"than the {memory() / 2**30:.1f} GiB of memory; make the images "
+                "smaller (image_size), take fewer (limit), or let them stream "
+                "(--config.data.feed=stream; tests are read whole)"
+            )
         images = np.empty((count, *self.shape), np.uint8)
         labels = np.empty(count, np.int32)
 
@@ -276,9 +285,23 @@ def split_validation(
     Raises:
         ValueError: `examples` is negative or leaves no training data.
     """
-    held_out = stratified_indices(dataset.labels, examples, seed)
-    kept = np.setdiff1d(np.arange(len(dataset)), held_out)
-    return dataset.take(kept), dataset.take(held_out)
+    return divide(dataset, validation_rows(dataset, examples, seed))
+
+
+def validation_rows(dataset: Source, examples: int, seed: int) -> NDArray[np.int64]:
+    """The rows that `split_validation` holds out, sorted; reads labels only.
+
+    Raises:
+        ValueError: `examples` is negative or leaves no training data.
+    """
+    return stratified_indices(dataset.labels, examples, seed)
+
+
+def divide(dataset: SourceT, held_out: ArrayLike) -> tuple[SourceT, SourceT]:
+    """All rows of a set but some, and those; each in the order of the set."""
+    rows = np.asarray(held_out, np.int64)
+    kept = np.setdiff1d(np.arange(len(dataset)), rows)
+    return dataset.take(kept), dataset.take(rows)
 
 
 def _named(

@@ -21,6 +21,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from absl import logging
 from etils import epath
 
 from jaxrobust.data import (
@@ -115,7 +116,10 @@ def prepare(
             _archives.verify(source, _checksums(name, builder))
         members = _archives.open_members(source)
     else:
-        members = _folders.divide(_archives.open_members(source or ""))
+        every = _archives.open_members(source or "")
+        members = _folders.divide(every)
+        if members and (line := _folders.left_out(every, members)):
+            logging.warning("%s", line)
         builder = _builders.custom(name, root, members)
         if _finished(builder):
             return epath.Path(builder.data_dir)

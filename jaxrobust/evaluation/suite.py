@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import math
 from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from types import MappingProxyType
@@ -14,6 +15,7 @@ from jaxrobust.evaluation.ensemble.entry import AutoAttack
 from jaxrobust.evaluation.entries import Entry as Entry
 
 RADII = ("eps", "step_size")
+_LARGEST = 1e9  # far above the size of any image, far below what float32 squares hold
 _ANY = (None, "none", "None")  # as configs write that there is no radius
 # Where a config names no norm; all others are Linf.
 OWN_NORM: Mapping[str, Norm] = MappingProxyType(
@@ -39,15 +41,32 @@ def parse_radius(value: str | float, name: str = "eps") -> float:
       ValueError: if it is no number or fraction, negative or not finite.
     """
     try:
-        radius = float(Fraction(value))
+        radius = -1.0 if isinstance(value, bool) else _number(value)
     except (ValueError, OverflowError, ZeroDivisionError, TypeError):
         radius = -1.0
-    if radius < 0:
+    if not 0 <= radius <= _LARGEST:
         raise ValueError(
             f"`{name}` must be a number of at least 0 or a fraction such as '8/255', "
             f"got {value!r}."
         )
     return radius
+
+
+def _number(value: str | float) -> float:
+    """Reads a number or a fraction exactly, and rounds once."""
+    if not isinstance(value, str):
+        return float(Fraction(value))
+    parts = value.split("/")
+    # As floats first: written out exactly, 1e-999999999 would take all memory.
+    sizes = [float(part) for part in parts]
+    if len(value) > 64 or len(parts) > 2 or not all(map(math.isfinite, sizes)):
+        raise ValueError
+    if not sizes[-1] and len(parts) == 2:
+        raise ZeroDivisionError
+    if not sizes[0]:
+        return 0.0
+    top, bottom, *_ = *map(Fraction, parts), Fraction(1)
+    return float(top / bottom)
 
 
 class Pending(NamedTuple):
@@ -77,15 +96,50 @@ def read(
       TypeError: for an unknown hyperparameter, or one of the wrong type, such as an
         `eps` None of an attack that needs a radius.
     """
-    entries = [
-        _entry(label, dict(fields), transfer_from) for label, fields in table.items()
-    ]
-    for entry in entries:
-        try:
-            entry.check()
-        except TypeError as error:
-            raise TypeError(f"attack {entry.label!r} of the suite: {error}") from None
-    return entries
+    return [_checked(label, fields, transfer_from) for label, fields in table.items()]
+
+
+def _checked(label: str, fields: Any, transfer_from: str) -> Entry:
+    """Reads one attack; every mistake in it is told with its label."""
+    try:
+        if not isinstance(fields, Mapping):
+            raise TypeError(
+                "give a table such as {'name': 'pgd', 'eps': '8/255', ...}, got "
+                f"{fields!r}."
+            )
+        check_use(fields)
+        entry = _entry(label, dict(fields), transfer_from)
+        entry.check()
+    except (ValueError, TypeError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        text = str(error)
+        about = "" if text.startswith("attack ") else f"attack {label!r} of the suite: "
+        raise kind(f"{about}{text}") from None
+    return entry
+
+
+def check_use(fields: Mapping[str, Any]) -> None:
+    """Refuses options of an attack that would not attack the images of the program.
+
+    Raises:
+      ValueError: for a targeted attack (true labels would be its targets, which makes
+        images easier), no steps, or bounds that images in [0, 1] leave.
+    """
+    if fields.get("targeted"):
+        raise ValueError(
+            "`targeted` must be False: the labels are the true ones, and a targeted "
+            "attack would make the images easier to classify."
+        )
+    if fields.get("steps") == 0:
+        raise ValueError(
+            "`steps` must be at least 1, got 0: nothing would be attacked."
+        )
+    threat.check_bounds(fields.get("bounds", (0.0, 1.0)))
+    low, high = fields.get("bounds", (0.0, 1.0))
+    if not (low <= 0 and high >= 1):
+        raise ValueError(
+            f"`bounds` must hold images in [0, 1], got {tuple(fields['bounds'])}."
+        )
 
 
 def _entry(label: str, fields: dict[str, Any], transfer_from: str) -> Entry:
@@ -118,6 +172,8 @@ def _entry(label: str, fields: dict[str, Any], transfer_from: str) -> Entry:
 
 
 def _need(label: str, fields: Mapping[str, Any], *names: str) -> None:
+    if label == "clean":
+        raise ValueError("no attack can be called 'clean': the images without one are.")
     for name in names:
         if name not in fields:
             raise ValueError(f"attack {label!r} of the suite has no `{name}`.")

@@ -8,7 +8,15 @@ from jaxtyping import Float, Int
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
-from jaxrobust.report.figures import COLORS, SIZE, add_legend, finish, make_axes, to_svg
+from jaxrobust.report.figures import (
+    COLORS,
+    SIZE,
+    add_legend,
+    finish,
+    make_axes,
+    short,
+    to_svg,
+)
 
 # Readable on the page's light and dark ground.
 CLASSES = (
@@ -97,9 +105,8 @@ def scatter(
     for k in present:
         color = CLASSES[k] if few else to_hex(wheel(k / len(names)))
         own = places[labels == k]
-        name = names[k]
-        short = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
-        axes.scatter(*own[:, 0].T, s=11, color=color, linewidths=0, label=short)
+        name = short(names[int(k)], LONGEST_NAME)
+        axes.scatter(*own[:, 0].T, s=11, color=color, linewidths=0, label=name)
         axes.scatter(*own[:, 1].T, s=13, color=color, marker="x", linewidths=0.9)
     if few:
         add_legend(axes, 5)

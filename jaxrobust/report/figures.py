@@ -2,6 +2,7 @@
 
 import io
 import re
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,9 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from jaxrobust.report.html import visible
 
 # Drawn in these colours, shown in the page's, light or dark.
 COLORS = {
@@ -21,6 +25,7 @@ COLORS = {
 }
 SIZE = (5.0, 3.0)
 MANY_CLASSES = 20
+LONGEST_NAME = 24
 NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1"}
 
 
@@ -43,7 +48,16 @@ def make_axes(size: tuple[float, float] = SIZE) -> tuple[Figure, Any]:
 def to_svg(figure: Figure, description: str) -> str:
     """Renders; text stays text, and each colour becomes a variable of the page."""
     buffer = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": description}):
+    options: dict[Any, Any] = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": description,
+        "text.parse_math": False,  # names of classes may have dollars
+    }
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # pyright: ignore[reportAttributeAccessIssue]
+    with mpl.rc_context(options), warnings.catch_warnings():
+        # The page's own fonts draw the text.
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
@@ -55,6 +69,15 @@ def to_svg(figure: Figure, description: str) -> str:
         text = text.replace(color, f"var(--{name})")
     label = description.replace("&", "and").replace("<", "").replace('"', "'")
     return text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+
+
+def short(name: str, longest: int = LONGEST_NAME) -> str:
+    """A name in one line of at most so many characters, as a label of a drawing."""
+    text = visible(name)
+    if len(text) > longest:
+        text = f"{text[: longest - 1]}…"
+    # Legends leave out what starts with an underscore.
+    return f"\N{HAIR SPACE}{text}" if text.startswith("_") else text
 
 
 def finish(axes: Any, xlabel: str, ylabel: str, *, legend: bool = True) -> None:
@@ -175,7 +198,7 @@ def class_bars(rows: Sequence[dict[str, Any]]) -> str:
     axes.grid(axis="x", color=COLORS["line"], linewidth=0.7)
     axes.barh(at - 0.19, clean, 0.36, color=COLORS["clean"], label="clean")
     axes.barh(at + 0.19, robust, 0.36, color=COLORS["robust"], label="worst case")
-    axes.set_yticks(at, [row["class"] for row in rows])
+    axes.set_yticks(at, [short(row["class"]) for row in rows])
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel("accuracy (%)", color=COLORS["soft"], fontsize=9.5)

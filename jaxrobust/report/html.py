@@ -4,6 +4,7 @@ import base64
 import html
 import importlib.resources
 import io
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -22,6 +23,16 @@ class Markup(str):
 Content = str | Iterable["Content"] | None
 
 
+def visible(text: str, keep: str = "") -> str:
+    """Writes control characters, and what is no text at all, as Python would."""
+    return "".join(
+        c
+        if c.isprintable() or c in keep or unicodedata.category(c) == "Zs"
+        else c.encode("unicode_escape").decode()
+        for c in text
+    )
+
+
 def render(content: Content) -> str:
     """Turns content into HTML; a plain string is escaped."""
     if content is None:
@@ -29,14 +40,14 @@ def render(content: Content) -> str:
     if isinstance(content, Markup):
         return content
     if isinstance(content, str):
-        return html.escape(content)
+        return html.escape(visible(content, keep="\n\t"))
     return "".join(map(render, content))
 
 
 def tag(name: str, *content: Content, **attributes: str | int | bool | None) -> Markup:
     """Makes an element; `_` in an attribute's name is `-`, or dropped at the end."""
     text = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"'
+        f' {key.rstrip("_").replace("_", "-")}="{html.escape(visible(str(value)))}"'
         for key, value in attributes.items()
         if value is not None
     )

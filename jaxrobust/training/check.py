@@ -1,9 +1,9 @@
 """Finds the mistakes of a config before any work is done."""
 
-import difflib
+import contextlib
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -11,25 +11,26 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust import attacks, checkpoints, data, defenses, models
+from jaxrobust.data import augment
 from jaxrobust.evaluation import (
     adaptive,
     analyses,
     corrupted,
     minimum,
     passes,
+    robustbench,
     suite,
     transfer,
 )
 from jaxrobust.evaluation.diagnose import check_counts
+from jaxrobust.evaluation.ensemble.settings import slots_for
 from jaxrobust.evaluation.fit import count_classes
-from jaxrobust.training import compute, optimizer, source
-
-PRECISIONS = ("default", "high", "highest", "bfloat16", "tensorfloat32", "float32")
+from jaxrobust.training import compute, fields, optimizer
 
 
-def attack_options(fields: Mapping[str, Any]) -> dict[str, Any]:
+def attack_options(attack: Mapping[str, Any]) -> dict[str, Any]:
     """Reads an attack's fields from a config: radii become numbers."""
-    options = {k: v for k, v in fields.items() if k != "name"}
+    options = {k: v for k, v in attack.items() if k != "name"}
     radii = {k: suite.parse_radius(options[k], k) for k in suite.RADII if k in options}
     return {**options, **radii}
 
@@ -46,122 +47,136 @@ def make_defense(
     Fields in epochs (`attack_warmup_epochs`) reach the factory in steps
     (`attack_warmup_steps`).
     """
-    fields = config["objective"]
+    given = config["objective"]
     options: dict[str, Any] = {}
-    for field, value in fields.items():
+    for field, value in given.items():
+        if value in ("", None):
+            continue
         if field.endswith("_epochs"):
             if not 0 <= value < math.inf:
                 raise ValueError(
                     f"`objective.{field}` must be at least 0 and finite, got {value}."
                 )
             field, value = f"{field[:-7]}_steps", round(value * steps_per_epoch)
-        if field != "name" and value not in ("", None):
+        if field != "name":
             options[field] = value
     if "eps_range" in options:
         options["eps_range"] = tuple(
             suite.parse_radius(eps, "objective.eps_range")
             for eps in options["eps_range"]
         )
-    if name not in (None, fields["name"]):
+    if name not in (None, given["name"]):
         options.pop("awp_gamma", None)  # a twin is trained plainly
     options["attack"] = attack_options(config["attack"])
-    return defenses.create(name or fields["name"], model, options)
+    return defenses.create(name or given["name"], model, options)
 
 
 def check(config: Mapping[str, Any]) -> None:
-    """Checks what can be checked without data.
+    """Checks all fields of a config, whatever mode they are for, without data.
 
     Raises:
-      ValueError: naming the field, its value and what would do.
+      ValueError: naming each field as `--config.` sets it, its value and what would do.
       TypeError: for a field that a network or an attack does not have.
     """
-    train, optimize = config["train"], config["optimizer"]
-    for name, value, fine, rule in (
-        ("train.epochs", train["epochs"], train["epochs"] > 0, "positive"),
-        ("train.batch_size", train["batch_size"], train["batch_size"] > 0, "positive"),
-        (
-            "train.accumulate",
-            train["accumulate"],
-            train["accumulate"] > 0 and train["batch_size"] % train["accumulate"] == 0,
-            f"a divisor of train.batch_size, {train['batch_size']}",
-        ),
-        ("train.ema", train["ema"], 0 <= train["ema"] < 1, "at least 0 and below 1"),
-        (
-            "train.early_stop",
-            train["early_stop"],
-            train["early_stop"] >= 0,
-            "0 or more",
-        ),
-        (
-            "train.skip_nonfinite",
-            train["skip_nonfinite"],
-            train["skip_nonfinite"] >= 0,
-            "0 or more",
-        ),
-        (
-            "optimizer.learning_rate",
-            optimize["learning_rate"],
-            0 < optimize["learning_rate"] < math.inf,
-            "positive and finite",
-        ),
-        (
-            "data.validation_examples",
-            config["data"]["validation_examples"],
-            config["data"]["validation_examples"] > 0,
-            "positive: the checkpoint to evaluate is chosen on them",
-        ),
-    ):
-        if not fine:
-            raise ValueError(f"`{name}` must be {rule}, got {value}.")
-    _check_name("train.compute_dtype", train["compute_dtype"], compute.DTYPES)
-    _check_name("data.feed", config["data"]["feed"], source.FEEDS)
-    _check_name("precision", config["precision"], PRECISIONS)
-    _check_name("eval.precision", config["eval"]["precision"], PRECISIONS)
-    model = checkpoints.create_model(config)
+    if found := fields.problems(config):
+        raise ValueError("\n".join(found))
+    train = config["train"]
+    if train["batch_size"] % train["accumulate"]:
+        raise ValueError(
+            f"`train.accumulate` must be a divisor of train.batch_size, "
+            f"{train['batch_size']}, got {train['accumulate']}."
+        )
+    with _about("model"):
+        model = checkpoints.create_model(config)
     compute.training_model(model, config)
-    make_defense(config, model)
+    with _about("objective (or attack, which it trains with)"):
+        make_defense(config, model)
     if config["twin"]:
-        make_defense(config, model, config["twin"])
-    optimizer.make_optimizer(config["optimizer"])
+        with _about("twin"):
+            make_defense(config, model, config["twin"])
+    with _about("optimizer"):
+        optimizer.make_optimizer(config["optimizer"])
     optimizer.make_schedule(
         config["schedule"],
-        optimize["learning_rate"],
+        config["optimizer"]["learning_rate"],
         steps_per_epoch=1,
         total_steps=1,
     )
+    with _about("data.augment"):
+        augment.make(config["data"]["augment"])
     chosen = config["validation"]["attack"]
-    attacks.get(chosen["name"], **attack_options(chosen))
-    fields, method = config["eval"], adaptive.method_of(config)
-    entries, _ = suite.chosen(fields, config["data"]["name"], method)
-    _check_sources(entries, bool(config["twin"]))
-    passes.width_of(fields)
-    minimum.read_within(fields)
-    analyses.read_eps(config["eval"]["analysis"])
-    corrupted.read(config["eval"]["corruptions"])
-    check_counts(config["eval"]["diagnostics"], "eval.diagnostics.")
-    for eps in config["eval"]["curve"]["eps"]:
-        suite.parse_radius(eps, "eval.curve.eps")
+    with _about("validation.attack"):
+        suite.check_use(chosen)
+        attacks.get(chosen["name"], **attack_options(chosen))
+    check_evaluation(config)
+
+
+def check_evaluation(config: Mapping[str, Any]) -> None:
+    """Checks what an evaluation takes from a config; see `check`."""
+    if found := fields.problems(config, only=("eval", "data")):
+        raise ValueError("\n".join(found))
+    wanted, method = config["eval"], adaptive.method_of(config)
+    entries, _ = suite.chosen(wanted, config["data"]["name"], method)
+    has_twin = bool(config.get("twin"))
+    _check_sources(entries, has_twin)
+    if source_folder := wanted["transfer_from"]:
+        _check_source("eval.transfer_from", source_folder, has_twin)
+    if wanted["slots"]:
+        with _about("eval.slots"):
+            slots_for(wanted["slots"], jax.device_count(), 1)
+    passes.width_of(wanted)
+    minimum.read_within(wanted)
+    analyses.read_eps(wanted["analysis"])
+    corrupted.read(wanted["corruptions"])
+    check_counts(wanted["diagnostics"], "eval.diagnostics.")
+    with _about("eval.robustbench"):
+        robustbench.read_about(wanted["robustbench"])
+
+
+@contextlib.contextmanager
+def _about(field: str) -> Iterator[None]:
+    """Says in an error of something that a config describes where it does so."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"--config.{field}: {error}") from None
+
+
+def notices(config: Mapping[str, Any]) -> list[str]:
+    """Returns what is allowed but seldom meant, a line for each."""
+    found, epochs, schedule = [], config["train"]["epochs"], config["schedule"]
+    milestones = schedule["milestones"] or (0,)
+    if schedule["name"] in ("step", "piecewise") and min(milestones) >= epochs:
+        found.append(
+            f"schedule.milestones {tuple(milestones)} all lie beyond train.epochs "
+            f"{epochs:g}: the learning rate never changes"
+        )
+    warm = {"schedule.warmup_epochs": schedule["warmup_epochs"]}
+    for name, value in config["objective"].items():
+        if name.endswith("warmup_epochs"):
+            warm[f"objective.{name}"] = value
+    return found + [
+        f"{name} {value:g} is all of train.epochs {epochs:g}: the warm-up never ends"
+        for name, value in warm.items()
+        if value and value >= epochs
+    ]
 
 
 def _check_sources(entries: Sequence[suite.Entry], has_twin: bool) -> None:
-    """Checks that the sources of transfer attacks are there; a twin is yet to come."""
+    """Checks that the sources of transfer attacks are there."""
     for entry in entries:
-        if not isinstance(entry, transfer.Transfer):
-            continue
-        coming = has_twin and pathlib.PurePath(entry.source).name == "twin"
-        if not coming and not checkpoints.exists(entry.source):
-            raise ValueError(
-                f"attack {entry.label!r} transfers from {entry.source!r}, where there "
-                "is no checkpoint: set eval.transfer_from to a trained work directory."
-            )
+        if isinstance(entry, transfer.Transfer):
+            _check_source(f"attack {entry.label!r}", entry.source, has_twin)
 
 
-def _check_name(field: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        near = difflib.get_close_matches(value, known, n=1, cutoff=0.0)
+def _check_source(what: str, source_folder: str, has_twin: bool) -> None:
+    """Checks that a network to transfer from is there; a twin is yet to come."""
+    coming = has_twin and pathlib.PurePath(source_folder).name == "twin"
+    if not coming and not checkpoints.exists(source_folder):
         raise ValueError(
-            f"`{field}` must be one of {', '.join(known)}, got {value!r}. "
-            f"Did you mean {near[0]!r}?"
+            f"{what} transfers from {source_folder!r}, where there is no checkpoint: "
+            "set eval.transfer_from to a trained work directory."
         )
 
 

@@ -172,6 +172,13 @@ def base() -> Any:
                 "skip_nonfinite": 0,
                 # A work directory or checkpoint whose network to start from.
                 "init_from": "",
+                # What of it to leave out, by names joined by commas; head = the
+                # classifier, for other classes.
+                "init_skip": "",
+                # Go on with a run to more epochs, or at another rate.
+                "extend": False,
+                # Go on with a run although its training data are others now.
+                "allow_changed_data": False,
             },
             # The attack on the held-out slice picks `best_robust`.
             "validation": {"batch_size": 250, "attack": validation_attack},
@@ -229,6 +236,25 @@ def base() -> Any:
             },
         }
     )
+
+
+def completed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a config of an earlier version with the defaults of newer fields.
+
+    Tables of a user's own making (`model`, attacks) stay as they are.
+    """
+    return _over(base().to_dict(), config, ("model", "attacks", "within", "attack"))
+
+
+def _over(
+    default: Mapping[str, Any], given: Mapping[str, Any], whole: tuple[str, ...]
+) -> dict[str, Any]:
+    found = {**default, **given}
+    for name, below in default.items():
+        above = given.get(name)
+        if isinstance(below, Mapping) and isinstance(above, Mapping):
+            found[name] = above if name in whole else _over(below, above, whole)
+    return found
 
 
 def linf_suite(eps: str, step_size: str) -> Any:

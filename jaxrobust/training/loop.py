@@ -6,12 +6,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from absl import logging
 from etils import epath
 from jax.sharding import Mesh
-from jaxtyping import Array
 
 from jaxrobust import checkpoints, parallel
 from jaxrobust.evaluation import out_of_memory
@@ -22,10 +20,12 @@ from jaxrobust.training import (
     nonfinite,
     optimizer,
     preemption,
+    seen,
     state,
 )
-from jaxrobust.training.metrics import MetricWriter, NoMetrics, fetch_mean
+from jaxrobust.training.metrics import MetricWriter, NoMetrics, fetch, fetch_mean
 from jaxrobust.training.setup import Run, build
+from jaxrobust.training.workdir import EXTENDED, differences, told
 
 
 def train(config: Mapping[str, Any], workdir: epath.PathLike, mesh: Mesh) -> None:
@@ -37,19 +37,25 @@ def train(config: Mapping[str, Any], workdir: epath.PathLike, mesh: Mesh) -> Non
       mesh: the devices.
 
     Raises:
-      FloatingPointError: if a metric is not finite; the last checkpoint is kept.
+      FloatingPointError: if a metric is not finite, at its step; the last checkpoint is
+        kept.
       MemoryError: if the devices have too little memory; says what to try.
       OSError: if something cannot be written.
-      preemption.Stopped: after SIGTERM; the state is saved.
+      preemption.Stopped: after SIGTERM or SIGUSR1; the state is saved.
     """
     checkpointer = checkpoints.Checkpointer(workdir)
+    started, lead = checkpointer.started, processes.is_lead()
+    before = seen.read(workdir) if started else None
     with _explained(config, mesh):
-        run = build(config, mesh, resumed=checkpointer.started)
+        run = build(config, mesh, resumed=started, before=before)
     restored = checkpointer.restore(run.state)
     if restored is not None:
         run.state = restored
     start = int(run.state.step)
-    lead = processes.is_lead()
+    if lead and run.record is not before:
+        run.record.write(workdir)
+    if start:
+        _extend(run, config, checkpointer.config(start))
     if start and lead:
         logging.warning(
             "resuming %s at step %d of %d%s",
@@ -73,6 +79,26 @@ def train(config: Mapping[str, Any], workdir: epath.PathLike, mesh: Mesh) -> Non
             progress.close()
             run.source.close()
             checkpointer.close()
+
+
+def _extend(run: Run, config: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
+    """Tells in what a run goes on otherwise than its checkpoint was trained.
+
+    The patience of early stopping starts anew, and at another rate so does that of the
+    plateau schedule, with the scale it had come to.
+    """
+    changed = differences(saved, config) if saved else {}
+    changed = {k: v for k, v in changed.items() if k.startswith(EXTENDED)}
+    if not changed:
+        return
+    if processes.is_lead():
+        logging.warning("going on with %s", told(changed))
+    fresh = parallel.replicate(
+        run.mesh, (optimizer.Plateau.start(), optimizer.Patience.start())
+    )
+    run.state = run.state.replace(patience=fresh[1])
+    if any(name.startswith(("optimizer.", "schedule.")) for name in changed):
+        run.state = run.state.replace(plateau=fresh[0])
 
 
 def _explained(
@@ -100,24 +126,27 @@ def _loop(
 ) -> None:
     skip = config["train"]["skip_nonfinite"]
     plan, batch_size = run.plan, config["train"]["batch_size"]
-    history: collections.deque[dict[str, Array]] = collections.deque()
+    history: collections.deque[Mapping[str, Any]] = collections.deque()
     begin, shown = time.monotonic(), {}
     for number, batch in enumerate(run.source.batches(start, plan.total), start + 1):
         run.state, metrics = run.step(run.state, batch, run.key)
         history.append(metrics)
-        # The host may run ahead of the device by two steps, so that the display and a
-        # signal are never far behind.
+        # The host may run ahead of the device by two steps, so that the display, a
+        # signal and a value that is not finite are never far behind.
         if len(history) > 2:
-            jax.block_until_ready(history[-3]["loss"])
+            history[-3] = fetch(history[-3], number - 2, skip=skip)
         validated: dict[str, float] = {}
-        if plan.due(number, plan.validate):
-            validated = run.validate(run.state.variables)
-            run.state = _after_validation(run.state, config, validated, run.mesh)
-        if plan.due(number, plan.log) or validated:
+        validating = plan.due(number, plan.validate)
+        if plan.due(number, plan.log) or validating:
             row = fetch_mean(history, number, skip=skip)
             row["images_per_second"] = (
                 len(history) * batch_size / (time.monotonic() - begin)
             )
+            if validating:
+                # Else a validation would blame the weights, and not tell the step.
+                nonfinite.check_state(run.state)
+                validated = run.validate(run.state.variables)
+                run.state = _after_validation(run.state, config, validated, run.mesh)
             row |= {f"validation/{k}": v for k, v in validated.items()}
             writer.write(number, {"epoch": number / plan.steps_per_epoch, **row})
             shown |= _shown(row)
@@ -127,7 +156,8 @@ def _loop(
         if validated or stopping or number % plan.save == 0:
             # Never save a broken state.
             fetch_mean(history or [metrics], number, skip=skip)
-            nonfinite.check_state(run.state)
+            if not validated:
+                nonfinite.check_state(run.state)
             writer.flush()
             checkpointer.save(
                 number, run.state, run.state.variables, config, validated, run.layout
@@ -135,12 +165,12 @@ def _loop(
         if not history:
             begin = time.monotonic()
         if stopping:
-            raise preemption.Stopped(number, plan.total)
+            raise preemption.Stopped(number, plan.total, stop.by)
         if validated and _out_of_patience(run.state, config):
             logging.warning("stopped early at step %d of %d", number, plan.total)
             return
     if stop.reached(plan.total + 1):
-        raise preemption.Stopped(plan.total, plan.total)
+        raise preemption.Stopped(plan.total, plan.total, stop.by)
 
 
 def _shown(row: Mapping[str, float]) -> dict[str, float]:

@@ -137,14 +137,36 @@ def _row(line: bytes) -> dict[str, Any] | None:
     return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
 
 
+def fetch(
+    row: Mapping[str, jax.Array], step: int, *, skip: int = 0
+) -> Mapping[str, Any]:
+    """Fetches the metrics of one step, once it is done, and looks at them.
+
+    Args:
+      row: its device scalars.
+      step: its number.
+      skip: as of `fetch_mean`.
+
+    Returns:
+      The same on the host.
+
+    Raises:
+      FloatingPointError: naming the step and the metric that is not finite.
+    """
+    found = parallel.to_host(dict(row))
+    _is_made(found, step, skip)
+    return found
+
+
 def fetch_mean(
-    history: Sequence[Mapping[str, jax.Array]], last_step: int, *, skip: int = 0
+    history: Sequence[Mapping[str, Any]], last_step: int, *, skip: int = 0
 ) -> dict[str, float]:
     """Fetches the metrics of the last steps and averages them.
 
     Args:
-      history: one dictionary of device scalars per step, oldest first. Where a step has
-        `skipped` (`nonfinite.dropping`), it is the number of updates dropped in a row.
+      history: one dictionary of scalars per step, oldest first, on the devices or the
+        host. Where a step has `skipped` (`nonfinite.dropping`), it is the number of
+        updates dropped in a row.
       last_step: the step after the newest of them.
       skip: how many updates in a row may be dropped.
 
@@ -156,17 +178,23 @@ def fetch_mean(
     """
     values: Any = parallel.to_host(list(history))
     first = last_step - len(values)
-    made = []
-    for offset, row in enumerate(values):
-        dropped = int(row.get("skipped", 0))
-        if not 0 < dropped <= skip:
-            _require_finite(row, first + offset + 1, dropped)
-            made.append(row)
+    made = [
+        row for step, row in enumerate(values, first + 1) if _is_made(row, step, skip)
+    ]
     names = [k for k in values[0] if k != "skipped"]
     means = {k: float(np.mean([row[k] for row in made])) for k in names if made}
     if skip:
         means["skipped"] = float(len(values) - len(made))
     return means
+
+
+def _is_made(row: Mapping[str, Any], step: int, skip: int) -> bool:
+    """Says whether an update was made; raises where it is not to be passed over."""
+    dropped = int(row.get("skipped", 0))
+    if 0 < dropped <= skip:
+        return False
+    _require_finite(row, step, dropped)
+    return True
 
 
 def _require_finite(row: Mapping[str, Any], step: int, dropped: int) -> None:

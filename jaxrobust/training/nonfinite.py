@@ -20,7 +20,8 @@ Update = Callable[
 ADVICE = (
     "start again in another --workdir with a lower config.optimizer.learning_rate, "
     "with config.optimizer.clip_norm, or with config.train.skip_nonfinite, which drops "
-    "such updates. Checkpoints are kept."
+    "such updates. Checkpoints are kept: with a lower rate and "
+    "--config.train.extend=True the last one goes on."
 )
 
 

@@ -1,4 +1,7 @@
-"""An end in good order when the machine is taken away: SIGTERM."""
+"""An end in good order when the machine is taken away: SIGTERM and SIGUSR1.
+
+SLURM can be asked for either before a time limit (`--signal=USR1@120`).
+"""
 
 import contextlib
 import dataclasses
@@ -9,28 +12,49 @@ from collections.abc import Iterator
 import jax
 from jax.experimental import multihost_utils
 
-STATUS = 128 + signal.SIGTERM  # what a shell reports for a process that SIGTERM ended
+# What a shell reports for a process that SIGTERM ended; the same for SIGUSR1.
+STATUS = 128 + signal.SIGTERM
+_ASKING = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class Stopped(Exception):
     """Training was told to end, and has saved."""
 
-    def __init__(self, step: int, total: int) -> None:
-        """Says after which step of how many."""
+    def __init__(
+        self, step: int, total: int, by: signal.Signals = signal.SIGTERM
+    ) -> None:
+        """Says after which step of how many, and by what."""
         super().__init__(
-            f"stopped by SIGTERM at step {step} of {total}; saved; the same command "
+            f"stopped by {by.name} at step {step} of {total}; saved; the same command "
             "goes on from there"
         )
 
 
 class Ended(BaseException):
-    """SIGTERM came where nothing waits to be saved."""
+    """A signal came where nothing waits to be saved."""
 
-    def __init__(self) -> None:
+    def __init__(self, by: signal.Signals = signal.SIGTERM) -> None:
         """Says so."""
         super().__init__(
-            "stopped by SIGTERM; the same command goes on from what was saved"
+            f"stopped by {by.name}; the same command goes on from what was saved"
         )
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _end(number: int, frame: object) -> None:
+    raise Ended(signal.Signals(number))
+
+
+def end_in_words() -> None:
+    """Makes SIGUSR1 end this process with a line; by default it does without.
+
+    `catching` takes note of it instead while there is something to save.
+    """
+    if _in_main_thread():
+        signal.signal(signal.SIGUSR1, _end)
 
 
 def end_at_once() -> None:
@@ -39,20 +63,16 @@ def end_at_once() -> None:
     The preemption service of jax, which joins with the other processes, takes the
     signal away from the operating system and leaves it to training to look.
     """
-
-    def end(number: int, frame: object) -> None:
-        raise Ended
-
-    main = threading.current_thread() is threading.main_thread()
-    if jax.process_count() > 1 and main:
-        signal.signal(signal.SIGTERM, end)
+    if jax.process_count() > 1 and _in_main_thread():
+        signal.signal(signal.SIGTERM, _end)
 
 
 @dataclasses.dataclass
 class Stop:
-    """Whether training was told to end."""
+    """Whether training was told to end, and by what."""
 
     asked: bool = False
+    by: signal.Signals = signal.SIGTERM
 
     def reached(self, step: int) -> bool:
         """Says whether to save after `step` and end.
@@ -67,24 +87,31 @@ class Stop:
 
 @contextlib.contextmanager
 def catching() -> Iterator[Stop]:
-    """Takes note of SIGTERM for as long as the context lasts, in place of ending.
+    """Takes note of the signals for as long as the context lasts, in place of ending.
 
     A signal that came too late for a step to see it takes effect at the end. Only the
     main thread gets signals: in another nothing is caught.
     """
     stop = Stop()
-    alone = jax.process_count() == 1
-    if not alone or threading.current_thread() is not threading.main_thread():
+    if not _in_main_thread():
         yield stop
         return
 
     def note(number: int, frame: object) -> None:
-        stop.asked = True
+        stop.asked, stop.by = True, signal.Signals(number)
 
-    before = signal.signal(signal.SIGTERM, note)
+    def pass_on(number: int, frame: object) -> None:
+        signal.raise_signal(signal.SIGTERM)  # which the preemption service watches
+
+    if jax.process_count() > 1:
+        handlers = {signal.SIGUSR1: pass_on}
+    else:
+        handlers = dict.fromkeys(_ASKING, note)
+    before = {number: signal.signal(number, do) for number, do in handlers.items()}
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if stop.asked:
-        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(stop.by)

@@ -6,6 +6,7 @@ import os
 import pathlib
 from typing import Any
 
+from absl import logging
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -14,7 +15,8 @@ from jaxrobust.evaluation import out_of_memory
 from jaxrobust.evaluation.progress import StageProgress
 from jaxrobust.parallel import processes
 from jaxrobust.training import loop, preemption, workdir
-from jaxrobust.training.check import check
+from jaxrobust.training.check import check, check_evaluation, notices
+from jaxrobust.training.config import completed
 
 MODES = ("train_eval", "train", "eval", "report")
 
@@ -71,7 +73,8 @@ def evaluate(
     if config is None:
         if "eval" not in saved:
             raise ValueError(f"{source} holds weights without a config; give --config.")
-        config = saved
+        config = completed(saved)
+        check_evaluation(config)
     _check_architecture(config, saved, source)
     processes.check_same(
         f"the checkpoint in {source}", lambda: processes.digest(variables)
@@ -129,6 +132,8 @@ def run(
         )
     if config is not None:
         check(config)
+        for line in notices(config) if processes.is_lead() and mode != "eval" else ():
+            logging.warning("%s", line)
     processes.check_same("the config", lambda: [config, mode, checkpoint])
     with workdir.locked(folder):
         processes.check_shared(folder)
@@ -141,7 +146,8 @@ def run(
         mesh = parallel.make_mesh()
         # All training before any evaluation, where SIGTERM ends processes at once.
         for one, place in runs if mode != "eval" else ():
-            workdir.write_config(place, one, command)
+            extend = one["train"]["extend"]
+            workdir.write_config(place, one, command, extend=extend)
             loop.train(one, place, mesh)
         for one, place in runs if mode != "train" else ():
             evaluate(one, place, checkpoint, mesh, command)

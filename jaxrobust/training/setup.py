@@ -8,8 +8,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array
+from jaxtyping import Array, Int
 
 from jaxrobust import attacks, checkpoints, data, evaluation, parallel
 from jaxrobust.array_types import Key
@@ -21,12 +22,14 @@ from jaxrobust.training import (
     layout,
     nonfinite,
     optimizer,
+    seen,
     state,
     step,
 )
 from jaxrobust.training.accumulate import check_parts
 from jaxrobust.training.check import attack_options, check_data, make_defense
 from jaxrobust.training.source import Batches, ResidentSource, streams
+from jaxrobust.training.start import start_from
 from jaxrobust.training.stream import StreamSource
 
 
@@ -57,9 +60,15 @@ class Plan:
         for name in ("log_every_steps", "save_every_steps", "validate_every_epochs"):
             if not train[name] > 0:
                 raise ValueError(f"`train.{name}` must be positive, got {train[name]}.")
+        total = max(1, round(train["epochs"] * per_epoch))
+        if total >= 2**31:
+            raise ValueError(
+                f"`train.epochs` {train['epochs']:g} of {per_epoch} steps are more "
+                "than 2^31 steps; set --config.train.epochs."
+            )
         return cls(
             steps_per_epoch=per_epoch,
-            total=max(1, round(train["epochs"] * per_epoch)),
+            total=total,
             log=train["log_every_steps"],
             save=train["save_every_steps"],
             validate=math.ceil(train["validate_every_epochs"] * per_epoch),
@@ -123,9 +132,16 @@ class Run:
     key: Array
     mesh: Mesh
     layout: dict[str, Any]
+    record: seen.Seen
 
 
-def build(config: Mapping[str, Any], mesh: Mesh, *, resumed: bool = False) -> Run:
+def build(
+    config: Mapping[str, Any],
+    mesh: Mesh,
+    *,
+    resumed: bool = False,
+    before: seen.Seen | None = None,
+) -> Run:
     """Builds everything a run needs from its config, at step 0.
 
     Args:
@@ -133,14 +149,16 @@ def build(config: Mapping[str, Any], mesh: Mesh, *, resumed: bool = False) -> Ru
       mesh: the devices.
       resumed: a checkpoint will take the place of the state, so the network that
         `train.init_from` names, which may be gone by now, is not read.
+      before: what the run was trained on, where it goes on.
 
     Raises:
-      ValueError: if a field of the config makes no sense (unknown names, sizes).
+      ValueError: if a field of the config makes no sense (unknown names, sizes), or the
+        data changed.
     """
     batch_size = config["train"]["batch_size"]
     accumulate = config["train"]["accumulate"]
     check_parts(mesh, batch_size, accumulate)
-    train_set, held_out, streamed = load_train(config)
+    train_set, held_out, streamed, record = load_train(config, before)
     processes.check_same("the training data", lambda: data.digest(train_set))
     plan = Plan.of(config, len(train_set))
 
@@ -166,7 +184,7 @@ def build(config: Mapping[str, Any], mesh: Mesh, *, resumed: bool = False) -> Ru
     example = jnp.zeros((1, *train_set.shape), dtype)
     variables = state.init_variables(model, example, init_key)
     if config["train"]["init_from"] and not resumed:
-        variables = _start_from(config["train"]["init_from"], variables)
+        variables = start_from(config, variables, example)
     variables = compute.cast(variables, dtype)
     processes.check_same(
         "the network at the start", lambda: processes.digest(variables)
@@ -198,34 +216,26 @@ def build(config: Mapping[str, Any], mesh: Mesh, *, resumed: bool = False) -> Ru
         key=parallel.replicate(mesh, run_key),
         mesh=mesh,
         layout=layout.of(mesh, "stream" if streamed else "resident"),
+        record=record,
     )
 
 
-def _start_from(path: str, like: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Returns the network's variables in a checkpoint, a work directory's last.
-
-    Raises:
-      ValueError: if they are of another architecture.
-    """
-    _, found, _ = checkpoints.load(path, "last")
-    found = {k: v for k, v in found.items() if k != "extra"}
-    shapes = [jax.tree.map(jnp.shape, dict(tree)) for tree in (found, like)]
-    if shapes[0] != shapes[1]:
-        raise ValueError(
-            f"`train.init_from` {path} holds another architecture than this config; "
-            "give it the same model fields."
-        )
-    return jax.tree.map(jnp.asarray, found)
-
-
 def load_train(
-    config: Mapping[str, Any],
-) -> tuple[data.Source, data.Dataset, bool]:
+    config: Mapping[str, Any], before: seen.Seen | None = None
+) -> tuple[data.Source, data.Dataset, bool, seen.Seen]:
     """Opens the training split.
+
+    Args:
+      config: of the run.
+      before: what a run that goes on was trained on; None for a new one.
 
     Returns:
       The images to train on, left on disk where they stream; the slice held out for
-      validation, in memory; and whether the former stream (`data.feed`).
+      validation, in memory; whether the former stream (`data.feed`); and what to
+      remember of them.
+
+    Raises:
+      ValueError: for data that changed since, see `seen.divide`, or too few.
     """
     fields = config["data"]
     found = data.open_source(
@@ -236,9 +246,27 @@ def load_train(
         limit=fields["train_examples"] or None,
     )
     streamed = streams(fields["feed"], found.nbytes)
-    train_set, held_out = data.split_validation(
-        found if streamed else found.load(),
-        fields["validation_examples"],
-        config["seed"],
-    )
-    return train_set, held_out.load(), streamed
+    found = found if streamed else found.load()
+    rows = _rows_to_hold_out(config, found, before)
+    train_set, held_out = data.divide(found, rows)
+    held_out = held_out.load()
+    if before is None or rows is not before.rows:
+        before = seen.Seen.of(fields["name"], found, rows, before)
+    return train_set, held_out, streamed, before
+
+
+def _rows_to_hold_out(
+    config: Mapping[str, Any], found: data.Source, before: seen.Seen | None
+) -> Int[np.ndarray, "V"]:
+    """Returns which of the training images are for validation."""
+    fields, wanted = config["data"], config["data"]["validation_examples"]
+    if before is not None:
+        allowed = config["train"]["allow_changed_data"]
+        return seen.divide(found, before, fields["name"], allowed=allowed)
+    if wanted >= len(found):
+        raise ValueError(
+            f"`data.validation_examples` must be below the {len(found)} training "
+            f"images of {fields['name']}, got {wanted}; set "
+            "--config.data.validation_examples."
+        )
+    return data.validation_rows(found, wanted, config["seed"])

@@ -13,7 +13,24 @@ from jaxrobust.training.config import base
 
 # Fields that may change from run to run: of the evaluation, and those that say where
 # something is computed, not what.
-FREE = ("eval.", "validation.batch_size", "train.remat", "data.feed")
+FREE = (
+    "eval.",
+    "validation.batch_size",
+    "train.remat",
+    "train.extend",
+    "train.allow_changed_data",
+    "data.feed",
+)
+# Fields that `train.extend` lets change: how long, at what rate, and how often.
+EXTENDED = (
+    "train.epochs",
+    "train.early_stop",
+    "train.log_every_steps",
+    "train.save_every_steps",
+    "train.validate_every_epochs",
+    "optimizer.learning_rate",
+    "schedule.",
+)
 
 
 @contextlib.contextmanager
@@ -37,12 +54,23 @@ def locked(workdir: epath.PathLike) -> Iterator[None]:
 
 
 def write_config(
-    workdir: epath.PathLike, config: Mapping[str, Any], command: str
+    workdir: epath.PathLike,
+    config: Mapping[str, Any],
+    command: str,
+    *,
+    extend: bool = False,
 ) -> None:
     """Saves the config, after checking it against the one that is there.
 
     How a network is evaluated may change from run to run; how it is trained may not.
-    The command that trained it stays.
+    The command that trained it stays. A folder where nothing came of it yet (no
+    checkpoint, no results) holds no run, whatever config it has.
+
+    Args:
+      workdir: of the run.
+      config: of the run as it is now.
+      command: that starts it.
+      extend: whether it may train longer or at another rate than before.
 
     Raises:
       ValueError: naming the fields in which the saved config differs.
@@ -50,25 +78,77 @@ def write_config(
     if not processes.is_lead():
         return
     path = epath.Path(workdir) / "config.json"
+    if extend and not has_checkpoints(path.parent):
+        raise ValueError(
+            f"`train.extend` goes on with a run, but {workdir} holds none; give its "
+            "--workdir, or leave it out to start one."
+        )
     if path.exists():
         there = _read(path)
-        saved, command = _flat(there["config"]), there.get("command") or command
-        given = _flat(json.loads(json.dumps(config)))
-        # A config from before a field existed had what is now the field's default.
-        default = _flat(json.loads(json.dumps(base().to_dict())))
-        saved = {k: default[k] for k in given if k in default} | saved
-        differing = [
-            f"{k} ({saved.get(k)} there, {given.get(k)} now)"
-            for k in sorted(saved.keys() | given.keys())
-            if saved.get(k) != given.get(k) and not k.startswith(FREE)
-        ]
-        if differing:
-            raise ValueError(
-                f"{workdir} holds a run with another config: "
-                f"{', '.join(differing[:5])}. Use another --workdir, or delete it."
-            )
+        changed = differences(there["config"], config)
+        begun = _begun(path.parent)
+        if changed and begun:
+            _check_change(workdir, changed, extend=extend)
+        if begun or not changed:
+            command = there.get("command") or command
     text = json.dumps({"config": config, "command": command}, indent=2)
     files.write_bytes(path, text.encode())
+
+
+def has_checkpoints(workdir: epath.PathLike) -> bool:
+    """Says whether a run has saved anything there."""
+    folder = epath.Path(workdir) / "checkpoints"
+    return folder.is_dir() and any(p.name.isdigit() for p in folder.iterdir())
+
+
+def _begun(workdir: epath.Path) -> bool:
+    """Says whether there is anything that a config could be the wrong one of."""
+    return has_checkpoints(workdir) or (workdir / "results.json").exists()
+
+
+def differences(
+    saved: Mapping[str, Any], given: Mapping[str, Any]
+) -> dict[str, tuple[Any, Any]]:
+    """Returns the fields of training in which two configs differ, with both values."""
+    there, now = (_flat(json.loads(json.dumps(c))) for c in (saved, given))
+    # A config from before a field existed had what is now the field's default.
+    default = _flat(json.loads(json.dumps(base().to_dict())))
+    there = {k: default[k] for k in now if k in default} | there
+    return {
+        k: (there.get(k), now.get(k))
+        for k in sorted(there.keys() | now.keys())
+        if there.get(k) != now.get(k) and not k.startswith(FREE)
+    }
+
+
+def told(changed: Mapping[str, tuple[Any, Any]]) -> str:
+    """Says what differs."""
+    shown = [f"{k} ({a} there, {b} now)" for k, (a, b) in list(changed.items())[:5]]
+    return ", ".join(shown) + f" and {len(changed) - 5} more" * (len(changed) > 5)
+
+
+def _check_change(
+    workdir: epath.PathLike, changed: Mapping[str, tuple[Any, Any]], *, extend: bool
+) -> None:
+    """Raises ValueError unless a run may go on with these changes."""
+    others = {k: v for k, v in changed.items() if not k.startswith(EXTENDED)}
+    if others:
+        also = " (train.extend changes epochs, rates and cadences alone)" * extend
+        raise ValueError(
+            f"{workdir} holds a run with another config: {told(others)}{also}. Use "
+            "another --workdir, or delete it."
+        )
+    if not extend:
+        raise ValueError(
+            f"{workdir} holds a run with another config: {told(changed)}. To go on "
+            "with it so, add --config.train.extend=True; or use another --workdir."
+        )
+    before, now = changed.get("train.epochs", (0, 0))
+    if now < before:
+        raise ValueError(
+            f"`train.epochs` can only grow where `train.extend` goes on with a run, "
+            f"got {now} after {before}; use another --workdir."
+        )
 
 
 def _read(path: epath.Path) -> dict[str, Any]:

@@ -110,10 +110,10 @@ def whole(tmp_path_factory):
     return folder
 
 
-def sigterm_at(step, times=1):
+def sigterm_at(step, times=1, sent=signal.SIGTERM):
     def fault(number, state, metrics):
         for _ in range(times * (number == step)):
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), sent)
         return state, metrics
 
     return fault
@@ -132,6 +132,31 @@ def test_sigterm_saves_and_the_resumed_run_is_bit_identical(tmp_path, faulty):
     train(folder, fields)
     train(tmp_path / "whole", fields)
     assert_same(folder, tmp_path / "whole")
+
+
+def test_sigusr1_saves_like_sigterm(tmp_path, faulty):
+    """SLURM's `--signal=USR1@120`."""
+    before = signal.getsignal(signal.SIGUSR1)
+    faulty(sigterm_at(3, sent=signal.SIGUSR1))
+    with pytest.raises(preemption.Stopped, match="by SIGUSR1 at step 3 of 6; saved; "):
+        train(tmp_path, small(save_every_steps=100))
+    assert signal.getsignal(signal.SIGUSR1) == before
+    assert saved_steps(tmp_path) == [2, 3]
+
+
+def test_sigusr1_where_nothing_is_to_be_saved_is_told():
+    """Its default is a death without a word, as in an evaluation."""
+    before = signal.getsignal(signal.SIGUSR1)
+    preemption.end_in_words()
+    try:
+        with pytest.raises(preemption.Ended, match="stopped by SIGUSR1; the same"):
+            signal.raise_signal(signal.SIGUSR1)
+        with preemption.catching() as stop:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert stop.reached(1)
+            stop.asked = False
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_sigterm_at_the_last_step_ends_before_the_evaluation(tmp_path, faulty):
@@ -249,6 +274,34 @@ def test_a_nan_ends_the_run_and_is_never_saved(every, message, kept, tmp_path, f
     assert saved_steps(tmp_path) == kept
     _, variables, _ = checkpoints.load(tmp_path, "last")
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(variables))
+
+
+@pytest.mark.parametrize("name", ["loss", "grad_norm"])
+def test_a_nan_is_told_at_its_step_not_at_the_next_row(name, tmp_path, faulty):
+    """Two steps ahead at most; neither a row nor a validation is due before."""
+    taken = []
+
+    def fault(number, state, metrics):
+        taken.append(number)
+        bad = {name: jnp.float32(jnp.nan)} if number == 7 else {}
+        return state, {**metrics, **bad}
+
+    faulty(fault)
+    fields = small(epochs=100.0, log_every_steps=100, validate_every_epochs=100.0)
+    fields["train"]["save_every_steps"] = 100
+    with pytest.raises(FloatingPointError, match=f"metric '{name}' is nan at step 7;"):
+        train(tmp_path, fields)
+    assert taken[-1] <= 9
+
+
+def test_a_nan_at_a_validation_is_told_at_its_step(tmp_path, faulty, monkeypatch):
+    def validate(*args, **kwargs):
+        raise AssertionError("validated a broken network")
+
+    monkeypatch.setattr(evaluation, "run_eval_step", validate)
+    faulty(lambda n, s, m: (s, {**m, "loss": jnp.float32(jnp.inf)}), real=True)
+    with pytest.raises(FloatingPointError, match="metric 'loss' is inf at step 1;"):
+        train(tmp_path, small(validate_every_epochs=0.1))
 
 
 def bad_losses(*steps):

@@ -192,8 +192,8 @@ def test_the_division_does_not_depend_on_the_feed(folder, monkeypatch):
     monkeypatch.setattr("jaxrobust.training.source.RESIDENT_BYTES", 60 * 108 - 1)
     found["large"] = setup.load_train(fields_of("auto", f"folder:{folder}", **more))
     assert [f[2] for f in found.values()] == [False, True, False, True]
-    first, held_out, _ = found["resident"]
-    for source, validation, streamed in found.values():
+    first, held_out, _, _ = found["resident"]
+    for source, validation, streamed, _ in found.values():
         assert isinstance(source, data.Dataset) is not streamed
         assert isinstance(validation, data.Dataset)
         np.testing.assert_array_equal(validation.images, held_out.images)

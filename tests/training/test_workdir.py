@@ -29,18 +29,72 @@ def test_a_second_run_is_refused_and_a_dead_one_is_not_in_the_way(tmp_path):
         pass
 
 
+def begin(folder):
+    """Makes a folder look as if a run had saved there."""
+    (folder / "checkpoints" / "4").mkdir(parents=True)
+
+
 def test_another_config_is_refused_by_field(tmp_path):
+    begin(tmp_path)
     workdir.write_config(tmp_path, {"seed": 0, "train": {"epochs": 1.0}}, "command")
     again = {"seed": 0, "train": {"epochs": 1.0}, "eval": {"examples": 5}}
     workdir.write_config(tmp_path, {**again, "data": {"feed": "stream"}}, "again")
     workdir.write_config(tmp_path, again, "again")  # the feed may change too
     saved = json.loads((tmp_path / "config.json").read_text())
     assert saved == {"config": again, "command": "command"}
-    with pytest.raises(ValueError, match=r"train\.epochs \(1\.0 there, 2\.0 now\)"):
-        workdir.write_config(tmp_path, {"seed": 0, "train": {"epochs": 2.0}}, "x")
+    with pytest.raises(ValueError, match=r"seed \(0 there, 1 now\)"):
+        workdir.write_config(tmp_path, {"seed": 1, "train": {"epochs": 1.0}}, "x")
+
+
+def test_a_start_that_came_to_nothing_refuses_nothing(tmp_path):
+    workdir.write_config(tmp_path, {"seed": 0}, "first")
+    workdir.write_config(tmp_path, {"seed": 1}, "second")
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert saved == {"config": {"seed": 1}, "command": "second"}
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.raises(ValueError, match="seed"):
+        workdir.write_config(tmp_path, {"seed": 0}, "third")
+
+
+def run_of(epochs=2.0, rate=0.1, decay=5e-4):
+    return {
+        "train": {"epochs": epochs},
+        "optimizer": {"learning_rate": rate, "weight_decay": decay},
+    }
+
+
+@pytest.mark.parametrize(
+    ("now", "extend", "said"),
+    [
+        (
+            run_of(3.0),
+            False,
+            r"train\.epochs \(2\.0 there, 3\.0 now\).*train\.extend=T",
+        ),
+        (run_of(rate=0.2), False, r"learning_rate.*--config\.train\.extend=True"),
+        (run_of(3.0, decay=0.0), True, r"weight_decay .*another --workdir"),
+        (run_of(1.0), True, r"`train\.epochs` can only grow .* 1\.0 after 2\.0"),
+        (run_of(3.0, 0.2), True, None),
+    ],
+)
+def test_a_run_is_extended_when_asked(now, extend, said, tmp_path):
+    begin(tmp_path)
+    workdir.write_config(tmp_path, run_of(), "command")
+    if said is None:
+        workdir.write_config(tmp_path, now, "again", extend=extend)
+        assert json.loads((tmp_path / "config.json").read_text())["config"] == now
+        return
+    with pytest.raises(ValueError, match=said):
+        workdir.write_config(tmp_path, now, "again", extend=extend)
+
+
+def test_nothing_is_extended_where_nothing_is(tmp_path):
+    with pytest.raises(ValueError, match=r"`train\.extend` goes on .* holds none"):
+        workdir.write_config(tmp_path, run_of(), "command", extend=True)
 
 
 def test_a_field_that_is_newer_than_the_run_has_its_default(tmp_path):
+    begin(tmp_path)
     old = {"train": {"epochs": 1.0}}
     workdir.write_config(tmp_path, old, "command")
     new = {"train": {"epochs": 1.0, "skip_nonfinite": 0, "remat": True}}

@@ -1,0 +1,230 @@
+"""A user's arrays in an .npz file."""
+
+import io
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from absl import logging
+from etils import epath
+from numpy.typing import NDArray
+
+from jaxrobust.data import _names, _reading
+from jaxrobust.data._dataset import Dataset, own_split
+from jaxrobust.data._machine import memory
+from jaxrobust.data._names import printable
+from jaxrobust.runtime import reading
+
+RULE = (
+    "An .npz holds x_train, y_train, x_test, y_test, or images and labels "
+    "(then a fixed fifth of each class is the test split), and maybe class_names."
+)
+# More classes than any set of images has; a larger label is a mistake.
+MOST_CLASSES = 100_000
+_MOST_CHANNELS = 32
+# Bytes that any machine has to spare, and how well images pack at most.
+_SMALL = 256 << 20
+_DENSEST = 100
+_FIFTH = 5
+
+
+def load_npz(name: str, file: epath.Path, split: str) -> Dataset:
+    """Reads a user's arrays, in either form of `RULE`.
+
+    Images are `[N, H, W, C]` or `[N, H, W]`, uint8, or floating in [0, 1] (then
+    rounded to 8 bits); labels are integers `[N]` from 0. Without `class_names` there
+    are as many classes as the largest label of both splits says.
+
+    Args:
+        name: what the user calls the set, for errors.
+        file: which is there.
+        split: 'train' or 'test'.
+
+    Raises:
+        ValueError: a file that is no .npz, is damaged, holds Python objects or more
+            than half of the memory; arrays that are missing or no labelled images.
+    """
+    try:
+        keys = _keys(file)
+        own = {"images", "labels"} <= keys
+        pair = ("images", "labels") if own else (f"x_{split}", f"y_{split}")
+        for key in pair:
+            if key not in keys:
+                found = sorted(map(printable, keys))
+                listed = ", ".join(found[:10]) + (" ..." if found[10:] else "")
+                raise ValueError(
+                    f"data set {name!r} has no array {key!r}; it has "
+                    f"{listed or 'none'}. {RULE}"
+                )
+        of_labels = ("labels",) if own else ("y_train", "y_test")
+        wanted = (pair[0], *of_labels, "class_names")
+        arrays = reading.read_npz(file, _limit(), wanted)
+    except OSError as error:
+        raise _reading.unreadable(file, error) from None
+    try:
+        images = _to_uint8(arrays[pair[0]], pair[0])
+        every = {k: _checked_labels(arrays[k], k) for k in of_labels if k in arrays}
+        names = _class_names(arrays.get("class_names"), every, name)
+        labels = every[pair[1]].astype(np.int32)
+        if len(images) != len(labels):
+            raise ValueError(
+                f"{pair[1]} must have shape {images.shape[:1]}, one per image of "
+                f"{pair[0]}, got {labels.shape}"
+            )
+        if not len(images):
+            raise ValueError(f"{pair[0]} has no images")
+        if own and split == "test" and len(images) < _FIFTH:
+            raise ValueError(
+                f"images must be at least {_FIFTH} for a fifth of them to be the test "
+                f"split, got {len(images)}"
+            )
+    except ValueError as error:
+        raise ValueError(f"data set {name!r}: {error}") from None
+    if own:
+        rows = own_split(labels, split)
+        images, labels = images[rows], labels[rows]
+    return Dataset(images, labels, names)
+
+
+def _keys(file: epath.Path) -> set[str]:
+    """The names of the arrays; refuses other kinds of file by their first bytes."""
+    shown, most = printable(str(file)), _limit()
+    with reading.opened(file, most) as stream:
+        start = stream.read(6)
+        advice = "np.savez(FILE, images=..., labels=...)"
+        if start == b"\x93NUMPY":
+            raise ValueError(
+                f"{shown} is a single array (.npy); save all of them with {advice}"
+            )
+        if not start.startswith(b"PK"):
+            raise ValueError(f"{shown} is no .npz file; save it with {advice}")
+        packed = stream.seek(0, io.SEEK_END)
+        try:
+            members = zipfile.ZipFile(stream).infolist()
+        except Exception as error:  # zipfile raises many kinds
+            [reason, *_] = str(error).splitlines() or [type(error).__name__]
+            raise ValueError(f"{shown} is damaged ({reason}).") from None
+    declared = sum(member.file_size for member in members)
+    if declared > max(_SMALL, _DENSEST * packed):
+        raise ValueError(
+            f"{shown} of {reading.size(packed)} announces {reading.size(declared)}, "
+            f"more than {_DENSEST} times as much, which images never do: not read"
+        )
+    return {member.filename.removesuffix(".npy") for member in members}
+
+
+def _limit() -> int:
+    """The most bytes that the arrays may take."""
+    return max(memory() // 2, _SMALL)
+
+
+def _to_uint8(images: NDArray[Any], key: str) -> NDArray[np.uint8]:
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4:
+        raise ValueError(f"{key} must be [N, H, W, C] or [N, H, W], got {images.shape}")
+    _, height, width, channels = images.shape
+    if channels not in (1, 3) and images.shape[1] in (1, 3):
+        raise ValueError(
+            f"{key} must be [N, H, W, C] with the channels last, got {images.shape}; "
+            "transpose it with (0, 2, 3, 1)"
+        )
+    if not (height and width and 1 <= channels <= _MOST_CHANNELS):
+        raise ValueError(
+            f"{key} must be [N, H, W, C] with 1 to {_MOST_CHANNELS} channels, got "
+            f"{images.shape}"
+        )
+    if images.dtype == np.uint8:
+        return images
+    if not np.issubdtype(images.dtype, np.floating):
+        raise ValueError(
+            f"{key} must be uint8, or floating in [0, 1], got {images.dtype}: "
+            "images of 0 to 255 become uint8 with images.astype(np.uint8)"
+        )
+    # `not` rather than <, so that NaN is refused too.
+    if images.size and not (images.min() >= 0 and images.max() <= 1):
+        raise ValueError(
+            f"{key} is floating, so its values must be finite and in [0, 1], got "
+            f"{images.min()} to {images.max()}"
+        )
+    found = np.empty(images.shape, np.uint8)
+    for place, image in zip(found, images, strict=True):
+        # Not in float16, whose 255 levels are not exact.
+        place[:] = np.rint(image.astype(np.float64) * 255)
+    return found
+
+
+def _checked_labels(labels: NDArray[Any], key: str) -> NDArray[np.integer]:
+    """Returns class indices as they are stored; refuses what a cast would change."""
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        hint = ""
+        if labels.ndim == 2:
+            hint = "; one-hot labels become indices with labels.argmax(1)"
+        elif labels.ndim == 1 and np.issubdtype(labels.dtype, np.floating):
+            hint = "; whole numbers become integers with labels.astype(int)"
+        elif labels.ndim == 1:
+            hint = "; names become indices with np.unique(labels, return_inverse=True)"
+        raise ValueError(
+            f"{key} must be integers [N], one class index per image, "
+            f"got {labels.dtype} {labels.shape}{hint}"
+        )
+    if labels.size and labels.min() < 0:
+        raise ValueError(f"{key} must be class indices from 0, got {labels.min()}")
+    if labels.size and labels.max() >= MOST_CLASSES:
+        raise ValueError(
+            f"{key} must be class indices from 0, below {MOST_CLASSES:,}, got "
+            f"{labels.max()}; np.unique(labels, return_inverse=True)[1] numbers "
+            "classes from 0"
+        )
+    return labels
+
+
+def _class_names(
+    given: NDArray[Any] | None, every: Mapping[str, NDArray[np.integer]], name: str
+) -> tuple[str, ...]:
+    """Returns the class names; without any, numbers up to the largest label.
+
+    Raises:
+        ValueError: labels that start at 1, a label without a name, or names that are
+            no list of text.
+    """
+    if given is not None and (given.ndim != 1 or given.dtype.kind not in "SUiu"):
+        raise ValueError(
+            f"class_names must be text [K], got {given.dtype} {given.shape}"
+        )
+    present = np.unique(np.concatenate([np.unique(own) for own in every.values()]))
+    if not len(present):
+        return ()
+    low, high = int(present[0]), int(present[-1])
+    count = high + 1 if given is None else len(given)
+    if low == 1 and (given is None or high == count):
+        raise ValueError(
+            f"labels run from 1 to {high}; classes are numbered from 0: subtract 1"
+            + (", or give class_names" if given is None else "")
+        )
+    if high >= count:
+        raise ValueError(
+            f"labels must be between 0 and {count - 1} (one of class_names each), got "
+            f"{low} to {high}"
+        )
+    if count < 2:
+        logging.warning("data set %r has one class only", name)
+    elif len(present) < count:
+        missing = np.setdiff1d(np.arange(count), present)
+        logging.warning(
+            "data set %r has no images of %d of its %d classes (%s)",
+            name,
+            len(missing),
+            count,
+            ", ".join(map(str, missing[:5])) + (" ..." if len(missing) > 5 else ""),
+        )
+    if given is None:
+        return tuple(map(str, range(count)))
+    raw = (
+        one.decode("utf-8", "surrogateescape") if isinstance(one, bytes) else str(one)
+        for one in given.tolist()
+    )
+    return _names.class_names(raw, "class_names")

@@ -1,0 +1,147 @@
+"""The network a run starts from: that of another run, but for what is left out."""
+
+import fnmatch
+from collections.abc import Mapping, Set
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from absl import logging
+
+from jaxrobust import checkpoints, models, threat
+from jaxrobust.array_types import Images, Variables
+
+# The name for the leaves whose shape follows the number of classes.
+HEAD = "head"
+_Leaves = dict[str, Any]
+
+
+def start_from(config: Mapping[str, Any], like: Variables, example: Images) -> Any:
+    """Returns a network's variables as `train.init_from` and `.init_skip` say.
+
+    Args:
+      config: with `train.init_from`, a checkpoint or a work directory (its last one),
+        and `train.init_skip`, what stays as initialised: names joined by commas, of
+        leaves (`params/conv/kernel`), of modules (`conv`, `params/conv`), patterns of
+        them (`block_*`), or `head`, all whose shape follows the number of classes.
+      like: the variables as initialised.
+      example: images [1, H, W, C], for shapes.
+
+    Raises:
+      ValueError: for an architecture that differs in more than what is left out, or a
+        name that nothing has.
+      FileNotFoundError: if there is no checkpoint.
+    """
+    path, asked = config["train"]["init_from"], _asked(config)
+    ours, theirs = _leaves(like), _leaves(checkpoints.load_variables(path))
+    theirs = {name: leaf for name, leaf in theirs.items() if not _is(name, "extra")}
+    head = head_of(config, example)
+    left: set[str] = set()
+    for name in asked:
+        found = head if name == HEAD else {n for n in ours if _is(n, name)}
+        if not found:
+            hint = threat.nearest_match(name, {HEAD, *_modules(ours)})
+            raise ValueError(
+                f"`train.init_skip`: the network has nothing called {name!r}. {hint}"
+            )
+        left |= found
+    # What only the other network has, and is to be left out, is not asked for.
+    passed = {n for n in theirs.keys() - ours.keys() if any(_is(n, a) for a in asked)}
+    differing = {}
+    for name in sorted((theirs.keys() | ours.keys()) - left - passed):
+        there, here = _shape(theirs.get(name)), _shape(ours.get(name))
+        if there != here:
+            differing[name] = f"{name} is {there} there, {here} here"
+    if differing:
+        raise ValueError(_another(path, differing, head))
+    logging.warning(
+        "starting from %s: %d arrays taken%s",
+        path,
+        len(ours) - len(left),
+        f"; as initialised: {', '.join(sorted(left))}" if left else "",
+    )
+    return jax.tree_util.tree_map_with_path(
+        lambda where, leaf: leaf if (n := _name(where)) in left else theirs[n], like
+    )
+
+
+def head_of(config: Mapping[str, Any], example: Images) -> set[str]:
+    """Returns the leaves whose shape follows the number of classes.
+
+    They are found by a network that differs in `model.num_classes` alone; computes
+    nothing. Empty for a network without such a field.
+    """
+    model = checkpoints.create_model(config)
+    fields = config["model"]
+    first = _shapes(model, example)
+    logits = jax.eval_shape(
+        lambda v, x: models.logits_fn(model, v)(x), _abstract(model, example), example
+    )
+    wider = {**fields, "num_classes": logits.shape[-1] + 1}
+    try:
+        second = _shapes(checkpoints.create_model({"model": wider}), example)
+    except TypeError:  # no such field
+        return set()
+    return {name for name, shape in first.items() if second.get(name) != shape}
+
+
+def _abstract(model: nn.Module, example: Images) -> Any:
+    key = jax.random.key(0)
+    return jax.eval_shape(lambda key, x: model.init(key, x, train=False), key, example)
+
+
+def _shapes(model: nn.Module, example: Images) -> dict[str, tuple[int, ...]]:
+    return {n: leaf.shape for n, leaf in _leaves(_abstract(model, example)).items()}
+
+
+def _asked(config: Mapping[str, Any]) -> list[str]:
+    names = config["train"]["init_skip"].split(",")
+    return [name.strip() for name in names if name.strip()]
+
+
+def _leaves(tree: Any) -> _Leaves:
+    return {_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _is(leaf: str, name: str) -> bool:
+    """Says whether a name or pattern is a leaf's, or that of a module around it.
+
+    The collection in front (`params`) may be left out.
+    """
+    parts = leaf.split("/")
+    starts = [parts, parts[1:]]
+    heads = {"/".join(s[:end]) for s in starts for end in range(1, len(s) + 1)}
+    return any(fnmatch.fnmatchcase(head, name) for head in heads)
+
+
+def _modules(leaves: Mapping[str, Any]) -> set[str]:
+    """Returns the names of the outermost modules."""
+    return {leaf.split("/")[1] for leaf in leaves if "/" in leaf}
+
+
+def _shape(leaf: Any) -> str:
+    return "missing" if leaf is None else f"{tuple(jnp.shape(leaf))}"
+
+
+def _another(path: str, differing: Mapping[str, str], head: Set[str]) -> str:
+    shown = "; ".join(list(differing.values())[:3])
+    more = f" (and {len(differing) - 3} more)" if len(differing) > 3 else ""
+    if differing.keys() <= head:
+        advice = (
+            "The classifier alone differs: --config.train.init_skip=head takes all but "
+            "it, which starts anew."
+        )
+    else:
+        advice = (
+            "Give this config the same model fields, or name what is to start anew in "
+            "--config.train.init_skip (head = the classifier)."
+        )
+    return (
+        f"`train.init_from` {path} holds another architecture than this config: "
+        f"{shown}{more}. {advice}"
+    )

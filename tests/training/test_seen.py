@@ -1,0 +1,113 @@
+"""A run that goes on knows its data again, and keeps held out what was held out."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jaxrobust import data
+from jaxrobust.training import config as common
+from jaxrobust.training import seen, setup
+
+NAMES = ("a", "b", "c")
+DRAWN = np.random.default_rng(0)
+IMAGES = DRAWN.integers(0, 256, (60, 4, 4, 1), np.uint8)
+LABELS = np.tile(np.arange(3, dtype=np.int32), 20)
+
+
+def made(rows: Any = range(60), images=IMAGES, labels=LABELS, names=NAMES):
+    rows = np.asarray(rows)
+    return data.Dataset(images[rows], labels[rows], names)
+
+
+def fields_of(**changes):
+    config = common.base().to_dict()
+    config["data"] |= {"name": "mine", "validation_examples": 12}
+    config["train"] |= changes
+    return config
+
+
+def load(monkeypatch, dataset, before=None, **changes):
+    monkeypatch.setattr(data, "open_source", lambda *args, **kwargs: dataset)
+    return setup.load_train(fields_of(**changes), before)
+
+
+def others():
+    images = IMAGES.copy()
+    images[50] ^= 1
+    return images
+
+
+CHANGED = {
+    "fewer": made(range(50)),
+    "more": made([*range(60), 3, 4]),
+    "another order": made(range(59, -1, -1)),
+    "another pixel": made(images=others()),
+    "another label": made(labels=np.roll(LABELS, 1)),
+}
+
+
+@pytest.mark.parametrize("kind", CHANGED)
+def test_changed_data_are_refused_and_never_mixed(kind, monkeypatch, tmp_path):
+    _, held_out, _, record = load(monkeypatch, made())
+    record.write(tmp_path)
+    before, changed = seen.read(tmp_path), CHANGED[kind]
+    with pytest.raises(
+        ValueError, match=rf"mine .* 60 images then, {len(changed)} now"
+    ):
+        load(monkeypatch, changed, before)
+    found = load(monkeypatch, changed, before, allow_changed_data=True)
+    for images, inside in ((found[0], False), (found[1], True)):
+        known = np.isin(data.image_digests(images), data.image_digests(held_out))
+        assert (known == inside).all()
+    assert len(found[0]) + len(found[1]) == len(changed)
+    # And so in the runs after it, also if what was missing comes back.
+    again = load(monkeypatch, changed, found[3])
+    np.testing.assert_array_equal(again[1].images, found[1].images)
+    back = load(monkeypatch, made(), found[3], allow_changed_data=True)
+    assert not np.isin(data.image_digests(back[0]), data.image_digests(held_out)).any()
+
+
+def test_the_same_data_are_divided_as_before(monkeypatch):
+    first = load(monkeypatch, made())
+    again = load(monkeypatch, made(), first[3])
+    assert again[3] is first[3]
+    for a, b in zip(first[:2], again[:2], strict=True):
+        np.testing.assert_array_equal(data.image_digests(a), data.image_digests(b))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (made(names=("a", "c", "b")), "classes differ: 3 .'a', 'b', 'c'. then"),
+        (made(images=~IMAGES), "0 of them were held out"),
+    ],
+)
+def test_some_changes_are_refused_in_any_case(changed, said, monkeypatch):
+    before = load(monkeypatch, made())[3]
+    with pytest.raises(ValueError, match=said):
+        load(monkeypatch, changed, before, allow_changed_data=True)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"name": 1', '{"rows": "x"}', "null", "\x00"]
+)
+def test_a_damaged_record_is_told(content, tmp_path):
+    assert seen.read(tmp_path) is None
+    (tmp_path / seen.FILE).write_text(content)
+    with pytest.raises(ValueError, match=r"training_data\.json is damaged"):
+        seen.read(tmp_path)
+
+
+def test_the_record_holds_plain_data(monkeypatch, tmp_path):
+    record = load(monkeypatch, made())[3]
+    record.write(tmp_path)
+    fields = json.loads((tmp_path / seen.FILE).read_text())
+    assert fields["examples"] == 60
+    assert len(fields["held_out"]) == len(fields["rows"]) == 12
+
+
+def test_more_are_held_out_than_there_are(monkeypatch):
+    with pytest.raises(ValueError, match=r"`data\.validation_examples` must be below"):
+        load(monkeypatch, made(range(12)))

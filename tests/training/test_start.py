@@ -1,0 +1,148 @@
+"""Fine-tuning: a start from another network, to other classes; and longer runs."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from jaxrobust import checkpoints, parallel
+from jaxrobust.training import config, loop, program, setup, start
+from jaxrobust.training.metrics import read
+
+HEADS = {
+    "ssp_cifar": {"blocks": 1, "width": 4},
+    "pcl_resnet": {"depth": 8, "width": 4, "branches": ("auxiliary",)},
+    "lenet5": {},
+    "cnn3": {"width": 2},
+    "vgg": {"depth": 11, "width": 2},
+    "alexnet": {"width": 2},
+    "resnet": {"depth": 18, "width": 2, "stem": "cifar"},
+    "resnet_cifar": {"depth": 8, "width": 2},
+    "fpd_resnet": {"layers": (1, 1, 1, 1), "width": 4},
+    "preact_resnet": {"depth": 18, "width": 2},
+    "wide_resnet": {"depth": 10, "width": 1},
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_the_head_is_what_the_number_of_classes_shapes(name):
+    settings = {"model": {"name": name, "num_classes": 7, **HEADS[name]}}
+    x = jnp.zeros((1, 32, 32, 3))
+    head = start.head_of(settings, x)
+    model = checkpoints.create_model(settings)
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), x, train=False))
+    leaves = jax.tree_util.tree_leaves_with_path(shapes)
+    assert 0 < len(head) < len(leaves)
+    for path, leaf in leaves:
+        if start._name(path) in head:
+            assert 7 in leaf.shape
+
+
+def small(tmp_path, classes, **train):
+    """Digits of some classes and a network of a few weights, two steps an epoch."""
+    digits: Any = load_digits()
+    rows = np.flatnonzero(digits.target < classes)[: 40 * classes]
+    images = (digits.images[rows] * 15.9).astype(np.uint8)[..., None]
+    place = tmp_path / f"{classes}.npz"
+    if not place.exists():
+        labels = digits.target[rows]
+        half = len(rows) // 2
+        np.savez(
+            place,
+            x_train=images[:half],
+            y_train=labels[:half],
+            x_test=images[half:],
+            y_test=labels[half:],
+        )
+    fields = config.base()
+    config.shrink(fields)
+    fields.data.update({"name": f"npz:{place}", "train_examples": 0})
+    fields.data.validation_examples = 20
+    fields.model = {
+        "name": "ssp_mnist",
+        "integrator": "res",
+        "blocks": 1,
+        "width": 4,
+        "norm": "g",
+        "num_classes": classes,
+    }
+    fields.objective.name = "standard"
+    fields.optimizer.learning_rate = 0.01
+    fields.train.update({"batch_size": 40, "epochs": 1.0, "log_every_steps": 1})
+    fields.train.update(train)
+    return fields.to_dict()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A network of five classes, and where it is."""
+    folder = tmp_path_factory.mktemp("five")
+    loop.train(small(folder, 5), folder / "run", parallel.make_mesh(1))
+    return folder
+
+
+def leaves_of(variables):
+    leaves = jax.tree_util.tree_leaves_with_path(variables)
+    return {start._name(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def test_a_network_is_tuned_to_other_classes(trained, monkeypatch):
+    monkeypatch.setattr(checkpoints, "load", None)  # nothing of its config is used
+    source, mesh = str(trained / "run"), parallel.make_mesh(1)
+    plain = small(trained, 4, init_from=source)
+    with pytest.raises(ValueError, match=r"another .*classifier alone.*skip=head"):
+        setup.build(plain, mesh)
+    fields = small(trained, 4, init_from=source, init_skip="head")
+    begun = leaves_of(setup.build(fields, mesh).state.variables)
+    before = leaves_of(checkpoints.load_variables(source))
+    same = {name for name in begun if np.array_equal(begun[name], before[name])}
+    head = start.head_of(fields, jnp.zeros((1, 8, 8, 1)))
+    assert begun.keys() - same == head
+    loop.train(fields, trained / "tuned", mesh)
+    rows = read(trained / "tuned" / "metrics.jsonl")
+    assert np.isfinite(rows[-1]["loss"])
+
+
+@pytest.mark.parametrize(
+    ("skip", "left"),
+    [
+        ("classifier", {"params/classifier/bias", "params/classifier/kernel"}),
+        ("params/classifier/bias", {"params/classifier/bias"}),
+        ("class*, head", {"params/classifier/bias", "params/classifier/kernel"}),
+    ],
+)
+def test_what_is_left_out_is_named(skip, left, trained, caplog):
+    fields = small(trained, 5, init_from=str(trained / "run"), init_skip=skip)
+    setup.build(fields, parallel.make_mesh(1))
+    named = {name for name in left if name in caplog.text}
+    assert named == left
+
+
+def test_a_name_that_nothing_has_is_told_with_the_nearest(trained):
+    fields = small(trained, 5, init_from=str(trained / "run"), init_skip="clasifier")
+    with pytest.raises(
+        ValueError, match=r"`train\.init_skip`.*'clasifier'.*'classifier'"
+    ):
+        setup.build(fields, parallel.make_mesh(1))
+
+
+def test_a_run_is_extended(trained, caplog):
+    """Longer and at another rate; the steps before are not made again."""
+    folder = str(trained / "longer")
+    fields = small(trained, 5)
+    program.run(fields, folder, "train", None, "command")
+    more = small(trained, 5, epochs=2.0)
+    more["optimizer"]["learning_rate"] = 0.02
+    with pytest.raises(ValueError, match=r"train\.epochs \(1\.0 there.*extend=True"):
+        program.run(more, folder, "train", None, "command")
+    more["train"]["extend"] = True
+    program.run(more, folder, "train", None, "command")
+    rows = read(f"{folder}/metrics.jsonl")
+    rates = {row["step"]: row["learning_rate"] for row in rows}
+    assert list(rates) == [1, 2, 3, 4]
+    np.testing.assert_allclose([rates[2], rates[3]], [0.01, 0.02])
+    assert "going on with optimizer.learning_rate (0.01 there, 0.02 now)" in caplog.text
+    assert "train.epochs (1.0 there, 2.0 now)" in caplog.text
