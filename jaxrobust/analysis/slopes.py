@@ -106,9 +106,11 @@ def measure(
 
         def ahead(points: Images) -> tuple[Float[np.ndarray, "N"], np.ndarray]:
             found = np.asarray(forward(points))
-            return log_odds(found, labels), found.argmax(-1)
+            with np.errstate(invalid="ignore"):  # NaN is no number, and counts as none
+                return log_odds(found, labels), found.argmax(-1)
 
-        after = ahead(base + pair[0] * jnp.sign(gradient))[0]
+        along = jnp.nan_to_num(jnp.sign(gradient))
+        after = ahead(base + pair[0] * along)[0]
         steep = pair[0] * np.abs(np.asarray(gradient, np.float64)).sum((1, 2, 3))
         known = np.isfinite(steep) & (steep > CLEAR * noise)
         rises[place, known] = (after > log_odds(logits, labels))[known]

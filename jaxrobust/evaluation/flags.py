@@ -83,18 +83,23 @@ def predictions(
       are one class, that says nothing: `chance` is 1 / K then.
     """
     logits, y = np.asarray(logits), np.asarray(y)
-    predicted, (_, counts) = logits.argmax(-1), np.unique(y, return_counts=True)
-    several = len(counts) > 1
-    chance = counts.max() / len(y) if several else 1 / logits.shape[-1]
+    predicted = logits.argmax(-1)
+    several = bool((y != y[0]).any())
     return {
         "accuracy": float((predicted == y).mean()),
-        "chance": float(chance),
-        "constant": bool(several and (predicted == predicted[0]).all()),
+        "chance": chance_of(y, logits.shape[-1]),
+        "constant": several and bool((predicted == predicted[0]).all()),
     }
 
 
+def chance_of(y: Int[np.ndarray, "N"], classes: int) -> float:
+    """Returns the share of the commonest label; 1 / `classes` where all are one."""
+    counts = np.unique(np.asarray(y), return_counts=True)[1]
+    return float(counts.max() / len(y)) if len(counts) > 1 else 1 / classes
+
+
 def learned_nothing(
-    accuracy: float, chance: float, n: int, *, constant: bool
+    accuracy: float, chance: float, n: int, *, constant: bool = False
 ) -> list[Flag]:
     """Flags a network that is no better than always answering the commonest class."""
     low = statistics.wilson_interval(round(accuracy * n), n)[0]

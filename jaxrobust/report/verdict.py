@@ -98,12 +98,11 @@ def unchecked(results: Mapping[str, Any]) -> list[str]:
             "(config.eval.diagnostics is off). Nothing here speaks for the robust "
             "accuracy or against it but the attacks themselves."
         )
-    elif "explained_at" in numbers["gradients"]:
-        if numbers["gradients"]["explained"] is None:
-            notes.append(
-                "Could not be checked: whether the gradient is the network's. What a "
-                "small step changes is lost in the rounding of the logits."
-            )
+    elif numbers["gradients"].get("explained", 1.0) is None:
+        notes.append(
+            "Could not be checked: whether the gradient is the network's. What a "
+            "small step changes is lost in the rounding of the logits."
+        )
     if not results.get("curve"):
         notes.append("Not checked: larger radii (config.eval.curve is empty).")
     return notes

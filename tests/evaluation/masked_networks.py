@@ -38,9 +38,9 @@ def mlp(params, x, activation=jax.nn.relu):
     """Two hidden layers."""
     h = x.reshape(len(x), -1)
     for w, b in params[:-1]:
-        h = activation(h @ w.astype(h.dtype) + b.astype(h.dtype))
+        h = activation(h @ w.astype(h.dtype) + b.astype(h.dtype)[None])
     w, b = params[-1]
-    return h @ w.astype(h.dtype) + b.astype(h.dtype)
+    return h @ w.astype(h.dtype) + b.astype(h.dtype)[None]
 
 
 def conv(params, x, activation=jax.nn.relu):
@@ -49,15 +49,15 @@ def conv(params, x, activation=jax.nn.relu):
     layout = ("NHWC", "HWIO", "NHWC")
     for k, c in ((k1, b1), (k2, b2)):
         x = jax.lax.conv_general_dilated(x, k, (1, 1), "SAME", dimension_numbers=layout)
-        x = activation(x + c)
+        x = activation(x + c[None, None, None])
         x = x.reshape(len(x), x.shape[1] // 2, 2, x.shape[2] // 2, 2, -1).max((2, 4))
-    return x.reshape(len(x), -1) @ w + b
+    return x.reshape(len(x), -1) @ w + b[None]
 
 
 def linear(params, x):
     """One linear layer."""
     w, b = params
-    return x.reshape(len(x), -1) @ w + b
+    return x.reshape(len(x), -1) @ w + b[None]
 
 
 def _dense(seed, *sizes):
@@ -132,7 +132,7 @@ def network(kind: str) -> Network:
 def _normed(x):
     """A linear network with the statistics of BatchNorm fixed."""
     mean, std = digits()[0].mean(0), digits()[0].std(0) + 0.1
-    return network("linear")((x - mean) / std * 0.3 + 0.3)
+    return network("linear")((x - mean[None]) / std[None] * 0.3 + 0.3)
 
 
 def padded(f: Network, value: float) -> Network:
@@ -168,7 +168,6 @@ SOUND: Mapping[str, Callable[[], Network]] = {
     "bfloat16": lambda: half("mlp", jnp.bfloat16),
     "float16": lambda: half("mlp", jnp.float16),
     "clipped input": lambda: lambda x: network("mlp")(jnp.clip(x, 0, 1)),
-    "random crop of logits": lambda: lambda x: network("standard")(x)[:, ::-1][:, ::-1],
 }
 
 
@@ -227,7 +226,7 @@ def _on_levels(x):
 
 def _smooth_steps(x):
     """What rounding to 5 levels looks like through sigmoids."""
-    edges = (jnp.arange(5) + 0.5) / 5
+    edges = ((jnp.arange(5) + 0.5) / 5)[None, None, None, None]
     return jax.nn.sigmoid(60 * (x[..., None] - edges)).sum(-1) / 5
 
 
@@ -284,7 +283,7 @@ MASKED: Mapping[str, Callable[[], Network]] = {
         lambda x: (
             network("mlp")(x)
             + jax.lax.stop_gradient(
-                jnp.sin(1e5 * x.sum((1, 2, 3)))[:, None] * jnp.arange(10) / 3
+                jnp.sin(1e5 * x.sum((1, 2, 3)))[:, None] * jnp.arange(10)[None] / 3
             )
         )
     ),

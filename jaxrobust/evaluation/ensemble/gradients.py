@@ -39,7 +39,7 @@ def look(settings: Settings) -> dict[str, float]:
     x, y = jnp.asarray(held.x[:_CHECKED]), jnp.asarray(held.y[:_CHECKED])
     like = jax.ShapeDtypeStruct((check.batch, *x.shape[1:]), x.dtype)
     measured = analysis.measure(
-        lambda points: check(np.asarray(points)),
+        lambda points: jnp.asarray(check(np.asarray(points))),
         functools.partial(_slope, settings, _compiled(settings, like)),
         x,
         y,
