@@ -7,27 +7,52 @@ own, and the layout of the run that wrote it (processes, devices).
 """
 
 import contextlib
-import importlib
-import inspect
 import json
+import math
+import os
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
 from jax.sharding import Sharding
 from orbax.checkpoint import checkpoint_managers as policies
 
-from jaxrobust import models
 from jaxrobust.array_types import PyTree, Variables
+from jaxrobust.named_models import Refused, create_stored
+from jaxrobust.named_models import create_model as create_model
 from jaxrobust.parallel import processes
-from jaxrobust.runtime import files
+from jaxrobust.runtime import files, reading
 
 BEST = {"best_clean": "accuracy", "best_robust": "robust_accuracy"}
 WHICH = ("best_robust", "best_clean", "last")
+
+
+_Loaded = TypeVar("_Loaded")
+_PATTERN = "*?[\\"  # orbax looks for its files with a glob
+# Arrays may take so many bytes, or so many times what their files have: zeros compress.
+_SMALL, _RATIO = 1 << 28, 1000
+
+
+def _require_no_links(folder: epath.Path) -> None:
+    """Refuses checkpoints that are links: what they lead to might be deleted.
+
+    Raises:
+      OSError: naming the first.
+    """
+    if files.is_remote(folder):
+        return
+    for step in folder.iterdir():
+        for place in (step, step / "metrics"):
+            if os.path.islink(place):
+                raise OSError(
+                    f"{place} is a link, and checkpoints are not written through "
+                    "links: replace it by the folder itself."
+                )
 
 
 def _mend_metrics(folder: epath.Path) -> None:
@@ -37,14 +62,20 @@ def _mend_metrics(folder: epath.Path) -> None:
         if not (step.name.isdigit() and file.exists()):
             continue
         try:
-            json.loads(file.read_text())
-        except ValueError:
+            found = reading.read_json(file)
+        except (OSError, ValueError):
+            found = None
+        if not isinstance(found, dict):
             logging.warning("checkpoint %s: its accuracies cannot be read", step)
             files.write_text(file, "{}")
 
 
-def _metric(name: str):
-    return lambda metrics: float((metrics or {}).get(name, -1.0))
+def _metric(name: str) -> Callable[[Any], float]:
+    def metric(metrics: Any) -> float:
+        value = (metrics or {}).get(name)
+        return float(value) if isinstance(value, int | float) else -1.0
+
+    return metric
 
 
 def _best(name: str) -> policies.PreservationPolicy:
@@ -72,9 +103,9 @@ class Checkpointer:
             async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
             cleanup_tmp_directories=True,  # of a run that was killed while it saved
         )
-        folder = epath.Path(workdir).absolute() / "checkpoints"
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = files.own_folder(usable(workdir) / "checkpoints")
         if processes.is_lead():
+            _require_no_links(folder)
             _mend_metrics(folder)
         processes.wait("jaxrobust: the checkpoints are in order")
         self._manager = ocp.CheckpointManager(folder, options=options)
@@ -228,75 +259,46 @@ def _plain(tree: PyTree) -> dict[str, Any]:
     return {jax.tree_util.keystr(path, simple=True): leaf for path, leaf in leaves}
 
 
-def create_model(config: Mapping[str, Any]) -> nn.Module:
-    """Builds the network that `config['model']` describes.
-
-    `name` is one of `models.names()` or `package.module:build`, a function that returns
-    a Linen module (`apply(variables, images, train=...)`); it gets those of the other
-    fields that it takes.
-
-    Raises:
-      ValueError: if the function cannot be imported, or for an unknown name.
-      TypeError: for a field that the named network does not have.
-    """
-    fields = {k: _tuples(v) for k, v in config["model"].items() if k != "name"}
-    name = config["model"]["name"]
-    if ":" not in name:
-        return models.create(name, **fields)
-    module, _, function = name.partition(":")
-    try:
-        build = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"model {name!r} cannot be imported: {error}.") from None
-    accepted = inspect.signature(build).parameters.values()
-    if not any(p.kind is p.VAR_KEYWORD for p in accepted):
-        known = {p.name for p in accepted}
-        fields = {k: v for k, v in fields.items() if k in known}
-    return build(**fields)
-
-
-def _tuples(value: Any) -> Any:
-    """Lists (from JSON) become tuples, which modules can hash."""
-    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
-
-
 def load(
-    workdir: epath.PathLike, which: str = "best_robust"
+    workdir: epath.PathLike,
+    which: str = "best_robust",
+    *,
+    model_name: str | None = None,
 ) -> tuple[nn.Module, Variables, dict[str, Any]]:
-    """Loads a trained network.
+    """Loads a trained network. Nothing that its files name is imported or run.
 
     Args:
       workdir: a work directory, or the folder of one checkpoint inside it.
       which: `best_robust`, `best_clean` or `last` (on held-out training data).
+      model_name: of a network that is not one of `models.names()` but made by a
+        function `package.module:build`. It is imported and called only where the
+        caller names it here, too.
 
     Returns:
       The model, its variables (ready for `models.logits_fn`) and the config.
 
     Raises:
-      ValueError: for an unknown `which`.
+      ValueError: for an unknown `which`, a path orbax cannot work in, or a checkpoint
+        that names code that `model_name` does not.
       FileNotFoundError: if there is no checkpoint.
     """
-    return _first_readable(workdir, which, _load_step)
 
+    def read(path: epath.Path) -> tuple[nn.Module, Variables, dict[str, Any]]:
+        config = reading.read_json(path / "config" / "metadata")
+        if not isinstance(config, dict):
+            raise ValueError(f"{path / 'config' / 'metadata'} is no JSON object.")
+        tree = _metadata(path)
+        counts = [math.prod(leaf.shape) for leaf in jax.tree.leaves(tree)]
+        model = create_stored(
+            config,
+            f"checkpoint {path}",
+            model_name=model_name,
+            leaves=len(counts),
+            elements=sum(counts),
+        )
+        return model, _read_variables(path, tree), config
 
-def _first_readable(
-    workdir: epath.PathLike, which: str, read: Callable[[epath.Path], Any]
-) -> Any:
-    """Reads the checkpoint asked for, or the next best that can be read."""
-    if which not in WHICH:
-        raise ValueError(f"`which` must be one of {', '.join(WHICH)}, got {which!r}.")
-    path = epath.Path(workdir).absolute()
-    if (path / "variables").is_dir():
-        return read(path)
-    folder = path / "checkpoints"
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no checkpoints in {path}; train there first.")
-    for step in _ordered_steps(folder, which):
-        try:
-            return read(folder / str(step))
-        except Exception as error:  # orbax raises many kinds for a damaged folder
-            logging.warning("checkpoint %s/%d: %s", folder, step, str(error)[:200])
-    raise FileNotFoundError(f"no readable checkpoint in {folder}.")
+    return _first_readable(workdir, which, read)
 
 
 def load_variables(workdir: epath.PathLike, which: str = "last") -> Variables:
@@ -305,49 +307,138 @@ def load_variables(workdir: epath.PathLike, which: str = "last") -> Variables:
     Raises:
       FileNotFoundError: if there is no checkpoint.
     """
-    return _first_readable(workdir, which, _read_variables)
+    return _first_readable(
+        workdir, which, lambda path: _read_variables(path, _metadata(path))
+    )
+
+
+def _first_readable(
+    workdir: epath.PathLike, which: str, read: Callable[[epath.Path], _Loaded]
+) -> _Loaded:
+    """Reads the checkpoint asked for, or where it is damaged the next best."""
+    if which not in WHICH:
+        raise ValueError(f"`which` must be one of {', '.join(WHICH)}, got {which!r}.")
+    path = usable(workdir)
+    folder, reason = path / "checkpoints", ""
+    if (path / "variables").is_dir():
+        folder, wanted = path.parent, [path.name]
+    elif folder.is_dir():
+        wanted = list(map(str, _ordered_steps(folder, which)))
+    else:
+        raise FileNotFoundError(f"no checkpoints in {path}; train there first.")
+    for name in wanted:
+        try:
+            return read(folder / name)
+        except Refused:
+            raise
+        except Exception as error:  # orbax raises many kinds for a damaged folder
+            [first, *_] = str(error).splitlines() or [type(error).__name__]
+            logging.warning("checkpoint %s: %s", folder / name, first[:200])
+            reason = reason or f" ({first[:200]})"
+    raise FileNotFoundError(f"no readable checkpoint in {folder}{reason}.")
+
+
+def verify(workdir: epath.PathLike) -> None:
+    """Opens the newest checkpoint once, as `load` will.
+
+    Raises:
+      OSError: if it cannot be read: better told now than when the weights are needed.
+    """
+    folder = usable(workdir) / "checkpoints"
+    for step in _ordered_steps(folder, "last")[:1]:
+        path = folder / str(step)
+        try:
+            _read_variables(path, _metadata(path))
+        except Exception as error:  # orbax raises many kinds for a damaged folder
+            [reason, *_] = str(error).splitlines() or [type(error).__name__]
+            raise OSError(
+                f"checkpoint {path} was written and cannot be read again "
+                f"({reason[-200:]}); look at that disk, and train again."
+            ) from None
+
+
+def usable(workdir: epath.PathLike) -> epath.Path:
+    """Returns the full path of a work directory that checkpoints can be kept in.
+
+    Raises:
+      ValueError: if it has characters that orbax takes for patterns of names: it would
+        save there and not find what it saved. Or for `~` without a home folder.
+    """
+    path = files.expand(workdir).absolute()
+    odd = sorted(set(os.fspath(path)) & set(_PATTERN))
+    if odd:
+        raise ValueError(
+            f"{path} has {' '.join(odd)} in its name, and checkpoints in such a folder "
+            f"cannot be read again: use a path without any of {' '.join(_PATTERN)}."
+        )
+    return path
 
 
 def exists(workdir: epath.PathLike) -> bool:
     """Says whether there is anything for `load` in a folder."""
-    path = epath.Path(workdir)
+    path = files.expand(workdir)
     return any((path / name).is_dir() for name in ("variables", "checkpoints"))
 
 
 def _ordered_steps(folder: epath.Path, which: str) -> list[int]:
     """Returns the steps in `folder`, the one asked for first."""
     # A checkpoint that is being written has a longer name until it is complete.
-    steps = sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())[::-1]
+    names = [p.name for p in folder.iterdir() if p.name.isdecimal()]
+    # What is not written as a number is written has another name than its step.
+    steps = sorted(int(name) for name in names if name == str(int(name)))[::-1]
     if which == "last":
         return steps
     measured = {
         step: _read_json(folder / str(step) / "metrics", "metrics") for step in steps
     }
-    return sorted(steps, key=lambda s: measured[s].get(BEST[which], -1.0), reverse=True)
+    best = _metric(BEST[which])
+    return sorted(steps, key=lambda s: best(measured[s]), reverse=True)
 
 
 def _read_json(folder: epath.Path, name: str) -> dict[str, Any]:
     """Reads one JSON part of a checkpoint; empty where it is missing or damaged."""
     try:
-        return dict(ocp.JsonCheckpointHandler(filename=name).restore(folder) or {})
+        found = reading.read_json(folder / name)
     except (OSError, ValueError):
         return {}
+    return found if isinstance(found, dict) else {}
 
 
-def _load_step(path: epath.Path) -> tuple[nn.Module, Variables, dict[str, Any]]:
-    config = dict(ocp.JsonCheckpointHandler().restore(path / "config"))
-    return create_model(config), _read_variables(path), config
+def _metadata(path: epath.Path) -> PyTree:
+    """Returns what the variables of a checkpoint say they are.
+
+    Raises:
+      ValueError: if they would take far more memory than they take room on the disk.
+    """
+    tree = ocp.StandardCheckpointHandler().metadata(path / "variables").tree
+    declared = sum(
+        math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize
+        for leaf in jax.tree.leaves(tree)
+    )
+    stored = _bytes_in(path / "variables")
+    if declared > max(_SMALL, _RATIO * stored):
+        raise Refused(
+            f"checkpoint {path} is damaged: its arrays would take "
+            f"{reading.size(declared)}, and its files have {reading.size(stored)}."
+        )
+    return tree
 
 
-def _read_variables(path: epath.Path) -> Variables:
-    handler = ocp.StandardCheckpointHandler()
+def _bytes_in(folder: epath.Path) -> int:
+    return sum(
+        _bytes_in(place) if place.is_dir() else place.stat().length
+        for place in folder.iterdir()
+        if files.is_remote(place) or not os.path.islink(place)
+    )
+
+
+def _read_variables(path: epath.Path, metadata: PyTree) -> Variables:
     here: Sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.tree.map(
-        lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=here),
-        handler.metadata(path / "variables").tree,
+        lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=here), metadata
     )
     args = ocp.args.StandardRestore(abstract)
-    return handler.restore(path / "variables", args=args)
+    return ocp.StandardCheckpointHandler().restore(path / "variables", args=args)
 
 
 def save_variables(
@@ -363,9 +454,8 @@ def save_variables(
     Returns:
       The checkpoint's folder.
     """
-    workdir = epath.Path(workdir).absolute()
-    folder = workdir / "checkpoints" / "0"
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    workdir = usable(workdir)
+    folder = files.own_folder(workdir / "checkpoints") / "0"
     with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as writer:
         writer.save(folder / "config", dict(config))
     with ocp.StandardCheckpointer() as writer:

@@ -20,11 +20,12 @@ PURE = {
     "defenses": {"array_types", "threat", "models", "losses", "attacks"},
 }
 LIBRARY = set(PURE)
-SHARED = {"runtime", "checkpoints", "convert", "data", "parallel"}
+SHARED = {"runtime", "named_models", "checkpoints", "convert", "data", "parallel"}
 PROGRAM = {
     "runtime": set(),
     "parallel": {"array_types", "runtime"},
-    "checkpoints": {"array_types", "models", "runtime", "parallel"},
+    "named_models": {"models"},
+    "checkpoints": {"array_types", "named_models", "runtime", "parallel"},
     "convert": {"array_types", "models", "runtime", "checkpoints"},
     "data": {"array_types", "runtime", "parallel"},
     "evaluation": LIBRARY | SHARED,

@@ -4,6 +4,8 @@ import difflib
 import os
 from typing import Any
 
+from absl import logging
+
 from jaxrobust.data import _image_folder, _local, _npz, _tfds
 from jaxrobust.data._dataset import Dataset
 from jaxrobust.data._source import Source
@@ -60,9 +62,13 @@ def load(
     Own images: an .npz holds `x_train, y_train, x_test, y_test`, or `images` and
     `labels`, images `[N, H, W, C]` or `[N, H, W]` uint8, or floating in [0, 1] (rounded
     to 8 bits), and maybe `class_names`. A folder holds `train/CLASS/IMAGE` and
-    `test/CLASS/IMAGE`, or only `CLASS/IMAGE`; classes are numbered in sorted order.
-    Where there is no division into train and test, a fifth of each class, always the
-    same, is the test split.
+    `test/CLASS/IMAGE` (`val` where there is no `test`), or only `CLASS/IMAGE`; classes
+    are numbered in the order of their text ('10' before '2'), images in folders below
+    a class folder belong to it, hidden files and folders and what is no image do not
+    count. EXIF's rotation is applied, transparency dropped, of an animation the first
+    picture taken, more than 8 bits per channel refused. Where there is no division
+    into train and test, a fifth of each class, always the same, is the test split.
+    What is left out or changed is logged as a warning.
 
     Raises:
         FileNotFoundError: the data are not there; says how to prepare them.
@@ -114,12 +120,29 @@ def open_source(
             raise ValueError(f"{argument} must be at least 1 or None, got {value}")
     if channels not in (0, 3):
         raise ValueError(f"channels must be 0 (as stored) or 3, got {channels}")
+    found = _open(
+        name,
+        split,
+        data_dir=data_dir,
+        image_size=image_size,
+        channels=channels,
+        limit=limit,
+    )
+    if limit is not None and limit > len(found):
+        logging.warning(
+            "%s: %d examples of the %s split asked for, it has %d",
+            name,
+            limit,
+            split,
+            len(found),
+        )
+    return found
+
+
+def _open(
+    name: str, split: str, *, data_dir: os.PathLike[str] | str | None, **common: Any
+) -> Source:
     kind, _, rest = name.partition(":")
-    common: dict[str, Any] = {
-        "image_size": image_size,
-        "channels": channels,
-        "limit": limit,
-    }
     if name == "digits":
         return _local.finish(_local.load_digits(split), **common)
     if kind == "npz":
@@ -129,7 +152,7 @@ def open_source(
         place = _local.locate(kind, rest)
         return _image_folder.open_folder(name, place, split, **common)
     if name in _TFDS_NAMES or kind == "tfds":
-        common["image_size"] = image_size or _DEFAULT_SIZE.get(rest or name)
+        common["image_size"] = common["image_size"] or _DEFAULT_SIZE.get(rest or name)
         return _tfds.open_prepared(rest or name, split, data_dir=data_dir, **common)
     raise ValueError(_unknown(name))
 

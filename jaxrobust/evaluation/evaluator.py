@@ -86,7 +86,8 @@ def evaluate(
     if mesh is not None:  # once, and not in every pass
         variables = parallel.replicate(mesh, variables)
     classes = _check_fit(model, variables, dataset, name)
-    entries = transfer.connect(entries, classes, dataset, name)
+    own = config.get("model", {}).get("name")
+    entries = transfer.connect(entries, classes, dataset, name, own)
     state = epath.Path(workdir) / "autoattack"
     entries = ensemble.connect(entries, state, fields.get("slots", 0))
     if wanted := _corruptions(fields):

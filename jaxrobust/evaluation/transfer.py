@@ -80,7 +80,11 @@ def make_transfer_step(
 
 
 def connect(
-    entries: Sequence[Entry], classes: int, dataset: Dataset, name: str
+    entries: Sequence[Entry],
+    classes: int,
+    dataset: Dataset,
+    name: str,
+    own: str | None = None,
 ) -> list[Entry]:
     """Loads the sources of the transfer attacks among `entries`, each once.
 
@@ -89,6 +93,8 @@ def connect(
       classes: that the target tells apart.
       dataset: whose images both get.
       name: of it, for errors.
+      own: the target's `model.name`: a source may be such a network even where that is
+        code from outside jaxrobust.
 
     Raises:
       ValueError: for a source that is not there, does not take these images or has
@@ -99,17 +105,19 @@ def connect(
     for entry in entries:
         if isinstance(entry, Transfer):
             if entry.source not in loaded:
-                loaded[entry.source] = _load(entry, classes, dataset, name)
+                loaded[entry.source] = _load(entry, classes, dataset, name, own)
             entry = dataclasses.replace(entry, network=loaded[entry.source])
         connected.append(entry)
     return connected
 
 
-def _load(entry: Transfer, classes: int, dataset: Dataset, name: str) -> Network:
+def _load(
+    entry: Transfer, classes: int, dataset: Dataset, name: str, own: str | None
+) -> Network:
     about = f"attack {entry.label!r} transfers from {entry.source!r}, but"
     try:
-        model, variables, _ = checkpoints.load(entry.source)
-    except FileNotFoundError as error:
+        model, variables, _ = checkpoints.load(entry.source, model_name=own)
+    except (ValueError, OSError) as error:
         raise ValueError(f"{about} {error}") from None
     try:
         found = count_classes(models.logits_fn(model, variables), dataset, name)

@@ -79,6 +79,7 @@ def train(config: Mapping[str, Any], workdir: epath.PathLike, mesh: Mesh) -> Non
             progress.close()
             run.source.close()
             checkpointer.close()
+    checkpoints.verify(workdir)
 
 
 def _extend(run: Run, config: Mapping[str, Any], saved: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from jaxrobust import checkpoints, evaluation, parallel
 from jaxrobust.evaluation import out_of_memory
 from jaxrobust.evaluation.progress import StageProgress
 from jaxrobust.parallel import processes
+from jaxrobust.runtime import files
 from jaxrobust.training import loop, preemption, workdir
 from jaxrobust.training.check import check, check_evaluation, notices
 from jaxrobust.training.config import completed
@@ -69,12 +70,11 @@ def evaluate(
     source = folder
     if which not in checkpoints.WHICH:
         source, which = which, "best_robust"
-    model, variables, saved = checkpoints.load(source, which)
+    # Code that the checkpoint names is run only where the caller's config names it.
+    name = config["model"]["name"] if config is not None else None
+    model, variables, saved = checkpoints.load(source, which, model_name=name)
     if config is None:
-        if "eval" not in saved:
-            raise ValueError(f"{source} holds weights without a config; give --config.")
-        config = completed(saved)
-        check_evaluation(config)
+        config = _stored(saved, source)
     _check_architecture(config, saved, source)
     processes.check_same(
         f"the checkpoint in {source}", lambda: processes.digest(variables)
@@ -90,6 +90,25 @@ def evaluate(
     if progress is not None:
         progress.close()
     processes.wait("jaxrobust: results are written")
+
+
+def _stored(saved: dict[str, Any], source: str) -> dict[str, Any]:
+    """Returns the config of a checkpoint, once it is one of this program's.
+
+    Raises:
+      ValueError: if it is not, or for a field that makes no sense.
+    """
+    if "eval" not in saved:
+        raise ValueError(f"{source} holds weights without a config; give --config.")
+    try:
+        config = completed(saved)
+        check_evaluation(config)
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        told = f"no {error}" if isinstance(error, KeyError) else error
+        raise ValueError(
+            f"the config that {source} holds cannot be used ({told}); give --config."
+        ) from None
+    return config
 
 
 def _check_architecture(
@@ -124,6 +143,8 @@ def run(
     Raises:
       ValueError: for a mistake in the config, before any work.
     """
+    checkpoints.usable(folder)
+    folder = os.fspath(files.expand(folder))
     named = checkpoint in (None, *checkpoints.WHICH)
     if not named and mode != "eval":
         raise ValueError(

@@ -31,6 +31,7 @@ from jaxrobust.training.check import attack_options, check_data, make_defense
 from jaxrobust.training.source import Batches, ResidentSource, streams
 from jaxrobust.training.start import start_from
 from jaxrobust.training.stream import StreamSource
+from jaxrobust.training.test_split import check_test_split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,6 +170,7 @@ def build(
 
     model = checkpoints.create_model(config)
     check_data(config, model, train_set)
+    check_test_split(config, train_set)
     defense = make_defense(
         config,
         compute.training_model(model, config),

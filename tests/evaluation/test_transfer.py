@@ -34,7 +34,7 @@ def run(linear, folder, **changes):
     return evaluation.evaluate(
         linear.model,
         linear.variables,
-        linear.make_config(**changes),
+        {**linear.make_config(**changes), "model": {"name": "toy_networks:build"}},
         folder,
         dataset=linear.dataset,
     )

@@ -50,7 +50,8 @@ def test_a_page_with_such_names(tmp_path, make_results, write_run, add_analyses)
     held["class_names"] = np.asarray(names)
     np.savez(tmp_path / "evaluation.npz", **held)
     add_analyses(tmp_path)
-    text = report.write(tmp_path).read_text()
+    report.write(tmp_path)
+    text = (tmp_path / "report.html").read_text()
     assert "<b>&" not in text
     for name in names[:8]:
         assert standard.escape(NAMES[name]) in text, name

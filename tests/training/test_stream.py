@@ -88,8 +88,8 @@ def test_rows_go_to_the_devices_that_own_them():
 
 
 def test_an_unreadable_image_is_named_as_load_names_it(folder):
-    (folder / "train/class 1/051.png").write_bytes(b"not a picture")
     source = open_set("folder", folder)
+    (folder / "train/class 1/051.png").write_bytes(b"not a picture")
     with pytest.raises(ValueError, match=r"051.png: not a readable image") as loaded:
         source.load()
     stream = make(StreamSource, source)

@@ -1,0 +1,118 @@
+"""The network that a config describes: the caller's own config, or one from a file.
+
+The caller's may name any function, which is imported and called. One from a file is
+data: it may name networks of `models.names()`, with fields of a size that fits what was
+stored; code of others runs only where the caller names it too.
+"""
+
+import importlib
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import flax.linen as nn
+
+from jaxrobust import models
+
+# Fields that count blocks: each has weights of its own.
+_COUNTS = ("blocks", "depth", "layers", "stages")
+_SMALLEST = 1 << 16  # sizes up to here are never too large
+
+
+class Refused(ValueError):
+    """A stored config that must not, or cannot, be followed."""
+
+
+def create_model(config: Mapping[str, Any]) -> nn.Module:
+    """Builds the network that `config['model']` describes.
+
+    `name` is one of `models.names()` or `package.module:build`, a function that returns
+    a Linen module (`apply(variables, images, train=...)`); it gets those of the other
+    fields that it takes.
+
+    Args:
+      config: the caller's own; for one from a file see `create_stored`.
+
+    Raises:
+      ValueError: if the function cannot be imported, or for an unknown name.
+      TypeError: for a field that the named network does not have.
+    """
+    fields = {k: _tuples(v) for k, v in config["model"].items() if k != "name"}
+    name = config["model"]["name"]
+    if ":" not in name:
+        return models.create(name, **fields)
+    module, _, function = name.partition(":")
+    try:
+        build = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"model {name!r} cannot be imported: {error}.") from None
+    accepted = inspect.signature(build).parameters.values()
+    if not any(p.kind is p.VAR_KEYWORD for p in accepted):
+        known = {p.name for p in accepted}
+        fields = {k: v for k, v in fields.items() if k in known}
+    return build(**fields)
+
+
+def create_stored(
+    config: Mapping[str, Any],
+    where: str,
+    *,
+    model_name: str | None = None,
+    leaves: int,
+    elements: int,
+) -> nn.Module:
+    """Builds the network that a config from a file describes.
+
+    Args:
+      config: as it was read.
+      where: it was read from, for errors.
+      model_name: code from outside jaxrobust that the caller names, too; no other is
+        run.
+      leaves: how many arrays were stored beside it.
+      elements: how many numbers these hold.
+
+    Raises:
+      Refused: if the config names code that the caller does not, or is no description
+        of a network with these arrays.
+    """
+    fields = config.get("model")
+    name = fields.get("name") if isinstance(fields, dict) else None
+    if not isinstance(fields, dict) or not isinstance(name, str):
+        raise Refused(f"{where} is damaged: its config does not name a network.")
+    if ":" in name and name != model_name:
+        raise Refused(
+            f"{where} names the network {name!r}, which is code from outside "
+            "jaxrobust, and a file's code is not run: if it is yours, give a config "
+            f"with that model.name, or load(..., model_name={name!r}) from Python."
+        )
+    for field, number in _numbers(fields):
+        most = leaves if field in _COUNTS else max(elements, _SMALLEST)
+        if abs(number) > most:
+            raise Refused(
+                f"{where} is damaged: model.{field} is {number:.7g}, and its weights "
+                f"are {leaves} arrays of {elements} numbers."
+            )
+    try:
+        return create_model(config)
+    except (ValueError, TypeError, AttributeError) as error:
+        [reason, *_] = str(error).splitlines() or [type(error).__name__]
+        raise Refused(
+            f"{where}: its config describes no network ({reason[:200]})."
+        ) from None
+
+
+def _numbers(value: Any, field: str = "") -> Iterator[tuple[str, float]]:
+    """Gives every number in the fields of a network, with the field's name."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _numbers(inner, field or str(name))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _numbers(inner, field)
+    elif isinstance(value, int | float):
+        yield field, value
+
+
+def _tuples(value: Any) -> Any:
+    """Lists (from JSON) become tuples, which modules can hash."""
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value

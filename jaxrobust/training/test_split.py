@@ -1,0 +1,54 @@
+"""The test split is looked at before training, so that no training ends in an error."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from jaxrobust import data
+
+
+def check_test_split(config: Mapping[str, Any], train_set: data.Source) -> None:
+    """Checks that the test split is there and is of the kind of the training set.
+
+    Opens it: of image files the headers are read, of a prepared set what describes it.
+
+    Args:
+      config: with `data`, as `training.config.base` has it.
+      train_set: what is trained on.
+
+    Raises:
+      FileNotFoundError: if the data are not there.
+      ValueError: if there is no test split or no image in it, or its images or classes
+        are not those of the training set; if that has a single class.
+    """
+    fields = config["data"]
+    name = fields["name"]
+    if train_set.num_classes < 2:
+        raise ValueError(
+            f"{name} has one class only ({', '.join(train_set.class_names)}): there is "
+            "nothing to tell apart."
+        )
+    test = data.open_source(
+        name,
+        "test",
+        image_size=fields["image_size"] or None,
+        channels=fields["channels"],
+        limit=fields["test_examples"] or None,
+    )
+    if not len(test):
+        raise ValueError(f"the test split of {name} has no images.")
+    if test.shape != train_set.shape:
+        found = ["x".join(map(str, one.shape)) for one in (test, train_set)]
+        same_size = test.shape[:2] == train_set.shape[:2]
+        raise ValueError(
+            f"the test images of {name} are {found[0]}, those to train on {found[1]}; "
+            + (
+                "--config.data.channels=3 makes all of them colour."
+                if same_size
+                else f"--config.data.image_size={train_set.shape[0]} makes them one."
+            )
+        )
+    if test.class_names != train_set.class_names:
+        raise ValueError(
+            f"the test split of {name} has {test.num_classes} classes, the training "
+            f"split {train_set.num_classes}, or they are called otherwise."
+        )

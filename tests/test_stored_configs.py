@@ -1,0 +1,153 @@
+"""A checkpoint of somebody else's: its config is data, whatever it says."""
+
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrobust import checkpoints, models
+from jaxrobust.data import Dataset
+from jaxrobust.evaluation import suite, transfer
+from jaxrobust.training import program
+
+MODEL = {"name": "cnn3", "width": 2}
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory):
+    """Saves a small network once; returns a function that rewrites its config."""
+    folder = tmp_path_factory.mktemp("theirs") / "run"
+    model = models.create(**MODEL)
+    like = jax.ShapeDtypeStruct((1, 28, 28, 1), jnp.float32)
+    init = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), like)
+    variables = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), init)
+    checkpoints.save_variables(folder, variables, {"model": MODEL})
+
+    def rewrite(config):
+        text = config if isinstance(config, str) else json.dumps(config)
+        file = folder / "checkpoints" / "0" / "config" / "metadata"
+        file.write_text(text)
+        return folder
+
+    return rewrite
+
+
+def build(width=2, mark=None):
+    """A network of the user's own."""
+    if mark:
+        with open(mark, "w"):
+            pass
+    return models.create("cnn3", width=width)
+
+
+OWN = f"{__name__}:build"
+
+
+@pytest.fixture
+def own(theirs, tmp_path):
+    sys.modules.setdefault(__name__, sys.modules[build.__module__])
+    return theirs({"model": {"name": OWN, "mark": str(tmp_path / "ran")}})
+
+
+def _transfer(folder, name):
+    table = {"t": {"name": "transfer", "attack": "fgsm", "eps": "0.1"}}
+    entries = suite.read(table, str(folder))
+    images = np.zeros((2, 28, 28, 1), np.uint8)
+    dataset = Dataset(images, np.zeros(2, np.int32), ("a", "b"))
+    transfer.connect(entries, 10, dataset, "toy", name)
+
+
+WAYS = {
+    "load": lambda folder, name: checkpoints.load(folder, "last", model_name=name),
+    "a step's folder": lambda folder, name: checkpoints.load(
+        folder / "checkpoints" / "0", model_name=name
+    ),
+    "eval.transfer_from": _transfer,
+    "--checkpoint": lambda folder, name: program.evaluate(
+        name and {"model": {"name": name}, "objective": {"name": "pgd"}},
+        str(folder / "evaluated"),
+        str(folder),
+        None,
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", [None, "cnn3", "os:mkdir"])
+@pytest.mark.parametrize("way", WAYS)
+def test_code_that_a_file_names_is_not_run(way, name, own, tmp_path):
+    with pytest.raises(ValueError, match=r"names the network '.*:build'.* not run"):
+        WAYS[way](own, name)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_code_that_the_caller_names_too_is(own, tmp_path):
+    model, _, _ = checkpoints.load(own, "last", model_name=OWN)
+    assert model.width == 2
+    assert (tmp_path / "ran").exists()
+
+
+def test_variables_alone_need_no_network(own, tmp_path):
+    variables = checkpoints.load_variables(own)
+    assert jax.tree.leaves(variables)
+    assert not (tmp_path / "ran").exists()
+
+
+BAD = {
+    "no object": [],
+    "null": None,
+    "no JSON": "{",
+    "no model": {},
+    "a list for a model": {"model": []},
+    "no name": {"model": {}},
+    "a number for a name": {"model": {"name": 5}},
+    "an unknown name": {"model": {"name": "cnn9"}},
+    "an unknown field": {"model": {**MODEL, "eggs": 1}},
+    "a huge width": {"model": {**MODEL, "width": 10**9}},
+    "a huge float": {"model": {**MODEL, "width": 1e30}},
+    "endless blocks": {"model": {"name": "ssp_cifar", "blocks": 10**9}},
+    "endless stages": {"model": {"name": "fpd_resnet", "layers": [1, 1, 1, 10**7]}},
+    "deep nesting": '{"model":' * 9999,
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_config_that_is_none(kind, theirs):
+    with pytest.raises((ValueError, FileNotFoundError), match="checkpoint") as told:
+        checkpoints.load(theirs(BAD[kind]), "last")
+    assert "\n" not in str(told.value)
+
+
+def test_arrays_that_would_take_far_more_than_their_files(theirs, monkeypatch):
+    monkeypatch.setattr(checkpoints, "_SMALL", 0)
+    monkeypatch.setattr(checkpoints, "_RATIO", 0)
+    with pytest.raises(ValueError, match=r"its arrays would take .* KiB, and its fil"):
+        checkpoints.load(theirs({"model": MODEL}), "last")
+
+
+@pytest.mark.parametrize("name", ["lr=[0.1]", "a*", "what?", "back\\slash"])
+def test_names_that_orbax_takes_for_patterns(name, tmp_path):
+    for call in (
+        checkpoints.Checkpointer,
+        checkpoints.load,
+        checkpoints.verify,
+        lambda folder: checkpoints.save_variables(folder, {}, {}),
+    ):
+        with pytest.raises(ValueError, match="in its name, and checkpoints in such"):
+            call(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("place", ["checkpoints", "checkpoints/1"])
+def test_links_in_the_place_of_checkpoints(place, tmp_path):
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    link = tmp_path / "run" / place
+    link.parent.mkdir(parents=True)
+    link.symlink_to(victim)
+    with pytest.raises(OSError, match="is a link"):
+        checkpoints.Checkpointer(tmp_path / "run")
+    assert not list(victim.iterdir())
