@@ -31,7 +31,8 @@ def digits() -> tuple[Any, Any]:
     order = np.random.default_rng(0).permutation(len(found.target))
     images = np.round(found.images[order] / 16 * 255) / 255
     labels = found.target[order]
-    return jnp.asarray(images[..., None], jnp.float32), jnp.asarray(labels, jnp.int32)
+    with jax.ensure_compile_time_eval():  # also where a network is being traced
+        return jnp.asarray(images[..., None], jnp.float32), jnp.asarray(labels, "int32")
 
 
 def mlp(params, x, activation=jax.nn.relu):
@@ -104,7 +105,12 @@ def _train(apply, params, eps, decay, classes, steps):
 
 @functools.cache
 def weights(kind: str) -> Any:
-    """Trains one of the networks."""
+    """Trains one of the networks, also where one is being traced."""
+    with jax.ensure_compile_time_eval():
+        return _trained(kind)
+
+
+def _trained(kind: str) -> Any:
     apply, params, eps, decay, classes, steps = {
         "mlp": (mlp, _dense(0, 64, 96, 96, 10), EPS, 0.0, 10, 300),
         "standard": (mlp, _dense(0, 64, 96, 96, 10), 0.0, 0.0, 10, 300),
