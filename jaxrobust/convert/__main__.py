@@ -29,6 +29,7 @@ from jaxrobust import models
 from jaxrobust.array_types import Variables
 from jaxrobust.convert import _files, _layouts
 from jaxrobust.convert._torch import from_torch
+from jaxrobust.runtime import files
 
 _BAD_INPUT = (ValueError, TypeError, OSError, ImportError)
 
@@ -36,8 +37,9 @@ _BAD_INPUT = (ValueError, TypeError, OSError, ImportError)
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program; returns its exit status."""
     args = _parser().parse_args(argv)
-    source, workdir = pathlib.Path(args.weights), pathlib.Path(args.workdir)
     try:
+        source = pathlib.Path(files.expand(args.weights))
+        workdir = pathlib.Path(files.expand(args.workdir))
         fields = dict(_field(text) for text in args.field)
         if args.model:
             models.create(args.model, **fields)  # before anything is read
@@ -45,20 +47,43 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not source.is_dir():
             _convert(source, workdir, args, fields)
             return 0
-        files = _files.find(source)
+        found = _files.find(source)
     except _BAD_INPUT as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     left_out = 0
-    for file in files:
-        target = workdir / file.relative_to(source).with_name(_files.stem(file))
+    taken: set[str] = set()
+    for file in found:
         try:
+            target = _target(workdir, file.relative_to(source), taken)
             _convert(file, target, args, fields)
         except _BAD_INPUT as error:
             left_out += 1
             print(f"left out {file}: {error}", file=sys.stderr)
-    print(f"{len(files) - left_out} of {len(files)} checkpoints converted")
+    print(f"{len(found) - left_out} of {len(found)} checkpoints converted")
     return 1 if left_out else 0
+
+
+def _target(workdir: pathlib.Path, file: pathlib.Path, taken: set[str]) -> pathlib.Path:
+    """Returns the work directory of one checkpoint, below `workdir` whatever its name.
+
+    Args:
+      workdir: the user's.
+      file: the checkpoint's path below the folder that is converted.
+      taken: the work directories of others, to which this one is added.
+    """
+    parts = [*file.parts[:-1], _files.stem(file)]
+    path = first = pathlib.Path(files.safe_path(workdir, parts))
+    number = 1
+    while str(path).casefold() in taken:  # a.pt beside a.npz
+        number += 1
+        path = first.with_name(f"{first.name}-{number}")
+    taken.add(str(path).casefold())
+    inside = path.relative_to(workdir)
+    for place in (*inside.parents, inside):
+        if place.name and (workdir / place).is_symlink():
+            files.own_folder(workdir / place)  # says that it is a link
+    return path
 
 
 def _convert(

@@ -93,7 +93,7 @@ def checked_rows(indices: ArrayLike, total: int) -> NDArray[np.integer]:
     return rows
 
 
-def check_labels(labels: NDArray[np.int32], num_classes: int) -> None:
+def check_labels(labels: NDArray[np.integer], num_classes: int) -> None:
     """Refuses labels without a class name."""
     if len(labels) and not (labels.min() >= 0 and labels.max() < num_classes):
         raise ValueError(

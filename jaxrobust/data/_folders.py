@@ -85,7 +85,10 @@ def read(
     }
     if not known:
         _compare(folders["train"], folders["test"])
-    names = _label_names(sorted({*folders["train"], *folders["test"]}), known)
+    for split, own in folders.items():
+        class_names(own, f"the class folders of {split}")
+    both = sorted({*folders["train"], *folders["test"]})
+    names = _label_names(list(dict.fromkeys(map(normal, both))), known)
     exact = {normal(name): label for label, name in enumerate(names)}
     labels = {name.lower(): label for name, label in exact.items()} | exact
 
@@ -182,7 +185,6 @@ def divide(members: Members) -> Members:
 
 def _label_names(folders: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
     """The class names in label order of a set whose class folders are `folders`."""
-    folders = class_names(folders, "the class folders")
     lower = {name.lower() for name in known}
     if all(folder.lower() in lower for folder in folders):
         return tuple(known)
@@ -190,7 +192,7 @@ def _label_names(folders: Sequence[str], known: Sequence[str]) -> tuple[str, ...
         return tuple(known)
     unnamed = list(known) == [str(label) for label in range(len(known))]
     if not known or (unnamed and len(folders) == len(known)):
-        return folders
+        return tuple(folders)
     strangers = [folder for folder in folders if folder.lower() not in lower]
     raise ValueError(
         f"the class folders must be all {len(known)} classes, or have names among "

@@ -89,8 +89,8 @@ def open_folder(
     if found and split not in found:
         raise ValueError(
             f"data set {name!r} has no {split!r} split: {printable(str(root))} has "
-            f"{_quoted(found.values())}, but no folder "
-            f"{_quoted(_SPLITS[split])}. {RULE}"
+            f"{_quoted(found.values())}, but no folder {_quoted(_SPLITS[split])} with "
+            f"class folders in it. {RULE}"
         )
     place = root / found[split] if found else root
     if found and found[split].lower() not in ("train", "test"):
@@ -136,12 +136,18 @@ def _divisions(root: epath.Path) -> dict[str, str]:
             if folders:
                 found[split] = folders[0]
                 break
+    alike = [f for f in inside if any(f.lower() in k for k in _SPLITS.values())]
+    if not found and alike and (len(alike) > 1 or len(inside) == 1):
+        raise ValueError(
+            f"{printable(str(root))} has {_quoted(alike)} without class folders in "
+            f"them, so nothing says the images' classes. {RULE}"
+        )
     return found
 
 
 def _class_folders(root: epath.Path, found: Mapping[str, str]) -> list[str]:
     """The folders of the classes, in label order; those of the test split if alone."""
-    place = root / found.get("train", found.get("test", "."))
+    place = root / (found.get("train") or found["test"]) if found else root
     folders = _reading.folders(place)
     if len(folders) == 1 and not found and _divisions(root / folders[0]):
         inner = printable(str(root / folders[0]))
@@ -252,10 +258,12 @@ def _look(
             not resized.
     """
     headers: list[_images.Header] = [None] * len(rows)  # pyright: ignore
+    known: dict[_images.Header, _images.Header] = {}  # few differ: kept once each
 
     def fill(positions: range) -> None:
         for place in positions:
-            headers[place] = _header(store, int(rows[place]))
+            found = _header(store, int(rows[place]))
+            headers[place] = known.setdefault(found, found)
 
     in_threads(fill, len(rows), _CHUNK, f"looking at {store.name}")
     first = headers[0]

@@ -195,6 +195,8 @@ def _named(error: Exception) -> ValueError:
 
 def _to_array(image: Image.Image, channels: int, size: int | None) -> NDArray[np.uint8]:
     mode = "L" if channels == 1 else "RGB"
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # Pillow warns of the direct way
     if image.mode != mode:
         image = image.convert(mode)
     if size is not None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxrobust.data._dataset import check_labels
 from jaxrobust.data._source import Store
 from jaxrobust.data._threads import in_threads
 from jaxrobust.runtime import caches, files
@@ -48,14 +49,15 @@ def cached(
 
 
 def _scan(store: Store, rows: NDArray[np.int64]) -> NDArray[np.int32]:
-    labels = np.empty(len(rows), np.int32)
+    labels = np.empty(len(rows), np.int64)  # as stored: a cast could make them fit
 
     def fill(positions: range) -> None:
         part = slice(positions.start, positions.stop)
         labels[part] = [label for _, label in store.fetch(rows[part].tolist())]
 
     in_threads(fill, len(rows), _CHUNK, f"reading the labels of {store.name}")
-    return labels
+    check_labels(labels, len(store.class_names))
+    return labels.astype(np.int32)
 
 
 def _read(file: pathlib.Path, count: int) -> NDArray[np.int32] | None:

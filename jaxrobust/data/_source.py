@@ -206,14 +206,15 @@ class EncodedSource:
                 "(--config.data.feed=stream; tests are read whole)"
             )
         images = np.empty((count, *self.shape), np.uint8)
-        labels = np.empty(count, np.int32)
+        labels = np.empty(count, np.int64)  # as stored: a cast could make them fit
 
         def fill(positions: range) -> None:
             part = slice(positions.start, positions.stop)
             labels[part] = self._decode(self._rows[part], images[part])
 
         in_threads(fill, count, _CHUNK, f"loading {self._store.name}")
-        return Dataset(images, labels, self.class_names)
+        check_labels(labels, self.num_classes)
+        return Dataset(images, labels.astype(np.int32), self.class_names)
 
     def _decode(
         self, rows: NDArray[np.int64], images: NDArray[np.uint8]

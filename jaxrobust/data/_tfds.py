@@ -10,9 +10,10 @@ import numpy as np
 from etils import epath
 from numpy.typing import NDArray
 
-from jaxrobust.data import _labels, _remote
+from jaxrobust.data import _labels, _names, _prepared, _remote
 from jaxrobust.data._dataset import spread
 from jaxrobust.data._source import EncodedSource, open_store
+from jaxrobust.runtime import files
 
 _FORMAT = "array_record"
 _SPLITS = {"train": ("train",), "test": ("test", "validation")}
@@ -21,7 +22,7 @@ _SPLITS = {"train": ("train",), "test": ("test", "validation")}
 def data_directory(data_dir: os.PathLike[str] | str | None) -> epath.Path:
     """The argument, else `TFDS_DATA_DIR`, else TFDS's own `~/tensorflow_datasets`."""
     chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return epath.Path(chosen).expanduser()
+    return files.expand(chosen)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -102,9 +103,11 @@ def open_prepared(
     with _damage(name, builder.data_dir):
         source = builder.as_data_source(split, decoders=_skip_decoding(image_key))
         count = len(source)
+    if not count:
+        raise ValueError(f"data set {name!r} has no images in its {split!r} split")
     records = Records(
         name=name,
-        class_names=tuple(features[label_key].names),
+        class_names=_names.class_names(features[label_key].names, f"data set {name!r}"),
         folder=epath.Path(builder.data_dir),
         split=split,
         files=tuple(builder.info.splits[split].filenames),
@@ -132,6 +135,7 @@ def _find(name: str, root: epath.Path) -> Any:
     )
     for version in reversed(found):
         with _damage(name, version):
+            _prepared.check(version)
             builder = tfds.builder_from_directory(version)
         if getattr(builder.info.file_format, "value", "") == _FORMAT:
             return builder

@@ -15,7 +15,7 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from etils import epath
 
 _PARTIAL = ".partial"
 _ABANDONED_S = 3600
+_ODD = '/\\*?[]:"<>|'  # separators, patterns, and what other systems refuse in names
 # What kernels and network file systems answer that cannot sync a folder.
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOSYS, errno.EACCES)
 
@@ -214,6 +215,24 @@ def own_folder(path: epath.PathLike) -> epath.Path:
             "folder, or give the folder that is meant."
         )
     path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def safe_path(folder: epath.PathLike, parts: Iterable[str]) -> epath.Path:
+    """Returns a path below a folder, of names that somebody else chose.
+
+    A name cannot lead out of the folder, be hidden, or have characters that make it a
+    pattern or break a line. Nothing is made.
+
+    Args:
+      folder: of the user's.
+      parts: names of folders, the outermost first.
+    """
+    path = epath.Path(folder)
+    for part in parts:
+        name = "".join(c if c.isprintable() and c not in _ODD else "_" for c in part)
+        name = name.strip(" ")[:60]
+        path /= f"_{name}" if name.startswith((".", "~")) or not name else name
     return path
 
 

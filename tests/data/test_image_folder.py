@@ -244,6 +244,16 @@ def test_mixed_kinds_become_colour(root):
     np.testing.assert_array_equal(found[4], COLOUR)
 
 
+def test_transparency_is_dropped(root):
+    palette = Image.fromarray(COLOUR).quantize(4)
+    save(root / "train/a/5.png", palette, transparency=bytes([0, 255, 9, 1]))
+    rgba = np.concatenate([COLOUR, GREY[..., None]], -1)
+    save(root / "train/a/6.png", rgba)
+    found = load(root).images
+    np.testing.assert_array_equal(found[2], np.asarray(palette.convert("RGB")))
+    np.testing.assert_array_equal(found[3], COLOUR)
+
+
 def fifo(path):
     os.mkfifo(path)
 
@@ -404,6 +414,14 @@ def test_no_test_split(root):
     (root / "test").rename(root / "extra")
     with pytest.raises(ValueError, match=r"no 'test' split: .* has 'train', but no"):
         load(root, "test")
+
+
+@pytest.mark.parametrize("splits", [("train",), ("train", "test"), ("test", "val")])
+def test_splits_without_class_folders(splits, tmp_path):
+    for split in splits:
+        save(tmp_path / split / "0.png")
+    with pytest.raises(ValueError, match=r"without class folders in them"):
+        load(tmp_path)
 
 
 def test_a_folder_around_the_set(root):

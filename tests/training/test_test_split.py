@@ -1,5 +1,7 @@
 """The test split is looked at before the first step."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -12,7 +14,7 @@ from jaxrobust.training.test_split import check_test_split
 RNG = np.random.default_rng(0)
 
 
-def arrays(height=8, channels=1, classes=4):
+def arrays(height=8, channels=1, classes=4) -> dict[str, Any]:
     return {
         f"{kind}_{split}": values
         for split in ("train", "test")

@@ -1,0 +1,98 @@
+"""What the files of a prepared set say, checked before TFDS follows them.
+
+TFDS imports the modules that `features.json` names, and makes as many names and
+records as the files declare.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from etils import epath
+
+from jaxrobust.runtime import files, reading
+
+# TFDS's own features; protobuf takes both spellings of a field.
+_FEATURE = re.compile(r"tensorflow_datasets\.core\.features\.[a-z_0-9]+\.[A-Za-z0-9_]+")
+_CLASS = ("pythonClassName", "python_class_name")
+# JSON inside JSON, and the format before protobuf: neither has array_record files.
+_NESTED = ("jsonFeature", "json_feature", "pyExt", "py_ext")
+_COUNTS = ("numClasses", "num_classes")
+_DIMENSIONS = ("dimensions",)
+_MOST_CLASSES, _MOST_PIXELS = 1_000_000, 1 << 17
+_MOST_BYTES = 64 * reading.MIB
+
+
+def check(folder: epath.Path) -> None:
+    """Checks the description of a prepared set; nothing that it names is imported.
+
+    Args:
+      folder: of one version, with `dataset_info.json` and `features.json`.
+
+    Raises:
+      ValueError: if a file is damaged or too large, names features that are not
+        TFDS's own, or declares more than there can be.
+    """
+    told = reading.read_json(folder / "features.json", _MOST_BYTES)
+    where = folder / "features.json"
+    if not isinstance(told, dict) or not any(key in told for key in _CLASS):
+        raise ValueError(f"{where} does not describe a set's features.")
+    for key, value in _pairs(told):
+        if key in _NESTED:
+            raise ValueError(f"{where} is in a form that is not read ({key}).")
+        if key in _CLASS and not (isinstance(value, str) and _FEATURE.fullmatch(value)):
+            raise ValueError(
+                f"{where} names the feature {value!r}, which is not one of TFDS's own: "
+                "it would be imported, and a file's code is not run."
+            )
+        if key in _COUNTS:
+            _require_most(where, key, value, _MOST_CLASSES)
+        if key in _DIMENSIONS:
+            for one in value if isinstance(value, list) else [value]:
+                _require_most(where, key, one, _MOST_PIXELS)
+    for file in folder.iterdir():
+        if file.name.endswith((".txt", ".json")):
+            with reading.opened(file, _MOST_BYTES):  # TFDS reads all of it
+                pass
+    _check_records(folder)
+
+
+def _check_records(folder: epath.Path) -> None:
+    """Checks that each record can have a byte, at least."""
+    where = folder / "dataset_info.json"
+    told = reading.read_json(where, _MOST_BYTES)
+    splits = told.get("splits", []) if isinstance(told, dict) else None
+    if not isinstance(splits, list):
+        raise ValueError(f"{where} does not describe a data set.")
+    room = sum(file.stat().length for file in folder.iterdir() if _is_file(file))
+    for split in splits:
+        lengths = split.get("shardLengths", []) if isinstance(split, dict) else []
+        for length in lengths if isinstance(lengths, list) else [lengths]:
+            _require_most(where, "shardLengths", length, room)
+
+
+def _is_file(path: epath.Path) -> bool:
+    return files.is_remote(path) or path.is_file()
+
+
+def _pairs(value: Any) -> Iterator[tuple[str, Any]]:
+    """Gives every field of nested JSON."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield key, inner
+            yield from _pairs(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _pairs(inner)
+
+
+def _require_most(where: epath.Path, key: str, value: Any, most: int) -> None:
+    """Checks a number that protobuf writes as text."""
+    try:
+        fine = value is None or -1 <= int(value) <= most
+    except (TypeError, ValueError):
+        fine = False
+    if not fine:
+        raise ValueError(
+            f"{where}: {key} is {str(value)[:40]}, at most {most} are read."
+        )

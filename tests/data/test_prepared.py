@@ -1,0 +1,106 @@
+"""A prepared set of somebody else's: TFDS follows only what may be followed."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxrobust import data
+from jaxrobust.data import prepare
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """Prepares a small set once; returns its data directory and its folder."""
+    root = tmp_path_factory.mktemp("prepared")
+    for split in ("train", "test"):
+        for label in ("a", "b"):
+            place = root / "images" / split / label
+            place.mkdir(parents=True)
+            Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(place / "0.png")
+    return root, prepare.prepare("toy", data_dir=root, source=root / "images")
+
+
+@pytest.fixture
+def rewrite(prepared):
+    """Returns a function that changes a file of the set; it is as it was after."""
+    root, folder = prepared
+    kept = {
+        p: p.read_bytes() for p in folder.iterdir() if p.suffix in (".json", ".txt")
+    }
+
+    def change(name, changes):
+        file = folder / name
+        file.write_text(changes(file.read_text()))
+        return lambda: data.load("tfds:toy", data_dir=root)
+
+    yield change
+    for file, content in kept.items():
+        file.write_bytes(content)
+
+
+IMAGE = "tensorflow_datasets.core.features.image_feature.Image"
+
+
+def feature(name, field="pythonClassName"):
+    return lambda text: text.replace(
+        f'"pythonClassName": "{IMAGE}"', f'"{field}": "{name}"'
+    )
+
+
+def beside(**more):
+    return lambda text: json.dumps({**json.loads(text), **more})
+
+
+BAD = {
+    "a module": ("features.json", feature("evil_module.Image")),
+    "a module in the other spelling": (
+        "features.json",
+        feature("evil_module.Image", "python_class_name"),
+    ),
+    "a module beside": ("features.json", feature(f"evil_module.{IMAGE}")),
+    "another module of TFDS": ("features.json", feature("tensorflow_datasets.x.Y")),
+    "no name": ("features.json", feature(1)),
+    "the old form": (
+        "features.json",
+        lambda text: json.dumps({"type": "evil_module.X", "content": {}}),
+    ),
+    "JSON inside": (
+        "features.json",
+        beside(jsonFeature={"json": '{"type": "evil_module.X"}'}),
+    ),
+    "no JSON": ("features.json", lambda text: text[:40]),
+    "a list": ("features.json", lambda text: "[]"),
+    "a number": ("features.json", lambda text: "3"),
+    "classes without end": (
+        "features.json",
+        lambda text: text.replace('"numClasses": "2"', '"numClasses": "1000000000"'),
+    ),
+    "a huge image": (
+        "features.json",
+        lambda text: text.replace('"4"', '"4000000000"', 1),
+    ),
+    "deep": ("features.json", lambda text: "[" * 9999),
+    "records without end": (
+        "dataset_info.json",
+        lambda text: text.replace('"2"', '"2000000000000"'),
+    ),
+    "no set": ("dataset_info.json", lambda text: "[1]"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_description_that_is_not_followed(kind, rewrite, tmp_path, monkeypatch):
+    (tmp_path / "evil_module.py").write_text("import os\nos._exit(3)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    load = rewrite(*BAD[kind])
+    with pytest.raises(ValueError, match=r"features\.json|dataset_info\.json"):
+        load()
+    assert "evil_module" not in sys.modules
+
+
+def test_one_that_is(prepared):
+    root, _ = prepared
+    assert len(data.load("tfds:toy", data_dir=root)) == 2
