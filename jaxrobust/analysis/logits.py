@@ -80,8 +80,12 @@ def typical_lead(logits: Float[np.ndarray, "N K"]) -> float:
 
 
 def looks_like_probabilities(logits: Float[np.ndarray, "N K"]) -> bool:
-    """Whether every row is in [0, 1] and sums to 1; see `losses.are_probabilities`."""
-    return bool(np.asarray(losses.are_probabilities(jnp.asarray(logits))).all())
+    """Whether every row is in [0, 1] and sums to 1; see `losses.are_probabilities`.
+
+    A class that is below 0 on every image cannot win, and is left out.
+    """
+    able = jnp.asarray(logits)[:, np.asarray(logits).max(0) >= 0]
+    return bool(able.shape[1] and np.asarray(losses.are_probabilities(able)).all())
 
 
 def rounding(

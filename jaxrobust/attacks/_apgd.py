@@ -209,6 +209,10 @@ class Apgd(Method):
         radius = np.append(self.ticks(problem).radius, np.float32(1))
         return carry.fooled & (jnp.asarray(radius)[i] == 1), carry.x_last
 
+    def missed(self, carry: Carry, rows: jax.Array) -> Carry:
+        """The next misclassified point counts."""
+        return carry._replace(fooled=carry.fooled & ~rows)
+
     def strongest(self, problem: Problem, carry: Carry) -> Images:
         """The point of the highest loss."""
         del problem

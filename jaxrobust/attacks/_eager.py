@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxrobust import threat
+from jaxrobust import losses, threat
 from jaxrobust.array_types import Images, Key, Scalar
 from jaxrobust.attacks import _capture, _checks, _compile, _method, _trap
 from jaxrobust.attacks._method import Best, Health, Method
@@ -205,7 +205,8 @@ def _capture_all(
         return model, None
     if isinstance(problem.loss, OnInput):
         return model, _capture.capture(problem.loss.fn, like(x), like(y))
-    return model, _capture.capture(problem.loss, like(model.out), like(y))
+    logits = jax.eval_shape(losses.comparable, model.out)
+    return model, _capture.capture(problem.loss, logits, like(y))
 
 
 def _rebuild(

@@ -1,9 +1,11 @@
 """Logit differences and their input gradients, as FAB needs them."""
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 
-from jaxrobust import threat
+from jaxrobust import losses, threat
 from jaxrobust.array_types import Images, Key, Labels, Logits, Norm, PerExample
 from jaxrobust.attacks._objective import Problem, mean_logits
 
@@ -11,7 +13,14 @@ from jaxrobust.attacks._objective import Problem, mean_logits
 _TOGETHER = 16
 _DUAL: dict[Norm, Norm] = {"linf": "l1", "l2": "l2", "l1": "linf"}
 
-Difference = tuple[PerExample, Images, Logits]
+
+class Difference(NamedTuple):
+    """z_k - z_y `[B]`, its gradient `[B, ...]`, the class k `[B]`, and all logits."""
+
+    value: PerExample
+    gradient: Images
+    other: Labels
+    logits: Logits
 
 
 def likely_wrong_class(logits: Logits, y: Labels, rank: Labels, count: int) -> Labels:
@@ -21,22 +30,30 @@ def likely_wrong_class(logits: Logits, y: Labels, rank: Labels, count: int) -> L
     return jnp.take_along_axis(order, rank[:, None], axis=1)[:, 0].astype(y.dtype)
 
 
-def off_rounding(df: PerExample, dg: Images, x: Images, logits: Logits) -> PerExample:
+def off_rounding(problem: Problem, at: Difference, x: Images, dtype: Any) -> PerExample:
     """Differences, those lost in rounding as just short of misclassification.
 
-    The way to a boundary that is nearer than `x` and its logits are precise would
-    round to none, and the attack would stand still.
+    The way to a boundary that is nearer than `x` and the two logits are precise would
+    round to none, and the attack would stand still. No other logit counts.
+
+    Args:
+      problem: the attack's.
+      at: the difference of two logits and where it comes from.
+      x: images at which they are taken, or farther from 0.
+      dtype: in which the model gives its logits.
     """
-    terms = jnp.sum(jnp.abs(dg * x), axis=tuple(range(1, x.ndim)))
-    size = _tamed(terms) + jnp.max(jnp.abs(_tamed(logits)), axis=1)
-    floor = 2 * jnp.finfo(logits.dtype).eps * size
-    return jnp.where(jnp.abs(df) < floor, -floor, df)
+    terms = jnp.sum(jnp.abs(at.gradient * x), axis=tuple(range(1, x.ndim)))
+    own = _pick(at.logits, problem.y)
+    size = jnp.maximum(jnp.abs(own), jnp.abs(_pick(at.logits, at.other)))
+    floor = 2 * jnp.finfo(x.dtype).eps * _tamed(terms)
+    floor = (floor + losses.spacing(_tamed(size), dtype)).astype(at.value.dtype)
+    return jnp.where(jnp.abs(at.value) < floor, -floor, at.value)
 
 
 def differences_to(
     problem: Problem, x: Images, target: Labels, keys: Key | None
 ) -> Difference:
-    """Returns z_target - z_y `[B]`, its gradient `[B, ...]`, and the logits."""
+    """Returns z_target - z_y and where it comes from."""
 
     def total(z: Images) -> tuple[jax.Array, tuple[PerExample, Logits]]:
         logits = mean_logits(problem, z, keys)
@@ -44,7 +61,7 @@ def differences_to(
         return jnp.sum(difference), (difference, logits)
 
     gradient, (difference, logits) = jax.grad(total, has_aux=True)(x)
-    return _tamed(difference), _tamed(gradient), logits
+    return Difference(_tamed(difference), _tamed(gradient), target, logits)
 
 
 def differences(problem: Problem, x: Images, keys: Key | None) -> Difference:
@@ -70,7 +87,8 @@ def differences(problem: Problem, x: Images, keys: Key | None) -> Difference:
     ways = jnp.abs(df) / (1e-12 + slopes)
     ways = jnp.where(every[None] == problem.y[:, None], jnp.inf, ways)
     nearest = jnp.argmin(ways, axis=1)
-    return _pick(df, nearest), _row_of(gradients, nearest), logits
+    nearest = nearest.astype(problem.y.dtype)
+    return Difference(_pick(df, nearest), _row_of(gradients, nearest), nearest, logits)
 
 
 def _pick(rows: Logits, place: Labels) -> PerExample:

@@ -108,6 +108,10 @@ class Method:
         """After step i: which rows have succeeded, and the images with which."""
         raise NotImplementedError
 
+    def missed(self, carry: Any, rows: jax.Array) -> Any:
+        """Takes back the success of `rows`, `[B]`, so that they look for another."""
+        raise NotImplementedError
+
     def strongest(self, problem: Problem, carry: Any) -> Images:
         """The images in ball and box that come nearest to success."""
         raise NotImplementedError

@@ -73,8 +73,6 @@ class Problem:
     x_init: Images | None = None
     # Logits of the images themselves, where the caller has them.
     clean: Logits | None = None
-    # How clear a success must be, as a share of the largest logit.
-    clearance: float = 0.0
 
 
 class Evaluated(NamedTuple):
@@ -99,11 +97,20 @@ def check_loss(loss: object) -> None:
 
 
 def call_model(problem: Problem, x: Images, keys: Key | None) -> Logits:
-    """Returns logits `[B, K]`, checking their shape."""
-    fn = problem.logits_fn
-    logits = fn(x, keys) if problem.stochastic else fn(x)
+    """Returns comparable logits `[B, K]`, checking their shape."""
+    logits = _called(problem, x, keys)
     check_logits(logits, x.shape[0])
-    return logits
+    return losses.comparable(logits)
+
+
+def logits_dtype(problem: Problem, x: Images, keys: Key | None) -> Any:
+    """In what precision the model gives its logits."""
+    return jax.eval_shape(lambda: _called(problem, x, keys)).dtype
+
+
+def _called(problem: Problem, x: Images, keys: Key | None) -> Any:
+    fn = problem.logits_fn
+    return fn(x, keys) if problem.stochastic else fn(x)
 
 
 def mean_logits(problem: Problem, x: Images, keys: Key | None) -> Logits:
@@ -190,14 +197,13 @@ def _judged(problem: Problem, at: Evaluated) -> Evaluated:
 
 
 def succeeds(problem: Problem, logits: Logits) -> jax.Array:
-    """Which rows are what the attacker wants, `[B]`; logits not finite never are."""
+    """Which rows are what the attacker wants, `[B]`, by argmax and nothing else.
+
+    Logits that are not finite never are.
+    """
     predicted = jnp.argmax(logits, axis=1)
     hit = predicted == problem.y if problem.targeted else predicted != problem.y
-    hit &= jnp.all(jnp.isfinite(logits), axis=1)
-    if not problem.clearance:
-        return hit
-    ahead = jnp.abs(losses.margin(logits, problem.y))
-    return hit & (ahead > problem.clearance * jnp.max(jnp.abs(logits), axis=1))
+    return hit & jnp.all(jnp.isfinite(logits), axis=1)
 
 
 def fold(keys: Key | None, data: int | jax.Array) -> Key | None:

@@ -28,7 +28,13 @@ from jaxrobust.attacks._method import (
     model_keys,
     watch_step,
 )
-from jaxrobust.attacks._objective import Evaluated, Problem, mean_logits, succeeds
+from jaxrobust.attacks._objective import (
+    Evaluated,
+    Problem,
+    logits_dtype,
+    mean_logits,
+    succeeds,
+)
 
 
 class Carry(NamedTuple):
@@ -59,16 +65,19 @@ class DeepFool(Method):
     def step(self, problem: Problem, keys: Key | None, i: Count, carry: Carry) -> Carry:
         """Goes past the nearest linearised boundary; stays where misclassified."""
         x = carry.x
-        df, dg, logits = differences(problem, x, model_keys(problem, keys, i))
+        row_keys = model_keys(problem, keys, i)
+        at = differences(problem, x, row_keys)
         health = carry.health
         if health is not None:
-            health = watch_step(health, dg, Evaluated(df, logits, None), i)
+            seen = Evaluated(at.value, at.logits, None)
+            health = watch_step(health, at.gradient, seen, i)
         # Where the logits of a black image are all 0, its own values tell no precision.
         farthest = jnp.full_like(x, max(abs(v) for v in problem.bounds))
-        df = off_rounding(df, dg, farthest, logits)
-        way = _to_plane(dg, jnp.abs(df), problem.norm)
+        dtype = logits_dtype(problem, x, row_keys)
+        df = off_rounding(problem, at, farthest, dtype)
+        way = _to_plane(at.gradient, jnp.abs(df), problem.norm)
         ahead = jnp.clip(x + (1 + self.overshoot) * way, *problem.bounds)
-        stays = like(succeeds(problem, logits), x)
+        stays = like(succeeds(problem, at.logits), x)
         return Carry(jnp.where(stays, x, ahead), health)
 
     def finish(self, problem: Problem, keys: Key | None, carry: Carry) -> Images:

@@ -36,7 +36,13 @@ from jaxrobust.attacks._method import (
     model_keys,
     watch_step,
 )
-from jaxrobust.attacks._objective import Evaluated, Problem, mean_logits, succeeds
+from jaxrobust.attacks._objective import (
+    Evaluated,
+    Problem,
+    logits_dtype,
+    mean_logits,
+    succeeds,
+)
 
 # Within what random restarts start where no radius is given, times the box's width.
 _START_RADIUS = {"linf": 0.3, "l2": 1.0, "l1": 5.0}
@@ -112,13 +118,15 @@ class FAB(Method):
         x, clean = carry.x, problem.x
         row_keys = model_keys(problem, keys, i)
         if carry.target is None:
-            df, dg, logits = differences(problem, x, row_keys)
+            at = differences(problem, x, row_keys)
         else:
-            df, dg, logits = differences_to(problem, x, carry.target, row_keys)
+            at = differences_to(problem, x, carry.target, row_keys)
         health = carry.health
         if health is not None:
-            health = watch_step(health, dg, Evaluated(df, logits, None), i)
-        x = self._past(problem, x, off_rounding(df, dg, x, logits), dg)
+            seen = Evaluated(at.value, at.logits, None)
+            health = watch_step(health, at.gradient, seen, i)
+        df = off_rounding(problem, at, x, logits_dtype(problem, x, row_keys))
+        x = self._past(problem, x, df, at.gradient)
         fooled = succeeds(problem, mean_logits(problem, x, row_keys))
         distance = threat.distance(x, clean, norm=problem.norm)
         nearer = fooled & (distance < carry.distance)
@@ -150,6 +158,10 @@ class FAB(Method):
         del i
         within = carry.distance <= jnp.asarray(problem.eps, problem.x.dtype)
         return within, carry.best
+
+    def missed(self, carry: Carry, rows: jax.Array) -> Carry:
+        """Any misclassified point counts again, also a farther one."""
+        return carry._replace(distance=jnp.where(rows, jnp.inf, carry.distance))
 
     def strongest(self, problem: Problem, carry: Carry) -> Images:
         """The nearest misclassified point where it is within eps, else the image."""

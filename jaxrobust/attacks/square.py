@@ -134,6 +134,10 @@ class Square(Method):
         del problem, i
         return carry.fooled, carry.x
 
+    def missed(self, carry: Carry, rows: jax.Array) -> Carry:
+        """Goes on from the point, for a higher loss."""
+        return carry._replace(fooled=carry.fooled & ~rows)
+
     def strongest(self, problem: Problem, carry: Carry) -> Images:
         """The best point."""
         del problem

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxrobust import threat
 from jaxrobust.array_types import Images, Key, Labels, Logits, LogitsFn, Scalar
-from jaxrobust.attacks import _capture, _compile, _trap
+from jaxrobust.attacks import _capture, _compile, _host, _trap
 from jaxrobust.attacks import _method as method_parts
 from jaxrobust.attacks._apgd import Apgd as Apgd
 from jaxrobust.attacks._checks import check_classes as check_classes
@@ -125,6 +125,23 @@ class Stepper:
         x_found = jnp.where(method_parts.like(new, x_hit), x_hit, slots.x_found)
         return Slots(rows, slots.step + 1, carry, slots.found | new, x_found)
 
+    def reject(
+        self, arrays: Arrays, eps: Scalar, slots: Slots, rejected: jax.Array
+    ) -> Slots:
+        """Takes back what the rows `rejected`, bool `[S]`, have found; they go on.
+
+        Where a row has succeeded again since, that is what it has found.
+        """
+        problem = self._problem(arrays, eps, slots.rows)
+        hit, x_hit = self.method.hit(problem, slots.step - 1, slots.carry)
+        other = jnp.any(x_hit != slots.x_found, axis=tuple(range(1, x_hit.ndim)))
+        later = rejected & hit & other
+        return slots._replace(
+            carry=self.method.missed(slots.carry, rejected & ~later),
+            found=jnp.where(rejected, later, slots.found),
+            x_found=jnp.where(method_parts.like(later, x_hit), x_hit, slots.x_found),
+        )
+
     def strongest(self, arrays: Arrays, eps: Scalar, slots: Slots) -> Images:
         """Returns what comes nearest to success in every row."""
         problem = self._problem(arrays, eps, slots.rows)
@@ -175,13 +192,45 @@ def capture(
 def fingerprint(logits_fn: LogitsFn, x: Any, *, stochastic: bool = False) -> str:
     """Names a model by its program, that of its gradient, and its arrays.
 
+    It says nothing about what a model calls on the host (`host_calls`).
+
     Args:
       logits_fn: as for `capture`.
       x: images, or their shape and dtype.
       stochastic: whether the model takes keys.
     """
     model = capture(logits_fn, x, stochastic=stochastic)
-    arrays = list(model.arrays)
+    digest = hashlib.sha256(_traced(model, x, stochastic).lower().as_text().encode())
+    for array in model.arrays:
+        digest.update(np.ascontiguousarray(jax.device_get(array)).tobytes())
+    return digest.hexdigest()
+
+
+def host_calls(
+    logits_fn: LogitsFn, x: Any, *, stochastic: bool = False
+) -> tuple[str, ...]:
+    """Names what a model, or its gradient, calls on the host: `pure_callback` ...
+
+    Such a model is more than its program and its arrays. Calls that only print or log
+    do not count.
+
+    Args:
+      logits_fn: as for `capture`.
+      x: images, or their shape and dtype.
+      stochastic: whether the model takes keys.
+    """
+    model = capture(logits_fn, x, stochastic=stochastic)
+    inputs: list[Any] = [jax.ShapeDtypeStruct(x.shape, x.dtype)]
+    if stochastic:
+        inputs.append(threat.row_keys(jax.random.key(0), x.shape[0]))
+    forward = jax.make_jaxpr(model.fn)(model.arrays, *inputs)
+    if found := _host.calls(forward.jaxpr):
+        return tuple(sorted(found))
+    return tuple(sorted(_host.calls(_traced(model, x, stochastic).jaxpr.jaxpr)))
+
+
+def _traced(model: _capture.Captured, x: Any, stochastic: bool) -> Any:
+    """The program of a model and its gradient."""
 
     def total(z: Any, arrays: Any, *keys: Any) -> jax.Array:
         return jnp.sum(model.fn(arrays, z, *keys))
@@ -189,12 +238,8 @@ def fingerprint(logits_fn: LogitsFn, x: Any, *, stochastic: bool = False) -> str
     keys = [threat.row_keys(jax.random.key(0), x.shape[0])] if stochastic else []
     like = jax.ShapeDtypeStruct(x.shape, x.dtype)
     # Shapes alone, so that the name is the same on any devices.
-    shapes = [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in arrays]
-    lowered = jax.jit(jax.value_and_grad(total)).lower(like, shapes, *keys)
-    digest = hashlib.sha256(lowered.as_text().encode())
-    for array in arrays:
-        digest.update(np.ascontiguousarray(jax.device_get(array)).tobytes())
-    return digest.hexdigest()
+    shapes = [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in model.arrays]
+    return jax.jit(jax.value_and_grad(total)).trace(like, shapes, *keys)
 
 
 row_keys = threat.row_keys
@@ -222,8 +267,7 @@ def build(
         function, keep_unused=True, donate_argnums=donate, out_shardings=shardings
     )
     where = _compile.placement(jax.tree.leaves(args))
-    lowered = jitted.trace(*args).lower()
+    traced = jitted.trace(*args)
+    keep = not (model.embedded or _host.calls(traced.jaxpr.jaxpr, harmless=True))
     options = _QUICKLY if seldom and _trap.on_cpu() else None
-    return _compile.executables.get(
-        lowered, where, keep=not model.embedded, options=options
-    )
+    return _compile.executables.get(traced.lower(), where, keep=keep, options=options)

@@ -26,7 +26,7 @@ ZIP_SUFFIXES = (".zip",)
 MOST_MEMBER = 4 << 30
 MOST_ARCHIVE = 1 << 40
 # How many times its size a zip of images may unpack to, beyond what is little.
-_DENSEST = 200
+_DENSEST = 500
 _SMALL = 256 << 20
 _MOST_MEMBERS = 5_000_000
 _ENCRYPTED = 1  # a bit of a member's flags

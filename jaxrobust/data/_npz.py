@@ -23,9 +23,10 @@ RULE = (
 # More classes than any set of images has; a larger label is a mistake.
 MOST_CLASSES = 100_000
 _MOST_CHANNELS = 32
-# Bytes that any machine has to spare, and how well images pack at most.
+# Bytes that any machine has to spare, and how well images pack (drawings: 100 times;
+# zeros: 1,000).
 _SMALL = 256 << 20
-_DENSEST = 100
+_DENSEST = 500
 _FIFTH = 5
 
 

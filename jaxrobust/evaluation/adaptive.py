@@ -8,7 +8,6 @@ method does (Carlini et al. 2019, arXiv 1902.06705, section 4; Tramer et al. 202
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from fractions import Fraction
 from types import MappingProxyType
 from typing import Any
 
@@ -20,6 +19,7 @@ from jaxrobust.array_types import Images, Labels, Norm, PerExample, Variables
 from jaxrobust.evaluation import step
 from jaxrobust.evaluation.entries import Entry
 from jaxrobust.evaluation.protocols import Fields, Table
+from jaxrobust.evaluation.radius import exact
 
 STEPS = 100
 RESTARTS = 5
@@ -132,7 +132,7 @@ def table(method: str, eps: str, norm: Norm = "linf") -> Table:
       norm: of the ball.
     """
     threat = {"norm": norm, "eps": eps, "steps": STEPS, "restarts": RESTARTS}
-    pgd = {"name": "pgd", **threat, "step_size": str(Fraction(eps) / 10)}
+    pgd = {"name": "pgd", **threat, "step_size": str(exact(eps) / 10)}
     apgd = {"name": "apgd", **threat}
     own = _TABLES.get(method, _any)(pgd, apgd)
     return {**own, "autoattack": {"name": "autoattack", "norm": norm, "eps": eps}}

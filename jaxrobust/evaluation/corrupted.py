@@ -117,7 +117,7 @@ def _make_classify(model: nn.Module, precision: str) -> Classify:
     @jax.jit
     def classify(variables: Variables, x: Images) -> Logits:
         with jax.default_matmul_precision(precision):
-            return models.logits_fn(model, variables)(x).astype(jnp.float32)
+            return step.float_logits(models.logits_fn(model, variables)(x))
 
     return classify
 

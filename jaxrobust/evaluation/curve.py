@@ -47,7 +47,7 @@ def make_curve_step(
 
             radii = jnp.asarray(eps, jnp.float32)
             logits = jax.vmap(attacked, out_axes=1)(radii)
-        return {"logits": logits.astype(jnp.float32)}
+        return {"logits": step.float_logits(logits)}
 
     return run
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, UInt8
 
@@ -41,7 +40,7 @@ def make_growth_step(
             name: analysis.growth_ratios(clean.features, attacked.features, p=p)
             for name, p in NORMS.items()
         }
-        return {"logits": attacked.logits.astype(jnp.float32), **found}
+        return {"logits": step.float_logits(attacked.logits), **found}
 
     return run
 

@@ -64,7 +64,7 @@ def make_inside_step(
                 )
                 for layer in layers
             }
-        found = {"logits": outs[1].logits.astype(jnp.float32), "distances": distances}
+        found = {"logits": step.float_logits(outs[1].logits), "distances": distances}
         if "penultimate" in outs[0].features:
             flat = [out.features["penultimate"] for out in outs]
             found["features"] = _pair(h.reshape(len(h), -1) for h in flat)

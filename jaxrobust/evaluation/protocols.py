@@ -5,9 +5,10 @@ where an attack looks for the smallest perturbation; `norm` says in which norm t
 """
 
 from collections.abc import Callable, Mapping
-from fractions import Fraction
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
+
+from jaxrobust.evaluation.radius import exact
 
 Fields = dict[str, Any]
 Table = dict[str, Fields]
@@ -39,7 +40,7 @@ def _of(table: Mapping[str, T], data: str) -> T:
 
 
 def _tenth(eps: str, parts: int = 10) -> str:
-    return str(Fraction(eps) / parts)
+    return str(exact(eps) / parts)
 
 
 # Of Kim et al. 2020: their training attacks.

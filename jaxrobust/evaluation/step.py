@@ -12,8 +12,8 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from jaxrobust import models, parallel
-from jaxrobust.array_types import Images, Key, Labels, LogitsFn, Variables
+from jaxrobust import losses, models, parallel
+from jaxrobust.array_types import Images, Key, Labels, Logits, LogitsFn, Variables
 from jaxrobust.data import Dataset
 from jaxrobust.evaluation import verify
 
@@ -108,7 +108,7 @@ def make_eval_step(
             if made is not None:
                 x_adv = made(logits_fn, x_adv, labels, keys)
             logits = logits_fn(x_adv)
-        return {"logits": logits.astype(jnp.float32), "x_adv": x_adv}
+        return {"logits": float_logits(logits), "x_adv": x_adv}
 
     return step
 
@@ -116,6 +116,11 @@ def make_eval_step(
 def to_float(images: UInt8[Array, "B H W C"]) -> Images:
     """Scales 8-bit levels to [0, 1]."""
     return images.astype(jnp.float32) / 255
+
+
+def float_logits(logits: Logits) -> Logits:
+    """Makes float32 of what a network gives; see `losses.comparable`."""
+    return losses.comparable(logits).astype(jnp.float32)
 
 
 @jax.jit

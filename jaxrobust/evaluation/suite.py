@@ -2,20 +2,23 @@
 
 import difflib
 import functools
-import math
 from collections.abc import Callable, Iterable, Mapping
-from fractions import Fraction
 from types import MappingProxyType
 from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
 
 from jaxrobust import attacks, threat
 from jaxrobust.array_types import Norm
 from jaxrobust.evaluation import adaptive, protocols, transfer
 from jaxrobust.evaluation.ensemble.entry import AutoAttack
 from jaxrobust.evaluation.entries import Entry as Entry
+from jaxrobust.evaluation.radius import parse_radius as parse_radius
 
 RADII = ("eps", "step_size")
-_LARGEST = 1e9  # far above the size of any image, far below what float32 squares hold
+_MOST = 10**7  # of anything that is done one after the other
 _ANY = (None, "none", "None")  # as configs write that there is no radius
 # Where a config names no norm; all others are Linf.
 OWN_NORM: Mapping[str, Norm] = MappingProxyType(
@@ -28,45 +31,6 @@ OWN_NORM: Mapping[str, Norm] = MappingProxyType(
         "zoo": "l2",
     }
 )
-
-
-def parse_radius(value: str | float, name: str = "eps") -> float:
-    """Reads `'8/255'`, `'0.3'` or a number.
-
-    Args:
-      value: what a config holds.
-      name: of the field, for the message.
-
-    Raises:
-      ValueError: if it is no number or fraction, negative or not finite.
-    """
-    try:
-        radius = -1.0 if isinstance(value, bool) else _number(value)
-    except (ValueError, OverflowError, ZeroDivisionError, TypeError):
-        radius = -1.0
-    if not 0 <= radius <= _LARGEST:
-        raise ValueError(
-            f"`{name}` must be a number of at least 0 or a fraction such as '8/255', "
-            f"got {value!r}."
-        )
-    return radius
-
-
-def _number(value: str | float) -> float:
-    """Reads a number or a fraction exactly, and rounds once."""
-    if not isinstance(value, str):
-        return float(Fraction(value))
-    parts = value.split("/")
-    # As floats first: written out exactly, 1e-999999999 would take all memory.
-    sizes = [float(part) for part in parts]
-    if len(value) > 64 or len(parts) > 2 or not all(map(math.isfinite, sizes)):
-        raise ValueError
-    if not sizes[-1] and len(parts) == 2:
-        raise ZeroDivisionError
-    if not sizes[0]:
-        return 0.0
-    top, bottom, *_ = *map(Fraction, parts), Fraction(1)
-    return float(top / bottom)
 
 
 class Pending(NamedTuple):
@@ -110,6 +74,8 @@ def _checked(label: str, fields: Any, transfer_from: str) -> Entry:
         check_use(fields)
         entry = _entry(label, dict(fields), transfer_from)
         entry.check()
+        if type(entry) is Entry:
+            _trace(entry)
     except (ValueError, TypeError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         text = str(error)
@@ -118,13 +84,40 @@ def _checked(label: str, fields: Any, transfer_from: str) -> Entry:
     return entry
 
 
+def _trace(entry: Entry) -> None:
+    """Finds what an attack says against its options when it is called.
+
+    It is traced on a stand-in for a network; nothing is computed.
+    """
+    least = {name: 1 for name in ("steps", "queries") if name in entry.hyperparameters}
+    attack = entry.build(**least)
+    x = jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.float32)
+    y = jax.ShapeDtypeStruct((1,), jnp.int32)
+
+    def call(x: Array, y: Array, key: Array) -> Array:
+        return attack(_stand_in, x, y, key[None])
+
+    jax.eval_shape(call, x, y, jax.random.key(0))
+
+
+def _stand_in(x: Array, *keys: Array) -> Array:
+    """Ten logits of images; a randomised network gets keys too."""
+    del keys
+    return x.reshape(len(x), -1)[:, :10]
+
+
 def check_use(fields: Mapping[str, Any]) -> None:
     """Refuses options of an attack that would not attack the images of the program.
 
     Raises:
+      TypeError: for a name that is no text.
       ValueError: for a targeted attack (true labels would be its targets, which makes
-        images easier), no steps, or bounds that images in [0, 1] leave.
+        images easier), no steps or more than any run can make, or bounds that images
+        in [0, 1] leave.
     """
+    for name in ("name", "attack", "network", "why"):
+        if not isinstance(fields.get(name, ""), str):
+            raise TypeError(f"`{name}` must be a text, got {fields[name]!r}.")
     if fields.get("targeted"):
         raise ValueError(
             "`targeted` must be False: the labels are the true ones, and a targeted "
@@ -132,8 +125,12 @@ def check_use(fields: Mapping[str, Any]) -> None:
         )
     if fields.get("steps") == 0:
         raise ValueError(
-            "`steps` must be at least 1, got 0: nothing would be attacked."
+            "`steps` must be at least 1, got 0: no image would be changed."
         )
+    for name in ("steps", "queries", "restarts", "draws", "samples", "eot_samples"):
+        value = fields.get(name)
+        if isinstance(value, int) and value > _MOST:
+            raise ValueError(f"`{name}` must be at most {_MOST}, got {value}.")
     threat.check_bounds(fields.get("bounds", (0.0, 1.0)))
     low, high = fields.get("bounds", (0.0, 1.0))
     if not (low <= 0 and high >= 1):
@@ -174,6 +171,8 @@ def _entry(label: str, fields: dict[str, Any], transfer_from: str) -> Entry:
 def _need(label: str, fields: Mapping[str, Any], *names: str) -> None:
     if label == "clean":
         raise ValueError("no attack can be called 'clean': the images without one are.")
+    if not label.strip() or not label.isprintable():
+        raise ValueError(f"attack {label!r} needs a name of one line of text.")
     for name in names:
         if name not in fields:
             raise ValueError(f"attack {label!r} of the suite has no `{name}`.")
@@ -288,7 +287,8 @@ def _first_threat(table: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Returns radius and norm of a table's first attack that has a radius."""
     for entry in table.values():
         if entry.get("eps") not in _ANY:
-            return {"eps": entry["eps"], "norm": entry.get("norm", "linf")}
+            parse_radius(entry["eps"])
+            return {"eps": str(entry["eps"]), "norm": entry.get("norm", "linf")}
     return {}
 
 

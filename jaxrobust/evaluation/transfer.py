@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxrobust import checkpoints, models
@@ -74,7 +73,7 @@ def make_transfer_step(
             made_on = models.logits_fn(source, variables["source"])
             x_adv = attack(made_on, step.to_float(images), labels, keys)
             logits = models.logits_fn(target, variables["target"])(x_adv)
-        return {"logits": logits.astype(jnp.float32), "x_adv": x_adv}
+        return {"logits": step.float_logits(logits), "x_adv": x_adv}
 
     return run
 

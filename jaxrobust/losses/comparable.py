@@ -46,4 +46,4 @@ def spacing(logits: Logits, dtype: Any) -> Logits:
     kept = jnp.finfo(dtype)
     _, exponent = jnp.frexp(jnp.abs(logits))
     size = jnp.ldexp(jnp.asarray(float(kept.eps), logits.dtype), exponent - 1)
-    return jnp.maximum(size, float(kept.tiny))
+    return jnp.maximum(jnp.where(logits == 0, 0, size), float(kept.tiny))

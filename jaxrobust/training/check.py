@@ -90,6 +90,8 @@ def check(config: Mapping[str, Any]) -> None:
         model = checkpoints.create_model(config)
     compute.training_model(model, config)
     with _about("objective (or attack, which it trains with)"):
+        suite.check_use(config["attack"])
+        _check_deterministic("attack", config["attack"])
         make_defense(config, model)
     if config["twin"]:
         with _about("twin"):
@@ -107,7 +109,9 @@ def check(config: Mapping[str, Any]) -> None:
     chosen = config["validation"]["attack"]
     with _about("validation.attack"):
         suite.check_use(chosen)
+        _check_deterministic("it", chosen)
         attacks.get(chosen["name"], **attack_options(chosen))
+        suite.read({"on held-out images": chosen})
     check_evaluation(config)
 
 
@@ -119,6 +123,8 @@ def check_evaluation(config: Mapping[str, Any]) -> None:
     entries, _ = suite.chosen(wanted, config["data"]["name"], method)
     has_twin = bool(config.get("twin"))
     _check_sources(entries, has_twin)
+    for entry in entries:
+        _check_deterministic(f"attack {entry.label!r}", entry.hyperparameters)
     if source_folder := wanted["transfer_from"]:
         _check_source("eval.transfer_from", source_folder, has_twin)
     if wanted["slots"]:
@@ -156,6 +162,8 @@ def notices(config: Mapping[str, Any]) -> list[str]:
     for name, value in config["objective"].items():
         if name.endswith("warmup_epochs"):
             warm[f"objective.{name}"] = value
+    if config["train"]["init_skip"] and not config["train"]["init_from"]:
+        found.append("train.init_skip says what to leave out of train.init_from: unset")
     return found + [
         f"{name} {value:g} is all of train.epochs {epochs:g}: the warm-up never ends"
         for name, value in warm.items()
@@ -168,6 +176,15 @@ def _check_sources(entries: Sequence[suite.Entry], has_twin: bool) -> None:
     for entry in entries:
         if isinstance(entry, transfer.Transfer):
             _check_source(f"attack {entry.label!r}", entry.source, has_twin)
+
+
+def _check_deterministic(what: str, options: Mapping[str, Any]) -> None:
+    """Refuses attacks on randomised networks: those of the program take no keys."""
+    if options.get("stochastic"):
+        raise ValueError(
+            f"{what} has `stochastic` True, but the program's networks draw nothing: "
+            "leave it out; python -m jaxrobust.evaluation attacks randomised ones."
+        )
 
 
 def _check_source(what: str, source_folder: str, has_twin: bool) -> None:

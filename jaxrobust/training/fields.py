@@ -73,6 +73,14 @@ def each(rule: Rule, *, filled: bool = False, rising: bool = False) -> Rule:
     return Rule(f"a list, each {rule.says}{order}{least}", holds)
 
 
+def number_or_each(rule: Rule) -> Rule:
+    """None, a number, or a list with one for each channel."""
+    return Rule(
+        f"None or {rule.says}, or a list of such",
+        lambda v: v is None or rule.holds(v) or each(rule).holds(v),
+    )
+
+
 def _is_radius(value: Any) -> bool:
     try:
         suite.parse_radius(value)
@@ -94,6 +102,7 @@ def _is_plain(value: Any) -> bool:
 FLAG = Rule("True or False", lambda v: isinstance(v, bool))
 TEXT = Rule("a text", lambda v: isinstance(v, str) and "\0" not in v)
 NAME = Rule("a text, not empty", lambda v: TEXT.holds(v) and bool(v.strip()))
+TABLE_OF_FIELDS = Rule("a table of fields", lambda v: isinstance(v, Mapping))
 RADIUS = Rule("a number of at least 0 or a fraction such as '8/255'", _is_radius)
 PLAIN = Rule("plain data (finite numbers, texts, lists of them)", _is_plain)
 SHARE = number(0, 1, below=True)
@@ -136,6 +145,8 @@ TABLE: Mapping[str, Rule] = MappingProxyType(
         "model.width": whole(1, 10**5),
         "model.depth": whole(1, 10**5),
         "model.dropout": SHARE,
+        "model.mean": number_or_each(number(-1e6, 1e6)),
+        "model.std": number_or_each(number(0, 1e6, above=True)),
         "objective.name": choice(tuple(defenses.FACTORIES)),
         "objective.attack_bn": choice(("", "train", "eval")),
         "objective.attack_warmup_epochs": EPOCHS,
@@ -288,6 +299,8 @@ def _rule(name: str, default: Mapping[str, Any]) -> tuple[Rule | None, Iterable[
         }
         rule = _ATTACK.get(last, PLAIN if last in known | {"name"} else None)
         return rule, [f"{head}.{option}" for option in known]
+    if head == "label_optimizers":
+        return TABLE_OF_FIELDS, ()
     if head.startswith("label_optimizers."):
         return _OPTIMIZER.get(last), [f"{head}.{field}" for field in _OPTIMIZER]
     if name not in TABLE and _inside(name, _FREE):

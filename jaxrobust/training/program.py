@@ -15,8 +15,8 @@ from jaxrobust.evaluation import out_of_memory
 from jaxrobust.evaluation.progress import StageProgress
 from jaxrobust.parallel import processes
 from jaxrobust.runtime import files
-from jaxrobust.training import loop, preemption, workdir
-from jaxrobust.training.check import check, check_evaluation, notices
+from jaxrobust.training import loop, preemption, setup, workdir
+from jaxrobust.training.check import check, check_data, check_evaluation, notices
 from jaxrobust.training.config import completed
 
 MODES = ("train_eval", "train", "eval", "report")
@@ -165,6 +165,10 @@ def run(
         if config["twin"] and named:
             runs.insert(0, (twin_of(config), os.path.join(folder, "twin")))
         mesh = parallel.make_mesh()
+        if len(runs) > 1 and mode != "eval":  # the second's mistakes before the first
+            images = setup.open_train(config)
+            for one, _ in runs:
+                check_data(one, checkpoints.create_model(one), images)
         # All training before any evaluation, where SIGTERM ends processes at once.
         for one, place in runs if mode != "eval" else ():
             extend = one["train"]["extend"]

@@ -249,13 +249,7 @@ def load_train(
       ValueError: for data that changed since, see `seen.divide`, or too few.
     """
     fields = config["data"]
-    found = data.open_source(
-        fields["name"],
-        "train",
-        image_size=fields["image_size"] or None,
-        channels=fields["channels"],
-        limit=fields["train_examples"] or None,
-    )
+    found = open_train(config)
     streamed = streams(fields["feed"], found.nbytes)
     found = found if streamed else found.load()
     rows = _rows_to_hold_out(config, found, before)
@@ -264,6 +258,18 @@ def load_train(
     if before is None or rows is not before.rows:
         before = seen.Seen.of(fields["name"], found, rows, before)
     return train_set, held_out, streamed, before
+
+
+def open_train(config: Mapping[str, Any]) -> data.Source:
+    """Opens all of the training split, without reading it."""
+    fields = config["data"]
+    return data.open_source(
+        fields["name"],
+        "train",
+        image_size=fields["image_size"] or None,
+        channels=fields["channels"],
+        limit=fields["train_examples"] or None,
+    )
 
 
 def _rows_to_hold_out(

@@ -1,6 +1,7 @@
 """Every field of a config is looked at before any work."""
 
 import math
+import re
 import types
 
 import numpy as np
@@ -34,6 +35,8 @@ WRONG = {
     "model.name": ("", None, 5),
     "model.num_classes": (*NO_COUNT, 0, 1),
     "model.width": (*NO_COUNT, 0),
+    "model.mean": ("x", True, (NAN,), ("a",)),
+    "model.std": ("x", 0.0, (0.2, 0.0), -1.0, (INF,)),
     "objective.name": ("pdg", None, ""),
     "objective.attack_bn": ("test", 1),
     "objective.label_smoothing": ("x", True, -0.1, 1.0, NAN, INF),
@@ -53,7 +56,7 @@ WRONG = {
     "optimizer.b1": (*NO_NUMBER, 1.0, -0.1),
     "optimizer.weight_decay": (*NO_NUMBER, -1e-4, NAN, INF),
     "optimizer.clip_norm": (*NO_NUMBER, -1.0, NAN, INF),
-    "label_optimizers": ({"a": {"learning_rate": 0.0}}, {"a": {"rate": 1.0}}),
+    "label_optimizers": ({"a": {"learning_rate": 0.0}}, {"a": {"rate": 1.0}}, {"a": 5}),
     "schedule.name": ("cosin", None),
     "schedule.milestones": ((-1.0,), (NAN,), (INF,), (2.0, 1.0), "1,2", 3.0, ("1",)),
     "schedule.factor": (*NO_NUMBER, 0.0, -1.0, 1.5, NAN),
@@ -176,6 +179,13 @@ ATTACKS = {
     "an unknown option": ({**PGD, "step": 1}, "`step`"),
     "a flag as a text": ({**PGD, "random_start": "no"}, "`random_start`"),
     "a count as a text": ({**PGD, "steps": "5"}, "`steps`"),
+    "steps without an end": ({**PGD, "steps": 10**12}, "`steps`"),
+    "a list as its name": ({**PGD, "name": ["pgd"]}, "`name`"),
+    "a number as its network": ({**PGD, "network": 5}, "`network`"),
+    "draws of a network without": ({**PGD, "eot_samples": 4}, "`eot_samples`"),
+    "a network with keys": ({**PGD, "stochastic": True}, "`stochastic`"),
+    "a share out of range": ({"name": "square", "eps": 1, "p_init": 5.0}, "`p_init`"),
+    "one that is found when called": ({"name": "apgd", "eps": 1, "rho": 3.0}, "`rho`"),
     "no steps": ({**PGD, "steps": 0}, "`steps`"),
     "a radius over nothing": ({**PGD, "eps": "8/0"}, "`eps`"),
     "no radius where one is needed": ({**PGD, "eps": None}, "`eps`"),
@@ -211,8 +221,16 @@ def test_an_attack_of_the_evaluation_is_looked_at(case):
 
 
 def test_no_attack_takes_the_place_of_the_clean_images():
-    with pytest.raises(ValueError, match="'clean'"):
-        check.check(changed(**{"eval.attacks": {"clean": PGD}}))
+    for label in ("clean", "", "two\nlines"):
+        with pytest.raises(ValueError, match=re.escape(repr(label))):
+            check.check(changed(**{"eval.attacks": {label: PGD}}))
+
+
+def test_the_radius_of_a_suite_is_looked_at():
+    attack = {**PGD, "eps": "8/0"}
+    wrong = changed(**{"eval.attacks": {"mine": attack}, "eval.suite": "adaptive"})
+    with pytest.raises(ValueError, match="`eps` must be a number of at least 0"):
+        check.check(wrong)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from jaxrobust.evaluation.ensemble.settings import (
     Settings,
     Standing,
     check_call,
+    check_tag,
     clean_logits,
     local_mesh,
     other_shape,
@@ -44,6 +45,7 @@ def autoattack(
     version: str = "standard",
     slots: int | None = None,
     state_dir: epath.PathLike | None = None,
+    state_tag: str | None = None,
     progress: bool | step.Progress = True,
     bounds: Bounds = (0.0, 1.0),
     stochastic: bool = False,
@@ -74,7 +76,11 @@ def autoattack(
       slots: images attacked at a time, at most; at least two per device. None chooses.
         A stage with few images uses fewer.
       state_dir: folder for a file from which a killed evaluation goes on, in the middle
-        of an attack; None keeps nothing. A finished one returns at once.
+        of an attack; None keeps nothing. A finished one returns at once. The file
+        belongs to this model, these images, keys and settings.
+      state_tag: your name for the model, a part of the file's name. Needed with
+        `state_dir` where the model calls the host (`jax.pure_callback`, `io_callback`,
+        FFI): its program does not tell it from another one, so you do.
       progress: show a display, with the robust accuracy so far and the time left; or
         where to report to.
       bounds: lowest and highest value of an image.
@@ -92,8 +98,8 @@ def autoattack(
 
     Raises:
       ValueError: for images outside `bounds`, labels out of range, logits that are
-        not finite, fewer than two classes, a state of another evaluation; named in
-        the message.
+        not finite, fewer than two classes, a state of another model, a model that
+        calls the host with `state_dir` and no `state_tag`; named in the message.
       TypeError: for arrays or keys of the wrong type.
 
     Reference:
@@ -101,6 +107,7 @@ def autoattack(
       diverse parameter-free attacks, ICML 2020, arXiv 2003.01690.
     """
     check_call(logits_fn, x, y, eps, norm, version, bounds, draws)
+    check_tag(state_tag)
     place = Place(local_mesh() if mesh is None else mesh)
     images, labels = np.asarray(x), np.asarray(y, np.int32)
     keys = stepping.row_keys(key, len(images))
@@ -123,6 +130,7 @@ def autoattack(
             most,
             place,
             check,
+            state_tag,
         )
         display = _display(progress)
         found = _run(settings, Keeper(settings, state_dir, save_every), display)
@@ -148,8 +156,8 @@ def _begin(settings: Settings) -> Standing:
         share = judge.correct_share(check, held.x, held.y, held.keys, settings.draws)
     else:
         share = 1.0 - judge.is_wrong(held.clean, held.y)
-    stuck = np.zeros(len(share), bool)
-    return Standing(share, held.x.copy(), [share >= 0.5], [], flagged, stuck)
+    stuck, rejected = np.ones(len(share), bool), np.zeros(len(share), np.int64)
+    return Standing(share, held.x.copy(), [share >= 0.5], [], flagged, stuck, rejected)
 
 
 def _run(
@@ -176,6 +184,7 @@ def _run(
             outcome = runner.run(after)
             begin = time.monotonic()
             _judge(settings, found, outcome)
+            _note(found, runner)
             outcome.seconds += time.monotonic() - begin
         found.stages.append((outcome.seconds, outcome.calls))
         found.robust.append(found.share >= 0.5)
@@ -213,6 +222,7 @@ def _runner(
         eps=settings.eps,
         fields=versions.fields_of(stage, settings.fields),
         place=settings.place,
+        confirm=settings.confirm,
     )
     if middle is not None:
         runner.restore(*middle, whole=whole)
@@ -220,20 +230,14 @@ def _runner(
 
 
 def _judge(settings: Settings, found: Standing, outcome: Outcome) -> None:
-    """Looks again at what a stage has found, and takes over what stands."""
+    """Takes over what a stage has found; of a randomised model, judged anew."""
     held, ball, check = settings.held, settings.ball, settings.check
-    found.stuck[sorted(outcome.stuck)] = True
     numbers = np.asarray(sorted(outcome.x_adv), np.int64)
     if not len(numbers):
         return
     if not settings.stochastic:
-        x_adv = np.stack([outcome.x_adv[n] for n in numbers])
-        stands = judge.confirmed(check, x_adv, held.x[numbers], held.y[numbers], ball)
-        found.flagged["unconfirmed"] = found.flagged.get("unconfirmed", 0) + float(
-            (~stands).sum()
-        )
-        found.x_adv[numbers[stands]] = x_adv[stands]
-        found.share[numbers[stands]] = 0
+        found.x_adv[numbers] = np.stack([outcome.x_adv[n] for n in numbers])
+        found.share[numbers] = 0
         return
     for run in range(max(len(points) for points in outcome.x_adv.values())):
         some = np.asarray([n for n in numbers if run < len(outcome.x_adv[n])], np.int64)
@@ -247,6 +251,15 @@ def _judge(settings: Settings, found: Standing, outcome: Outcome) -> None:
         found.share[some[worse]] = share[worse]
 
 
+def _note(found: Standing, runner: Runner) -> None:
+    """Keeps what a stage says about its own numbers."""
+    outcome, images = runner.outcome, runner.board.images
+    for number, count in outcome.rejected.items():
+        found.rejected[number] += count
+    if not isinstance(runner.stage.method, stepping.Square):
+        found.stuck[images] &= np.isin(images, sorted(outcome.stuck))
+
+
 def _result(settings: Settings, found: Standing) -> Result:
     stages = [
         StageResult(stage.name, robust, seconds, calls)
@@ -255,9 +268,7 @@ def _result(settings: Settings, found: Standing) -> Result:
         )
     ]
     raised = signs.flags(
-        found.flagged,
-        found.stuck,
-        found.robust,
+        found,
         stages,
         settings.version,
         stochastic=settings.stochastic,

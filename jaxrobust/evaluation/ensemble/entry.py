@@ -9,6 +9,7 @@ import numpy as np
 from etils import epath
 
 from jaxrobust import models, parallel
+from jaxrobust.attacks import stepping
 from jaxrobust.evaluation import step, verify
 from jaxrobust.evaluation.ensemble import versions
 from jaxrobust.evaluation.ensemble.driver import autoattack
@@ -65,6 +66,8 @@ class AutoAttack(Entry):
         x = setting.dataset.images[setting.indices].astype(np.float32) / 255
         indices = jax.numpy.asarray(setting.indices, jax.numpy.int32)
         assert self.eps is not None
+        # Nothing tells such a network from another: its state would be anybody's.
+        hosted = stepping.host_calls(logits_fn, x[:2])
         result = autoattack(
             logits_fn,
             x,
@@ -74,7 +77,7 @@ class AutoAttack(Entry):
             norm=self.norm,
             version=self.version,
             slots=self.hyperparameters.get("slots") or None,
-            state_dir=self.folder or None,
+            state_dir=None if hosted else self.folder or None,
             progress=setting.progress or False,
             mesh=place.mesh,
             precision=setting.precision,

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxrobust import parallel
+from jaxrobust import losses, parallel
 from jaxrobust.array_types import Key, LogitsFn
 from jaxrobust.attacks import stepping
 
@@ -72,7 +72,7 @@ class Forward:
             keys = stepping.row_keys(jax.random.key(0), batch)
             example = (*example, place.put_rows(keys))
         self._call = stepping.build(
-            self.model.fn,
+            lambda *inputs: losses.comparable(self.model.fn(*inputs)),
             self.arrays,
             *example,
             model=self.model,

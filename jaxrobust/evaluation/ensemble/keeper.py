@@ -9,12 +9,16 @@ import numpy as np
 from etils import epath
 
 from jaxrobust.attacks import stepping
-from jaxrobust.evaluation.ensemble import state, versions
+from jaxrobust.evaluation.ensemble import leads, state, versions
 from jaxrobust.evaluation.ensemble.runner import Runner
 from jaxrobust.evaluation.ensemble.settings import Settings, Standing
 from jaxrobust.parallel import processes
 
 _SAVING_SHARE = 20
+# Of a typical lead: more than rounding on other devices, also of half precision.
+_CHANGE = 0.05
+# Of the images: those whose lead may change by more in a network that is the same.
+_OTHER_SHARE = 0.01
 
 
 class Keeper:
@@ -28,6 +32,7 @@ class Keeper:
         self._last, self._took = time.monotonic(), 0.0
         self._path = None
         if folder is not None:
+            _check_named(settings)
             name = f"autoattack-{settings.version}-{self._fingerprint()[:16]}.npz"
             self._path = epath.Path(folder) / name
 
@@ -42,12 +47,13 @@ class Keeper:
         fixed = (settings.eps, settings.ball.norm, settings.ball.bounds)
         config: Any = jax.config
         precision = config.jax_default_matmul_precision
-        fixed = (*fixed, settings.version, settings.draws, precision)
+        fixed = (*fixed, settings.version, settings.draws, precision, settings.tag)
         digest.update(repr(fixed).encode())
         model = stepping.fingerprint(
             settings.logits_fn, held.x[:2], stochastic=settings.stochastic
         )
-        return digest.hexdigest()[:8] + model[:8]
+        digest.update(model.encode())
+        return digest.hexdigest()
 
     def maybe_save(self, found: Standing, runner: Runner) -> None:
         """Saves if it is time, by the lead's clock; large states less often."""
@@ -73,6 +79,7 @@ class Keeper:
             "clean": held.clean,
             "share": found.share,
             "stuck": found.stuck,
+            "rejected": found.rejected,
             "moved": moved,
             "x_adv": found.x_adv[moved],
             "robust": np.stack(found.robust),
@@ -90,7 +97,7 @@ class Keeper:
         """Returns what was saved.
 
         Raises:
-          ValueError: if the file cannot be read.
+          ValueError: if the file cannot be read, or is of another model.
         """
         saved = None if self._path is None else state.load(self._path)
         processes.check_same(
@@ -100,6 +107,7 @@ class Keeper:
             return None
         meta, arrays = saved
         clean = self._settings.held.clean
+        self._check_same(arrays["clean"], clean)
         # Targets come from these logits: those of the first start are kept.
         clean[...] = arrays["clean"]
         x_adv = self._settings.held.x.copy()
@@ -111,6 +119,35 @@ class Keeper:
             [(seconds, versions.Calls(*calls)) for seconds, calls in meta["stages"]],
             meta["flagged"],
             arrays["stuck"],
+            arrays["rejected"],
         )
         middle = meta["runner"]
         return found, middle and (middle, state.part(arrays, "runner"))
+
+    def _check_same(self, saved: np.ndarray, clean: np.ndarray) -> None:
+        """Raises where the clean logits that were saved are not this model's."""
+        dtype, other = self._settings.check.model.out.dtype, 1.0
+        if saved.shape == clean.shape:
+            other = float((leads.change(saved, clean, dtype) > _CHANGE).mean())
+        if other > _OTHER_SHARE:
+            raise ValueError(
+                f"the saved state {self._path} is of another model: for {other:.0%} of "
+                "the clean images its logits are not those of this one. Give each "
+                "model a `state_dir` or a `state_tag` of its own, or delete the file."
+            )
+
+
+def _check_named(settings: Settings) -> None:
+    """Raises where only the user can say which model this is."""
+    if settings.tag is not None:
+        return
+    found = stepping.host_calls(
+        settings.logits_fn, settings.held.x[:2], stochastic=settings.stochastic
+    )
+    if found:
+        raise ValueError(
+            f"`state_dir`: the model calls the host ({', '.join(found)}), so its "
+            "program does not tell it from another model whose state may lie there. "
+            "Give it a name that is its own, state_tag='my model, weights of May 3', "
+            "or leave `state_dir` out."
+        )

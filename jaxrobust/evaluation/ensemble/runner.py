@@ -1,5 +1,6 @@
 """One stage of the ensemble: a fixed number of slots, refilled from the board."""
 
+import collections
 import dataclasses
 import time
 import zlib
@@ -9,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Int
 
 from jaxrobust import parallel
 from jaxrobust.array_types import Key, LogitsFn
@@ -21,6 +23,10 @@ from jaxrobust.evaluation.ensemble.versions import Calls, Stage
 # Steps between two looks at what was found, at most. They double from 1 while nothing
 # is found: a look costs the host's attention, a late one costs steps of fooled rows.
 _MOST_AT_ONCE = 16
+
+
+# Which adversarial images `[n, H, W, C]` stand, given the numbers of their images.
+Confirm = Callable[[Int[np.ndarray, "n"], np.ndarray], Bool[np.ndarray, "n"]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,12 +54,16 @@ class Outcome:
       x_adv: adversarial images by number of the image; for a randomised model the
         strongest one of each run, in a list.
       stuck: numbers of images whose gradient was zero at every step of a run.
+      rejected: by number of the image, how many successes were not confirmed.
       calls: model calls.
       seconds: spent, in this process and those before it.
     """
 
     x_adv: dict[int, Any] = dataclasses.field(default_factory=dict)
     stuck: set[int] = dataclasses.field(default_factory=set)
+    rejected: collections.Counter[int] = dataclasses.field(
+        default_factory=collections.Counter
+    )
     calls: Calls = dataclasses.field(default_factory=Calls)
     seconds: float = 0.0
 
@@ -71,6 +81,7 @@ class Runner:
         eps: float,
         fields: Mapping[str, Any],
         place: Place,
+        confirm: Confirm,
     ) -> None:
         """Compiles the stage's programs for as many slots as the board has.
 
@@ -82,7 +93,9 @@ class Runner:
           eps: radius.
           fields: what is static about the problem.
           place: devices.
+          confirm: the second look at what a slot has found.
         """
+        self._confirm = confirm
         self.stage, self.board, self.outcome = stage, board, Outcome()
         self._images, self._place = images, place
         self._key_data = np.asarray(jax.random.key_data(images.keys))
@@ -112,6 +125,7 @@ class Runner:
             stepper.refill, *common, rows, new, seldom=True, **options
         )
         self._strongest = jax.jit(stepper.strongest)
+        self._reject = jax.jit(stepper.reject, out_shardings=self._place.rows)
         self._one_by_one = stepper.has_slow_step(*common)
         self._advance: Callable[..., stepping.Slots]
         if self._one_by_one:
@@ -188,15 +202,36 @@ class Runner:
         found = parallel.to_host(self.slots.found) & board.busy & (not self._stochastic)
         where = np.flatnonzero(found)
         self._count = 1 if len(where) else min(2 * count, _MOST_AT_ONCE)
-        if len(where):
-            numbers = board.images[board.slot_image[where]]
-            best = board.hits(where)
-            x_found = parallel.rows_to_host(self.slots.x_found, where[best])
-            for number, image in zip(numbers[best], x_found, strict=True):
-                self.outcome.x_adv[int(number)] = image.copy()
+        while len(where):
+            where = self._take(where)
         ended = board.ends(self.stage.method.points)
         if len(ended):
             self._end(ended)
+
+    def _take(self, where: np.ndarray) -> np.ndarray:
+        """Takes over what was found in slots; what a second look rejects goes on.
+
+        Returns:
+          The slots that have something else to be looked at.
+        """
+        board = self.board
+        numbers = board.images[board.slot_image[where]]
+        x_found = parallel.rows_to_host(self.slots.x_found, where)
+        stands = self._confirm(numbers, x_found)
+        best = board.hits(where[stands])
+        taken = zip(numbers[stands][best], x_found[stands][best], strict=True)
+        for number, image in taken:
+            self.outcome.x_adv[int(number)] = image.copy()
+        if stands.all():
+            return where[:0]
+        self.outcome.rejected.update(int(n) for n in numbers[~stands])
+        rejected = np.zeros(len(board.slot_image), bool)
+        rejected[where[~stands]] = True
+        self.slots = self._reject(
+            self._arrays, self._eps, self.slots, self._place.put_rows(rejected)
+        )
+        again = parallel.to_host(self.slots.found) & rejected & board.busy
+        return np.flatnonzero(again)
 
     def _end(self, ended: np.ndarray) -> None:
         numbers = self.board.images[self.board.slot_image[ended]]
@@ -234,6 +269,7 @@ class Runner:
             "outcome/numbers": np.asarray([n for n, _ in found], np.int64),
             "outcome/x_adv": np.stack([x for _, x in found]) if found else blank,
             "outcome/stuck": np.asarray(sorted(kept.stuck), np.int64),
+            "outcome/rejected": np.asarray(sorted(kept.rejected.elements()), np.int64),
         }
         meta = {
             "count": self._count,
@@ -256,6 +292,7 @@ class Runner:
             else:
                 kept.x_adv[int(number)] = x
         kept.stuck |= {int(n) for n in arrays["outcome/stuck"]}
+        kept.rejected.update(int(n) for n in arrays["outcome/rejected"])
         kept.calls, kept.seconds = Calls(*meta["calls"]), meta["seconds"]
         if whole:
             self._count = meta["count"]

@@ -7,12 +7,13 @@ import jax
 import numpy as np
 from jax.core import Tracer
 from jax.sharding import AxisType, Mesh
+from jaxtyping import Bool, Int
 
 from jaxrobust import threat
 from jaxrobust.array_types import Key, LogitsFn
 from jaxrobust.attacks import stepping
 from jaxrobust.evaluation import verify
-from jaxrobust.evaluation.ensemble import versions
+from jaxrobust.evaluation.ensemble import judge, versions
 from jaxrobust.evaluation.ensemble.forward import Forward, Place
 from jaxrobust.evaluation.ensemble.runner import Images
 
@@ -35,19 +36,24 @@ class Settings:
     most: int
     place: Place
     check: Forward
+    tag: str | None = None
 
     @property
     def fields(self) -> dict[str, Any]:
         """What is static about every attack's problem."""
-        dtype = self.held.clean.dtype
         return {
             "norm": self.ball.norm,
             "bounds": self.ball.bounds,
             "stochastic": self.stochastic,
             "eot_samples": versions.eot_samples(self.version, self.stochastic),
-            # Above what another batch shape may change in the last digits.
-            "clearance": 64 * float(np.finfo(dtype).eps),
         }
+
+    def confirm(
+        self, numbers: Int[np.ndarray, "n"], x_adv: np.ndarray
+    ) -> Bool[np.ndarray, "n"]:
+        """Returns which adversarial images of these images stand a second look."""
+        x, y = self.held.x[numbers], self.held.y[numbers]
+        return judge.confirmed(self.check, x_adv, x, y, self.ball)
 
 
 @dataclasses.dataclass
@@ -60,7 +66,9 @@ class Standing:
       robust: flags after each finished stage.
       stages: seconds and calls of the finished stages.
       flagged: numbers behind the flags.
-      stuck: whose gradient was zero at every step of a run, `[N]`.
+      stuck: whose gradient was zero at every step of a run of each attack that uses
+        gradients, `[N]`.
+      rejected: how many successes of each image were not confirmed, `[N]`.
     """
 
     share: np.ndarray
@@ -69,6 +77,7 @@ class Standing:
     stages: list[tuple[float, versions.Calls]]
     flagged: dict[str, float]
     stuck: np.ndarray
+    rejected: np.ndarray
 
     @property
     def left(self) -> np.ndarray:
@@ -105,8 +114,8 @@ def check_call(
     stepping.check_images(x)
     if x.dtype not in (np.float32, np.float64):
         raise TypeError(
-            f"`x` must be float32 or float64, got {x.dtype}: in half precision logits "
-            "are too coarse to tell a success from rounding."
+            f"`x` must be float32 or float64, got {x.dtype}: in half precision a ball "
+            "holds few images. Pass x.astype(np.float32); the model may cast."
         )
     if x.ndim != 4:
         raise ValueError(
@@ -117,6 +126,15 @@ def check_call(
     stepping.check_values(x, bounds)
     if draws is not None and (not isinstance(draws, int) or draws < 1):
         raise ValueError(f"`draws` must be a whole number of at least 1, got {draws}.")
+
+
+def check_tag(tag: Any) -> None:
+    """Checks the name that a user gives the model."""
+    if tag is not None and (not isinstance(tag, str) or not tag.strip()):
+        raise ValueError(
+            "`state_tag` is your name for the model: it must be a text that is not "
+            f"empty, or None, got {tag!r}."
+        )
 
 
 def local_mesh() -> Mesh | None:

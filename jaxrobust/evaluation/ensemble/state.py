@@ -14,7 +14,7 @@ from etils import epath
 from jaxrobust import parallel
 from jaxrobust.runtime import files
 
-VERSION = 1
+VERSION = 2
 _META = "meta"
 
 

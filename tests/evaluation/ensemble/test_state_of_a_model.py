@@ -1,0 +1,106 @@
+"""The state of an evaluation belongs to its model, whatever the model calls."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental import io_callback
+
+from jaxrobust import evaluation, parallel
+from jaxrobust.attacks import stepping
+
+KEY = jax.random.key(0)
+
+
+def hosted(model, sign=1, where="forward"):
+    """The linear model, or its negative, by a call of the host."""
+    w, b = sign * model.w, sign * model.b
+
+    def ask(x):
+        like = jax.ShapeDtypeStruct((len(x), w.shape[1]), jnp.float32)
+
+        def run(x):
+            return (np.asarray(x).reshape(len(x), -1) @ w + b).astype(np.float32)
+
+        return jax.pure_callback(run, like, x)
+
+    def push(x, c):
+        like = jax.ShapeDtypeStruct(x.shape, jnp.float32)
+
+        def run(c):
+            return (np.asarray(c) @ w.T).reshape(x.shape).astype(np.float32)
+
+        return (io_callback(run, like, c),)
+
+    def plain(x):
+        return x.reshape(len(x), -1) @ w + b[None]
+
+    @jax.custom_vjp
+    def call(x):
+        return ask(x) if where == "forward" else plain(x)
+
+    call.defvjp(lambda x: (call(x), x), push)
+    return call
+
+
+def attack(model, fn, **options):
+    return evaluation.autoattack(
+        fn, model.x[:8], model.y[:8], key=KEY, eps=0.5, slots=8, progress=False,
+        mesh=parallel.make_mesh(1), **options,
+    )  # fmt: skip
+
+
+def nested(fn):
+    """A call of the host inside jit, a loop and a branch of it."""
+
+    def body(x):
+        return jax.lax.cond(x.sum() < 1e9, fn, lambda x: jnp.zeros((len(x), 3)), x)
+
+    @jax.jit
+    def call(x):
+        return jax.lax.scan(
+            lambda z, _: (body(x), None), jnp.zeros((len(x), 3)), None, length=1
+        )[0]
+
+    return call
+
+
+@pytest.mark.parametrize("where", ["forward", "backward", "nested"])
+def test_a_model_that_calls_the_host_needs_a_name(linear, tmp_path, where):
+    model = linear(3)
+    fn = hosted(model, where="backward" if where == "backward" else "forward")
+    fn = nested(fn) if where == "nested" else fn
+    with pytest.raises(ValueError, match=r"`state_dir`.*callback.*state_tag"):
+        attack(model, fn, state_dir=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_foreign_functions_are_calls_of_the_host_and_printing_is_none(linear):
+    model = linear(3)
+
+    def foreign(x):
+        like = jax.ShapeDtypeStruct((len(x), 3), jnp.float32)
+        return jax.ffi.ffi_call("of_mine", like)(x)
+
+    def printing(x):
+        jax.debug.callback(lambda _: None, x)
+        return model(x)
+
+    assert stepping.host_calls(foreign, model.x) == ("ffi_call",)
+    assert stepping.host_calls(printing, model.x) == ()
+
+
+def test_a_tag_tells_models_apart_and_is_not_believed_blindly(linear, tmp_path):
+    model = linear(3)
+    one, other = hosted(model), hosted(model, sign=-1)
+    first = attack(model, one, state_dir=tmp_path, state_tag="one")
+    again = attack(model, one, state_dir=tmp_path, state_tag="one")
+    assert [s.seconds for s in again.stages] == [s.seconds for s in first.stages]
+    found = attack(model, other, state_dir=tmp_path, state_tag="other")
+    assert found.clean.sum() < first.clean.sum()
+    paths = sorted(tmp_path.iterdir(), key=lambda p: p.stat().st_mtime_ns)
+    path = paths[0].name
+    with pytest.raises(ValueError, match=f"{path}.* is of another model.*state_tag"):
+        attack(model, other, state_dir=tmp_path, state_tag="one")
+    with pytest.raises(ValueError, match="`state_tag` is your name"):
+        attack(model, one, state_dir=tmp_path, state_tag=" ")
