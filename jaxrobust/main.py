@@ -15,14 +15,22 @@ from logging import LogRecord
 from typing import Any
 
 from absl import app, flags, logging
-from ml_collections import config_flags
 
 from jaxrobust import report
 from jaxrobust.parallel import processes, watch
-from jaxrobust.training import compilation_cache, config, preemption, program
+from jaxrobust.training import (
+    compilation_cache,
+    config_file,
+    overrides,
+    preemption,
+    program,
+)
 
-CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Config file, with an optional `:argument`.", lock_config=True
+CONFIG = flags.DEFINE_string(
+    "config",
+    None,
+    "Config file, with an optional `:argument`. --config.a.b=VALUE sets a field of it; "
+    "items of lists are separated by commas.",
 )
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Where results go; runs/<config> by default. Run again to resume."
@@ -33,6 +41,12 @@ CHECKPOINT = flags.DEFINE_string(
     None,
     "What to evaluate: best_robust (the default), best_clean (the default after plain "
     "training), last, or the path of a work directory or checkpoint.",
+)
+ATTACK = flags.DEFINE_multi_string(
+    "attack",
+    [],
+    "NAME:option=value,... such as pgd:eps=8/255,steps=50,loss=margin: evaluate with "
+    "this attack in place of those of the config; repeat it for more.",
 )
 CACHE = flags.DEFINE_string(
     "compilation_cache",
@@ -55,21 +69,19 @@ flags.DEFINE_alias("coordinator_address", "coordinator")
 flags.DEFINE_alias("num_processes", "processes")
 flags.DEFINE_alias("process_id", "process")
 # Mistakes and faults that a line says all about.
-_TOLD = (ValueError, TypeError, OSError, FloatingPointError, MemoryError)
+_TOLD = (ValueError, TypeError, KeyError, OSError, FloatingPointError, MemoryError)
 VERBOSE = flags.DEFINE_bool("traceback", False, "Show the traceback of an error.")
 
 
 def main(argv: Sequence[str]) -> None:
     """Reads the flags and dispatches; a mistake of the user's is told in a line."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments {argv[1:]}; flags start with --.")
     logging.set_verbosity(logging.WARNING)
     if not VERBOSE.value:
         logging.get_absl_handler().addFilter(_shown)
     compilation_cache.use(CACHE.value)
     preemption.end_in_words()
     try:
-        _run()
+        _run(argv[1:])
     except BaseException as error:
         status, text = _told(error)
         if processes.joined() and not isinstance(error, preemption.Stopped):
@@ -83,8 +95,8 @@ def main(argv: Sequence[str]) -> None:
         sys.exit(status)
 
 
-def _run() -> None:
-    settings, folder = _read_flags()
+def _run(arguments: Sequence[str]) -> None:
+    settings, folder = _read_flags(arguments)
     if MODE.value == "report":
         print(f"report: {report.write(folder)}")
         return
@@ -95,7 +107,8 @@ def _run() -> None:
     stopped = None
     with watch.watched():
         try:
-            program.run(settings, folder, MODE.value, CHECKPOINT.value, command)
+            mode, attacks = MODE.value, ATTACK.value
+            program.run(settings, folder, mode, CHECKPOINT.value, command, attacks)
             if processes.is_lead():
                 print(f"report: {report.write(folder)}")
             processes.wait("jaxrobust: the report is written")
@@ -135,37 +148,45 @@ def _shown(record: LogRecord) -> bool:
     return not (theirs and record.exc_info)
 
 
-def _read_flags() -> tuple[dict[str, Any] | None, str]:
-    """Returns the config (None without --config) and the work directory."""
+def _read_flags(arguments: Sequence[str]) -> tuple[dict[str, Any] | None, str]:
+    """Returns the config (None without --config) and the work directory.
+
+    Args:
+      arguments: what is no flag: fields of the config, and mistakes.
+    """
+    others, fields = overrides.split(arguments)
+    if others:
+        raise ValueError(f"unknown arguments {' '.join(others)}; flags start with --.")
     if CONFIG.value is None:
         if MODE.value in ("train", "train_eval"):
-            raise app.UsageError("--config is needed to train.")
+            raise ValueError("--config is needed to train.")
+        if fields:
+            raise ValueError(f"--config.{fields[0].field} needs --config, its file.")
         if not WORKDIR.value:
-            raise app.UsageError("without --config, --workdir is needed.")
+            raise ValueError("without --config, --workdir is needed.")
         return None, WORKDIR.value
-    settings = CONFIG.value
-    path = config_flags.get_config_filename(flags.FLAGS["config"])
-    overrides = dict(config_flags.get_override_values(flags.FLAGS["config"]))
-    settings.name = settings.name or pathlib.Path(path.partition(":")[0]).stem
+    settings = config_file.load(CONFIG.value)
+    values = overrides.apply(settings, fields)
+    if ATTACK.value and values.get("eval.suite"):
+        raise ValueError("give --attack or --config.eval.suite, not both.")
+    file, _ = config_file.split(CONFIG.value)
+    settings.name = settings.name or pathlib.Path(file).stem
     if settings.deterministic:  # read when the first device is used
         kernels = "--xla_gpu_deterministic_ops=true"
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {kernels}"
-    return settings.to_dict(), WORKDIR.value or program.default_workdir(path, overrides)
+    folder = WORKDIR.value or program.default_workdir(CONFIG.value, values)
+    return settings.to_dict(), folder
 
 
-def _parse(argv: list[str]) -> list[str]:
-    """Parses flags; a config field that does not exist is told in a line."""
+def _parse(argv: Sequence[str]) -> list[str]:
+    """Parses flags; fields of the config stay among the arguments that it returns."""
     try:
-        return flags.FLAGS(argv)
+        words = flags.FLAGS.read_flags_from_files(argv[1:], force_gnu=False)
+        rest, fields = overrides.split(words)
+        others = flags.FLAGS([argv[0], *rest])
     except flags.Error as error:
-        sys.exit(f"{error}\nTry --help.")
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        # The config flag reads its fields from sys.argv; without them it can be loaded.
-        sys.argv = [a for a in argv if not a.startswith("--config.")]
-        flags.FLAGS.unparse_flags()
-        flags.FLAGS(sys.argv)
-        unknown = config.unknown_fields(CONFIG.value, argv)
-        sys.exit(unknown or f"{type(error).__name__}: {error}")
+        sys.exit(f"{' '.join(str(error).split())} Try --help.")
+    return [*others, *(overrides.written(one) for one in fields)]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Attacks by name, for configs."""
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
@@ -59,6 +60,16 @@ def hyperparameters(name: str) -> frozenset[str]:
       ValueError: for an unknown name, with the nearest match.
     """
     return frozenset(_attack(name).__annotations__) - _ARGUMENTS
+
+
+def parameters(name: str) -> Mapping[str, inspect.Parameter]:
+    """Returns an attack's hyperparameters with defaults and annotations.
+
+    Raises:
+      ValueError: for an unknown name, with the nearest match.
+    """
+    own = inspect.signature(_attack(name)).parameters
+    return {k: v for k, v in own.items() if k not in _ARGUMENTS}
 
 
 def _attack(name: str) -> Callable[..., Images]:

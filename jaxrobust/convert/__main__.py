@@ -31,6 +31,7 @@ from jaxrobust.convert import _files, _layouts
 from jaxrobust.convert._torch import from_torch
 from jaxrobust.runtime import files
 
+_LINES = 20  # of a message
 _BAD_INPUT = (ValueError, TypeError, OSError, ImportError)
 
 
@@ -93,15 +94,24 @@ def _convert(
     fields: Mapping[str, Any],
 ) -> None:
     """Makes one work directory of one checkpoint."""
-    checkpoint = _files.read(file)
-    if "name" not in fields:
-        folders = (*file.absolute().parts[:-1], _files.stem(file))
-        fields = _layouts.infer(
-            _layouts.Source(
-                checkpoint.arrays, folders, checkpoint.options, dict(fields)
+    checkpoint = _files.read(file, args.entry)
+    for note in checkpoint.notes:
+        print(f"{file}: {note}")
+    try:
+        if "name" not in fields:
+            folders = (*file.absolute().parts[:-1], _files.stem(file))
+            fields = _layouts.infer(
+                _layouts.Source(
+                    checkpoint.arrays, folders, checkpoint.options, dict(fields)
+                )
             )
-        )
-    variables = _variables(fields, checkpoint, args.input_shape)
+        variables = _variables(fields, checkpoint, args.input_shape)
+    except (ValueError, TypeError) as error:
+        lines = str(error).splitlines()
+        if len(lines) > _LINES:
+            lines = [*lines[:_LINES], f"  ... and {len(lines) - _LINES} more"]
+        told, held = "\n".join(lines), _files.contents(checkpoint.arrays)
+        raise ValueError(f"{file}: {told}\n  the file holds {held}") from None
     from jaxrobust import (
         checkpoints,
     )  # loads orbax, which the lines above can do without
@@ -140,6 +150,11 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="NAME=VALUE",
         help="a field of the network, such as blocks=6 or mean=(0.5,0.5,0.5)",
+    )
+    parser.add_argument(
+        "--entry",
+        help="which dict of the file to take, such as ema or ema.state_dict, where it "
+        "holds several; by default the trained network, not an average of it",
     )
     parser.add_argument(
         "--workdir",

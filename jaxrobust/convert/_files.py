@@ -1,15 +1,31 @@
-"""Reads state dicts from files; torch and safetensors only where a file needs them."""
+"""Reads state dicts from files; torch only where a file needs it."""
 
 import argparse
 import pathlib
-from collections.abc import Mapping
+import re
+import warnings
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxrobust.convert import _entries, _formats
+
 # What torch writes has many endings: PCL's `.pth.tar`, FPD's `.pkl`.
-SUFFIXES = (".pt", ".pth", ".pth.tar", ".pkl", ".npz", ".safetensors")
-_WRAPPERS = ("state_dict", "model_state_dict", "model")
+SUFFIXES = (
+    ".pt",
+    ".pth",
+    ".pth.tar",
+    ".pkl",
+    ".ckpt",
+    ".t7",
+    ".tar",
+    ".bin",
+    ".th",
+    ".npz",
+    ".safetensors",
+)
+_SHOWN = 10  # names and shapes in a message
 
 
 class Checkpoint(NamedTuple):
@@ -18,10 +34,12 @@ class Checkpoint(NamedTuple):
     Attributes:
       arrays: torch's names to arrays, the state dict.
       options: arguments of the training program that sspnet saves beside it.
+      notes: what was taken of the file, left out and changed, in words.
     """
 
     arrays: dict[str, np.ndarray]
     options: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
 
 def stem(path: pathlib.Path) -> str:
@@ -42,17 +60,20 @@ def find(folder: pathlib.Path) -> list[pathlib.Path]:
     return found
 
 
-def read(path: pathlib.Path) -> Checkpoint:
+def read(path: pathlib.Path, entry: str | None = None) -> Checkpoint:
     """Reads a checkpoint.
 
     What torch wrote is loaded with `weights_only=True`: a file that would run code is
-    refused. A dict around the state dict (`{'state_dict': ...}`) is opened.
+    refused. The dict of weights is looked for in dicts around it (`{'net': ...}`), the
+    trained network before averages of it. Sizes are looked at before memory is taken.
 
     Args:
       path: a file with one of `SUFFIXES`.
+      entry: which dict of the file to take, `ema` or `ema.state_dict`.
 
     Raises:
-      ValueError: for another kind of file, or one without a state dict.
+      ValueError: naming the file, for another kind, a damaged one, or one without
+        weights.
       ImportError: if the package that reads it is missing.
       FileNotFoundError: if there is no such file.
     """
@@ -60,35 +81,44 @@ def read(path: pathlib.Path) -> Checkpoint:
         raise ValueError(f"{path}: must be one of {', '.join(SUFFIXES)}.")
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}.")
+    _told(path, _formats.check_kind)
+    options: dict[str, Any] = {}
     if path.suffix == ".npz":
-        return Checkpoint(_read_npz(path), {})
-    if path.suffix == ".safetensors":
-        return Checkpoint(_read_safetensors(path), {})
-    return _read_torch(path)
-
-
-def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
+        loaded: Any = _told(path, _formats.read_npz)
+    elif path.suffix == ".safetensors":
+        loaded = _told(path, _formats.read_safetensors)
+    else:
+        _told(path, _formats.check_zip)
+        loaded, options = _load_torch(path)
     try:
-        with np.load(path, allow_pickle=False) as data:
-            return {name: data[name] for name in data.files}
-    except Exception as error:  # numpy's and those of the zip inside
+        found = _entries.find(loaded, entry)
+        arrays, notes = _as_float(found.arrays, path.stat().st_size)
+    except ValueError as error:
+        raise ValueError(f"{path} {error}.") from None
+    if found.entry:
+        notes.insert(0, f"took the entry {found.entry!r}")
+    if found.others:
+        more = " ..." if len(found.others) > _SHOWN else ""
+        notes.append(f"left out {', '.join(found.others[:_SHOWN])}{more}")
+    return Checkpoint(arrays, options, tuple(notes))
+
+
+def contents(arrays: Mapping[str, np.ndarray]) -> str:
+    """Lists names and shapes, not all of many."""
+    names = [f"{name} {tuple(value.shape)}" for name, value in arrays.items()]
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def _told(path: pathlib.Path, reader: Callable[[pathlib.Path], Any]) -> Any:
+    """Reads, and names the file in whatever goes wrong."""
+    try:
+        return reader(path)
+    except Exception as error:  # numpy's own and those of the zip inside
         raise ValueError(f"{path} is not readable ({_first(error)}).") from None
 
 
-def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
-    try:
-        from safetensors.numpy import load_file  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise ImportError(
-            f"reading {path} needs safetensors: pip install 'jaxrobust[torch]'."
-        ) from None
-    try:
-        return load_file(path)
-    except Exception as error:  # its own kind, which is no ValueError
-        raise ValueError(f"{path} is not readable ({_first(error)}).") from None
-
-
-def _read_torch(path: pathlib.Path) -> Checkpoint:
+def _load_torch(path: pathlib.Path) -> tuple[Any, dict[str, Any]]:
     try:
         import torch  # pyright: ignore[reportMissingImports]
     except ImportError:
@@ -97,34 +127,59 @@ def _read_torch(path: pathlib.Path) -> Checkpoint:
         ) from None
     try:
         # A Namespace holds values and runs nothing.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with (
+            torch.serialization.safe_globals([argparse.Namespace]),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle's own errors and torch's alike
         raise ValueError(
-            f"{path} is no file of plain weights and is not opened ({_first(error)}); "
+            f"{path} is no file of plain weights and is not opened ({_why(error)}); "
             "save it again with torch.save(model.state_dict(), path)."
         ) from None
-    arrays = {
-        name: value.detach().float().numpy()
-        if value.is_floating_point()
-        else value.numpy()
-        for name, value in _unwrap(loaded, path).items()
-        if isinstance(value, torch.Tensor)
-    }
-    options = loaded.get("args")
-    return Checkpoint(
-        arrays, vars(options) if isinstance(options, argparse.Namespace) else {}
-    )
+    options = loaded.get("args") if isinstance(loaded, dict) else None
+    return loaded, vars(options) if isinstance(options, argparse.Namespace) else {}
 
 
-def _unwrap(loaded: Any, path: pathlib.Path) -> Mapping[str, Any]:
-    """Opens dicts around the state dict."""
-    while isinstance(loaded, Mapping):
-        inside = [k for k in _WRAPPERS if isinstance(loaded.get(k), Mapping)]
-        if not inside:
-            return loaded
-        loaded = loaded[inside[0]]
-    raise ValueError(f"{path} holds {type(loaded).__name__}, not a state dict.")
+def _why(error: Exception) -> str:
+    """Says what a pickle asks for, where that is why it was refused."""
+    wanted = re.search(r"GLOBAL (\S+)", str(error))
+    return f"it holds {wanted[1][:80]}" if wanted else _first(error)
+
+
+def _as_float(
+    given: Mapping[str, Any], size: int
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Returns the arrays in NumPy, floating ones in float32, and what was changed.
+
+    Args:
+      given: arrays of NumPy or tensors of torch.
+      size: of the file in bytes; what says it is far larger is not made.
+    """
+    room = 8 * size + (64 << 20)
+    arrays, cast = {}, set()
+    for name, value in given.items():
+        kind = str(value.dtype).removeprefix("torch.")
+        room -= 4 * int(np.prod([int(n) for n in value.shape], dtype=object))
+        if room < 0:
+            raise ValueError(
+                f"says that {name} is {tuple(value.shape)}, more than a file of {size} "
+                "bytes holds"
+            )
+        if getattr(value, "is_quantized", False):
+            raise ValueError(f"holds quantised weights ({name}); dequantise them first")
+        if hasattr(value, "detach"):
+            try:
+                value = value.detach()
+                value = (value.float() if value.is_floating_point() else value).numpy()
+            except Exception as error:
+                raise ValueError(f"has no values in {name} ({_first(error)})") from None
+        if kind.startswith(("float", "bfloat")) and kind != "float32":
+            cast.add(kind)
+            value = np.asarray(value).astype(np.float32)
+        arrays[name] = np.asarray(value)
+    return arrays, [f"{kind} weights became float32" for kind in sorted(cast)]
 
 
 def _first(error: Exception) -> str:

@@ -34,6 +34,9 @@ _NORMALIZATION = re.compile(
     r"((normalizer|normalize|normalization)\.)?(new_)?((?P<mean>mu|mean)|sigma|std)"
 )
 
+# DataParallel, torch.compile, Lightning, robustness and others.
+_WRAPPERS = re.compile(r"^((module|_orig_mod|model|net|network|backbone|attacker)\.)+")
+
 Path = tuple[str, ...]
 
 
@@ -45,10 +48,10 @@ def from_torch(
 ) -> Variables:
     """Converts the weights of the network's PyTorch original.
 
-    Prefixes `module.` and `model.`, counters `num_batches_tracked` and second names of
-    a tensor that the original registers twice are fine. So are buffers that hold the
-    normalisation of the images (`mu`, `sigma`): the model's own `mean` and `std` have
-    to be the same.
+    Prefixes of wrappers (`module.`, `model.`, `_orig_mod.` ...), counters
+    `num_batches_tracked` and second names of a tensor that the original registers twice
+    are fine. So are buffers that hold the normalisation of the images (`mu`, `sigma`):
+    the model's own `mean` and `std` have to be the same.
 
     Args:
       model: what `models.create` returned.
@@ -63,9 +66,9 @@ def from_torch(
 
     Raises:
       TypeError: if `state_dict` is no mapping, or there is no conversion for the model.
-      ValueError: naming every entry that is missing, not of this network, or of another
-        shape, every second name whose values differ from the first, and a normalisation
-        that the model does not have.
+      ValueError: naming every entry that is missing, not of this network, of another
+        shape, or no finite floating weights, every second name whose values differ from
+        the first, and a normalisation that the model does not have.
     """
     family = _families.of(model)
     names = family.names(model)
@@ -82,6 +85,9 @@ def from_torch(
         known.add(name)
         if name not in given:
             problems.append(f"missing: {name} (for {'/'.join(path)})")
+            continue
+        if problem := _no_weights(name, given[name]):
+            problems.append(problem)
             continue
         value = _to_linen(given[name], path[-1])
         if value.shape == leaf.shape:
@@ -106,24 +112,31 @@ def _arrays(state_dict: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], list[
             f"`state_dict` must map names to arrays, got {type(state_dict).__name__}."
         )
     arrays: dict[str, np.ndarray] = {}
+    keys: dict[str, str] = {}
     problems = []
     for key, value in state_dict.items():
         name = bare_name(key)
-        if name in arrays:
-            problems.append(f"given twice, with and without 'module.': {name}")
         if hasattr(value, "detach"):
             value = value.detach().cpu().numpy()
         if isinstance(value, Mapping):
             raise TypeError(
                 f"`state_dict` entry {key!r} is itself a mapping; pass that one."
             )
-        arrays[name] = np.asarray(value)
+        value = np.asarray(value)
+        if name in arrays:
+            # `robustness` saves a network and, for its attacks, the same once more.
+            copied = "attacker." in f"{key}{keys[name]}"
+            if not (copied and np.array_equal(arrays[name], value, equal_nan=True)):
+                problems.append(f"given twice, with and without 'module.': {name}")
+        keys[name] = key
+        if name != "n_averaged":  # a counter of torch's averaged models
+            arrays[name] = value
     return arrays, problems
 
 
 def bare_name(name: str) -> str:
     """Returns a name without what wrappers of a network put before it."""
-    return re.sub(r"^((module|model)\.)+", "", name)
+    return _WRAPPERS.sub("", name)
 
 
 def split_normalization(
@@ -184,6 +197,15 @@ def _torch_name(path: Path, names: Names) -> str:
 def _to_linen(value: np.ndarray, leaf: str) -> np.ndarray:
     axes = _AXES.get((leaf, value.ndim))
     return value if axes is None else value.transpose(axes)
+
+
+def _no_weights(name: str, value: np.ndarray) -> str | None:
+    """Says what is wrong with values, if they cannot be a network's weights."""
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        return f"not floating: {name} is {value.dtype} (quantised? dequantise it first)"
+    if bad := int((~np.isfinite(value.astype(np.float32))).sum()):
+        return f"not finite: {name} ({bad} of {value.size} values)"
+    return None
 
 
 def _misshapen(

@@ -7,20 +7,29 @@ The function gets images [B, H, W, C], float32 in --bounds, and returns logits [
 `package.module:factory()` calls the factory first. The work directory gets
 results.json, evaluation.npz, robustbench.json and report.html. Radii are in units of
 [0, 1] images, whatever --bounds are.
+
+    --attack pgd:eps=8/255,steps=50,loss=margin --attack square
+
+runs these attacks in place of a suite. --stochastic is for randomised functions (x,
+keys [B]) -> logits, whose randomness comes from the keys. A function of NumPy arrays or
+PyTorch tensors is a black box (--black_box): attacks that need no gradient can try it.
 """
 
 import argparse
 import re
 import shlex
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
 
+import jax
 from ml_collections import ConfigDict
 
-from jaxrobust import evaluation, parallel, report
+from jaxrobust import data, evaluation, parallel, report
 from jaxrobust.array_types import Bounds
 from jaxrobust.evaluation import (
+    attack_text,
+    black_box,
     evaluator,
     foreign,
     out_of_memory,
@@ -40,18 +49,27 @@ _SHARES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)  # of eps, on the curve
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program; returns its exit status."""
     argv = sys.argv[1:] if argv is None else argv
-    args = _parser().parse_args(argv)
+    args = parser().parse_args(argv)
     compilation_cache.use(args.compilation_cache)
     folder = args.workdir or f"runs/{re.sub(r'[^A-Za-z0-9.=-]+', '_', args.model)}"
     command = shlex.join(["python", "-m", "jaxrobust.evaluation", *argv])
     try:
-        config = _config(args)
+        config, bounds = _config(args), _bounds(args.bounds)
         function = foreign.load(args.model)
         dataset = evaluator.load_test(config)
-        model, variables = foreign.wrap(function, dataset, bounds=_bounds(args.bounds))
+        if hosted := _is_black_box(args, function, dataset):
+            black_box.check_attacks(_names(config))
+            _without_gradients(config)
+            layout = black_box.layout_of(function, args.layout)
+            function = black_box.wrap(function, dataset, layout)
+        else:
+            function = black_box.in_layout(function, args.layout or "NHWC")
+        draws = args.draws if args.stochastic else 0
+        model, variables = foreign.wrap(function, dataset, bounds=bounds, draws=draws)
         with workdir.locked(folder):
             workdir.write_config(folder, config, command)
-            progress, mesh = StageProgress(), parallel.make_mesh()
+            # The host has one queue, whatever devices there are.
+            progress, mesh = StageProgress(), parallel.make_mesh(1 if hosted else None)
             with out_of_memory.explained("--batch_size", args.batch_size, mesh.size):
                 results = evaluation.evaluate(
                     model,
@@ -60,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     folder,
                     dataset=dataset,
                     mesh=mesh,
-                    curves=not args.attacks_only,
+                    curves=not (args.attacks_only or hosted or args.stochastic),
                     progress=progress,
                 )
             progress.close()
@@ -70,7 +88,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
-    for line in (verdict.verdict(results), *verdict.belief(results)):
+    except jax.errors.JaxRuntimeError as error:
+        if args.traceback:
+            raise
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        print(f"the model failed: {lines[-1][:500]}", file=sys.stderr)
+        return 1
+    for line in (verdict.verdict(results), *verdict.belief(results), *_notes(results)):
         print(line)
     print(f"report: {page}")
     return 0
@@ -78,6 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _config(args: argparse.Namespace) -> dict[str, Any]:
     """Returns the config of an evaluation; of training it says nothing."""
+    _check_flags(args)
     base = common.base()
     fields, usual = base.eval, protocols.threat_of(args.data)
     eps = args.eps or usual.eps
@@ -86,19 +111,36 @@ def _config(args: argparse.Namespace) -> dict[str, Any]:
     if args.norm == "linf":
         common.use_radius(base, eps, step_size, usual.steps)
     threat: Any = {"eps": eps, "step_size": step_size, "norm": args.norm}
-    if args.suite in protocols.OF_THREAT:
-        fields.attacks = ConfigDict(suite.get(args.suite, data=args.data, **threat))
+    named = args.suite or "gradient"
+    if args.attack:
+        draws = args.draws if args.stochastic else 0
+        options = {"transfer_from": args.transfer_from, "draws": draws}
+        found = attack_text.table(args.attack, eps=eps, norm=args.norm, **options)
+    elif args.black_box and not args.suite:
+        common_fields = {"norm": args.norm, "eps": eps}
+        found = {
+            "square": {"name": "square", **common_fields},
+            "ball": {"name": "uniform_noise", "draws": 10, **common_fields},
+        }
+    elif named in protocols.OF_THREAT or args.stochastic:
+        own = threat if named in protocols.OF_THREAT else _radius(threat)
+        found = suite.get(named, data=args.data, **own)
+        if args.stochastic:
+            found = {k: attack_text.averaged(v, args.draws) for k, v in found.items()}
     else:
-        fields.suite = args.suite
-        fields.attacks = ConfigDict(suite.get("gradient", data=args.data, **threat))
-    if args.suite in protocols.OF_DATA:
+        fields.suite = named
+        found = suite.get("gradient", data=args.data, **threat)
+    fields.attacks = ConfigDict(found)
+    if named in protocols.OF_DATA:
         given = {"eps": args.eps, "step_size": args.step_size}
-        suite.get(args.suite, data=args.data, **given)  # refuses other radii
+        suite.get(named, data=args.data, **given)  # refuses other radii
     fields.curve.eps = _curve(eps, args.norm)
     fields.examples, fields.batch_size = args.examples, args.batch_size
     fields.save_adversarial = args.save_adversarial
     fields.ci, fields.transfer_from = args.ci, args.transfer_from
     fields.corruptions.enabled = args.corruptions
+    if args.stochastic:
+        fields.diagnostics.enabled = False  # they ask the same network again
     if args.slots:
         fields.slots = args.slots
     about = dict(_pair(text) for text in args.about)
@@ -114,6 +156,80 @@ def _config(args: argparse.Namespace) -> dict[str, Any]:
         },
         "eval": {**fields.to_dict(), "robustbench": robustbench.read_about(about)},
     }
+
+
+def _check_flags(args: argparse.Namespace) -> None:
+    """Refuses what does not go together.
+
+    Raises:
+      ValueError: naming the flags.
+    """
+    for one, other in (
+        ("attack", "suite"),
+        ("stochastic", "black_box"),
+        ("stochastic", "corruptions"),
+    ):
+        if getattr(args, one) and getattr(args, other):
+            raise ValueError(f"give --{one} or --{other}, not both.")
+    if args.draws < 1:
+        raise ValueError(f"--draws must be at least 1, got {args.draws}.")
+    if args.stochastic and args.suite not in (None, "autoattack", *protocols.OF_THREAT):
+        raise ValueError(
+            f"--stochastic goes with --attack, or --suite {suite_names()}, got "
+            f"--suite {args.suite}."
+        )
+
+
+def suite_names() -> str:
+    """Returns the suites whose attacks can average over draws."""
+    return ", ".join(("autoattack", *protocols.OF_THREAT))
+
+
+def _radius(threat: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: threat[name] for name in ("eps", "norm")}
+
+
+def _names(config: Mapping[str, Any]) -> list[str]:
+    """Returns the names of the attacks that a config asks for."""
+    fields = config["eval"]
+    if name := fields["suite"]:
+        return [name]
+    return [attack["name"] for attack in fields["attacks"].values()]
+
+
+def _is_black_box(
+    args: argparse.Namespace, function: Any, dataset: data.Dataset
+) -> bool:
+    """Whether a function is asked on the host: as told, or where nothing else works.
+
+    Attacks that need no gradient try a function that JAX cannot trace; with others it
+    is more likely a mistake, and is told as one.
+    """
+    if args.black_box or args.stochastic:
+        return args.black_box
+    if black_box.is_torch_module(function):
+        return True
+    asked = {fields.partition(":")[0].strip() for fields in args.attack}
+    if not asked or asked - {*foreign.BLACK_BOX, "ball"}:
+        return False
+    function = black_box.in_layout(function, args.layout or "NHWC")
+    return not foreign.traceable(function, dataset)
+
+
+def _without_gradients(config: Mapping[str, Any]) -> None:
+    """Turns off the checks that ask for gradients."""
+    fields = config["eval"]
+    fields["diagnostics"]["enabled"] = False
+
+
+def _notes(results: Mapping[str, Any]) -> list[str]:
+    """Says how a randomised network is judged."""
+    if not (found := results.get("randomised")):
+        return []
+    return [
+        "randomised network: an image counts as right where at least half of "
+        f"{found['draws']} fresh draws are, and attacks average over draws."
+    ]
 
 
 def _curve(eps: str, norm: str) -> list[str]:
@@ -141,19 +257,39 @@ def _pair(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+class _Parser(argparse.ArgumentParser):
+    """Tells mistakes in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the program with status 2."""
+        self.exit(2, f"error: {' '.join(message.split())}; try --help.\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
+    made = _Parser(
         prog="python -m jaxrobust.evaluation",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add = parser.add_argument
+    add = made.add_argument
     add("--model", required=True, help="package.module:function, or :factory()")
     add("--data", required=True, help="cifar10, digits, npz:PATH, folder:PATH ...")
     add("--eps", help="radius, such as 8/255; by default the data set's usual one")
     add("--norm", default="linf", choices=("linf", "l2", "l1"))
     add("--step_size", help="of the iterative attacks of `gradient`; eps / 4")
-    add("--suite", default="gradient", help=f"one of {', '.join(suite.SUITES)}")
+    add("--suite", help=f"one of {', '.join(suite.SUITES)}; gradient by default")
+    add(
+        "--attack",
+        action="append",
+        default=[],
+        metavar="NAME:OPTION=VALUE,...",
+        help="in place of a suite, such as pgd:steps=50,loss=margin; may be repeated",
+    )
+    add("--stochastic", action="store_true", help="the function takes (x, keys [B])")
+    add("--draws", type=int, default=20, help="of a randomised function, per step")
+    add("--black_box", action="store_true", help="a function of NumPy or PyTorch")
+    add("--layout", choices=black_box.LAYOUTS, help="of the images it takes; NHWC")
     add("--examples", type=int, default=0, help="how many test images; 0 = all")
     add("--bounds", default="0,1", help="range of the images the function takes")
     add("--image_size", type=int, default=0, help="resize the images; 0 = as they are")
@@ -176,7 +312,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--compilation_cache", help=compilation_cache.HELP)
     add("--traceback", action="store_true", help="show the traceback of an error")
-    return parser
+    return made
 
 
 if __name__ == "__main__":

@@ -136,6 +136,8 @@ def evaluate(
         results["corruptions"], arrays = numbers, arrays | more
     results["flags"] = flags.joined(found, diagnosed)
     results["suite"] = fields.get("suite", "")
+    if draws := getattr(model, "draws", 0):
+        results["randomised"] = {"draws": draws, "right_in": step.HALF}
     results["pending"] = [attack._asdict() for attack in pending]
     results["data"] = {
         "name": name,
@@ -232,6 +234,8 @@ def describe_attack(entry: suite.Entry, run: step.EvalRun, seconds: float) -> Re
         "mean_perturbation": size,
         "seconds": seconds,
     }
+    if run.share is not None:
+        found["expected_accuracy"] = float(run.share.mean())
     if run.stages:
         found["replaced"] = list(run.notes)
         found["stages"] = [

@@ -13,14 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jaxrobust import losses
+from jaxrobust import losses, threat
 from jaxrobust.analysis import logits as outputs
-from jaxrobust.array_types import Bounds, Images, Logits, Variables
+from jaxrobust.array_types import Bounds, Images, Key, Logits, Variables
 from jaxrobust.attacks import _capture, _compile
 from jaxrobust.data import Dataset
 from jaxrobust.evaluation.network import coarsest
 
 Function = Callable[[Images], Logits]
+
+# Attacks that never ask for a gradient.
+BLACK_BOX = ("hop_skip_jump", "spsa", "square", "uniform_noise", "zoo")
 
 # By how much of a usual lead rounding may part two shapes of one program.
 _ROUNDING = 1e-3
@@ -54,6 +57,11 @@ def load(spec: str) -> Function:
             f"`model` {spec!r}: module {module!r} cannot be imported ({error}); run in "
             "the folder that holds it, or install it."
         ) from error
+    except (Exception, SystemExit) as error:
+        raise ValueError(
+            f"`model` {spec!r}: module {module!r} fails when it is imported: "
+            f"{_said(error)}"
+        ) from error
     for name in path.split("."):
         if not hasattr(found, name):
             near = difflib.get_close_matches(name, dir(found), n=1, cutoff=0.0)
@@ -62,7 +70,18 @@ def load(spec: str) -> Function:
             raise ValueError(f"`model` {spec!r}: {where} has no {name!r}.{hint}")
         found = getattr(found, name)
     found = _checked_callable(spec, path, found)
-    return _checked_callable(spec, f"{path}()", found()) if call else found
+    if not call:
+        return found
+    try:
+        made = found()
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"`model` {spec!r}: {path}() fails: {_said(error)}") from error
+    return _checked_callable(spec, f"{path}()", made)
+
+
+def _said(error: BaseException) -> str:
+    """Returns what an error of someone's code says, on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _checked_callable(spec: str, name: str, value: Any) -> Callable[..., Any]:
@@ -79,31 +98,32 @@ class Held:
     """A function and the arrays that it captured.
 
     Attributes:
-      function: images `[B, H, W, C]` to logits `[B, K]`.
+      function: images `[B, H, W, C]` to logits `[B, K]`; of a randomised network,
+        images and keys `[B]`.
       arrays: what it captured when it was traced first.
     """
 
     function: Function
     arrays: Sequence[Any]
 
-    def __call__(self, given: Sequence[Any], images: Images) -> Logits:
+    def __call__(self, given: Sequence[Any], *inputs: Any) -> Logits:
         """Computes the logits with the arrays `given` in place of its own.
 
         The function is traced for the shape at hand. An array that it captures for this
         shape only (`np.ones(B)`) stays a constant of that program.
         """
-        traced = _capture.capture(self.function, _like(images))
+        traced = _capture.capture(self.function, *map(_like, inputs))
         arrays = list(traced.arrays)
         # As many of both unless the shape decides what is captured.
         known = zip(given, self.arrays, traced.arrays, strict=False)
         for place, (value, own, found) in enumerate(known):
             if _same(own, found):
                 arrays[place] = value
-        return traced.fn(arrays, images)
+        return traced.fn(arrays, *inputs)
 
 
-def _like(images: Images) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(images.shape, images.dtype)
+def _like(inputs: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(inputs.shape, inputs.dtype)
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -123,27 +143,49 @@ class Network(nn.Module):
 
     Attributes:
       held: the function with its arrays.
+      draws: by how many draws a randomised network is judged; 0 for any other.
     """
 
     held: Held
+    draws: int = 0
 
-    def __call__(self, images: Images, *, train: bool = False) -> Logits:
-        """Maps images `[B, H, W, C]` in [0, 1] to logits `[B, K]`."""
+    @property
+    def takes_keys(self) -> bool:
+        """Whether the network is randomised: it is called with keys `[B]` too."""
+        return self.draws > 0
+
+    def __call__(
+        self, images: Images, keys: Key | None = None, *, train: bool = False
+    ) -> Logits:
+        """Maps images `[B, H, W, C]` in [0, 1] to logits `[B, K]`.
+
+        A randomised network that gets no keys makes one draw, always the same.
+        """
         del train  # a function has one mode
-        return self.held(self.get_variable("captured", "arrays"), images)
+        inputs: tuple[Any, ...] = (images,)
+        if self.takes_keys:
+            fixed = threat.row_keys(jax.random.key(0), images.shape[0])
+            inputs = (images, fixed if keys is None else keys)
+        return self.held(self.get_variable("captured", "arrays"), *inputs)
 
 
 def wrap(
-    function: Function, dataset: Dataset, *, bounds: Bounds = (0.0, 1.0)
+    function: Callable[..., Logits],
+    dataset: Dataset,
+    *,
+    bounds: Bounds = (0.0, 1.0),
+    draws: int = 0,
 ) -> tuple[Network, Variables]:
     """Makes a network of a function, after trying it on a few images.
 
     Args:
       function: images `[B, H, W, C]`, float32 in `bounds`, to logits `[B, K]`. It has
-        to be pure and made of JAX operations.
+        to be pure and made of JAX operations. With `draws` it is called with keys
+        `[B]` too, from which alone its randomness comes, row by row.
       dataset: whose first images to try it on.
       bounds: range of the images that the function takes. Attacks work in [0, 1]; the
         images are scaled right before the function.
+      draws: by how many draws a randomised function is judged; 0 for any other.
 
     Returns:
       A Linen module that takes images in [0, 1], and its variables.
@@ -159,28 +201,46 @@ def wrap(
         raise ValueError(f"`bounds` must be two numbers, low < high, got {bounds}.")
     if (low, high) != (0, 1):
         inner, width = function, high - low
-        function = lambda x: inner(low + width * x)  # noqa: E731
+        function = lambda x, *keys: inner(low + width * x, *keys)  # noqa: E731
     images = jnp.asarray(dataset.images[:3], jnp.float32) / 255
-    _check_outputs(function, images, dataset)
-    _check_calls(function, images)
-    held = _capture.capture(function, _like(images)).arrays
-    network = Network(Held(function, tuple(held)))
+    inputs: tuple[Any, ...] = (images,)
+    if draws:
+        inputs = (images, threat.row_keys(jax.random.key(0), len(images)))
+    _check_outputs(function, inputs, dataset)
+    _check_calls(function, inputs)
+    held = _capture.capture(function, *map(_like, inputs)).arrays
+    network = Network(Held(function, tuple(held)), draws)
     return network, {"captured": {"arrays": [jnp.asarray(array) for array in held]}}
 
 
-def _check_outputs(function: Function, images: Images, dataset: Dataset) -> None:
-    """Looks at shapes and dtypes; computes nothing."""
+def traceable(function: Callable[..., Any], dataset: Dataset) -> bool:
+    """Whether JAX can trace a function of images `[B, H, W, C]`; computes nothing."""
+    like = jax.ShapeDtypeStruct((3, *dataset.images.shape[1:]), jnp.float32)
     try:
-        out = jax.eval_shape(function, _like(images))
+        jax.eval_shape(function, like)
+    except Exception:  # of any kind: it is anyone's code
+        return False
+    return True
+
+
+def _check_outputs(
+    function: Callable[..., Any], inputs: Sequence[Any], dataset: Dataset
+) -> None:
+    """Looks at shapes and dtypes; computes nothing."""
+    images = inputs[0]
+    try:
+        out = jax.eval_shape(function, *map(_like, inputs))
     except jax.errors.JAXTypeError as error:
         raise ValueError(
             f"the function cannot be traced ({type(error).__name__}): it has to be "
-            "made of jax.numpy operations, without numpy or Python branches on values."
+            "made of jax.numpy operations, without numpy or Python branches on values; "
+            f"or give --black_box, for {', '.join(BLACK_BOX)}."
         ) from error
     except Exception as error:
         [reason, *_] = str(error).splitlines() or [""]
         raise ValueError(
-            f"the function does not take images {images.shape}: "
+            f"the function does not take images {images.shape}"
+            f"{' and keys' if len(inputs) > 1 else ''}: "
             f"{type(error).__name__}: {reason}"
         ) from error
     found = getattr(out, "shape", None)
@@ -199,35 +259,38 @@ def _check_outputs(function: Function, images: Images, dataset: Dataset) -> None
         )
 
 
-def _check_calls(function: Function, images: Images) -> None:
+def _check_calls(function: Callable[..., Any], inputs: Sequence[Any]) -> None:
     """Compares logits of calls that should agree."""
-    first, again = _call(function, images), _call(function, images)
-    alone = _call(function, images[:1])
+    first, again = _call(function, inputs), _call(function, inputs)
+    row = len(first) // 2  # neither end: others may take the key of the first or last
+    alone = _call(function, [value[row : row + 1] for value in inputs])
     if not np.isfinite(first).all():
         raise ValueError(
             "the function returns logits that are not finite: they are no predictions."
         )
-    resolution = coarsest(jax.make_jaxpr(function)(_like(images)).jaxpr)
+    resolution = coarsest(jax.make_jaxpr(function)(*map(_like, inputs)).jaxpr)
     # The same program rounds the same.
     if outputs.relative_change(first, again) > _ROUNDING:
         raise ValueError(
             "the function returns other logits when it is called again: it draws "
-            "random numbers or keeps a state (dropout?); use its evaluation mode."
+            "random numbers or keeps a state (dropout?); use its evaluation mode, or "
+            "take them from keys [B], its second argument, and give --stochastic."
         )
     lead = outputs.typical_lead(first)  # of one image it could be nearly 0
-    change = outputs.relative_change(first[:1], alone, resolution, lead)
-    if change > _ROUNDING:
+    own = first[row : row + 1]
+    if outputs.relative_change(own, alone, resolution, lead) > _ROUNDING:
         raise ValueError(
             "the function's logits of an image depend on the other images of the batch "
             "(BatchNorm in train mode?); use its evaluation mode."
         )
 
 
-def _call(function: Function, images: Images) -> Float[np.ndarray, "B K"]:
+def _call(
+    function: Callable[..., Any], inputs: Sequence[Any]
+) -> Float[np.ndarray, "B K"]:
     """Traces and runs the function; an equal program is compiled once."""
-    captured = _capture.capture(function, _like(images))
+    captured = _capture.capture(function, *map(_like, inputs))
     arrays = [jnp.asarray(array) for array in captured.arrays]
-    traced = _compile.trace(captured.fn, arrays, images)
-    run = _compile.build(traced, arrays, images, keep=not captured.embedded)
-    logits = losses.comparable(run(arrays, images))
-    return np.asarray(logits, np.float64)
+    traced = _compile.trace(captured.fn, arrays, *inputs)
+    run = _compile.build(traced, arrays, *inputs, keep=not captured.embedded)
+    return np.asarray(losses.comparable(run(arrays, *inputs)), np.float64)

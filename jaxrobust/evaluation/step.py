@@ -21,6 +21,11 @@ Attack = Callable[[LogitsFn, Images, Labels, Key], Images]
 MakeAttack = Callable[[nn.Module, Variables], Attack]
 EvalStep = Callable[[Variables, Array, Array, Key], Mapping[str, Array]]
 
+# A randomised network is right about an image in at least so many of its draws.
+HALF = 0.5
+# First of the streams of keys that judge one.
+_JUDGE = 0x6A756467
+
 
 class Progress(Protocol):
     """What evaluation reports to while it runs: `evaluation.progress.StageProgress`."""
@@ -49,6 +54,8 @@ class EvalRun:
       costs: of these, seconds and model calls, by name.
       flags: of the attack itself.
       notes: what of the attack is not as published, in words.
+      share: of a randomised network, of draws that classify each example as labelled,
+        float [N]; None of any other.
     """
 
     correct: Bool[np.ndarray, "N"]
@@ -63,6 +70,7 @@ class EvalRun:
     costs: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
     flags: Sequence[dict[str, Any]] = ()
     notes: Sequence[str] = ()
+    share: Float[np.ndarray, "N"] | None = None
 
     @property
     def accuracy(self) -> float:
@@ -80,7 +88,8 @@ def make_eval_step(
     """Builds a jitted `step(variables, images, labels, keys)`.
 
     The variables are arguments, so one compiled step serves every checkpoint. The
-    network runs in evaluation mode.
+    network runs in evaluation mode. One with a field `draws` above 0 is randomised: it
+    takes keys, and is judged by so many fresh draws.
 
     Args:
       model: a Linen module.
@@ -91,8 +100,10 @@ def make_eval_step(
 
     Returns:
       A step from uint8 images [B, H, W, C], labels int32 [B] and one key per example
-      [B] to `{'logits': float32 [B, K], 'x_adv': float32 [B, H, W, C]}`.
+      [B] to `{'logits': float32 [B, K], 'x_adv': float32 [B, H, W, C]}`, of a
+      randomised network also `'share': float32 [B]`, of draws that are right.
     """
+    draws = getattr(model, "draws", 0)
 
     @jax.jit
     def step(
@@ -107,10 +118,33 @@ def make_eval_step(
             made = attack if make_attack is None else make_attack(model, variables)
             if made is not None:
                 x_adv = made(logits_fn, x_adv, labels, keys)
+            if draws:
+                judged = judge(logits_fn, x_adv, labels, keys, draws)
+                return {**judged, "x_adv": x_adv}
             logits = logits_fn(x_adv)
         return {"logits": float_logits(logits), "x_adv": x_adv}
 
     return step
+
+
+def judge(
+    logits_fn: LogitsFn, x: Images, labels: Int[Array, "B"], keys: Key, draws: int
+) -> dict[str, Array]:
+    """Asks a randomised network so many times, with keys that no attack has seen.
+
+    Returns:
+      `logits`: the logarithm of the mean probabilities, float32 [B, K], and `share`,
+      of draws that are right, float32 [B].
+    """
+
+    def ask(number: Int[Array, ""]) -> tuple[Array, Array]:
+        fresh = jax.vmap(jax.random.fold_in, (0, None))(keys, _JUDGE + number)
+        logits = logits_fn(x, fresh).astype(jnp.float32)
+        return jax.nn.log_softmax(logits), logits.argmax(-1) == labels
+
+    found, right = jax.lax.map(ask, jnp.arange(draws, dtype=jnp.uint32))
+    mean = jax.nn.logsumexp(found, axis=0) - jnp.log(jnp.float32(draws))
+    return {"logits": mean, "share": right.mean(0, dtype=jnp.float32)}
 
 
 def to_float(images: UInt8[Array, "B H W C"]) -> Images:
@@ -170,10 +204,12 @@ def run_eval_step(
     labels = dataset.labels[indices]
     keep = np.zeros(len(indices), bool)
     keep[slice(keep_images) if isinstance(keep_images, int) else keep_images] = True
-    logits, kept, sizes, hits = [], [], [], 0
+    logits, kept, sizes, shares, hits = [], [], [], [], 0
     batches = iterate(step, variables, dataset, indices, key, batch_size, mesh)
     for rows, out in batches:
         logits.append(out["logits"])
+        if "share" in out:
+            shares.append(parallel.to_host(out["share"])[: rows.stop - rows.start])
         if ball is not None or keep[rows].any():
             x_adv = parallel.to_host(out["x_adv"])[: rows.stop - rows.start]
             kept.append(x_adv[keep[rows]])
@@ -185,12 +221,16 @@ def run_eval_step(
             share = hits / rows.stop
             progress.update(rows.stop, len(labels), label, {"accuracy": share})
     shape = (0, *dataset.images.shape[1:])
-    return summarise(
+    run = summarise(
         np.concatenate(logits),
         labels,
         np.concatenate(kept) if kept else np.zeros(shape, np.float32),
         {n: np.concatenate([size[n] for size in sizes]) for n in verify.NORMS if sizes},
     )
+    if not shares:
+        return run
+    share = np.concatenate(shares)
+    return dataclasses.replace(run, correct=share >= HALF, share=share)
 
 
 def summarise(
@@ -227,6 +267,7 @@ def concatenate(runs: Sequence[EvalRun]) -> EvalRun:
         for name, cost in runs[0].costs.items()
     }
     flags = {flag["name"]: flag for run in reversed(runs) for flag in run.flags}
+    parts = [run.share for run in runs if run.share is not None]
     return EvalRun(
         **fields,
         distance=joined,
@@ -234,6 +275,7 @@ def concatenate(runs: Sequence[EvalRun]) -> EvalRun:
         costs=costs,
         flags=list(flags.values()),
         notes=runs[0].notes,
+        share=np.concatenate(parts) if parts else None,
     )
 
 

@@ -273,7 +273,7 @@ def chosen(
         return read(fields["attacks"], source), []
     options = {}
     if name in ("adaptive", "autoattack"):
-        options = {"method": method, **_first_threat(fields.get("attacks", {}))}
+        options = {"method": method, **first_threat(fields.get("attacks", {}))}
     ready, pending = {}, []
     for label, entry in get(name, data=data, **options).items():
         if reason := _pending_reason(entry, source):
@@ -283,7 +283,7 @@ def chosen(
     return read(ready, source), pending
 
 
-def _first_threat(table: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def first_threat(table: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Returns radius and norm of a table's first attack that has a radius."""
     for entry in table.values():
         if entry.get("eps") not in _ANY:

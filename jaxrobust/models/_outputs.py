@@ -39,6 +39,8 @@ class _Apply:
         self, variables: Variables, key: Key | None, x: Images, keys: Key | None = None
     ) -> Logits:
         if keys is not None:
+            if getattr(self.model, "takes_keys", False):  # of a whole batch
+                return _logits(self.model.apply(variables, x, keys, train=False))
             return self._per_example(variables, x, keys)
         rngs = {} if key is None else {"dropout": key}
         if not self.train:

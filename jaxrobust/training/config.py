@@ -46,29 +46,6 @@ def parse_arg(arg: str | None, defaults: Mapping[str, str | int | bool]) -> Any:
     return result
 
 
-def unknown_fields(config: Any, argv: list[str]) -> str:
-    """Names the `--config.a.b=value` arguments that no field of `config` answers to."""
-    fields = _names(config)
-    wrong = []
-    for item in argv:
-        if item.startswith("--config."):
-            name = item.removeprefix("--config.").partition("=")[0]
-            if name not in fields:
-                near = difflib.get_close_matches(name, fields, n=1, cutoff=0.0)
-                wrong.append(f"config has no field {name!r}. Did you mean {near[0]!r}?")
-    return "\n".join(wrong)
-
-
-def _names(config: Any, prefix: str = "") -> list[str]:
-    """Lists every field, nested ones with dots."""
-    names = []
-    for name, value in config.items():
-        names.append(prefix + name)
-        if isinstance(value, ConfigDict):
-            names += _names(value, f"{prefix}{name}.")
-    return names
-
-
 def base() -> Any:
     """Returns every field of a run with a default; experiments change some of them."""
     validation_attack = {

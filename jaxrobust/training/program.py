@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 from absl import logging
@@ -11,11 +12,11 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jaxrobust import checkpoints, evaluation, parallel
-from jaxrobust.evaluation import out_of_memory
+from jaxrobust.evaluation import attack_text, out_of_memory, protocols, suite
 from jaxrobust.evaluation.progress import StageProgress
 from jaxrobust.parallel import processes
 from jaxrobust.runtime import files
-from jaxrobust.training import loop, preemption, setup, workdir
+from jaxrobust.training import config_file, loop, preemption, setup, workdir
 from jaxrobust.training.check import check, check_data, check_evaluation, notices
 from jaxrobust.training.config import completed
 
@@ -31,7 +32,7 @@ def default_workdir(path: str, overrides: dict[str, Any]) -> str:
         run (`workdir.FREE`) do not count, so that a trained network can be attacked in
         another way.
     """
-    file, _, argument = path.partition(":")
+    file, argument = config_file.split(path)
     name = pathlib.Path(file).stem
     if argument:
         name += "-" + "".join(c if c.isalnum() or c in "=.," else "_" for c in argument)
@@ -53,12 +54,30 @@ def twin_of(config: dict[str, Any]) -> dict[str, Any]:
     return twin
 
 
+def with_attacks(config: dict[str, Any], texts: Sequence[str]) -> dict[str, Any]:
+    """Returns a config that evaluates with the attacks of `--attack` alone.
+
+    Args:
+      config: of the run; its first radius is that of attacks that name none.
+      texts: as `attack_text.parse` takes them; without any the config stays as it is.
+    """
+    if not texts:
+        return config
+    fields = config["eval"]
+    threat: dict[str, Any] = {"eps": protocols.threat_of(config["data"]["name"]).eps}
+    threat |= suite.first_threat(fields["attacks"])
+    source = fields.get("transfer_from", "")
+    table = attack_text.table(texts, **threat, transfer_from=source)
+    return {**config, "eval": {**fields, "attacks": table, "suite": ""}}
+
+
 def evaluate(
     config: dict[str, Any] | None,
     folder: str,
     checkpoint: str | None,
     mesh: Mesh,
     command: str,
+    attacks: Sequence[str] = (),
 ) -> None:
     """Attacks a checkpoint of `folder`, or the one at the path `checkpoint`.
 
@@ -74,7 +93,7 @@ def evaluate(
     name = config["model"]["name"] if config is not None else None
     model, variables, saved = checkpoints.load(source, which, model_name=name)
     if config is None:
-        config = _stored(saved, source)
+        config = with_attacks(_stored(saved, source), attacks)
     _check_architecture(config, saved, source)
     processes.check_same(
         f"the checkpoint in {source}", lambda: processes.digest(variables)
@@ -130,6 +149,7 @@ def run(
     mode: str,
     checkpoint: str | None,
     command: str,
+    attacks: Sequence[str] = (),
 ) -> None:
     """Runs a mode on a work directory that this process holds; its twin first.
 
@@ -139,6 +159,7 @@ def run(
       mode: `train_eval`, `train` or `eval`.
       checkpoint: which, a path (to evaluate only), or None for the default.
       command: what reproduces the run, for the report.
+      attacks: to evaluate with in place of the config's, as text.
 
     Raises:
       ValueError: for a mistake in the config, before any work.
@@ -151,7 +172,12 @@ def run(
             f"--checkpoint must be one of {', '.join(checkpoints.WHICH)} after "
             f"training, got {checkpoint!r}; a path needs --mode=eval."
         )
+    if attacks and mode == "train":
+        raise ValueError("--attack is for evaluations; --mode=train makes none.")
+    for text in attacks:
+        attack_text.parse(text)
     if config is not None:
+        config = with_attacks(config, attacks)
         check(config)
         for line in notices(config) if processes.is_lead() and mode != "eval" else ():
             logging.warning("%s", line)
@@ -159,7 +185,8 @@ def run(
     with workdir.locked(folder):
         processes.check_shared(folder)
         if config is None:
-            evaluate(None, folder, checkpoint, parallel.make_mesh(), command)
+            mesh = parallel.make_mesh()
+            evaluate(None, folder, checkpoint, mesh, command, attacks)
             return
         runs = [(config, folder)]
         if config["twin"] and named:

@@ -87,7 +87,7 @@ def test_pickled_code_does_not_run(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["weights.bin", "--model=ssp_cifar"], "must be one of .pt"),
+        (["weights.txt", "--model=ssp_cifar"], "must be one of .pt"),
         (["none.npz", "--model=ssp_cifar"], "there is no file"),
         (["none.npz", "--model=ssp_cifra"], "Did you mean 'ssp_cifar'"),
         (["none.npz", "--model=ssp_cifar", "--field=blocks"], "NAME=VALUE"),

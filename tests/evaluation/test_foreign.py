@@ -12,7 +12,7 @@ import pytest
 
 from jaxrobust import data, models
 from jaxrobust.evaluation import __main__ as program
-from jaxrobust.evaluation import foreign, step
+from jaxrobust.evaluation import black_box, foreign, step
 
 N, EPS = 40, 0.1
 THEIRS = '''
@@ -47,6 +47,19 @@ nan = lambda x: logits(x) * jnp.nan
 batch = lambda x: logits(x) - logits(x).mean(0, keepdims=True)
 rng = np.random.default_rng(0)
 drawn = lambda x: logits(x) + rng.normal(size=(1, 2))
+def hosted(x):
+    x = np.asarray(x)
+    score = x.reshape(len(x), -1) @ np.asarray(W).reshape(-1) - np.asarray(B)
+    return np.stack([np.zeros_like(score), score], -1)
+hosted_first = lambda x: hosted(np.asarray(x).transpose(0, 2, 3, 1))
+hosted_flat = lambda x: hosted(x)[:, 1]
+hosted_nan = lambda x: hosted(x) * np.nan
+def hosted_fails(x):
+    raise OSError("no such service")
+def noisy(x, keys):
+    return logits(x + 0.1 * jax.vmap(lambda k: jax.random.normal(k, x.shape[1:]))(keys))
+one_key = lambda x, keys: logits(x) + jax.random.normal(keys[0], (1, 2))
+broken = lambda: 1 / 0
 '''
 
 
@@ -75,6 +88,7 @@ def theirs(tmp_path, monkeypatch):
         x_test=images,
         y_test=labels,
     )
+    (tmp_path / "broken_model.py").write_text("def f(:")
     (tmp_path / "their_model.py").write_text(THEIRS.format(path=tmp_path / "w.npz"))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -155,6 +169,40 @@ def test_images_of_another_range(theirs, tmp_path):
         ("their_model:logits", ("--suite=gradiant",), "Did you mean 'gradient'"),
         ("their_model:logits", ("--about=venue",), "--about must be FIELD=VALUE"),
         ("their_model:logits", ("--data=npz:no.npz",), "is not there"),
+        ("broken_model:f", (), "fails when it is imported: SyntaxError"),
+        ("their_model:broken()", (), r"broken\(\) fails: ZeroDivisionError: division"),
+        ("their_model:logits", ("--attack=pdg",), "Did you mean 'pgd'"),
+        ("their_model:logits", ("--attack=pgd:step=1",), "Did you mean 'steps'"),
+        ("their_model:logits", ("--attack=pgd", "--suite=gradient"), "not both"),
+        ("their_model:noisy", ("--attack=pgd",), "does not take images"),
+        ("their_model:logits", ("--stochastic",), "images .* and keys: TypeError"),
+        ("their_model:one_key", ("--stochastic",), "depend on the other images"),
+        (
+            "their_model:noisy",
+            ("--stochastic", "--suite=adaptive"),
+            "--stochastic goes",
+        ),
+        (
+            "their_model:noisy",
+            ("--stochastic", "--draws=0"),
+            "--draws must be at least",
+        ),
+        ("their_model:noisy", ("--stochastic", "--black_box"), "not both"),
+        ("their_model:hosted", (), "or give --black_box, for hop_skip_jump"),
+        ("their_model:hosted", ("--attack=pgd",), "or give --black_box"),
+        ("their_model:hosted", ("--black_box", "--attack=pgd"), "pgd cannot attack a"),
+        (
+            "their_model:hosted",
+            ("--black_box", "--suite=autoattack"),
+            "autoattack cannot",
+        ),
+        ("their_model:hosted_flat", ("--black_box",), r"logits \[B, K\] .* got \(3,\)"),
+        ("their_model:hosted_nan", ("--black_box",), "logits that are not finite"),
+        (
+            "their_model:hosted_fails",
+            ("--black_box",),
+            "NHWC: OSError: no such service",
+        ),
     ],
 )
 def test_mistakes_are_told_in_a_line(theirs, tmp_path, capsys, model, flags, message):
@@ -207,6 +255,80 @@ def test_calls_are_compared_by_the_classes_that_decide(dress, fields, message):
         return
     with pytest.raises(ValueError, match=message):
         foreign.wrap(lambda x: change(inner(x)), dataset)
+
+
+def results_of(tmp_path):
+    return json.loads((tmp_path / "run/results.json").read_text())
+
+
+def test_attacks_by_name_replace_the_suite(theirs, tmp_path):
+    margin, slope = theirs
+    attacks = ["--attack=pgd:steps=5,loss=margin", f"--attack=fgsm:eps={EPS / 2}"]
+    assert run(tmp_path, *attacks, "--attacks_only") == 0
+    fgsm, pgd = results_of(tmp_path)["attacks"]
+    assert (pgd["label"], pgd["steps"], pgd["attack_loss"]) == ("pgd", 5, "margin")
+    assert pgd["robust_accuracy"] == pytest.approx((margin > EPS * slope).mean())
+    assert fgsm["robust_accuracy"] == pytest.approx((margin > EPS / 2 * slope).mean())
+
+
+def test_a_wrong_flag_is_told_in_a_line(capsys):
+    for flags in (["--modle=x"], ["--model=x"], ["--model=x", "--data=y", "--norm=l7"]):
+        with pytest.raises(SystemExit) as ended:
+            program.main(flags)
+        assert ended.value.code == 2
+        assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_a_randomised_function(theirs, tmp_path, capsys):
+    """Noise of .1 moves the score by a known deviation: right in half of the draws."""
+    margin, slope = theirs
+    flags = ("--stochastic", "--draws=200", "--attack=fgsm", "--attacks_only")
+    assert run(tmp_path, *flags, model="their_model:noisy") == 0
+    found = results_of(tmp_path)
+    assert found["randomised"] == {"draws": 200, "right_in": 0.5}
+    [fgsm] = found["attacks"]
+    assert (fgsm["stochastic"], fgsm["eot_samples"]) == (True, 200)
+    assert fgsm["robust_accuracy"] == pytest.approx(
+        (margin > EPS * slope).mean(), abs=0.1
+    )
+    assert 0 < fgsm["expected_accuracy"] < 1
+    assert "at least half of 200 fresh draws" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("model", "flags"),
+    [
+        ("hosted", ("--black_box",)),
+        ("hosted", ("--attack=square:queries=40", "--attack=ball:draws=3")),
+        ("hosted_first", ("--layout=NCHW", "--attack=square:queries=40")),
+    ],
+)
+def test_a_function_of_numpy_is_a_black_box(theirs, tmp_path, model, flags):
+    """Square finds corners of the ball, which is where a linear network is weakest."""
+    margin, slope = theirs
+    if "--black_box" in flags:
+        flags = (*flags, "--examples=8")
+    assert run(tmp_path, *flags, model=f"their_model:{model}") == 0
+    names = {attack["name"] for attack in results_of(tmp_path)["attacks"]}
+    assert "square" in names
+    assert not names - {"square", "ball", "uniform_noise"}
+    with np.load(tmp_path / "run/evaluation.npz") as arrays:
+        robust = (margin > EPS * slope)[arrays["indices"]]
+        assert (arrays["robust_square"] >= robust).all()
+        assert arrays["robust_square"].mean() < (margin > 0)[arrays["indices"]].mean()
+
+
+def test_a_torch_module_is_a_black_box(tmp_path):
+    torch = pytest.importorskip("torch")
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2))
+    images = np.random.default_rng(0).uniform(size=(5, 4, 4, 1)).astype(np.float32)
+    want = net(torch.tensor(images.transpose(0, 3, 1, 2))).detach().numpy()
+    for function, layout in ((net, None), (lambda x: net(x), "NCHW")):
+        layout = black_box.layout_of(function, layout)
+        hosted = black_box.wrap(function, toy(), layout)
+        np.testing.assert_allclose(hosted(jnp.asarray(images)), want, rtol=1e-5)
+        stacked = jax.vmap(hosted)(jnp.asarray(images)[None])
+        np.testing.assert_allclose(stacked[0], want, rtol=1e-5)
 
 
 def test_images_outside_the_bounds_are_refused(theirs, tmp_path, capsys):
@@ -264,6 +386,15 @@ def test_a_network_of_ours_is_a_function_too():
     network, held = foreign.wrap(function, toy())
     got, want = (jax.jit(f)(x) for f in (models.logits_fn(network, held), function))
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_the_example_in_numpy(tmp_path):
+    flags = ["--model=examples.numpy_model:build()", "--data=digits", "--black_box"]
+    flags += ["--attack=square:queries=20", "--eps=0.1", "--examples=40"]
+    assert program.main([*flags, f"--workdir={tmp_path}"]) == 0
+    found = json.loads((tmp_path / "results.json").read_text())
+    robust = found["worst_case"]["robust_accuracy"]
+    assert robust < found["clean"]["accuracy"] > 0.8
 
 
 @pytest.mark.parametrize("name", ["plain_model", "linen_model", "nnx_model"])

@@ -66,13 +66,15 @@ class AutoAttack(Entry):
         x = setting.dataset.images[setting.indices].astype(np.float32) / 255
         indices = jax.numpy.asarray(setting.indices, jax.numpy.int32)
         assert self.eps is not None
+        keys = step.example_keys(setting.stream(self.label), indices)
+        draws = getattr(setting.model, "draws", 0)
         # Nothing tells such a network from another: its state would be anybody's.
         hosted = stepping.host_calls(logits_fn, x[:2])
         result = autoattack(
             logits_fn,
             x,
             setting.labels,
-            key=step.example_keys(setting.stream(self.label), indices),
+            key=keys,
             eps=self.eps,
             norm=self.norm,
             version=self.version,
@@ -81,13 +83,15 @@ class AutoAttack(Entry):
             progress=setting.progress or False,
             mesh=place.mesh,
             precision=setting.precision,
+            stochastic=draws > 0,
+            draws=draws or None,
         )
         with jax.default_matmul_precision(setting.precision):
             batch = min(setting.batch_size, len(x)) // place.devices * place.devices
             forward = Forward(
-                logits_fn, x[0], max(batch, place.devices), place, stochastic=False
+                logits_fn, x[0], max(batch, place.devices), place, stochastic=draws > 0
             )
-            logits = forward(result.x_adv)
+            logits = forward(result.x_adv, keys if draws else None)
         return self._describe_run(result, x, setting, logits, keep)
 
     def _describe_run(
@@ -103,6 +107,7 @@ class AutoAttack(Entry):
         return dataclasses.replace(
             run,
             correct=result.robust,
+            share=result.correct_share if result.draws > 1 else None,
             stages={stage.name: stage.robust for stage in result.stages},
             costs={
                 stage.name: {"seconds": stage.seconds, **stage.calls._asdict()}

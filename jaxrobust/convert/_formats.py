@@ -1,0 +1,140 @@
+"""Files of arrays, looked at before memory is taken for what they say they hold."""
+
+import ast
+import json
+import math
+import pathlib
+import struct
+import zipfile
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+# Contents that are larger than this, and than so many times their file, are a bomb.
+_LARGE, _RATIO = 1 << 30, 50
+_HEADER = 100 << 20  # bytes of a safetensors header, as its own reader allows
+_SAFETENSORS: dict[str, Any] = {
+    "BOOL": np.bool_,
+    **{f"{k}{n}": np.dtype(f"{k.lower()}{n // 8}") for k in "UI" for n in (8, 16, 32)},
+    **{f"{k}64": np.dtype(f"{k.lower()}8") for k in "UI"},
+    **{f"F{n}": np.dtype(f"f{n // 8}") for n in (16, 32, 64)},
+    "BF16": ml_dtypes.bfloat16,
+}
+
+
+def check_kind(path: pathlib.Path) -> None:
+    """Refuses what is no file of arrays at all, by its first bytes.
+
+    Raises:
+      ValueError: saying what it is.
+    """
+    with open(path, "rb") as file:
+        start = file.read(512)
+    kinds = {
+        b"version https://git-lfs": "is a git-LFS pointer and no weights: get them "
+        "with `git lfs pull`",
+        b"<": "is a web page, not a file of weights: download it again",
+        b"{": "is JSON text, not a file of weights",
+        b"\x1f\x8b": "is a gzip archive: unpack it first",
+        b"7z\xbc\xaf": "is a 7z archive: unpack it first",
+        b"Rar!": "is a RAR archive: unpack it first",
+        b"\x89HDF": "is an HDF5 file, which is not read here",
+    }
+    if not start:
+        raise ValueError("No data left in file")
+    for mark, told in kinds.items():
+        if start.lstrip().startswith(mark) and path.suffix != ".safetensors":
+            raise ValueError(told)
+
+
+def check_zip(path: pathlib.Path) -> None:
+    """Refuses a zip (npz, and what torch writes) that unpacks to far more than it is.
+
+    Raises:
+      ValueError: saying how much it would be.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    size = path.stat().st_size
+    with zipfile.ZipFile(path) as archive:
+        whole = sum(info.file_size for info in archive.infolist())
+    if whole > _LARGE and whole > _RATIO * size:
+        raise ValueError(f"would unpack to {whole} bytes, from {size}: not opened")
+
+
+def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """Reads an npz file; arrays of objects, which are pickles, are refused.
+
+    Raises:
+      ValueError: for those, and for shapes that need more bytes than there are.
+    """
+    check_zip(path)
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if info.filename.endswith(".npy"):
+                _check_npy(archive, info)
+    with np.load(path, allow_pickle=False) as data:
+        return {name: data[name] for name in data.files}
+
+
+def _check_npy(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
+    name = info.filename.removesuffix(".npy")
+    with archive.open(info) as file:
+        np.lib.format.read_magic(file)
+        # The length of the header: two bytes in version 1, four in the later ones.
+        file.seek(6)
+        wide = file.read(2)[0] > 1
+        [length] = struct.unpack("<I" if wide else "<H", file.read(4 if wide else 2))
+        if length > 10_000:
+            raise ValueError(f"{name} has a header of {length} bytes")
+        header = ast.literal_eval(file.read(length).decode("latin1"))
+    dtype = np.lib.format.descr_to_dtype(header["descr"])
+    if dtype.hasobject:
+        raise ValueError(
+            f"{name} is an array of Python objects, which would run code to be read"
+        )
+    if math.prod(header["shape"]) * dtype.itemsize > info.file_size:
+        raise ValueError(f"{name} says it is {header['shape']}, more than there is")
+
+
+def read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """Reads a safetensors file.
+
+    Raises:
+      ValueError: for a header that does not fit the file, or tensors that overlap or
+        reach beyond it.
+    """
+    data = path.read_bytes()
+    if len(data) < 8:
+        raise ValueError("is cut short")
+    [length] = struct.unpack("<Q", data[:8])
+    if length > min(len(data) - 8, _HEADER):
+        raise ValueError(f"says that its header has {length} bytes: damaged")
+    try:
+        header = json.loads(data[8 : 8 + length])
+        entries = {k: v for k, v in header.items() if k != "__metadata__"}
+        places = {
+            k: (*v["data_offsets"], v["dtype"], v["shape"]) for k, v in entries.items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise ValueError("has a damaged header") from None
+    arrays, end = {}, 0
+    for name, (begin, stop, kind, shape) in sorted(places.items(), key=_begin):
+        if kind not in _SAFETENSORS:
+            raise ValueError(f"{name} is of the kind {kind!r:.40}, not read here")
+        dtype = np.dtype(_SAFETENSORS[kind])
+        sizes = [begin, stop, *shape] if isinstance(shape, list) else [None]
+        if not all(isinstance(n, int) and n >= 0 for n in sizes):
+            raise ValueError(f"{name} has no shape and place: damaged")
+        if begin < end or stop - begin != math.prod(shape) * dtype.itemsize:
+            raise ValueError(f"{name} overlaps another, or is not as long as it says")
+        if stop > len(data) - 8 - length:
+            raise ValueError(f"{name} reaches beyond the end: cut short")
+        view = np.frombuffer(data, dtype, math.prod(shape), 8 + length + begin)
+        arrays[name], end = view.reshape(shape), stop
+    return arrays
+
+
+def _begin(item: tuple[str, tuple[Any, ...]]) -> int:
+    return item[1][0] if isinstance(item[1][0], int) else 0

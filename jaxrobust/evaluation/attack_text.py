@@ -1,0 +1,210 @@
+"""Attacks as text, `pgd:eps=8/255,steps=50,loss=margin`, for command lines."""
+
+import math
+import re
+import typing
+from collections.abc import Mapping, Sequence
+from inspect import Parameter
+from typing import Any
+
+from jaxrobust import attacks, threat
+from jaxrobust.attacks import _table
+from jaxrobust.evaluation import curve, suite
+from jaxrobust.evaluation.text import literal, number, shown
+
+Fields = dict[str, Any]
+
+# Of steps where an attack has no number of its own, as in the suite `gradient`.
+STEPS = 20
+_FORM = "NAME:option=value,... such as pgd:eps=8/255,steps=50,loss=margin"
+# Arrays, what the program itself decides, and what would attack the wrong way round.
+_NOT_HERE = ("x_init", "return_trace", "stochastic", "bounds", "targeted", "unroll")
+# Kinds that are no function of `attacks.get`, with their options.
+_OTHERS: Mapping[str, Mapping[str, type]] = {
+    "autoattack": {"eps": str, "norm": str, "version": str, "slots": int},
+    "transfer": {"attack": str, "source": str},
+}
+_SINGLE_COMMA = re.compile(r",(?![^\[(]*[\])])")
+
+
+def parse(text: str) -> Fields:
+    """Reads one attack.
+
+    Args:
+      text: `NAME` or `NAME:option=value,...`. Radii stay text; other values are
+        numbers, fractions, true, false, none or names.
+
+    Returns:
+      `{'name': NAME, option: value, ...}`.
+
+    Raises:
+      ValueError: for another form, or an unknown attack or option (with the nearest).
+      TypeError: for a value of another kind than the attack's signature has.
+    """
+    name, colon, rest = text.strip().partition(":")
+    name = name.strip()
+    if not name or (colon and not rest.strip()):
+        raise ValueError(f"an attack must be {_FORM}, got {shown(text)}.")
+    if name not in (*attacks.names(), *_OTHERS):
+        known = threat.nearest_match(name[:80], (*attacks.names(), *_OTHERS))
+        raise ValueError(f"unknown attack {shown(name)}. {known}")
+    given: dict[str, str] = {}
+    for item in _SINGLE_COMMA.split(rest) if colon else ():
+        option, separator, value = (part.strip() for part in item.partition("="))
+        if not (option and separator and value):
+            raise ValueError(
+                f"attack {shown(text)}: {shown(item)} must be option=value."
+            )
+        if option in given:
+            raise ValueError(f"attack {shown(text)}: `{option}` is given twice.")
+        given[option] = value
+    known = _known(text, name, given.get("attack"))
+    fields: Fields = {"name": name}
+    for option, value in given.items():
+        if option not in known:
+            near = threat.nearest_match(option[:80], known)
+            raise ValueError(
+                f"attack {shown(text)}: {name} has no option {shown(option)}. {near}"
+            )
+        fields[option] = _value(text, option, value, known[option])
+    return fields
+
+
+def table(
+    texts: Sequence[str],
+    *,
+    eps: str | float,
+    norm: str = "linf",
+    transfer_from: str = "",
+    draws: int = 0,
+) -> dict[str, Fields]:
+    """Reads attacks into a table as `config.eval.attacks` has it, checked.
+
+    Without `eps` an attack gets the radius of the evaluation where its norm is the
+    evaluation's; in another one, attacks that look for the smallest perturbation take
+    any, and the others need an `eps`. Without `steps`, where the attack has no default,
+    `STEPS`; without `step_size` 2.5 eps / steps.
+
+    Args:
+      texts: of the attacks; they are called by their names, `pgd`, `pgd_2` ...
+      eps: radius of the evaluation.
+      norm: of it.
+      transfer_from: source of transfer attacks that name none.
+      draws: of a randomised model, over which attacks average; 0 for any other.
+
+    Raises:
+      ValueError, TypeError: as `parse` and `suite.read`, and for an attack given twice
+        or without an `eps` that it needs.
+    """
+    found: dict[str, Fields] = {}
+    seen = set()
+    for text in texts:
+        fields = parse(text)
+        if (same := repr(sorted(fields.items(), key=str))) in seen:
+            raise ValueError(f"attack {shown(text)} is given twice.")
+        seen.add(same)
+        _complete(text, fields, eps, norm)
+        if draws:
+            fields = averaged(fields, draws)
+        elif fields.get("eot_samples", 1) != 1:
+            raise ValueError(
+                f"attack {shown(text)}: `eot_samples` averages over a randomised "
+                "model's draws; give it with --stochastic."
+            )
+        label, number = fields["name"], 2
+        while label in found:
+            label, number = f"{fields['name']}_{number}", number + 1
+        found[label] = fields
+    suite.read(found, transfer_from)
+    return found
+
+
+def averaged(fields: Mapping[str, Any], draws: int) -> Fields:
+    """Returns an attack on a randomised model: it averages over draws of it.
+
+    Raises:
+      ValueError: for a transfer attack.
+    """
+    if fields["name"] == "transfer":
+        raise ValueError("transfer attacks are for networks without randomness.")
+    if fields["name"] == "autoattack":
+        return {"version": "rand", **fields}
+    return {"eot_samples": draws, **fields, "stochastic": True}
+
+
+def _known(text: str, name: str, inner: str | None) -> Mapping[str, Parameter | type]:
+    """Returns the options of an attack; a transfer has those of what it hands over."""
+    if name not in _OTHERS:
+        own = _table.parameters(name)
+        return {k: v for k, v in own.items() if k not in _NOT_HERE}
+    if name != "transfer":
+        return _OTHERS[name]
+    if inner not in attacks.names():
+        raise ValueError(
+            f"attack {shown(text)}: transfer needs attack=NAME, the attack to hand "
+            f"over. {threat.nearest_match((inner or '')[:80], attacks.names())}"
+        )
+    return {**_known(text, inner, None), **_OTHERS["transfer"]}
+
+
+def _value(text: str, option: str, value: str, known: Parameter | type) -> Any:
+    """Reads the value of an option, of the kind that the signature has."""
+    if option in suite.RADII:
+        if option != "eps" or value.lower() not in ("none", "any"):
+            suite.parse_radius(value, f"{option}` of `{text.partition(':')[0]}")
+            return value
+        return None
+    kinds = _kinds(known)
+    found = literal(value)
+    if found is None and type(None) in kinds:
+        return None
+    if str in kinds:
+        return value
+    if float in kinds and not isinstance(found, bool):
+        try:
+            if math.isfinite(real := number(value)):
+                return real
+        except ValueError:
+            pass
+    elif type(found) in kinds:
+        return found
+    told = {bool: "true or false", int: "a whole number", float: "a number"}
+    wanted = next((told[kind] for kind in told if kind in kinds), "of another kind")
+    raise TypeError(
+        f"attack {shown(text)}: `{option}` must be {wanted}, got {shown(value)}."
+    )
+
+
+def _kinds(known: Parameter | type) -> set[Any]:
+    """Returns the types that an option takes, by its default or its annotation."""
+    if isinstance(known, type):
+        return {known}
+    members = set(typing.get_args(known.annotation)) or {known.annotation}
+    plain = members & {bool, int, float, str, type(None)}
+    return plain if plain - {type(None)} else {str}
+
+
+def _complete(text: str, fields: Fields, eps: str | float, norm: str) -> None:
+    """Fills in radius, steps and step."""
+    name = fields.get("attack", fields["name"])
+    own = {} if name == "autoattack" else _table.parameters(name)
+    fields.setdefault("norm", suite.OWN_NORM.get(name, norm))
+    threat.check_norm(fields["norm"])
+    smallest = "eps" in own and type(None) in typing.get_args(own["eps"].annotation)
+    if fields.get("eps") is None and not ("eps" in fields and smallest):
+        if "eps" not in fields and fields["norm"] == norm:
+            fields["eps"] = eps
+        elif smallest:
+            fields["eps"] = None
+        else:
+            raise ValueError(
+                f"attack {shown(text)} needs an `eps`: the radius of the evaluation, "
+                f"{eps}, is of {norm}."
+            )
+    if "steps" in own and own["steps"].default is Parameter.empty:
+        fields.setdefault("steps", STEPS)
+    step = own.get("step_size")
+    if step is not None and step.default is Parameter.empty:
+        radius = suite.parse_radius(fields["eps"] or 0.0)
+        share = curve.STEP_SHARE / max(fields["steps"], 1)
+        fields.setdefault("step_size", radius * share)

@@ -1,0 +1,140 @@
+"""NumPy and PyTorch functions as networks, for attacks that need no gradient.
+
+They run on the host, by a callback from the compiled attack.
+"""
+
+import functools
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from jaxrobust.array_types import Images, Logits
+from jaxrobust.data import Dataset
+from jaxrobust.evaluation import foreign
+from jaxrobust.evaluation.foreign import BLACK_BOX
+
+LAYOUTS = ("NHWC", "NCHW")
+Host = Callable[[Float[np.ndarray, "B H W C"]], Any]
+
+
+def check_attacks(names: Iterable[str]) -> None:
+    """Refuses attacks that a black box cannot answer.
+
+    Raises:
+      ValueError: naming them, and those that will do.
+    """
+    if wrong := sorted({n for n in names if n not in (*BLACK_BOX, "ball")}):
+        raise ValueError(
+            f"{', '.join(wrong)} cannot attack a black box, which has no gradient; "
+            f"choose --attack of {', '.join(BLACK_BOX)}."
+        )
+
+
+def is_torch_module(function: Any) -> bool:
+    """Whether it is a `torch.nn.Module`; torch is not imported for that."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(function, torch.nn.Module)
+
+
+def layout_of(function: Any, given: str | None) -> str:
+    """Returns the layout of the images that a function takes."""
+    return given or ("NCHW" if is_torch_module(function) else "NHWC")
+
+
+def in_layout(function: Callable[..., Any], layout: str) -> Callable[..., Any]:
+    """Returns a function of images `[B, H, W, C]` of one that takes `layout`."""
+    if layout == "NHWC":
+        return function
+    return lambda x, *keys: function(x.transpose(0, 3, 1, 2), *keys)
+
+
+def wrap(function: Any, dataset: Dataset, layout: str) -> foreign.Function:
+    """Makes a function that JAX can call, and never differentiate, of one on the host.
+
+    Args:
+      function: images, float32, to logits `[B, K]`: of NumPy arrays, or of PyTorch
+        tensors (a `torch.nn.Module` runs on its own device, without gradients). What it
+        returns may be an array of either.
+      dataset: whose first images to try it on.
+      layout: of the images it takes, one of `LAYOUTS`.
+
+    Returns:
+      A function of images `[B, H, W, C]` to logits `[B, K]`, float32.
+
+    Raises:
+      ValueError: if it fails on the first images, or returns no logits `[B, K]`.
+    """
+    call = _caller(function)
+
+    def on_host(images: np.ndarray) -> np.ndarray:
+        x = np.asarray(images, np.float32)
+        if layout == "NCHW":
+            x = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+        return _checked(call(x), len(images))
+
+    first = dataset.images[:3].astype(np.float32) / 255
+    try:
+        classes = on_host(first).shape[1]
+    except ValueError:
+        raise
+    except Exception as error:
+        [reason, *_] = str(error).splitlines() or [""]
+        raise ValueError(
+            f"the function does not take images {first.shape} as {layout}: "
+            f"{type(error).__name__}: {reason[:300]}"
+        ) from error
+    return functools.partial(_from_device, on_host, classes)
+
+
+def _from_device(on_host: Host, classes: int, x: Images) -> Logits:
+    def rows(images: np.ndarray) -> np.ndarray:
+        flat = np.asarray(images).reshape(-1, *x.shape[1:])
+        return on_host(flat).reshape(*images.shape[:-3], classes)
+
+    like = jax.ShapeDtypeStruct((x.shape[0], classes), jnp.float32)
+    return jax.pure_callback(rows, like, x, vmap_method="expand_dims")
+
+
+def _checked(out: Any, count: int) -> np.ndarray:
+    if hasattr(out, "detach"):
+        out = out.detach().cpu().numpy()
+    logits = np.asarray(out)
+    if logits.ndim != 2 or len(logits) != count:
+        raise ValueError(
+            f"the function must return logits [B, K] with B = {count}, got "
+            f"{logits.shape}."
+        )
+    if not np.issubdtype(logits.dtype, np.floating):
+        raise ValueError(
+            f"the function must return floating logits, got {logits.dtype}."
+        )
+    return logits.astype(np.float32)
+
+
+def _caller(function: Any) -> Callable[[np.ndarray], Any]:
+    """Returns what calls a function with NumPy images, as tensors where it needs so."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return function
+
+    def with_tensors(x: np.ndarray) -> Any:
+        parameters = getattr(function, "parameters", tuple)()
+        device = next((p.device for p in parameters), torch.device("cpu"))
+        with torch.no_grad():
+            return function(torch.from_numpy(x.copy()).to(device))
+
+    if is_torch_module(function):
+        return with_tensors
+
+    def either(x: np.ndarray) -> Any:
+        try:
+            return function(x)
+        except (TypeError, AttributeError):  # what torch says of NumPy arrays
+            return with_tensors(x)
+
+    return either
