@@ -4,7 +4,6 @@ Both networks meet the same images, so their accuracies are not independent: wha
 counts are the images on which the two differ.
 """
 
-import io
 import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from jaxtyping import Bool
 
 from jaxrobust.evaluation import statistics
 from jaxrobust.runtime import files
+from jaxrobust.runtime import results as stored
 
 Results = dict[str, Any]
 # Of an attack in results.json: what it found, and what does not change that.
@@ -32,6 +32,10 @@ _FOUND = {
 }
 
 
+# Arrays of evaluation.npz with a value per example, and their kinds of dtype.
+_ROWS = {"indices": "iu", "labels": "iu", "predicted_clean": "iu", "robust": "b"}
+
+
 class Evaluation(NamedTuple):
     """What one evaluation left: results.json and evaluation.npz."""
 
@@ -44,18 +48,20 @@ def read(workdir: epath.PathLike) -> Evaluation:
 
     Raises:
       FileNotFoundError: if there is none.
+      ValueError: naming a file that is damaged.
     """
-    folder = epath.Path(workdir)
+    folder = files.expand(workdir)
     for name in ("results.json", "evaluation.npz"):
         if not (folder / name).exists():
             raise FileNotFoundError(
                 f"{folder} holds no {name}: evaluate that run first (--mode=eval)."
             )
-    content = io.BytesIO((folder / "evaluation.npz").read_bytes())
-    with np.load(content, allow_pickle=False) as arrays:
-        return Evaluation(
-            json.loads((folder / "results.json").read_text()), dict(arrays)
-        )
+    results = stored.read_results(folder / "results.json", whole=False)
+    arrays = stored.read_arrays(folder / "evaluation.npz")
+    stored.require_rows(arrays, _ROWS, folder / "evaluation.npz")
+    if not isinstance(results.get("data"), dict):
+        raise ValueError(f"{folder / 'results.json'} does not say on which data.")
+    return Evaluation(results, arrays)
 
 
 def compare(a: Evaluation, b: Evaluation) -> Results:

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 
 from jaxrobust.array_types import Logits
 
-# Where classes that cannot win are put: differences and sums of a few stay finite.
-LAST = -1e30
+# Where classes that cannot win are put: differences, and ratios over them, keep digits.
+LAST = -1e10
 
 
 def comparable(logits: Logits) -> Logits:
@@ -16,8 +16,8 @@ def comparable(logits: Logits) -> Logits:
 
     Half precision is widened, so that a loss has no coarser rounding than the network
     itself, and each value is one that the dtype has, also where a compiler would leave
-    the rounding out. Minus infinity (or less than -1e30) in a class, where another one
-    has more, means that it cannot win: it becomes -1e30. NaN, infinity, and a row
+    the rounding out. Minus infinity (or less than -1e10) in a class, where another one
+    has more, means that it cannot win: it becomes -1e10. NaN, infinity, and a row
     without any class that can win stay as they are: no prediction.
 
     Args:

@@ -30,10 +30,29 @@ def write(workdir: epath.PathLike) -> PurePath:
 
     Raises:
       FileNotFoundError: if there is nothing to report.
+      ValueError: naming a file that is damaged, or files that do not fit together.
     """
     found = source.read(workdir)
+    path = files.expand(workdir) / "report.html"
+    try:
+        text = _page(found)
+    except (MemoryError, OSError):
+        raise
+    except Exception as error:  # files that pass alone may not fit together
+        [reason, *_] = str(error).splitlines() or [""]
+        raise ValueError(
+            f"{path.parent}: results.json, evaluation.npz and metrics.jsonl cannot be "
+            f"shown together ({type(error).__name__}: {reason[:200]}); evaluate that "
+            "run again (--mode=eval)."
+        ) from error
+    files.write_text(path, text)
+    return path
+
+
+def _page(found: source.Source) -> str:
+    """Makes the page of what was read."""
     title = sections.title_of(found)
-    text = html.page(
+    return html.page(
         f"{title}: robustness report",
         html.tag("header", html.tag("h1", title), sections.subtitle(found)),
         sections.head(found),
@@ -48,6 +67,3 @@ def write(workdir: epath.PathLike) -> PurePath:
         sections.reproduce(found),
         html.tag("footer", "Made by jaxrobust from the files beside this page."),
     )
-    path = epath.Path(workdir) / "report.html"
-    files.write_text(path, text)
-    return path

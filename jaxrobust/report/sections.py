@@ -14,7 +14,7 @@ Section = list[Markup] | Markup | None
 
 def title_of(source: Source) -> str:
     """Names the run."""
-    return source.config.get("name") or "jaxrobust run"
+    return str(source.config.get("name") or "jaxrobust run")
 
 
 def subtitle(source: Source) -> Markup:

@@ -1,12 +1,15 @@
 """What lies in a work directory, read for the report; any of it may be missing."""
 
 import dataclasses
-import io
-import json
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 from etils import epath
+
+from jaxrobust.runtime import files, results
+
+_Found = TypeVar("_Found")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,15 +43,17 @@ def read(workdir: epath.PathLike, *, twin: bool = True) -> Source:
 
     Raises:
       FileNotFoundError: if it holds nothing to report.
+      ValueError: naming a file that is damaged.
     """
-    folder = epath.Path(workdir)
-    saved = _json(folder / "config.json") or {}
+    folder = files.expand(workdir)
+    saved = _read(results.read_config, folder / "config.json")
+    config, command = saved or ({}, "")
     source = Source(
-        config=saved.get("config", {}),
-        command=saved.get("command", ""),
-        metrics=_lines(folder / "metrics.jsonl"),
-        results=_json(folder / "results.json"),
-        arrays=_arrays(folder / "evaluation.npz"),
+        config=config,
+        command=command,
+        metrics=results.read_metrics(folder / "metrics.jsonl"),
+        results=_read(results.read_results, folder / "results.json"),
+        arrays=_read(results.read_arrays, folder / "evaluation.npz") or {},
         twin=read(folder / "twin", twin=False) if twin and _has(folder) else None,
     )
     if twin and not (saved or source.metrics or source.results):
@@ -63,23 +68,9 @@ def _has(folder: epath.Path) -> bool:
     return (folder / "twin").is_dir()
 
 
-def _json(path: epath.Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text()) if path.exists() else None
-
-
-def _lines(path: epath.Path) -> list[dict[str, Any]]:
-    """Reads JSON lines up to the first that a crash cut short."""
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
-
-
-def _arrays(path: epath.Path) -> dict[str, np.ndarray]:
-    if not path.exists():
-        return {}
-    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-        return dict(arrays)
+def _read(reader: Callable[[epath.Path], _Found], path: epath.Path) -> _Found | None:
+    """Reads a file that may be missing."""
+    try:
+        return reader(path)
+    except FileNotFoundError:
+        return None

@@ -12,7 +12,7 @@ import numpy as np
 from etils import epath
 
 from jaxrobust import parallel
-from jaxrobust.runtime import files
+from jaxrobust.runtime import files, results
 from jaxrobust.training import nonfinite
 from jaxrobust.training.events import Events
 
@@ -124,17 +124,7 @@ class _Rewritten:
 
 def read(path: epath.PathLike) -> list[dict[str, Any]]:
     """Reads a metrics file; what is no row (cut short by a crash) is left out."""
-    path = epath.Path(path)
-    lines = path.read_bytes().splitlines() if path.exists() else []
-    return [row for row in map(_row, lines) if row is not None]
-
-
-def _row(line: bytes) -> dict[str, Any] | None:
-    try:
-        row = json.loads(line)
-    except ValueError:  # neither JSON nor text
-        return None
-    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
+    return results.read_metrics(path)
 
 
 def fetch(

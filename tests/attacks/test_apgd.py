@@ -361,3 +361,27 @@ def test_targeted_refuses():
         attacks.apgd_targeted(net, X, Y, key=KEY, eps=0.1, targets=0)
     with pytest.raises(TypeError, match="Attack apgd_targeted needs eps"):
         attacks.get("apgd_targeted", steps=3)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_ratios_over_classes_that_cannot_win(norm):
+    """Two classes and two that are padding: the third largest is one of these."""
+    w = jax.random.normal(jax.random.key(0), (12, 2))
+    x = jax.random.uniform(jax.random.key(1), (8, 2, 3, 2), minval=0.4, maxval=0.6)
+
+    def fn(z, value=-jnp.inf):
+        logits = z.reshape(len(z), -1) @ w
+        return jnp.pad(logits, ((0, 0), (0, 2)), constant_values=value)
+
+    y = jnp.argmax(fn(x), axis=1)
+    lead = np.abs(np.diff(np.asarray(fn(x)[:, :2]))[:, 0])
+    dual = {"linf": 1, "l2": 2}[norm]
+    nearest = lead / np.linalg.norm(np.diff(np.asarray(w))[:, 0], dual)
+    eps = float(np.median(nearest))
+    found = attacks.apgd(
+        fn, x, y, key=jax.random.key(2), eps=eps, steps=20, norm=norm, loss="dlr",
+        bounds=(-9.0, 9.0),
+    )  # fmt: skip
+    sure = np.abs(nearest - eps) > 0.02 * eps
+    fooled = np.asarray(jnp.argmax(fn(found), axis=1) != y)
+    np.testing.assert_array_equal(fooled[sure], (nearest < eps)[sure])
