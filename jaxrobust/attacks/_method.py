@@ -6,7 +6,7 @@ example; `_eager` compiles the same parts and may step them from the host.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -55,6 +55,10 @@ class Method:
     mix. `keys` are those of the restart; the step `i` and the run `r` are traced, and
     may be one number per row.
     """
+
+    # Whether it stays in the ball of eps, instead of making the perturbation small.
+    # Only then does it take radii per channel and pixel.
+    ball: ClassVar[bool] = False
 
     steps: int
     restarts: int = 1

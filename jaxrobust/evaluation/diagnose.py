@@ -15,6 +15,7 @@ from jaxrobust import attacks, models, parallel, threat
 from jaxrobust.analysis import logits as outputs
 from jaxrobust.analysis import masking
 from jaxrobust.array_types import Bounds, Images, Key, Labels, Logits, LogitsFn, Norm
+from jaxrobust.attacks import stepping
 from jaxrobust.evaluation import curve, flags, protocols, slopes, step, suite, trials
 from jaxrobust.evaluation.network import Network, compile_network, in_batches
 from jaxrobust.evaluation.setting import Setting
@@ -76,7 +77,10 @@ def diagnose(
         finite.
       TypeError: for arrays or keys of the wrong type.
     """
-    threat.check_radius("eps", eps)
+    threat.check_one_radius("eps", eps)
+    if step_size is not None:
+        threat.check_one_radius("step_size", step_size)
+    stepping.check_examples(x, y, bounds)
     check_counts({"steps": steps, "restarts": restarts, "queries": queries})
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")

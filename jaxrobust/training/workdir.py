@@ -8,7 +8,7 @@ from typing import Any
 from etils import epath
 
 from jaxrobust.parallel import processes
-from jaxrobust.runtime import files, lock
+from jaxrobust.runtime import files, lock, reading
 from jaxrobust.training.config import base
 
 # Fields that may change from run to run: of the evaluation, and those that say where
@@ -153,7 +153,10 @@ def _check_change(
 
 def _read(path: epath.Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_bytes())
+        found = reading.read_json(path)
+        if not isinstance(found, dict) or not isinstance(found.get("config"), dict):
+            raise ValueError("it holds no config")
+        return found
     except ValueError as error:
         raise ValueError(
             f"{path} is damaged ({error}); delete that file to go on with the config "

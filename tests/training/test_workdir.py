@@ -104,8 +104,9 @@ def test_a_field_that_is_newer_than_the_run_has_its_default(tmp_path):
         workdir.write_config(tmp_path, new, "command")
 
 
-def test_a_damaged_config_is_told(tmp_path):
-    (tmp_path / "config.json").write_bytes(b'{"config": {"se')
+@pytest.mark.parametrize("content", ['{"config": {"se', "[]", "null", "{}", "[" * 9999])
+def test_a_damaged_config_is_told(content, tmp_path):
+    (tmp_path / "config.json").write_text(content)
     with pytest.raises(ValueError, match=r"config\.json is damaged .*; delete that"):
         workdir.write_config(tmp_path, {"seed": 0}, "command")
 

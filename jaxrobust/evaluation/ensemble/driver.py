@@ -109,7 +109,7 @@ def autoattack(
     check_call(logits_fn, x, y, eps, norm, version, bounds, draws)
     check_tag(state_tag)
     place = Place(local_mesh() if mesh is None else mesh)
-    images, labels = np.asarray(x), np.asarray(y, np.int32)
+    images = np.asarray(x)
     keys = stepping.row_keys(key, len(images))
     most = slots_for(slots, place.devices, len(images))
     with jax.default_matmul_precision(precision):
@@ -117,7 +117,8 @@ def autoattack(
             Forward(logits_fn, images[0], batch, place, stochastic=stochastic)
             for batch in (most, other_shape(most, place.devices))
         )
-        stepping.check_classes(labels, forward.classes)
+        stepping.check_classes(y, forward.classes)
+        labels = np.asarray(y, np.int32)
         settings = Settings(
             logits_fn,
             Held(images, labels, keys, clean_logits(forward, images, keys)),
