@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import jax
 import jax.numpy as jnp
 
+from jaxrobust import losses
 from jaxrobust.array_types import Images, Key, Logits, PerExample
 from jaxrobust.attacks._objective import (
     Evaluated,
@@ -264,8 +265,7 @@ def watch_step(health: Health, grad: Images, at: Evaluated, i: Count) -> Health:
 def look(logits: Logits) -> tuple[jax.Array, jax.Array]:
     """Which rows are finite, and which look like probabilities."""
     finite = jnp.all(jnp.isfinite(logits), axis=1)
-    in_range = jnp.all((logits >= 0) & (logits <= 1), axis=1)
-    return finite, in_range & (jnp.abs(jnp.sum(logits, axis=1) - 1) < 1e-4)
+    return finite, losses.are_probabilities(logits)
 
 
 def like(rows: jax.Array, x: Images) -> jax.Array:

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from jaxrobust.array_types import Bounds, Images, Key, Labels, LogitsFn, Norm
 from jaxrobust.attacks import stepping
 from jaxrobust.evaluation import step, verify
-from jaxrobust.evaluation.ensemble import judge, signs, state, versions
+from jaxrobust.evaluation.ensemble import gradients, judge, signs, state, versions
 from jaxrobust.evaluation.ensemble.board import Board, balanced
 from jaxrobust.evaluation.ensemble.forward import Forward, Place
 from jaxrobust.evaluation.ensemble.keeper import Keeper
@@ -152,6 +152,7 @@ def _begin(settings: Settings) -> Standing:
     flagged = signs.of_outputs(
         held.clean, held.x, held.keys, check, stochastic=settings.stochastic
     )
+    flagged |= gradients.look(settings)
     if settings.stochastic:
         share = judge.correct_share(check, held.x, held.y, held.keys, settings.draws)
     else:
@@ -269,17 +270,18 @@ def _result(settings: Settings, found: Standing) -> Result:
             settings.plan.stages, found.robust[1:], found.stages, strict=True
         )
     ]
+    raised = signs.flags(
+        found,
+        stages,
+        settings.version,
+        stochastic=settings.stochastic,
+    )
     return Result(
         robust=found.robust[-1],
         x_adv=found.x_adv,
         clean=found.robust[0],
         stages=stages,
-        flags=signs.flags(
-            found,
-            stages,
-            settings.version,
-            stochastic=settings.stochastic,
-        ),
+        flags=gradients.judged(found.flagged, raised, len(found.robust[0])),
         replaced=settings.plan.replaced,
         version=settings.version,
         norm=settings.ball.norm,
