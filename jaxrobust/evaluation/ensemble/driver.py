@@ -168,7 +168,7 @@ def _run(
     found, middle = keeper.load() or (_begin(settings), None)
     for number in range(len(found.stages), len(settings.plan.stages)):
         begin = time.monotonic()
-        runner = _runner(settings, found, number, middle, keeper.path)
+        runner = _runner(settings, found, number, middle)
         outcome = Outcome()
         if runner is not None:
             middle = None
@@ -194,19 +194,18 @@ def _run(
 
 
 def _runner(
-    settings: Settings, found: Standing, number: int, middle: Any, path: Any
+    settings: Settings, found: Standing, number: int, middle: Any
 ) -> Runner | None:
     """Makes the runner of a stage, where it was left; None if nothing is robust."""
     stage = settings.plan.stages[number]
     board, whole = None, False
     if middle is not None:
         meta, arrays = middle
-        with state.going_on(path):
-            board = Board.from_arrays(state.part(arrays, "board"))
-            whole = (meta["devices"], meta["most"]) == (
-                settings.place.devices,
-                settings.most,
-            )
+        board = Board.from_arrays(state.part(arrays, "board"))
+        whole = (meta["devices"], meta["most"]) == (
+            settings.place.devices,
+            settings.most,
+        )
     elif not len(found.left):
         return None
     runs = stage.method.runs()
@@ -227,8 +226,7 @@ def _runner(
         confirm=settings.confirm,
     )
     if middle is not None:
-        with state.going_on(path):
-            runner.restore(*middle, whole=whole)
+        runner.restore(*middle, whole=whole)
     return runner
 
 
