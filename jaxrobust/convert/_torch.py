@@ -201,6 +201,8 @@ def _to_linen(value: np.ndarray, leaf: str) -> np.ndarray:
 
 def _no_weights(name: str, value: np.ndarray) -> str | None:
     """Says what is wrong with values, if they cannot be a network's weights."""
+    if value.dtype in (bool, np.int64):  # masks and numbers of NumPy's own
+        return None
     if not jnp.issubdtype(value.dtype, jnp.floating):
         return f"not floating: {name} is {value.dtype} (quantised? dequantise it first)"
     if bad := int((~np.isfinite(value.astype(np.float32))).sum()):

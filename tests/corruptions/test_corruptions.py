@@ -76,7 +76,8 @@ def test_a_row_depends_on_its_image_and_key_alone(name):
     want = corrupted(name, 3)
     np.testing.assert_array_equal(apply(x, key=keys), want)
     turned = apply(x[::-1].at[0].set(0.0), key=keys[::-1])[::-1]
-    np.testing.assert_array_equal(turned[:-1], want[:-1])
+    # A compiler may sum a row in another order where the rows lie otherwise.
+    np.testing.assert_allclose(turned[:-1], want[:-1], atol=1e-6)
     same = np.array_equal(apply(x, key=jax.random.key(4)), want)
     assert same == (name in UNKEYED)
 
@@ -185,7 +186,7 @@ def test_contrast_keeps_the_mean_of_each_channel():
     mean = x.mean((1, 2), keepdims=True)
     for severity, factor in zip(SEVERITIES, digital.CONTRAST, strict=True):
         want = np.clip(mean + factor * (x - mean), 0, 1)
-        np.testing.assert_allclose(corrupted("contrast", severity), want, atol=1e-6)
+        np.testing.assert_allclose(corrupted("contrast", severity), want, atol=3e-6)
 
 
 def test_noise_has_its_size():
