@@ -37,14 +37,19 @@ class Range(NamedTuple):
     high: float
     above: bool = False
 
-    def holds(self, values: np.ndarray) -> bool:
-        low = values > self.low if self.above else values >= self.low
-        return bool((low & (values <= self.high)).all())
-
-    def __str__(self) -> str:
-        if self.above:
-            return f"above {self.low:g} and at most {self.high:g}"
-        return f"in [{self.low:g}, {self.high:g}]"
+    def broken_by(self, values: np.ndarray) -> str | None:
+        """Says what values must be that are not all in it; None where they are."""
+        low = (values > self.low if self.above else values >= self.low).all()
+        if low and (values <= self.high).all():
+            return None
+        if self.high <= 1:
+            share = f"in [{self.low:g}, {self.high:g}]"
+            return f"above 0 and at most {self.high:g}" if self.above else share
+        if low:
+            return f"at most {self.high:g}"
+        return (
+            f"finite and above {self.low:g}" if self.above else f"at least {self.low:g}"
+        )
 
 
 # Numbers that only some attacks have. Far beyond these nothing of their papers holds,
@@ -139,8 +144,8 @@ def check_within(name: str, value: Any, within: Range) -> None:
     values = np.asarray(value)
     if values.dtype.kind not in "iuf" and values.dtype not in _FLOATING:
         raise TypeError(f"`{name}` must be a number, got {value!r}.")
-    if not within.holds(values.astype(np.float64)):
-        raise ValueError(f"`{name}` must be {within}, got {value}.")
+    if told := within.broken_by(values.astype(np.float64)):
+        raise ValueError(f"`{name}` must be {told}, got {value}.")
 
 
 def check_hyperparameters(given: Mapping[str, Any]) -> None:

@@ -293,7 +293,7 @@ def zoo(
     threat.check_norm(norm)
     if norm != "l2":
         raise ValueError(f"`norm` of zoo must be 'l2', its only norm, got {norm!r}.")
-    _checks.check_ranges(lr=lr)
+    _checks.check_ranges(lr=lr, h=h)
     _checks.check_images(x)
     threat.check_shape("lr", lr, x.shape, None)
     spacing = float(jnp.finfo(x.dtype).eps) * max(abs(bound) for bound in bounds)
