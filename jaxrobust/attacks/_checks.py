@@ -296,9 +296,9 @@ def warn(health: Health) -> None:
         )
     if zero.any():
         warnings.warn(
-            f"The gradient of the loss is zero for {int(zero.sum())} of {zero.size} "
-            "images at every step: the attack cannot move them, and their robustness "
-            "is not to be trusted. Try another loss or a black-box attack.",
+            f"The gradient of the loss is zero or NaN for {int(zero.sum())} of "
+            f"{zero.size} images at every step: the attack cannot move them, and their "
+            "robustness is not to be trusted. Try another loss or a black-box attack.",
             RobustnessWarning,
             stacklevel=_frames_inside(),
         )

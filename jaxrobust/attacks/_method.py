@@ -34,7 +34,7 @@ class Health(NamedTuple):
 
     finite: jax.Array  # logits at the first point of the first restart
     probabilities: jax.Array  # likewise: the logits look like probabilities
-    zero_gradient: jax.Array  # at every step of every restart
+    zero_gradient: jax.Array  # or NaN, at every step of every restart
 
 
 class Best(NamedTuple):
@@ -248,8 +248,8 @@ def first_health(
 
 
 def watch_step(health: Health, grad: Images, at: Evaluated, i: Count) -> Health:
-    """Health after a step with this gradient and evaluation."""
-    zero = jnp.all(grad == 0, axis=tuple(range(1, grad.ndim)))
+    """Health after a step with this gradient and evaluation; NaN moves nothing."""
+    zero = jnp.all((grad == 0) | jnp.isnan(grad), axis=tuple(range(1, grad.ndim)))
     zero_gradient = health.zero_gradient & zero
     if at.logits is None:
         return health._replace(zero_gradient=zero_gradient)

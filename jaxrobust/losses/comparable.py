@@ -9,6 +9,8 @@ from jaxrobust.array_types import Logits
 
 # Where classes that cannot win are put: differences, and ratios over them, keep digits.
 LAST = -1e10
+# In units of the largest logit, where that is more: no class that can win is there.
+_FAR = -100
 
 
 def comparable(logits: Logits) -> Logits:
@@ -16,9 +18,10 @@ def comparable(logits: Logits) -> Logits:
 
     Half precision is widened, so that a loss has no coarser rounding than the network
     itself, and each value is one that the dtype has, also where a compiler would leave
-    the rounding out. Minus infinity (or less than -1e10) in a class, where another one
-    has more, means that it cannot win: it becomes -1e10. NaN, infinity, and a row
-    without any class that can win stay as they are: no prediction.
+    the rounding out. Minus infinity (or less than -1e10, and than -100 times the
+    largest logit) in a class, where another one has more, means that it cannot win: it
+    becomes that number. NaN, infinity, and a row without any class that can win stay as
+    they are: no prediction.
 
     Args:
       logits: `[B, K]`, floating; other arrays are returned as they are.
@@ -32,8 +35,9 @@ def comparable(logits: Logits) -> Logits:
         # Added, so that gradients are not rounded as well.
         lost = jnp.where(jnp.isfinite(logits), exact - logits, 0)
         logits = logits + jax.lax.stop_gradient(lost)
-    some = jnp.max(logits, axis=-1, keepdims=True) > LAST
-    return jnp.where((logits < LAST) & some, jnp.asarray(LAST, wide), logits)
+    top = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
+    last = jnp.minimum(jnp.asarray(LAST, wide), _FAR * top)
+    return jnp.where((logits < last) & (top > LAST), last, logits)
 
 
 def spacing(logits: Logits, dtype: Any) -> Logits:

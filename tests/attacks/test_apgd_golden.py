@@ -65,7 +65,10 @@ def test_single_run(golden, case):
     stable = data["loss_best_stable64"]
     assert stable.sum() >= 14
     np.testing.assert_allclose(
-        trace.loss_best[stable], data["loss_best64"][stable], rtol=1e-6, atol=1e-9
+        trace.loss_best[stable],
+        data["loss_best64"][stable],
+        rtol=1e-2 if chaotic else 1e-6,
+        atol=1e-9,
     )
     np.testing.assert_array_equal(trace.fooled, ~data["acc64"])
     change = np.abs(trace.logits - data["logits_trace64"]).max((0, 2))

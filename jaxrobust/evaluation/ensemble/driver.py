@@ -1,5 +1,6 @@
 """AutoAttack: the stages one after the other, each on what is still robust."""
 
+import contextlib
 import time
 from typing import Any
 
@@ -168,7 +169,8 @@ def _run(
     found, middle = keeper.load() or (_begin(settings), None)
     for number in range(len(found.stages), len(settings.plan.stages)):
         begin = time.monotonic()
-        runner = _runner(settings, found, number, middle)
+        with keeper.reading() if middle else contextlib.nullcontext():
+            runner = _runner(settings, found, number, middle)
         outcome = Outcome()
         if runner is not None:
             middle = None

@@ -1,7 +1,9 @@
 """The file of an evaluation, from which a killed one goes on."""
 
+import contextlib
 import hashlib
 import time
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -9,7 +11,8 @@ import numpy as np
 from etils import epath
 
 from jaxrobust.attacks import stepping
-from jaxrobust.evaluation.ensemble import leads, state, versions
+from jaxrobust.evaluation import verify
+from jaxrobust.evaluation.ensemble import leads, signs, state, versions
 from jaxrobust.evaluation.ensemble.runner import Runner
 from jaxrobust.evaluation.ensemble.settings import Settings, Standing
 from jaxrobust.parallel import processes
@@ -107,6 +110,11 @@ class Keeper:
         if saved is None:
             return None
         meta, arrays = saved
+        if fault := _fault(self._settings, meta, arrays):
+            raise ValueError(
+                f"the saved state {self._path} is damaged ({fault}): delete it to "
+                "start anew."
+            )
         clean = self._settings.held.clean
         self._check_same(arrays["clean"], clean)
         # Targets come from these logits: those of the first start are kept.
@@ -125,6 +133,18 @@ class Keeper:
         middle = meta["runner"]
         return found, middle and (middle, state.part(arrays, "runner"))
 
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """What fails within is said to be a fault of the file."""
+        try:
+            yield
+        except (LookupError, TypeError, ValueError) as error:
+            [reason, *_] = str(error).splitlines() or [type(error).__name__]
+            raise ValueError(
+                f"the saved state {self._path} is damaged ({reason[:200]}): delete it "
+                "to start anew."
+            ) from None
+
     def _check_same(self, saved: np.ndarray, clean: np.ndarray) -> None:
         """Raises where the clean logits that were saved are not this model's."""
         dtype, other = self._settings.check.model.out.dtype, 1.0
@@ -136,6 +156,57 @@ class Keeper:
                 "the clean images its logits are not those of this one. Give each "
                 "model a `state_dir` or a `state_tag` of its own, or delete the file."
             )
+
+
+def _fault(
+    settings: Settings, meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+) -> str | None:
+    """Says what of a saved state cannot be so, or nothing."""
+    if not _is_told(meta, len(settings.plan.stages)):
+        return "what it says of its stages"
+    held, plain = settings.held, {k: v for k, v in arrays.items() if "/" not in k}
+    count, moved = len(held.x), plain.get("moved", np.zeros(0))
+    wanted = {
+        "clean": ("f", held.clean.shape),
+        "share": ("f", (count,)),
+        "stuck": ("b", (count,)),
+        "rejected": ("i", (count,)),
+        "moved": ("i", (moved.size,)),
+        "x_adv": ("f", (moved.size, *held.x.shape[1:])),
+        "robust": ("b", (len(meta["stages"]) + 1, count)),
+    }
+    for name, (kind, shape) in wanted.items():
+        if name not in plain:
+            return f"it has no {name}"
+        # Another number of classes is another model, which is told elsewhere.
+        fits = plain[name].shape == shape or name == "clean"
+        if plain[name].dtype.kind != kind or not fits:
+            return f"its {name} is {plain[name].dtype} {plain[name].shape}"
+    if not np.isin(moved, np.arange(count)).all():
+        return "moved names images that are not there"
+    if not ((plain["share"] >= 0) & (plain["share"] <= 1)).all():
+        return "a share is not between 0 and 1"
+    if (
+        moved.size
+        and verify.measure(plain["x_adv"], held.x[moved], settings.ball)[1].any()
+    ):
+        return "its images are not in the ball"
+    return None
+
+
+def _is_told(meta: Mapping[str, Any], most: int) -> bool:
+    """Whether what is not an array is of the kind that `save` writes."""
+    try:
+        stages = [(float(s), versions.Calls(*c)) for s, c in meta["stages"]]
+        numbers = {k: float(v) for k, v in meta["flagged"].items()}
+        runner = meta["runner"]
+    except (LookupError, TypeError, ValueError, AttributeError):
+        return False
+    return (
+        len(stages) <= most
+        and set(numbers) == set(signs.NUMBERS)
+        and (runner is None or isinstance(runner, dict))
+    )
 
 
 def _check_named(settings: Settings) -> None:

@@ -22,6 +22,8 @@ _STEPS = 50
 _SQUARE_MARGIN = 0.002  # as the reference
 _STUCK_SHARE = 0.01
 _CHECKED = 64
+# What `of_outputs` tells.
+NUMBERS = ("probabilities", "change", "noise", "lead", "step")
 # Of the images: more rejected successes than this are no matter of rounding.
 _REJECTED_SHARE = 0.01
 

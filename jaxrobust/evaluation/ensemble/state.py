@@ -58,6 +58,10 @@ def unpack(like: Any, arrays: Mapping[str, np.ndarray], name: str) -> Any:
     """Makes the tree again, of host arrays, in the structure of `like`."""
     leaves, tree = jax.tree.flatten(like)
     found = [arrays[f"{name}/{i}"] for i in range(len(leaves))]
+    for number, (leaf, array) in enumerate(zip(leaves, found, strict=True)):
+        wanted = jax.eval_shape(_plain, leaf)
+        if (array.shape, array.dtype) != (wanted.shape, wanted.dtype):
+            raise ValueError(f"{name}/{number} is {array.dtype} {array.shape}")
     return jax.tree.unflatten(
         tree,
         [

@@ -1,5 +1,7 @@
 """The state of an evaluation belongs to its model, whatever the model calls."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -104,3 +106,34 @@ def test_a_tag_tells_models_apart_and_is_not_believed_blindly(linear, tmp_path):
         attack(model, other, state_dir=tmp_path, state_tag="one")
     with pytest.raises(ValueError, match="`state_tag` is your name"):
         attack(model, one, state_dir=tmp_path, state_tag=" ")
+
+
+def test_a_damaged_state_is_told(linear, tmp_path):
+    model = linear(3)
+    attack(model, model, state_dir=tmp_path)
+    (path,) = tmp_path.iterdir()
+    whole = dict(np.load(path))
+    meta = json.loads(str(whole["meta"]))
+    far = np.full((1, *model.x.shape[1:]), 1e9, np.float32)
+
+    def told(**more):
+        return {"meta": np.asarray(json.dumps({**meta, **more}))}
+
+    changes = [
+        ({"share": None}, "no share"),
+        ({"stuck": np.zeros((2, 7))}, "its stuck is float64"),
+        ({"clean": np.full(whole["clean"].shape, "a")}, "its clean is"),
+        ({"share": whole["share"] + 5}, "between 0 and 1"),
+        ({"moved": np.asarray([99]), "x_adv": far}, "not there"),
+        ({"moved": np.asarray([0]), "x_adv": far}, "not in the ball"),
+        (told(stages=3), "of its stages"),
+        (told(stages=meta["stages"] * 3), "of its stages"),
+        (told(flagged={}), "of its stages"),
+        (told(runner=[1]), "of its stages"),
+        (told(stages=[], runner={}) | {"robust": whole["robust"][:1]}, "'devices'"),
+    ]
+    for change, match in changes:
+        arrays = {k: v for k, v in (whole | change).items() if v is not None}
+        np.savez(path, **arrays)
+        with pytest.raises(ValueError, match=f"{path.name} is damaged .*{match}"):
+            attack(model, model, state_dir=tmp_path)

@@ -1,5 +1,7 @@
 """Verdicts depend on the logits that decide, and on nothing else of them."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,10 +65,12 @@ class Digits:
 
     def after_pgd(self, fn, norm="linf"):
         x, y = jnp.asarray(self.x), jnp.asarray(self.y)
-        found = attacks.pgd(
-            fn, x, y, key=KEY, eps=EPS[norm], step_size=EPS[norm] / 8, steps=100,
-            norm=norm,
-        )  # fmt: skip
+        with warnings.catch_warnings():  # a softmax of large logits is flat
+            warnings.simplefilter("ignore", attacks.RobustnessWarning)
+            found = attacks.pgd(
+                fn, x, y, key=KEY, eps=EPS[norm], step_size=EPS[norm] / 8, steps=100,
+                norm=norm,
+            )  # fmt: skip
         return np.asarray(fn(found).astype(jnp.float32).argmax(1) == self.y)
 
 
@@ -131,15 +135,20 @@ def test_verdicts_are_of_the_logits_that_decide(digits, bare, name, norm):
     differ = int((result.robust != bare(norm)).sum())
     assert differ <= (0 if exact else 1)
     names = {flag["name"] for flag in result.flags}
-    assert ("coarse_logits" in names) == (name == "shift 1e7")
+    assert ("coarse_logits" in names) == (name == "shift 1e+07")
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_a_network_that_casts_inside(digits, bare, dtype):
-    result = digits.robust(lambda x: digits(x.astype(dtype)))
+    def fn(x):
+        return digits(x.astype(dtype))
+
+    result = digits.robust(fn)
     assert not [flag for flag in result.flags if flag["severe"]]
-    assert (result.robust != bare("linf")).sum() <= 1
+    assert not (result.robust & ~digits.after_pgd(fn)).any()
+    # bfloat16 images are 1/256 apart: another network, of which more points are asked.
+    assert (result.robust != bare("linf")).sum() <= 2
 
 
 def test_a_rejected_success_is_told_and_the_attack_goes_on(linear):
@@ -203,6 +212,26 @@ def test_what_is_no_prediction_stays_none(row):
     out = losses.comparable(jnp.asarray([row, [0, -jnp.inf, 2]], jnp.float16))
     assert not np.isfinite(out[0]).all()
     np.testing.assert_array_equal(out[1], [0, np.float32(-1e10), 2])
+
+
+def test_large_logits_are_no_padding():
+    row = jnp.asarray([[3e13, -2e13, -jnp.inf, -1e30]], jnp.float32)
+    np.testing.assert_allclose(losses.comparable(row), [[3e13, -2e13, -3e15, -3e15]])
+
+
+def test_gradients_that_are_not_numbers_are_told():
+    """The logarithm of a probability that has vanished has none."""
+    x = jnp.asarray([[[[0.0]]], [[[1.0]]]])
+
+    def fn(x):
+        z = x.reshape(-1, 1) * jnp.asarray([[900.0, -900.0]])
+        return jnp.log(jax.nn.softmax(z))
+
+    with pytest.warns(attacks.RobustnessWarning, match="NaN for 1 of 2 images"):
+        attacks.pgd(
+            fn, x, jnp.asarray([0, 0]), eps=0.1, step_size=0.1, steps=2,
+            random_start=False,
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
