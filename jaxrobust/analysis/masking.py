@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from jaxrobust import losses, threat
 from jaxrobust.array_types import Bounds, Images, Labels, Logits, LogitsFn, Norm, Scalar
@@ -39,21 +39,6 @@ class GradientHealth(NamedTuple):
     length: Float[Array, "B"]
 
 
-class Saturation(NamedTuple):
-    """Where logits leave a loss nothing to rise from, per image.
-
-    Attributes:
-      certain: the softmax in float32 gives one class exactly 1, bool [N].
-      no_loss: the cross-entropy in float32 is exactly 0, bool [N].
-      at_ceiling: the largest logit is the largest of all images, as under a bounded
-        last layer (tanh), to within `CEILING` of the range of all logits; bool [N].
-    """
-
-    certain: Bool[np.ndarray, "N"]
-    no_loss: Bool[np.ndarray, "N"]
-    at_ceiling: Bool[np.ndarray, "N"]
-
-
 class Ascent(NamedTuple):
     """What steepest steps met: T steps go through T + 1 points.
 
@@ -73,7 +58,11 @@ class Ascent(NamedTuple):
 
 
 def input_gradient(
-    logits_fn: LogitsFn, x: Images, y: Labels, scale: Scalar = 1.0
+    logits_fn: LogitsFn,
+    x: Images,
+    y: Labels,
+    scale: Scalar = 1.0,
+    odds: Scalar = False,
 ) -> tuple[Images, Logits]:
     """Returns the input gradient of the cross-entropy, and the logits.
 
@@ -85,11 +74,17 @@ def input_gradient(
       y: labels `[B]`.
       scale: of the logits in the loss: where they are large, its gradient is nothing
         but rounding (Carlini and Wagner 2016, arXiv 1607.04311, on distillation).
+      odds: take the log-odds in place of the cross-entropy: see `logits.log_odds`.
+        They have the same direction, but no logits round their gradient away.
     """
 
     def loss(images: Images) -> tuple[Array, Logits]:
-        logits = logits_fn(images)
-        return jnp.sum(losses.cross_entropy(scale * logits, y)), logits
+        logits = losses.comparable(logits_fn(images))
+        own = jax.nn.one_hot(y, logits.shape[-1], dtype=bool)
+        rest = jnp.where(own, -jnp.inf, logits)
+        ahead = jax.nn.logsumexp(rest, -1) - jnp.sum(jnp.where(own, logits, 0), -1)
+        usual = losses.cross_entropy(scale * logits, y)
+        return jnp.sum(jnp.where(odds, ahead, usual)), logits
 
     return jax.grad(loss, has_aux=True)(x)
 
@@ -100,46 +95,6 @@ def gradient_health(gradient: Images) -> GradientHealth:
     flat = gradient.reshape(len(gradient), -1)
     length = jnp.sqrt(jnp.sum(jnp.square(flat), -1))
     return GradientHealth((flat == 0).all(-1), jnp.isfinite(flat).all(-1), length)
-
-
-def saturation(logits: Logits, y: Labels) -> Saturation:
-    """Looks at logits `[N, K]` of images with labels `[N]`."""
-    certain, no_loss = _rounded(jnp.asarray(logits, jnp.float32), jnp.asarray(y))
-    wide = np.asarray(logits, np.float64)
-    near = CEILING * (wide.max() - wide.min())
-    at_ceiling = wide.max(-1) >= wide.max() - near
-    return Saturation(np.asarray(certain), np.asarray(no_loss), at_ceiling)
-
-
-@jax.jit
-def _rounded(logits: Logits, y: Labels) -> tuple[Bool[Array, "N"], Bool[Array, "N"]]:
-    certain = jax.nn.softmax(logits, -1).max(-1) == 1
-    return certain, losses.cross_entropy(logits, y) == 0
-
-
-def typical_lead(logits: Float[np.ndarray, "N K"]) -> float:
-    """Returns the median lead of the largest logit over the second, 1 where it is 0."""
-    second, first = np.sort(np.asarray(logits, np.float64), -1)[:, -2:].T
-    return float(np.median(first - second)) or 1.0
-
-
-def looks_like_probabilities(logits: Float[np.ndarray, "N K"]) -> bool:
-    """Whether every row is in [0, 1] and sums to 1 (as AutoAttack's `checks.py`)."""
-    logits = np.asarray(logits, np.float64)
-    return bool(logits.min() >= 0 and np.abs(logits.sum(-1) - 1).max() <= 1e-3)
-
-
-def relative_change(
-    one: Float[np.ndarray, "N K"], other: Float[np.ndarray, "N K"]
-) -> float:
-    """Returns the largest difference of two outputs over the largest size of one.
-
-    Infinite where either holds a NaN.
-    """
-    one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
-    largest = np.abs(one).max()
-    change = float(np.abs(one - other).max() / (largest or 1.0))
-    return math.inf if math.isnan(change) else change
 
 
 def among_others(
@@ -165,49 +120,6 @@ def among_others(
         return np.roll(forward(jnp.asarray(np.roll(batch, 1, axis=0))), -1, axis=0)
 
     return np.where(even[:, None], with_rows(even), with_rows(~even))
-
-
-def log_odds(
-    logits: Float[np.ndarray, "N K"], y: Int[np.ndarray, "N"]
-) -> Float[np.ndarray, "N"]:
-    """Returns log((1 - p) / p), p the probability of the label; in float64.
-
-    It rises with the cross-entropy, also where that is 0 to any precision.
-    """
-    ahead = np.asarray(logits, np.float64)
-    own = np.arange(ahead.shape[-1]) == np.asarray(y)[:, None]
-    rest = np.where(own, -np.inf, ahead - ahead[own][:, None])
-    return np.logaddexp.reduce(rest, axis=-1)
-
-
-def gradient_holds(
-    forward: Forward, x: Images, y: Labels, gradient: Images, bounds: Bounds
-) -> tuple[Bool[np.ndarray, "N"], Bool[np.ndarray, "N"]]:
-    """Says whether the loss rises where its gradient says that it does.
-
-    A step of `PROBE` along the sign of the gradient is far below any threat; a loss
-    that does not rise there has a gradient that is not its own, as with rounded
-    inputs whose gradient is passed straight through.
-
-    Args:
-      forward: images to logits, at the batch size of `x`.
-      x: images `[N, H, W, C]`.
-      y: labels `[N]`.
-      gradient: of the cross-entropy at `x`.
-      bounds: lowest and highest value of an image.
-
-    Returns:
-      `(rises, usable)`, bool `[N]`; nothing can be said of the images whose gradient is
-      zero, not finite, or points out of the box.
-    """
-    reach = PROBE * (bounds[1] - bounds[0])
-    probe = step_in_ball(x, gradient, x, reach, reach, norm="linf", bounds=bounds)
-    moved = np.asarray(probe, np.float64) - np.asarray(x, np.float64)
-    slope = (np.asarray(gradient) * moved).reshape(len(moved), -1).sum(-1)
-    before, after = (
-        log_odds(np.asarray(forward(images)), np.asarray(y)) for images in (x, probe)
-    )
-    return after > before, np.isfinite(slope) & (slope > 0)
 
 
 @functools.partial(jax.jit, static_argnames=("norm", "bounds"))

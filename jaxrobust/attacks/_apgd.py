@@ -16,6 +16,7 @@ from jaxrobust.attacks._apgd_steps import (
     check_pace,
     into,
     move,
+    row_radius,
     schedule,
     start_pace,
     start_point,
@@ -47,7 +48,8 @@ class Trace(NamedTuple):
     Attributes:
       logits: `[points, B, K]`, with points = steps + 1 (steps + 3 with large_radius).
       losses: `[points, B]`, the loss that is ascended.
-      step_sizes: `[points, B]`, of the step that follows; 0 at the last point.
+      step_sizes: `[points, B]`, of the step that follows; 0 at the last point. With
+        radii per value that of the largest.
       x_best: `[B, H, W, C]`, the point of the highest loss.
       loss_best: `[B]`, its loss.
       x_best_adv: `[B, H, W, C]`, the last misclassified point, or the start.
@@ -92,6 +94,8 @@ class Carry(NamedTuple):
 class Apgd(Method):
     """APGD. `steps` counts the gradients; the last point needs none."""
 
+    ball = True
+
     iterations: int = 100  # as the caller counts them
     rho: float = 0.75
     targets: int = 0  # logit ranks to move to; 0: untargeted
@@ -134,7 +138,7 @@ class Apgd(Method):
             record = Record(
                 logits, jnp.zeros(points, x.dtype), jnp.zeros(points, x.dtype)
             )
-        step_size = (1 if problem.norm == "l1" else 2) * eps + nothing
+        step_size = (1 if problem.norm == "l1" else 2) * row_radius(eps) + nothing
         return Carry(
             x,
             x_best=x,

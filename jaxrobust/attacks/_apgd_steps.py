@@ -177,11 +177,24 @@ def move(
     if isinstance(pace, Sparsity):
         return _sparse_step(x, grad, step, pace.rank), pace
     grad = jnp.nan_to_num(grad)
-    grad = jnp.sign(grad) if problem.norm == "linf" else _unit(grad, "l2")
+    grad = _unit(grad, "l2") if problem.norm == "l2" else _signs(grad, now.eps)
     moved = into(problem, x + like(step, x) * grad, now.eps)
     share = threat.per_row(jnp.where(now.first, 1.0, _MOMENTUM), x)
     moved = x + share * (moved - x) + (1 - share) * (x - pace.x_old)
     return moved, pace._replace(x_old=x)
+
+
+def row_radius(eps: Any) -> Any:
+    """The largest radius of each row, where there is one per channel or value."""
+    return eps if eps.ndim < 2 else jnp.max(eps, axis=tuple(range(1, eps.ndim)))
+
+
+def _signs(grad: Images, eps: Any) -> Images:
+    """Signs; with radii per value each by its share of the row's largest."""
+    if eps.ndim < 2:
+        return jnp.sign(grad)
+    largest = like(row_radius(eps), grad)
+    return jnp.sign(grad) * (eps / jnp.where(largest > 0, largest, 1))
 
 
 def start_point(problem: Problem, keys: Key, eps: Any) -> Images:

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxrobust import threat
 from jaxrobust.attacks._method import Health, Method
@@ -24,6 +25,9 @@ _COUNTS = {
     "samples": 1,
     "coordinates": 1,
 }
+_FLOATING = tuple(
+    jnp.dtype(name) for name in ("float32", "float64", "float16", "bfloat16")
+)
 _LENGTHS = ("eps", "step_size", "decay", "lr")
 _STATIC: Mapping[str, Callable[[Any], None]] = {
     "norm": threat.check_norm,
@@ -38,8 +42,12 @@ def check_static(problem: Problem, method: Method, key: Any) -> None:
     check_loss(problem.loss)
     threat.check_bounds(problem.bounds)
     threat.check_radius("eps", problem.eps)
-    threat.check_radius("step_size", problem.step_size)
+    if problem.step_size is not problem.eps:
+        threat.check_step("step_size", problem.step_size)
     check_images(problem.x)
+    norm = problem.norm if method.ball else None
+    for name in ("eps", "step_size"):
+        threat.check_shape(name, getattr(problem, name), problem.x.shape, norm)
     check_labels(problem.y, problem.x.shape[0])
     check_count("steps", method.steps, _COUNTS["steps"])
     check_count("restarts", method.restarts, _COUNTS["restarts"])
@@ -90,7 +98,7 @@ def check_hyperparameters(given: Mapping[str, Any]) -> None:
         if name in _COUNTS:
             check_count(name, value, _COUNTS[name])
         elif name in _LENGTHS and not (name == "step_size" and value is None):
-            threat.check_radius(name, value)
+            (threat.check_radius if name == "eps" else threat.check_step)(name, value)
         elif name in _STATIC:
             _STATIC[name](value)
 
@@ -120,10 +128,17 @@ def check_images(x: Any) -> None:
         raise TypeError(
             "`x` is uint8; attacks need floating images in `bounds`: divide by 255."
         )
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise TypeError(f"`x` must be floating, got {x.dtype}.")
+    if x.dtype not in _FLOATING:
+        raise TypeError(
+            "`x` must be floating, float32 (or float64, float16, bfloat16), got "
+            f"{x.dtype}."
+        )
     if x.ndim < 2:
         raise ValueError(f"`x` must have shape [B, H, W, C], got {x.shape}.")
+    if 0 in x.shape:
+        raise ValueError(
+            f"`x` holds no image, its shape is {x.shape}: leave empty batches out."
+        )
 
 
 def check_start(problem: Problem) -> None:
@@ -141,21 +156,39 @@ def check_labels(y: Any, batch: int) -> None:
     """Checks the type and shape of labels."""
     if not hasattr(y, "dtype") or not jnp.issubdtype(y.dtype, jnp.integer):
         kind = getattr(y, "dtype", type(y).__name__)
-        raise TypeError(f"`y` must hold integer labels, got {kind}.")
-    if y.shape != (batch,):
-        raise ValueError(
-            f"`y` must hold one label per image, shape ({batch},), got {y.shape}."
+        raise TypeError(
+            f"`y` must hold integer labels, got {kind}; use jnp.asarray(y, jnp.int32)."
         )
+    if y.shape != (batch,):
+        hint = ""
+        if len(y.shape) == 2 and y.shape[0] == batch and y.shape[1] > 1:
+            hint = "; of one-hot labels take y.argmax(1)"
+        elif not y.shape:
+            hint = "; of a single image take x[None] and y[None]"
+        raise ValueError(
+            f"`y` must hold one label per image, shape ({batch},), got {y.shape}{hint}."
+        )
+
+
+def check_examples(x: Any, y: Any, bounds: Any) -> None:
+    """Checks what an evaluation is given: images, in full precision, and labels."""
+    threat.check_bounds(bounds)
+    check_images(x)
+    if x.dtype not in _FLOATING[:2]:
+        raise TypeError(
+            f"`x` must be float32 or float64, got {x.dtype}: in half precision a ball "
+            "holds few images. Pass x.astype(np.float32); the model may cast."
+        )
+    check_labels(y, x.shape[0])
+    check_values(x, bounds)
 
 
 def check_values(x: jax.Array | np.ndarray, bounds: tuple[float, float]) -> None:
-    """Checks that there are images, and that they lie in the box."""
-    if not x.size:
-        raise ValueError(
-            f"`x` holds no image, its shape is {x.shape}: leave empty batches out."
-        )
-    first, last = np.asarray(bounds, x.dtype)
+    """Checks that images lie in the box."""
     xp: Any = np if isinstance(x, np.ndarray) else jnp
+    # A wall of the box may lie between two numbers of half precision.
+    x = x.astype(threat.wide_dtype(x.dtype))
+    first, last = np.asarray(bounds, x.dtype)
     # Not by min and max: on a CPU they pass over NaN.
     if not xp.all((x >= first) & (x <= last)):
         low, high = float(xp.min(x)), float(xp.max(x))
@@ -169,8 +202,14 @@ def check_values(x: jax.Array | np.ndarray, bounds: tuple[float, float]) -> None
         )
 
 
-def check_classes(y: jax.Array | np.ndarray, classes: int) -> None:
-    """Checks that labels name one of the model's classes."""
+def check_classes(y: Any, classes: int) -> None:
+    """Checks that labels name one of the model's classes, where they can be seen.
+
+    In the dtype in which they are given: cast to int32, 2^32 + 3 would be class 3.
+    """
+    if isinstance(y, Tracer) or not getattr(y, "is_fully_addressable", True):
+        return
+    y = np.asarray(y)
     if not y.size:
         return
     low, high = int(y.min()), int(y.max())

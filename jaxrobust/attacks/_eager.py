@@ -63,6 +63,11 @@ def iterate(
 ) -> Images:
     """Checks one call of an iterated attack and runs it."""
     _checks.check_static(problem, method, key)
+    problem = dataclasses.replace(
+        problem,
+        eps=threat.plain(problem.eps, problem.x),
+        step_size=threat.plain(problem.step_size, problem.x),
+    )
     if not method.needs_key and not problem.stochastic:
         # Restarts would repeat each other, and no randomness is used.
         method, key = dataclasses.replace(method, restarts=1), None
@@ -71,27 +76,36 @@ def iterate(
         x_adv = _eager(problem, method, keys, unroll)
         if x_adv is not None:
             return x_adv
-    problem, classes = _detached(problem, keys)
+    clean = jax.lax.stop_gradient(jnp.asarray(problem.x))
+    problem, classes = _detached(problem, method, keys)
     method = method.for_classes(classes)
     unroll = _auto_unroll(problem, method, keys) if unroll is None else unroll
     x_adv, _ = _method.run(problem, method, keys, unroll=unroll)
-    return jax.lax.stop_gradient(x_adv)
+    return jax.lax.stop_gradient(_narrowed(x_adv, clean))
 
 
-def _detached(problem: Problem, keys: Key | None) -> tuple[Problem, int]:
+def _detached(
+    problem: Problem, method: Method, keys: Key | None
+) -> tuple[Problem, int]:
     """Cuts gradients before the loop, also of weights in a closure; counts classes.
 
     A loss that is differentiated around the attack would otherwise differentiate
     every step of it, and throw the result away.
     """
-    x, y = jnp.asarray(problem.x), jnp.asarray(problem.y)
+    x, y = jnp.asarray(problem.x), _labels(problem.y)
     x, y, eps, step_size, x_init = jax.lax.stop_gradient(
         (x, y, problem.eps, problem.step_size, problem.x_init)
     )
     model, loss = _capture_all(problem, x, y, keys)
+    _checks.check_classes(problem.y, model.out.shape[1])
     arrays = jax.lax.stop_gradient((model.arrays, loss.arrays if loss else []))
     args = Arguments(*arrays, x, y, keys, eps, step_size, x_init)
-    return _rebuild(problem, model, loss, args), model.out.shape[1]
+    return _rebuild(problem, method, model, loss, args), model.out.shape[1]
+
+
+def _labels(y: Any) -> jax.Array:
+    """Labels as int32; that they name a class is seen before, in their own dtype."""
+    return jnp.asarray(y if hasattr(y, "aval") else np.asarray(y)).astype(jnp.int32)
 
 
 def in_transformation(*trees: Any) -> bool:
@@ -112,16 +126,17 @@ def _eager(
     problem: Problem, method: Method, keys: Key | None, unroll: Unroll
 ) -> Images | None:
     """Runs one eager call; None where a callable turns out to hold tracers."""
-    x, y = jnp.asarray(problem.x), jnp.asarray(problem.y)
-    eps = jnp.asarray(problem.eps, x.dtype)
-    step_size = jnp.asarray(problem.step_size, x.dtype)
+    x, y = jnp.asarray(problem.x), _labels(problem.y)
+    dtype = threat.wide_dtype(x.dtype)
+    eps = jnp.asarray(problem.eps, dtype)
+    step_size = jnp.asarray(problem.step_size, dtype)
     _checks.check_values(x, problem.bounds)
     args = Arguments([], [], x, y, keys, eps, step_size, problem.x_init)
     named = _name(problem, method, args, unroll)
     plans, name = named if named else ({}, None)
     plan = plans.get(name)
     if plan is not None:
-        _checks.check_classes(y, plan.classes)
+        _checks.check_classes(problem.y, plan.classes)
         _, leaves = _capture.split(problem.logits_fn)
         args = args._replace(model=[*leaves, *plan.constants])
     else:
@@ -134,7 +149,7 @@ def _eager(
     x_adv, health = _execute(plan, args)
     if health is not None:
         _checks.warn(health)
-    return x_adv
+    return _narrowed(x_adv, x)
 
 
 def _name(
@@ -171,7 +186,7 @@ def _prepare(
 ) -> tuple[Plan, Arguments, bool] | None:
     """Traces the callables once and compiles, or finds, what runs them."""
     model, loss = _capture_all(problem, args.x, args.y, args.keys)
-    _checks.check_classes(args.y, model.out.shape[1])
+    _checks.check_classes(problem.y, model.out.shape[1])
     captured = [model] if loss is None else [model, loss]
     held = [array for part in captured for array in part.arrays]
     if any(isinstance(array, Tracer) for array in held):
@@ -179,7 +194,7 @@ def _prepare(
     args = args._replace(model=model.arrays, loss=[] if loss is None else loss.arrays)
 
     def rebuild(given: Arguments) -> Problem:
-        return _rebuild(problem, model, loss, given)
+        return _rebuild(problem, method, model, loss, given)
 
     keep = not any(part.embedded for part in captured)
     method = method.for_classes(model.out.shape[1])
@@ -211,6 +226,7 @@ def _capture_all(
 
 def _rebuild(
     problem: Problem,
+    method: Method,
     model: _capture.Captured,
     loss: _capture.Captured | None,
     args: Arguments,
@@ -220,15 +236,61 @@ def _rebuild(
     if loss is not None:
         own = jax.tree_util.Partial(loss.fn, args.loss)
         own = OnInput(own) if isinstance(problem.loss, OnInput) else own
+    eps = args.eps
+    if method.ball:
+        eps = threat.capped(eps, args.x, problem.norm, problem.bounds)
+    return _widened(
+        dataclasses.replace(
+            problem,
+            logits_fn=jax.tree_util.Partial(model.fn, args.model),
+            loss=own,
+            x=args.x,
+            y=args.y,
+            eps=eps,
+            step_size=args.step_size,
+            x_init=args.x_init,
+        )
+    )
+
+
+def _widened(problem: Problem) -> Problem:
+    """The problem in float32 where images have half precision.
+
+    The model is asked about images as they will be returned: rounded towards the clean
+    ones, so that they are in the ball. The gradient passes by the rounding.
+    """
+    x, logits_fn, loss, start = (
+        problem.x,
+        problem.logits_fn,
+        problem.loss,
+        problem.x_init,
+    )
+    dtype = threat.wide_dtype(x.dtype)
+    if x.dtype == dtype:
+        return problem
+
+    def rounded(z: Images) -> Images:
+        fixed = jax.lax.stop_gradient(z)
+        return threat.towards(fixed, x) + (z - fixed).astype(x.dtype)
+
+    if isinstance(loss, OnInput):
+        own = loss.fn
+        loss = OnInput(lambda z, y: own(rounded(z), y))
     return dataclasses.replace(
         problem,
-        logits_fn=jax.tree_util.Partial(model.fn, args.model),
-        loss=own,
-        x=args.x,
-        y=args.y,
-        eps=args.eps,
-        step_size=args.step_size,
-        x_init=args.x_init,
+        logits_fn=lambda z, *keys: logits_fn(rounded(z), *keys),
+        loss=loss,
+        x=x.astype(dtype),
+        x_init=None if start is None else jnp.asarray(start).astype(dtype),
+    )
+
+
+def _narrowed(result: Any, x: Images) -> Any:
+    """Images of a result in the dtype of the clean ones; see `_widened`."""
+    if x.dtype == threat.wide_dtype(x.dtype):
+        return result
+    return jax.tree.map(
+        lambda leaf: threat.towards(leaf, x) if leaf.shape == x.shape else leaf, result
     )
 
 

@@ -38,13 +38,15 @@ class Carry(NamedTuple):
 class Ascent(Method):
     """Steepest steps back into ball and box, and what tells such attacks apart."""
 
+    ball = True
+
     decay: float | None = None
     keep_best: bool = False
 
     def check(self) -> None:
         """Raises unless the decay is a number of at least 0."""
         if self.decay is not None:
-            threat.check_radius("decay", self.decay)
+            threat.check_step("decay", self.decay)
 
     def start(
         self, problem: Problem, keys: Key | None, r: Count, *, watch: bool = False

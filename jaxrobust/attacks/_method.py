@@ -6,11 +6,12 @@ example; `_eager` compiles the same parts and may step them from the host.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 
+from jaxrobust import losses
 from jaxrobust.array_types import Images, Key, Logits, PerExample
 from jaxrobust.attacks._objective import (
     Evaluated,
@@ -54,6 +55,10 @@ class Method:
     mix. `keys` are those of the restart; the step `i` and the run `r` are traced, and
     may be one number per row.
     """
+
+    # Whether it stays in the ball of eps, instead of making the perturbation small.
+    # Only then does it take radii per channel and pixel.
+    ball: ClassVar[bool] = False
 
     steps: int
     restarts: int = 1
@@ -260,8 +265,7 @@ def watch_step(health: Health, grad: Images, at: Evaluated, i: Count) -> Health:
 def look(logits: Logits) -> tuple[jax.Array, jax.Array]:
     """Which rows are finite, and which look like probabilities."""
     finite = jnp.all(jnp.isfinite(logits), axis=1)
-    in_range = jnp.all((logits >= 0) & (logits <= 1), axis=1)
-    return finite, in_range & (jnp.abs(jnp.sum(logits, axis=1) - 1) < 1e-4)
+    return finite, losses.are_probabilities(logits)
 
 
 def like(rows: jax.Array, x: Images) -> jax.Array:

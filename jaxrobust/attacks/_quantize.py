@@ -42,4 +42,5 @@ def to_levels(
     if norm != "linf":
         between = jnp.where(x_adv > x, value > x, value < x)
         allowed &= between & (jnp.abs(value - x) <= jnp.abs(x_adv - x))
-    return jnp.where(allowed, value, x)
+    # A radius of 0, as in masks, is to change nothing, not even the last digit.
+    return jnp.where(allowed & (eps > 0), value, x)

@@ -48,7 +48,8 @@ def apgd(
       y: labels `[B]`; the target classes where `targeted`.
       key: one key (row i uses fold_in(key, i)) or one per example; needed unless
         `x_init` is the only start and the model is not stochastic.
-      eps: radius of the ball in units of the images; may be traced.
+      eps: radius of the ball in units of the images, of the shapes that `pgd` takes;
+        may be traced.
       steps: number of steps, at least 0.
       norm: 'linf', 'l2' or 'l1'.
       loss: 'ce', 'margin', 'dlr' (with two classes, where it is undefined, the margin),
@@ -144,7 +145,8 @@ def apgd_targeted(
       x: images `[B, H, W, C]`, floating, inside `bounds`.
       y: true labels `[B]`.
       key: one key (row i uses fold_in(key, i)) or one per example, as in `apgd`.
-      eps: radius of the ball in units of the images; may be traced.
+      eps: radius of the ball in units of the images, of the shapes that `pgd` takes;
+        may be traced.
       steps: number of steps per target and restart, at least 0.
       norm: 'linf', 'l2' or 'l1'.
       targets: number of target classes, at least 1; K - 1 where that is less.

@@ -33,7 +33,7 @@ def fgsm(
       x: images `[B, H, W, C]`.
       y: labels `[B]`.
       key: needed with a random start or a stochastic model.
-      eps: radius of the ball.
+      eps: radius of the ball, of the shapes that `pgd` takes.
       step_size: length of the step; `eps` by default. With a random start Wong et
         al. 2020 (arXiv 2001.03994) use 1.25 eps.
       norm: 'linf', 'l2' or 'l1'.

@@ -37,7 +37,7 @@ def mim(
       x: images `[B, H, W, C]`.
       y: labels `[B]`.
       key: needed with a random start or a stochastic model.
-      eps: radius of the ball.
+      eps: radius of the ball, of the shapes that `pgd` takes.
       step_size: length of a step in the norm.
       steps: number of steps, at least 0.
       decay: weight of the momentum of the step before, at least 0.

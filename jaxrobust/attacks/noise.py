@@ -33,7 +33,7 @@ def uniform_noise(
     Args:
       x: images `[B, H, W, C]`, floating, inside `bounds`.
       key: one key or one per example; draw d > 0 uses fold_in(key, d).
-      eps: radius of the ball; may be traced.
+      eps: radius of the ball, of the shapes that `pgd` takes; may be traced.
       norm: 'linf', 'l2' or 'l1'.
       bounds: lowest and highest value of an image.
       draws: points per image.
@@ -50,13 +50,14 @@ def uniform_noise(
     threat.check_bounds(bounds)
     threat.check_radius("eps", eps)
     _checks.check_images(x)
+    threat.check_shape("eps", eps, x.shape, norm)
     _checks.check_count("draws", draws, 1)
     _checks.need_key(key, "uniform_noise")
     keys = threat.row_keys(key, x.shape[0])
     if in_transformation(x, keys, eps):
         return _draw(x, keys, eps, norm, (bounds[0], bounds[1]), draws)
     x = jnp.asarray(x)
-    eps = jnp.asarray(eps, x.dtype)
+    eps = jnp.asarray(eps, threat.wide_dtype(x.dtype))
     _checks.check_values(x, bounds)
     return _draw_compiled(x, keys, eps, norm, (bounds[0], bounds[1]), draws)
 

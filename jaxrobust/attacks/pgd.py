@@ -34,12 +34,17 @@ def pgd(
 
     Args:
       logits_fn: `x -> logits [B, K]`, pure; `(x, keys [B]) -> logits` if stochastic.
-      x: images `[B, H, W, C]`, floating, inside `bounds`.
+      x: images `[B, H, W, C]`, floating, inside `bounds`. Of half precision the attack
+        computes in float32, and rounds towards `x` what it asks the model and returns.
       y: labels `[B]`; the target classes where `targeted`.
       key: one key (row i uses fold_in(key, i)) or one per example; needed with a
         random start or a stochastic model.
-      eps: radius of the ball in units of the images; may be traced.
-      step_size: length of a step in the norm; may be traced.
+      eps: radius of the ball in units of the images: a number, one per example `[B]`,
+        or in Linf one per channel `[1, 1, 1, C]` or value `[B, H, W, C]` (a mask, eps /
+        std), whatever broadcasts so. One that is larger than the box is the box. May
+        be traced.
+      step_size: length of a step in the norm, finite, of the same shapes as `eps`; may
+        be traced.
       steps: number of steps, at least 0.
       norm: 'linf', 'l2' or 'l1'.
       random_start: start from `threat.sample`; restart r > 0 uses fold_in(key, r).
@@ -48,7 +53,7 @@ def pgd(
       loss: 'ce', 'margin', 'dlr', a function (logits, y) -> `[B]`, or
         `attacks.on_input(fn)` with fn(x, y) -> `[B]`; ascended.
       targeted: descend the loss towards `y` instead.
-      bounds: lowest and highest value of an image.
+      bounds: lowest and highest value of an image, finite.
       stochastic: the model draws randomness from the keys it is given.
       eot_samples: gradients averaged per step over this many draws.
       quantize: keep every iterate on the 8-bit levels of `bounds`.

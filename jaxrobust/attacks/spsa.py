@@ -49,6 +49,8 @@ class Carry(NamedTuple):
 class SPSA(Method):
     """SPSA without its arrays; the length of a step is the problem's."""
 
+    ball = True
+
     delta: float = 0.01
     samples: int = 128
 
@@ -169,7 +171,8 @@ def spsa(
       x: images `[B, H, W, C]`, floating, inside `bounds`.
       y: labels `[B]`; the target classes where `targeted`.
       key: one key (row i uses fold_in(key, i)) or one per example.
-      eps: radius of the ball in units of the images; may be traced.
+      eps: radius of the ball in units of the images, of the shapes that `pgd` takes;
+        may be traced.
       steps: at least 0; static.
       lr: Adam's learning rate, in units of the images; may be traced.
       delta: distance of the samples per pixel, above 0.
@@ -198,7 +201,7 @@ def spsa(
       Uesato, O'Donoghue, van den Oord, Kohli: Adversarial risk and the dangers of
       evaluating against weak attacks, ICML 2018, arXiv 1802.05666, algorithm 1.
     """
-    threat.check_radius("lr", lr)
+    threat.check_step("lr", lr)
     problem = Problem(
         logits_fn,
         x,

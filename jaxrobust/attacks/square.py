@@ -53,6 +53,8 @@ class Carry(NamedTuple):
 class Square(Method):
     """The square attack without its arrays: a step is a query."""
 
+    ball = True
+
     p_init: float = 0.8
     rescale: bool = False
 
@@ -273,7 +275,8 @@ def square(
       x: images `[B, H, W, C]`, floating, inside `bounds`.
       y: labels `[B]`; the target classes where `targeted`.
       key: one key (row i uses fold_in(key, i)) or one per example.
-      eps: radius of the ball in units of the images; may be traced.
+      eps: radius of the ball in units of the images, of the shapes that `pgd` takes;
+        may be traced.
       queries: model calls after the first point, at least 0; static.
       norm: 'linf', 'l2' or 'l1'.
       p_init: share of the image that the first windows cover, in (0, 1].

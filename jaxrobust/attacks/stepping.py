@@ -19,6 +19,7 @@ from jaxrobust.attacks import _capture, _compile, _host, _trap
 from jaxrobust.attacks import _method as method_parts
 from jaxrobust.attacks._apgd import Apgd as Apgd
 from jaxrobust.attacks._checks import check_classes as check_classes
+from jaxrobust.attacks._checks import check_examples as check_examples
 from jaxrobust.attacks._checks import check_images as check_images
 from jaxrobust.attacks._checks import check_labels as check_labels
 from jaxrobust.attacks._checks import check_values as check_values
@@ -162,6 +163,10 @@ class Stepper:
     def _problem(self, arrays: Arrays, eps: Scalar, rows: Rows) -> Problem:
         logits_fn = jax.tree_util.Partial(self.model.fn, list(arrays))
         eps = jnp.asarray(eps, rows.x.dtype)
+        if self.method.ball:
+            fields = self.fields
+            bounds = fields.get("bounds", (0.0, 1.0))
+            eps = threat.capped(eps, rows.x, fields.get("norm", "linf"), bounds)
         return Problem(
             logits_fn, rows.x, rows.y, eps, eps, clean=rows.clean, **self.fields
         )

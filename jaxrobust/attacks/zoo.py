@@ -169,7 +169,7 @@ class ZOO(Method):
 
         counts = of_places(descent.counts) + 1
         means, direction = adam(jax.tree.map(of_places, descent.moments), grad, counts)
-        step = jnp.asarray(problem.step_size, x.dtype) * direction
+        step = jnp.asarray(problem.step_size, x.dtype).reshape(-1, 1) * direction
         moved = jnp.clip(of_places(x) - step, *problem.bounds)
         return descent._replace(
             x=put(x, moved),
@@ -295,7 +295,15 @@ def zoo(
     threat.check_norm(norm)
     if norm != "l2":
         raise ValueError(f"`norm` of zoo must be 'l2', its only norm, got {norm!r}.")
-    threat.check_radius("lr", lr)
+    threat.check_step("lr", lr)
+    _checks.check_images(x)
+    threat.check_shape("lr", lr, x.shape, None)
+    spacing = float(jnp.finfo(x.dtype).eps) * max(abs(bound) for bound in bounds)
+    if isinstance(h, float) and h < spacing:
+        raise ValueError(
+            f"`h` = {h} is less than what parts two values of {x.dtype} images, about "
+            f"{spacing:.2g}: differences would be 0; take a larger one, or float32."
+        )
     _checks.check_count("steps", steps, 0)
     _checks.check_count("binary_steps", binary_steps, 1)
     problem = Problem(

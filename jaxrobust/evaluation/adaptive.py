@@ -123,6 +123,9 @@ def method_of(config: Mapping[str, Any]) -> str:
 def table(method: str, eps: str, norm: Norm = "linf") -> Table:
     """Returns the attacks on a defence, as a config writes them.
 
+    AutoAttack is one of them, so that this suite is never weaker: it brings targets,
+    FAB and a black box of 5,000 queries for where a gradient misses what is there.
+
     Args:
       method: as `method_of` returns it.
       eps: radius of the ball.
@@ -131,7 +134,8 @@ def table(method: str, eps: str, norm: Norm = "linf") -> Table:
     threat = {"norm": norm, "eps": eps, "steps": STEPS, "restarts": RESTARTS}
     pgd = {"name": "pgd", **threat, "step_size": str(exact(eps) / 10)}
     apgd = {"name": "apgd", **threat}
-    return _TABLES.get(method, _any)(pgd, apgd)
+    own = _TABLES.get(method, _any)(pgd, apgd)
+    return {**own, "autoattack": {"name": "autoattack", "norm": norm, "eps": eps}}
 
 
 def _any(pgd: Fields, apgd: Fields) -> Table:

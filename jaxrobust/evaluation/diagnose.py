@@ -12,9 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust import attacks, models, parallel, threat
+from jaxrobust.analysis import logits as outputs
 from jaxrobust.analysis import masking
 from jaxrobust.array_types import Bounds, Images, Key, Labels, Logits, LogitsFn, Norm
-from jaxrobust.evaluation import curve, flags, protocols, step, suite, trials
+from jaxrobust.attacks import stepping
+from jaxrobust.evaluation import curve, flags, protocols, slopes, step, suite, trials
 from jaxrobust.evaluation.network import Network, compile_network, in_batches
 from jaxrobust.evaluation.setting import Setting
 
@@ -44,8 +46,8 @@ def diagnose(
 ) -> tuple[Numbers, list[flags.Flag]]:
     """Looks for signs that attacks on a network do not tell how robust it is.
 
-    A hundred images are enough. Per image it takes (6 + restarts) * steps + 1 gradients
-    and about queries + 25 forward passes (in L1 one more per step): 141 and 125 by
+    A hundred images are enough. Per image it takes (6 + restarts) * steps + 3 gradients
+    and about queries + 90 forward passes (in L1 one more per step): 143 and 190 by
     default. It compiles one gradient, one square attack and the forward pass at two
     batch sizes.
 
@@ -75,7 +77,10 @@ def diagnose(
         finite.
       TypeError: for arrays or keys of the wrong type.
     """
-    threat.check_radius("eps", eps)
+    threat.check_one_radius("eps", eps)
+    if step_size is not None:
+        threat.check_one_radius("step_size", step_size)
+    stepping.check_examples(x, y, bounds)
     check_counts({"steps": steps, "restarts": restarts, "queries": queries})
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
@@ -100,9 +105,11 @@ def diagnose(
             "steps": steps,
             "restarts": restarts,
             "queries": queries,
-            "logits": _logits(clean, y),
+            "predictions": flags.predictions(np.asarray(clean), np.asarray(y)),
+            "logits": _logits(clean, y, network.resolution),
             "calls": _calls(logits_fn, network, x, bounds),
-            "gradients": _gradients(network, x, y, gradient, bounds),
+            "gradients": _gradients(gradient)
+            | slopes.look(network, x, y, keys=keys, eps=eps, norm=norm, bounds=bounds),
         }
         numbers |= trials.compare(
             trials.Trials(network, x, y, eps, norm, bounds, step_size, steps),
@@ -112,7 +119,7 @@ def diagnose(
             restarts=restarts,
             scale=numbers["logits"]["rescaled_by"],
         )
-    return numbers, flags.from_diagnostics(numbers, clean.shape[-1])
+    return numbers, flags.from_diagnostics(numbers)
 
 
 def check_counts(fields: Mapping[str, Any], prefix: str = "") -> None:
@@ -206,49 +213,47 @@ def _square(
         return in_batches(attack, size, x, y, trials.row_stream(keys, "square"))
 
 
-def _logits(clean: Logits, y: Labels) -> Numbers:
-    found, logits = masking.saturation(clean, y), np.asarray(clean)
+def _logits(clean: Logits, y: Labels, resolution: float) -> Numbers:
+    found, logits = outputs.saturation(clean, y, resolution), np.asarray(clean)
     return {
-        "probabilities": masking.looks_like_probabilities(logits),
+        "probabilities": outputs.looks_like_probabilities(logits),
         "certain_share": float(found.certain.mean()),
         "no_loss_share": float(found.no_loss.mean()),
         "at_ceiling_share": float(found.at_ceiling.mean()),
         "largest": float(np.abs(logits).max()),
-        "rescaled_by": trials.LEAD / masking.typical_lead(logits),
+        "rescaled_by": trials.LEAD / outputs.typical_lead(logits),
     }
 
 
 def _calls(logits_fn: LogitsFn, network: Network, x: Images, bounds: Bounds) -> Numbers:
     """Calls the network on the same images in several ways."""
-    first, again = network.forward(x), network.forward(x)
-    found: Numbers = {
-        "same_batch": _change(first, again),
-        "other_batch": _change(first, masking.among_others(network.forward, x, bounds)),
-    }
+    first = network.forward(x)
+
+    def change(
+        other: Logits | np.ndarray, n: int = len(x), *, rounds: bool = True
+    ) -> float:
+        pair = (np.asarray(first)[:n], np.asarray(other))
+        return outputs.relative_change(*pair, network.resolution * rounds)
+
     few = x[: max(1, network.size // 2)]
     smaller = compile_network(logits_fn, few, len(few)).forward(few)
-    found["other_size"] = _change(first[: len(few)], smaller)
-    found["traced_again"] = None
+    found: Numbers = {
+        "same_batch": change(network.forward(x), rounds=False),
+        "other_batch": change(masking.among_others(network.forward, x, bounds)),
+        "other_size": change(smaller, len(few)),
+        "traced_again": None,
+    }
     if not found["other_size"] <= flags.BATCH_CHANGE:
         # The size, or randomness that was frozen when the network was traced?
         anew = compile_network(logits_fn, x, network.size).forward(x)
-        found["traced_again"] = _change(first, anew)
+        found["traced_again"] = change(anew)
     return found
 
 
-def _change(one: Logits, other: Logits | np.ndarray) -> float:
-    return masking.relative_change(np.asarray(one), np.asarray(other))
-
-
-def _gradients(
-    network: Network, x: Images, y: Labels, gradient: Images, bounds: Bounds
-) -> Numbers:
+def _gradients(gradient: Images) -> Numbers:
     zero, finite, length = map(np.asarray, masking.gradient_health(gradient))
-    rises, usable = masking.gradient_holds(network.forward, x, y, gradient, bounds)
     return {
         "zero_gradient_share": float(zero.mean()),
         "non_finite_gradient_share": float((~finite).mean()),
         "median_length": float(np.median(length)),
-        "loss_rises_share": float(rises[usable].mean()) if usable.any() else None,
-        "loss_rises_n": int(usable.sum()),
     }

@@ -21,6 +21,7 @@ from jaxrobust.evaluation import (
     curve,
     environment,
     flags,
+    flags_of_attacks,
     growth,
     minimum,
     outputs,
@@ -105,9 +106,14 @@ def evaluate(
     setting, results, runs = attack_all(setting, entries, fields)
     arrays = outputs.predictions(setting, entries, runs)
     arrays |= outputs.grid(setting, entries, results, runs, fields)
+    plain = flags.predictions(runs["clean"].logits, setting.labels)
+    nothing = flags.learned_nothing(**plain, n=len(setting.labels))
     found = flags.joined(
-        [flag for run in runs.values() for flag in run.flags],
-        flags.from_attacks(results["attacks"]),
+        [*nothing, *(flag for run in runs.values() for flag in run.flags)],
+        [
+            *flags_of_attacks.from_attacks(results["attacks"]),
+            *flags_of_attacks.raised(results["attacks"], results["clean"]),
+        ],
     )
     diagnosed: list[flags.Flag] = []
     # A config of before there were diagnostics gets the usual ones.
@@ -116,8 +122,10 @@ def evaluate(
         results["diagnostics"], diagnosed = diagnose_setting(
             setting, entries, name, wanted
         )
+        names = flags_of_attacks.OF_CROSS_ENTROPY
+        diagnosed = flags_of_attacks.of_what_ran(diagnosed, names, results["attacks"])
     if curves:
-        found += add_curves(setting, entries, fields, results, arrays)
+        found += add_curves(setting, entries, fields, runs["clean"], results, arrays)
         if fields.get("analysis", {}).get("enabled"):
             numbers, more = analyses.run(setting, entries, runs, fields)
             results["analyses"], arrays = numbers, arrays | more
@@ -260,6 +268,7 @@ def add_curves(
     setting: Setting,
     entries: Sequence[suite.Entry],
     fields: Mapping[str, Any],
+    clean: step.EvalRun,
     results: Results,
     arrays: dict[str, Any],
 ) -> list[flags.Flag]:
@@ -279,8 +288,12 @@ def add_curves(
         }
         arrays |= {"curve_eps": np.asarray(eps), "curve_correct": correct}
         size = int(np.prod(setting.dataset.images.shape[1:]))
-        classes = len(setting.dataset.class_names)
-        found += flags.from_curve(results["curve"], classes, size)
+        chance = flags.predictions(clean.logits, setting.labels)["chance"]
+        found += flags_of_attacks.of_what_ran(
+            flags_of_attacks.from_curve(results["curve"], chance, size),
+            flags_of_attacks.OF_CURVE,
+            results["attacks"],
+        )
     if fields["growth"]["enabled"]:
         ratios = growth.run(
             setting.part(fields["growth"]["examples"]), fields["growth"]

@@ -13,17 +13,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jaxrobust import threat
+from jaxrobust import losses, threat
+from jaxrobust.analysis import logits as outputs
 from jaxrobust.array_types import Bounds, Images, Key, Logits, Variables
 from jaxrobust.attacks import _capture, _compile
 from jaxrobust.data import Dataset
+from jaxrobust.evaluation.network import coarsest
 
 Function = Callable[[Images], Logits]
 
 # Attacks that never ask for a gradient.
 BLACK_BOX = ("hop_skip_jump", "spsa", "square", "uniform_noise", "zoo")
 
-# By how much of the largest logit rounding may part two shapes of one program.
+# By how much of a usual lead rounding may part two shapes of one program.
 _ROUNDING = 1e-3
 
 
@@ -266,14 +268,17 @@ def _check_calls(function: Callable[..., Any], inputs: Sequence[Any]) -> None:
         raise ValueError(
             "the function returns logits that are not finite: they are no predictions."
         )
-    tolerance = _ROUNDING * max(np.abs(first).max(), 1e-6)
-    if np.abs(first - again).max() > tolerance:
+    resolution = coarsest(jax.make_jaxpr(function)(*map(_like, inputs)).jaxpr)
+    # The same program rounds the same.
+    if outputs.relative_change(first, again) > _ROUNDING:
         raise ValueError(
             "the function returns other logits when it is called again: it draws "
             "random numbers or keeps a state (dropout?); use its evaluation mode, or "
             "take them from keys [B], its second argument, and give --stochastic."
         )
-    if len(first) > 1 and np.abs(first[row : row + 1] - alone).max() > tolerance:
+    lead = outputs.typical_lead(first)  # of one image it could be nearly 0
+    own = first[row : row + 1]
+    if outputs.relative_change(own, alone, resolution, lead) > _ROUNDING:
         raise ValueError(
             "the function's logits of an image depend on the other images of the batch "
             "(BatchNorm in train mode?); use its evaluation mode."
@@ -288,4 +293,4 @@ def _call(
     arrays = [jnp.asarray(array) for array in captured.arrays]
     traced = _compile.trace(captured.fn, arrays, *inputs)
     run = _compile.build(traced, arrays, *inputs, keep=not captured.embedded)
-    return np.asarray(run(arrays, *inputs), np.float64)
+    return np.asarray(losses.comparable(run(arrays, *inputs)), np.float64)

@@ -119,7 +119,8 @@ def compare(
 
     Returns:
       `accuracy` that each leaves, the shares of images that only the weaker ones fool,
-      and how often the gradient was zero on the way.
+      how often the gradient was zero on the way (at either scale of the logits), and by
+      how much a step or the longest attack `raised` the accuracy, negative if not.
     """
     x, clean = trials.x, trials.resists(trials.x)
     jump = masking.step_in_ball(
@@ -134,6 +135,7 @@ def compare(
     starts = [trials.sample(row_stream(keys, "start", r)) for r in range(restarts + 1)]
     long = trials.climb(starts[0], LONGER)
     iterative = long.resists(trials.steps)
+    rescaled = trials.climb(starts[0], scale=scale)
     left = {
         "clean": clean,
         "single_step": trials.resists(jump),
@@ -142,7 +144,7 @@ def compare(
         "more_restarts": _all(
             iterative, *(trials.climb(start).resists() for start in starts[1:])
         ),
-        "rescaled": trials.climb(starts[0], scale=scale).resists(),
+        "rescaled": rescaled.resists(),
         "noise": _all(
             *(
                 trials.resists(trials.sample(row_stream(keys, "noise", d)))
@@ -152,7 +154,8 @@ def compare(
         "square": trials.resists(squares),
     }
     whole = trials.covering()
-    left["covering"] = whole.climb(x).resists()
+    # With the logits scaled: to see whether the gradient is blind, not the loss.
+    left["covering"] = whole.climb(x, scale=scale).resists()
     strong = _all(clean, left["more_steps"], left["more_restarts"])
     white = _all(strong, left["single_step"], left["rescaled"])
     black = _all(left["noise"], left["square"])
@@ -161,7 +164,13 @@ def compare(
         "only_single_step_share": float((strong & ~left["single_step"]).mean()),
         "only_rescaled_share": float((strong & ~left["rescaled"]).mean()),
         "only_black_box_share": float((white & ~black).mean()),
-        "zero_gradient_share_attacked": float(long.zero.mean()),
+        "zero_gradient_share_attacked": float(
+            min(long.zero.mean(), rescaled.zero.mean())
+        ),
+        "raised": max(
+            float(end.mean() - clean.mean())
+            for end in (left["single_step"], long.correct[-1])
+        ),
         "covering_eps": whole.eps,
     }
 

@@ -14,5 +14,6 @@ from jaxrobust.losses.pcl import center_distances as center_distances
 from jaxrobust.losses.pcl import center_separation as center_separation
 from jaxrobust.losses.pcl import contrastive_proximity as contrastive_proximity
 from jaxrobust.losses.pcl import proximity as proximity
+from jaxrobust.losses.probabilities import are_probabilities as are_probabilities
 from jaxrobust.losses.ssc import spatial_structure as spatial_structure
 from jaxrobust.losses.trades import trades as trades

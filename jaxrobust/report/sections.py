@@ -92,11 +92,12 @@ def flags(source: Source) -> Section:
         )
         for f in found
     ]
-    if not rows:
-        where = f"on {numbers['n']:,} images " if numbers else ""
-        text = f"None of the checks {where}found a sign of masked gradients."
+    if numbers and not rows:
+        where = f"on {numbers['n']:,} images"
+        text = f"None of the checks {where} found a sign of masked gradients."
         rows = [tag("p", text)]
-    return [head, *rows, _checked(numbers) if numbers else Markup()]
+    left_out = [tag("p", text) for text in verdict.unchecked(source.results)]
+    return [head, *rows, *left_out, _checked(numbers) if numbers else Markup()]
 
 
 TRIALS = {
@@ -120,6 +121,7 @@ def _checked(numbers: Mapping[str, Any]) -> Markup:
     shares = [
         ["images with a zero gradient", percent(gradients["zero_gradient_share"])],
         ["loss rises along its gradient", percent(gradients["loss_rises_share"])],
+        *_explained(gradients),
         ["float32 loss exactly 0", percent(numbers["logits"]["no_loss_share"])],
         ["change when asked again", percent(calls["same_batch"])],
         ["change with the rest of the batch", percent(calls["other_batch"])],
@@ -130,6 +132,28 @@ def _checked(numbers: Mapping[str, Any]) -> Markup:
         table(["sign", "share"], shares, right=(1,)),
     )
     return tag("details", summary, *tables)
+
+
+_POINTS = {
+    "clean_near": "clean image, step of a thousandth",
+    "clean_far": "clean image, step of a tenth of the radius",
+    "in_ball_near": "in the ball, step of a thousandth",
+    "in_ball_far": "in the ball, step of a tenth of the radius",
+}
+
+
+def _explained(gradients: Mapping[str, Any]) -> list[list[str]]:
+    """What the gradient tells of small steps; older results have none of it."""
+    found = gradients.get("explained_at", {})
+    return [
+        [f"change that the gradient tells: {about}", _known(found[name])]
+        for name, about in _POINTS.items()
+        if name in found
+    ]
+
+
+def _known(share: float | None) -> str:
+    return "lost in rounding" if share is None else percent(max(share, 0.0))
 
 
 LOSS = (

@@ -7,6 +7,7 @@ from jaxrobust.report.figures import NORMS
 
 GRADIENT_ONLY = {"fgsm", "bim", "mim", "pgd", "uniform_noise", "ball"}
 FEW = 4  # attacks that a sentence can name
+NOTHING = "learned_nothing"  # a flag of the network, not of the attacks
 
 
 def percent(share: float | None) -> str:
@@ -87,17 +88,43 @@ def severe(results: Mapping[str, Any]) -> list[str]:
     return [name.replace("_", " ") for name in found]
 
 
+def unchecked(results: Mapping[str, Any]) -> list[str]:
+    """Says which signs of masked gradients nobody looked for."""
+    numbers, notes = results.get("diagnostics"), []
+    if not numbers:
+        notes.append(
+            "Not checked: whether the gradient is the network's, whether outputs "
+            "change, whether weaker attacks find what stronger ones miss "
+            "(config.eval.diagnostics is off). Nothing here speaks for the robust "
+            "accuracy or against it but the attacks themselves."
+        )
+    elif numbers["gradients"].get("explained", 1.0) is None:
+        notes.append(
+            "Could not be checked: whether the gradient is the network's. What a "
+            "small step changes is lost in the rounding of the logits."
+        )
+    if not results.get("curve"):
+        notes.append("Not checked: larger radii (config.eval.curve is empty).")
+    return notes
+
+
 def belief(results: Mapping[str, Any]) -> list[str]:
     """Says how far the robust accuracy can be trusted."""
     notes = []
     names = {attack["name"] for attack in results["attacks"]}
+    told = [flag for flag in results["flags"] if flag["name"] != NOTHING]
+    if len(told) < len(results["flags"]):
+        notes.append(
+            "The network has learned nothing: its clean accuracy is no better than "
+            "chance. What resists attacks is no robustness."
+        )
     if worst := severe(results):
         notes.append(
             f"The robust accuracy must not be believed: {listed(worst)}. See the "
             "warning signs below."
         )
-    elif results["flags"]:
-        count = len(results["flags"])
+    elif told:
+        count = len(told)
         notes.append(
             f"{count} warning sign{'s' * (count > 1)} below: the robust accuracy is "
             "probably too high."

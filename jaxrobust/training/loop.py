@@ -12,7 +12,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from jaxrobust import checkpoints, parallel
-from jaxrobust.evaluation import out_of_memory
+from jaxrobust.evaluation import flags, out_of_memory
 from jaxrobust.evaluation.progress import Progress
 from jaxrobust.parallel import processes
 from jaxrobust.training import (
@@ -167,7 +167,11 @@ def _loop(
             begin = time.monotonic()
         if stopping:
             raise preemption.Stopped(number, plan.total, stop.by)
-        if validated and _out_of_patience(run.state, config):
+        ended = bool(validated) and _out_of_patience(run.state, config)
+        if validated and (ended or number == plan.total):
+            for flag in flags.learned_nothing(validated["accuracy"], *run.chance):
+                logging.warning("of the held-out images: %s", flag["message"])
+        if ended:
             logging.warning("stopped early at step %d of %d", number, plan.total)
             return
     if stop.reached(plan.total + 1):

@@ -15,7 +15,7 @@ from jaxtyping import Array, Int
 from jaxrobust import attacks, checkpoints, data, evaluation, parallel
 from jaxrobust.array_types import Key
 from jaxrobust.data import augment
-from jaxrobust.evaluation import out_of_memory
+from jaxrobust.evaluation import flags, out_of_memory
 from jaxrobust.parallel import processes
 from jaxrobust.training import (
     compute,
@@ -123,12 +123,17 @@ def make_validation(
 
 @dataclasses.dataclass
 class Run:
-    """What the loop works with; `state` is the only thing that changes."""
+    """What the loop works with; `state` is the only thing that changes.
+
+    `chance` is the accuracy of always answering the commonest class of the held-out
+    images, and their number.
+    """
 
     state: state.TrainState
     step: step.Step
     source: Batches
     validate: Callable[[Mapping[str, Any]], dict[str, float]]
+    chance: tuple[float, int]
     plan: Plan
     key: Array
     mesh: Mesh
@@ -214,6 +219,10 @@ def build(
             train_set, mesh, batch_size=batch_size, seed=config["seed"]
         ),
         validate=make_validation(model, config, held_out, mesh, validation_key),
+        chance=(
+            flags.chance_of(held_out.labels, len(held_out.class_names)),
+            len(held_out.labels),
+        ),
         plan=plan,
         key=parallel.replicate(mesh, run_key),
         mesh=mesh,

@@ -42,6 +42,9 @@ def test_every_table_is_readable_and_says_why(method):
     fields = {"suite": "adaptive", "attacks": {"a": {"name": "fgsm", "eps": "0.2"}}}
     entries, pending = suite.chosen(fields, "mnist", method)
     assert not pending
+    *entries, ensemble = entries
+    # Never weaker than AutoAttack, whose Square follows no gradient.
+    assert (ensemble.name, ensemble.written) == ("autoattack", "0.2")
     for entry in entries:
         described = entry.describe()
         assert described["why"].endswith(".")
@@ -173,7 +176,11 @@ def test_the_suite_runs_and_is_described(linear, tmp_path, monkeypatch):
         dataset=linear.dataset,
     )
     slope = np.abs(linear.variables["params"]["w"]).sum()
-    assert [one["label"] for one in found["attacks"]] == ["pgd_margin", "apgd_dlr"]
+    assert [one["label"] for one in found["attacks"]] == [
+        "pgd_margin",
+        "apgd_dlr",
+        "autoattack",
+    ]
     robust = (linear.margin > 0.1 * slope).mean()
     assert found["worst_case"]["robust_accuracy"] == pytest.approx(robust)
     assert found["attacks"][0]["attack_loss"] == "margin"

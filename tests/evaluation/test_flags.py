@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 
-from jaxrobust.evaluation import curve, flags
+from jaxrobust.evaluation import curve, flags, flags_of_attacks
 
 
 def attack(label, name, share, eps=0.1):
@@ -29,7 +29,9 @@ NUMBERS = {
     "restarts": 1,
     "queries": 50,
     "covering_eps": 1.0,
-    "zero_gradient_share_attacked": 0.0,
+    "zero_gradient_share_attacked": 0.05,
+    "raised": 0.015,
+    "predictions": {"accuracy": 0.9, "chance": 0.12, "constant": False},
     "only_single_step_share": 0.02,
     "only_rescaled_share": 0.05,
     "only_black_box_share": 0.02,
@@ -48,9 +50,12 @@ NUMBERS = {
         "traced_again": None,
     },
     "gradients": {
-        "zero_gradient_share": 0.05,
+        "zero_gradient_share": 1.0,
+        "zero_slope_share": 0.05,
         "non_finite_gradient_share": 0.0,
         "median_length": 1.0,
+        "explained": 0.7,
+        "changed_share": 0.05,
         "loss_rises_share": 0.9,
         "loss_rises_n": 100,
     },
@@ -73,17 +78,22 @@ SIGNS = {
     "calls.traced_again": (2e-4, "outputs_change", True),
     "calls.other_batch": (2e-3, "batch_dependent_outputs", True),
     "calls.other_size": (float("inf"), "batch_dependent_outputs", True),
-    "gradients.zero_gradient_share": (0.06, "zero_gradients", True),
+    "gradients.zero_slope_share": (0.06, "zero_gradients", True),
+    "zero_gradient_share_attacked": (0.06, "zero_gradients", True),
+    "raised": (0.02, "attack_raises_accuracy", True),
+    "gradients.explained": (0.69, "wrong_gradients", True),
+    "gradients.changed_share": (0.06, "predictions_jump", True),
+    "predictions.accuracy": (0.15, "learned_nothing", False),
     "gradients.non_finite_gradient_share": (0.01, "non_finite_gradients", True),
-    "gradients.loss_rises_share": (0.89, "gradients_mislead", False),
+    "gradients.loss_rises_share": (0.89, "gradients_mislead", True),
     "accuracy.more_steps": (0.39, "more_steps_gain", False),
     "accuracy.more_restarts": (0.39, "more_restarts_gain", False),
-    "accuracy.covering": (0.2, "above_chance_at_largest_eps", True),
+    "accuracy.covering": (0.22, "above_chance_at_largest_eps", True),
 }
 
 
 def test_numbers_at_the_thresholds_are_no_sign():
-    assert flags.from_diagnostics(NUMBERS, 10) == []
+    assert flags.from_diagnostics(NUMBERS) == []
 
 
 @pytest.mark.parametrize("field", SIGNS)
@@ -92,22 +102,78 @@ def test_each_number_beyond_its_threshold_is_one_sign(field):
     numbers = copy.deepcopy(NUMBERS)
     *parts, last = field.split(".")
     (numbers[parts[0]] if parts else numbers)[last] = value
-    [flag] = flags.from_diagnostics(numbers, 10)
+    [flag] = flags.from_diagnostics(numbers)
     assert (flag["name"], flag["severe"]) == (name, severe)
     assert flag["message"].endswith(".")
+
+
+def test_what_could_not_be_measured_is_no_sign():
+    gradients = NUMBERS["gradients"] | {"explained": None, "loss_rises_share": None}
+    assert flags.from_diagnostics(NUMBERS | {"gradients": gradients}) == []
+
+
+def test_a_constant_network_is_told_as_such_and_nothing_else():
+    numbers = copy.deepcopy(NUMBERS)
+    numbers["predictions"] = {"accuracy": 0.1, "chance": 0.12, "constant": True}
+    numbers["gradients"]["zero_slope_share"] = 1.0
+    numbers["logits"]["at_ceiling_share"] = 1.0
+    numbers["accuracy"]["covering"] = 0.1
+    [flag] = flags.from_diagnostics(numbers)
+    assert (flag["name"], flag["severe"]) == ("learned_nothing", False)
+    assert "12.0%" in flag["message"]
+    assert "all 100 images the same class" in flag["message"]
+
+
+def test_a_network_that_learned_nothing_is_not_called_saturated():
+    numbers = copy.deepcopy(NUMBERS)
+    numbers["predictions"]["accuracy"] = 0.12
+    numbers["logits"] |= {"at_ceiling_share": 1.0, "no_loss_share": 1.0}
+    assert names(flags.from_diagnostics(numbers)) == ["learned_nothing"]
+
+
+def test_chance_is_the_commonest_class():
+    logits = np.eye(3)[[0, 0, 0, 0]]
+    found = flags.predictions(logits, np.array([0, 0, 0, 1]))
+    assert found == {"accuracy": 0.75, "chance": 0.75, "constant": True}
+    # Of one class alone nothing can be said.
+    found = flags.predictions(logits, np.zeros(4, int))
+    assert found == {"accuracy": 1.0, "chance": 1 / 3, "constant": False}
+
+
+def test_signs_of_the_cross_entropy_are_minor_beside_an_attack_without_it():
+    found = [flags.severe("scale_hides_gradients", "."), flags.severe("other", ".")]
+    pgd = attack("pgd20", "pgd", 0.5)
+    for more, severe in (
+        ({}, True),
+        ({"loss": "ce"}, True),
+        ({"loss": "margin"}, False),
+        ({"name": "autoattack"}, False),
+        ({"name": "autoattack", "eps": None}, True),
+        ({"name": "square"}, True),
+    ):
+        names = flags_of_attacks.OF_CROSS_ENTROPY
+        got = flags_of_attacks.of_what_ran(found, names, [pgd, pgd | more])
+        assert [flag["severe"] for flag in got] == [severe, True], more
+
+
+def test_an_attack_that_raises_accuracy_is_a_sign():
+    clean = {"accuracy": 0.5, "n": 200}
+    for share, count in ((0.5, 0), (0.505, 0), (0.52, 1)):
+        ran = [attack("pgd20", "pgd", share), attack("ball", "uniform_noise", 0.9)]
+        assert len(flags_of_attacks.raised(ran, clean)) == count
 
 
 def test_small_logits_hide_nothing():
     logits = NUMBERS["logits"] | {"rescaled_by": 10.0}
     numbers = NUMBERS | {"only_rescaled_share": 0.2, "logits": logits}
-    assert flags.from_diagnostics(numbers, 10) == []
+    assert flags.from_diagnostics(numbers) == []
 
 
 def test_of_few_images_one_is_no_sign():
     numbers = NUMBERS | {"n": 20, "only_black_box_share": 1 / 20}
-    assert flags.from_diagnostics(numbers, 2) == []
+    assert flags.from_diagnostics(numbers) == []
     numbers["only_black_box_share"] = 2 / 20
-    assert len(flags.from_diagnostics(numbers, 2)) == 1
+    assert len(flags.from_diagnostics(numbers)) == 1
 
 
 def test_a_sign_is_told_once():
@@ -125,10 +191,10 @@ def test_a_sign_is_told_once():
 )
 def test_weak_attack_beats_iterative(weak, flag):
     pgd = attack("pgd20", "pgd", 0.5)
-    assert flags.from_attacks([attack("w", weak, 0.6), pgd]) == []
-    assert flags.from_attacks([attack("w", weak, 0.3, eps=0.2), pgd]) == []
-    assert flags.from_attacks([attack("w", weak, 0.3)]) == []
-    found = flags.from_attacks([attack("w", weak, 0.3), pgd])
+    assert flags_of_attacks.from_attacks([attack("w", weak, 0.6), pgd]) == []
+    assert flags_of_attacks.from_attacks([attack("w", weak, 0.3, eps=0.2), pgd]) == []
+    assert flags_of_attacks.from_attacks([attack("w", weak, 0.3)]) == []
+    found = flags_of_attacks.from_attacks([attack("w", weak, 0.3), pgd])
     assert names(found) == [flag]
     assert "30.0%" in found[0]["message"]
     assert found[0]["values"] == {"weak": 0.3, "iterative": 0.5}
@@ -141,12 +207,12 @@ def described(shares, eps, n=200):
 
 def test_curve():
     quiet = described([0.9, 0.5, 0.0], [0, 0.1, 1])
-    assert flags.from_curve(quiet, 10, 100) == []
+    assert flags_of_attacks.from_curve(quiet, 0.1, 100) == []
     short = described([0.9, 0.5], [0, 0.1])
-    assert flags.from_curve(short, 10, 100) == []
+    assert flags_of_attacks.from_curve(short, 0.1, 100) == []
     blind = described([0.9, 0.5, 0.4], [0, 0.1, 0.5])
-    found = flags.from_curve(blind, 10, 100)
+    found = flags_of_attacks.from_curve(blind, 0.1, 100)
     assert names(found) == ["above_chance_at_largest_eps"]
     assert "40.0% resist" in found[0]["message"]
     rising = described([0.9, 0.3, 0.5], [0, 0.1, 0.2])
-    assert names(flags.from_curve(rising, 10, 100)) == ["curve_rises"]
+    assert names(flags_of_attacks.from_curve(rising, 0.1, 100)) == ["curve_rises"]

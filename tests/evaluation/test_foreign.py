@@ -63,15 +63,6 @@ broken = lambda: 1 / 0
 '''
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-    """Most of the time here is compiling programs that run for microseconds."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 @pytest.fixture
 def theirs(tmp_path, monkeypatch):
     """A package of someone's with a linear network, and data for it as a file."""
@@ -211,6 +202,50 @@ def test_mistakes_are_told_in_a_line(theirs, tmp_path, capsys, model, flags, mes
     assert "Traceback" not in error
     assert re.search(message, error)
     assert not (tmp_path / "run" / "results.json").exists()
+
+
+def judged(*, batch=0.0, drawn=0.0):
+    """A linear network that may depend on its batch, or on when it is called."""
+    w = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
+    rng = np.random.default_rng(1)
+
+    def logits(x):
+        z = x.reshape(len(x), 9) @ w
+        z = z - batch * z.mean(0, keepdims=True)
+        return z + drawn * rng.normal(size=(1, 4)).astype(np.float32)
+
+    return logits
+
+
+DRESSED = {
+    "as it is": lambda z: z,
+    "padded with -1e9": lambda z: jnp.pad(z, ((0, 0), (0, 1)), constant_values=-1e9),
+    "padded with -inf": lambda z: jnp.pad(z, ((0, 0), (0, 1)), constant_values=-np.inf),
+    "shifted by 1e6": lambda z: z + 1e6,
+    "scaled by 1e-6": lambda z: z * 1e-6,
+    "bfloat16": lambda z: z.astype(jnp.bfloat16),
+}
+
+
+@pytest.mark.parametrize("dress", DRESSED)
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({}, None),
+        ({"batch": 1.0}, "depend on the other images of the batch"),
+        ({"drawn": 0.5}, "other logits when it is called again"),
+    ],
+)
+def test_calls_are_compared_by_the_classes_that_decide(dress, fields, message):
+    inner, change = judged(**fields), DRESSED[dress]
+    images = np.random.default_rng(2).integers(0, 256, (4, 3, 3, 1), np.uint8)
+    classes = change(jnp.zeros((1, 4))).shape[1]
+    dataset = data.Dataset(images, np.zeros(4, np.int32), tuple("abcde"[:classes]))
+    if message is None:
+        foreign.wrap(lambda x: change(inner(x)), dataset)
+        return
+    with pytest.raises(ValueError, match=message):
+        foreign.wrap(lambda x: change(inner(x)), dataset)
 
 
 def results_of(tmp_path):

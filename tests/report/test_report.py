@@ -100,6 +100,33 @@ def test_numbers_of_the_checks_are_shown(full_run):
     assert "black box (50 queries)" in text
 
 
+def test_what_was_not_checked_is_not_said_to_be_fine(tmp_path, make_results, write_run):
+    results = make_results(0.4)
+    del results["diagnostics"], results["curve"]
+    write_run(tmp_path, results)
+    text = report.write(tmp_path).read_text()
+    assert "found a sign" not in text
+    assert "Not checked: whether the gradient is the network" in text
+    assert "Not checked: larger radii" in text
+    results = make_results(0.4)
+    results["diagnostics"]["gradients"] |= {
+        "explained": None,
+        "explained_at": {"clean_near": None, "clean_far": 0.5},
+    }
+    write_run(tmp_path, results)
+    text = report.write(tmp_path).read_text()
+    assert "Could not be checked: whether the gradient" in text
+    assert "lost in rounding" in text
+    assert "Not checked" not in text
+
+
+def test_a_network_that_learned_nothing_is_called_that(make_results):
+    flag = {"name": "learned_nothing", "severe": False, "message": "m.", "values": {}}
+    [first, *rest] = verdict.belief(make_results(0.1) | {"flags": [flag]})
+    assert "learned nothing" in first
+    assert not any("warning sign" in note for note in rest)
+
+
 def test_empty_folder_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no config\.json"):
         report.write(tmp_path)

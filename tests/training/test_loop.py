@@ -27,8 +27,12 @@ def small(**train):
     return fields.to_dict()
 
 
-def test_early_stopping_ends_a_run_and_a_restart_leaves_it(tmp_path):
-    """At rate 1e-30 nothing improves after the first validation."""
+def test_early_stopping_ends_a_run_and_a_restart_leaves_it(tmp_path, monkeypatch):
+    """At rate 1e-30 nothing improves after the first validation, and this is said."""
+    said = []
+    monkeypatch.setattr(
+        loop.logging, "warning", lambda text, *args: said.append(text % args)
+    )
     fields = small(epochs=50.0, early_stop=2)
     fields["optimizer"]["learning_rate"] = 1e-30
     for _ in range(2):
@@ -39,6 +43,9 @@ def test_early_stopping_ends_a_run_and_a_restart_leaves_it(tmp_path):
             if "validation/accuracy" in row
         ]
         assert validated == [2, 4, 6]
+    nothing, stopped = said[:2]  # then that it resumes
+    assert "the network has learned nothing" in nothing
+    assert "stopped early at step 6" in stopped
 
 
 def test_a_run_starts_from_the_network_of_another(tmp_path):

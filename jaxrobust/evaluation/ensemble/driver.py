@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from jaxrobust.array_types import Bounds, Images, Key, Labels, LogitsFn, Norm
 from jaxrobust.attacks import stepping
 from jaxrobust.evaluation import step, verify
-from jaxrobust.evaluation.ensemble import judge, signs, state, versions
+from jaxrobust.evaluation.ensemble import gradients, judge, signs, state, versions
 from jaxrobust.evaluation.ensemble.board import Board, balanced
 from jaxrobust.evaluation.ensemble.forward import Forward, Place
 from jaxrobust.evaluation.ensemble.keeper import Keeper
@@ -109,7 +109,7 @@ def autoattack(
     check_call(logits_fn, x, y, eps, norm, version, bounds, draws)
     check_tag(state_tag)
     place = Place(local_mesh() if mesh is None else mesh)
-    images, labels = np.asarray(x), np.asarray(y, np.int32)
+    images = np.asarray(x)
     keys = stepping.row_keys(key, len(images))
     most = slots_for(slots, place.devices, len(images))
     with jax.default_matmul_precision(precision):
@@ -117,7 +117,8 @@ def autoattack(
             Forward(logits_fn, images[0], batch, place, stochastic=stochastic)
             for batch in (most, other_shape(most, place.devices))
         )
-        stepping.check_classes(labels, forward.classes)
+        stepping.check_classes(y, forward.classes)
+        labels = np.asarray(y, np.int32)
         settings = Settings(
             logits_fn,
             Held(images, labels, keys, clean_logits(forward, images, keys)),
@@ -151,6 +152,7 @@ def _begin(settings: Settings) -> Standing:
     flagged = signs.of_outputs(
         held.clean, held.x, held.keys, check, stochastic=settings.stochastic
     )
+    flagged |= gradients.look(settings)
     if settings.stochastic:
         share = judge.correct_share(check, held.x, held.y, held.keys, settings.draws)
     else:
@@ -266,17 +268,18 @@ def _result(settings: Settings, found: Standing) -> Result:
             settings.plan.stages, found.robust[1:], found.stages, strict=True
         )
     ]
+    raised = signs.flags(
+        found,
+        stages,
+        settings.version,
+        stochastic=settings.stochastic,
+    )
     return Result(
         robust=found.robust[-1],
         x_adv=found.x_adv,
         clean=found.robust[0],
         stages=stages,
-        flags=signs.flags(
-            found,
-            stages,
-            settings.version,
-            stochastic=settings.stochastic,
-        ),
+        flags=gradients.judged(found.flagged, raised, len(found.robust[0])),
         replaced=settings.plan.replaced,
         version=settings.version,
         norm=settings.ball.norm,

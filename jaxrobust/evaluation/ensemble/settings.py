@@ -106,24 +106,16 @@ def check_call(
             "`x`, `y` and `eps` must be concrete: autoattack runs its loop on the "
             "host, call it outside jit, vmap and grad."
         )
-    threat.check_bounds(bounds)
-    threat.check_radius("eps", eps)
-    if np.ndim(eps) or not 0 < float(eps) < np.inf:
+    threat.check_one_radius("eps", eps)
+    if not float(eps) > 0:
         raise ValueError(f"`eps` must be one positive, finite number, got {eps}.")
     versions.plan(version, norm, 10)
-    stepping.check_images(x)
-    if x.dtype not in (np.float32, np.float64):
-        raise TypeError(
-            f"`x` must be float32 or float64, got {x.dtype}: in half precision a ball "
-            "holds few images. Pass x.astype(np.float32); the model may cast."
-        )
+    stepping.check_examples(x, y, bounds)
     if x.ndim != 4:
         raise ValueError(
             f"`x` must have shape [N, H, W, C], got {x.shape}: AutoAttack's Square is "
             "made for images."
         )
-    stepping.check_labels(y, len(x))
-    stepping.check_values(x, bounds)
     if draws is not None and (not isinstance(draws, int) or draws < 1):
         raise ValueError(f"`draws` must be a whole number of at least 1, got {draws}.")
 

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from jaxrobust.analysis import looks_like_probabilities
 from jaxrobust.array_types import Key
 from jaxrobust.evaluation import flags as common
 from jaxrobust.evaluation.ensemble import leads
@@ -47,11 +48,8 @@ def of_outputs(
         again = check(x[rows], keys[rows])
         fresh = jax.vmap(jax.random.fold_in, (0, None))(keys[rows], 1)
         noise = float(leads.change(again, check(x[rows], fresh), dtype).max())
-    # A class below 0 on every image cannot be one of several probabilities.
-    able = clean[:, clean.max(0) >= 0]
-    likely = able.size and able.min() >= 0 and np.abs(able.sum(-1) - 1).max() < 1e-3
     return {
-        "probabilities": float(likely),
+        "probabilities": float(looks_like_probabilities(clean)),
         "change": float(leads.change(clean[rows], again, dtype).max()),
         "noise": noise,
         "lead": float(leads.typical(clean)),

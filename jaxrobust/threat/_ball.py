@@ -1,111 +1,41 @@
-"""Threat models: the ball of radius eps in a norm, cut with the image box.
+"""The ball of a norm cut with the box: projections, steps, draws."""
 
-Every function takes a batch `[B, ...]`, treats each row alone and works on traced
-`eps` and `step_size`, each a scalar or one value per row `[B]`. Points that `project`
-returns lie in the box exactly and in the ball up to 1e-6 * max(1, eps, width of the
-box) when measured in float64: sums are pairwise, and points round towards `x`.
-"""
-
-import difflib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from jaxrobust.array_types import Bounds, Images, Key, Norm, PerExample
-
-NORMS: tuple[Norm, ...] = ("linf", "l2", "l1")
+from jaxrobust.threat._checks import (
+    check_bounds,
+    check_norm,
+    check_radius,
+    check_shape,
+    row_keys,
+)
+from jaxrobust.threat._precision import towards, wide_dtype
 
 Radius = float | Float[Array, "..."]
 
-
-def nearest_match(name: object, known: Iterable[str]) -> str:
-    """Returns the sentence that ends every error about an unknown name."""
-    known = sorted(known)
-    close = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.0)
-    return f"Did you mean {close[0]!r}? Known: {', '.join(known)}."
+# A step that is longer than so many times the box's diameter is cut to that.
+_LONGEST_STEP = 1e3
 
 
-def check_norm(norm: object) -> None:
-    """Raises ValueError, naming the nearest match, unless `norm` is known."""
-    if norm not in NORMS:
-        raise ValueError(f"Unknown norm {norm!r}. {nearest_match(norm, NORMS)}")
-
-
-def _check(norm: object, bounds: object, **radii: Any) -> None:
+def _check(norm: Any, bounds: object, x: Images, **radii: Any) -> None:
     check_norm(norm)
     check_bounds(bounds)
     for name, value in radii.items():
         check_radius(name, value)
-
-
-def check_radius(name: str, value: Any) -> None:
-    """Raises, naming the argument, unless `value` is numbers of at least 0.
-
-    A traced value passes, and so does one that other processes hold.
-    """
-    if isinstance(value, Tracer):
-        return
-    if not getattr(value, "is_fully_addressable", True):
-        return
-    value = np.asarray(value)
-    if not jnp.issubdtype(value.dtype, jnp.number):
-        raise TypeError(
-            f"`{name}` must be a number, such as 8 / 255, got {value.tolist()!r}."
-        )
-    if not (value >= 0).all():
-        raise ValueError(f"`{name}` must be at least 0 and not NaN, got {value}.")
-
-
-def check_bounds(bounds: Any) -> None:
-    """Raises ValueError unless bounds are two increasing numbers; traced ones pass."""
-    if isinstance(bounds, tuple | list) and len(bounds) == 2:
-        if any(isinstance(value, Tracer) for value in bounds):
-            return
-        numbers = np.asarray(bounds)
-        if jnp.issubdtype(numbers.dtype, jnp.number) and numbers[0] < numbers[1]:
-            return
-    raise ValueError(
-        f"`bounds` must be (low, high) with low < high, got {bounds!r}; use (0.0, 1.0) "
-        "for images in [0, 1]."
-    )
-
-
-def row_keys(key: Key, batch: int) -> Key:
-    """Returns one key per row: `[B]` keys pass, of one key row i gets fold_in(key, i).
-
-    Args:
-      key: `jax.random.key(...)`, a single key or `[B]` of them.
-      batch: number of rows B.
-
-    Raises:
-      TypeError: for an old-style uint32 key.
-      ValueError: for an array of keys of another shape.
-    """
-    dtype = getattr(key, "dtype", None)
-    if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
-        raise TypeError(
-            "`key` must be a new-style key, one or one per example, got "
-            f"{dtype or type(key).__name__}; make it with jax.random.key(seed)."
-        )
-    if key.ndim == 0:
-        return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch))
-    if key.shape != (batch,):
-        raise ValueError(
-            f"`key` must be one key or one per example, shape ({batch},), "
-            f"got shape {key.shape}."
-        )
-    return key
+        check_shape(name, value, x.shape, norm)
 
 
 def distance(x_adv: Images, x: Images, *, norm: Norm) -> PerExample:
-    """Returns the norm of `x_adv - x` per row, `[B]`."""
+    """Returns the norm of `x_adv - x` per row, `[B]`, at least float32."""
     check_norm(norm)
+    x_adv, x = (v.astype(wide_dtype(v.dtype)) for v in (x_adv, x))
     return _norm(_rows(x_adv - x), norm)
 
 
@@ -120,7 +50,8 @@ def project(
     Args:
       x_adv: points to move, `[B, ...]`.
       x: centres, `[B, ...]`, inside `bounds`.
-      eps: radius, a scalar or `[B]`, in the units of the images; may be traced.
+      eps: radius in the units of the images, a number, `[B]`, or in Linf what
+        broadcasts to the images; may be traced.
       norm: 'linf', 'l2' or 'l1'.
       bounds: lowest and highest value of an image.
 
@@ -128,9 +59,13 @@ def project(
       Points of the shape and dtype of `x`.
 
     Raises:
-      ValueError: for a radius below 0 or NaN, or bounds that do not increase.
+      ValueError: for a radius below 0, NaN or of another shape, or bounds that do not
+        increase.
     """
-    _check(norm, bounds, eps=eps)
+    _check(norm, bounds, x, eps=eps)
+    if x.dtype != wide_dtype(x.dtype):
+        inner = project(*_widened(x_adv, x), eps=eps, norm=norm, bounds=bounds)
+        return towards(inner, x)
     low, high = bounds
     radius = per_row(eps, x)
     if norm == "linf":
@@ -161,10 +96,16 @@ def steepest_step(
     used up, so that on a linear function one step is the best point of ball and box.
     A zero gradient does not move; NaN entries count as zero.
     """
-    _check(norm, bounds, step_size=step_size)
+    _check(norm, bounds, x, step_size=step_size)
+    if x.dtype != wide_dtype(x.dtype):
+        inner = steepest_step(
+            *_widened(x, grad), step_size=step_size, norm=norm, bounds=bounds
+        )
+        return towards(inner, x)
     limit = jnp.finfo(grad.dtype).max / 8  # whose inverse is still a normal number
     grad = jnp.clip(jnp.nan_to_num(grad), -limit, limit)
-    step = per_row(step_size, x)
+    longest = _LONGEST_STEP * _covering(norm, x, bounds)
+    step = jnp.minimum(per_row(step_size, x), longest)
     if norm == "linf":
         return x + step * jnp.sign(grad)
     rows = _rows(grad)
@@ -194,15 +135,19 @@ def sample(
     Args:
       x: centres `[B, ...]`.
       key: one key or one per row.
-      eps: radius, a scalar or `[B]`.
+      eps: radius, as in `project`.
       norm: 'linf', 'l2' or 'l1'.
       bounds: lowest and highest value of an image.
 
     Returns:
       Points in ball and box, shape and dtype of `x`.
     """
-    _check(norm, bounds, eps=eps)
+    _check(norm, bounds, x, eps=eps)
     keys = row_keys(key, x.shape[0])
+    if x.dtype != wide_dtype(x.dtype):
+        (inner,) = _widened(x)
+        return towards(sample(inner, key=keys, eps=eps, norm=norm, bounds=bounds), x)
+    eps = capped(eps, x, norm, bounds)
     size = math.prod(x.shape[1:])
     draw = {"linf": _draw_linf, "l2": _draw_l2, "l1": _draw_l1}[norm]
     unit = jax.vmap(lambda k: draw(k, size, x.dtype))(keys).reshape(x.shape)
@@ -336,7 +281,37 @@ def _rows(x: Images) -> Float[Array, "B d"]:
     return x.reshape(x.shape[0], -1)
 
 
+def _widened(*images: Images) -> list[Images]:
+    return [v.astype(wide_dtype(v.dtype)) for v in images]
+
+
 def per_row(value: Radius, x: Images) -> Float[Array, "..."]:
-    """Shapes a scalar or `[B]` value so that it broadcasts against images `x`."""
+    """Shapes a radius so that it broadcasts against images `x`."""
     value = jnp.asarray(value, x.dtype)
-    return value.reshape(value.shape[:1] + (1,) * (x.ndim - 1)) if value.ndim else value
+    if value.ndim != 1:
+        return value
+    return value.reshape(value.shape + (1,) * (x.ndim - 1))
+
+
+def plain(value: Radius, x: Images) -> Radius:
+    """Returns a radius, `[B]` or a number where it is the same for a whole row."""
+    got = jnp.shape(value)
+    if len(got) != x.ndim or any(n != 1 for n in got[1:]):
+        return value
+    return jnp.reshape(value, got[:1] if got[0] == x.shape[0] else ())
+
+
+def capped(eps: Radius, x: Images, norm: Norm, bounds: Bounds) -> Float[Array, "..."]:
+    """Returns radii, those that are larger than any image needs cut to such a one.
+
+    The ball is the same, and numbers in it neither overflow nor lose their digits.
+    """
+    eps = jnp.asarray(eps, wide_dtype(x.dtype))
+    return jnp.minimum(eps, _covering(norm, x, bounds))
+
+
+def _covering(norm: Norm, x: Images, bounds: Bounds) -> Radius:
+    """The radius at which the ball around any image holds all of the box."""
+    size = math.prod(x.shape[1:])
+    width = bounds[1] - bounds[0]
+    return width * {"linf": 1.0, "l2": math.sqrt(size), "l1": float(size)}[norm]

@@ -1,0 +1,182 @@
+"""Whether a gradient is the network's: it has to tell what a small step changes.
+
+The straight test of a gradient is a finite difference. A gradient that is another
+one's, of a rounded or smoothed part, or of half the network explains little of how the
+log-odds change between two near points; a true one explains nearly all of it.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from jaxrobust import threat
+from jaxrobust.analysis.logits import log_odds, rounding
+from jaxrobust.array_types import Bounds, Images, Key, Labels, Logits, Norm, Scalar
+
+PROBE = 1e-3  # of the width of the bounds: below half an 8-bit level
+SHARE = 0.1  # of the radius
+DIRECTIONS = 8
+CLEAR = 2.0  # times the rounding of logits: a change that is less is left out
+_LEAST = -9.0  # a gradient ten times wrong and more is simply wrong
+_STREAM = 0x510BE5
+
+
+class Slopes(NamedTuple):
+    """How well gradients tell small changes of N images.
+
+    Attributes:
+      explained: of the change of the log-odds the share that the gradient tells, 1 -
+        sum (found - told)^2 / sum found^2 over directions; at the clean image and at a
+        random point of the ball, each at two distances; float [2, 2, N], NaN where
+        the change is not clear of rounding.
+      rises: whether the log-odds rise with a step of `PROBE` along the sign of their
+        gradient, at both points; float [2, N], NaN where nothing can be said.
+      zero: whether the gradient of the log-odds is exactly 0, bool [2, N].
+      changed: whether a random step of `PROBE` changes the prediction of the clean
+        image, where that is clear of rounding and of steps in half precision; bool [N].
+    """
+
+    explained: Float[np.ndarray, "2 2 N"]
+    rises: Float[np.ndarray, "2 N"]
+    zero: Bool[np.ndarray, "2 N"]
+    changed: Bool[np.ndarray, "N"]
+
+
+def reaches(
+    eps: float, norm: Norm, size: int, bounds: Bounds, resolution: float
+) -> tuple[float, float]:
+    """Returns by how much each number of an image moves.
+
+    That is `PROBE`, and what takes an image of `size` numbers to a tenth of the radius;
+    no less than `resolution` (of the float type) can tell, no more than the radius.
+    """
+    width = bounds[1] - bounds[0]
+    parts = {"linf": 1.0, "l2": size**0.5, "l1": float(size)}[norm]
+    least = 8 * resolution * width if resolution > 1e-5 else 0.0
+    most = min(max(eps / parts, PROBE * width), width / 4)
+    near, far = PROBE * width, SHARE * eps / parts
+    return min(max(near, least), most), min(max(far, least), most)
+
+
+def measure(
+    forward: Callable[[Images], Logits],
+    slope: Callable[[Images, Labels], tuple[Images, Logits]],
+    x: Images,
+    y: Labels,
+    *,
+    keys: Key,
+    eps: float,
+    norm: Norm = "linf",
+    bounds: Bounds = (0.0, 1.0),
+    resolution: float,
+    directions: int = DIRECTIONS,
+) -> Slopes:
+    """Compares gradients of the log-odds with central finite differences of them.
+
+    Takes 2 gradients and 8 * `directions` + 2 forward passes per image. Directions are
+    random signs, of which every number of an image is a part.
+
+    Args:
+      forward: images to logits.
+      slope: images and labels to the input gradient of the log-odds and the logits.
+      x: images `[N, H, W, C]` inside `bounds`.
+      y: labels `[N]`.
+      keys: one per image, `[N]`.
+      eps: radius of the ball.
+      norm: of it.
+      bounds: lowest and highest value of an image.
+      resolution: relative distance of two numbers of the coarsest float type that the
+        network computes with; see `logits.rounding`.
+      directions: random directions per point and distance.
+    """
+    pair = reaches(eps, norm, x[0].size, bounds, resolution)
+    labels = np.asarray(y)
+    explained, rises = np.full((2, 2, len(x)), np.nan), np.full((2, len(x)), np.nan)
+    zero, changed = np.zeros((2, len(x)), bool), np.zeros(len(x), bool)
+    for place, start in enumerate((x, _sampled(x, keys, eps, norm, bounds))):
+        # Away from the bounds by the longer step: both ends of every step are inside.
+        base = jnp.clip(start, bounds[0] + max(pair), bounds[1] - max(pair))
+        gradient, logits = slope(base, y)
+        logits, zero[place] = np.asarray(logits), _is_zero(gradient)
+        noise = rounding(logits, labels, resolution)
+
+        def ahead(points: Images) -> tuple[Float[np.ndarray, "N"], np.ndarray]:
+            found = np.asarray(forward(points))
+            with np.errstate(invalid="ignore"):  # NaN is no number, and counts as none
+                return log_odds(found, labels), found.argmax(-1)
+
+        along = jnp.nan_to_num(jnp.sign(gradient))
+        after = ahead(base + pair[0] * along)[0]
+        steep = pair[0] * np.abs(np.asarray(gradient, np.float64)).sum((1, 2, 3))
+        known = np.isfinite(steep) & (steep > CLEAR * noise)
+        rises[place, known] = (after > log_odds(logits, labels))[known]
+        for far, reach in enumerate(pair):
+            found, told, flips = [], [], np.zeros(len(x), bool)
+            for number in range(directions):
+                stream = (place * 2 + far) * directions + number
+                ends, change = _step(base, gradient, keys, stream, reach)
+                (one, first), (other, second) = map(ahead, ends)
+                found.append(one - other)
+                told.append(np.asarray(change, np.float64))
+                flips |= (first != second) | (first != logits.argmax(-1))
+            explained[place, far] = share(np.stack(found), np.stack(told), noise)
+            if (place, far) == (0, 0) and reach <= PROBE * (bounds[1] - bounds[0]):
+                changed = flips & (_lead(logits) > 2 * CLEAR * noise)
+    return Slopes(explained, rises, zero, changed)
+
+
+def share(
+    found: Float[np.ndarray, "M N"],
+    told: Float[np.ndarray, "M N"],
+    noise: Float[np.ndarray, "N"],
+) -> Float[np.ndarray, "N"]:
+    """Returns which share of the changes `found` is `told`, per image, `[N]`.
+
+    1 - sum (found - told)^2 / sum found^2, without what rounding may do; NaN where
+    neither is clear of rounding. It is negative where the gradient tells of
+    changes that are not there.
+    """
+    size, guess = (np.sqrt(np.mean(np.square(part), 0)) for part in (found, told))
+    missed = np.mean(np.square(found - told), 0) - np.square(noise)
+    floor = np.maximum(np.square(size), np.square(noise) + 1e-300)
+    clear = (np.maximum(size, guess) > CLEAR * noise) & np.isfinite(missed)
+    told_share = np.maximum(1 - np.maximum(missed, 0) / floor, _LEAST)
+    return np.where(clear, told_share, np.nan)
+
+
+def _lead(logits: Float[np.ndarray, "N K"]) -> Float[np.ndarray, "N"]:
+    wide = np.sort(np.asarray(logits, np.float64), -1)
+    return wide[:, -1] - wide[:, -2]
+
+
+def _is_zero(gradient: Images) -> Bool[np.ndarray, "N"]:
+    return np.asarray((gradient == 0).all(range(1, gradient.ndim)))
+
+
+def _sampled(x: Images, keys: Key, eps: float, norm: Norm, bounds: Bounds) -> Images:
+    return _draw(x, _fold(keys, _STREAM), eps, norm, bounds)
+
+
+def _fold(keys: Key, number: int | Array) -> Key:
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+
+
+@jax.jit(static_argnums=(3, 4))
+def _draw(x: Images, keys: Key, eps: Scalar, norm: Norm, bounds: Bounds) -> Images:
+    return threat.sample(x, key=keys, eps=eps, norm=norm, bounds=bounds)
+
+
+@jax.jit
+def _step(
+    base: Images, gradient: Images, keys: Key, stream: Array, reach: Scalar
+) -> tuple[tuple[Images, Images], Float[Array, "N"]]:
+    """Returns both ends of a step in a random direction, and the change told."""
+    keys = _fold(keys, _STREAM + 1 + stream)
+    shape = base.shape[1:]
+    signs = jax.vmap(lambda k: jax.random.rademacher(k, shape, base.dtype))(keys)
+    one, other = base + reach * signs, base - reach * signs
+    return (one, other), jnp.sum((one - other) * gradient, range(1, base.ndim))

@@ -1,0 +1,30 @@
+"""Threat models: the ball of radius eps in a norm, cut with the image box.
+
+Every function takes a batch `[B, ...]`, treats each row alone and works on traced
+`eps` and `step_size`: a number, one per row `[B]`, or in Linf one per channel
+`[1, 1, 1, C]` or per value `[B, H, W, C]`, whatever broadcasts to the images. Points
+that `project` returns lie in the box exactly and in the ball up to 1e-6 * max(1, eps,
+width of the box) when measured in float64: sums are pairwise, and points round towards
+`x`. Half precision is computed in float32.
+"""
+
+from jaxrobust.threat._ball import Radius as Radius
+from jaxrobust.threat._ball import capped as capped
+from jaxrobust.threat._ball import distance as distance
+from jaxrobust.threat._ball import largest_where as largest_where
+from jaxrobust.threat._ball import per_row as per_row
+from jaxrobust.threat._ball import plain as plain
+from jaxrobust.threat._ball import project as project
+from jaxrobust.threat._ball import sample as sample
+from jaxrobust.threat._ball import steepest_step as steepest_step
+from jaxrobust.threat._checks import NORMS as NORMS
+from jaxrobust.threat._checks import check_bounds as check_bounds
+from jaxrobust.threat._checks import check_norm as check_norm
+from jaxrobust.threat._checks import check_one_radius as check_one_radius
+from jaxrobust.threat._checks import check_radius as check_radius
+from jaxrobust.threat._checks import check_shape as check_shape
+from jaxrobust.threat._checks import check_step as check_step
+from jaxrobust.threat._checks import nearest_match as nearest_match
+from jaxrobust.threat._checks import row_keys as row_keys
+from jaxrobust.threat._precision import towards as towards
+from jaxrobust.threat._precision import wide_dtype as wide_dtype

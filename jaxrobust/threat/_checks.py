@@ -1,0 +1,175 @@
+"""What is told before any compute: names, bounds, radii and keys that cannot be."""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from jaxrobust.array_types import Key, Norm
+
+NORMS: tuple[Norm, ...] = ("linf", "l2", "l1")
+
+# Beyond, float32 tells no two images apart that differ by less than .06.
+_LARGEST_BOUND = 1e6
+# Of the larger bound: a box that is narrower has too few numbers in it.
+_NARROWEST_BOX = 1e-4
+
+
+def nearest_match(name: object, known: Iterable[str]) -> str:
+    """Returns the sentence that ends every error about an unknown name."""
+    known = sorted(known)
+    close = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.0)
+    return f"Did you mean {close[0]!r}? Known: {', '.join(known)}."
+
+
+def check_norm(norm: object) -> None:
+    """Raises ValueError, naming the nearest match, unless `norm` is known."""
+    if not isinstance(norm, str) or norm not in NORMS:
+        raise ValueError(f"Unknown norm {norm!r}. {nearest_match(norm, NORMS)}")
+
+
+def check_bounds(bounds: Any) -> None:
+    """Raises ValueError unless bounds are two increasing numbers; traced ones pass."""
+    if isinstance(bounds, tuple | list) and len(bounds) == 2:
+        if any(isinstance(value, Tracer) for value in bounds):
+            return
+        if all(_is_number(value) for value in bounds):
+            low, high = (float(value) for value in bounds)
+            far = max(abs(low), abs(high))
+            if far > _LARGEST_BOUND:
+                raise ValueError(
+                    f"`bounds` must be finite and within {_LARGEST_BOUND:g} of 0, got "
+                    f"{bounds!r}: pass the range that images can have, such as (0.0, "
+                    "1.0); what lies outside of it is no image."
+                )
+            if low < high and high - low >= _NARROWEST_BOX * far:
+                return
+    raise ValueError(
+        f"`bounds` must be (low, high) with low < high, two numbers, got {bounds!r}; "
+        "use (0.0, 1.0) for images in [0, 1]."
+    )
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is one real number; True and False are not."""
+    if isinstance(value, bool | np.bool_ | str) or np.ndim(value):
+        return False
+    return _is_real(np.asarray(value))
+
+
+def _is_real(value: np.ndarray) -> bool:
+    return jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(
+        value.dtype, jnp.integer
+    )
+
+
+def check_radius(name: str, value: Any) -> None:
+    """Raises, naming the argument, unless `value` is numbers of at least 0.
+
+    A traced value passes, and so does one that other processes hold.
+    """
+    if isinstance(value, Tracer):
+        return
+    if not getattr(value, "is_fully_addressable", True):
+        return
+    values = np.asarray(value)
+    if not _is_real(values):
+        hint = ""
+        if isinstance(value, str):
+            hint = ": fractions as text are for configs"
+        raise TypeError(
+            f"`{name}` must be a number, such as 8 / 255, got {values.tolist()!r}"
+            f"{hint}."
+        )
+    if not (values >= 0).all():
+        raise ValueError(f"`{name}` must be at least 0 and not NaN, got {values}.")
+
+
+def check_step(name: str, value: Any) -> None:
+    """Raises, as `check_radius`, also for a length that is infinite."""
+    check_radius(name, value)
+    if isinstance(value, Tracer) or not getattr(value, "is_fully_addressable", True):
+        return
+    if np.isinf(np.asarray(value, np.float64)).any():
+        raise ValueError(f"`{name}` must be finite, got {value}.")
+
+
+def check_one_radius(name: str, value: Any) -> None:
+    """Raises, as `check_radius`, also unless it is a single finite number."""
+    if np.shape(value):
+        raise ValueError(
+            f"`{name}` must be one number for all images here, got shape "
+            f"{np.shape(value)}; radii per image, channel or pixel are for the attacks "
+            "themselves."
+        )
+    check_step(name, value)
+
+
+def check_shape(
+    name: str, value: Any, shape: tuple[int, ...], norm: Norm | None
+) -> None:
+    """Raises unless a radius fits images: one for all, `[B]`, in Linf one per value.
+
+    Args:
+      name: of the argument.
+      value: the radius, which may be traced.
+      shape: of the images, `[B, ...]`.
+      norm: in which it is; None where there are no radii per value in any.
+
+    Raises:
+      ValueError: naming the shapes that there are.
+    """
+    got = np.shape(value)
+    if got in ((), shape[:1]):
+        return
+    fits = len(got) == len(shape) and all(
+        n in (1, m) for n, m in zip(got, shape, strict=True)
+    )
+    if fits and (norm == "linf" or all(n == 1 for n in got[1:])):
+        return
+    batch, *rest = shape
+    allowed = f"one number, or one per example, shape ({batch},)"
+    if fits:
+        raise ValueError(
+            f"`{name}` of shape {got} is per channel or pixel, for which there is no "
+            f"rule {'in this attack' if norm is None else f'in {norm}'}: it must be "
+            f"{allowed}; norm='linf' of fgsm, bim, mim, pgd, apgd, square, spsa and "
+            "uniform_noise has radii per channel and pixel."
+        )
+    if norm == "linf":
+        channels = (1,) * len(rest) + (rest[-1],)
+        allowed += f", per channel, {channels}, or per value, {shape}"
+    raise ValueError(
+        f"`{name}` must be {allowed}, for images of shape {shape}, got shape {got}."
+    )
+
+
+def row_keys(key: Key, batch: int) -> Key:
+    """Returns one key per row: `[B]` keys pass, of one key row i gets fold_in(key, i).
+
+    Args:
+      key: `jax.random.key(...)`, a single key or `[B]` of them.
+      batch: number of rows B.
+
+    Raises:
+      TypeError: for an old-style uint32 key.
+      ValueError: for an array of keys of another shape.
+    """
+    dtype = getattr(key, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        raise TypeError(
+            "`key` must be a new-style key, one or one per example, got "
+            f"{dtype or type(key).__name__}; make it with jax.random.key(seed)."
+        )
+    if key.ndim == 0:
+        return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch))
+    if key.shape != (batch,):
+        raise ValueError(
+            f"`key` must be one key or one per example, shape ({batch},), "
+            f"got shape {key.shape}."
+        )
+    return key
