@@ -89,10 +89,10 @@ def read(path: pathlib.Path, entry: str | None = None) -> Checkpoint:
       ImportError: if the package that reads it is missing.
       FileNotFoundError: if there is no such file.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}.")
     if not stem(path):
         raise ValueError(f"{path}: must be one of {', '.join(SUFFIXES)}.")
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}.")
     _told(path, _formats.check_kind)
     options: dict[str, Any] = {}
     kind = path.suffix.lower()
