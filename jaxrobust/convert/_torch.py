@@ -115,7 +115,9 @@ def _arrays(
     arrays: dict[str, np.ndarray] = {}
     keys: dict[str, str] = {}
     problems = []
-    bare = bare_names(state_dict, {_first(name) for name in names.modules.values()})
+    known = *names.modules.values(), *names.scalars.values(), *names.aliases
+    own = {_first(name) for name in (*known, *names.unused)}
+    bare = bare_names(state_dict, own)
     for key, value in state_dict.items():
         name = bare[key]
         if hasattr(value, "detach"):
