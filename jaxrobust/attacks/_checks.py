@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,49 @@ _COUNTS = {
 _FLOATING = tuple(
     jnp.dtype(name) for name in ("float32", "float64", "float16", "bfloat16")
 )
-_LENGTHS = ("eps", "step_size", "decay", "lr")
+
+
+class Range(NamedTuple):
+    """Where a number must lie; `above` leaves the lower end out."""
+
+    low: float
+    high: float
+    above: bool = False
+
+    def broken_by(self, values: np.ndarray) -> str | None:
+        """Says what values must be that are not all in it; None where they are."""
+        low = (values > self.low if self.above else values >= self.low).all()
+        if low and (values <= self.high).all():
+            return None
+        if self.high <= 1:
+            share = f"in [{self.low:g}, {self.high:g}]"
+            return f"above 0 and at most {self.high:g}" if self.above else share
+        if low:
+            return f"at most {self.high:g}"
+        return (
+            f"finite and above {self.low:g}" if self.above else f"at least {self.low:g}"
+        )
+
+
+# Numbers that only some attacks have. Far beyond these nothing of their papers holds,
+# and float32 overflows.
+_RANGES: Mapping[str, Range] = {
+    "alpha_max": Range(0, 1),
+    "beta": Range(0, 1, above=True),
+    "const": Range(0, 1e10, above=True),
+    "decay": Range(0, 10),
+    "delta": Range(0, 1e6, above=True),
+    "eta": Range(1, 10),
+    "h": Range(0, 1e6, above=True),
+    "initial_const": Range(0, 1e10, above=True),
+    "kappa": Range(0, 1e10),
+    "largest_const": Range(0, 1e10, above=True),
+    "lr": Range(0, 1e6),
+    "overshoot": Range(0, 100),
+    "p_init": Range(0, 1, above=True),
+    "rho": Range(0, 1),
+}
+_LENGTHS = ("eps", "step_size")
 _STATIC: Mapping[str, Callable[[Any], None]] = {
     "norm": threat.check_norm,
     "bounds": threat.check_bounds,
@@ -84,12 +126,26 @@ def check_count(name: str, value: Any, least: int) -> None:
         raise ValueError(f"`{name}` must be at least {least}, got {value}.")
 
 
-def check_positive(name: str, value: Any) -> None:
-    """Checks a static number that must be above 0, and finite."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-        raise TypeError(f"`{name}` must be a Python number, got {value!r}.")
-    if not 0 < value < float("inf"):
-        raise ValueError(f"`{name}` must be finite and above 0, got {value}.")
+def check_ranges(**given: Any) -> None:
+    """Checks numbers that only some attacks have, by name; traced ones pass.
+
+    Raises:
+      TypeError: for what is no number.
+      ValueError: for one out of the range of its name.
+    """
+    for name, value in given.items():
+        check_within(name, value, _RANGES[name])
+
+
+def check_within(name: str, value: Any, within: Range) -> None:
+    """Checks one number, or an array of them; see `check_ranges`."""
+    if isinstance(value, Tracer):
+        return
+    values = np.asarray(value)
+    if values.dtype.kind not in "iuf" and values.dtype not in _FLOATING:
+        raise TypeError(f"`{name}` must be a number, got {value!r}.")
+    if told := within.broken_by(values.astype(np.float64)):
+        raise ValueError(f"`{name}` must be {told}, got {value}.")
 
 
 def check_hyperparameters(given: Mapping[str, Any]) -> None:
@@ -99,6 +155,8 @@ def check_hyperparameters(given: Mapping[str, Any]) -> None:
             check_count(name, value, _COUNTS[name])
         elif name in _LENGTHS and not (name == "step_size" and value is None):
             (threat.check_radius if name == "eps" else threat.check_step)(name, value)
+        elif name in _RANGES:
+            check_ranges(**{name: value})
         elif name in _STATIC:
             _STATIC[name](value)
 

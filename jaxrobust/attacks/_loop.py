@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jaxrobust import threat
 from jaxrobust.array_types import Images, Key, PerExample, Scalar
+from jaxrobust.attacks import _checks
 from jaxrobust.attacks._method import (
     Count,
     Health,
@@ -44,9 +45,9 @@ class Ascent(Method):
     keep_best: bool = False
 
     def check(self) -> None:
-        """Raises unless the decay is a number of at least 0."""
+        """Raises for a decay out of range."""
         if self.decay is not None:
-            threat.check_step("decay", self.decay)
+            _checks.check_ranges(decay=self.decay)
 
     def start(
         self, problem: Problem, keys: Key | None, r: Count, *, watch: bool = False

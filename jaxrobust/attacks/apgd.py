@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import numpy as np
-
 from jaxrobust import threat
 from jaxrobust.array_types import Bounds, Images, Key, Labels, LogitsFn, Norm, Scalar
 from jaxrobust.attacks import _checks
@@ -197,10 +195,7 @@ def _method(
     """Checks what only APGD has and makes the method."""
     _checks.check_count("steps", steps, 0)
     _checks.check_count("restarts", restarts, 1)
-    if isinstance(rho, bool) or not isinstance(rho, int | float | np.number):
-        raise TypeError(f"`rho` must be a Python number, got {rho!r}.")
-    if not 0 <= rho <= 1:
-        raise ValueError(f"`rho` must be in [0, 1], got {rho}.")
+    _checks.check_ranges(rho=rho)
     if large_radius and problem.norm != "l1":
         threat.check_norm(problem.norm)
         raise ValueError(

@@ -122,12 +122,7 @@ class CarliniL2(Method):
 
 def check_descent(lr: float, kappa: float, initial_const: float) -> None:
     """Checks what the two attacks of Carlini & Wagner share."""
-    for name, value in (("lr", lr), ("kappa", kappa)):
-        threat.check_radius(name, value)
-    if not 0 < initial_const < jnp.inf:
-        raise ValueError(
-            f"`initial_const` must be above 0, or it never grows, got {initial_const}."
-        )
+    _checks.check_ranges(lr=lr, kappa=kappa, initial_const=initial_const)
 
 
 def _at_binary_step(problem: Problem, begins: jax.Array, carry: Carry) -> Carry:

@@ -74,7 +74,7 @@ class CarliniLinf(Method):
     def check(self) -> None:
         """Raises for a number out of range."""
         check_descent(self.lr, self.kappa, self.initial_const)
-        threat.check_radius("largest_const", self.largest_const)
+        _checks.check_ranges(largest_const=self.largest_const)
 
     def start(
         self, problem: Problem, keys: Key | None, r: Count, *, watch: bool = False

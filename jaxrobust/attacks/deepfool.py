@@ -16,7 +16,7 @@ from jaxrobust.array_types import (
     PerExample,
     Scalar,
 )
-from jaxrobust.attacks import _nearest
+from jaxrobust.attacks import _checks, _nearest
 from jaxrobust.attacks._eager import iterate
 from jaxrobust.attacks._fab_logits import differences, off_rounding
 from jaxrobust.attacks._method import (
@@ -52,7 +52,7 @@ class DeepFool(Method):
 
     def check(self) -> None:
         """Raises unless the overshoot is a number of at least 0."""
-        threat.check_radius("overshoot", self.overshoot)
+        _checks.check_ranges(overshoot=self.overshoot)
 
     def start(
         self, problem: Problem, keys: Key | None, r: Count, *, watch: bool = False

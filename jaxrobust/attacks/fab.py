@@ -79,8 +79,7 @@ class FAB(Method):
         """Raises for a number out of range."""
         if self.targets is not None:
             _checks.check_count("targets", self.targets, 1)
-        for name in ("alpha_max", "eta", "beta"):
-            threat.check_radius(name, getattr(self, name))
+        _checks.check_ranges(alpha_max=self.alpha_max, eta=self.eta, beta=self.beta)
 
     def for_classes(self, classes: int) -> Self:
         """No more targets than there are wrong classes."""

@@ -54,6 +54,9 @@ class Carry(NamedTuple):
     health: Health | None
 
 
+_GAMMA = _checks.Range(0, 1e6, above=True)
+
+
 @dataclasses.dataclass(frozen=True)
 class HopSkipJump(Method):
     """HopSkipJump without its arrays: a step is a query, and the start is one more."""
@@ -69,7 +72,7 @@ class HopSkipJump(Method):
     def check(self) -> None:
         """Raises for a number out of range."""
         _checks.check_count("samples", self.samples, 1)
-        _checks.check_positive("gamma", self.gamma)
+        _checks.check_within("gamma", self.gamma, _GAMMA)
 
     def start(
         self, problem: Problem, keys: Key | None, r: Count, *, watch: bool = False

@@ -174,11 +174,8 @@ def jsma(
       learning in adversarial settings, EuroS&P 2016, arXiv 1511.07528, section IV.
     """
     _checks.check_images(x)
-    if not 0 <= gamma <= 1:
-        raise ValueError(
-            "`gamma` is the largest share of the values that are changed: it must be "
-            f"in [0, 1], got {gamma}."
-        )
+    # The largest share of the values that are changed.
+    _checks.check_within("gamma", gamma, _checks.Range(0, 1))
     problem = Problem(
         logits_fn,
         x,

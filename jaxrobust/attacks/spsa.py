@@ -67,7 +67,7 @@ class SPSA(Method):
                 "`samples` are taken in pairs, one on either side of the image: it "
                 f"must be even, got {self.samples}."
             )
-        _checks.check_positive("delta", self.delta)
+        _checks.check_ranges(delta=self.delta)
 
     def start(
         self, problem: Problem, keys: Key | None, r: Count, *, watch: bool = False
@@ -201,7 +201,7 @@ def spsa(
       Uesato, O'Donoghue, van den Oord, Kohli: Adversarial risk and the dangers of
       evaluating against weak attacks, ICML 2018, arXiv 1802.05666, algorithm 1.
     """
-    threat.check_step("lr", lr)
+    _checks.check_ranges(lr=lr)
     problem = Problem(
         logits_fn,
         x,

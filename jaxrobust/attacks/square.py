@@ -65,11 +65,7 @@ class Square(Method):
 
     def check(self) -> None:
         """Raises unless windows cover a share of the image."""
-        if not 0 < self.p_init <= 1:
-            raise ValueError(
-                "`p_init` is the share of the image that the first windows cover: it "
-                f"must be above 0 and at most 1, got {self.p_init}."
-            )
+        _checks.check_ranges(p_init=self.p_init)
 
     def start(
         self, problem: Problem, keys: Key | None, r: Count, *, watch: bool = False

@@ -86,9 +86,7 @@ class ZOO(Method):
     def check(self) -> None:
         """Raises for a number out of range."""
         _checks.check_count("coordinates", self.coordinates, 1)
-        _checks.check_positive("h", self.h)
-        _checks.check_positive("const", self.const)
-        threat.check_radius("kappa", self.kappa)
+        _checks.check_ranges(h=self.h, const=self.const, kappa=self.kappa)
 
     def start(
         self, problem: Problem, keys: Key | None, r: Count, *, watch: bool = False
@@ -295,7 +293,7 @@ def zoo(
     threat.check_norm(norm)
     if norm != "l2":
         raise ValueError(f"`norm` of zoo must be 'l2', its only norm, got {norm!r}.")
-    threat.check_step("lr", lr)
+    _checks.check_ranges(lr=lr, h=h)
     _checks.check_images(x)
     threat.check_shape("lr", lr, x.shape, None)
     spacing = float(jnp.finfo(x.dtype).eps) * max(abs(bound) for bound in bounds)

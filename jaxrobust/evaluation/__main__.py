@@ -67,7 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             function = black_box.in_layout(function, args.layout or "NHWC")
         draws = args.draws if args.stochastic else 0
-        model, variables = foreign.wrap(function, dataset, bounds=bounds, draws=draws)
+        model, variables = foreign.wrap(
+            function, dataset, bounds=bounds, draws=draws, black_box=hosted
+        )
         with workdir.locked(folder):
             workdir.write_config(folder, config, command)
             # The host has one queue, whatever devices there are.
@@ -96,7 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         lines = [line for line in str(error).splitlines() if line.strip()]
         print(f"the model failed: {lines[-1][:500]}", file=sys.stderr)
         return 1
-    for line in (verdict.verdict(results), *verdict.belief(results), *_notes(results)):
+    unchecked = verdict.unchecked(results) if hosted or draws else []
+    for line in (verdict.verdict(results), *verdict.belief(results), *unchecked):
         print(line)
     print(f"report: {page}")
     return 0
@@ -222,16 +225,6 @@ def _without_gradients(config: Mapping[str, Any]) -> None:
     """Turns off the checks that ask for gradients."""
     fields = config["eval"]
     fields["diagnostics"]["enabled"] = False
-
-
-def _notes(results: Mapping[str, Any]) -> list[str]:
-    """Says how a randomised network is judged."""
-    if not (found := results.get("randomised")):
-        return []
-    return [
-        "randomised network: an image counts as right where at least half of "
-        f"{found['draws']} fresh draws are, and attacks average over draws."
-    ]
 
 
 def _curve(eps: str, norm: str) -> list[str]:

@@ -138,6 +138,8 @@ def evaluate(
     results["suite"] = fields.get("suite", "")
     if draws := getattr(model, "draws", 0):
         results["randomised"] = {"draws": draws, "right_in": step.HALF}
+    if getattr(model, "black_box", False):
+        results["black_box"] = True
     results["pending"] = [attack._asdict() for attack in pending]
     results["data"] = {
         "name": name,

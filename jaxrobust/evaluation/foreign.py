@@ -144,10 +144,12 @@ class Network(nn.Module):
     Attributes:
       held: the function with its arrays.
       draws: by how many draws a randomised network is judged; 0 for any other.
+      black_box: whether it runs on the host and has no gradient.
     """
 
     held: Held
     draws: int = 0
+    black_box: bool = False
 
     @property
     def takes_keys(self) -> bool:
@@ -175,6 +177,7 @@ def wrap(
     *,
     bounds: Bounds = (0.0, 1.0),
     draws: int = 0,
+    black_box: bool = False,
 ) -> tuple[Network, Variables]:
     """Makes a network of a function, after trying it on a few images.
 
@@ -186,6 +189,7 @@ def wrap(
       bounds: range of the images that the function takes. Attacks work in [0, 1]; the
         images are scaled right before the function.
       draws: by how many draws a randomised function is judged; 0 for any other.
+      black_box: whether it runs on the host and has no gradient.
 
     Returns:
       A Linen module that takes images in [0, 1], and its variables.
@@ -209,7 +213,7 @@ def wrap(
     _check_outputs(function, inputs, dataset)
     _check_calls(function, inputs)
     held = _capture.capture(function, *map(_like, inputs)).arrays
-    network = Network(Held(function, tuple(held)), draws)
+    network = Network(Held(function, tuple(held)), draws, black_box)
     return network, {"captured": {"arrays": [jnp.asarray(array) for array in held]}}
 
 

@@ -19,7 +19,22 @@ from jaxrobust.evaluation.radius import parse_radius as parse_radius
 
 RADII = ("eps", "step_size")
 _LONGEST = 200  # characters of a name
-_MOST = 10**7  # of anything that is done one after the other
+# What is done one after the other, and how often at most.
+_COUNTED = (
+    "steps",
+    "queries",
+    "restarts",
+    "draws",
+    "samples",
+    "eot_samples",
+    "binary_steps",
+    "rounds",
+    "coordinates",
+    "targets",
+)
+_MOST = 10**7
+# Without these an attack does nothing.
+_MOVING = ("steps", "queries", "step_size", "lr", "gamma", "alpha_max")
 _ANY = (None, "none", "None")  # as configs write that there is no radius
 # Where a config names no norm; all others are Linf.
 OWN_NORM: Mapping[str, Norm] = MappingProxyType(
@@ -77,9 +92,11 @@ def _checked(label: str, fields: Any, transfer_from: str) -> Entry:
         entry.check()
         if type(entry) is Entry:
             _trace(entry)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         text = str(error)
+        if isinstance(error, OverflowError):
+            text = "its counts make more steps than 2^31; set them lower."
         about = "" if text.startswith("attack ") else f"attack {label!r} of the suite: "
         raise kind(f"{about}{text}") from None
     return entry
@@ -90,7 +107,10 @@ def _trace(entry: Entry) -> None:
 
     It is traced on a stand-in for a network; nothing is computed.
     """
-    least = {name: 1 for name in ("steps", "queries") if name in entry.hyperparameters}
+    given = entry.hyperparameters
+    least = {"steps": 1} if "steps" in given else {}
+    if "queries" in given:  # a step asks as often as it averages
+        least["queries"] = min(given["queries"], given.get("eot_samples", 1))
     attack = entry.build(**least)
     x = jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.float32)
     y = jax.ShapeDtypeStruct((1,), jnp.int32)
@@ -113,8 +133,8 @@ def check_use(fields: Mapping[str, Any]) -> None:
     Raises:
       TypeError: for a name that is no text.
       ValueError: for a targeted attack (true labels would be its targets, which makes
-        images easier), no steps or more than any run can make, or bounds that images
-        in [0, 1] leave.
+        images easier), no steps, none of any length or more than any run can make, or
+        bounds that images in [0, 1] leave.
     """
     for name in ("name", "attack", "network", "why"):
         if not isinstance(fields.get(name, ""), str):
@@ -124,11 +144,14 @@ def check_use(fields: Mapping[str, Any]) -> None:
             "`targeted` must be False: the labels are the true ones, and a targeted "
             "attack would make the images easier to classify."
         )
-    if fields.get("steps") == 0:
-        raise ValueError(
-            "`steps` must be at least 1, got 0: no image would be changed."
-        )
-    for name in ("steps", "queries", "restarts", "draws", "samples", "eot_samples"):
+    for name in _MOVING:
+        value = fields.get(name)
+        if value in (0, "0"):
+            least = "at least 1" if name in _COUNTED else "above 0"
+            raise ValueError(
+                f"`{name}` must be {least}, got {value}: no image would be changed."
+            )
+    for name in _COUNTED:
         value = fields.get(name)
         if isinstance(value, int) and value > _MOST:
             raise ValueError(f"`{name}` must be at most {_MOST}, got {value}.")

@@ -91,7 +91,18 @@ def severe(results: Mapping[str, Any]) -> list[str]:
 def unchecked(results: Mapping[str, Any]) -> list[str]:
     """Says which signs of masked gradients nobody looked for."""
     numbers, notes = results.get("diagnostics"), []
-    if not numbers:
+    if not numbers and results.get("black_box"):
+        notes.append(
+            "Not checked: signs of masked gradients, of which a black box has none to "
+            "look at. Attacks that see outputs alone find less than those that follow "
+            "gradients: the robust accuracy is an upper bound."
+        )
+    elif not numbers and results.get("randomised"):
+        notes.append(
+            "Not checked: signs of masked gradients. The checks compare calls that "
+            "should agree, and this network draws anew in each."
+        )
+    elif not numbers:
         notes.append(
             "Not checked: whether the gradient is the network's, whether outputs "
             "change, whether weaker attacks find what stronger ones miss "
@@ -103,14 +114,24 @@ def unchecked(results: Mapping[str, Any]) -> list[str]:
             "Could not be checked: whether the gradient is the network's. What a "
             "small step changes is lost in the rounding of the logits."
         )
+    if numbers and not numbers.get("queries", 1):
+        notes.append(
+            "Not checked: whether a black box finds more than gradients do "
+            "(config.eval.diagnostics.queries is 0)."
+        )
     if not results.get("curve"):
-        notes.append("Not checked: larger radii (config.eval.curve is empty).")
+        notes.append("Not checked: larger radii (there is no curve over them).")
     return notes
 
 
 def belief(results: Mapping[str, Any]) -> list[str]:
     """Says how far the robust accuracy can be trusted."""
     notes = []
+    if found := results.get("randomised"):
+        notes.append(
+            "This network is randomised: an image counts as right where at least half "
+            f"of {found['draws']:g} fresh draws are, and attacks average over draws."
+        )
     names = {attack["name"] for attack in results["attacks"]}
     told = [flag for flag in results["flags"] if flag["name"] != NOTHING]
     if len(told) < len(results["flags"]):

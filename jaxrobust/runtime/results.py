@@ -71,6 +71,7 @@ _OTHERS = {
     "curve": {"eps": _FEW, "eps_text": _FEW, "robust_accuracy": _FEW, "norm": _NORM},
     "growth": {"stages": _FEW, "l1": _FEW, "l2": _FEW},
     "data": {"name": _TEXT},
+    "randomised": {"draws": _COUNT},
     "environment": _OBJECT,
     "diagnostics": _OBJECT,
     "analyses": _OBJECT,

@@ -10,7 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxrobust import attacks, checkpoints, data, defenses, models
+from jaxrobust import attacks, checkpoints, data, defenses, models, threat
+from jaxrobust.array_types import Images, Key, PyTree
 from jaxrobust.data import augment
 from jaxrobust.evaluation import (
     adaptive,
@@ -149,8 +150,18 @@ def _about(field: str) -> Iterator[None]:
         raise kind(f"--config.{field}: {error}") from None
 
 
-def notices(config: Mapping[str, Any]) -> list[str]:
-    """Returns what is allowed but seldom meant, a line for each."""
+def notices(config: Mapping[str, Any], mode: str = "train_eval") -> list[str]:
+    """Returns what is allowed but seldom meant in a mode, a line for each."""
+    found = [] if mode == "eval" else _of_training(config)
+    if mode != "train" and not (config["eval"]["suite"] or config["eval"]["attacks"]):
+        found.append(
+            "eval.attacks is empty: nothing is attacked, so nothing is said about "
+            "robustness"
+        )
+    return found
+
+
+def _of_training(config: Mapping[str, Any]) -> list[str]:
     found, epochs, schedule = [], config["train"]["epochs"], config["schedule"]
     milestones = schedule["milestones"] or (0,)
     if schedule["name"] in ("step", "piecewise") and min(milestones) >= epochs:
@@ -216,8 +227,34 @@ def check_data(config: Mapping[str, Any], model: nn.Module, found: data.Source) 
             "set --config.model.num_classes."
         )
     defense = make_defense(config, model)
-    jax.eval_shape(
-        lambda key, x: defense.init(key, model.init(key, x, train=False), x),
-        key,
-        jax.ShapeDtypeStruct((1, *found.shape), jnp.float32),
-    )
+
+    def start(key: Key, x: Images) -> dict[str, Any]:
+        variables = model.init(key, x, train=False)
+        extra = defense.init(key, variables, x)
+        return {"model": variables["params"], "extra": extra}
+
+    like = jax.ShapeDtypeStruct((1, *found.shape), jnp.float32)
+    _check_labels(config, defense, jax.eval_shape(start, key, like))
+
+
+def _check_labels(
+    config: Mapping[str, Any], defense: defenses.Defense, params: PyTree
+) -> None:
+    """Checks that each of a defence's own trainables has an optimiser, and no other."""
+    given = set(config.get("label_optimizers", ()))
+    if defense.labels is None:  # fields that a method does not know are left alone
+        return
+    known = set(jax.tree.leaves(defense.labels(params)))
+    for label in sorted(given - known):
+        hint = threat.nearest_match(label, known)
+        raise ValueError(
+            f"`label_optimizers.{label}`: the objective {config['objective']['name']} "
+            f"has no trainables of that name. {hint}"
+        )
+    if missing := known - given - {"model"}:
+        name = min(missing)
+        raise ValueError(
+            f"`label_optimizers` has no {name!r}, trainables of the objective "
+            f"{config['objective']['name']}: set --config.label_optimizers="
+            f"\"{{'{name}': {{}}}}\", with the fields in which their optimiser differs."
+        )

@@ -3,7 +3,7 @@
 import collections
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -28,13 +28,20 @@ from jaxrobust.training.setup import Run, build
 from jaxrobust.training.workdir import EXTENDED, differences, told
 
 
-def train(config: Mapping[str, Any], workdir: epath.PathLike, mesh: Mesh) -> None:
+def train(
+    config: Mapping[str, Any],
+    workdir: epath.PathLike,
+    mesh: Mesh,
+    *,
+    on_start: Callable[[], None] = lambda: None,
+) -> None:
     """Trains from the last checkpoint of `workdir` (or from the start) to the end.
 
     Args:
       config: a plain dictionary with the fields of `config.base()`.
       workdir: gets `checkpoints/`, `metrics.jsonl` and TensorBoard events.
       mesh: the devices.
+      on_start: called once all is built and restored, before the first step.
 
     Raises:
       FloatingPointError: if a metric is not finite, at its step; the last checkpoint is
@@ -52,6 +59,7 @@ def train(config: Mapping[str, Any], workdir: epath.PathLike, mesh: Mesh) -> Non
     if restored is not None:
         run.state = restored
     start = int(run.state.step)
+    on_start()
     if lead and run.record is not before:
         run.record.write(workdir)
     if start:

@@ -1,5 +1,6 @@
 """What the program does with a config: train, evaluate, and where results go."""
 
+import functools
 import hashlib
 import json
 import os
@@ -181,7 +182,7 @@ def run(
     if config is not None:
         config = with_attacks(config, attacks)
         check(config)
-        for line in notices(config) if processes.is_lead() and mode != "eval" else ():
+        for line in notices(config, mode) if processes.is_lead() else ():
             logging.warning("%s", line)
     processes.check_same("the config", lambda: [config, mode, checkpoint])
     with workdir.locked(folder):
@@ -202,7 +203,12 @@ def run(
         # All training before any evaluation, where SIGTERM ends processes at once.
         for one, place in runs if mode != "eval" else ():
             extend = one["train"]["extend"]
-            workdir.write_config(place, one, command, extend=extend)
-            loop.train(one, place, mesh)
+            if processes.is_lead():
+                workdir.check_config(place, one, extend=extend)
+            # What cannot start leaves the config that is there as it is.
+            write = functools.partial(
+                workdir.write_config, place, one, command, extend=extend
+            )
+            loop.train(one, place, mesh, on_start=write)
         for one, place in runs if mode != "train" else ():
             evaluate(one, place, checkpoint, mesh, command)

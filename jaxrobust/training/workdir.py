@@ -62,9 +62,7 @@ def write_config(
 ) -> None:
     """Saves the config, after checking it against the one that is there.
 
-    How a network is evaluated may change from run to run; how it is trained may not.
-    The command that trained it stays. A folder where nothing came of it yet (no
-    checkpoint, no results) holds no run, whatever config it has.
+    The command that trained the network stays.
 
     Args:
       workdir: of the run.
@@ -77,22 +75,49 @@ def write_config(
     """
     if not processes.is_lead():
         return
-    path = epath.Path(workdir) / "config.json"
+    command = check_config(workdir, config, extend=extend) or command
+    text = json.dumps({"config": config, "command": command}, indent=2)
+    files.write_bytes(_config_of(workdir), text.encode())
+
+
+def _config_of(workdir: epath.PathLike) -> epath.Path:
+    return epath.Path(workdir) / "config.json"
+
+
+def check_config(
+    workdir: epath.PathLike, config: Mapping[str, Any], *, extend: bool = False
+) -> str | None:
+    """Checks a config against the one that is there; writes nothing.
+
+    How a network is evaluated may change from run to run; how it is trained may not.
+    A folder where nothing came of it yet (no checkpoint, no results) holds no run,
+    whatever config it has.
+
+    Args:
+      workdir: of the run.
+      config: of the run as it is now.
+      extend: whether it may train longer or at another rate than before.
+
+    Returns:
+      The command of the run that is there, or None.
+
+    Raises:
+      ValueError: naming the fields in which the saved config differs.
+    """
+    path = _config_of(workdir)
     if extend and not has_checkpoints(path.parent):
         raise ValueError(
             f"`train.extend` goes on with a run, but {workdir} holds none; give its "
             "--workdir, or leave it out to start one."
         )
-    if path.exists():
-        there = _read(path)
-        changed = differences(there["config"], config)
-        begun = _begun(path.parent)
-        if changed and begun:
-            _check_change(workdir, changed, extend=extend)
-        if begun or not changed:
-            command = there.get("command") or command
-    text = json.dumps({"config": config, "command": command}, indent=2)
-    files.write_bytes(path, text.encode())
+    if not path.exists():
+        return None
+    there = _read(path)
+    changed = differences(there["config"], config)
+    begun = _begun(path.parent)
+    if changed and begun:
+        _check_change(workdir, changed, extend=extend)
+    return there.get("command") if begun or not changed else None
 
 
 def has_checkpoints(workdir: epath.PathLike) -> bool:

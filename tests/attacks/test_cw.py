@@ -254,7 +254,7 @@ def test_it_stops_once_all_are_done():
         ({"norm": "l3"}, "Unknown norm 'l3'. Did you mean"),
         ({"lr": -0.1}, "`lr` must be at least 0"),
         ({"kappa": -1.0}, "`kappa` must be at least 0"),
-        ({"initial_const": 0.0}, "`initial_const` must be above 0.* got 0"),
+        ({"initial_const": 0.0}, "`initial_const` must be finite and above 0, got 0"),
         ({"steps": -1}, "`steps` must be at least 0"),
         ({"eps": float("nan")}, "`eps` must be at least 0"),
     ],

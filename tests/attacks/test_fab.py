@@ -280,7 +280,7 @@ def test_stochastic_model():
     [
         ({"targets": 0}, ValueError, "`targets` must be at least 1, got 0"),
         ({"targets": 1.5}, TypeError, "`targets` must be a Python int"),
-        ({"beta": -1.0}, ValueError, "`beta` must be at least 0"),
+        ({"beta": -1.0}, ValueError, "`beta` must be above 0 and at most 1"),
         ({"steps": -1}, ValueError, "`steps` must be at least 0"),
         ({"eps": float("nan")}, ValueError, "`eps` must be at least 0 and not NaN"),
         ({"norm": "l3"}, ValueError, "Unknown norm 'l3'. Did you mean"),

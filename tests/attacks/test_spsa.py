@@ -165,7 +165,7 @@ def test_rows_may_be_at_steps_of_their_own():
         ({"samples": 5}, ValueError, "`samples` .* must be even, got 5"),
         ({"samples": 4.0}, TypeError, "`samples` must be a Python int"),
         ({"delta": 0.0}, ValueError, "`delta` must be finite and above 0, got 0.0"),
-        ({"delta": "1"}, TypeError, "`delta` must be a Python number, got '1'"),
+        ({"delta": "1"}, TypeError, "`delta` must be a number, got '1'"),
         ({"lr": -0.1}, ValueError, "`lr` must be at least 0"),
         ({"eps": None}, TypeError, "`eps` must be a number"),
         ({"loss": "cs"}, ValueError, "Unknown loss 'cs'"),

@@ -287,7 +287,11 @@ def test_images_of_any_size(norm, shape):
         ({"key": None}, ValueError, "`key` is missing and the square attack needs one"),
         ({"queries": -1}, ValueError, "`queries` must be at least 0, got -1"),
         ({"queries": 2.0}, TypeError, "`queries` must be a Python int"),
-        ({"p_init": 0.0}, ValueError, "`p_init` is the share of the image .* got 0.0"),
+        (
+            {"p_init": 0.0},
+            ValueError,
+            "`p_init` must be above 0 and at most 1",
+        ),
         ({"norm": "max"}, ValueError, "Unknown norm 'max'. Did you mean"),
         ({"eps": -0.1}, ValueError, "`eps` must be at least 0"),
         ({"loss": "cs"}, ValueError, "Unknown loss 'cs'. Did you mean 'ce'"),

@@ -121,3 +121,45 @@ def test_a_protocol_takes_no_radius_and_the_table_is_the_default():
         assert pending == []
     with pytest.raises(ValueError, match="Did you mean 'pcl2019'"):
         suite.chosen({"attacks": table, "suite": "pcl2018"}, "mnist")
+
+
+OUT_OF_RANGE = (
+    ("apgd", "rho", (-0.1, 1.5)),
+    ("apgd_targeted", "targets", (0, 10**9)),
+    ("bim", "step_size", ("0", 0.0)),
+    ("cw_l2", "lr", (0, -1, 1e30)),
+    ("cw_l2", "kappa", (-1, 1e30)),
+    ("cw_l2", "binary_steps", (0, 10**9)),
+    ("cw_linf", "initial_const", (0, 1e30)),
+    ("cw_linf", "largest_const", (0, 1e30)),
+    ("cw_linf", "rounds", (0, 10**7, 10**9)),
+    ("deepfool", "overshoot", (-1, 1e30)),
+    ("fab", "alpha_max", (0, 2)),
+    ("fab", "beta", (0, 7)),
+    ("fab", "eta", (0.5, 1e3)),
+    ("hop_skip_jump", "queries", (0, -1, 10**9)),
+    ("hop_skip_jump", "gamma", (0, 1e30)),
+    ("jsma", "gamma", (0, 2)),
+    ("mim", "decay", (-1, 100)),
+    ("spsa", "delta", (0, 1e30)),
+    ("spsa", "samples", (0, 1, 10**9)),
+    ("square", "p_init", (0, 1.5)),
+    ("square", "queries", (0, 10**9)),
+    ("zoo", "h", (0, 1e30)),
+    ("zoo", "const", (0, 1e30)),
+    ("zoo", "coordinates", (0, 10**9)),
+)
+
+
+@pytest.mark.parametrize(("name", "option", "values"), OUT_OF_RANGE)
+def test_options_out_of_range_are_told_before_any_work(name, option, values):
+    """Once as read from a config, with the name of what is wrong."""
+    own = suite.OWN_NORM.get(name, "linf")
+    needed = {"bim": {"steps": 2}, "mim": {"steps": 2, "step_size": 0.1}}
+    for value in values:
+        fields = {"name": name, "eps": "0.1", "norm": own, **needed.get(name, {})}
+        with pytest.raises((ValueError, TypeError)) as error:
+            suite.read({"theirs": {**fields, option: value}})
+        text = str(error.value)
+        assert "attack 'theirs'" in text
+        assert option in text or "2^31" in text

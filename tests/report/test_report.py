@@ -120,6 +120,26 @@ def test_what_was_not_checked_is_not_said_to_be_fine(tmp_path, make_results, wri
     assert "Not checked" not in text
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"black_box": True}, "of which a black box has none"),
+        ({"randomised": {"draws": 20}}, "this network draws anew"),
+        ({"diagnostics": {"queries": 0, "gradients": {}}}, "black box finds more"),
+        ({}, "config.eval.diagnostics is off"),
+    ],
+)
+def test_why_something_was_not_checked(more, said, make_results):
+    results = make_results(0.4)
+    del results["diagnostics"]
+    results |= more
+    [note, *_] = verdict.unchecked(results)
+    assert note.startswith("Not checked: ")
+    assert said in note
+    randomised = any("at least half of 20" in n for n in verdict.belief(results))
+    assert randomised == ("randomised" in more)
+
+
 def test_a_network_that_learned_nothing_is_called_that(make_results):
     flag = {"name": "learned_nothing", "severe": False, "message": "m.", "values": {}}
     [first, *rest] = verdict.belief(make_results(0.1) | {"flags": [flag]})

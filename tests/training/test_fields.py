@@ -256,6 +256,12 @@ def test_what_fields_mean_together_is_looked_at(name, value, said):
 
 def test_what_is_seldom_meant_is_said():
     assert check.notices(common.base().to_dict()) == []
+    unattacked = common.base()
+    unattacked.eval.attacks = {}
+    for mode, lines in (("train_eval", 1), ("eval", 1), ("train", 0)):
+        found = check.notices(unattacked.to_dict(), mode)
+        assert len(found) == lines
+        assert all("eval.attacks is empty" in line for line in found)
     short = changed(**{"train.epochs": 2.0, "schedule.warmup_epochs": 2.0})
     drops, warm = check.notices(short)
     assert "schedule.milestones (80.0, 140.0, 180.0) all lie beyond" in drops

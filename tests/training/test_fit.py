@@ -44,6 +44,33 @@ def check_data(model, found, name="mine"):
     check.check_data(fields, model, found)
 
 
+@pytest.mark.parametrize(
+    ("objective", "labels", "said"),
+    [
+        ("pcl", ("proximity", "contrastive"), None),
+        ("pgd", ("proximity", "contrastive"), None),  # left alone
+        (
+            "pcl",
+            ("proximity", "contrastive", "contrastiv"),
+            "Did you mean 'contrastive",
+        ),
+        ("pcl", ("proximity",), "has no 'contrastive'"),
+    ],
+)
+def test_optimisers_of_trainables_fit_the_objective(objective, labels, said):
+    fields = common.base().to_dict()
+    fields["objective"] |= {"name": objective, "layers": ("penultimate",)}
+    if objective == "pgd":
+        fields["objective"].pop("layers")
+    fields["label_optimizers"] = {label: {"learning_rate": 0.5} for label in labels}
+    model, found = small("lenet5"), images(28, 1)
+    if said is None:
+        check.check_data(fields, model, found)
+        return
+    with pytest.raises(ValueError, match=said):
+        check.check_data(fields, model, found)
+
+
 @pytest.mark.parametrize("name", models.names())
 @pytest.mark.parametrize("size", [1, 3, 5, 11])
 def test_small_images_are_taken_or_refused_in_words(name, size):

@@ -129,7 +129,11 @@ def test_a_name_that_nothing_has_is_told_with_the_nearest(trained):
         setup.build(fields, parallel.make_mesh(1))
 
 
-def test_a_run_is_extended(trained, caplog):
+def refuse(*args):
+    raise ValueError("no test split")
+
+
+def test_a_run_is_extended(trained, caplog, monkeypatch):
     """Longer and at another rate; the steps before are not made again."""
     folder = str(trained / "longer")
     fields = small(trained, 5)
@@ -139,6 +143,12 @@ def test_a_run_is_extended(trained, caplog):
     with pytest.raises(ValueError, match=r"train\.epochs \(1\.0 there.*extend=True"):
         program.run(more, folder, "train", None, "command")
     more["train"]["extend"] = True
+    # What cannot start leaves the run, its config too, as it is.
+    with monkeypatch.context() as patch:
+        patch.setattr(setup, "check_test_split", refuse)
+        with pytest.raises(ValueError, match="no test split"):
+            program.run(more, folder, "train", None, "command")
+    program.run(fields, folder, "train", None, "command")
     program.run(more, folder, "train", None, "command")
     rows = read(f"{folder}/metrics.jsonl")
     rates = {row["step"]: row["learning_rate"] for row in rows}
