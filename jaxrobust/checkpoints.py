@@ -10,6 +10,7 @@ import contextlib
 import json
 import math
 import os
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -410,12 +411,12 @@ def _metadata(path: epath.Path) -> PyTree:
     Raises:
       ValueError: if they would take far more memory than they take room on the disk.
     """
+    stored = _bytes_in(path / "variables")  # first: what is no file may never end
     tree = ocp.StandardCheckpointHandler().metadata(path / "variables").tree
     declared = sum(
         math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize
         for leaf in jax.tree.leaves(tree)
     )
-    stored = _bytes_in(path / "variables")
     if declared > max(_SMALL, _RATIO * stored):
         raise Refused(
             f"checkpoint {path} is damaged: its arrays would take "
@@ -425,11 +426,24 @@ def _metadata(path: epath.Path) -> PyTree:
 
 
 def _bytes_in(folder: epath.Path) -> int:
-    return sum(
-        _bytes_in(place) if place.is_dir() else place.stat().length
-        for place in folder.iterdir()
-        if files.is_remote(place) or not os.path.islink(place)
-    )
+    """Returns the size of the files below a folder; links to folders do not count.
+
+    Raises:
+      Refused: for a pipe, a socket or a device: reading it might never end.
+    """
+    whole = 0
+    for place in folder.iterdir():
+        if files.is_remote(place):
+            whole += _bytes_in(place) if place.is_dir() else place.stat().length
+            continue
+        mode = os.stat(place).st_mode
+        if stat.S_ISREG(mode):
+            whole += os.stat(place).st_size
+        elif not stat.S_ISDIR(mode):
+            raise Refused(f"checkpoint {place} is {files.kind(mode)}, not a file.")
+        elif not os.path.islink(place):
+            whole += _bytes_in(place)
+    return whole
 
 
 def _read_variables(path: epath.Path, metadata: PyTree) -> Variables:
@@ -453,9 +467,17 @@ def save_variables(
 
     Returns:
       The checkpoint's folder.
+
+    Raises:
+      FileExistsError: if there is one already.
+      OSError: if a link is in its place.
     """
     workdir = usable(workdir)
-    folder = files.own_folder(workdir / "checkpoints") / "0"
+    folder = files.own_folder(files.own_folder(workdir / "checkpoints") / "0")
+    if any(folder.iterdir()):
+        raise FileExistsError(
+            f"{folder} is there already: give another --workdir, or remove that folder."
+        )
     with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as writer:
         writer.save(folder / "config", dict(config))
     with ocp.StandardCheckpointer() as writer:

@@ -1,6 +1,8 @@
 """A checkpoint of somebody else's: its config is data, whatever it says."""
 
 import json
+import os
+import shutil
 import sys
 
 import jax
@@ -151,3 +153,28 @@ def test_links_in_the_place_of_checkpoints(place, tmp_path):
     with pytest.raises(OSError, match="is a link"):
         checkpoints.Checkpointer(tmp_path / "run")
     assert not list(victim.iterdir())
+
+
+def test_a_link_in_the_place_of_weights(tmp_path):
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoints" / "0").symlink_to(tmp_path / "victim")
+    with pytest.raises(OSError, match="is a link"):
+        checkpoints.save_variables(tmp_path / "run", {}, {})
+    assert not list((tmp_path / "victim").iterdir())
+
+
+def test_weights_are_not_written_over_others(theirs):
+    with pytest.raises(FileExistsError, match="0 is there already: give another"):
+        checkpoints.save_variables(theirs({"model": MODEL}), {}, {})
+
+
+@pytest.mark.parametrize("part", ["_METADATA", "manifest.ocdbt", "d/more"])
+def test_a_pipe_is_not_waited_for(part, theirs, tmp_path):
+    shutil.copytree(theirs({"model": MODEL}), tmp_path / "run")
+    file = tmp_path / "run" / "checkpoints" / "0" / "variables" / part
+    file.parent.mkdir(exist_ok=True)
+    file.unlink(missing_ok=True)
+    os.mkfifo(file)
+    with pytest.raises(ValueError, match=f"{part} is a named pipe"):
+        checkpoints.load(tmp_path / "run", "last")

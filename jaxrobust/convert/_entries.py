@@ -66,10 +66,15 @@ def find(loaded: Any, entry: str | None = None) -> Found:
             f"has no entry {entry!r} with weights. Did you mean {near!r}? It has "
             f"{_listed(found)}"
         )
-    arrays = {str(k): v for k, v in found[entry].items() if is_array(v)}
+    arrays = {_shown(str(k)): v for k, v in found[entry].items() if is_array(v)}
     others = [str(k) for k in loaded if entry.split(".")[0] != str(k)] if entry else []
     others += [str(k) for k, v in found[entry].items() if not is_array(v)]
     return Found(entry, arrays, tuple(others))
+
+
+def _shown(name: str) -> str:
+    """Returns a name that stays in its line wherever it is told."""
+    return name if name.isprintable() else repr(name)
 
 
 def is_array(value: Any) -> bool:

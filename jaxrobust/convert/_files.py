@@ -44,20 +44,32 @@ class Checkpoint(NamedTuple):
 
 def stem(path: pathlib.Path) -> str:
     """Returns a checkpoint's file name without its suffix; '' for another file."""
-    endings = [suffix for suffix in SUFFIXES if path.name.endswith(suffix)]
-    return path.name.removesuffix(max(endings, key=len)) if endings else ""
+    endings = [s for s in SUFFIXES if path.name.lower().endswith(s)]
+    return path.name[: -len(max(endings, key=len))] if endings else ""
 
 
 def find(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Returns the checkpoints below a folder, sorted.
+    """Returns the checkpoints below a folder, sorted, without hidden ones.
 
     Raises:
       ValueError: if there is none.
     """
-    found = sorted(p for p in folder.rglob("*") if p.is_file() and stem(p))
+    found = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and stem(path) and not _is_hidden(path.relative_to(folder))
+    )
     if not found:
         raise ValueError(f"no {', '.join(SUFFIXES)} file in {folder}.")
     return found
+
+
+def _is_hidden(path: pathlib.Path) -> bool:
+    """Whether it is of a program's own, as `.git` and `._weights.pt` are.
+
+    A name that starts with more than one dot is somebody's idea of a name.
+    """
+    return any(part.startswith(".") and part[1:2] != "." for part in path.parts)
 
 
 def read(path: pathlib.Path, entry: str | None = None) -> Checkpoint:
@@ -83,9 +95,10 @@ def read(path: pathlib.Path, entry: str | None = None) -> Checkpoint:
         raise FileNotFoundError(f"there is no file {path}.")
     _told(path, _formats.check_kind)
     options: dict[str, Any] = {}
-    if path.suffix == ".npz":
+    kind = path.suffix.lower()
+    if kind == ".npz":
         loaded: Any = _told(path, _formats.read_npz)
-    elif path.suffix == ".safetensors":
+    elif kind == ".safetensors":
         loaded = _told(path, _formats.read_safetensors)
     else:
         _told(path, _formats.check_zip)
@@ -126,9 +139,8 @@ def _load_torch(path: pathlib.Path) -> tuple[Any, dict[str, Any]]:
             f"reading {path} needs torch: pip install 'jaxrobust[torch]'."
         ) from None
     try:
-        # A Namespace holds values and runs nothing.
         with (
-            torch.serialization.safe_globals([argparse.Namespace]),
+            torch.serialization.safe_globals(_plain_values()),
             warnings.catch_warnings(),
         ):
             warnings.simplefilter("ignore")
@@ -140,6 +152,22 @@ def _load_torch(path: pathlib.Path) -> tuple[Any, dict[str, Any]]:
         ) from None
     options = loaded.get("args") if isinstance(loaded, dict) else None
     return loaded, vars(options) if isinstance(options, argparse.Namespace) else {}
+
+
+def _plain_values() -> list[Any]:
+    """Returns what may stand beside weights: it holds values and runs nothing.
+
+    `{'net': ..., 'acc': accuracy}` often has a number of NumPy's for the accuracy. The
+    pairs are other names of the same: of older versions of NumPy and Python.
+    """
+    core = np._core.multiarray
+    numbers = [core.scalar, core._reconstruct]  # pyright: ignore
+    old = [(one, f"numpy.core.multiarray.{one.__name__}") for one in numbers]
+    new = [(one, f"numpy._core.multiarray.{one.__name__}") for one in numbers]
+    kinds = {type(np.dtype(code)) for code in "?bhilqBHILQefdgFDSUO"}
+    paths = [pathlib.PosixPath, (pathlib.PosixPath, "pathlib.PosixPath")]
+    paths += [(pathlib.PosixPath, "pathlib._local.PosixPath")]
+    return [argparse.Namespace, np.ndarray, np.dtype, *old, *new, *kinds, *paths]
 
 
 def _why(error: Exception) -> str:

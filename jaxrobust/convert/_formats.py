@@ -44,7 +44,7 @@ def check_kind(path: pathlib.Path) -> None:
     if not start:
         raise ValueError("No data left in file")
     for mark, told in kinds.items():
-        if start.lstrip().startswith(mark) and path.suffix != ".safetensors":
+        if start.lstrip().startswith(mark) and path.suffix.lower() != ".safetensors":
             raise ValueError(told)
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxrobust.convert._torch import bare_name, split_normalization
+from jaxrobust.convert._torch import bare_names, split_normalization
 from jaxrobust.models import preact_resnet, resnet, vgg
 from jaxrobust.models.fpd import RESNET_DEPTHS, RESNEXT_DEPTHS
 
@@ -62,7 +62,8 @@ def infer(source: Source) -> Fields:
     Raises:
       ValueError: saying what cannot be told, or does not fit together.
     """
-    arrays = {bare_name(k): v for k, v in source.arrays.items()}
+    bare = bare_names(source.arrays)
+    arrays = {bare[k]: v for k, v in source.arrays.items()}
     buffers, arrays = split_normalization(arrays)
     for mark, build in _FAMILIES:
         if any(re.fullmatch(mark, name) for name in arrays):

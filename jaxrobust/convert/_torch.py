@@ -1,7 +1,7 @@
 """From a torch state dict to variables: the part that all networks share."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 import flax.linen as nn
@@ -30,12 +30,11 @@ _AXES = {
 }
 
 # What the original subtracts from the images and divides them by.
-_NORMALIZATION = re.compile(
-    r"((normalizer|normalize|normalization)\.)?(new_)?((?P<mean>mu|mean)|sigma|std)"
-)
+_NORMALIZATION = re.compile(r"(\w+\.)?(new_)?((?P<mean>mu|mean)|sigma|std)")
 
 # DataParallel, torch.compile, Lightning, robustness and others.
 _WRAPPERS = re.compile(r"^((module|_orig_mod|model|net|network|backbone|attacker)\.)+")
+_COUNTER = "n_averaged"  # of torch's averaged models
 
 Path = tuple[str, ...]
 
@@ -48,7 +47,7 @@ def from_torch(
 ) -> Variables:
     """Converts the weights of the network's PyTorch original.
 
-    Prefixes of wrappers (`module.`, `model.`, `_orig_mod.` ...), counters
+    Prefixes of wrappers (`module.`, `_orig_mod.`, any that all share ...), counters
     `num_batches_tracked` and second names of a tensor that the original registers twice
     are fine. So are buffers that hold the normalisation of the images (`mu`, `sigma`):
     the model's own `mean` and `std` have to be the same.
@@ -72,7 +71,7 @@ def from_torch(
     """
     family = _families.of(model)
     names = family.names(model)
-    given, problems = _arrays(state_dict)
+    given, problems = _arrays(state_dict, names)
     buffers, given = split_normalization(given)
     problems += _other_normalization(model, buffers)
     shape = input_shape or family.input_shape
@@ -105,7 +104,9 @@ def from_torch(
     return flax.traverse_util.unflatten_dict(converted)
 
 
-def _arrays(state_dict: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], list[str]]:
+def _arrays(
+    state_dict: Mapping[str, Any], names: Names
+) -> tuple[dict[str, np.ndarray], list[str]]:
     """Returns the entries without prefixes, and those that then are there twice."""
     if not isinstance(state_dict, Mapping):
         raise TypeError(
@@ -114,8 +115,11 @@ def _arrays(state_dict: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], list[
     arrays: dict[str, np.ndarray] = {}
     keys: dict[str, str] = {}
     problems = []
+    known = *names.modules.values(), *names.scalars.values(), *names.aliases
+    own = {_first(name) for name in (*known, *names.unused)}
+    bare = bare_names(state_dict, own)
     for key, value in state_dict.items():
-        name = bare_name(key)
+        name = bare[key]
         if hasattr(value, "detach"):
             value = value.detach().cpu().numpy()
         if isinstance(value, Mapping):
@@ -129,14 +133,38 @@ def _arrays(state_dict: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], list[
             if not (copied and np.array_equal(arrays[name], value, equal_nan=True)):
                 problems.append(f"given twice, with and without 'module.': {name}")
         keys[name] = key
-        if name != "n_averaged":  # a counter of torch's averaged models
+        if name != _COUNTER:
             arrays[name] = value
     return arrays, problems
 
 
-def bare_name(name: str) -> str:
-    """Returns a name without what wrappers of a network put before it."""
-    return _WRAPPERS.sub("", name)
+def bare_names(names: Iterable[str], own: Set[str] = frozenset()) -> dict[str, str]:
+    """Returns the names without what wrappers of a network put before them.
+
+    These are the usual prefixes, and any other that all names share: whoever keeps a
+    network in an attribute, or behind its normalisation in a Sequential, has one.
+
+    Args:
+      names: of a state dict.
+      own: first parts of names that are the network's.
+    """
+    bare = {name: _WRAPPERS.sub("", name) for name in names}
+    while prefix := _shared(bare.values(), own):
+        bare = {k: _WRAPPERS.sub("", v.removeprefix(prefix)) for k, v in bare.items()}
+    return bare
+
+
+def _shared(names: Iterable[str], own: Set[str]) -> str:
+    """Returns the prefix of all names but those beside a network; '' for none."""
+    weights = [n for n in names if n != _COUNTER and not _NORMALIZATION.fullmatch(n)]
+    first = {_first(name) for name in weights}
+    if len(first) != 1 or first <= own or any(name.count(".") < 2 for name in weights):
+        return ""
+    return f"{first.pop()}."
+
+
+def _first(name: str) -> str:
+    return name.partition(".")[0]
 
 
 def split_normalization(

@@ -130,8 +130,10 @@ def _find(name: str, root: epath.Path) -> Any:
 
     folder = root / name
     found = sorted(
-        (path.parent for path in folder.glob("*/dataset_info.json")),
-        key=lambda path: [int(n) if n.isdigit() else -1 for n in path.name.split(".")],
+        (p for p in _children(folder) if (p / "dataset_info.json").exists()),
+        key=lambda path: [
+            int(n) if n.isdecimal() else -1 for n in path.name.split(".")
+        ],
     )
     for version in reversed(found):
         with _damage(name, version):
@@ -147,6 +149,14 @@ def _find(name: str, root: epath.Path) -> Any:
         "[--from ARCHIVE_OR_FOLDER]\n"
         "or set TFDS_DATA_DIR (or data_dir=) to the directory that holds it."
     )
+
+
+def _children(folder: epath.Path) -> list[epath.Path]:
+    """What is in a folder, nothing if it is not there; its name is no pattern."""
+    try:
+        return list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 @contextlib.contextmanager

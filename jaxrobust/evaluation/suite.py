@@ -18,6 +18,7 @@ from jaxrobust.evaluation.entries import Entry as Entry
 from jaxrobust.evaluation.radius import parse_radius as parse_radius
 
 RADII = ("eps", "step_size")
+_LONGEST = 200  # characters of a name
 # What is done one after the other, and how often at most.
 _COUNTED = (
     "steps",
@@ -196,6 +197,11 @@ def _need(label: str, fields: Mapping[str, Any], *names: str) -> None:
         raise ValueError("no attack can be called 'clean': the images without one are.")
     if not label.strip() or not label.isprintable():
         raise ValueError(f"attack {label!r} needs a name of one line of text.")
+    if len(label) > _LONGEST:
+        raise ValueError(
+            f"attack {label[:20]!r}... has a name of {len(label)} characters; at most "
+            f"{_LONGEST} make sense."
+        )
     for name in names:
         if name not in fields:
             raise ValueError(f"attack {label!r} of the suite has no `{name}`.")

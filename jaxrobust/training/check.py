@@ -118,7 +118,7 @@ def check(config: Mapping[str, Any]) -> None:
 
 def check_evaluation(config: Mapping[str, Any]) -> None:
     """Checks what an evaluation takes from a config; see `check`."""
-    if found := fields.problems(config, only=("eval", "data")):
+    if found := fields.problems(config, only=("eval", "data", "seed")):
         raise ValueError("\n".join(found))
     wanted, method = config["eval"], adaptive.method_of(config)
     entries, _ = suite.chosen(wanted, config["data"]["name"], method)

@@ -213,7 +213,7 @@ def problems(config: Mapping[str, Any], only: Sequence[str] = ()) -> list[str]:
 
     Args:
       config: as `config.base` has it, a plain dictionary.
-      only: tables to look at; all by default.
+      only: tables and fields to look at; all by default.
 
     Returns:
       Unknown fields (with the nearest), missing ones, and values out of range, with the
@@ -273,7 +273,7 @@ def _is_table(name: str, default: Mapping[str, Any]) -> bool:
 
 
 def _inside(name: str, tables: Sequence[str]) -> bool:
-    return name.startswith(tuple(f"{table}." for table in tables))
+    return name in tables or name.startswith(tuple(f"{table}." for table in tables))
 
 
 def _of_objectives() -> dict[str, Any]:

@@ -124,7 +124,9 @@ def _stored(saved: dict[str, Any], source: str) -> dict[str, Any]:
         config = completed(saved)
         check_evaluation(config)
     except (ValueError, TypeError, LookupError, AttributeError) as error:
-        told = f"no {error}" if isinstance(error, KeyError) else error
+        told = f"no {error}" if isinstance(error, KeyError) else f"{error}"
+        [told, *more] = told.splitlines() or [type(error).__name__]
+        told += f" and {len(more)} more" if more else ""
         raise ValueError(
             f"the config that {source} holds cannot be used ({told}); give --config."
         ) from None

@@ -7,6 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jaxrobust.convert import __main__ as convert
+from jaxrobust.convert import _files
 from jaxrobust.runtime import files
 
 NAMES = st.text(min_size=1, max_size=80)
@@ -54,3 +55,12 @@ def test_a_link_inside_the_work_directory_is_not_followed(tmp_path):
     for name in ("a/b.pt", "a.pt", "a/b/c.pt"):
         with pytest.raises(OSError, match="is a link"):
             convert._target(tmp_path / "w", pathlib.Path(name), set())
+
+
+def test_hidden_files_are_left_alone(tmp_path):
+    names = ["a.pt", "B.PTH", "c/...npz", "._a.pt", ".git/x.pt", "c/.d/e.pt"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = {str(path.relative_to(tmp_path)) for path in _files.find(tmp_path)}
+    assert found == set(names[:3])

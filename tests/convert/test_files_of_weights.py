@@ -1,5 +1,6 @@
 """What people bring to `convert`: wrapped, prefixed, damaged, foreign."""
 
+import argparse
 import gzip
 import io
 import json
@@ -17,6 +18,7 @@ import pytest
 from jaxrobust import convert, models
 from jaxrobust.convert import __main__ as program
 from jaxrobust.convert import _entries, _files
+from jaxrobust.models import ssp
 
 W = {"a.weight": np.ones((2, 3), np.float32), "a.bias": np.zeros(2, np.float32)}
 V = {name: value + 1 for name, value in W.items()}
@@ -128,12 +130,41 @@ def weights():
         "module._orig_mod.",
         "model.net.module.",
         "module.model.",
+        "basic_net.",
+        "_fsdp_wrapped_module.",
+        "1.",
+        "module.1.module.",
+        "algorithm.network.",
     ],
 )
 def test_prefixes_of_wrappers_are_taken_off(weights, prefix):
     model = models.create("ssp_cifar", **FIELDS)
     given = {f"{prefix}{name}": value for name, value in weights.items()}
     convert.from_torch(model, {**given, "n_averaged": COUNT})
+
+
+@pytest.mark.parametrize("parts", [("0.", "1."), ("f.0.", "f.1."), ("norm.", "model.")])
+def test_a_normalisation_in_front_is_taken(weights, parts):
+    first, second = parts
+    model = models.create("ssp_cifar", **FIELDS, mean=(0.1, 0.2, 0.3), std=(0.5,))
+    given = {f"{second}{name}": value for name, value in weights.items()}
+    mean = np.float32([0.1, 0.2, 0.3]).reshape(1, 3, 1, 1)
+    given |= {f"{first}mean": mean, f"{first}std": np.float32([0.5])}
+    convert.from_torch(model, given)
+    with pytest.raises(ValueError, match="another normalisation: `mean`"):
+        convert.from_torch(model, {**given, f"{first}mean": 2 * mean})
+
+
+def test_a_first_part_that_is_the_network_s_own_stays():
+    block = ssp.Block(integrator="ssp2")
+    with pytest.raises(ValueError, match="missing") as caught:
+        convert.from_torch(block, {}, input_shape=(1, 4, 4, 2))
+    names = [line.split()[1] for line in str(caught.value).splitlines()[1:]]
+    assert {name.partition(".")[0] for name in names} == {"block"}
+    given = {name: np.zeros(()) for name in names}
+    with pytest.raises(ValueError, match="wrong shape") as caught:
+        convert.from_torch(block, given, input_shape=(1, 4, 4, 2))
+    assert "missing" not in str(caught.value)
 
 
 def test_a_copy_for_attacks_is_the_same_network(weights):
@@ -325,12 +356,13 @@ def test_files_of_torch(tmp_path, weights, suffix, capsys):
     torch = pytest.importorskip("torch")
     tensors = {f"module.{k}": torch.tensor(v).half() for k, v in weights.items()}
     path = tmp_path / f"1blocks_ssp2{suffix}"
-    torch.save({"net": tensors, "ema": {}, "epoch": 3, "acc": 0.9}, path)
+    beside = {"acc": np.float64(0.9), "args": argparse.Namespace(to=pathlib.Path("x"))}
+    torch.save({"net": tensors, "ema": {}, "epoch": np.arange(3), **beside}, path)
     assert program.main([str(path), f"--workdir={tmp_path / 'run'}"]) in (0, 1)
     said = capsys.readouterr().out
     assert "took the entry 'net'" in said
     assert "float16 weights became float32" in said
-    assert "left out ema, epoch, acc" in said
+    assert "left out ema, epoch, acc, args" in said
 
 
 def test_files_of_torch_that_are_no_weights(tmp_path, capsys):

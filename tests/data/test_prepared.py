@@ -1,6 +1,8 @@
 """A prepared set of somebody else's: TFDS follows only what may be followed."""
 
 import json
+import os
+import shutil
 import sys
 
 import numpy as np
@@ -104,3 +106,21 @@ def test_a_description_that_is_not_followed(kind, rewrite, tmp_path, monkeypatch
 def test_one_that_is(prepared):
     root, _ = prepared
     assert len(data.load("tfds:toy", data_dir=root)) == 2
+
+
+@pytest.mark.parametrize("name", ["label.labels.txt", "toy-train.array_record*"])
+def test_a_pipe_is_not_waited_for(name, prepared, tmp_path):
+    root, folder = prepared
+    shutil.copytree(root / "toy", tmp_path / "toy")
+    [file] = (tmp_path / "toy" / folder.name).glob(name)
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(ValueError, match=f"{file.name} is a named pipe"):
+        data.load("tfds:toy", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["lr=[0.1]", "a*?"])
+def test_a_data_directory_is_no_pattern(name, prepared, tmp_path):
+    root, _ = prepared
+    shutil.copytree(root / "toy", tmp_path / name / "toy")
+    assert len(data.load("tfds:toy", data_dir=tmp_path / name)) == 2
