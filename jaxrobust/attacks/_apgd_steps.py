@@ -24,7 +24,7 @@ _MOMENTUM = 0.75
 _LARGE_RADII = (3.0, 2.0, 1.0)
 _SHORTEN, _SHORTEST = 1.5, 10.0
 _DENSE_SHARE = 0.2
-_TINY, _SMALL = 1e-12, 1e-10
+_TINY = 1e-12
 
 
 class Ticks(NamedTuple):
@@ -214,11 +214,6 @@ def start_point(problem: Problem, keys: Key, eps: Any) -> Images:
 
 
 def _unit(v: Images, norm: Norm) -> Images:
-    """Over the length and the reference's 1e-12, unless that would be much of it."""
-    axes = tuple(range(1, v.ndim))
-    largest = jnp.max(jnp.abs(v), axis=axes)
-    lift = jnp.where((largest > 0) & (largest < _SMALL), largest, 1)
-    v = v / like(lift, v)
     length = threat.distance(v, jnp.zeros_like(v), norm=norm)
     return v / like(length + _TINY, v)
 

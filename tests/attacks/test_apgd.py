@@ -363,18 +363,18 @@ def test_targeted_refuses():
         attacks.get("apgd_targeted", steps=3)
 
 
-@pytest.mark.parametrize(("norm", "scale"), [("linf", 1), ("l2", 1), ("l2", 1e-6)])
-def test_ratios_over_classes_that_cannot_win(norm, scale):
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_ratios_over_classes_that_cannot_win(norm):
     """Two classes and two that are padding: the third largest is one of these."""
     w = jax.random.normal(jax.random.key(0), (12, 2))
     x = jax.random.uniform(jax.random.key(1), (8, 2, 3, 2), minval=0.4, maxval=0.6)
 
     def fn(z, value=-jnp.inf):
-        logits = scale * (z.reshape(len(z), -1) @ w)
+        logits = z.reshape(len(z), -1) @ w
         return jnp.pad(logits, ((0, 0), (0, 2)), constant_values=value)
 
     y = jnp.argmax(fn(x), axis=1)
-    lead = 1 / scale * np.abs(np.diff(np.asarray(fn(x)[:, :2]))[:, 0])
+    lead = np.abs(np.diff(np.asarray(fn(x)[:, :2]))[:, 0])
     dual = {"linf": 1, "l2": 2}[norm]
     nearest = lead / np.linalg.norm(np.diff(np.asarray(w))[:, 0], dual)
     eps = float(np.median(nearest))

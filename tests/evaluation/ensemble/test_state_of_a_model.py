@@ -130,7 +130,7 @@ def test_a_damaged_state_is_told(linear, tmp_path):
         (told(stages=meta["stages"] * 3), "of its stages"),
         (told(flagged={}), "of its stages"),
         (told(runner=[1]), "of its stages"),
-        (told(stages=[], runner={}) | {"robust": whole["robust"][:1]}, "'devices'"),
+        (told(stages=[], runner={}) | {"robust": whole["robust"][:1]}, "'runs'"),
     ]
     for change, match in changes:
         arrays = {k: v for k, v in (whole | change).items() if v is not None}
