@@ -21,7 +21,12 @@ if cache := os.environ.get("JAX_COMPILATION_CACHE_DIR"):
 
 @pytest.fixture(autouse=True, scope="module")
 def _programs_of_one_file():
-    """Lets go of a file's compiled programs: a worker would come to hold gigabytes."""
+    """Compiles quickly, and lets go of a file's programs at its end.
+
+    Most of the time here is compiling programs that run for microseconds; a worker
+    that kept them all would come to hold gigabytes.
+    """
+    jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.clear_caches()
     gc.collect()

@@ -39,6 +39,7 @@ from jaxrobust.evaluation import (
 )
 from jaxrobust.evaluation.progress import StageProgress
 from jaxrobust.report import verdict
+from jaxrobust.runtime import files
 from jaxrobust.training import compilation_cache, workdir
 from jaxrobust.training import config as common
 
@@ -51,9 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     args = parser().parse_args(argv)
     compilation_cache.use(args.compilation_cache)
-    folder = args.workdir or f"runs/{re.sub(r'[^A-Za-z0-9.=-]+', '_', args.model)}"
+    named = args.workdir or f"runs/{re.sub(r'[^A-Za-z0-9.=-]+', '_', args.model)}"
     command = shlex.join(["python", "-m", "jaxrobust.evaluation", *argv])
     try:
+        folder = files.expand(named)
         config, bounds = _config(args), _bounds(args.bounds)
         function = foreign.load(args.model)
         dataset = evaluator.load_test(config)

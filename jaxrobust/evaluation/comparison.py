@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = paired.compare(paired.read(args.run_a), paired.read(args.run_b))
         if args.out:
             names = {"a": args.run_a, "b": args.run_b}
-            files.write_json(args.out, {**names, **found})
+            files.write_json(files.expand(args.out), {**names, **found})
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

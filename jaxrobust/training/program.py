@@ -190,7 +190,8 @@ def run(
             return
         runs = [(config, folder)]
         if config["twin"] and named:
-            runs.insert(0, (twin_of(config), os.path.join(folder, "twin")))
+            twin = files.own_folder(os.path.join(folder, "twin"))
+            runs.insert(0, (twin_of(config), os.fspath(twin)))
         mesh = parallel.make_mesh()
         if len(runs) > 1 and mode != "eval":  # the second's mistakes before the first
             images = setup.open_train(config)

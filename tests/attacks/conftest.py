@@ -11,15 +11,6 @@ import pytest
 GOLDEN = pathlib.Path(__file__).resolve().parents[1] / "golden"
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-    """Most of the time here is compiling programs that run for microseconds."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 @pytest.fixture(scope="session")
 def golden():
     """`load(case)`, `nhwc(images)` and `net(case's data)` of the golden data."""

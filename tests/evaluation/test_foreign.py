@@ -63,15 +63,6 @@ broken = lambda: 1 / 0
 '''
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-    """Most of the time here is compiling programs that run for microseconds."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 @pytest.fixture
 def theirs(tmp_path, monkeypatch):
     """A package of someone's with a linear network, and data for it as a file."""

@@ -18,6 +18,7 @@ from jaxrobust.evaluation.ensemble.result import Result
 from jaxrobust.evaluation.ensemble.settings import slots_for
 from jaxrobust.evaluation.entries import Entry, Pass
 from jaxrobust.evaluation.setting import Setting
+from jaxrobust.runtime.files import own_folder
 
 _FIELDS = ("version", "slots")
 
@@ -79,7 +80,7 @@ class AutoAttack(Entry):
             norm=self.norm,
             version=self.version,
             slots=self.hyperparameters.get("slots") or None,
-            state_dir=None if hosted else self.folder or None,
+            state_dir=None if hosted or not self.folder else own_folder(self.folder),
             progress=setting.progress or False,
             mesh=place.mesh,
             precision=setting.precision,

@@ -13,6 +13,7 @@ from jaxrobust.evaluation.ensemble import leads, state, versions
 from jaxrobust.evaluation.ensemble.runner import Runner
 from jaxrobust.evaluation.ensemble.settings import Settings, Standing
 from jaxrobust.parallel import processes
+from jaxrobust.runtime import files
 
 _SAVING_SHARE = 20
 # Of a typical lead: more than rounding on other devices, also of half precision.
@@ -34,7 +35,7 @@ class Keeper:
         if folder is not None:
             _check_named(settings)
             name = f"autoattack-{settings.version}-{self._fingerprint()[:16]}.npz"
-            self._path = epath.Path(folder) / name
+            self._path = files.expand(folder) / name
 
     def _fingerprint(self) -> str:
         """Names model, images, labels, keys and settings: others have another file."""
