@@ -13,8 +13,8 @@ from jaxrobust.evaluation.network import Network
 _LEAST = 0.1
 # Of the images, from the worst: where a gradient is broken for a quarter, it is broken.
 QUANTILE = 0.25
-# An image of whose change no distance shows more than this share is misled.
-_POOR = 0.3
+# An image is misled where at neither distance more of the change than this is told.
+MISLED = 0.6
 # A coarser float type moves logits by more than their own rounding on the way.
 _HALF = 1e-5
 PLACES = ("clean", "in_ball", "attacked")
@@ -71,7 +71,7 @@ def summary(found: slopes.Slopes, resolution: float) -> dict[str, Any]:
       tells of three quarters of the images at least (`QUANTILE`; None where too few
       have a change that is clear of rounding); `explained_near`, the least of the near
       ones, None in half precision; `misled_share`, of the images of which the gradient
-      tells next to nothing at one of the points; `loss_rises_share` of `loss_rises_n`
+      tells under `MISLED` at one of the points; `loss_rises_share` of `loss_rises_n`
       images and points; `zero_slope_share`, where the gradient of the log-odds is 0;
       `changed_share`, whose prediction changes.
     """
@@ -99,7 +99,7 @@ def summary(found: slopes.Slopes, resolution: float) -> dict[str, Any]:
 def _misled(explained: Float[np.ndarray, "3 2 N"]) -> float:
     """Returns the share of images that are misled; one alone may be luck."""
     best = np.where(np.isfinite(explained), explained, -np.inf).max(1)
-    misled = (np.isfinite(best) & (best < _POOR)).sum(-1).max()
+    misled = (np.isfinite(best) & (best < MISLED)).sum(-1).max()
     return float(misled / explained.shape[-1]) if misled > 1 else 0.0
 
 
