@@ -15,12 +15,15 @@ from jaxtyping import Array, Bool, Float
 
 from jaxrobust import threat
 from jaxrobust.analysis.logits import log_odds, rounding
+from jaxrobust.analysis.masking import step_in_ball
 from jaxrobust.array_types import Bounds, Images, Key, Labels, Logits, Norm, Scalar
 
 PROBE = 1e-3  # of the width of the bounds: below half an 8-bit level
 SHARE = 0.1  # of the radius
 DIRECTIONS = 8
 CLEAR = 2.0  # times the rounding of logits: a change that is less is left out
+WALK = 10  # steps of a short attack, whose gradients have to be right as well
+WALK_STEP = 0.25  # of the radius
 _LEAST = -9.0  # a gradient ten times wrong and more is simply wrong
 _STREAM = 0x510BE5
 
@@ -30,19 +33,19 @@ class Slopes(NamedTuple):
 
     Attributes:
       explained: of the change of the log-odds the share that the gradient tells, 1 -
-        sum (found - told)^2 / sum found^2 over directions; at the clean image and at a
-        random point of the ball, each at two distances; float [2, 2, N], NaN where
-        the change is not clear of rounding.
+        sum (found - told)^2 / sum found^2 over directions; at the clean image, at a
+        random point of the ball and where a short attack from there ends, each at two
+        distances; float [3, 2, N], NaN where the change is not clear of rounding.
       rises: whether the log-odds rise with a step of `PROBE` along the sign of their
-        gradient, at both points; float [2, N], NaN where nothing can be said.
-      zero: whether the gradient of the log-odds is exactly 0, bool [2, N].
+        gradient, at these points; float [3, N], NaN where nothing can be said.
+      zero: whether the gradient of the log-odds is exactly 0, bool [3, N].
       changed: whether a random step of `PROBE` changes the prediction of the clean
         image, where that is clear of rounding and of steps in half precision; bool [N].
     """
 
-    explained: Float[np.ndarray, "2 2 N"]
-    rises: Float[np.ndarray, "2 N"]
-    zero: Bool[np.ndarray, "2 N"]
+    explained: Float[np.ndarray, "3 2 N"]
+    rises: Float[np.ndarray, "3 N"]
+    zero: Bool[np.ndarray, "3 N"]
     changed: Bool[np.ndarray, "N"]
 
 
@@ -77,8 +80,8 @@ def measure(
 ) -> Slopes:
     """Compares gradients of the log-odds with central finite differences of them.
 
-    Takes 2 gradients and 8 * `directions` + 2 forward passes per image. Directions are
-    random signs, of which every number of an image is a part.
+    Takes `WALK` + 3 gradients and 12 * `directions` + 3 forward passes per image.
+    Directions are random signs, of which every number of an image is a part.
 
     Args:
       forward: images to logits.
@@ -95,9 +98,11 @@ def measure(
     """
     pair = reaches(eps, norm, x[0].size, bounds, resolution)
     labels = np.asarray(y)
-    explained, rises = np.full((2, 2, len(x)), np.nan), np.full((2, len(x)), np.nan)
-    zero, changed = np.zeros((2, len(x)), bool), np.zeros(len(x), bool)
-    for place, start in enumerate((x, _sampled(x, keys, eps, norm, bounds))):
+    explained, rises = np.full((3, 2, len(x)), np.nan), np.full((3, len(x)), np.nan)
+    zero, changed = np.zeros((3, len(x)), bool), np.zeros(len(x), bool)
+    sampled = _sampled(x, keys, eps, norm, bounds)
+    attacked = _walked(slope, sampled, x, y, eps, norm, bounds)
+    for place, start in enumerate((x, sampled, attacked)):
         # Away from the bounds by the longer step: both ends of every step are inside.
         base = jnp.clip(start, bounds[0] + max(pair), bounds[1] - max(pair))
         gradient, logits = slope(base, y)
@@ -159,6 +164,24 @@ def _is_zero(gradient: Images) -> Bool[np.ndarray, "N"]:
 
 def _sampled(x: Images, keys: Key, eps: float, norm: Norm, bounds: Bounds) -> Images:
     return _draw(x, _fold(keys, _STREAM), eps, norm, bounds)
+
+
+def _walked(
+    slope: Callable[[Images, Labels], tuple[Images, Logits]],
+    points: Images,
+    x: Images,
+    y: Labels,
+    eps: float,
+    norm: Norm,
+    bounds: Bounds,
+) -> Images:
+    """Follows the gradient of the log-odds for `WALK` steps."""
+    for _ in range(WALK):
+        gradient = slope(points, y)[0]
+        points = step_in_ball(
+            points, gradient, x, WALK_STEP * eps, eps, norm=norm, bounds=bounds
+        )
+    return points
 
 
 def _fold(keys: Key, number: int | Array) -> Key:

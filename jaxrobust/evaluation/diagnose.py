@@ -46,10 +46,10 @@ def diagnose(
 ) -> tuple[Numbers, list[flags.Flag]]:
     """Looks for signs that attacks on a network do not tell how robust it is.
 
-    A hundred images are enough. Per image it takes (6 + restarts) * steps + 3 gradients
-    and about queries + 90 forward passes (in L1 one more per step): 143 and 190 by
-    default. It compiles one gradient, one square attack and the forward pass at two
-    batch sizes.
+    A hundred images are enough. Per image it takes (6 + restarts) * steps + 14
+    gradients and about queries + 125 forward passes (in L1 one more per step): 154 and
+    225 by default. It compiles one gradient, one square attack and the forward pass at
+    two batch sizes.
 
     Args:
       logits_fn: images `[B, H, W, C]` to logits `[B, K]`, anyone's. Of a network that

@@ -15,8 +15,22 @@ from jaxrobust.evaluation import statistics
 Flag = dict[str, Any]
 MARGIN = 0.01  # shares closer than this are the same
 # For three quarters of the images a sound network's gradient explains .89 to 1 of how
-# the log-odds change, damaged ones 0 to .6. 2 gradients, 66 forward passes per image.
+# the log-odds change, damaged ones 0 to .6.
 EXPLAINED = 0.7
+# Within a thousandth hardly any kink lies: in float32 that is .98 to 1 of sound ones,
+# and .73 to .8 of those whose gradient lacks a smaller part.
+EXPLAINED_NEAR = 0.85
+# Gradients may be broken for some classes alone: of two of ten they tell under .6
+# of the change for 12 to 18 % of the images; sound ones for 2 %, in bfloat16 for 5 %.
+MISLED_SHARE = 0.1
+# What `from_slopes` looks at.
+OF_SLOPES = (
+    "explained",
+    "explained_near",
+    "misled_share",
+    "loss_rises_share",
+    "changed_share",
+)
 # A random step of a thousandth changes the class of 2 % of a sound network's images.
 CHANGED_SHARE = 0.05
 # A few dead or saturated images are in every set; more are a property of the network.
@@ -186,19 +200,34 @@ def from_gradients(found: Mapping[str, Any]) -> list[Flag]:
 
 
 def from_slopes(found: Mapping[str, Any]) -> list[Flag]:
-    """Flags a gradient that is not, or not all of, the network's."""
-    flags = []
-    explained, rises = found["explained"], found["loss_rises_share"]
-    if explained is not None and explained < EXPLAINED:
+    """Flags a gradient that is not, or not all of, the network's.
+
+    Args:
+      found: the numbers `OF_SLOPES` of `slopes.summary`, None where unknown.
+    """
+    flags, rises = [], found["loss_rises_share"]
+    explained, near = found["explained"], found["explained_near"]
+    misled = found["misled_share"] or 0.0
+    least = min([1.0, *(v for v in (explained, near) if v is not None)])
+    if (explained is not None and explained < EXPLAINED) or (
+        near is not None and near < EXPLAINED_NEAR
+    ):
+        which, told = "a quarter", f"{max(least, 0):.0%} at most"
+    elif misled > MISLED_SHARE:
+        which, told = f"{misled:.0%}", "under 60%"
+    else:
+        which = told = ""
+    if which:
         message = (
-            "For a quarter of the images the gradient tells "
-            f"{max(explained, 0):.0%} at most of how the logits change with a small "
-            "step, where that of a sound network tells over 85%. It is not, or only in "
-            "part, the gradient of this network (something rounded, random, stopped or "
-            "smoothed?): attacks that follow it miss what is there. Attack without "
-            "gradients (square), or give the part that breaks it a truer gradient."
+            f"For {which} of the images the gradient tells {told} of how the logits "
+            "change with a small step, where that of a sound network tells over 85%. "
+            "It is not, or only in part, the gradient of this network (something "
+            "rounded, random, stopped or smoothed?): attacks that follow it miss what "
+            "is there. Attack without gradients (square), or give the part that breaks "
+            "it a truer gradient."
         )
-        flags.append(severe("wrong_gradients", message, explained=explained))
+        values = {"explained": least, "misled": misled}
+        flags.append(severe("wrong_gradients", message, **values))
     if rises is not None and rises < RISES_SHARE:
         message = (
             f"A small step along its own gradient raises the loss of only {rises:.1%} "

@@ -100,6 +100,20 @@ def test_a_gradient_that_is_wrong_in_the_ball_alone_is_seen():
     assert least[1].max() < 0.7
 
 
+def test_a_gradient_that_is_wrong_where_attacks_lead_is_seen():
+    x, _ = images()
+    least = 0.05  # between the distances of a random point and of where it leads
+
+    def gradient_of(z):
+        away = jnp.abs(z - x).mean((1, 2, 3)) > least
+        return jnp.where(away[:, None], network(z[:, ::-1]), network(z))
+
+    found = measure(network, gradient_of=gradient_of, eps=0.07)
+    quarter = np.nanquantile(found.explained, 0.25, axis=-1)
+    assert quarter[:2].min() > 0.9
+    assert quarter[2].max() < 0.7
+
+
 def test_zero_gradients_and_jumping_predictions():
     def jumps(x):
         sign = jnp.sign(jnp.sin(1e6 * x.sum((1, 2, 3))))[:, None]

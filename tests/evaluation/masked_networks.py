@@ -255,6 +255,31 @@ def _branches(x):
     return 0.3 * f(x) + g(jax.lax.stop_gradient(x))
 
 
+def _smaller_branch(x):
+    f, g = network("mlp"), network("standard")
+    return 0.65 * f(x) + 0.35 * jax.lax.stop_gradient(g(x))
+
+
+def _where(asked: Callable[[Any], Any]) -> Network:
+    """Has the gradient of a linear network where logits are as asked."""
+    other = with_gradient_of(network("mlp"), network("linear"))
+
+    def call(x):
+        logits = network("mlp")(x)
+        return jnp.where(asked(logits)[:, None], other(x), logits)
+
+    return call
+
+
+def _of_two_classes(logits):
+    return logits.argmax(-1) < 2
+
+
+def _near_the_boundary(logits):
+    second, first = jnp.sort(logits)[:, -2:].T
+    return first - second < 1
+
+
 MASKED: Mapping[str, Callable[[], Network]] = {
     "8-bit input": lambda: lambda x: network("mlp")(rounded(255)(x)),
     "8-bit input, passed through": lambda: through(rounded(255), network("mlp")),
@@ -277,6 +302,9 @@ MASKED: Mapping[str, Callable[[], Network]] = {
     ),
     "tiny gradient": lambda: damaged(network("mlp"), lambda g, x: 1e-12 * g),
     "stopped branch": lambda: _branches,
+    "stopped smaller branch": lambda: _smaller_branch,
+    "another's for two classes": lambda: _where(_of_two_classes),
+    "another's near the boundary": lambda: _where(_near_the_boundary),
     "another network's": lambda: with_gradient_of(network("mlp"), network("linear")),
     "a linear network's": lambda: with_gradient_of(
         network("standard"), network("linear")

@@ -55,6 +55,8 @@ NUMBERS = {
         "non_finite_gradient_share": 0.0,
         "median_length": 1.0,
         "explained": 0.7,
+        "explained_near": 0.85,
+        "misled_share": 0.1,
         "changed_share": 0.05,
         "loss_rises_share": 0.9,
         "loss_rises_n": 100,
@@ -82,6 +84,8 @@ SIGNS = {
     "zero_gradient_share_attacked": (0.06, "zero_gradients", True),
     "raised": (0.02, "attack_raises_accuracy", True),
     "gradients.explained": (0.69, "wrong_gradients", True),
+    "gradients.explained_near": (0.84, "wrong_gradients", True),
+    "gradients.misled_share": (0.11, "wrong_gradients", True),
     "gradients.changed_share": (0.06, "predictions_jump", True),
     "predictions.accuracy": (0.15, "learned_nothing", False),
     "gradients.non_finite_gradient_share": (0.01, "non_finite_gradients", True),
@@ -108,7 +112,8 @@ def test_each_number_beyond_its_threshold_is_one_sign(field):
 
 
 def test_what_could_not_be_measured_is_no_sign():
-    gradients = NUMBERS["gradients"] | {"explained": None, "loss_rises_share": None}
+    unknown = dict.fromkeys(("explained", "explained_near", "loss_rises_share"))
+    gradients = NUMBERS["gradients"] | unknown
     assert flags.from_diagnostics(NUMBERS | {"gradients": gradients}) == []
 
 
