@@ -1,6 +1,7 @@
 """Reads state dicts from files; torch only where a file needs it."""
 
 import argparse
+import importlib
 import pathlib
 import re
 import warnings
@@ -160,8 +161,8 @@ def _plain_values() -> list[Any]:
     `{'net': ..., 'acc': accuracy}` often has a number of NumPy's for the accuracy. The
     pairs are other names of the same: of older versions of NumPy and Python.
     """
-    core = np._core.multiarray
-    numbers = [core.scalar, core._reconstruct]  # pyright: ignore
+    core: Any = importlib.import_module("numpy._core.multiarray")
+    numbers = [core.scalar, core._reconstruct]
     old = [(one, f"numpy.core.multiarray.{one.__name__}") for one in numbers]
     new = [(one, f"numpy._core.multiarray.{one.__name__}") for one in numbers]
     kinds = {type(np.dtype(code)) for code in "?bhilqBHILQefdgFDSUO"}
