@@ -43,9 +43,9 @@ def test_early_stopping_ends_a_run_and_a_restart_leaves_it(tmp_path, monkeypatch
             if "validation/accuracy" in row
         ]
         assert validated == [2, 4, 6]
-    nothing, stopped = said[:2]  # then that it resumes
-    assert "the network has learned nothing" in nothing
-    assert "stopped early at step 6" in stopped
+    told = "\n".join(map(str, said))  # a busy machine has warnings of its own, too
+    nothing, stopped = map(told.index, ("learned nothing", "stopped early at step 6"))
+    assert nothing < stopped
 
 
 def test_a_run_starts_from_the_network_of_another(tmp_path):
