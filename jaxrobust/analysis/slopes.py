@@ -175,9 +175,9 @@ def _walked(
     norm: Norm,
     bounds: Bounds,
 ) -> Images:
-    """Follows the gradient of the log-odds for `WALK` steps."""
+    """Follows the gradient of the log-odds for `WALK` steps, where it is finite."""
     for _ in range(WALK):
-        gradient = slope(points, y)[0]
+        gradient = jnp.nan_to_num(slope(points, y)[0], posinf=0.0, neginf=0.0)
         points = step_in_ball(
             points, gradient, x, WALK_STEP * eps, eps, norm=norm, bounds=bounds
         )

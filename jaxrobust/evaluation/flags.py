@@ -14,7 +14,7 @@ from jaxrobust.evaluation import statistics
 
 Flag = dict[str, Any]
 MARGIN = 0.01  # shares closer than this are the same
-# For three quarters of the images a sound network's gradient explains .89 to 1 of how
+# For three quarters of the images a sound network's gradient explains .86 to 1 of how
 # the log-odds change, damaged ones 0 to .6.
 EXPLAINED = 0.7
 # Within a thousandth hardly any kink lies: in float32 that is .98 to 1 of sound ones,
