@@ -22,6 +22,19 @@ _COUNTS = ("numClasses", "num_classes")
 _DIMENSIONS = ("dimensions",)
 _MOST_CLASSES, _MOST_PIXELS = 1_000_000, 1 << 17
 _MOST_BYTES = 64 * reading.MIB
+# `NAME` or `NAME/CONFIG`, as TFDS writes them: no way out of the data directory.
+_NAME = re.compile(r"\w[\w.+-]*(/\w[\w.+-]*)?")
+_LONGEST_NAME = 200
+_TEMPLATES = ("filepathTemplate", "filepath_template")
+
+
+def check_name(name: str) -> None:
+    """Raises ValueError unless a name can be that of a prepared set."""
+    if len(name) > _LONGEST_NAME or not _NAME.fullmatch(name):
+        raise ValueError(
+            f"{name[:60]!r} cannot be the name of a prepared data set: give NAME or "
+            "NAME/CONFIG of letters, digits, '_', '-', '+' and '.'."
+        )
 
 
 def check(folder: epath.Path) -> None:
@@ -52,9 +65,8 @@ def check(folder: epath.Path) -> None:
             for one in value if isinstance(value, list) else [value]:
                 _require_most(where, key, one, _MOST_PIXELS)
     for file in folder.iterdir():
-        if file.name.endswith((".txt", ".json")):
-            with reading.opened(file, _MOST_BYTES):  # TFDS reads all of it
-                pass
+        if file.name.endswith((".txt", ".json")):  # TFDS reads all of it
+            _require_text(file)
         elif not file.is_dir():
             with reading.opened(file, sys.maxsize):  # a pipe would never end
                 pass
@@ -69,10 +81,23 @@ def _check_records(folder: epath.Path) -> None:
     if not isinstance(splits, list):
         raise ValueError(f"{where} does not describe a data set.")
     room = sum(file.stat().length for file in folder.iterdir() if _is_file(file))
+    for key, value in _pairs(told):
+        if key in _TEMPLATES and (not isinstance(value, str) or "/" in value):
+            raise ValueError(
+                f"{where}: {key} {str(value)[:60]!r} leads out of that folder."
+            )
     for split in splits:
         lengths = split.get("shardLengths", []) if isinstance(split, dict) else []
         for length in lengths if isinstance(lengths, list) else [lengths]:
             _require_most(where, "shardLengths", length, room)
+
+
+def _require_text(file: epath.Path) -> None:
+    """Checks that a file is text: TFDS would go on without the names of its classes."""
+    try:
+        reading.read_bytes(file, _MOST_BYTES).decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is damaged: it is no UTF-8 ({error}).") from None
 
 
 def _is_file(path: epath.Path) -> bool:

@@ -83,6 +83,7 @@ def open_prepared(
         ValueError: it has no such split, is no image classification set, or its
             images differ in size and `image_size` is None.
     """
+    _prepared.check_name(name)
     root = _remote.local_root(data_directory(data_dir), name)
     builder = _find(name, root)
     split = _split_name(name, split, tuple(builder.info.splits))

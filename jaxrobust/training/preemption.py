@@ -1,4 +1,4 @@
-"""An end in good order when the machine is taken away: SIGTERM and SIGUSR1.
+"""An end in good order when the machine is taken away: SIGTERM, SIGUSR1 and ctrl-C.
 
 SLURM can be asked for either before a time limit (`--signal=USR1@120`).
 """
@@ -73,13 +73,19 @@ class Stop:
 
     asked: bool = False
     by: signal.Signals = signal.SIGTERM
+    interrupted: bool = False
 
     def reached(self, step: int) -> bool:
         """Says whether to save after `step` and end.
 
         Several processes agree on a step over jax's preemption service, which watches
         SIGTERM itself: each must ask after every step.
+
+        Raises:
+          KeyboardInterrupt: if ctrl-C was pressed and its own exception got lost.
         """
+        if self.interrupted:
+            raise KeyboardInterrupt
         if jax.process_count() > 1:
             return multihost_utils.reached_preemption_sync_point(step)
         return self.asked
@@ -103,10 +109,18 @@ def catching() -> Iterator[Stop]:
     def pass_on(number: int, frame: object) -> None:
         signal.raise_signal(signal.SIGTERM)  # which the preemption service watches
 
+    def interrupt(number: int, frame: object) -> None:
+        # An exception raised inside a finaliser is printed and lost: noted as well.
+        stop.interrupted = True
+        raise KeyboardInterrupt
+
     if jax.process_count() > 1:
         handlers = {signal.SIGUSR1: pass_on}
     else:
         handlers = dict.fromkeys(_ASKING, note)
+    # A shell's background jobs ignore it; that stays so.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        handlers |= {signal.SIGINT: interrupt}
     before = {number: signal.signal(number, do) for number, do in handlers.items()}
     try:
         yield stop

@@ -108,6 +108,28 @@ def test_one_that_is(prepared):
     assert len(data.load("tfds:toy", data_dir=root)) == 2
 
 
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "/x", "x/", "a\0b", "a" * 999])
+def test_a_name_stays_in_the_data_directory(name, tmp_path):
+    with pytest.raises(ValueError, match="cannot be the name of a prepared data set"):
+        data.load(f"tfds:{name}", data_dir=tmp_path)
+
+
+def test_records_lie_in_the_folder_of_the_set(rewrite):
+    load = rewrite(
+        "dataset_info.json",
+        lambda text: text.replace('"{DATASET}', '"../../{DATASET}'),
+    )
+    with pytest.raises(ValueError, match=r"dataset_info\.json.*leads out of"):
+        load()
+
+
+def test_names_of_classes_that_are_no_text_are_told(prepared, rewrite):
+    load = rewrite("label.labels.txt", lambda text: text)
+    (prepared[1] / "label.labels.txt").write_bytes(b"a\n\xff\n")
+    with pytest.raises(ValueError, match=r"label\.labels\.txt.*UTF-8"):
+        load()
+
+
 @pytest.mark.parametrize("name", ["label.labels.txt", "toy-train.array_record*"])
 def test_a_pipe_is_not_waited_for(name, prepared, tmp_path):
     root, folder = prepared

@@ -5,6 +5,7 @@ import itertools
 import os
 import signal
 import subprocess
+import sys
 import time
 
 import jax
@@ -194,6 +195,27 @@ def test_ctrl_c_keeps_what_is_saved(tmp_path, faulty, whole):
     faulty()
     train(tmp_path)
     assert_same(tmp_path, whole)
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_ctrl_c_inside_a_finaliser_is_not_lost(tmp_path, faulty, monkeypatch):
+    """Python prints an exception that is raised there and goes on."""
+    lost = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda told: lost.append(told.exc_type))
+
+    class Finalised:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    def fault(number, state, metrics):
+        if number == 4:
+            Finalised()
+        return state, metrics
+
+    faulty(fault)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path)
+    assert lost == [KeyboardInterrupt]
 
 
 @pytest.fixture
