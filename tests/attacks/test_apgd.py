@@ -336,7 +336,7 @@ def test_holds_no_model():
     ("changes", "error", "message"),
     [
         ({"rho": 1.5}, ValueError, r"`rho` must be in \[0, 1\], got 1\.5"),
-        ({"rho": "a"}, TypeError, "`rho` must be a Python number, got 'a'"),
+        ({"rho": "a"}, TypeError, "`rho` must be a number, got 'a'"),
         ({"steps": 2.5}, TypeError, "`steps` must be a Python int, got 2.5"),
         ({"steps": -1}, ValueError, "`steps` must be at least 0, got -1"),
         ({"restarts": 0}, ValueError, "`restarts` must be at least 1, got 0"),

@@ -222,7 +222,7 @@ def test_warns_about_zero_gradients():
     def half_flat(x):
         return jnp.where(jnp.arange(4)[:, None] < 2, jnp.ones(3)[None], net(x))
 
-    with pytest.warns(RobustnessWarning, match="zero for 2 of 4 images"):
+    with pytest.warns(RobustnessWarning, match="zero or NaN for 2 of 4 images"):
         pgd(logits_fn=half_flat)
 
 
