@@ -37,10 +37,14 @@ def expand(path: epath.PathLike) -> epath.Path:
     """Returns a path that a user gave, with `~` as the home folder.
 
     Raises:
-      ValueError: for `~` where no home folder is known (neither `HOME` nor an entry
-        of the user's in passwd): it must not become a folder called `~`.
+      ValueError: for an empty path, which would be the current folder (of a variable
+        of the shell that is not set, say); for `~` where no home folder is known
+        (neither `HOME` nor an entry of the user's in passwd): it must not become a
+        folder called `~`.
     """
     text = os.fspath(path)
+    if not text:
+        raise ValueError("a path is empty; for the current folder give a dot.")
     found = text if is_remote(text) else os.path.expanduser(text)
     if text.partition("/")[0] == "~" and not os.path.isabs(found):
         raise ValueError(

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -42,8 +43,13 @@ def locked(workdir: epath.PathLike) -> Iterator[None]:
 
     Raises:
       BlockingIOError: if another run holds it.
+      NotADirectoryError: if it is a file, a pipe or a link to nothing.
     """
     path = files.expand(workdir)
+    if not files.is_remote(path) and os.path.lexists(path) and not path.is_dir():
+        raise NotADirectoryError(
+            f"{path} is there and is no folder: choose another --workdir."
+        )
     path.mkdir(parents=True, exist_ok=True)
     if files.is_remote(path) or not processes.is_lead():
         yield

@@ -155,6 +155,11 @@ def test_the_home_folder_in_paths(text, home, found, monkeypatch):
     assert os.fspath(files.expand(text)) == found
 
 
+def test_an_empty_path_is_not_the_current_folder():
+    with pytest.raises(ValueError, match="a path is empty"):
+        files.expand("")
+
+
 def test_no_home_folder_is_told(monkeypatch):
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     with pytest.raises(ValueError, match="~/a: no home folder is known"):
