@@ -222,6 +222,26 @@ def own_folder(path: epath.PathLike) -> epath.Path:
     return path
 
 
+def require_folder(path: epath.PathLike, advice: str) -> None:
+    """Checks that a folder is there or can be made, before any work.
+
+    Args:
+      path: of the folder; object stores have none.
+      advice: what to do, for the error.
+
+    Raises:
+      NotADirectoryError: if the path, or what should be a folder above it, is a file, a
+        pipe, a link to nothing ...
+    """
+    if is_remote(path):
+        return
+    there = os.path.abspath(path)
+    while not os.path.lexists(there):
+        there = os.path.dirname(there)
+    if not os.path.isdir(there):
+        raise NotADirectoryError(f"{there} is there and is no folder: {advice}.")
+
+
 def safe_path(folder: epath.PathLike, parts: Iterable[str]) -> epath.Path:
     """Returns a path below a folder, of names that somebody else chose.
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -46,10 +45,7 @@ def locked(workdir: epath.PathLike) -> Iterator[None]:
       NotADirectoryError: if it is a file, a pipe or a link to nothing.
     """
     path = files.expand(workdir)
-    if not files.is_remote(path) and os.path.lexists(path) and not path.is_dir():
-        raise NotADirectoryError(
-            f"{path} is there and is no folder: choose another --workdir."
-        )
+    files.require_folder(path, "choose another --workdir")
     path.mkdir(parents=True, exist_ok=True)
     if files.is_remote(path) or not processes.is_lead():
         yield
