@@ -16,7 +16,6 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 def _start(tmp_path, *argv, count=2, devices=2, **env):
     env = {**os.environ, "PYTHONPATH": str(ROOT), **env}
-    env.pop("XLA_FLAGS", None)
     return local_processes.start(
         count,
         devices,

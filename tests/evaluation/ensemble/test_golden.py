@@ -15,7 +15,8 @@ EPS = {"Linf": 8 / 255, "L2": 0.5}
 
 @pytest.fixture(autouse=True, scope="module")
 def quick_compilation():
-    """Nothing: here the programs run longer than they take to compile."""
+    """Off: here the programs run longer than they take to compile."""
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def network(data):
