@@ -27,7 +27,10 @@ def _programs_of_one_file():
     that kept them all would come to hold gigabytes.
     """
     jax.config.update("jax_disable_most_optimizations", True)
+    gc.freeze()
+    gc.set_threshold(100_000)
     yield
+    gc.unfreeze()
     jax.clear_caches()
     gc.collect()
 

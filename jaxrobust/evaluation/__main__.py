@@ -16,6 +16,7 @@ PyTorch tensors is a black box (--black_box): attacks that need no gradient can 
 """
 
 import argparse
+import logging
 import re
 import shlex
 import sys
@@ -51,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program; returns its exit status."""
     argv = sys.argv[1:] if argv is None else argv
     args = parser().parse_args(argv)
+    if not args.traceback:  # what a black box raises is told in a line
+        logging.getLogger("jax._src.callback").setLevel(logging.CRITICAL)
     compilation_cache.use(args.compilation_cache)
     named = args.workdir or f"runs/{re.sub(r'[^A-Za-z0-9.=-]+', '_', args.model)}"
     command = shlex.join(["python", "-m", "jaxrobust.evaluation", *argv])

@@ -16,6 +16,7 @@ Fields = dict[str, Any]
 
 # Of steps where an attack has no number of its own, as in the suite `gradient`.
 STEPS = 20
+_MOST = 2**53  # whole numbers of more are no options but mistakes
 _FORM = "NAME:option=value,... such as pgd:eps=8/255,steps=50,loss=margin"
 # Arrays, what the program itself decides, and what would attack the wrong way round.
 _NOT_HERE = ("x_init", "return_trace", "stochastic", "bounds", "targeted", "unroll")
@@ -166,7 +167,7 @@ def _value(text: str, option: str, value: str, known: Parameter | type) -> Any:
                 return real
         except ValueError:
             pass
-    elif type(found) in kinds:
+    elif type(found) in kinds and abs(found) <= _MOST:
         return found
     told = {bool: "true or false", int: "a whole number", float: "a number"}
     wanted = next((told[kind] for kind in told if kind in kinds), "of another kind")

@@ -72,7 +72,7 @@ def wrap(function: Any, dataset: Dataset, layout: str) -> foreign.Function:
     call = _caller(function)
 
     def on_host(images: np.ndarray) -> np.ndarray:
-        x = np.asarray(images, np.float32)
+        x = np.array(images, np.float32)  # its own: it may change them in place
         if layout == "NCHW":
             x = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
         return _checked(call(x), len(images))

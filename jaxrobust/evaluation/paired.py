@@ -13,7 +13,7 @@ from etils import epath
 from jaxtyping import Bool
 
 from jaxrobust.evaluation import statistics
-from jaxrobust.runtime import files
+from jaxrobust.runtime import evaluation_shape, files
 from jaxrobust.runtime import results as stored
 
 Results = dict[str, Any]
@@ -56,11 +56,10 @@ def read(workdir: epath.PathLike) -> Evaluation:
             raise FileNotFoundError(
                 f"{folder} holds no {name}: evaluate that run first (--mode=eval)."
             )
-    results = stored.read_results(folder / "results.json", whole=False)
+    wanted = evaluation_shape.COMPARED
+    results = stored.read_results(folder / "results.json", wanted)
     arrays = stored.read_arrays(folder / "evaluation.npz")
     stored.require_rows(arrays, _ROWS, folder / "evaluation.npz")
-    if not isinstance(results.get("data"), dict):
-        raise ValueError(f"{folder / 'results.json'} does not say on which data.")
     return Evaluation(results, arrays)
 
 
@@ -114,7 +113,7 @@ def compare(a: Evaluation, b: Evaluation) -> Results:
 def _attacks(results: Mapping[str, Any]) -> list[str]:
     """Names the attacks of the worst case, with their threats."""
     return sorted(
-        f"{one['name']} ({one['norm']}, eps {one['eps_text']})"
+        f"{one['name']} ({one['norm']}, eps {one.get('eps_text', one['eps'])})"
         for one in results["attacks"]
         if one["eps"] is not None
     )

@@ -94,7 +94,7 @@ def _threat(found: Mapping[str, Any]) -> str:
         threat += f", {found['version']} version"
     if "steps" in found:
         threat += f", {found['steps']} steps"
-    if found["name"] == "transfer":
+    if "attack" in found and "source" in found:  # a transfer
         threat += f", {found['attack']} on {found['source']}"
     return threat
 

@@ -19,23 +19,22 @@ def corruptions(source: Source) -> Section:
     twin = source.twin.results if source.twin else None
     theirs = _means((twin or {}).get("corruptions") or {})
     severities = [one["severity"] for one in found["by_severity"]]
-    first, *others = map(str, severities)
     heads = ["images", "mean", "95 % interval", *(["twin, mean"] if theirs else [])]
-    heads += [f"severity {first}", *others]
+    heads += [f"severity {s}" if i == 0 else f"{s}" for i, s in enumerate(severities)]
     blank = dict.fromkeys(severities, "")
     rows = []
     for label, at, share, ends in _rows(found, blank):
         cells = [label, percent(share), interval(ends)]
         cells += [percent(theirs.get(label))] if theirs else []
-        rows.append([*cells, *(at[s] for s in severities)])
+        rows.append([*cells, *(at.get(s, "") for s in severities)])
     note = (
         f"Accuracy on the same {found['n']:,} images: as they are, under each "
         "corruption of Hendrycks and Dietterich (2019)"
-        + (" and under every attack" if "worst_case" in found else "")
+        + (" and under every attack" if found.get("worst_case") else "")
         + ". Intervals are Wilson's; that of a mean counts each image once. "
         f"Corruptions: {found['note']}."
     )
-    last = "worst" if "worst_case" in found else None
+    last = "worst" if found.get("worst_case") else None
     right = range(1, len(heads))
     return [
         tag("h2", "Corruptions"),

@@ -83,12 +83,15 @@ def restored(source: Source) -> Section:
     found = ((source.results or {}).get("analyses") or {}).get("restoration")
     note = "What the network's decoder makes of the images before it classifies them."
     if found:
-        mse = found["mse"]
+        mse = {
+            k: "not finite" if v is None else f"{v:.3g}"
+            for k, v in found["mse"].items()
+        }
         note += (
             f" Mean squared difference to the clean image over {found['n']:,} images "
-            f"({found['attack']}): attacked {mse['attacked']:.3g}, restored from clean "
-            f"{mse['restored_clean']:.3g}, from attacked "
-            f"{mse['restored_attacked']:.3g}."
+            f"({found['attack']}): attacked {mse['attacked']}, restored from clean "
+            f"{mse['restored_clean']}, from attacked "
+            f"{mse['restored_attacked']}."
         )
     return [
         tag("h2", "Restored images"),

@@ -116,7 +116,11 @@ TRIALS = {
 def _checked(numbers: Mapping[str, Any]) -> Markup:
     """The numbers that the checks looked at."""
     left = numbers["accuracy"]
-    rows = [[text.format(**numbers), percent(left[n])] for n, text in TRIALS.items()]
+    rows = [
+        [text.format(**numbers), percent(left[n])]
+        for n, text in TRIALS.items()
+        if n in left
+    ]
     gradients, calls = numbers["gradients"], numbers["calls"]
     shares = [
         ["images with a zero gradient", percent(gradients["zero_gradient_share"])],
@@ -144,7 +148,7 @@ _POINTS = {
 
 def _explained(gradients: Mapping[str, Any]) -> list[list[str]]:
     """What the gradient tells of small steps; older results have none of it."""
-    found = gradients.get("explained_at", {})
+    found = gradients.get("explained_at") or {}
     return [
         [f"change that the gradient tells: {about}", _known(found[name])]
         for name, about in _POINTS.items()

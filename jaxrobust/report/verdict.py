@@ -216,7 +216,7 @@ def paired(results: Mapping[str, Any]) -> str | None:
     parts = []
     for key, name in (("clean", "clean"), ("worst_case", "under attack")):
         # Worst cases over different attacks are not the same quantity.
-        if key in found and (key == "clean" or found["same_attacks"]):
+        if found.get(key) and (key == "clean" or found["same_attacks"]):
             one = found[key]
             low, high = (f"{100 * end:+.1f}" for end in one["ci95"])
             parts.append(

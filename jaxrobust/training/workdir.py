@@ -20,6 +20,7 @@ FREE = (
     "train.extend",
     "train.allow_changed_data",
     "data.feed",
+    "data.test_examples",
 )
 # Fields that `train.extend` lets change: how long, at what rate, and how often.
 EXTENDED = (

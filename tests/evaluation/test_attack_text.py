@@ -96,6 +96,7 @@ def test_on_a_randomised_model_attacks_average():
         (["pgd:norm=l7"], "Unknown norm 'l7'. Did you mean"),
         (["pgd:steps=1e9"], "`steps` must be a whole number, got '1e9'"),
         (["pgd:steps=true"], "`steps` must be a whole number, got 'true'"),
+        ([f"pgd:steps={'9' * 400}"], "`steps` must be a whole number, got"),
         (["pgd:steps=-1"], "`steps` must be at least 0, got -1"),
         (["pgd:loss=margins"], "Unknown loss 'margins'. Did you mean 'margin'"),
         (["pgd:random_start=1"], "`random_start` must be true or false, got '1'"),

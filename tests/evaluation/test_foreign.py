@@ -53,6 +53,10 @@ def hosted(x):
     return np.stack([np.zeros_like(score), score], -1)
 hosted_first = lambda x: hosted(np.asarray(x).transpose(0, 2, 3, 1))
 hosted_flat = lambda x: hosted(x)[:, 1]
+def hosted_in_place(x):
+    x -= 1.0
+    x += 1.0
+    return hosted(x)
 hosted_nan = lambda x: hosted(x) * np.nan
 def hosted_fails(x):
     raise OSError("no such service")
@@ -291,6 +295,7 @@ def test_a_randomised_function(theirs, tmp_path, capsys):
     [
         ("hosted", ("--black_box",)),
         ("hosted", ("--attack=square:queries=40", "--attack=ball:draws=3")),
+        ("hosted_in_place", ("--black_box", "--attack=square:queries=40")),
         ("hosted_first", ("--layout=NCHW", "--attack=square:queries=40")),
     ],
 )

@@ -215,6 +215,12 @@ def make_autoattack():
 
 
 @pytest.fixture
+def make_analyses():
+    """What results.json says of the analyses."""
+    return _make_analyses
+
+
+@pytest.fixture
 def add_analyses():
     """Adds to a work directory what the analyses leave there."""
     return _add_analyses

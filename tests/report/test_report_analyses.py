@@ -41,7 +41,8 @@ def test_what_was_not_measured_is_left_out(
     assert "<h2>Analyses</h2>" not in text
     assert "<h2>Restored images</h2>" in text
     sweep = {"name": "mim", "newly_successful": [0], "share": [[None]]}
-    ranks = {"eps": [1], "ranks": [2], "attacks": [sweep], "n": 1, "n_correct": 1}
+    ranks = {"eps": [1], "eps_text": ["1"], "ranks": [2], "attacks": [sweep]}
+    ranks |= {"n": 1, "n_correct": 1}
     add_analyses_to = {"class_ranks": ranks}
     write_run(tmp_path / "b", make_results(0.4))
     add_analyses(tmp_path / "b", analyses=add_analyses_to)

@@ -2,14 +2,16 @@
 
 import copy
 import json
+import re
+from unittest import mock
 
 import numpy as np
 import pytest
 
 from jaxrobust import report
-from jaxrobust.evaluation import paired
+from jaxrobust.evaluation import comparison, paired
 from jaxrobust.evaluation.ensemble import state
-from jaxrobust.report import figures
+from jaxrobust.report import analysis_figures, figures
 from jaxrobust.training import metrics
 
 NASTY = "<script>alert(1)</script>\ud800\0 & \"'"
@@ -41,7 +43,37 @@ FINE = {
     },
     "data": {"name": "toy", "examples": 10, "of": 10},
     "suite": "own",
+    "pending": [{"label": "a", "name": "apgd", "reason": "no logits"}],
+    "stopping": {"used": 10, "of": 20, "block": 5, "reason": "narrow"},
+    "randomised": {"draws": 20},
+    "environment": {"jax": "1"},
 }
+CORRUPTED = {"accuracy": 0.5, "ci95": [0.4, 0.6]}
+PAIRED = {"difference": 0.1, "ci95": [0, 0.2], "only_a": 3, "only_b": 2, "p_value": 0.1}
+MORE = {
+    "comparison": {"n": 9, "same_attacks": True, "clean": PAIRED, "worst_case": PAIRED},
+    "corruptions": {
+        "clean": CORRUPTED,
+        "n": 10,
+        "note": "own",
+        "rows": [{"name": "fog", "severity": 1, "accuracy": 0.5}],
+        "by_name": [{"name": "fog", **CORRUPTED}],
+        "by_severity": [{"severity": 1, "accuracy": 0.5}],
+        "mean_accuracy": 0.5,
+        "ci95": [0.4, 0.6],
+        "worst_case": {"robust_accuracy": 0.4, "ci95": [0.3, 0.5]},
+    },
+}
+MINIMAL = {
+    "label": "cw",
+    "eps": None,
+    "median_distance": 0.1,
+    "accuracy_within": [
+        {"eps_text": "0.1", "robust_accuracy": 0.5, "ci95": [0.4, 0.6]}
+    ],
+    "why": "it fits",
+}
+NOTHING = object()  # the part is left out
 
 
 def leaves(value, path=()):
@@ -55,13 +87,16 @@ def leaves(value, path=()):
             yield from leaves(inner, (*path, i))
 
 
-def changed(path, new):
-    whole = {"": copy.deepcopy(FINE)}
+def changed(path, new, fine=FINE):
+    whole = {"": copy.deepcopy(fine)}
     place, path = whole, ("", *path)
     for key in path[:-1]:
         place = place[key]
-    place[path[-1]] = new
-    return whole[""]
+    if new is NOTHING:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = new
+    return whole.get("", {})
 
 
 def told(folder):
@@ -86,10 +121,80 @@ def test_any_part_of_the_results_may_be_anything(new, tmp_path):
         told(tmp_path)
 
 
+@pytest.fixture
+def everything(make_results, make_autoattack, make_analyses):
+    """All that a results.json can have."""
+    more = make_results(0.5)
+    kept = {k: more[k] for k in ("growth", "diagnostics")}
+    attacks = [ATTACK, {**ATTACK, **MINIMAL}, make_autoattack()]
+    rest = {"attacks": attacks, "analyses": make_analyses(), **kept}
+    return {**FINE, **MORE, **rest}
+
+
+@pytest.mark.parametrize("new", [NOTHING, None, NASTY, {}])
+def test_one_schema_has_every_part_that_is_read(new, everything, tmp_path, capsys):
+    # What the schema lets through is shown: no part of results.json alone is left to
+    # the line about files that do not fit together.
+    other = write_compared(tmp_path / "other", FINE)
+    write_compared(tmp_path, FINE)
+    for path in leaves(everything):
+        if new is NOTHING and not path:
+            continue
+        results = changed(path, new, everything)
+        (tmp_path / "results.json").write_text(json.dumps(results))
+        assert "shown together" not in told(tmp_path)
+        comparison.main([str(tmp_path), str(other)])
+        assert capsys.readouterr().err.count("\n") <= 1
+
+
+def write_compared(folder, results):
+    folder.mkdir(exist_ok=True)
+    (folder / "results.json").write_text(json.dumps(results))
+    names = ("indices", "labels", "predicted_clean")
+    rows = dict.fromkeys(names, np.arange(2)) | {"robust": np.ones(2, bool)}
+    np.savez(folder / "evaluation.npz", **rows)
+    return folder
+
+
+PARTS = {
+    "`attacks[0].eps`": ("attacks", 0, "eps"),
+    "`data.of`": ("data", "of"),
+    "`attacks`": ("attacks",),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_comparison_names_the_part_and_the_file(name, tmp_path):
+    results = changed(PARTS[name], NOTHING)
+    write_compared(tmp_path, results)
+    with pytest.raises(ValueError, match=r"results\.json") as told:
+        paired.read(tmp_path)
+    assert f"it has no {name}" in str(told.value)
+
+
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Drawings are looked at elsewhere; here they take all the time."""
-    monkeypatch.setattr(figures, "to_svg", lambda figure, description: "<svg></svg>")
+    for module in (figures, analysis_figures):
+        axes = mock.MagicMock(), mock.MagicMock()
+        monkeypatch.setattr(module, "make_axes", lambda size=None, axes=axes: axes)
+        monkeypatch.setattr(module, "to_svg", lambda figure, description: "<svg></svg>")
+
+
+def test_lists_of_a_drawing_are_equally_long(everything, tmp_path):
+    whole = everything
+    for path in (
+        ("curve", "eps"),
+        ("growth", "l2"),
+        ("analyses", "class_ranks", "eps_text"),
+        ("analyses", "class_ranks", "attacks", 0, "share"),
+    ):
+        short = whole
+        for key in path:
+            short = short[key]
+        results = changed(path, short[1:], whole)
+        (tmp_path / "results.json").write_text(json.dumps(results))
+        assert re.search(rf"`{path[0]}.*{path[-1]}`.* differ in length", told(tmp_path))
 
 
 def test_the_results_as_they_are(tmp_path):

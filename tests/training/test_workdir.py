@@ -124,6 +124,12 @@ def test_what_may_change_from_run_to_run_keeps_the_work_directory():
     """A validation that ran out of memory goes on with a smaller batch."""
     path = "configs/quickstart.py:quick"
     usual = program.default_workdir(path, {})
-    for field in ("validation.batch_size", "data.feed", "eval.suite", "train.remat"):
+    for field in (
+        "validation.batch_size",
+        "data.feed",
+        "data.test_examples",
+        "eval.suite",
+        "train.remat",
+    ):
         assert program.default_workdir(path, {field: 1}) == usual
     assert program.default_workdir(path, {"train.batch_size": 1}) != usual

@@ -15,7 +15,8 @@ EPS = {"Linf": 8 / 255, "L2": 0.5}
 
 @pytest.fixture(autouse=True, scope="module")
 def quick_compilation():
-    """Nothing: here the programs run longer than they take to compile."""
+    """Off: here the programs run longer than they take to compile."""
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def network(data):
@@ -36,7 +37,7 @@ def network(data):
     return logits_fn
 
 
-@pytest.mark.parametrize("norm", ["Linf", "L2"])
+@pytest.mark.parametrize("norm", ["Linf", pytest.param("L2", marks=pytest.mark.full)])
 def test_flags_of_the_reference(norm):
     with np.load(GOLDEN / f"aa_standard_{norm}.npz") as found:
         data = dict(found)
