@@ -7,10 +7,12 @@ own, and the layout of the run that wrote it (processes, devices).
 """
 
 import contextlib
+import functools
 import json
 import math
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -195,6 +197,7 @@ class Checkpointer:
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
         damaged: list[int] = []
+        _leave_out_late_reads()
         for step in sorted(self._manager.all_steps(), reverse=True):
             state, reason = None, ""
             try:
@@ -313,6 +316,24 @@ def load_variables(workdir: epath.PathLike, which: str = "last") -> Variables:
     )
 
 
+def _without_late_reads(before: Callable[[Any], Any], found: Any) -> None:
+    """A `sys.unraisablehook` that leaves out what a failed read still does."""
+    if str(found.exc_value) != "Event loop is closed":
+        before(found)
+
+
+def _leave_out_late_reads() -> None:
+    """Keeps tracebacks off the screen that threads print once a read has failed.
+
+    The other arrays of a damaged checkpoint arrive after orbax has closed the loop that
+    waits for them; the error itself is told.
+    """
+    before = sys.unraisablehook
+    ours = isinstance(before, functools.partial) and before.func is _without_late_reads
+    if not ours:
+        sys.unraisablehook = functools.partial(_without_late_reads, before)
+
+
 def _first_readable(
     workdir: epath.PathLike, which: str, read: Callable[[epath.Path], _Loaded]
 ) -> _Loaded:
@@ -419,6 +440,7 @@ def _metadata(path: epath.Path) -> PyTree:
     Raises:
       ValueError: if they would take far more memory than they take room on the disk.
     """
+    _leave_out_late_reads()
     stored = _bytes_in(path / "variables")  # first: what is no file may never end
     tree = ocp.StandardCheckpointHandler().metadata(path / "variables").tree
     declared = sum(

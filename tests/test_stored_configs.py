@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sys
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -128,6 +129,16 @@ def test_arrays_that_would_take_far_more_than_their_files(theirs, monkeypatch):
     monkeypatch.setattr(checkpoints, "_RATIO", 0)
     with pytest.raises(ValueError, match=r"its arrays would take .* KiB, and its fil"):
         checkpoints.load(theirs({"model": MODEL}), "last")
+
+
+def test_threads_of_a_failed_read_print_nothing(theirs, monkeypatch):
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    for _ in range(2):
+        checkpoints.load(theirs({"model": MODEL}), "last")
+    for error in (RuntimeError("Event loop is closed"), KeyError("another")):
+        sys.unraisablehook(SimpleNamespace(exc_value=error))
+    assert [str(one.exc_value) for one in told] == ["'another'"]
 
 
 @pytest.mark.parametrize("name", ["lr=[0.1]", "a*", "what?", "back\\slash"])
