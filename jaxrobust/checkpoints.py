@@ -363,7 +363,8 @@ def usable(workdir: epath.PathLike) -> epath.Path:
 
     Raises:
       ValueError: if it has characters that orbax takes for patterns of names: it would
-        save there and not find what it saved. Or for `~` without a home folder.
+        save there and not find what it saved. Or for bytes that are no text, which
+        orbax cannot open; for `~` without a home folder; for an empty path.
     """
     path = files.expand(workdir).absolute()
     odd = sorted(set(os.fspath(path)) & set(_PATTERN))
@@ -372,6 +373,13 @@ def usable(workdir: epath.PathLike) -> epath.Path:
             f"{path} has {' '.join(odd)} in its name, and checkpoints in such a folder "
             f"cannot be read again: use a path without any of {' '.join(_PATTERN)}."
         )
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"{os.fspath(path)!a} is no text in UTF-8, and checkpoints cannot be "
+            "written to such a folder: use another path."
+        ) from None
     return path
 
 

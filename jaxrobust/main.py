@@ -165,6 +165,8 @@ def _read_flags(arguments: Sequence[str]) -> tuple[dict[str, Any] | None, str]:
         if not WORKDIR.value:
             raise ValueError("without --config, --workdir is needed.")
         return None, WORKDIR.value
+    if WORKDIR.value == "":  # a variable of the shell that is not set, say
+        raise ValueError("--workdir is empty: leave it out, or name a folder.")
     settings = config_file.load(CONFIG.value)
     values = overrides.apply(settings, fields)
     if ATTACK.value and values.get("eval.suite"):

@@ -140,6 +140,10 @@ def test_names_that_orbax_takes_for_patterns(name, tmp_path):
     ):
         with pytest.raises(ValueError, match="in its name, and checkpoints in such"):
             call(tmp_path / name)
+        with pytest.raises(ValueError, match=r"\\udcff' is no text in UTF-8"):
+            call(tmp_path / "\udcff")
+        with pytest.raises(ValueError, match="a path is empty"):
+            call("")
     assert not list(tmp_path.iterdir())
 
 

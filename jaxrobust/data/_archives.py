@@ -1,14 +1,17 @@
 """Files of a local folder or archive, by relative path, and their checksums."""
 
+import bz2
 import contextlib
 import functools
+import gzip
 import hashlib
 import io
+import lzma
 import os
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import tqdm
 from etils import epath
@@ -25,7 +28,7 @@ ZIP_SUFFIXES = (".zip",)
 # Of one file, and of an archive: more than any published set of images has.
 MOST_MEMBER = 4 << 30
 MOST_ARCHIVE = 1 << 40
-# How many times its size a zip of images may unpack to, beyond what is little.
+# How many times its size an archive of images may unpack to, beyond what is little.
 _DENSEST = 500
 _SMALL = 256 << 20
 _MOST_MEMBERS = 5_000_000
@@ -88,10 +91,7 @@ def _list_zip(path: epath.Path, packed: int) -> Members:
     infos = [info for info in archive.infolist() if not info.is_dir()]
     announced = sum(info.file_size for info in infos)
     if announced > max(_SMALL, _DENSEST * packed):
-        raise ValueError(
-            f"{shown} of {reading.size(packed)} announces {reading.size(announced)}, "
-            f"more than {_DENSEST} times as much, which images never do: not read"
-        )
+        raise ValueError(_bomb(shown, packed, announced))
     for info in infos:
         member = f"{printable(info.filename)} in {shown}"
         if info.flag_bits & _ENCRYPTED:
@@ -116,13 +116,20 @@ def read_tar(stream: IO[bytes], title: str) -> Members:
     """Reads the files of a tar, compressed or not, into memory.
 
     Raises:
-        ValueError: no tar, a damaged one, or more than half of the memory.
+        ValueError: no tar, a damaged one, one that unpacks to far more than images do,
+            or more than half of the memory.
     """
     members: dict[str, Callable[[], bytes]] = {}
     total, limit = 0, memory() // 2
+    packed = stream.seek(0, io.SEEK_END)
+    stream.seek(0)
+    most = max(_SMALL, _DENSEST * packed)
     with (
         _damage(f"{title} is not a complete archive"),
-        tarfile.open(fileobj=stream) as archive,
+        tarfile.open(
+            fileobj=cast(IO[bytes], _Bounded(_unpacked(stream), most, title)),
+            mode="r:",
+        ) as archive,
     ):
         bar = tqdm.tqdm(archive, f"reading {title}", leave=False, disable=None)
         for count, info in enumerate(bar):
@@ -133,6 +140,8 @@ def read_tar(stream: IO[bytes], title: str) -> Members:
             member = f"{printable(info.name)} in {title}"
             _require_size(info.size, member)
             total += info.size
+            if total > most:
+                raise _Refused(_bomb(title, packed, total))
             if total > limit or count > _MOST_MEMBERS:
                 raise _Refused(
                     f"{title} holds more than {reading.size(limit)}, half of the "
@@ -143,6 +152,44 @@ def read_tar(stream: IO[bytes], title: str) -> Members:
                 name = info.name.removeprefix("./")
                 members[name] = io.BytesIO(content.read()).getvalue
     return members
+
+
+def _unpacked(stream: IO[bytes]) -> IO[bytes]:
+    """What a compressed file holds; another as it is."""
+    start = stream.read(6)
+    stream.seek(0)
+    if start.startswith(b"\x1f\x8b"):
+        return cast(IO[bytes], gzip.GzipFile(fileobj=stream))
+    if start.startswith(b"BZh"):
+        return cast(IO[bytes], bz2.BZ2File(stream))
+    if start == b"\xfd7zXZ\x00":
+        return cast(IO[bytes], lzma.LZMAFile(stream))
+    return stream
+
+
+class _Bounded:
+    """A file of which no more than so many bytes are read at once.
+
+    tarfile reads the long names that a tar announces whole, whatever their size.
+    """
+
+    def __init__(self, stream: IO[bytes], most: int, title: str) -> None:
+        self._stream, self._most, self._title = stream, most, title
+        self.seek, self.tell = stream.seek, stream.tell
+
+    def read(self, size: int = -1) -> bytes:
+        if size > self._most:
+            raise _Refused(
+                f"{self._title} announces {reading.size(size)} in one piece: not read"
+            )
+        return self._stream.read(size)
+
+
+def _bomb(title: str, packed: int, announced: int) -> str:
+    return (
+        f"{title} of {reading.size(packed)} announces {reading.size(announced)}, more "
+        f"than {_DENSEST} times as much, which images never do: not read"
+    )
 
 
 def _require_size(size: int, member: str) -> None:

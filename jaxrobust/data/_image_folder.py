@@ -190,7 +190,14 @@ def _list(
                 continue
             files[label].append(path)
             nested += path.count("/") > 1
-    loose = sum(_suffix(f) in _images.SUFFIXES for f in _reading.files_in(place))
+    beside = _reading.files_in(place)
+    for file in beside:  # a class on a disk that is not there
+        if not _suffix(file) and not (place / file).exists():
+            raise ValueError(
+                f"{printable(str(place / file))} is a link that leads nowhere: mend "
+                "or remove it"
+            )
+    loose = sum(_suffix(f) in _images.SUFFIXES for f in beside)
     _tell(name, split, others, nested, loose)
     empty = [shown for shown, own in zip(names, files, strict=True) if not own]
     if any(files) and empty:

@@ -1,9 +1,11 @@
 """Encoded and odd-sized images to uint8 arrays."""
 
+import contextlib
 import dataclasses
 import functools
 import io
 import re
+import struct
 from typing import IO, Any
 
 import numpy as np
@@ -33,6 +35,16 @@ _GREY_MODES = ("1", "L", "LA", "La")
 _ANIMATED = ("GIF", "PNG", "TIFF", "WEBP")  # an MPO's second picture is a preview
 _ORIENTATION = 0x0112  # of EXIF and TIFF
 _BITS_PER_SAMPLE = 258  # of TIFF
+# What Pillow raises for a damaged EXIF, which then says nothing.
+_DAMAGED_EXIF = (
+    ValueError,
+    TypeError,
+    LookupError,
+    SyntaxError,
+    ArithmeticError,
+    OSError,
+    struct.error,
+)
 # About 9,459 x 9,459: above it Pillow itself warns of a bomb.
 MOST_PIXELS = (1 << 30) // 4 // 3
 
@@ -105,10 +117,12 @@ def header(stream: IO[bytes]) -> Header:
     try:
         with _open(stream) as image:
             _check(image)
-            # Pillow turns a TIFF by itself, and `getexif` of a PNG reads its pixels.
-            exif = Image.Exif()
-            exif.load(image.info.get("exif") or b"")
-            turn = 1 if image.format == "TIFF" else exif.get(_ORIENTATION, 1)
+            # Pillow turns a TIFF by itself, and `getexif` of a PNG reads its pixels:
+            # this one, of EXIF and XMP, takes what came before them.
+            turn = 1
+            if image.format != "TIFF":
+                with contextlib.suppress(*_DAMAGED_EXIF):
+                    turn = Image.Image.getexif(image).get(_ORIENTATION, 1)
             width, height = image.size
             if turn in (5, 6, 7, 8):
                 width, height = height, width
@@ -175,9 +189,10 @@ def _depth(image: Image.Image) -> str | None:
 
 def _turned(image: Image.Image) -> Image.Image:
     """Turns an image as its EXIF says; a damaged EXIF says nothing."""
+    image.load()  # whatever fails from here on is the EXIF
     try:
         return ImageOps.exif_transpose(image)
-    except (ValueError, TypeError, KeyError, SyntaxError, IndexError, ArithmeticError):
+    except _DAMAGED_EXIF:
         return image
 
 

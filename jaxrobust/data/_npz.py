@@ -1,6 +1,7 @@
 """A user's arrays in an .npz file."""
 
 import io
+import math
 import zipfile
 from collections.abc import Mapping
 from typing import Any
@@ -28,6 +29,7 @@ _MOST_CHANNELS = 32
 _SMALL = 256 << 20
 _DENSEST = 500
 _FIFTH = 5
+_ROUNDING = 1e-6  # of float32 arithmetic about 0 and 1
 
 
 def load_npz(name: str, file: epath.Path, split: str) -> Dataset:
@@ -65,6 +67,13 @@ def load_npz(name: str, file: epath.Path, split: str) -> Dataset:
         raise _reading.unreadable(file, error) from None
     try:
         images = _to_uint8(arrays[pair[0]], pair[0])
+        if images.size and images.max() <= 1:
+            logging.warning(
+                "data set %r: %s has no value above 1 of 255, so all is black; images "
+                "in [0, 1] are floating",
+                name,
+                pair[0],
+            )
         every = {k: _checked_labels(arrays[k], k) for k in of_labels if k in arrays}
         names = _class_names(arrays.get("class_names"), every, name)
         labels = every[pair[1]].astype(np.int32)
@@ -138,22 +147,40 @@ def _to_uint8(images: NDArray[Any], key: str) -> NDArray[np.uint8]:
         )
     if images.dtype == np.uint8:
         return images
+    if images.dtype == bool:
+        raise ValueError(
+            f"{key} must be uint8, or floating in [0, 1], got bool: black and white "
+            f"becomes uint8 with {key} * np.uint8(255)"
+        )
     if not np.issubdtype(images.dtype, np.floating):
         raise ValueError(
             f"{key} must be uint8, or floating in [0, 1], got {images.dtype}: "
-            "images of 0 to 255 become uint8 with images.astype(np.uint8)"
+            f"images of 0 to 255 become uint8 with {key}.astype(np.uint8)"
         )
-    # `not` rather than <, so that NaN is refused too.
-    if images.size and not (images.min() >= 0 and images.max() <= 1):
-        raise ValueError(
-            f"{key} is floating, so its values must be finite and in [0, 1], got "
-            f"{images.min()} to {images.max()}"
-        )
+    if images.size:
+        _check_range(float(images.min()), float(images.max()), key)
     found = np.empty(images.shape, np.uint8)
     for place, image in zip(found, images, strict=True):
         # Not in float16, whose 255 levels are not exact.
         place[:] = np.rint(image.astype(np.float64) * 255)
     return found
+
+
+def _check_range(low: float, high: float, key: str) -> None:
+    """Refuses floating images that are not in [0, 1], up to rounding."""
+    if low >= -_ROUNDING and high <= 1 + _ROUNDING:  # false for NaN
+        return
+    hint = ""
+    if low >= -1 - _ROUNDING and high <= 1 + _ROUNDING:
+        hint = f"; images in [-1, 1] become such with ({key} + 1) / 2"
+    elif low >= 0 and high <= 255:
+        hint = f"; images of 0 to 255 become uint8 with {key}.astype(np.uint8)"
+    elif math.isfinite(low) and math.isfinite(high):
+        hint = "; undo the normalisation: it belongs into the model"
+    raise ValueError(
+        f"{key} is floating, so its values must be finite and in [0, 1], got "
+        f"{low:g} to {high:g}{hint}"
+    )
 
 
 def _checked_labels(labels: NDArray[Any], key: str) -> NDArray[np.integer]:
@@ -162,7 +189,9 @@ def _checked_labels(labels: NDArray[Any], key: str) -> NDArray[np.integer]:
         labels = labels[:, 0]
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         hint = ""
-        if labels.ndim == 2:
+        if labels.ndim == 2 and labels.shape[0] == 1:
+            hint = "; it is flat with labels.reshape(-1)"
+        elif labels.ndim == 2:
             hint = "; one-hot labels become indices with labels.argmax(1)"
         elif labels.ndim == 1 and np.issubdtype(labels.dtype, np.floating):
             hint = "; whole numbers become integers with labels.astype(int)"
@@ -183,6 +212,24 @@ def _checked_labels(labels: NDArray[Any], key: str) -> NDArray[np.integer]:
     return labels
 
 
+def _compare(train: NDArray[np.integer], test: NDArray[np.integer], name: str) -> None:
+    """Refuses splits that are numbered differently; tells classes of test alone."""
+    for one, other in ((train, test), (test, train)):
+        if len(one) and one[0] == 1 and np.array_equal(one - 1, other):
+            keys = ("y_train", "y_test") if one is train else ("y_test", "y_train")
+            raise ValueError(
+                f"the labels of {keys[0]} run from 1 to {one[-1]}, those of {keys[1]} "
+                f"from 0 to {other[-1]}; classes are numbered from 0: subtract 1"
+            )
+    if len(train) and len(alone := np.setdiff1d(test, train)):
+        logging.warning(
+            "data set %r has no training images of %d classes of its test split (%s)",
+            name,
+            len(alone),
+            ", ".join(map(str, alone[:5])) + (" ..." if len(alone) > 5 else ""),
+        )
+
+
 def _class_names(
     given: NDArray[Any] | None, every: Mapping[str, NDArray[np.integer]], name: str
 ) -> tuple[str, ...]:
@@ -196,9 +243,13 @@ def _class_names(
         raise ValueError(
             f"class_names must be text [K], got {given.dtype} {given.shape}"
         )
-    present = np.unique(np.concatenate([np.unique(own) for own in every.values()]))
+    of_split = {key: np.unique(own) for key, own in every.items()}
+    present = np.unique(np.concatenate(list(of_split.values())))
     if not len(present):
         return ()
+    if len(of_split) == 2:
+        train, test = of_split.values()
+        _compare(train, test, name)
     low, high = int(present[0]), int(present[-1])
     count = high + 1 if given is None else len(given)
     if low == 1 and (given is None or high == count):

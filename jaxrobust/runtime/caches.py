@@ -1,5 +1,6 @@
 """The user's caches, where the XDG base directory specification puts them."""
 
+import contextlib
 import os
 import pathlib
 import secrets
@@ -58,7 +59,11 @@ def problem(path: epath.PathLike, *, private: bool) -> str | None:
 
 def _others_write(path: epath.Path) -> bool:
     """Says whether another user can put files into a folder, or replace it."""
-    trusted = {0, os.geteuid(), os.stat(os.path.expanduser("~")).st_uid}
+    trusted = {0, os.geteuid()}
+    home = os.path.expanduser("~")
+    if os.path.isabs(home):  # else there is none, and `~` would be in this folder
+        with contextlib.suppress(OSError):
+            trusted.add(os.stat(home).st_uid)
     here, above = os.stat(path), os.stat(path.parent)
     open_above = above.st_mode & stat.S_IWOTH and not above.st_mode & stat.S_ISVTX
     owners = {here.st_uid, above.st_uid}

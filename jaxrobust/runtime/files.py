@@ -37,10 +37,14 @@ def expand(path: epath.PathLike) -> epath.Path:
     """Returns a path that a user gave, with `~` as the home folder.
 
     Raises:
-      ValueError: for `~` where no home folder is known (neither `HOME` nor an entry
-        of the user's in passwd): it must not become a folder called `~`.
+      ValueError: for an empty path, which would be the current folder (of a variable
+        of the shell that is not set, say); for `~` where no home folder is known
+        (neither `HOME` nor an entry of the user's in passwd): it must not become a
+        folder called `~`.
     """
     text = os.fspath(path)
+    if not text:
+        raise ValueError("a path is empty; for the current folder give a dot.")
     found = text if is_remote(text) else os.path.expanduser(text)
     if text.partition("/")[0] == "~" and not os.path.isabs(found):
         raise ValueError(
@@ -216,6 +220,26 @@ def own_folder(path: epath.PathLike) -> epath.Path:
         )
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def require_folder(path: epath.PathLike, advice: str) -> None:
+    """Checks that a folder is there or can be made, before any work.
+
+    Args:
+      path: of the folder; object stores have none.
+      advice: what to do, for the error.
+
+    Raises:
+      NotADirectoryError: if the path, or what should be a folder above it, is a file, a
+        pipe, a link to nothing ...
+    """
+    if is_remote(path):
+        return
+    there = os.path.abspath(path)
+    while not os.path.lexists(there):
+        there = os.path.dirname(there)
+    if not os.path.isdir(there):
+        raise NotADirectoryError(f"{there} is there and is no folder: {advice}.")
 
 
 def safe_path(folder: epath.PathLike, parts: Iterable[str]) -> epath.Path:

@@ -192,7 +192,11 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
         shape, dtype = _header(stream)
         wanted = math.prod(shape) * dtype.itemsize
         if dtype.kind not in _PLAIN:
-            raise ValueError(f"{member.filename} holds {dtype}, no plain numbers")
+            what = "Python objects" if dtype.kind == "O" else str(dtype)
+            raise ValueError(
+                f"{member.filename} holds {what}, which are not read: save it as an "
+                "array of plain numbers or text"
+            )
         if wanted > member.file_size or min(shape, default=0) < 0:
             raise ValueError(f"{member.filename} is shorter than its shape {shape}")
     with archive.open(member) as stream:

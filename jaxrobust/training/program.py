@@ -13,11 +13,17 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jaxrobust import checkpoints, evaluation, parallel
-from jaxrobust.evaluation import attack_text, out_of_memory, protocols, suite
+from jaxrobust.evaluation import (
+    attack_text,
+    evaluator,
+    out_of_memory,
+    protocols,
+    suite,
+)
 from jaxrobust.evaluation.progress import StageProgress
 from jaxrobust.parallel import processes
 from jaxrobust.runtime import files
-from jaxrobust.training import config_file, loop, preemption, setup, workdir
+from jaxrobust.training import config_file, loop, preemption, seen, setup, workdir
 from jaxrobust.training.check import check, check_data, check_evaluation, notices
 from jaxrobust.training.config import completed
 
@@ -99,13 +105,21 @@ def evaluate(
     processes.check_same(
         f"the checkpoint in {source}", lambda: processes.digest(variables)
     )
+    dataset = evaluator.load_test(config)
+    seen.check_classes(source, dataset.class_names, config["data"]["name"])
     workdir.write_config(folder, config, command)
     progress = StageProgress() if processes.is_lead() else None
     size = config["eval"]["batch_size"]
     slots = "in AutoAttack fewer --config.eval.slots"
     with out_of_memory.explained("--config.eval.batch_size", size, mesh.size, slots):
         evaluation.evaluate(
-            model, variables, config, workdir=folder, mesh=mesh, progress=progress
+            model,
+            variables,
+            config,
+            workdir=folder,
+            dataset=dataset,
+            mesh=mesh,
+            progress=progress,
         )
     if progress is not None:
         progress.close()
@@ -169,6 +183,8 @@ def run(
     """
     checkpoints.usable(folder)
     folder = os.fspath(files.expand(folder))
+    if checkpoint == "":  # a variable of the shell that is not set, say
+        raise ValueError("--checkpoint is empty: leave it out, or say which.")
     named = checkpoint in (None, *checkpoints.WHICH)
     if not named and mode != "eval":
         raise ValueError(

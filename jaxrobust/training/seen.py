@@ -6,6 +6,7 @@ never be trained on later, and one that was trained on never held out.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -138,6 +139,44 @@ def divide(
         "%s; the %d images that were held out before stay held out", what, len(rows)
     )
     return rows
+
+
+def check_classes(
+    source: epath.PathLike, class_names: Sequence[str], name: str
+) -> None:
+    """Compares classes of an evaluation with those that a network was trained on.
+
+    Args:
+      source: its work directory, or the folder of a checkpoint in one. Where nothing
+        tells the classes, nothing is said.
+      class_names: of the data to evaluate on, in label order.
+      name: of that data set.
+
+    Raises:
+      ValueError: if a class has another label than in training: every number would be
+        wrong.
+    """
+    folder = files.expand(source)
+    places = [folder, folder.parent.parent]  # of W/checkpoints/STEP
+    found = (read(place) for place in places if (place / FILE).exists())
+    before = next(found, None)
+    now = tuple(class_names)
+    if before is None or before.class_names == now:
+        return
+    if any(tuple(map(str, range(len(k)))) == k for k in (before.class_names, now)):
+        return  # numbers, where a set has no names
+    what = (
+        f"the network in {source} was trained on the classes "
+        f"{_some(before.class_names)} of {before.name}, and {name} has {_some(now)}"
+    )
+    label = {one: i for i, one in enumerate(before.class_names)}
+    if any(label.get(one, i) != i for i, one in enumerate(now)):
+        raise ValueError(
+            f"{what}: the same class has another label, so every accuracy would be "
+            "wrong. Give the classes the names, and so the order, that they had."
+        )
+    if len(now) == len(before.class_names):  # others are told elsewhere
+        logging.warning("%s: they are taken for the same, one by one", what)
 
 
 def _some(names: tuple[str, ...]) -> str:

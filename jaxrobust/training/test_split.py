@@ -3,7 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from absl import logging
+
 from jaxrobust import data
+
+_SHARED = 0.01  # a few images are in both splits of many published sets
+_LOOKED_AT = 1000
 
 
 def check_test_split(config: Mapping[str, Any], train_set: data.Source) -> None:
@@ -52,3 +58,20 @@ def check_test_split(config: Mapping[str, Any], train_set: data.Source) -> None:
             f"the test split of {name} has {test.num_classes} classes, the training "
             f"split {train_set.num_classes}, or they are called otherwise."
         )
+    both = _shared(train_set, test)
+    if both > _SHARED:
+        logging.warning(
+            "%s: %.0f%% of the test images are training images too, so the accuracies "
+            "will say little of new ones",
+            name,
+            100 * both,
+        )
+
+
+def _shared(train_set: data.Source, test: data.Source) -> float:
+    """The share of some test images that are, pixel by pixel, among those in memory."""
+    if not isinstance(train_set, data.Dataset):  # it would be decoded for this alone
+        return 0.0
+    rows = np.unique(np.linspace(0, len(test) - 1, _LOOKED_AT).astype(int))
+    images = data.image_digests(test, rows)
+    return float(np.isin(images, data.image_digests(train_set)).mean())

@@ -43,8 +43,10 @@ def locked(workdir: epath.PathLike) -> Iterator[None]:
 
     Raises:
       BlockingIOError: if another run holds it.
+      NotADirectoryError: if it is a file, a pipe or a link to nothing.
     """
     path = files.expand(workdir)
+    files.require_folder(path, "choose another --workdir")
     path.mkdir(parents=True, exist_ok=True)
     if files.is_remote(path) or not processes.is_lead():
         yield

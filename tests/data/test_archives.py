@@ -75,9 +75,9 @@ def tarred(path, members, mode: Any = "w"):
     return path
 
 
-def announcing(path, size):
+def announcing(path, size, kind=tarfile.REGTYPE):
     """A compressed tar whose only member says that it has `size` bytes."""
-    block = tar_member("train/a/1.png", size=size).tobuf()
+    block = tar_member("train/a/1.png", kind, size).tobuf()
     path.write_bytes(gzip.compress(block + bytes(1 << 16)))
 
 
@@ -124,6 +124,16 @@ REFUSED = {
         "a.tar.gz",
         lambda p: announcing(p, 100 << 30),
         "1.png in .* announces 100.0 GiB, more than the 4.0 GiB",
+    ),
+    "tar of zeros": (
+        "a.tar.gz",
+        lambda p: announcing(p, 300 << 20),
+        "announces 300 MiB, more than 500 times as much",
+    ),
+    "tar with a name without end": (
+        "a.tar.gz",
+        lambda p: announcing(p, 300 << 20, tarfile.GNUTYPE_LONGNAME),
+        "announces 300 MiB in one piece",
     ),
     "tar without its content": (
         "a.tar.gz",

@@ -123,6 +123,29 @@ def test_exif_rotation_is_applied(suffix, orientation, root):
     np.testing.assert_array_equal(found.images[2], upright)
 
 
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/'
+    b'02/22-rdf-syntax-ns#"><rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/"'
+    b' tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
+)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "webp"])
+def test_rotation_told_in_xmp_is_applied(suffix, root):
+    for file in (*root.rglob("*.png"),):
+        save(file, RNG.integers(0, 256, (5, 4, 3), np.uint8))
+    save(root / f"train/a/2.{suffix}", np.zeros((4, 5, 3), np.uint8), xmp=XMP)
+    assert load(root).shape == (5, 4, 3)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+@pytest.mark.parametrize("exif", [b"garbage garbage", b"MM\0*", b"MM\0*\0\0\0\xff\0"])
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_a_damaged_exif_says_nothing(exif, suffix, root):
+    save(root / f"train/a/2.{suffix}", exif=b"Exif\0\0" + exif)
+    assert len(load(root)) == 5
+
+
 def png16(colour):
     """A PNG of 4 x 4 pixels with 16 bits per channel."""
     channels = 3 if colour else 1
@@ -302,6 +325,16 @@ REFUSED = {
         lambda r: (r / "train/a/5.png").symlink_to("5.png"),
         "train",
         r"a/5.png: cannot be read: Too many levels",
+    ),
+    "class that is a link to nothing": (
+        lambda r: (r / "train/c").symlink_to("nowhere"),
+        "train",
+        r"train/c is a link that leads nowhere",
+    ),
+    "class that is a link to itself": (
+        lambda r: (r / "test/a2").symlink_to("a2"),
+        "test",
+        r"test/a2 is a link that leads nowhere",
     ),
     "loop of folders": (
         lambda r: (r / "train/a/again").symlink_to(r / "train/a"),

@@ -36,6 +36,8 @@ LABEL_KINDS = {
     "text": (np.array(["a", "b"] * 10), r"got <U1 \(20,\); names .* return_inverse"),
     "booleans": (LABELS > 1, "must be integers"),
     "a number": (np.array(3), r"must be integers \[N\]"),
+    "a row": (LABELS[None], r"got int64 \(1, 20\); it is flat with labels.reshape"),
+    "objects": (LABELS.astype(object), "labels.npy holds Python objects, .* save it"),
     "fewer than images": (LABELS[:-1], r"labels must have shape \(20,\), one per"),
     "more than images": (np.append(LABELS, 0), r"labels must have shape \(20,\)"),
 }
@@ -63,11 +65,17 @@ IMAGE_KINDS = {
         IMAGES.transpose(0, 3, 1, 2),
         r"transpose it with \(0, 2",
     ),
-    "floats to 255": (IMAGES.astype(np.float32), r"in \[0, 1\], got"),
+    "floats to 255": (
+        IMAGES.astype(np.float32),
+        r"in \[0, 1\], got 0 to 255; images of 0 to 255 .*images.astype\(np.uint8\)",
+    ),
+    "floats from -1": (IMAGES / 127.5 - 1, r"in \[0, 1\], got .*\(images \+ 1\) / 2"),
+    "normalised": (IMAGES / 50.0 - 2, r"in \[0, 1\], got .*undo the normalisation"),
+    "nan": (np.full((20, 4, 4, 1), np.nan), r"must be finite and in \[0, 1\], got nan"),
     "int64": (IMAGES.astype(np.int64), r"must be uint8, .*astype\(np.uint8\)"),
     "uint16": (IMAGES.astype(np.uint16), "must be uint8"),
     "complex": (IMAGES.astype(complex), "must be uint8"),
-    "booleans": (IMAGES > 9, "must be uint8"),
+    "booleans": (IMAGES > 9, r"must be uint8, .*images \* np.uint8\(255\)"),
     "text": (IMAGES.astype(str), "must be uint8"),
     "flat": (IMAGES.reshape(20, -1), r"\[N, H, W, C\] or"),
     "rank 5": (IMAGES[None], r"\[N, H, W, C\] or"),
@@ -96,6 +104,47 @@ def test_floating_images_round_to_the_nearest_level(dtype, tmp_path):
     whole = [data.load(f"npz:{tmp_path}/a.npz", s).images for s in ("train", "test")]
     both = np.concatenate(whole).reshape(20, -1)
     assert {row.tobytes() for row in both} == {image.tobytes() for image in IMAGES}
+
+
+def test_rounding_about_0_and_1_is_no_mistake(tmp_path):
+    images = (IMAGES / 255).astype(np.float32)
+    save(tmp_path / "exact.npz", images=images)
+    save(tmp_path / "near.npz", images=images * np.float32(1 + 5e-7) - np.float32(3e-7))
+    exact, near = (
+        data.load(f"npz:{tmp_path}/{n}.npz").images for n in ("exact", "near")
+    )
+    np.testing.assert_array_equal(near, exact)
+
+
+@pytest.mark.parametrize("images", [IMAGES > 99, IMAGES * 0, IMAGES / 255 / 255])
+def test_black_images_are_told(images, tmp_path, caplog):
+    kept = images.astype(np.uint8) if images.dtype == bool else images
+    save(tmp_path / "a.npz", images=kept)
+    data.load(f"npz:{tmp_path}/a.npz")
+    assert "images has no value above 1 of 255, so all is black" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "message"),
+    [
+        (0, 1, "labels of y_test run from 1 to 4, those of y_train from 0 to 3"),
+        (1, 0, "labels of y_train run from 1 to 4, those of y_test from 0 to 3"),
+    ],
+)
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_splits_numbered_differently(train, test, message, split, tmp_path):
+    arrays = {"x_train": IMAGES, "x_test": IMAGES}
+    arrays |= {"y_train": LABELS + train, "y_test": LABELS + test}
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(ValueError, match=message):
+        data.load(f"npz:{tmp_path}/a.npz", split)
+
+
+def test_classes_of_the_test_split_alone_are_told(tmp_path, caplog):
+    arrays = {"x_train": IMAGES, "x_test": IMAGES}
+    np.savez(tmp_path / "a.npz", **arrays, y_train=LABELS, y_test=LABELS + 2)
+    data.load(f"npz:{tmp_path}/a.npz", "test")
+    assert "no training images of 2 classes of its test split (4, 5)" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -56,9 +56,8 @@ def centers_of(arrays, prefix, dtype):
     }
 
 
-@pytest.mark.parametrize(
-    "dtype", ["float64", pytest.param("float32", marks=pytest.mark.full)]
-)
+@pytest.mark.full
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_golden_step(dtype):
     """One step of `pcl_training.py` with the optimisers that the config builds."""
     arrays, state_dict = load("resnet_bottleneck_step")

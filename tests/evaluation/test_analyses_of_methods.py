@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxrobust import data, defenses, models, report
 from jaxrobust.evaluation import evaluate
@@ -68,6 +69,7 @@ def test_pcl(tmp_path):
     assert "Penultimate features" in text
 
 
+@pytest.mark.full
 def test_fpd(tmp_path):
     dataset = digits(32, channels=3)
     model = models.create("fpd_resnet", layers=(1, 1, 1, 1), width=8)

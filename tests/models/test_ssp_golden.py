@@ -224,7 +224,7 @@ def assert_lengths(gradients, want, model, state_dict, double):
         )
 
 
-@by_case(GROWN, [("ark", "float64"), ("res", "float32")])
+@by_case(GROWN, [("res", "float32")])
 def test_features_and_growth(case, dtype):
     arrays, state_dict = load(f"net_{case}")
     double = dtype == np.float64
@@ -268,7 +268,7 @@ def assert_levels(x_adv, want, *, slack=0, share=0.0):
     assert far.mean() <= share
 
 
-@by_case(GROWN, [("res", "float32"), ("ssp2", "float64")])
+@by_case(GROWN, [("res", "float32")])
 def test_pgd_levels(case, dtype):
     arrays, state_dict = load(f"net_{case}")
     double = dtype == np.float64
@@ -284,7 +284,7 @@ def test_pgd_levels(case, dtype):
     assert_levels(x_adv, want, share=0.0 if double else 1e-3)
 
 
-@by_case(["attack_random_start"], [("attack_random_start", "float64")])
+@by_case(["attack_random_start"], [])
 def test_attacks_without_start(case, dtype):
     arrays, state_dict = load(case)
     model = models.create("ssp_cifar", blocks=1, **SIC)

@@ -7,6 +7,8 @@ import pytest
 
 from jaxrobust.runtime import caches
 
+STAT = os.stat
+
 
 @pytest.mark.parametrize(
     ("xdg", "home", "found"),
@@ -31,6 +33,21 @@ def test_a_user_without_home_and_passwd_entry_has_none(monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     assert caches.folder() is None
+
+
+def test_a_cache_without_a_home(tmp_path, monkeypatch):
+    # Neither HOME nor a passwd entry; what is called ~ in this folder means nothing.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    monkeypatch.chdir(tmp_path)
+    folder = caches.folder("labels")
+    assert folder == tmp_path / "xdg/jaxrobust/labels"
+    assert caches.problem(folder, private=True) is None
+    (tmp_path / "~").mkdir()
+    asked = []
+    monkeypatch.setattr(os, "stat", lambda p, **o: asked.append(str(p)) or STAT(p, **o))
+    assert caches.problem(folder, private=True) is None
+    assert "~" not in asked
 
 
 @pytest.mark.parametrize(("mode", "fine"), [(0o755, True), (0o757, False)])

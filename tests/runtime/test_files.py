@@ -155,6 +155,34 @@ def test_the_home_folder_in_paths(text, home, found, monkeypatch):
     assert os.fspath(files.expand(text)) == found
 
 
+@pytest.mark.parametrize(
+    ("make", "path", "found"),
+    [
+        (lambda p: p.touch(), "a", "a"),
+        (lambda p: p.touch(), "a/b/c", "a"),
+        (os.mkfifo, "a", "a"),
+        (lambda p: p.symlink_to("nowhere"), "a", "a"),
+        (lambda p: p.symlink_to("a"), "a/b", "a"),
+        (lambda p: p.mkdir(), "a/b", None),
+        (lambda p: p.symlink_to("."), "a/b", None),
+        (lambda p: None, "a/b", None),
+    ],
+)
+def test_a_folder_that_cannot_be_made_is_told_first(make, path, found, tmp_path):
+    make(tmp_path / "a")
+    if found is None:
+        files.require_folder(tmp_path / path, "x")
+        return
+    with pytest.raises(NotADirectoryError, match=r"a is there and is no folder: x\."):
+        files.require_folder(tmp_path / path, "x")
+    assert not files.require_folder("gs://a/b", "x")
+
+
+def test_an_empty_path_is_not_the_current_folder():
+    with pytest.raises(ValueError, match="a path is empty"):
+        files.expand("")
+
+
 def test_no_home_folder_is_told(monkeypatch):
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     with pytest.raises(ValueError, match="~/a: no home folder is known"):

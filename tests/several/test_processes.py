@@ -75,6 +75,7 @@ def test_a_process_that_fails_ends_the_others_which_say_why(tmp_path):
     _wait_for_text(tmp_path, 0, "process 1 failed: OSError: the disk is gone")
 
 
+@pytest.mark.full
 def test_an_evaluation_finds_the_same_in_two_processes(tmp_path):
     found = []
     for count, devices in ((1, 4), (2, 2)):

@@ -39,6 +39,37 @@ def others():
     return images
 
 
+CLASSES = {
+    "the same": (NAMES, None),
+    "in another order": (("b", "a", "c"), "has another label"),
+    "one renamed, which moves the others": (("b", "c", "z"), "has another label"),
+    "one renamed": (("a", "b", "z"), "taken for the same, one by one"),
+    "others": (("x", "y", "z"), "taken for the same, one by one"),
+    "numbers": (("0", "1", "2"), None),
+    "fewer": (("a", "b"), None),
+}
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+@pytest.mark.parametrize("place", ["", "checkpoints/12"])
+def test_classes_of_an_evaluation(kind, place, monkeypatch, tmp_path, caplog):
+    *_, record = load(monkeypatch, made())
+    record.write(tmp_path)
+    names, message = CLASSES[kind]
+    if message and "label" in message:
+        with pytest.raises(ValueError, match=rf"\('a', 'b', 'c'\) of mine.*{message}"):
+            seen.check_classes(tmp_path / place, names, "theirs")
+        return
+    seen.check_classes(tmp_path / place, names, "theirs")
+    assert (message or "") in caplog.text
+    assert bool(message) == bool(caplog.records)
+
+
+def test_weights_that_do_not_tell_their_classes(tmp_path, caplog):
+    seen.check_classes(tmp_path, ("b", "a"), "theirs")
+    assert not caplog.records
+
+
 CHANGED = {
     "fewer": made(range(50)),
     "more": made([*range(60), 3, 4]),

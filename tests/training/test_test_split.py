@@ -48,7 +48,7 @@ BAD = {
         r"are 8x8x3, .* 8x8x1; --config.data.channels=3",
     ),
     "a label beyond the names": (
-        lambda a: a.update(y_test=a["y_test"] + 1, class_names=np.array(list("abcd"))),
+        lambda a: a.update(y_test=a["y_test"] + 2, class_names=np.array(list("abcd"))),
         "one of class_names each",
     ),
     "fewer labels": (
@@ -81,6 +81,17 @@ def test_grey_and_colour_fit_as_colour(tmp_path, caplog):
     found = data.open_source(config.data.name, channels=3)
     check_test_split(config, found)
     assert "50 examples of the test split asked for, it has 40" in caplog.text
+
+
+@pytest.mark.parametrize(("shared", "told"), [(0, ""), (20, "50% of the test images")])
+def test_test_images_that_are_trained_on_are_told(shared, told, tmp_path, caplog):
+    held = arrays()
+    held["x_test"][:shared] = held["x_train"][:shared]
+    np.savez(tmp_path / "a.npz", **held)
+    config = config_of(tmp_path / "a.npz")
+    check_test_split(config, data.open_source(config.data.name))
+    assert told in caplog.text
+    assert bool(told) == bool(caplog.records)
 
 
 def test_before_the_first_step(tmp_path, monkeypatch):

@@ -114,7 +114,7 @@ def test_a_damaged_config_is_told(content, tmp_path):
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(OSError, match="Not a directory"),
+        pytest.raises(OSError, match="file is there and is no folder"),
         workdir.locked(tmp_path / "file" / "run"),
     ):
         pass

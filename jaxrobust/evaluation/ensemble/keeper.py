@@ -39,6 +39,7 @@ class Keeper:
             _check_named(settings)
             name = f"autoattack-{settings.version}-{self._fingerprint()[:16]}.npz"
             self._path = files.expand(folder) / name
+            files.require_folder(self._path.parent, "give another `state_dir`")
 
     def _fingerprint(self) -> str:
         """Names model, images, labels, keys and settings: others have another file."""

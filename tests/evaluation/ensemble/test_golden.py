@@ -37,7 +37,7 @@ def network(data):
     return logits_fn
 
 
-@pytest.mark.parametrize("norm", ["Linf", "L2"])
+@pytest.mark.parametrize("norm", ["Linf", pytest.param("L2", marks=pytest.mark.full)])
 def test_flags_of_the_reference(norm):
     with np.load(GOLDEN / f"aa_standard_{norm}.npz") as found:
         data = dict(found)
