@@ -20,7 +20,7 @@ if cache := os.environ.get("JAX_COMPILATION_CACHE_DIR"):
 
 
 def pytest_make_parametrize_id(val, argname):
-    """Names bytes by their length: archives hold the time, and names must not change."""
+    """Names bytes by their length: archives hold the time of day, names must not."""
     return f"{argname} of {len(val)}" if isinstance(val, bytes) else None
 
 
