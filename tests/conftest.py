@@ -19,6 +19,11 @@ if cache := os.environ.get("JAX_COMPILATION_CACHE_DIR"):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
+def pytest_make_parametrize_id(val, argname):
+    """Names bytes by their length: archives hold the time of day, names must not."""
+    return f"{argname} of {len(val)}" if isinstance(val, bytes) else None
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _programs_of_one_file():
     """Compiles quickly, and lets go of a file's programs at its end.

@@ -102,7 +102,7 @@ def read(path: pathlib.Path, entry: str | None = None) -> Checkpoint:
     elif kind == ".safetensors":
         loaded = _told(path, _formats.read_safetensors)
     else:
-        _told(path, _formats.check_zip)
+        _told(path, _formats.check_torch_zip)
         loaded, options = _load_torch(path)
     try:
         found = _entries.find(loaded, entry)

@@ -63,6 +63,27 @@ def check_zip(path: pathlib.Path) -> None:
         raise ValueError(f"would unpack to {whole} bytes, from {size}: not opened")
 
 
+def check_torch_zip(path: pathlib.Path) -> None:
+    """Refuses a zip of torch's that is damaged: torch compares no checksums.
+
+    Raises:
+      ValueError: for one that is cut short, unpacks to far more than it is, or has a
+        part whose checksum is another.
+    """
+    check_zip(path)
+    if not zipfile.is_zipfile(path):
+        with open(path, "rb") as file:
+            if file.read(4) == b"PK\x03\x04":
+                raise ValueError("it is cut short: download or copy it again")
+        return
+    with zipfile.ZipFile(path) as archive:
+        if damaged := archive.testzip():
+            raise ValueError(
+                f"{damaged} has another checksum than the file says: damaged on the "
+                "way, download or copy it again"
+            )
+
+
 def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     """Reads an npz file; arrays of objects, which are pickles, are refused.
 

@@ -167,7 +167,7 @@ def _value(text: str, option: str, value: str, known: Parameter | type) -> Any:
                 return real
         except ValueError:
             pass
-    elif type(found) in kinds and abs(found) <= _MOST:
+    elif type(found) in kinds and not (isinstance(found, int) and abs(found) > _MOST):
         return found
     told = {bool: "true or false", int: "a whole number", float: "a number"}
     wanted = next((told[kind] for kind in told if kind in kinds), "of another kind")

@@ -186,9 +186,10 @@ def _read(path: epath.Path) -> dict[str, Any]:
             raise ValueError("it holds no config")
         return found
     except ValueError as error:
+        told = str(error).rstrip(".")
+        told = told if str(path) in told else f"{path} is damaged ({told})"
         raise ValueError(
-            f"{path} is damaged ({error}); delete that file to go on with the config "
-            "given now."
+            f"{told}; delete that file to go on with the config given now."
         ) from None
 
 

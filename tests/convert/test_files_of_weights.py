@@ -285,6 +285,18 @@ def test_damaged_and_foreign_files_are_told_in_a_line(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_zip_of_torch_s_is_compared_with_its_checksums(tmp_path):
+    whole = npz(a=bytes(range(200)))
+    for content, message in (
+        (whole.replace(whole[40:44], bytes(4)), "a.npy has another checksum|readable"),
+        (whole[:-30], "it is cut short"),
+    ):
+        (tmp_path / "w.pt").write_bytes(content)
+        with pytest.raises(ValueError, match=rf"w\.pt .*({message})") as told:
+            _files.read(tmp_path / "w.pt")
+        assert "\n" not in str(told.value)
+
+
 def test_a_zip_that_unpacks_to_far_more_is_not_opened(tmp_path, monkeypatch):
     monkeypatch.setattr(_files._formats, "_LARGE", 1 << 16)
     for name in ("bomb.npz", "bomb.pt"):
