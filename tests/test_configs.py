@@ -42,17 +42,8 @@ STAND_INS = {
 LARGEST = 32
 LEAST_DEPTH = {"pcl_resnet": 8, "resnet_cifar": 8, "wide_resnet": 10, "vgg": 11}
 CLASSES = 10
-# One of each method without `-m full`; test_main.py runs SSP from end to end.
-WHOLE_IN_CI = ("pclc_mnist",)
-A_STEP_IN_CI = ("fpd_mnist", "pcl_mnist", "ssc_mnist", "mart_cifar10")
-
-
-def full_but(*names):
-    """All configs, those that are not named marked `full`."""
-    return [
-        pytest.param(p, marks=() if p.stem in names else pytest.mark.full)
-        for p in CONFIGS
-    ]
+# Without `-m full`; test_main.py runs one from end to end.
+A_STEP_IN_CI = ("pclc_mnist", "pcl_mnist", "ssc_mnist", "mart_cifar10")
 
 
 def get_config(path, arg):
@@ -104,7 +95,14 @@ def test_config_builds(path, arg):
     check.check(config.to_dict())
 
 
-@pytest.mark.parametrize("path", full_but(*A_STEP_IN_CI), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(p, marks=() if p.stem in A_STEP_IN_CI else pytest.mark.full)
+        for p in CONFIGS
+    ],
+    ids=lambda p: p.stem,
+)
 def test_config_runs_a_step(path):
     """One training step of the quick variant, with a narrow network and few images."""
     config = get_config(path, "quick")
@@ -157,11 +155,8 @@ def last_variables(folder):
     return jax.tree.leaves(jax.device_get(variables))
 
 
-@pytest.mark.parametrize(
-    "path",
-    full_but(*WHOLE_IN_CI),
-    ids=lambda p: p.stem,
-)
+@pytest.mark.full
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_config_runs_from_end_to_end(path, tmp_path):
     """Trains, attacks, reports; with the last checkpoint lost it resumes to the bit."""
     config = get_config(path, "quick")
@@ -171,8 +166,6 @@ def test_config_runs_from_end_to_end(path, tmp_path):
         "--config.train.save_every_steps=1",
         "--config.train.log_every_steps=1",
     ]
-    if path.stem in WHOLE_IN_CI and "width" in config.model:
-        flags.append("--config.model.width=4")
     folder = tmp_path / "run"
     run(folder, *flags)
     for name in ("config.json", "metrics.jsonl", "results.json", "report.html"):

@@ -211,10 +211,12 @@ def _turn_hue(image: Image, shift: Array) -> Image:
     value, chroma = image.max(-1), image.max(-1) - image.min(-1)
     red, green, blue = image[..., 0], image[..., 1], image[..., 2]
     safe = jnp.where(chroma > 0, chroma, 1)
+    # By order and not by equality with the largest: a compiler may compute a channel
+    # twice and round it differently, and where two are as large both give one hue.
     sextant = jnp.where(
-        value == red,
+        (red >= green) & (red >= blue),
         (green - blue) / safe,
-        jnp.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
+        jnp.where(green >= blue, 2 + (blue - red) / safe, 4 + (red - green) / safe),
     )
     # Back from hue: channel n is value - chroma * max(0, min(k, 4 - k, 1)).
     offsets = jnp.asarray([5, 3, 1], image.dtype)

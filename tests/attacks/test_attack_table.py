@@ -209,7 +209,7 @@ def test_eps_zero_returns_the_image(name, norm):
     np.testing.assert_array_equal(jitted(name, norm)(np.float32(0), 0.0), x)
 
 
-@every_row
+@some_rows
 def test_vmap_over_eps_is_a_loop(name, norm):
     x, y = batch()
     radii = jnp.array([0.0, 0.5, 1.0]) * EPS[norm]

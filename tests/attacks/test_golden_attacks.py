@@ -100,9 +100,16 @@ PCL = {
     "adv_mim": ("mim", {"eps": EPS, "step_size": EPS / 5, "steps": 5}),
     "adv_pgd": ("bim", {"eps": EPS, "step_size": 2 / 255, "steps": 5}),
 }
+PCL_IN_CI = ("adv_fgsm", "adv_mim")
 
 
-@pytest.mark.parametrize("case", PCL)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=() if case in PCL_IN_CI else pytest.mark.full)
+        for case in PCL
+    ],
+)
 def test_pcl(golden, case):
     name, hyperparameters = PCL[case]
     data = golden.load("pcl_attacks")

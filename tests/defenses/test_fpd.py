@@ -169,6 +169,7 @@ def test_noise_goes_in_and_the_clean_image_is_the_target(variables):
     assert abs(l2(0.5) - l2(0.0)) > 1e-4
 
 
+@pytest.mark.full
 def test_attacked_half_after_the_delay(variables):
     options = {"attack_name": "pgd", "threshold": 1e4}
     tx = optax.sgd(1.0)

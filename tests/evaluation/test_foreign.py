@@ -332,7 +332,7 @@ def test_images_outside_the_bounds_are_refused(theirs, tmp_path, capsys):
     labels = np.arange(10) % 2
     np.savez(tmp_path / "data.npz", images=images, labels=labels)
     assert run(tmp_path) == 1
-    assert "must be finite and in [0, 1], got -1.0 to 1.0" in capsys.readouterr().err
+    assert "must be finite and in [0, 1], got -1 to 1;" in capsys.readouterr().err
 
 
 def test_factories_and_methods(theirs):

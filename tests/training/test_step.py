@@ -66,7 +66,9 @@ def run_steps(objective, devices, steps, dtype, ema=0.0):
     return jax.device_get((losses, current.variables))
 
 
-@pytest.mark.parametrize("objective", ["pgd", "trades"])
+@pytest.mark.parametrize(
+    "objective", ["pgd", pytest.param("trades", marks=pytest.mark.full)]
+)
 def test_one_and_eight_devices_agree_in_float64(objective):
     """Losses and parameters agree to 1e-9 over 20 steps, BatchNorm included."""
     with jax.enable_x64(True):
