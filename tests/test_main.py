@@ -20,7 +20,8 @@ from jaxrobust.training import compilation_cache
 from jaxrobust.training.metrics import read
 
 ROOT = pathlib.Path(__file__).parents[1]
-# Small enough for seconds: one epoch is 16 steps.
+# Small enough for seconds: one epoch is 16 steps. The whole quickstart, with every
+# analysis, is run by .ci/run.
 SMALL = [
     "--config=configs/quickstart.py:quick",
     "--config.twin=",
@@ -30,6 +31,9 @@ SMALL = [
     "--config.train.log_every_steps=1",
     "--config.data.train_examples=700",
     "--config.attack.steps=2",
+    "--config.eval.curve.eps=0,0.1",
+    "--config.eval.analysis.enabled=False",
+    "--config.eval.diagnostics.enabled=False",
 ]
 
 
