@@ -34,6 +34,7 @@ def pc(logits: Logits, y: Labels, margin: Scalar = 0.995) -> PerExample:
     _checks.check_number("margin", margin, 1)
     p = jax.nn.softmax(logits)
     gap = p + margin - pick(p, y)[:, None]
+    # The true class would add its margin to every row.
     hinge = jnp.where(others, jnp.maximum(gap, 0), 0)
     return jnp.sum(hinge, axis=1) / (logits.shape[1] - 1)
 

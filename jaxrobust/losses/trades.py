@@ -33,4 +33,5 @@ def trades(
     """
     divergence = kl_divergence(logits, logits_adv)
     _checks.check_number("beta", beta)
+    # Gradients flow into both terms' clean logits, as in the release.
     return cross_entropy(logits, y) + beta * divergence
