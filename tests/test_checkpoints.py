@@ -1,5 +1,6 @@
 """Checkpoints: what is kept, what is loaded, what a damaged one does."""
 
+import functools
 import os
 import resource
 import shutil
@@ -18,12 +19,15 @@ from jaxrobust import checkpoints, models, named_models
 CONFIG = {"model": {"name": "ssp_cifar", "blocks": 1, "width": 4, "mean": [0.5]}}
 
 
-def variables_of(value):
+@functools.cache
+def shapes():
     model = named_models.create_model(CONFIG)
-    tree = jax.eval_shape(
-        lambda k: model.init(k, jnp.zeros((1, 8, 8, 1)), train=False), jax.random.key(0)
-    )
-    return jax.tree.map(lambda v: jnp.full(v.shape, value, v.dtype), tree)
+    x = jnp.zeros((1, 8, 8, 1))
+    return jax.eval_shape(lambda k: model.init(k, x, train=False), jax.random.key(0))
+
+
+def variables_of(value):
+    return jax.tree.map(lambda v: jnp.full(v.shape, value, v.dtype), shapes())
 
 
 def save_all(folder, accuracies):
