@@ -64,12 +64,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         dataset = evaluator.load_test(config)
         if hosted := _is_black_box(args, function, dataset):
             black_box.check_attacks(_names(config))
-            _without_gradients(config)
+            config["eval"]["diagnostics"]["enabled"] = False
             layout = black_box.layout_of(function, args.layout)
             function = black_box.wrap(function, dataset, layout)
         else:
             function = black_box.in_layout(function, args.layout or "NHWC")
         draws = args.draws if args.stochastic else 0
+        if args.attacks_only or hosted or args.stochastic:
+            _without_curves(config)
         model, variables = foreign.wrap(
             function, dataset, bounds=bounds, draws=draws, black_box=hosted
         )
@@ -85,7 +87,6 @@ def main(argv: Sequence[str] | None = None) -> int:
                     folder,
                     dataset=dataset,
                     mesh=mesh,
-                    curves=not (args.attacks_only or hosted or args.stochastic),
                     progress=progress,
                 )
             progress.close()
@@ -224,10 +225,11 @@ def _is_black_box(
     return not foreign.traceable(function, dataset)
 
 
-def _without_gradients(config: Mapping[str, Any]) -> None:
-    """Turns off the checks that ask for gradients."""
+def _without_curves(config: Mapping[str, Any]) -> None:
+    """Turns off the analyses that attack the network again."""
     fields = config["eval"]
-    fields["diagnostics"]["enabled"] = False
+    fields["curve"]["eps"] = []
+    fields["growth"]["enabled"] = fields["analysis"]["enabled"] = False
 
 
 def _curve(eps: str, norm: str) -> list[str]:

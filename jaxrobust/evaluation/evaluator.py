@@ -1,6 +1,5 @@
 """The evaluation of one network: from a config to results.json."""
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,18 +11,14 @@ from jax.sharding import Mesh
 from jaxtyping import Bool
 
 from jaxrobust import data, models, parallel
-from jaxrobust.array_types import Norm, Variables
+from jaxrobust.array_types import Variables
 from jaxrobust.data import Dataset
 from jaxrobust.evaluation import (
     adaptive,
     analyses,
-    corrupted,
-    curve,
     environment,
     flags,
     flags_of_attacks,
-    growth,
-    minimum,
     outputs,
     paired,
     passes,
@@ -33,7 +28,6 @@ from jaxrobust.evaluation import (
     suite,
     transfer,
 )
-from jaxrobust.evaluation.diagnose import DEFAULTS, diagnose_setting
 from jaxrobust.evaluation.ensemble import entry as ensemble
 from jaxrobust.evaluation.fit import count_classes
 from jaxrobust.evaluation.setting import Setting, choose, shuffled
@@ -50,7 +44,7 @@ def evaluate(
     *,
     dataset: Dataset | None = None,
     mesh: Mesh | None = None,
-    curves: bool = True,
+    own_analyses: analyses.Own = analyses.NONE,
     progress: step.Progress | None = None,
 ) -> Results:
     """Attacks a network as `config.eval` says and writes what was found.
@@ -63,7 +57,8 @@ def evaluate(
         config asks for it, `adversarial.npz`. Existing ones are replaced.
       dataset: test images; by default the test split that the config names.
       mesh: devices to split batches over.
-      curves: also the accuracy over the radius, the growth ratios and the analyses.
+      own_analyses: the caller's, by the label under which `config.eval.own_analyses`
+        has their fields; what it names itself is not imported here.
       progress: told after each batch.
 
     Returns:
@@ -76,10 +71,8 @@ def evaluate(
     fields = config["eval"]
     name, method = config["data"]["name"], adaptive.method_of(config)
     entries, pending = suite.chosen(fields, name, method)
-    minimum.read_within(fields)
+    analyses.check(fields, own_analyses)
     pick = shuffled if passes.width_of(fields) else choose
-    if "analysis" in fields:
-        analyses.read_eps(fields["analysis"])
     robustbench.read_about(fields.get("robustbench", {}))
     dataset = load_test(config) if dataset is None else dataset
     processes.check_same("the test data", lambda: data.digest(dataset))
@@ -90,8 +83,7 @@ def evaluate(
     entries = transfer.connect(entries, classes, dataset, name, own)
     state = epath.Path(workdir) / "autoattack"
     entries = ensemble.connect(entries, state, fields.get("slots", 0))
-    if wanted := _corruptions(fields):
-        corrupted.read(wanted, dataset.images.shape[1:])
+    analyses.check_images(fields, dataset.images.shape[1:], own_analyses)
     setting = Setting(
         model=model,
         variables=variables,
@@ -115,26 +107,14 @@ def evaluate(
             *flags_of_attacks.raised(results["attacks"], results["clean"]),
         ],
     )
-    diagnosed: list[flags.Flag] = []
-    # A config of before there were diagnostics gets the usual ones.
-    wanted = {**DEFAULTS, **fields.get("diagnostics", {})}
-    if wanted["enabled"]:
-        results["diagnostics"], diagnosed = diagnose_setting(
-            setting, entries, name, wanted
-        )
-        names = flags_of_attacks.OF_CROSS_ENTROPY
-        diagnosed = flags_of_attacks.of_what_ran(diagnosed, names, results["attacks"])
-    if curves:
-        found += add_curves(setting, entries, fields, runs["clean"], results, arrays)
-        if fields.get("analysis", {}).get("enabled"):
-            numbers, more = analyses.run(setting, entries, runs, fields)
-            results["analyses"], arrays = numbers, arrays | more
-    if wanted := _corruptions(fields):
-        robust = arrays["robust"] if entries else None
-        clean = runs["clean"].correct
-        numbers, more = corrupted.run(setting, wanted, clean, robust)
-        results["corruptions"], arrays = numbers, arrays | more
-    results["flags"] = flags.joined(found, diagnosed)
+    context = analyses.Context(
+        setting, entries, results["attacks"], {}, name, fields["grid"]
+    )
+    for one in analyses.run(context, fields, runs, own_analyses):
+        add(one, results)
+        arrays |= one.arrays
+        found = flags.joined(found, one.flags)
+    results["flags"] = found
     results["suite"] = fields.get("suite", "")
     if draws := getattr(model, "draws", 0):
         results["randomised"] = {"draws": draws, "right_in": step.HALF}
@@ -157,10 +137,12 @@ def evaluate(
     return results
 
 
-def _corruptions(fields: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Returns the fields of the corruptions where they are wanted."""
-    wanted = fields.get("corruptions")
-    return wanted if wanted and wanted["enabled"] else None
+def add(found: analyses.Found, results: Results) -> None:
+    """Adds what an analysis found to what results.json will hold."""
+    for name, part in found.results.items():
+        results[name] = {**results.get(name, {}), **part}
+    for attack in results["attacks"]:
+        attack |= found.of_attacks.get(attack["label"], {})
 
 
 def _check_fit(
@@ -199,14 +181,10 @@ def attack_all(
     """
     done = passes.run(setting, entries, fields)
     runs, clean = done.runs, done.runs["clean"]
-    within = minimum.read_within(fields)
-    attacks: list[Results] = []
-    for entry in entries:
-        run = runs[entry.label]
-        attacks.append(describe_attack(entry, run, done.seconds[entry.label]))
-        if entry.eps is None:
-            radii = minimum.radii_of(entry, entries, within)
-            attacks[-1] |= minimum.describe(run, clean.correct, entry, radii)
+    attacks = [
+        describe_attack(entry, runs[entry.label], done.seconds[entry.label])
+        for entry in entries
+    ]
     worst = passes.worst_case(entries, runs)
     results = {
         "clean": {
@@ -264,42 +242,3 @@ def per_class(
                 }
             )
     return rows
-
-
-def add_curves(
-    setting: Setting,
-    entries: Sequence[suite.Entry],
-    fields: Mapping[str, Any],
-    clean: step.EvalRun,
-    results: Results,
-    arrays: dict[str, Any],
-) -> list[flags.Flag]:
-    """Adds the accuracy over the radius and the growth ratios; returns flags."""
-    wanted, found = fields["curve"], []
-    if wanted["eps"]:
-        norms: list[Norm] = [e.norm for e in entries if e.eps is not None]
-        norm = norms[0] if norms else "linf"
-        eps = [suite.parse_radius(text, "curve.eps") for text in wanted["eps"]]
-        begin = time.monotonic()
-        part = setting.part(wanted["examples"])
-        correct = curve.run(part, eps, norm, wanted["steps"])
-        written = [str(text) for text in wanted["eps"]]
-        results["curve"] = {
-            **curve.describe(correct, eps, written, norm, wanted["steps"]),
-            "seconds": time.monotonic() - begin,
-        }
-        arrays |= {"curve_eps": np.asarray(eps), "curve_correct": correct}
-        size = int(np.prod(setting.dataset.images.shape[1:]))
-        chance = flags.predictions(clean.logits, setting.labels)["chance"]
-        found += flags_of_attacks.of_what_ran(
-            flags_of_attacks.from_curve(results["curve"], chance, size),
-            flags_of_attacks.OF_CURVE,
-            results["attacks"],
-        )
-    if fields["growth"]["enabled"]:
-        ratios = growth.run(
-            setting.part(fields["growth"]["examples"]), fields["growth"]
-        )
-        if ratios:
-            results["growth"] = ratios
-    return found

@@ -6,8 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
-from jaxrobust.evaluation import robustbench
-from jaxrobust.evaluation.diagnose import DEFAULTS
+from jaxrobust.evaluation import analyses, robustbench
 
 
 def parse_arg(arg: str | None, defaults: Mapping[str, str | int | bool]) -> Any:
@@ -171,41 +170,10 @@ def base() -> Any:
                 # Work directory of the network that transfer attacks come from.
                 "transfer_from": "",
                 "attacks": linf_suite("8/255", "2/255"),
-                # Beside the suite's own, radii at which to tell what an attack without
-                # one (eps None: the smallest perturbation) leaves.
-                "within": {
-                    "linf": ["2/255", "4/255", "8/255"],
-                    "l2": ["0.25", "0.5", "1", "2"],
-                    "l1": ["4", "8", "16"],
-                },
-                "curve": {
-                    "eps": ["0", "2/255", "4/255", "8/255", "16/255", "32/255", "1"],
-                    "steps": 20,
-                    "examples": 500,
-                },
-                # Signs of masked gradients, on a few images (`evaluation.diagnose`).
-                "diagnostics": dict(DEFAULTS),
-                "growth": {
-                    "enabled": True,
-                    "eps": "8/255",
-                    "step_size": "2/255",
-                    "steps": 20,
-                    "examples": 1000,
-                },
-                # Ranks of the classes attacks end in, gaps, feature maps.
-                "analysis": {
-                    "enabled": True,
-                    "examples": 500,
-                    "eps": ["2/255", "4/255", "8/255", "16/255", "32/255"],
-                    "steps": 10,
-                },
-                # The corruptions of CIFAR-10-C, without its photographs.
-                "corruptions": {
-                    "enabled": False,
-                    "names": (),  # none named = all 15
-                    "severities": (1, 2, 3, 4, 5),
-                    "examples": 1000,
-                },
+                # curve, diagnostics, growth ...: each says its own in its file.
+                **analyses.defaults(),
+                # Analyses of your own, by label: `name` package.module:object.
+                "own_analyses": {},
                 "grid": 8,  # images shown in the report
                 "save_adversarial": False,
                 # What robustbench.json says beside the numbers.
@@ -220,7 +188,11 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Tables of a user's own making (`model`, attacks) stay as they are.
     """
-    return _over(base().to_dict(), config, ("model", "attacks", "within", "attack"))
+    return _over(base().to_dict(), config, _WHOLE)
+
+
+# Tables that stand for themselves.
+_WHOLE = ("model", "attacks", "within", "attack", "own_analyses")
 
 
 def _over(

@@ -1,35 +1,59 @@
-"""The analyses of one network: where attacks end, and what they do to its inside.
-
-Numbers go to results.json under `analyses`, arrays to evaluation.npz; the report draws.
-"""
+"""Where attacks end: ranks of the classes that FGSM and MIM turn images into."""
 
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from jaxrobust import analysis, attacks
 from jaxrobust.analysis.ranks import RANKS
 from jaxrobust.array_types import Scalar
-from jaxrobust.evaluation import curve, inside, step, suite
+from jaxrobust.evaluation import step
+from jaxrobust.evaluation.analyses import curve
+from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
+from jaxrobust.evaluation.radius import parse_radius
 from jaxrobust.evaluation.setting import Setting, choose
 
-Results = dict[str, Any]
-Arrays = dict[str, np.ndarray]
+FIELD = "analysis"
+DEFAULTS: Mapping[str, Any] = MappingProxyType(
+    {
+        "examples": 500,
+        "eps": ["2/255", "4/255", "8/255", "16/255", "32/255"],
+        "steps": 10,
+    }
+)
 SWEPT = ("fgsm", "mim")
 
 
-def read_eps(fields: Mapping[str, Any]) -> list[float]:
+def check(fields: Fields) -> None:
+    """Reads the fields, even of an analysis that is off."""
+    if fields:
+        read_eps(fields)
+
+
+def run(context: Context, runs: Runs) -> Found:
+    """Attacks the examples over a grid of radii; an empty one leaves it out."""
+    fields, setting = context.fields, context.setting
+    if not fields.get("enabled") or not fields["eps"]:
+        return Found()
+    rows = choose(len(setting.indices), fields["examples"])
+    part = setting.part(fields["examples"])
+    found = ranks(part, runs["clean"].logits[rows], fields)
+    return Found({"analyses": {"class_ranks": found}})
+
+
+def read_eps(fields: Fields) -> list[float]:
     """Reads the grid of radii of `config.eval.analysis` and checks the rest.
 
     Raises:
       ValueError: for a bad radius, a grid that does not grow or a count out of range.
     """
-    eps = [suite.parse_radius(text, "eval.analysis.eps") for text in fields["eps"]]
+    eps = [parse_radius(text, "eval.analysis.eps") for text in fields["eps"]]
     if any(b <= a for a, b in itertools.pairwise(eps)):
         raise ValueError(
             f"`eval.analysis.eps` must grow from one to the next, got "
@@ -43,71 +67,11 @@ def read_eps(fields: Mapping[str, Any]) -> list[float]:
     return eps
 
 
-def run(
-    setting: Setting,
-    entries: Sequence[suite.Entry],
-    runs: Mapping[str, step.EvalRun],
-    fields: Mapping[str, Any],
-) -> tuple[Results, Arrays]:
-    """Runs every analysis that the network allows.
-
-    Args:
-      setting: the network and the examples.
-      entries: the attacks that ran.
-      runs: what they found, by label, `clean` among them.
-      fields: `config.eval`, with `analysis` and `grid`.
-
-    Returns:
-      The part `analyses` of results.json, and arrays for evaluation.npz.
-    """
-    wanted = fields["analysis"]
-    rows = choose(len(setting.indices), wanted["examples"])
-    part = setting.part(wanted["examples"])
-    results: Results = {"probability_gap": gaps(setting.labels, runs)}
-    arrays: Arrays = {}
-    if wanted["eps"]:
-        results["class_ranks"] = ranks(part, runs["clean"].logits[rows], wanted)
-    candidates = [e for e in entries if e.in_step and e.eps is not None]
-    if candidates:
-        found, arrays = inside.run(part, strongest(candidates, runs), fields["grid"])
-        results |= found
-    return results, arrays
-
-
-def strongest(
-    entries: Sequence[suite.Entry], runs: Mapping[str, step.EvalRun]
-) -> suite.Entry:
-    """Returns the attack that leaves the least accuracy, then the largest loss."""
-    return min(
-        entries, key=lambda e: (runs[e.label].accuracy, -runs[e.label].loss.mean())
-    )
-
-
-def gaps(labels: Int[np.ndarray, "N"], runs: Mapping[str, step.EvalRun]) -> Results:
-    """Returns the mean probability gap of all images and of those seen correctly.
-
-    Those are the images that are correct before any attack, under each attack too.
-    """
-    right = runs["clean"].correct
-    found = {}
-    for label, one in runs.items():
-        both = jnp.asarray(one.logits), jnp.asarray(labels)
-        gap = np.asarray(analysis.probability_gap(*both), np.float64)
-        mean = float(gap[right].mean()) if right.any() else None
-        found[label] = {"all": float(gap.mean()), "correct": mean}
-    return {
-        "clean": found.pop("clean"),
-        "attacks": [{"label": label, **values} for label, values in found.items()],
-        "n": len(labels),
-        "n_correct": int(right.sum()),
-    }
-
-
 def ranks(
     setting: Setting,
     clean_logits: Float[np.ndarray, "N K"],
-    fields: Mapping[str, Any],
-) -> Results:
+    fields: Fields,
+) -> dict[str, Any]:
     """Returns where newly successful attacks end, for FGSM and MIM in Linf.
 
     All radii run at once in one compiled step per attack.

@@ -1,7 +1,8 @@
 """Accuracy under common corruptions, beside clean and attacked accuracy."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -12,9 +13,19 @@ from jaxtyping import Array, Bool, UInt8
 
 from jaxrobust import corruptions, models, parallel
 from jaxrobust.array_types import Images, Key, Logits, Variables
-from jaxrobust.evaluation import statistics, step
+from jaxrobust.evaluation import passes, statistics, step
+from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
 from jaxrobust.evaluation.setting import Setting, choose
 
+FIELD = "corruptions"
+DEFAULTS: Mapping[str, Any] = MappingProxyType(
+    {
+        "enabled": False,
+        "names": (),  # none named = all 15
+        "severities": (1, 2, 3, 4, 5),
+        "examples": 1000,
+    }
+)
 NOTE = "procedural textures; not comparable with the published CIFAR-10-C"
 SHOWN = 3  # the severity of the pictures
 
@@ -31,16 +42,27 @@ class Wanted(NamedTuple):
     examples: int
 
 
-def read(fields: Mapping[str, Any], shape: tuple[int, ...] | None = None) -> Wanted:
+def check(fields: Fields) -> None:
+    """Reads the fields, even of an analysis that is off."""
+    if fields:
+        read(fields)
+
+
+def check_images(fields: Fields, shape: Sequence[int]) -> None:
+    """Raises ValueError for images [H, W, C] that cannot be corrupted."""
+    if fields.get("enabled"):
+        corruptions.check_images(jax.ShapeDtypeStruct((1, *shape), jnp.float32))
+
+
+def read(fields: Fields) -> Wanted:
     """Reads `config.eval.corruptions`; computes nothing.
 
     Args:
       fields: `names` (none means all), `severities` and `examples` (0 means all).
-      shape: of an image, (H, W, C), where it is known.
 
     Raises:
       ValueError: for an unknown name (with the nearest match), a severity that is not 1
-        to 5, no severity, a negative count, or images that cannot be corrupted.
+        to 5, no severity, or a negative count.
     """
     names = tuple(dict.fromkeys(fields["names"])) or corruptions.names()
     for name in names:
@@ -55,14 +77,23 @@ def read(fields: Mapping[str, Any], shape: tuple[int, ...] | None = None) -> Wan
             "`eval.corruptions.examples` must be at least 0 (0 = all), got "
             f"{fields['examples']}."
         )
-    if shape is not None:
-        corruptions.check_images(jax.ShapeDtypeStruct((1, *shape), jnp.float32))
     return Wanted(names, severities, fields["examples"])
 
 
-def run(
+def run(context: Context, runs: Runs) -> Found:
+    """Classifies corrupted images, beside the clean and the attacked ones."""
+    if not context.fields.get("enabled"):
+        return Found()
+    entries = context.entries
+    robust = passes.worst_case(entries, runs) if entries else None
+    clean = runs["clean"].correct
+    found, arrays = classified(context.setting, context.fields, clean, robust)
+    return Found({"corruptions": found}, arrays)
+
+
+def classified(
     setting: Setting,
-    fields: Mapping[str, Any],
+    fields: Fields,
     clean: Bool[np.ndarray, "N"],
     robust: Bool[np.ndarray, "N"] | None,
 ) -> tuple[Results, Arrays]:
@@ -83,7 +114,7 @@ def run(
       the examples `corruption_indices` [n], and one image under each,
       `corruption_images` uint8 [names, H, W, C] and `corruption_clean` [H, W, C].
     """
-    wanted = read(fields, setting.dataset.images.shape[1:])
+    wanted = read(fields)
     rows = choose(len(setting.indices), wanted.examples)
     part = setting.part(wanted.examples)
     begin = time.monotonic()

@@ -1,6 +1,7 @@
 """What an attack does inside a network: features, prototypes, restored images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import flax.linen as nn
@@ -11,13 +12,40 @@ from jaxtyping import Array
 
 from jaxrobust import analysis, models, parallel
 from jaxrobust.array_types import Images, Variables
-from jaxrobust.evaluation import step, suite
+from jaxrobust.evaluation import step
 from jaxrobust.evaluation.adaptive import centers_of
+from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
+from jaxrobust.evaluation.entries import Entry
 from jaxrobust.evaluation.setting import Setting
 
+FIELD = "analysis"
+DEFAULTS: Mapping[str, Any] = MappingProxyType(
+    {}
+)  # as `class_ranks`, which has `examples`
 Results = dict[str, Any]
 Arrays = dict[str, np.ndarray]
 SIDES = ("clean", "attacked")
+
+
+def check(fields: Fields) -> None:
+    """Has nothing to check: its fields are those of `class_ranks`."""
+
+
+def run(context: Context, runs: Runs) -> Found:
+    """Looks at the network under the strongest attack of a fixed radius."""
+    inside = [e for e in context.entries if e.in_step and e.eps is not None]
+    if not context.fields.get("enabled") or not inside:
+        return Found()
+    part = context.setting.part(context.fields["examples"])
+    found, arrays = under(part, strongest(inside, runs), context.shown)
+    return Found({"analyses": found} if found else {}, arrays)
+
+
+def strongest(entries: Sequence[Entry], runs: Runs) -> Entry:
+    """Returns the attack that leaves the least accuracy, then the largest loss."""
+    return min(
+        entries, key=lambda e: (runs[e.label].accuracy, -runs[e.label].loss.mean())
+    )
 
 
 def make_inside_step(
@@ -100,7 +128,7 @@ def _outputs_of(setting: Setting) -> models.Outputs | None:
     return out if isinstance(out, models.Outputs) else None
 
 
-def run(setting: Setting, entry: suite.Entry, keep: int) -> tuple[Results, Arrays]:
+def under(setting: Setting, entry: Entry, keep: int) -> tuple[Results, Arrays]:
     """Returns features, distances to prototypes and restored images under one attack.
 
     Args:
