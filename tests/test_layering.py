@@ -24,7 +24,7 @@ SHARED = {"runtime", "named_models", "checkpoints", "convert", "data", "parallel
 PROGRAM = {
     "runtime": set(),
     "parallel": {"array_types", "runtime"},
-    "named_models": {"models"},
+    "named_models": {"array_types", "models"},
     "checkpoints": {"array_types", "named_models", "runtime", "parallel"},
     "convert": {"array_types", "models", "runtime", "checkpoints"},
     "data": {"array_types", "runtime", "parallel"},
@@ -32,8 +32,8 @@ PROGRAM = {
     "training": LIBRARY | SHARED | {"evaluation"},
     "report": {"array_types", "runtime"},
     "main": LIBRARY | SHARED | {"training", "evaluation", "report"},
-    # A program like main: it evaluates, shows progress and writes a report.
-    "evaluation/__main__": LIBRARY | SHARED | {"training", "evaluation", "report"},
+    # A program like main: it evaluates and writes a report.
+    "evaluation/__main__": LIBRARY | SHARED | {"evaluation", "report"},
 }
 PURE_THIRD_PARTY = {"chex", "flax", "jax", "jaxtyping", "numpy", "optax"}
 STANDARD = {

@@ -5,7 +5,8 @@ import copy
 import numpy as np
 import pytest
 
-from jaxrobust.evaluation import curve, flags, flags_of_attacks
+from jaxrobust.evaluation import flags, flags_of_attacks
+from jaxrobust.evaluation.analyses import curve
 
 
 def attack(label, name, share, eps=0.1):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxrobust import data, models
-from jaxrobust.evaluation import growth
+from jaxrobust.evaluation.analyses import growth
 from jaxrobust.evaluation.setting import Setting
 
 
@@ -54,7 +54,7 @@ FIELDS = {"eps": "8/255", "step_size": "2/255", "steps": 3}
 
 
 def test_gain_of_each_stage():
-    found = growth.run(make_setting(Scaled()), FIELDS)
+    found = growth.measure(make_setting(Scaled()), FIELDS)
     assert found["stages"] == ["stage1", "stage2"]
     assert found["l1"] == pytest.approx([3, 0.5], rel=1e-5)
     assert found["l2"] == pytest.approx([3, 0.5], rel=1e-5)
@@ -64,4 +64,4 @@ def test_gain_of_each_stage():
 
 
 def test_networks_without_stages_have_no_growth():
-    assert growth.run(make_setting(Plain()), FIELDS) == {}
+    assert growth.measure(make_setting(Plain()), FIELDS) == {}

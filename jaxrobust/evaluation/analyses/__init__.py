@@ -109,7 +109,7 @@ def run(
         if label in own:
             arrays = {f"{label}/{name}": a for name, a in found.arrays.items()}
             results = {"own_analyses": {label: dict(found.results)}}
-            found = dataclasses.replace(found, results=results, arrays=arrays)
+            found = found._replace(results=results, arrays=arrays)
         yield found
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from jaxrobust.evaluation import step
 from jaxrobust.evaluation.entries import Entry
@@ -36,8 +36,7 @@ class Context:
     shown: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """What an analysis found; nothing where it is off or does not fit the network.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""The probability of the true class over the best other one, with and without attacks."""
+"""The probability of the true class minus that of the best other one."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

@@ -19,9 +19,8 @@ from jaxrobust.evaluation.entries import Entry
 from jaxrobust.evaluation.setting import Setting
 
 FIELD = "analysis"
-DEFAULTS: Mapping[str, Any] = MappingProxyType(
-    {}
-)  # as `class_ranks`, which has `examples`
+# Of as many examples as `class_ranks` says.
+DEFAULTS: Mapping[str, Any] = MappingProxyType({})
 Results = dict[str, Any]
 Arrays = dict[str, np.ndarray]
 SIDES = ("clean", "attacked")
