@@ -39,6 +39,7 @@ from jaxrobust.evaluation import (
 )
 from jaxrobust.evaluation import config as common
 from jaxrobust.report import verdict
+from jaxrobust.results import files as stored
 from jaxrobust.runtime import compilation_cache, files, out_of_memory, workdir
 from jaxrobust.runtime.progress import StageProgress
 
@@ -78,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             # The host has one queue, whatever devices there are.
             progress, mesh = StageProgress(), parallel.make_mesh(1 if hosted else None)
             with out_of_memory.explained("--batch_size", args.batch_size, mesh.size):
-                results = evaluation.evaluate(
+                evaluation.evaluate(
                     model,
                     variables,
                     config,
@@ -89,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 )
             progress.close()
             page = report.write(folder)
+            results = stored.read_results(folder / "results.json")
     except _BAD_INPUT as error:
         if args.traceback:
             raise

@@ -1,5 +1,6 @@
 """The evaluation of one network: from a config to results.json."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,9 +32,10 @@ from jaxrobust.evaluation.autoattack import entry as autoattack
 from jaxrobust.evaluation.setting import Setting, choose, shuffled
 from jaxrobust.named_models import count_classes
 from jaxrobust.parallel import processes
+from jaxrobust.results import schema, typed
 from jaxrobust.runtime import environment
 
-Results = dict[str, Any]
+Parts = dict[str, Any]  # of `schema.Results`, by field
 
 
 def evaluate(
@@ -46,7 +48,7 @@ def evaluate(
     mesh: Mesh | None = None,
     own_analyses: analyses.Own = analyses.NONE,
     progress: step.Progress | None = None,
-) -> Results:
+) -> dict[str, Any]:
     """Attacks a network as `config.eval` says and writes what was found.
 
     Args:
@@ -95,54 +97,62 @@ def evaluate(
         precision=fields["precision"],
         progress=progress,
     )
-    setting, results, runs = attack_all(setting, entries, fields)
+    done = passes.run(setting, entries, fields)
+    setting, runs = done.setting, done.runs
+    parts = attacked(done, entries)
+    attacks: list[schema.Attack] = parts["attacks"]
     arrays = outputs.predictions(setting, entries, runs)
-    arrays |= outputs.grid(setting, entries, results, runs, fields)
+    arrays |= outputs.grid(setting, entries, attacks, runs, fields)
     plain = flags.predictions(runs["clean"].logits, setting.labels)
     nothing = flags.learned_nothing(**plain, n=len(setting.labels))
     found = flags.joined(
         [*nothing, *(flag for run in runs.values() for flag in run.flags)],
         [
-            *flags_of_attacks.from_attacks(results["attacks"]),
-            *flags_of_attacks.raised(results["attacks"], results["clean"]),
+            *flags_of_attacks.from_attacks(attacks),
+            *flags_of_attacks.raised(attacks, parts["clean"]),
         ],
     )
-    context = analyses.Context(
-        setting, entries, results["attacks"], {}, name, fields["grid"]
-    )
+    context = analyses.Context(setting, entries, attacks, {}, name, fields["grid"])
     for one in analyses.run(context, fields, runs, own_analyses):
-        add(one, results)
+        parts = add(one, parts)
         arrays |= one.arrays
         found = flags.joined(found, one.flags)
-    results["flags"] = found
-    results["suite"] = fields.get("suite", "")
-    if draws := getattr(model, "draws", 0):
-        results["randomised"] = {"draws": draws, "right_in": step.HALF}
-    if getattr(model, "black_box", False):
-        results["black_box"] = True
-    results["pending"] = [attack._asdict() for attack in pending]
-    results["data"] = {
-        "name": name,
-        "examples": len(setting.indices),
-        "of": len(dataset.labels),
-    }
-    results["environment"] = environment.describe(fields["precision"])
+    draws = getattr(model, "draws", 0)
+    results = schema.Results(
+        **parts,
+        flags=[typed.make(schema.Flag, flag) for flag in found],
+        suite=fields.get("suite", ""),
+        randomised=schema.Randomised(draws=draws, right_in=step.HALF)
+        if draws
+        else None,
+        black_box=getattr(model, "black_box", False) or None,
+        pending=[schema.Pending(**attack._asdict()) for attack in pending],
+        data=schema.Data(
+            name=name, examples=len(setting.indices), of=len(dataset.labels)
+        ),
+        environment=environment.describe(fields["precision"]),
+    )
     if processes.is_lead():
-        if compared := paired.with_twin(workdir, results, arrays):
-            results["comparison"] = compared
+        compared = paired.with_twin(workdir, results, arrays)
+        results = dataclasses.replace(results, comparison=compared)
         outputs.write(workdir, results, arrays, robustbench.entry(results, config))
         if fields["save_adversarial"]:
             outputs.write_adversarial(workdir, setting, runs)
         autoattack.forget(state)
-    return results
+    return typed.as_json(results)
 
 
-def add(found: analyses.Found, results: Results) -> None:
-    """Adds what an analysis found to what results.json will hold."""
-    for name, part in found.results.items():
-        results[name] = {**results.get(name, {}), **part}
-    for attack in results["attacks"]:
-        attack |= found.of_attacks.get(attack["label"], {})
+def add(found: analyses.Found, parts: Parts) -> Parts:
+    """Adds what an analysis found to the parts of results.json."""
+    more = {
+        name: typed.merged(parts.get(name), part)
+        for name, part in found.results.items()
+    }
+    attacks = [
+        typed.updated(attack, found.of_attacks.get(attack.label, {}))
+        for attack in parts["attacks"]
+    ]
+    return {**parts, **more, "attacks": attacks}
 
 
 def _check_fit(
@@ -170,75 +180,70 @@ def load_test(config: Mapping[str, Any]) -> Dataset:
     )
 
 
-def attack_all(
-    setting: Setting, entries: Sequence[suite.Entry], fields: Mapping[str, Any]
-) -> tuple[Setting, Results, dict[str, step.EvalRun]]:
-    """Runs the clean images and every attack; see `passes.run`.
-
-    Returns:
-      The setting on the examples used, the parts `clean`, `attacks`, `worst_case`,
-      `per_class` (and `stopping`) of results.json, and the runs by label.
-    """
-    done = passes.run(setting, entries, fields)
+def attacked(done: passes.Passes, entries: Sequence[suite.Entry]) -> Parts:
+    """Returns the parts of `Results` that the attacks give."""
     runs, clean = done.runs, done.runs["clean"]
-    attacks = [
-        describe_attack(entry, runs[entry.label], done.seconds[entry.label])
-        for entry in entries
-    ]
     worst = passes.worst_case(entries, runs)
-    results = {
-        "clean": {
+    return {
+        "clean": schema.Clean(
             **statistics.share(clean.correct, "accuracy"),
-            "loss": float(clean.loss.mean()),
-            "seconds": done.seconds["clean"],
-        },
-        "attacks": attacks,
-        "worst_case": {
+            loss=float(clean.loss.mean()),
+            seconds=done.seconds["clean"],
+        ),
+        "attacks": [
+            describe_attack(entry, runs[entry.label], done.seconds[entry.label])
+            for entry in entries
+        ],
+        "worst_case": schema.WorstCase(
             **statistics.share(worst, "robust_accuracy"),
-            "attacks": [entry.label for entry in entries if entry.eps is not None],
-        },
+            attacks=[entry.label for entry in entries if entry.eps is not None],
+        ),
         "per_class": per_class(done.setting, clean.correct, worst),
+        "stopping": done.stopping,
     }
-    if done.stopping:
-        results["stopping"] = done.stopping
-    return done.setting, results, runs
 
 
-def describe_attack(entry: suite.Entry, run: step.EvalRun, seconds: float) -> Results:
+def describe_attack(
+    entry: suite.Entry, run: step.EvalRun, seconds: float
+) -> schema.Attack:
     """Returns what results.json says about one attack."""
     size = {norm: float(distance.mean()) for norm, distance in run.distance.items()}
-    found = {
-        **entry.describe(),
-        **statistics.share(run.correct, "robust_accuracy"),
-        "loss": float(run.loss.mean()),
-        "mean_perturbation": size,
-        "seconds": seconds,
-    }
-    if run.share is not None:
-        found["expected_accuracy"] = float(run.share.mean())
-    if run.stages:
-        found["replaced"] = list(run.notes)
-        found["stages"] = [
-            {"name": name, "robust_accuracy": float(robust.mean()), **run.costs[name]}
-            for name, robust in run.stages.items()
-        ]
-    return found
+    stages = [
+        schema.Stage(name=name, robust_accuracy=float(robust.mean()), **run.costs[name])
+        for name, robust in run.stages.items()
+    ]
+    return typed.updated(
+        schema.Attack(
+            **statistics.share(run.correct, "robust_accuracy"),
+            label=entry.label,
+            name=entry.name,
+            norm=entry.norm,
+            eps=entry.eps,
+            loss=float(run.loss.mean()),
+            mean_perturbation=schema.Sizes(**size),
+            seconds=seconds,
+            expected_accuracy=None if run.share is None else float(run.share.mean()),
+            replaced=list(run.notes) if stages else None,
+            stages=stages or None,
+        ),
+        entry.describe(),
+    )
 
 
 def per_class(
     setting: Setting, clean: Bool[np.ndarray, "N"], worst: Bool[np.ndarray, "N"]
-) -> list[Results]:
+) -> list[schema.OfClass]:
     """Returns clean and worst-case accuracy of each class among the examples."""
     rows = []
     for number, name in enumerate(setting.dataset.class_names):
         own = setting.labels == number
         if own.any():
             rows.append(
-                {
-                    "class": name,
-                    "n": int(own.sum()),
-                    "accuracy": float(clean[own].mean()),
-                    "robust_accuracy": float(worst[own].mean()),
-                }
+                schema.OfClass(
+                    name=name,
+                    n=int(own.sum()),
+                    accuracy=float(clean[own].mean()),
+                    robust_accuracy=float(worst[own].mean()),
+                )
             )
     return rows

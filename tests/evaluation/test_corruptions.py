@@ -11,6 +11,7 @@ import pytest
 from jaxrobust import corruptions, data, evaluation, parallel
 from jaxrobust.evaluation.analyses import corruptions as corrupted
 from jaxrobust.evaluation.setting import Setting
+from jaxrobust.results import as_json
 
 N = 13
 FIELDS = {
@@ -57,7 +58,8 @@ def make_setting(batch_size=4, mesh=None):
 
 def run(setting, **changes):
     clean = np.ones(N, bool)
-    return corrupted.classified(setting, FIELDS | changes, clean, clean)
+    found, arrays = corrupted.classified(setting, FIELDS | changes, clean, clean)
+    return as_json(found), arrays
 
 
 def test_accuracy_is_that_of_the_corrupted_images():

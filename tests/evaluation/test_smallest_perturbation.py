@@ -75,7 +75,7 @@ def test_nothing_fooled_has_no_median():
     )
     found = smallest_perturbation.describe(one, right, entry, {"0.1": 0.1})
     assert found["median_distance"] is None
-    assert found["accuracy_within"][0]["robust_accuracy"] == 1
+    assert found["accuracy_within"][0].robust_accuracy == 1
 
 
 @pytest.mark.parametrize("eps", [None, "none"])

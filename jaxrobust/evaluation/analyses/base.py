@@ -9,6 +9,7 @@ from jaxrobust.evaluation import step
 from jaxrobust.evaluation.entries import Entry
 from jaxrobust.evaluation.flags import Flag
 from jaxrobust.evaluation.setting import Setting
+from jaxrobust.results.schema import Attack
 
 Fields = Mapping[str, Any]
 Runs = Mapping[str, step.EvalRun]
@@ -30,7 +31,7 @@ class Context:
 
     setting: Setting
     entries: Sequence[Entry]
-    attacks: Sequence[Mapping[str, Any]]
+    attacks: Sequence[Attack]
     fields: Fields
     data: str
     shown: int
@@ -40,8 +41,8 @@ class Found(NamedTuple):
     """What an analysis found; nothing where it is off or does not fit the network.
 
     Attributes:
-      results: parts of results.json by name. Of an analysis from outside all of it
-        stands under its label in `own_analyses`.
+      results: parts of `results.Results` by name. Of an analysis from outside all of
+        it stands under its label in `own_analyses`.
       arrays: of evaluation.npz; of an analysis from outside as `LABEL/NAME`.
       flags: signs that the robust accuracy is not what it seems.
       of_attacks: by an attack's label, what its row of results.json gets.
@@ -67,5 +68,8 @@ class Analysis(Protocol):
 class BuiltIn(Analysis, Protocol):
     """An analysis of this package: its part of `config.eval`, and what stands there."""
 
-    FIELD: str
-    DEFAULTS: Mapping[str, Any]
+    @property
+    def FIELD(self) -> str: ...  # noqa: D102
+
+    @property
+    def DEFAULTS(self) -> Mapping[str, Any]: ...  # noqa: D102

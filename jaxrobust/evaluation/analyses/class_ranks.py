@@ -18,6 +18,7 @@ from jaxrobust.evaluation.analyses import curve
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
 from jaxrobust.evaluation.radius import parse_radius
 from jaxrobust.evaluation.setting import Setting, choose
+from jaxrobust.results import schema
 
 FIELD = "analysis"
 DEFAULTS: Mapping[str, Any] = MappingProxyType(
@@ -44,7 +45,7 @@ def run(context: Context, runs: Runs) -> Found:
     rows = choose(len(setting.indices), fields["examples"])
     part = setting.part(fields["examples"])
     found = ranks(part, runs["clean"].logits[rows], fields)
-    return Found({"analyses": {"class_ranks": found}})
+    return Found({"analyses": schema.Analyses(class_ranks=found)})
 
 
 def read_eps(fields: Fields) -> list[float]:
@@ -71,7 +72,7 @@ def ranks(
     setting: Setting,
     clean_logits: Float[np.ndarray, "N K"],
     fields: Fields,
-) -> dict[str, Any]:
+) -> schema.ClassRanks:
     """Returns where newly successful attacks end, for FGSM and MIM in Linf.
 
     All radii run at once in one compiled step per attack.
@@ -100,24 +101,24 @@ def ranks(
         at = np.stack([analysis.class_rank(logits, column) for column in columns], -1)
         shares = analysis.rank_shares(at, newly, wanted)
         found.append(
-            {
-                "name": name,
-                "steps": 1 if name == "fgsm" else steps,
-                "newly_successful": shares.number,
-                "share": shares.share,
-                "robust_accuracy": correct.mean(0),
-                "seconds": time.monotonic() - begin,
-            }
+            schema.Sweep(
+                name=name,
+                steps=1 if name == "fgsm" else steps,
+                newly_successful=shares.number.tolist(),
+                share=shares.share.tolist(),
+                robust_accuracy=correct.mean(0).tolist(),
+                seconds=time.monotonic() - begin,
+            )
         )
-    return {
-        "norm": "linf",
-        "eps": eps,
-        "eps_text": [str(text) for text in fields["eps"]],
-        "ranks": wanted,
-        "attacks": found,
-        "n": len(clean_logits),
-        "n_correct": int(clean_correct.sum()),
-    }
+    return schema.ClassRanks(
+        norm="linf",
+        eps=eps,
+        eps_text=[str(text) for text in fields["eps"]],
+        ranks=wanted,
+        attacks=found,
+        n=len(clean_logits),
+        n_correct=int(clean_correct.sum()),
+    )
 
 
 def _at(name: str, steps: int) -> Callable[[Scalar], step.Attack]:

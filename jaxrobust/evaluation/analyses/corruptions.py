@@ -1,5 +1,6 @@
 """Accuracy under common corruptions, beside clean and attacked accuracy."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -16,6 +17,7 @@ from jaxrobust.array_types import Images, Key, Logits, Variables
 from jaxrobust.evaluation import passes, statistics, step
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
 from jaxrobust.evaluation.setting import Setting, choose
+from jaxrobust.results import schema
 
 FIELD = "corruptions"
 DEFAULTS: Mapping[str, Any] = MappingProxyType(
@@ -30,7 +32,6 @@ NOTE = "procedural textures; not comparable with the published CIFAR-10-C"
 SHOWN = 3  # the severity of the pictures
 
 Classify = Callable[[Variables, Images], Logits]
-Results = dict[str, Any]
 Arrays = dict[str, np.ndarray]
 
 
@@ -96,7 +97,7 @@ def classified(
     fields: Fields,
     clean: Bool[np.ndarray, "N"],
     robust: Bool[np.ndarray, "N"] | None,
-) -> tuple[Results, Arrays]:
+) -> tuple[schema.Corruptions, Arrays]:
     """Classifies corrupted images.
 
     Each corruption is one compiled program for all severities, and the network another
@@ -121,15 +122,11 @@ def classified(
     classify = _make_classify(setting.model, setting.precision)
     found = [_run_one(part, classify, name, wanted.severities) for name in wanted.names]
     correct = np.stack([one for one, _ in found])
-    results = {
-        **_describe(correct, wanted),
-        "clean": statistics.share(clean[rows], "accuracy"),
-        "n": len(rows),
-        "note": NOTE,
-        "seconds": time.monotonic() - begin,
-    }
-    if robust is not None:
-        results["worst_case"] = statistics.share(robust[rows], "robust_accuracy")
+    attacked = None if robust is None else robust[rows]
+    results = dataclasses.replace(
+        _describe(correct, wanted, clean[rows], attacked),
+        seconds=time.monotonic() - begin,
+    )
     arrays = {
         "corruption_names": np.asarray(wanted.names),
         "corruption_severities": np.asarray(wanted.severities),
@@ -194,31 +191,44 @@ def _shown(severities: tuple[int, ...]) -> int:
     return min(severities, key=lambda severity: abs(severity - SHOWN))
 
 
-def _describe(correct: Bool[np.ndarray, "R S n"], wanted: Wanted) -> Results:
+def _describe(
+    correct: Bool[np.ndarray, "R S n"],
+    wanted: Wanted,
+    clean: Bool[np.ndarray, "n"],
+    robust: Bool[np.ndarray, "n"] | None,
+) -> schema.Corruptions:
     """Returns accuracies: each, per corruption, per severity and over all."""
-    return {
-        "rows": [
-            {
-                "name": name,
-                "severity": severity,
+    worst = None
+    if robust is not None:
+        worst = schema.RobustOfSome(**statistics.share(robust, "robust_accuracy"))
+    return schema.Corruptions(
+        rows=[
+            schema.Corrupted(
+                name=name,
+                severity=severity,
                 **statistics.share(correct[i, j], "accuracy"),
-            }
+            )
             for i, name in enumerate(wanted.names)
             for j, severity in enumerate(wanted.severities)
         ],
-        "by_name": [
-            {"name": name, **_mean(correct[i])} for i, name in enumerate(wanted.names)
+        by_name=[
+            schema.ByName(name=name, **_mean(correct[i]))
+            for i, name in enumerate(wanted.names)
         ],
-        "by_severity": [
-            {"severity": severity, **_mean(correct[:, j])}
+        by_severity=[
+            schema.BySeverity(severity=severity, **_mean(correct[:, j]))
             for j, severity in enumerate(wanted.severities)
         ],
-        "mean_accuracy": float(correct.mean()),
-        "ci95": _mean(correct.reshape(-1, correct.shape[-1]))["ci95"],
-    }
+        mean_accuracy=float(correct.mean()),
+        ci95=_mean(correct.reshape(-1, correct.shape[-1]))["ci95"],
+        clean=schema.OfSome(**statistics.share(clean, "accuracy")),
+        worst_case=worst,
+        n=correct.shape[-1],
+        note=NOTE,
+    )
 
 
-def _mean(correct: Bool[np.ndarray, "R n"]) -> Results:
+def _mean(correct: Bool[np.ndarray, "R n"]) -> dict[str, Any]:
     """Describes a mean over R passes over the same n examples.
 
     Its interval is Wilson's for one pass with that accuracy: too wide rather than too

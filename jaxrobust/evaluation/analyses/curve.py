@@ -1,5 +1,6 @@
 """Robust accuracy over a range of radii, all of them in one compiled step."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -17,6 +18,7 @@ from jaxrobust.evaluation import flags, flags_of_attacks, statistics, step
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
 from jaxrobust.evaluation.radius import STEP_SHARE, parse_radius
 from jaxrobust.evaluation.setting import Setting
+from jaxrobust.results import schema
 
 FIELD = "curve"
 DEFAULTS: Mapping[str, Any] = MappingProxyType(
@@ -47,10 +49,8 @@ def run(context: Context, runs: Runs) -> Found:
     begin = time.monotonic()
     correct = resisting(setting.part(fields["examples"]), eps, norm, fields["steps"])
     written = [str(text) for text in fields["eps"]]
-    found = {
-        **describe(correct, eps, written, norm, fields["steps"]),
-        "seconds": time.monotonic() - begin,
-    }
+    found = describe(correct, eps, written, norm, fields["steps"])
+    found = dataclasses.replace(found, seconds=time.monotonic() - begin)
     size = int(np.prod(setting.dataset.images.shape[1:]))
     chance = flags.predictions(runs["clean"].logits, setting.labels)["chance"]
     raised = flags_of_attacks.of_what_ran(
@@ -129,18 +129,18 @@ def describe(
     written: Sequence[str],
     norm: Norm,
     steps: int,
-) -> dict[str, Any]:
+) -> schema.Curve:
     """Returns what results.json says about the curve."""
     shares = [statistics.share(column, "accuracy") for column in correct.T]
-    return {
-        "name": "pgd",
-        "norm": norm,
-        "steps": steps,
-        "step_size": f"{STEP_SHARE:g} eps / steps",
-        "random_start": True,
-        "eps": list(eps),
-        "eps_text": list(written),
-        "robust_accuracy": [s["accuracy"] for s in shares],
-        "ci95": [s["ci95"] for s in shares],
-        "n": len(correct),
-    }
+    return schema.Curve(
+        name="pgd",
+        norm=norm,
+        steps=steps,
+        step_size=f"{STEP_SHARE:g} eps / steps",
+        random_start=True,
+        eps=list(eps),
+        eps_text=list(written),
+        robust_accuracy=[s["accuracy"] for s in shares],
+        ci95=[s["ci95"] for s in shares],
+        n=len(correct),
+    )

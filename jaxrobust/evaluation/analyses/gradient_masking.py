@@ -14,6 +14,7 @@ from jaxrobust.evaluation import flags_of_attacks, protocols, step
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
 from jaxrobust.evaluation.diagnose import check_counts, diagnose
 from jaxrobust.evaluation.radius import parse_radius
+from jaxrobust.results import schema, typed
 
 FIELD = "diagnostics"
 DEFAULTS: Mapping[str, Any] = MappingProxyType(
@@ -67,4 +68,14 @@ def run(context: Context, runs: Runs) -> Found:
     numbers |= {"seconds": time.monotonic() - begin}
     names = flags_of_attacks.OF_CROSS_ENTROPY
     found = flags_of_attacks.of_what_ran(found, names, context.attacks)
-    return Found({"diagnostics": numbers}, flags=found)
+    return Found({"diagnostics": _record(numbers)}, flags=found)
+
+
+def _record(numbers: Mapping[str, Any]) -> schema.Diagnostics:
+    parts = {
+        "gradients": schema.Gradients,
+        "logits": schema.LogitsSeen,
+        "calls": schema.Calls,
+    }
+    made = {name: typed.make(kind, numbers[name]) for name, kind in parts.items()}
+    return typed.make(schema.Diagnostics, {**numbers, **made})

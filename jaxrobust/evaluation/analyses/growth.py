@@ -16,6 +16,7 @@ from jaxrobust.evaluation import step
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
 from jaxrobust.evaluation.radius import parse_radius
 from jaxrobust.evaluation.setting import Setting
+from jaxrobust.results import schema
 
 FIELD = "growth"
 DEFAULTS: Mapping[str, Any] = MappingProxyType(
@@ -80,11 +81,11 @@ def run(context: Context, runs: Runs) -> Found:
     return Found({"growth": found} if found else {})
 
 
-def measure(setting: Setting, fields: Fields) -> dict[str, Any]:
-    """Returns what results.json says about growth; empty without stage features."""
+def measure(setting: Setting, fields: Fields) -> schema.Growth | None:
+    """Returns what results.json says about growth; None without stage features."""
     stages = stages_of(setting.model, setting.variables, setting.dataset.images[:1])
     if not stages:
-        return {}
+        return None
     eps, step_size = _read_radii(fields)
     attack = attacks.get("bim", eps=eps, step_size=step_size, steps=fields["steps"])
     run_step = make_growth_step(setting.model, attack, precision=setting.precision)
@@ -95,17 +96,17 @@ def measure(setting: Setting, fields: Fields) -> dict[str, Any]:
             batch = parallel.to_host(out[name])
             parts[name].append(jax.tree.map(lambda a, n=count: a[:n], batch))
     means = {name: analysis.mean_growth(found) for name, found in parts.items()}
-    return {
-        "eps": eps,
-        "eps_text": str(fields["eps"]),
-        "norm": "linf",
-        "steps": fields["steps"],
-        "step_size": step_size,
-        "stages": list(stages),
+    return schema.Growth(
+        eps=eps,
+        eps_text=str(fields["eps"]),
+        norm="linf",
+        steps=fields["steps"],
+        step_size=step_size,
+        stages=list(stages),
         **{k: [mean[stage].mean for stage in stages] for k, mean in means.items()},
-        "images": [means["l2"][stage].images for stage in stages],
-        "n": len(setting.indices),
-    }
+        images=[means["l2"][stage].images for stage in stages],
+        n=len(setting.indices),
+    )
 
 
 def stages_of(

@@ -10,6 +10,7 @@ from jaxtyping import Int
 
 from jaxrobust import analysis
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
+from jaxrobust.results import schema
 
 FIELD = "analysis"
 DEFAULTS: Mapping[str, Any] = MappingProxyType({"enabled": True})
@@ -24,24 +25,29 @@ def run(context: Context, runs: Runs) -> Found:
     if not context.fields.get("enabled"):
         return Found()
     found = gaps(context.setting.labels, runs)
-    return Found({"analyses": {"probability_gap": found}})
+    return Found({"analyses": schema.Analyses(probability_gap=found)})
 
 
-def gaps(labels: Int[np.ndarray, "N"], runs: Runs) -> dict[str, Any]:
+def gaps(labels: Int[np.ndarray, "N"], runs: Runs) -> schema.ProbabilityGap:
     """Returns the mean probability gap of all images and of those seen correctly.
 
     Those are the images that are correct before any attack, under each attack too.
     """
     right = runs["clean"].correct
-    found = {}
-    for label, one in runs.items():
-        both = jnp.asarray(one.logits), jnp.asarray(labels)
-        gap = np.asarray(analysis.probability_gap(*both), np.float64)
-        mean = float(gap[right].mean()) if right.any() else None
-        found[label] = {"all": float(gap.mean()), "correct": mean}
-    return {
-        "clean": found.pop("clean"),
-        "attacks": [{"label": label, **values} for label, values in found.items()],
-        "n": len(labels),
-        "n_correct": int(right.sum()),
-    }
+
+    def gap(label: str) -> dict[str, float | None]:
+        both = jnp.asarray(runs[label].logits), jnp.asarray(labels)
+        found = np.asarray(analysis.probability_gap(*both), np.float64)
+        mean = float(found[right].mean()) if right.any() else None
+        return {"all": float(found.mean()), "correct": mean}
+
+    return schema.ProbabilityGap(
+        clean=schema.Gap(**gap("clean")),
+        attacks=[
+            schema.GapOf(label=label, **gap(label))
+            for label in runs
+            if label != "clean"
+        ],
+        n=len(labels),
+        n_correct=int(right.sum()),
+    )

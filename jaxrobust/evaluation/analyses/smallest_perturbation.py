@@ -10,6 +10,7 @@ from jaxtyping import Bool
 from jaxrobust.evaluation import statistics, step, suite, verify
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
 from jaxrobust.evaluation.entries import Entry
+from jaxrobust.results import schema
 
 FIELD = "within"
 # Beside the suite's own, radii at which to tell what is left.
@@ -64,7 +65,7 @@ def describe(
         reach = eps + verify.tolerance(eps, entry.ball().bounds)
         robust = run.correct | (distance > reach)
         found = statistics.share(robust, "robust_accuracy")
-        within.append({"eps": eps, "eps_text": written, **found})
+        within.append(schema.Within(eps=eps, eps_text=written, **found))
     median = float(np.median(distance[fooled])) if fooled.any() else None
     return {"median_distance": median, "accuracy_within": within}
 
