@@ -103,7 +103,7 @@ def _notes(results: Results, found: Data, standard: bool) -> list[str]:
             "Standard AutoAttack did not run, so there is no autoattack_acc; "
             f"{_percent(worst.robust_accuracy)} % are robust under {ran}."
         )
-    if found.examples < found.of:
+    if found.examples is not None and found.examples < found.of:
         notes.append(f"On {found.examples} of {found.of} test images.")
     if results.flags:
         names = sorted({flag.name for flag in results.flags})

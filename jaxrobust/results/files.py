@@ -42,6 +42,7 @@ def read_results(path: epath.PathLike, wanted: type[T] = schema.Results) -> T:
     try:
         found = reading.read_json(path)
         _require_sizes(found)
+        _require_version(found)
         return typed.read(wanted, found)
     except ValueError as error:
         raise _told(path, error, _AGAIN) from None
@@ -56,6 +57,15 @@ def _require_sizes(value: Any) -> None:
     if isinstance(value, list):
         for one in value:
             _require_sizes(one)
+
+
+def _require_version(found: Any) -> None:
+    version = found.get("schema", 0) if isinstance(found, dict) else 0
+    if typed.is_number(version) and version > schema.VERSION:
+        raise ValueError(
+            f"it is of version {version}, and this jaxrobust reads up to "
+            f"{schema.VERSION}: upgrade it"
+        )
 
 
 def _told(path: epath.PathLike, error: Exception, advice: str) -> ValueError:

@@ -5,7 +5,7 @@ has the same name in `report/figures/`. CONTRIBUTING.md says how to add one.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -70,6 +70,12 @@ def load(fields: Fields) -> dict[str, Analysis]:
             )
         found[label] = one
     return found
+
+
+def figures(fields: Fields) -> dict[str, Callable[..., Any]]:
+    """Returns what draws those of `load` that can be drawn, by label."""
+    drawn = {label: getattr(one, "figure", None) for label, one in load(fields).items()}
+    return {label: figure for label, figure in drawn.items() if figure is not None}
 
 
 def check(fields: Fields, own: Own = NONE) -> None:
