@@ -164,7 +164,7 @@ def assert_statistics(moved, arrays, model, state_dict, shape, double):
 
 @by_case(
     NETS,
-    [(c, "float32") for c in ("ark", "groupnorm", "mnist", "mnist_ark", "tiny")],
+    [(c, "float32") for c in ("groupnorm", "mnist", "mnist_ark", "tiny")],
 )
 def test_net(case, dtype):
     arrays, state_dict = load(f"net_{case}")
