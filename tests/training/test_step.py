@@ -1,5 +1,6 @@
 """The training step: the same mathematics on any number of devices, masks, EMA."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -73,9 +74,8 @@ def test_one_and_eight_devices_agree_in_float64(objective):
     with jax.enable_x64(True):
         one = run_steps(objective, 1, 20, jnp.float64)
         eight = run_steps(objective, 8, 20, jnp.float64)
-    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(eight), strict=True):
-        assert a.dtype == np.float64
-        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+    chex.assert_type(jax.tree.leaves(one), np.float64)
+    chex.assert_trees_all_close(one, eight, rtol=1e-9, atol=1e-9, strict=True)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_one_step_agrees_in_float32(objective, tolerance):
 def test_every_objective_learns_the_batch(objective):
     """The loss on one repeated batch falls, and the state is donated."""
     run, current = make(objective, jnp.float32)
-    first = current
+    first, like = current, jax.eval_shape(lambda s: s, current)
     losses = []
     for _ in range(12):
         current, metrics = run(current, batch(0), jax.random.key(3))
@@ -107,6 +107,8 @@ def test_every_objective_learns_the_batch(objective):
     fall = 0.02 if objective == "pc_lc" else 0.1  # PC is flat at the start
     assert np.mean(losses[-3:]) < losses[0] - fall
     assert int(current.step) == 12
+    chex.assert_trees_all_equal_shapes_and_dtypes(current, like)
+    chex.assert_tree_all_finite(current.variables)
     assert jax.tree.leaves(first.params)[0].is_deleted()
 
 
@@ -118,8 +120,7 @@ def test_attack_passes_do_not_move_running_statistics(attack_bn):
         run, current = make(objective, jnp.float32, attack={"eps": "0"}, bn=attack_bn)
         current, _ = run(current, batch(0), jax.random.key(3))
         moved.append(current.model_state)
-    for a, b in zip(*map(jax.tree.leaves, moved), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
+    chex.assert_trees_all_close(*moved, rtol=1e-6, atol=1e-7, strict=True)
 
 
 def test_average_of_weights():
@@ -130,10 +131,7 @@ def test_average_of_weights():
     expected = jax.tree.map(
         lambda a, b: 0.75 * a + 0.25 * b, start, jax.device_get(current.params["model"])
     )
-    for a, b in zip(
-        jax.tree.leaves(expected), jax.tree.leaves(current.ema_params), strict=True
-    ):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+    chex.assert_trees_all_close(expected, current.ema_params, rtol=1e-5, atol=1e-7)
 
 
 def quadratic(**fields):
