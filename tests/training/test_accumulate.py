@@ -1,5 +1,6 @@
 """A batch in parts: the same update, on any number of devices, and what differs."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,9 +55,8 @@ def test_parts_and_devices_do_not_change_the_update(objective):
         whole = run_steps(objective, 1, 1)
         found = [run_steps(objective, 4, 1), run_steps(objective, 4, 4)]
     for other in found:
-        for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(other), strict=True):
-            assert a.dtype == np.float64
-            np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+        chex.assert_type(jax.tree.leaves(other), np.float64)
+        chex.assert_trees_all_close(whole, other, rtol=1e-10, atol=1e-12, strict=True)
 
 
 def quadratic(params, model_state, batch, key, step):
@@ -134,12 +134,9 @@ def test_batch_norm_in_parts_is_that_of_smaller_batches():
         stats = part.model_state
         grads.append(part.grads)
     mean = jax.tree.map(lambda a, b: (a + b) / 2, *grads)
-    for a, b in zip(
-        jax.tree.leaves((got.model_state, got.grads)),
-        jax.tree.leaves((stats, mean)),
-        strict=True,
-    ):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    chex.assert_trees_all_close(
+        (got.model_state, got.grads), (stats, mean), rtol=1e-4, atol=1e-6
+    )
 
 
 def test_conditions_and_masks_see_the_means_over_parts():
