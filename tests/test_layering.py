@@ -9,15 +9,17 @@ PACKAGE = "jaxrobust"
 ROOT = pathlib.Path(__file__).resolve().parents[1] / PACKAGE
 
 # A part may import the parts listed for it, and itself. `main` may import any.
+BASE = {"array_types", "_checks"}
 PURE = {
     "array_types": set(),
-    "threat": {"array_types"},
-    "models": {"array_types"},
-    "losses": {"array_types"},
-    "attacks": {"array_types", "threat", "losses"},
-    "corruptions": {"array_types"},
-    "analysis": {"array_types", "threat", "losses", "attacks"},
-    "defenses": {"array_types", "threat", "models", "losses", "attacks"},
+    "_checks": {"array_types"},
+    "threat": BASE,
+    "models": BASE,
+    "losses": BASE,
+    "attacks": BASE | {"threat", "losses"},
+    "corruptions": BASE,
+    "analysis": BASE | {"threat", "losses", "attacks"},
+    "defenses": BASE | {"threat", "models", "losses", "attacks"},
 }
 LIBRARY = set(PURE)
 SHARED = {
