@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from jaxrobust import checkpoints, evaluation, parallel
 from jaxrobust.evaluation import (
+    analyses,
     attack_text,
     evaluator,
     protocols,
@@ -119,6 +120,7 @@ def evaluate(
             workdir=folder,
             dataset=dataset,
             mesh=mesh,
+            own_analyses=analyses.load(config["eval"]),
             progress=progress,
         )
     if progress is not None:
@@ -136,6 +138,8 @@ def _stored(saved: dict[str, Any], source: str) -> dict[str, Any]:
         raise ValueError(f"{source} holds weights without a config; give --config.")
     try:
         config = completed(saved)
+        # Code that a file names is not run; see `analyses.load`.
+        config = {**config, "eval": {**config["eval"], "own_analyses": {}}}
         check_evaluation(config)
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         told = f"no {error}" if isinstance(error, KeyError) else f"{error}"
