@@ -8,13 +8,21 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
-LONGEST = {"README.md": 400}
+LONGEST = {"README.md": 400, "ARCHITECTURE.md": 1200}
 
 
 @pytest.mark.parametrize("name", LONGEST)
 def test_pages_are_short(name):
     words = (ROOT / name).read_text().split()
     assert len(words) <= LONGEST[name]
+
+
+def test_the_tree_is_that_of_the_package():
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    tree = text.split("    jaxrobust/\n")[1].split("\n\n")[0]
+    told = {line.split()[0].rstrip("/") for line in tree.splitlines()}
+    found = {p.name for p in (ROOT / "jaxrobust").iterdir() if p.name[:2] != "__"}
+    assert told == found - {"py.typed"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
