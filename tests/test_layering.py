@@ -11,26 +11,34 @@ ROOT = pathlib.Path(__file__).resolve().parents[1] / PACKAGE
 # A part may import the parts listed for it, and itself. `main` may import any.
 PURE = {
     "array_types": set(),
+    "named_code": set(),
     "threat": {"array_types"},
     "models": {"array_types"},
     "losses": {"array_types"},
-    "attacks": {"array_types", "threat", "losses"},
+    "attacks": {"array_types", "named_code", "threat", "losses"},
     "corruptions": {"array_types"},
     "analysis": {"array_types", "threat", "losses", "attacks"},
-    "defenses": {"array_types", "threat", "models", "losses", "attacks"},
+    "defenses": {
+        "array_types",
+        "named_code",
+        "threat",
+        "models",
+        "losses",
+        "attacks",
+    },
 }
 LIBRARY = set(PURE)
 SHARED = {"runtime", "named_models", "checkpoints", "convert", "data", "parallel"}
 PROGRAM = {
     "runtime": set(),
     "parallel": {"array_types", "runtime"},
-    "named_models": {"models"},
+    "named_models": {"models", "named_code"},
     "checkpoints": {"array_types", "named_models", "runtime", "parallel"},
     "convert": {"array_types", "models", "runtime", "checkpoints"},
-    "data": {"array_types", "runtime", "parallel"},
+    "data": {"array_types", "named_code", "runtime", "parallel"},
     "evaluation": LIBRARY | SHARED,
     "training": LIBRARY | SHARED | {"evaluation"},
-    "report": {"array_types", "runtime"},
+    "report": {"array_types", "attacks", "runtime"},
     "main": LIBRARY | SHARED | {"training", "evaluation", "report"},
     # A program like main: it evaluates, shows progress and writes a report.
     "evaluation/__main__": LIBRARY | SHARED | {"training", "evaluation", "report"},
@@ -43,9 +51,11 @@ STANDARD = {
     "enum",
     "functools",
     "hashlib",
+    "importlib",
     "inspect",
     "itertools",
     "math",
+    "re",
     "types",
     "typing",
     "warnings",

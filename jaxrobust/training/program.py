@@ -12,7 +12,7 @@ from absl import logging
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jaxrobust import checkpoints, evaluation, parallel
+from jaxrobust import checkpoints, evaluation, named_code, parallel
 from jaxrobust.evaluation import (
     attack_text,
     evaluator,
@@ -135,6 +135,7 @@ def _stored(saved: dict[str, Any], source: str) -> dict[str, Any]:
     if "eval" not in saved:
         raise ValueError(f"{source} holds weights without a config; give --config.")
     try:
+        named_code.refuse(saved)
         config = completed(saved)
         check_evaluation(config)
     except (ValueError, TypeError, LookupError, AttributeError) as error:
