@@ -16,7 +16,7 @@ from jaxtyping import Float
 from jaxrobust import losses, threat
 from jaxrobust.analysis import logits as outputs
 from jaxrobust.array_types import Bounds, Images, Key, Logits, Variables
-from jaxrobust.attacks import _capture, _compile, registry
+from jaxrobust.attacks import _capture, _programs, registry
 from jaxrobust.data import Dataset
 from jaxrobust.evaluation.network import coarsest
 
@@ -290,8 +290,7 @@ def _call(
     function: Callable[..., Any], inputs: Sequence[Any]
 ) -> Float[np.ndarray, "B K"]:
     """Traces and runs the function; an equal program is compiled once."""
-    captured = _capture.capture(function, *map(_like, inputs))
-    arrays = [jnp.asarray(array) for array in captured.arrays]
-    traced = _compile.trace(captured.fn, arrays, *inputs)
-    run = _compile.build(traced, arrays, *inputs, keep=not captured.embedded)
+    bound = _programs.bind(function, *map(_like, inputs))
+    arrays = [jnp.asarray(array) for array in bound.arrays]
+    run = _programs.jitted(bound)
     return np.asarray(losses.comparable(run(arrays, *inputs)), np.float64)
