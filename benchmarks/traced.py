@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import optax
 
 from benchmarks import flops
-from jaxrobust import attacks, checkpoints, losses, models
+from jaxrobust import attacks, losses, models, named_models
 from jaxrobust.data import augment
-from jaxrobust.evaluation.ensemble import versions
+from jaxrobust.evaluation.autoattack import versions
 from jaxrobust.training import check, optimizer, state, step
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
@@ -62,7 +62,7 @@ def get_config(name: str) -> dict[str, Any]:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     config = {**module.get_config().to_dict(), "deterministic": False}
-    if hasattr(checkpoints.create_model(config), "loop_safe"):
+    if hasattr(named_models.create_model(config), "loop_safe"):
         config["model"]["loop_safe"] = False
     return config
 
@@ -83,7 +83,7 @@ def batches(config: dict[str, Any]) -> int:
 
 def shapes_of(config: dict[str, Any], rows: int) -> tuple[Any, Any, Any]:
     """Returns a network, the shapes of its variables and of a batch of images."""
-    model = checkpoints.create_model(config)
+    model = named_models.create_model(config)
     images = jax.ShapeDtypeStruct((rows, *image_shape(config)), jnp.float32)
     variables = jax.eval_shape(
         lambda key, x: model.init(key, x, train=False), jax.random.key(0), images

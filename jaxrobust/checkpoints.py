@@ -27,7 +27,6 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from jaxrobust.array_types import PyTree, Variables
 from jaxrobust.named_models import Refused, create_stored
-from jaxrobust.named_models import create_model as create_model
 from jaxrobust.parallel import processes
 from jaxrobust.runtime import files, reading
 

@@ -18,8 +18,8 @@ from absl import app, flags, logging
 
 from jaxrobust import report
 from jaxrobust.parallel import processes, watch
+from jaxrobust.runtime import compilation_cache
 from jaxrobust.training import (
-    compilation_cache,
     config_file,
     overrides,
     preemption,

@@ -6,12 +6,16 @@ stored; code of others runs only where the caller names it too.
 """
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import flax.errors
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 
 from jaxrobust import models, named_code
+from jaxrobust.array_types import LogitsFn
 
 # Fields that count blocks: each has weights of its own.
 _COUNTS = ("blocks", "depth", "layers", "stages")
@@ -93,6 +97,29 @@ def create_stored(
         [reason, *_] = str(error).splitlines() or [type(error).__name__]
         raise Refused(
             f"{where}: its config describes no network ({reason[:200]})."
+        ) from None
+
+
+def count_classes(logits_fn: LogitsFn, shape: Sequence[int], name: str) -> int:
+    """Returns the number of classes K that a network tells apart, computing nothing.
+
+    Args:
+      logits_fn: images `[1, H, W, C]` to logits `[1, K]`; only traced, never run.
+      shape: `(H, W, C)` of the images that it gets.
+      name: of their data set, for the error.
+
+    Raises:
+      ValueError: if it cannot take images of this size, or so many channels.
+    """
+    example = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    try:
+        return jax.eval_shape(logits_fn, example).shape[-1]
+    except (ValueError, TypeError, flax.errors.FlaxError) as error:
+        [reason, *_] = str(error).splitlines() or [type(error).__name__]
+        raise ValueError(
+            f"the network does not take the {'x'.join(map(str, shape))} images "
+            f"of {name}: {reason.rstrip('.')}. --config.data.image_size and "
+            "--config.data.channels change the images."
         ) from None
 
 

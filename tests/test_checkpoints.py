@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust import checkpoints, models
+from jaxrobust import checkpoints, models, named_models
 
 CONFIG = {"model": {"name": "ssp_cifar", "blocks": 1, "width": 4, "mean": [0.5]}}
 
 
 def variables_of(value):
-    model = checkpoints.create_model(CONFIG)
+    model = named_models.create_model(CONFIG)
     tree = jax.eval_shape(
         lambda k: model.init(k, jnp.zeros((1, 8, 8, 1)), train=False), jax.random.key(0)
     )
@@ -248,6 +248,6 @@ def build(width):
 def test_a_users_own_model():
     fields = {"name": f"{__name__}:build", "width": 4, "blocks": 6}
     sys.modules.setdefault(__name__, sys.modules[build.__module__])
-    assert checkpoints.create_model({"model": fields}).width == 4
+    assert named_models.create_model({"model": fields}).width == 4
     with pytest.raises(ValueError, match="model 'nowhere:build' cannot be imported"):
-        checkpoints.create_model({"model": {"name": "nowhere:build"}})
+        named_models.create_model({"model": {"name": "nowhere:build"}})

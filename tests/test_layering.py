@@ -32,7 +32,7 @@ SHARED = {"runtime", "named_models", "checkpoints", "convert", "data", "parallel
 PROGRAM = {
     "runtime": set(),
     "parallel": {"array_types", "runtime"},
-    "named_models": {"models", "named_code"},
+    "named_models": {"array_types", "models", "named_code"},
     "checkpoints": {"array_types", "named_models", "runtime", "parallel"},
     "convert": {"array_types", "models", "runtime", "checkpoints"},
     "data": {"array_types", "named_code", "runtime", "parallel"},
@@ -40,8 +40,8 @@ PROGRAM = {
     "training": LIBRARY | SHARED | {"evaluation"},
     "report": {"array_types", "attacks", "runtime"},
     "main": LIBRARY | SHARED | {"training", "evaluation", "report"},
-    # A program like main: it evaluates, shows progress and writes a report.
-    "evaluation/__main__": LIBRARY | SHARED | {"training", "evaluation", "report"},
+    # A program like main: it evaluates and writes a report.
+    "evaluation/__main__": LIBRARY | SHARED | {"evaluation", "report"},
 }
 PURE_THIRD_PARTY = {"chex", "flax", "jax", "jaxtyping", "numpy", "optax"}
 STANDARD = {

@@ -16,7 +16,7 @@ import pytest
 from absl.testing import flagsaver
 
 from jaxrobust import checkpoints
-from jaxrobust.training import compilation_cache
+from jaxrobust.runtime import compilation_cache
 from jaxrobust.training.metrics import read
 
 ROOT = pathlib.Path(__file__).parents[1]

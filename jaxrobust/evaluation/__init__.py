@@ -1,8 +1,8 @@
 """Evaluation: attack suites, per-example worst case, intervals, curves."""
 
 from jaxrobust.evaluation import suite as suite
+from jaxrobust.evaluation.autoattack import autoattack as autoattack
 from jaxrobust.evaluation.diagnose import diagnose as diagnose
-from jaxrobust.evaluation.ensemble import autoattack as autoattack
 from jaxrobust.evaluation.evaluator import evaluate as evaluate
 from jaxrobust.evaluation.statistics import wilson_interval as wilson_interval
 from jaxrobust.evaluation.step import EvalRun as EvalRun

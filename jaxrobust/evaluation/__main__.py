@@ -34,16 +34,14 @@ from jaxrobust.evaluation import (
     black_box,
     evaluator,
     foreign,
-    out_of_memory,
     protocols,
     robustbench,
     suite,
 )
-from jaxrobust.evaluation.progress import StageProgress
+from jaxrobust.evaluation import config as common
 from jaxrobust.report import verdict
-from jaxrobust.runtime import files
-from jaxrobust.training import compilation_cache, workdir
-from jaxrobust.training import config as common
+from jaxrobust.runtime import compilation_cache, files, out_of_memory, workdir
+from jaxrobust.runtime.progress import StageProgress
 
 _BAD_INPUT = (ValueError, TypeError, OSError, FloatingPointError, MemoryError)
 _SHARES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)  # of eps, on the curve
@@ -112,13 +110,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _config(args: argparse.Namespace) -> dict[str, Any]:
     """Returns the config of an evaluation; of training it says nothing."""
     _check_flags(args)
-    base = common.base()
-    fields, usual = base.eval, protocols.threat_of(args.data)
+    fields, usual = common.defaults(), protocols.threat_of(args.data)
     eps = args.eps or usual.eps
     suite.parse_radius(eps, "eps")
     step_size = args.step_size or common.times(eps, 0.25)
     if args.norm == "linf":
-        common.use_radius(base, eps, step_size, usual.steps)
+        common.use_radius(fields, eps, step_size)
     threat: Any = {"eps": eps, "step_size": step_size, "norm": args.norm}
     named = args.suite or "gradient"
     if args.attack:

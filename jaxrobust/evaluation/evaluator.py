@@ -19,7 +19,6 @@ from jaxrobust.evaluation import (
     analyses,
     corrupted,
     curve,
-    environment,
     flags,
     flags_of_attacks,
     growth,
@@ -33,11 +32,12 @@ from jaxrobust.evaluation import (
     suite,
     transfer,
 )
+from jaxrobust.evaluation.autoattack import entry as autoattack
 from jaxrobust.evaluation.diagnose import DEFAULTS, diagnose_setting
-from jaxrobust.evaluation.ensemble import entry as ensemble
-from jaxrobust.evaluation.fit import count_classes
 from jaxrobust.evaluation.setting import Setting, choose, shuffled
+from jaxrobust.named_models import count_classes
 from jaxrobust.parallel import processes
+from jaxrobust.runtime import environment
 
 Results = dict[str, Any]
 
@@ -89,7 +89,7 @@ def evaluate(
     own = config.get("model", {}).get("name")
     entries = transfer.connect(entries, classes, dataset, name, own)
     state = epath.Path(workdir) / "autoattack"
-    entries = ensemble.connect(entries, state, fields.get("slots", 0))
+    entries = autoattack.connect(entries, state, fields.get("slots", 0))
     if wanted := _corruptions(fields):
         corrupted.read(wanted, dataset.images.shape[1:])
     setting = Setting(
@@ -153,7 +153,7 @@ def evaluate(
         outputs.write(workdir, results, arrays, robustbench.entry(results, config))
         if fields["save_adversarial"]:
             outputs.write_adversarial(workdir, setting, runs)
-        ensemble.forget(state)
+        autoattack.forget(state)
     return results
 
 
@@ -167,7 +167,7 @@ def _check_fit(
     model: nn.Module, variables: Variables, dataset: Dataset, name: str
 ) -> int:
     """Returns the number of classes; raises where network and data do not fit."""
-    classes = count_classes(models.logits_fn(model, variables), dataset, name)
+    classes = count_classes(models.logits_fn(model, variables), dataset.shape, name)
     if len(dataset) and dataset.labels.max() >= classes:
         raise ValueError(
             f"the network has {classes} classes, but labels of {name} reach "

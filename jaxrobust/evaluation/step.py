@@ -28,7 +28,7 @@ _JUDGE = 0x6A756467
 
 
 class Progress(Protocol):
-    """What evaluation reports to while it runs: `evaluation.progress.StageProgress`."""
+    """What evaluation reports to while it runs: `runtime.progress.StageProgress`."""
 
     def update(
         self, done: int, total: int, label: str, values: Mapping[str, float]

@@ -13,7 +13,7 @@ from jaxrobust import attacks, threat
 from jaxrobust.array_types import Norm
 from jaxrobust.attacks import registry
 from jaxrobust.evaluation import adaptive, protocols, transfer
-from jaxrobust.evaluation.ensemble.entry import AutoAttack
+from jaxrobust.evaluation.autoattack.entry import AutoAttack
 from jaxrobust.evaluation.entries import Entry as Entry
 from jaxrobust.evaluation.radius import parse_radius as parse_radius
 

@@ -13,8 +13,8 @@ from jaxrobust.array_types import Variables
 from jaxrobust.data import Dataset
 from jaxrobust.evaluation import step
 from jaxrobust.evaluation.entries import Entry, Pass
-from jaxrobust.evaluation.fit import count_classes
 from jaxrobust.evaluation.setting import Setting
+from jaxrobust.named_models import count_classes
 
 NO_SOURCE = "transfer needs eval.transfer_from: the work directory of another network"
 Network = tuple[nn.Module, Variables]
@@ -119,7 +119,7 @@ def _load(
     except (ValueError, OSError) as error:
         raise ValueError(f"{about} {error}") from None
     try:
-        found = count_classes(models.logits_fn(model, variables), dataset, name)
+        found = count_classes(models.logits_fn(model, variables), dataset.shape, name)
     except ValueError as error:
         raise ValueError(f"{about} {error}") from None
     if found != classes:

@@ -25,6 +25,7 @@ from jax.experimental import multihost_utils
 
 from jaxrobust.array_types import PyTree
 from jaxrobust.runtime import files
+from jaxrobust.runtime.environment import is_lead as is_lead
 
 # The service of jax.distributed ends all processes when one is silent for so long;
 # `watch` is faster and says which it was.
@@ -159,11 +160,6 @@ def _launched() -> bool:
     # One VM of a TPU slice cannot use its chips without the others.
     chips = glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")
     return bool(chips) and importlib.util.find_spec("libtpu") is not None
-
-
-def is_lead() -> bool:
-    """Says whether this process writes the files."""
-    return jax.process_index() == 0
 
 
 def several() -> bool:

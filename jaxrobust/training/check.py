@@ -23,9 +23,9 @@ from jaxrobust.evaluation import (
     suite,
     transfer,
 )
+from jaxrobust.evaluation.autoattack.settings import slots_for
 from jaxrobust.evaluation.diagnose import check_counts
-from jaxrobust.evaluation.ensemble.settings import slots_for
-from jaxrobust.evaluation.fit import count_classes
+from jaxrobust.named_models import count_classes, create_model
 from jaxrobust.training import compute, fields, optimizer
 
 
@@ -88,7 +88,7 @@ def check(config: Mapping[str, Any]) -> None:
             f"{train['batch_size']}, got {train['accumulate']}."
         )
     with _about("model"):
-        model = checkpoints.create_model(config)
+        model = create_model(config)
     compute.training_model(model, config)
     with _about("objective (or attack, which it trains with)"):
         suite.check_use(config["attack"])
@@ -218,7 +218,7 @@ def check_data(config: Mapping[str, Any], model: nn.Module, found: data.Source) 
     name, key = config["data"]["name"], jax.random.key(0)
     classes = count_classes(
         lambda x: models.logits_fn(model, model.init(key, x, train=False))(x),
-        found,
+        found.shape,
         name,
     )
     if classes != found.num_classes:

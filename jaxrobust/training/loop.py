@@ -12,9 +12,11 @@ from etils import epath
 from jax.sharding import Mesh
 
 from jaxrobust import checkpoints, parallel
-from jaxrobust.evaluation import flags, out_of_memory
-from jaxrobust.evaluation.progress import Progress
+from jaxrobust.evaluation import flags
 from jaxrobust.parallel import processes
+from jaxrobust.runtime import out_of_memory
+from jaxrobust.runtime.progress import Progress
+from jaxrobust.runtime.workdir import EXTENDED, differences, told
 from jaxrobust.training import (
     layout,
     nonfinite,
@@ -23,9 +25,9 @@ from jaxrobust.training import (
     seen,
     state,
 )
+from jaxrobust.training.config import base
 from jaxrobust.training.metrics import MetricWriter, NoMetrics, fetch, fetch_mean
 from jaxrobust.training.setup import Run, build
-from jaxrobust.training.workdir import EXTENDED, differences, told
 
 
 def train(
@@ -96,7 +98,7 @@ def _extend(run: Run, config: Mapping[str, Any], saved: Mapping[str, Any]) -> No
     The patience of early stopping starts anew, and at another rate so does that of the
     plateau schedule, with the scale it had come to.
     """
-    changed = differences(saved, config) if saved else {}
+    changed = differences(saved, config, base().to_dict()) if saved else {}
     changed = {k: v for k, v in changed.items() if k.startswith(EXTENDED)}
     if not changed:
         return

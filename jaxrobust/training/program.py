@@ -16,16 +16,16 @@ from jaxrobust import checkpoints, evaluation, named_code, parallel
 from jaxrobust.evaluation import (
     attack_text,
     evaluator,
-    out_of_memory,
     protocols,
     suite,
 )
-from jaxrobust.evaluation.progress import StageProgress
+from jaxrobust.named_models import create_model
 from jaxrobust.parallel import processes
-from jaxrobust.runtime import files
-from jaxrobust.training import config_file, loop, preemption, seen, setup, workdir
+from jaxrobust.runtime import files, out_of_memory, workdir
+from jaxrobust.runtime.progress import StageProgress
+from jaxrobust.training import config_file, loop, preemption, seen, setup
 from jaxrobust.training.check import check, check_data, check_evaluation, notices
-from jaxrobust.training.config import completed
+from jaxrobust.training.config import base, completed
 
 MODES = ("train_eval", "train", "eval", "report")
 
@@ -107,7 +107,7 @@ def evaluate(
     )
     dataset = evaluator.load_test(config)
     seen.check_classes(source, dataset.class_names, config["data"]["name"])
-    workdir.write_config(folder, config, command)
+    workdir.write_config(folder, config, command, defaults=base().to_dict())
     progress = StageProgress() if processes.is_lead() else None
     size = config["eval"]["batch_size"]
     slots = "in AutoAttack fewer --config.eval.slots"
@@ -216,15 +216,18 @@ def run(
         if len(runs) > 1 and mode != "eval":  # the second's mistakes before the first
             images = setup.open_train(config)
             for one, _ in runs:
-                check_data(one, checkpoints.create_model(one), images)
+                check_data(one, create_model(one), images)
         # All training before any evaluation, where SIGTERM ends processes at once.
         for one, place in runs if mode != "eval" else ():
-            extend = one["train"]["extend"]
+            given: Any = {
+                "extend": one["train"]["extend"],
+                "defaults": base().to_dict(),
+            }
             if processes.is_lead():
-                workdir.check_config(place, one, extend=extend)
+                workdir.check_config(place, one, **given)
             # What cannot start leaves the config that is there as it is.
             write = functools.partial(
-                workdir.write_config, place, one, command, extend=extend
+                workdir.write_config, place, one, command, **given
             )
             loop.train(one, place, mesh, on_start=write)
         for one, place in runs if mode != "train" else ():

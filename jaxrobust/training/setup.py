@@ -12,11 +12,13 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
-from jaxrobust import attacks, checkpoints, data, evaluation, parallel
+from jaxrobust import attacks, data, evaluation, parallel
 from jaxrobust.array_types import Key
 from jaxrobust.data import augment
-from jaxrobust.evaluation import flags, out_of_memory
+from jaxrobust.evaluation import flags
+from jaxrobust.named_models import create_model
 from jaxrobust.parallel import processes
+from jaxrobust.runtime import out_of_memory
 from jaxrobust.training import (
     compute,
     layout,
@@ -168,7 +170,7 @@ def build(
     processes.check_same("the training data", lambda: data.digest(train_set))
     plan = Plan.of(config, len(train_set))
 
-    model = checkpoints.create_model(config)
+    model = create_model(config)
     check_data(config, model, train_set)
     check_test_split(config, train_set)
     defense = make_defense(

@@ -11,6 +11,7 @@ from absl import logging
 
 from jaxrobust import checkpoints, models, threat
 from jaxrobust.array_types import Images, Variables
+from jaxrobust.named_models import create_model
 
 # The name for the leaves whose shape follows the number of classes.
 HEAD = "head"
@@ -72,7 +73,7 @@ def head_of(config: Mapping[str, Any], example: Images) -> set[str]:
     They are found by a network that differs in `model.num_classes` alone; computes
     nothing. Empty for a network without such a field.
     """
-    model = checkpoints.create_model(config)
+    model = create_model(config)
     fields = config["model"]
     first = _shapes(model, example)
     logits = jax.eval_shape(
@@ -80,7 +81,7 @@ def head_of(config: Mapping[str, Any], example: Images) -> set[str]:
     )
     wider = {**fields, "num_classes": logits.shape[-1] + 1}
     try:
-        second = _shapes(checkpoints.create_model({"model": wider}), example)
+        second = _shapes(create_model({"model": wider}), example)
     except TypeError:  # no such field
         return set()
     return {name for name, shape in first.items() if second.get(name) != shape}

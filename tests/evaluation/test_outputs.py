@@ -7,7 +7,7 @@ from hypothesis.extra import numpy as npst
 
 from jaxrobust import data
 from jaxrobust.evaluation import outputs, setting, step
-from jaxrobust.evaluation.ensemble.entry import AutoAttack
+from jaxrobust.evaluation.autoattack.entry import AutoAttack
 
 LEVELS = np.arange(256, dtype=np.float32) / np.float32(255)
 

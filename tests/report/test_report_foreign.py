@@ -10,7 +10,7 @@ import pytest
 
 from jaxrobust import report
 from jaxrobust.evaluation import comparison, paired
-from jaxrobust.evaluation.ensemble import state
+from jaxrobust.evaluation.autoattack import state
 from jaxrobust.report import analysis_figures, figures
 from jaxrobust.training import metrics
 

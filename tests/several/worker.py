@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust import attacks, checkpoints, data, evaluation, parallel
+from jaxrobust import attacks, checkpoints, data, evaluation, named_models, parallel
 from jaxrobust.parallel import processes, watch
 from jaxrobust.training import config, loop
 
@@ -114,7 +114,7 @@ def evaluate(folder: pathlib.Path) -> None:
     """Evaluates a small network; the lead keeps flags and attacked images."""
     fields, mesh = small_config(), parallel.make_mesh()
     dataset = data.load("digits", "test", limit=40)
-    model = checkpoints.create_model(fields)
+    model = named_models.create_model(fields)
     x = dataset.images.astype(np.float32) / 255
     variables = model.init(jax.random.key(0), x[:1], train=False)
     attack = attacks.get("pgd", eps=0.3, step_size=0.1, steps=3)

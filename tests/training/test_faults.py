@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust import checkpoints, evaluation, parallel
-from jaxrobust.evaluation.out_of_memory import explained
+from jaxrobust import checkpoints, evaluation, named_models, parallel
+from jaxrobust.runtime.out_of_memory import explained
 from jaxrobust.training import config, layout, loop, nonfinite, preemption, program
 from jaxrobust.training.metrics import read
 
@@ -394,7 +394,7 @@ def test_out_of_memory_in_a_validation(tmp_path, faulty, monkeypatch):
 
 def test_out_of_memory_in_an_evaluation(tmp_path, monkeypatch):
     fields = small()
-    model = checkpoints.create_model(fields)
+    model = named_models.create_model(fields)
     key, x = jax.random.key(0), jnp.zeros((1, 8, 8, 1))
     shapes = jax.eval_shape(lambda: model.init(key, x, train=False))
     variables = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)

@@ -15,8 +15,8 @@ from PIL import Image
 
 from jaxrobust import data, report
 from jaxrobust.data import prepare
-from jaxrobust.runtime import files
-from jaxrobust.training import metrics, workdir
+from jaxrobust.runtime import files, workdir
+from jaxrobust.training import metrics
 from jaxrobust.training.metrics import MetricWriter, read
 
 RUN = "gs://bucket/run"

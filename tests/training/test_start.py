@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from jaxrobust import checkpoints, parallel
+from jaxrobust import checkpoints, named_models, parallel
 from jaxrobust.training import config, loop, program, setup, start
 from jaxrobust.training.metrics import read
 
@@ -32,7 +32,7 @@ def test_the_head_is_what_the_number_of_classes_shapes(name):
     settings = {"model": {"name": name, "num_classes": 7, **HEADS[name]}}
     x = jnp.zeros((1, 32, 32, 3))
     head = start.head_of(settings, x)
-    model = checkpoints.create_model(settings)
+    model = named_models.create_model(settings)
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), x, train=False))
     leaves = jax.tree_util.tree_leaves_with_path(shapes)
     assert 0 < len(head) < len(leaves)

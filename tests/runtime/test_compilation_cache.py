@@ -8,7 +8,7 @@ import jax
 import pytest
 
 from jaxrobust.evaluation import __main__ as evaluation
-from jaxrobust.training import compilation_cache
+from jaxrobust.runtime import compilation_cache
 
 NAMES = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
 

@@ -12,9 +12,9 @@ from etils import epath
 
 from jaxrobust.attacks import stepping
 from jaxrobust.evaluation import verify
-from jaxrobust.evaluation.ensemble import leads, signs, state, versions
-from jaxrobust.evaluation.ensemble.runner import Runner
-from jaxrobust.evaluation.ensemble.settings import Settings, Standing
+from jaxrobust.evaluation.autoattack import leads, signs, state, versions
+from jaxrobust.evaluation.autoattack.runner import Runner
+from jaxrobust.evaluation.autoattack.settings import Settings, Standing
 from jaxrobust.parallel import processes
 from jaxrobust.runtime import files
 

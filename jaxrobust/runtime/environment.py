@@ -1,4 +1,4 @@
-"""Where a result was computed."""
+"""Where a program runs, and where a result was computed."""
 
 import datetime
 import importlib.metadata
@@ -12,6 +12,11 @@ import jax
 
 ROOT = __name__.partition(".")[0]  # the package above all layers
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
+
+
+def is_lead() -> bool:
+    """Says whether this process writes the files."""
+    return jax.process_index() == 0
 
 
 def describe(precision: str) -> dict[str, Any]:

@@ -15,10 +15,10 @@ from jaxtyping import Bool, Int
 from jaxrobust import parallel
 from jaxrobust.array_types import Key, LogitsFn
 from jaxrobust.attacks import stepping
-from jaxrobust.evaluation.ensemble import state
-from jaxrobust.evaluation.ensemble.board import Board
-from jaxrobust.evaluation.ensemble.forward import Place
-from jaxrobust.evaluation.ensemble.versions import Calls, Stage
+from jaxrobust.evaluation.autoattack import state
+from jaxrobust.evaluation.autoattack.board import Board
+from jaxrobust.evaluation.autoattack.forward import Place
+from jaxrobust.evaluation.autoattack.versions import Calls, Stage
 
 # Steps between two looks at what was found, at most. They double from 1 while nothing
 # is found: a look costs the host's attention, a late one costs steps of fooled rows.

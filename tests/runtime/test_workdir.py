@@ -6,12 +6,13 @@ import sys
 
 import pytest
 
-from jaxrobust.training import program, workdir
+from jaxrobust.runtime import workdir
+from jaxrobust.training import program
 
 
 def test_a_second_run_is_refused_and_a_dead_one_is_not_in_the_way(tmp_path):
     code = (
-        "import sys, time; from jaxrobust.training import workdir\n"
+        "import sys, time; from jaxrobust.runtime import workdir\n"
         f"with workdir.locked({str(tmp_path)!r}):\n"
         "    print('held', flush=True); time.sleep(600)\n"
     )
@@ -98,10 +99,11 @@ def test_a_field_that_is_newer_than_the_run_has_its_default(tmp_path):
     old = {"train": {"epochs": 1.0}}
     workdir.write_config(tmp_path, old, "command")
     new = {"train": {"epochs": 1.0, "skip_nonfinite": 0, "remat": True}}
-    workdir.write_config(tmp_path, new, "command")
+    defaults = {"train": {"skip_nonfinite": 0, "batch_size": 8}}
+    workdir.write_config(tmp_path, new, "command", defaults=defaults)
     new["train"]["skip_nonfinite"] = 1
     with pytest.raises(ValueError, match=r"skip_nonfinite \(0 there, 1 now\)"):
-        workdir.write_config(tmp_path, new, "command")
+        workdir.write_config(tmp_path, new, "command", defaults=defaults)
 
 
 @pytest.mark.parametrize("content", ['{"config": {"se', "[]", "null", "{}", "[" * 9999])

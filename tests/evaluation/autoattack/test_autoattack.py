@@ -1,15 +1,36 @@
 """AutoAttack: verdicts, independence of slots and devices, traps."""
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxrobust import evaluation, parallel
-from jaxrobust.evaluation.ensemble import versions
+from jaxrobust.evaluation.autoattack import versions
 
 KEY = jax.random.key(0)
 EPS = 0.008
+
+
+ORDERS = """
+import importlib, sys
+for first in ("", ".autoattack", ".autoattack.versions", ".suite"):
+    for name in [n for n in sys.modules if n.partition(".")[0] == "jaxrobust"]:
+        del sys.modules[name]
+    importlib.import_module("jaxrobust.evaluation" + first)
+    from jaxrobust import evaluation
+    from jaxrobust.evaluation import autoattack
+    from jaxrobust.evaluation.autoattack import versions
+    assert callable(autoattack) and evaluation.autoattack is autoattack, first
+"""
+
+
+def test_the_function_is_found_under_its_name_whatever_is_imported_first():
+    """`jaxrobust.evaluation.autoattack` is a package too, which would hide it."""
+    subprocess.run([sys.executable, "-c", ORDERS], check=True)
 
 
 def one_device():

@@ -18,7 +18,7 @@ from jaxrobust.analysis import slopes as analysis
 from jaxrobust.array_types import Images, Labels, Logits
 from jaxrobust.attacks import stepping
 from jaxrobust.evaluation import flags, slopes
-from jaxrobust.evaluation.ensemble.settings import Settings
+from jaxrobust.evaluation.autoattack.settings import Settings
 from jaxrobust.evaluation.network import coarsest
 
 _CHECKED = 64

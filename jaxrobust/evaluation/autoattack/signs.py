@@ -10,10 +10,10 @@ from jaxtyping import Float
 from jaxrobust.analysis import looks_like_probabilities
 from jaxrobust.array_types import Key
 from jaxrobust.evaluation import flags as common
-from jaxrobust.evaluation.ensemble import leads
-from jaxrobust.evaluation.ensemble.forward import Forward
-from jaxrobust.evaluation.ensemble.result import StageResult
-from jaxrobust.evaluation.ensemble.settings import Standing
+from jaxrobust.evaluation.autoattack import leads
+from jaxrobust.evaluation.autoattack.forward import Forward
+from jaxrobust.evaluation.autoattack.result import StageResult
+from jaxrobust.evaluation.autoattack.settings import Standing
 
 # Of the typical lead: far above what another batch shape rounds, half precision too.
 _CHANGE = 3e-2

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxrobust.evaluation.ensemble.board import Board, balanced
+from jaxrobust.evaluation.autoattack.board import Board, balanced
 
 POINTS = 5
 

@@ -13,9 +13,9 @@ from jaxrobust import threat
 from jaxrobust.array_types import Key, LogitsFn
 from jaxrobust.attacks import stepping
 from jaxrobust.evaluation import verify
-from jaxrobust.evaluation.ensemble import judge, versions
-from jaxrobust.evaluation.ensemble.forward import Forward, Place
-from jaxrobust.evaluation.ensemble.runner import Images
+from jaxrobust.evaluation.autoattack import judge, versions
+from jaxrobust.evaluation.autoattack.forward import Forward, Place
+from jaxrobust.evaluation.autoattack.runner import Images
 
 # Rows that one device works on together, unless told otherwise.
 _SLOTS_ON_CPU, _SLOTS = 64, 256

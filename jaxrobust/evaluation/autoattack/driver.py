@@ -13,14 +13,14 @@ from jaxtyping import Float, Int
 from jaxrobust.array_types import Bounds, Images, Key, Labels, LogitsFn, Norm
 from jaxrobust.attacks import stepping
 from jaxrobust.evaluation import step, verify
-from jaxrobust.evaluation.ensemble import gradients, judge, signs, state, versions
-from jaxrobust.evaluation.ensemble.board import Board, balanced
-from jaxrobust.evaluation.ensemble.forward import Forward, Place
-from jaxrobust.evaluation.ensemble.keeper import Keeper
-from jaxrobust.evaluation.ensemble.result import Result, StageResult
-from jaxrobust.evaluation.ensemble.runner import Images as Held
-from jaxrobust.evaluation.ensemble.runner import Outcome, Runner
-from jaxrobust.evaluation.ensemble.settings import (
+from jaxrobust.evaluation.autoattack import gradients, judge, signs, state, versions
+from jaxrobust.evaluation.autoattack.board import Board, balanced
+from jaxrobust.evaluation.autoattack.forward import Forward, Place
+from jaxrobust.evaluation.autoattack.keeper import Keeper
+from jaxrobust.evaluation.autoattack.result import Result, StageResult
+from jaxrobust.evaluation.autoattack.runner import Images as Held
+from jaxrobust.evaluation.autoattack.runner import Outcome, Runner
+from jaxrobust.evaluation.autoattack.settings import (
     Settings,
     Standing,
     check_call,
@@ -30,7 +30,7 @@ from jaxrobust.evaluation.ensemble.settings import (
     other_shape,
     slots_for,
 )
-from jaxrobust.evaluation.progress import StageProgress
+from jaxrobust.runtime.progress import StageProgress
 
 _DRAWS = 20
 

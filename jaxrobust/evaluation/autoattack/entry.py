@@ -11,11 +11,11 @@ from etils import epath
 from jaxrobust import models, parallel
 from jaxrobust.attacks import stepping
 from jaxrobust.evaluation import step, verify
-from jaxrobust.evaluation.ensemble import versions
-from jaxrobust.evaluation.ensemble.driver import autoattack
-from jaxrobust.evaluation.ensemble.forward import Forward, Place
-from jaxrobust.evaluation.ensemble.result import Result
-from jaxrobust.evaluation.ensemble.settings import slots_for
+from jaxrobust.evaluation.autoattack import versions
+from jaxrobust.evaluation.autoattack.driver import autoattack
+from jaxrobust.evaluation.autoattack.forward import Forward, Place
+from jaxrobust.evaluation.autoattack.result import Result
+from jaxrobust.evaluation.autoattack.settings import slots_for
 from jaxrobust.evaluation.entries import Entry, Pass
 from jaxrobust.evaluation.setting import Setting
 from jaxrobust.runtime.files import own_folder

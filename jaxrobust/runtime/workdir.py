@@ -7,9 +7,8 @@ from typing import Any
 
 from etils import epath
 
-from jaxrobust.parallel import processes
 from jaxrobust.runtime import files, lock, reading
-from jaxrobust.training.config import base
+from jaxrobust.runtime.environment import is_lead
 
 # Fields that may change from run to run: of the evaluation, and those that say where
 # something is computed, not what.
@@ -48,7 +47,7 @@ def locked(workdir: epath.PathLike) -> Iterator[None]:
     path = files.expand(workdir)
     files.require_folder(path, "choose another --workdir")
     path.mkdir(parents=True, exist_ok=True)
-    if files.is_remote(path) or not processes.is_lead():
+    if files.is_remote(path) or not is_lead():
         yield
         return
     with lock.held(path):
@@ -62,6 +61,7 @@ def write_config(
     command: str,
     *,
     extend: bool = False,
+    defaults: Mapping[str, Any] | None = None,
 ) -> None:
     """Saves the config, after checking it against the one that is there.
 
@@ -72,13 +72,14 @@ def write_config(
       config: of the run as it is now.
       command: that starts it.
       extend: whether it may train longer or at another rate than before.
+      defaults: see `differences`.
 
     Raises:
       ValueError: naming the fields in which the saved config differs.
     """
-    if not processes.is_lead():
+    if not is_lead():
         return
-    command = check_config(workdir, config, extend=extend) or command
+    command = check_config(workdir, config, extend=extend, defaults=defaults) or command
     text = json.dumps({"config": config, "command": command}, indent=2)
     files.write_bytes(_config_of(workdir), text.encode())
 
@@ -88,7 +89,11 @@ def _config_of(workdir: epath.PathLike) -> epath.Path:
 
 
 def check_config(
-    workdir: epath.PathLike, config: Mapping[str, Any], *, extend: bool = False
+    workdir: epath.PathLike,
+    config: Mapping[str, Any],
+    *,
+    extend: bool = False,
+    defaults: Mapping[str, Any] | None = None,
 ) -> str | None:
     """Checks a config against the one that is there; writes nothing.
 
@@ -100,6 +105,7 @@ def check_config(
       workdir: of the run.
       config: of the run as it is now.
       extend: whether it may train longer or at another rate than before.
+      defaults: see `differences`.
 
     Returns:
       The command of the run that is there, or None.
@@ -116,7 +122,7 @@ def check_config(
     if not path.exists():
         return None
     there = _read(path)
-    changed = differences(there["config"], config)
+    changed = differences(there["config"], config, defaults)
     begun = _begun(path.parent)
     if changed and begun:
         _check_change(workdir, changed, extend=extend)
@@ -135,12 +141,17 @@ def _begun(workdir: epath.Path) -> bool:
 
 
 def differences(
-    saved: Mapping[str, Any], given: Mapping[str, Any]
+    saved: Mapping[str, Any],
+    given: Mapping[str, Any],
+    defaults: Mapping[str, Any] | None = None,
 ) -> dict[str, tuple[Any, Any]]:
-    """Returns the fields of training in which two configs differ, with both values."""
-    there, now = (_flat(json.loads(json.dumps(c))) for c in (saved, given))
-    # A config from before a field existed had what is now the field's default.
-    default = _flat(json.loads(json.dumps(base().to_dict())))
+    """Returns the fields of training in which two configs differ, with both values.
+
+    A config from before a field existed had what is now the field's default.
+    """
+    there, now, default = (
+        _flat(json.loads(json.dumps(c))) for c in (saved, given, defaults or {})
+    )
     there = {k: default[k] for k in now if k in default} | there
     return {
         k: (there.get(k), now.get(k))

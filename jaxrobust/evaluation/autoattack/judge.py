@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float, Int
 
 from jaxrobust.array_types import Key
 from jaxrobust.evaluation import verify
-from jaxrobust.evaluation.ensemble.forward import Forward
+from jaxrobust.evaluation.autoattack.forward import Forward
 
 _DRAW_STREAM = 0x6A756467
 

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 
 from jaxrobust.array_types import Norm
 from jaxrobust.evaluation import statistics
-from jaxrobust.evaluation.ensemble.versions import Calls
+from jaxrobust.evaluation.autoattack.versions import Calls
 
 
 class StageResult(NamedTuple):

@@ -1,0 +1,95 @@
+"""What an evaluation is told, with defaults: the block `eval` of every config."""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxrobust.evaluation import robustbench
+from jaxrobust.evaluation.diagnose import DEFAULTS
+
+
+def defaults() -> Any:
+    """Returns every field of an evaluation with its default."""
+    return ConfigDict(
+        {
+            "batch_size": 250,
+            "examples": 0,  # 0 = all test images
+            "precision": "highest",
+            # autoattack, adaptive or a paper's protocol, in place of `attacks`.
+            "suite": "",
+            "slots": 0,  # images AutoAttack works on at a time; 0 = its own choice
+            # Adds examples until the 95 % intervals are at most this wide; 0 = off.
+            "ci": 0.0,
+            # Work directory of the network that transfer attacks come from.
+            "transfer_from": "",
+            "attacks": linf_suite("8/255", "2/255"),
+            # Beside the suite's own, radii at which to tell what an attack without
+            # one (eps None: the smallest perturbation) leaves.
+            "within": {
+                "linf": ["2/255", "4/255", "8/255"],
+                "l2": ["0.25", "0.5", "1", "2"],
+                "l1": ["4", "8", "16"],
+            },
+            "curve": {
+                "eps": ["0", "2/255", "4/255", "8/255", "16/255", "32/255", "1"],
+                "steps": 20,
+                "examples": 500,
+            },
+            # Signs of masked gradients, on a few images (`evaluation.diagnose`).
+            "diagnostics": dict(DEFAULTS),
+            "growth": {
+                "enabled": True,
+                "eps": "8/255",
+                "step_size": "2/255",
+                "steps": 20,
+                "examples": 1000,
+            },
+            # Ranks of the classes attacks end in, gaps, feature maps.
+            "analysis": {
+                "enabled": True,
+                "examples": 500,
+                "eps": ["2/255", "4/255", "8/255", "16/255", "32/255"],
+                "steps": 10,
+            },
+            # The corruptions of CIFAR-10-C, without its photographs.
+            "corruptions": {
+                "enabled": False,
+                "names": (),  # none named = all 15
+                "severities": (1, 2, 3, 4, 5),
+                "examples": 1000,
+            },
+            "grid": 8,  # images shown in the report
+            "save_adversarial": False,
+            # What robustbench.json says beside the numbers.
+            "robustbench": dict(robustbench.ABOUT),
+        }
+    )
+
+
+def use_radius(fields: Any, eps: str, step_size: str) -> None:
+    """Sets one Linf radius for the attacks and analyses of an evaluation."""
+    fields.growth.eps, fields.growth.step_size = eps, step_size
+    fields.attacks = linf_suite(eps, step_size)
+    fields.analysis.eps = [times(eps, share) for share in (0.25, 0.5, 1, 2, 4)]
+
+
+def linf_suite(eps: str, step_size: str) -> Any:
+    """Returns FGSM, PGD-20 and uniform noise at one radius: the papers' usual table.
+
+    PGD starts at a random point of the ball, as the strongest of them do.
+    """
+    common = {"norm": "linf", "eps": eps}
+    pgd = {"step_size": step_size, "steps": 20, "random_start": True}
+    return ConfigDict(
+        {
+            "fgsm": {"name": "fgsm", **common},
+            "pgd20": {"name": "pgd", **common, **pgd},
+            "ball": {"name": "uniform_noise", **common, "draws": 10},
+        }
+    )
+
+
+def times(eps: str, share: float) -> str:
+    """Multiplies a radius and writes it the same way: 4/255 for half of 8/255."""
+    numerator, slash, denominator = eps.partition("/")
+    return f"{float(numerator) * share:.6g}{slash}{denominator}"
