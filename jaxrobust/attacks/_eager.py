@@ -118,10 +118,13 @@ def _eager(
     eps = jnp.asarray(problem.eps, dtype)
     step_size = jnp.asarray(problem.step_size, dtype)
     _checks.check_values(x, problem.bounds)
-    model = _programs.bind(problem.logits_fn, *_inputs(problem, x, keys))
+    images = _inputs(problem, x, keys)
+    model = _programs.bind(problem.logits_fn, *images)
+    if model.out is not None:
+        check_logits(model.out, x.shape[0])
     loss = None
     if not isinstance(problem.loss, str):
-        out = jax.eval_shape(model.program, model.arrays, *_inputs(problem, x, keys))
+        out = jax.eval_shape(model.program, model.arrays, *images)
         check_logits(out, x.shape[0])
         function, *inputs = _of_loss(problem, x, y, out)
         loss = _programs.bind(function, *inputs)

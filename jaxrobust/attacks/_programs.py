@@ -51,10 +51,18 @@ class Traced:
 
 
 class Bound(NamedTuple):
-    """A program, the arrays it takes, and whether it may be kept (it holds none)."""
+    """A program and its arrays.
+
+    Attributes:
+      program: without them.
+      arrays: that it takes.
+      out: what it returned when it was traced; None of one that was not.
+      keep: whether it may be kept: it holds no arrays.
+    """
 
     program: Fixed | Traced
     arrays: list[Any]
+    out: Any
     keep: bool
 
 
@@ -65,7 +73,8 @@ def bind(function: Callable[..., Any], *inputs: jax.ShapeDtypeStruct) -> Bound:
     held = _capture.capture(function, *inputs)
     name = None if held.embedded else _name(held, inputs)
     jaxpr = jax.make_jaxpr(held.fn)(held.arrays, *inputs)
-    return Bound(Traced(name or object(), jaxpr), held.arrays, name is not None)
+    traced = Traced(name or object(), jaxpr)
+    return Bound(traced, held.arrays, held.out, keep=name is not None)
 
 
 def jitted(bound: Bound) -> Callable[..., Any]:
@@ -122,7 +131,7 @@ def _fixed(function: Any) -> Bound | None:
         hash(fixed)
     except TypeError:  # a field of a module, say
         return None
-    return Bound(fixed, arrays, keep=True)
+    return Bound(fixed, arrays, None, keep=True)
 
 
 def _stays(part: Any) -> bool:

@@ -184,7 +184,7 @@ _ENTRIES: dict[str, Traits] = {
         "scores",
         "radius",
         _BALLS,
-        lambda o: Cost(0, o.draws if o.draws > 1 else 0),
+        lambda o: Cost(0, 2 * o.draws),  # a look, and a score
         weak="random noise",
         fixed_steps=True,
     ),

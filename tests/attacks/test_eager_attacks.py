@@ -325,8 +325,8 @@ def test_a_loss_with_captured_arrays_is_not_stale(compilations):
         return lambda z, y: jnp.sum((z - center[None]) ** 2, axis=1)
 
     one = pgd(loss=loss_for(jnp.zeros(3)))
-    compiled = compilations()
     center = 5 * jnp.arange(3.0)
+    compiled = compilations()
     two = pgd(loss=loss_for(center))
     assert compilations() == compiled
     assert float(jnp.abs(one - two).max()) > 1e-3
