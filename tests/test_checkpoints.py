@@ -1,5 +1,6 @@
 """Checkpoints: what is kept, what is loaded, what a damaged one does."""
 
+import functools
 import os
 import resource
 import shutil
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,12 +19,15 @@ from jaxrobust import checkpoints, models, named_models
 CONFIG = {"model": {"name": "ssp_cifar", "blocks": 1, "width": 4, "mean": [0.5]}}
 
 
-def variables_of(value):
+@functools.cache
+def shapes():
     model = named_models.create_model(CONFIG)
-    tree = jax.eval_shape(
-        lambda k: model.init(k, jnp.zeros((1, 8, 8, 1)), train=False), jax.random.key(0)
-    )
-    return jax.tree.map(lambda v: jnp.full(v.shape, value, v.dtype), tree)
+    x = jnp.zeros((1, 8, 8, 1))
+    return jax.eval_shape(lambda k: model.init(k, x, train=False), jax.random.key(0))
+
+
+def variables_of(value):
+    return jax.tree.map(lambda v: jnp.full(v.shape, value, v.dtype), shapes())
 
 
 def save_all(folder, accuracies):
@@ -36,9 +41,12 @@ def save_all(folder, accuracies):
 
 
 def loaded_step(folder, which):
+    """Loads a checkpoint of `save_all`, whole, and says of which step it is."""
     _, variables, config = checkpoints.load(folder, which)
     assert config == CONFIG
-    return float(jax.tree.leaves(variables)[0].ravel()[0])
+    step = float(jax.tree.leaves(variables)[0].ravel()[0])
+    chex.assert_trees_all_equal(variables, variables_of(step), strict=True)
+    return step
 
 
 def test_best_clean_best_robust_and_last_are_kept(tmp_path):
@@ -80,7 +88,7 @@ def test_a_truncated_checkpoint_falls_back_with_a_warning(tmp_path, caplog):
     checkpointer = checkpoints.Checkpointer(tmp_path)
     with caplog.at_level("WARNING"):
         state = checkpointer.restore({"x": jnp.zeros(3)})
-    np.testing.assert_array_equal(state["x"], 1.0)
+    chex.assert_trees_all_equal(state, {"x": jnp.ones(3)}, strict=True)
     assert "checkpoint 2 cannot be read" in caplog.text
     # The same step can be saved again.
     checkpointer.save(2, {"x": jnp.ones(3)}, variables_of(9.0), CONFIG)
@@ -132,8 +140,7 @@ def test_a_step_that_reuses_what_is_being_saved_changes_nothing(tmp_path):
     jax.block_until_ready(state)
     found = checkpointer.restore(state)
     checkpointer.close()
-    for leaf in jax.tree.leaves(found):
-        np.testing.assert_array_equal(leaf, 1.0)
+    chex.assert_trees_all_equal(found, jax.tree.map(jnp.ones_like, state), strict=True)
 
 
 def test_a_kill_during_a_save_leaves_the_checkpoint_before(tmp_path):
@@ -190,7 +197,9 @@ def test_the_layout_of_the_run_is_kept(tmp_path):
     assert checkpointer.layout(2) == layout
     shutil.rmtree(tmp_path / "checkpoints" / "2" / "layout")  # as before it was kept
     assert checkpointer.layout(2) == {}
-    assert checkpointer.restore({"x": jnp.ones(3)})["x"].tolist() == [0.0] * 3
+    chex.assert_trees_all_equal(
+        checkpointer.restore({"x": jnp.ones(3)}), {"x": jnp.zeros(3)}
+    )
     checkpointer.close()
 
 
@@ -220,7 +229,8 @@ def test_converted_weights_load(tmp_path):
     assert folder.is_dir()
     model, variables, _ = checkpoints.load(tmp_path)
     logits = models.logits_fn(model, variables)(jnp.zeros((2, 8, 8, 1)))
-    assert logits.shape == (2, 10)
+    chex.assert_shape(logits, (2, 10))
+    chex.assert_trees_all_equal(variables, variables_of(2.0), strict=True)
 
 
 @pytest.mark.parametrize("content", ["", '{"accuracy": 0.'])
@@ -229,7 +239,7 @@ def test_metrics_cut_short_do_not_block_the_restart(tmp_path, content):
     (tmp_path / "checkpoints" / "2" / "metrics" / "metrics").write_text(content)
     assert loaded_step(tmp_path, "best_robust") == 1
     state = checkpoints.Checkpointer(tmp_path).restore({"x": jnp.zeros(3)})
-    np.testing.assert_array_equal(state["x"], 2.0)
+    chex.assert_trees_all_equal(state, {"x": jnp.full(3, 2.0)})
     assert loaded_step(tmp_path, "best_robust") == 1
 
 
@@ -237,7 +247,7 @@ def test_metrics_cut_short_do_not_cost_the_only_checkpoint(tmp_path):
     save_all(tmp_path, [(0.5, 0.4)]).close()
     (tmp_path / "checkpoints" / "1" / "metrics" / "metrics").write_text("{")
     state = checkpoints.Checkpointer(tmp_path).restore({"x": jnp.zeros(3)})
-    np.testing.assert_array_equal(state["x"], 1.0)
+    chex.assert_trees_all_equal(state, {"x": jnp.ones(3)})
 
 
 def build(width):

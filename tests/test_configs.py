@@ -23,6 +23,7 @@ from jaxrobust.data import augment
 from jaxrobust.training import check, setup
 from jaxrobust.training import config as common
 from jaxrobust.training.metrics import read
+from tests.marks import full_but
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
@@ -97,10 +98,7 @@ def test_config_builds(path, arg):
 
 @pytest.mark.parametrize(
     "path",
-    [
-        pytest.param(p, marks=() if p.stem in A_STEP_IN_CI else pytest.mark.full)
-        for p in CONFIGS
-    ],
+    full_but(CONFIGS, [p for p in CONFIGS if p.stem in A_STEP_IN_CI]),
     ids=lambda p: p.stem,
 )
 def test_config_runs_a_step(path):

@@ -55,6 +55,7 @@ def ball(
         x = attacks.uniform_noise(
             batch["image"], key=batch["key"], draws=draws, **noise
         )
+        # `uniform_noise` puts the draws of an image side by side.
         y = jnp.repeat(batch["label"], draws, axis=0)
         out, model_state = base.forward(model, params, model_state, x, key)
         loss = base.smoothed_cross_entropy(out.logits, y, label_smoothing).mean()

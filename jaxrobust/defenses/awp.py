@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -51,6 +52,8 @@ def _at_worst_weights(
         key: Key,
         step: Array,
     ) -> tuple[Scalar, tuple[Any, ...]]:
+        # The perturbation is a constant of the update, not a part of what is
+        # differentiated: no second derivatives.
         here = jax.lax.stop_gradient(params)
         ascent, _ = jax.grad(phase.loss, has_aux=True)(
             here, model_state, batch, key, step
@@ -73,10 +76,13 @@ def perturbation(weights: PyTree, ascent: PyTree, gamma: Scalar) -> PyTree:
     """
 
     def move(w: Array, g: Array) -> Array:
+        # As released: kernels move, biases and scales of norms do not.
         if w.ndim < 2:
             return jnp.zeros_like(w)
+        # A tensor that the loss does not see has no direction to move in.
         length = jnp.linalg.norm(g.ravel())
         scale = gamma * jnp.linalg.norm(w.ravel()) / jnp.where(length > 0, length, 1)
         return (g * scale).astype(w.dtype)
 
+    chex.assert_trees_all_equal_shapes(weights, ascent)
     return jax.tree.map(move, weights, ascent)

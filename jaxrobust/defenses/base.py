@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -154,7 +155,9 @@ def forward_pair(
     """
     y = batch["label"]
     out, model_state = forward(model, params, model_state, batch["image"], key)
+    # Apart from the clean pass: BatchNorm's statistics are those of either half.
     out_adv, model_state = forward(model, params, model_state, batch["attacked"], key)
+    chex.assert_equal_shape([out.logits, out_adv.logits])
     metrics = {
         "accuracy": accuracy(out.logits, y),
         "robust_accuracy": accuracy(out_adv.logits, y),
@@ -234,11 +237,13 @@ def attacker(
         chosen = dict(at_step(options, step, warmup_steps))
         if eps_range is not None:
             low, high = eps_range
+            # Stream 1 of this key is dropout's, see `attacked_fn`.
             chosen["eps"] = jax.random.uniform(jax.random.fold_in(key, 2), (), x.dtype)
             chosen["eps"] = low + (high - low) * chosen["eps"]
         if loss is not None:
             chosen["loss"] = loss(attacked, x)
         if labels == "predicted":
+            # An attack that is given the label may give it away to the network.
             y = jnp.argmax(attacked(x), -1)
         return {"attacked": attacks.get(name, **chosen)(attacked, x, y, batch["key"])}
 

@@ -173,6 +173,7 @@ def _first(model: nn.Module, rule: _Rule, attacked: bool) -> base.PhaseLoss:
                 batch,
                 jax.random.fold_in(key, 1),
             )
+            # One program for all steps: what does not count is selected away.
             active = (step >= rule.delay_steps) & ~restoring
             half = (total + adv.l2 + adv.cross_entropy) / 2
             total = jnp.where(active, half, total)
@@ -182,6 +183,7 @@ def _first(model: nn.Module, rule: _Rule, attacked: bool) -> base.PhaseLoss:
         if rule.spectral_penalty:
             metrics["spectral_norm"] = _classifier_norm(params)
             total += rule.spectral_penalty * metrics["spectral_norm"]
+        # Until images are restored well, classifying what comes out teaches nothing.
         total = jnp.where(restoring, clean.l2, total)
         return total, (state, metrics, {"restored": restored})
 

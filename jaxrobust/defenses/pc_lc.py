@@ -71,6 +71,7 @@ def pc_lc(
         loss = pc + constraint_weight * constraint
         if warmup_steps:
             warm = losses.cross_entropy(out.logits, y).mean()
+            # PC is nearly flat where all classes are as likely, as at the start.
             loss = jnp.where(step < warmup_steps, warm, loss)
         metrics = {
             "pc": pc,

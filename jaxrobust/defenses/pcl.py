@@ -177,6 +177,7 @@ class _Prototypes:
             if self.separation_weight:
                 apart += self.separation_weight * losses.center_separation(centers)
         cross_entropy = losses.cross_entropy(out.logits, y).mean()
+        # `where` keeps one compiled step; its gradient is 0 in the part not chosen.
         loss = cross_entropy + jnp.where(joint, near - far - apart, 0)
         metrics = {
             "cross_entropy": cross_entropy,
@@ -227,6 +228,7 @@ def _weighted(
     by the weight, so that the centres move at their optimiser's rate.
     """
     fixed = jax.lax.stop_gradient
+    # Two distances of one value, so that each side has a gradient of its own.
     of_features = distance(features, y, fixed(centers)).mean()
     of_centers = distance(fixed(features), y, centers).mean()
     return weight * of_features + (of_centers - fixed(of_centers))

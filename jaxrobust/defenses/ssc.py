@@ -73,6 +73,7 @@ def ssc(
     def loss(
         out: models.Outputs, out_adv: models.Outputs, y: Labels
     ) -> tuple[Scalar, base.Metrics]:
+        # The images of a batch meet in this term, so it depends on the batch size.
         structure = losses.spatial_structure(
             _embed(out, embedding),
             _embed(out_adv, embedding),

@@ -43,5 +43,6 @@ def trades(
 
 def _divergence_from(logits_fn: LogitsFn, x: Images) -> LossFn:
     """Returns KL(clean prediction || prediction), the labels unread."""
+    # Once, before the attack's loop: the clean prediction does not move.
     clean = logits_fn(x)
     return lambda logits, y: losses.kl_divergence(clean, logits)

@@ -1,10 +1,10 @@
 """Intervals for shares of examples."""
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 from jaxtyping import Bool
-from scipy import optimize, stats
 
 
 def wilson_interval(
@@ -30,10 +30,12 @@ def wilson_interval(
         raise ValueError(
             f"`successes` must be between 0 and a positive `n`, got {successes} of {n}."
         )
-    interval = stats.binomtest(int(successes), int(n)).proportion_ci(
-        confidence_level=confidence, method="wilson"
-    )
-    return float(interval.low), float(interval.high)
+    z = _quantile(confidence)
+    centre = successes + z**2 / 2
+    half = z * math.sqrt(successes * (n - successes) / n + z**2 / 4)
+    # At the ends the two are equal, but for rounding.
+    low = 0.0 if successes == 0 else (centre - half) / (n + z**2)
+    return float(low), 1.0 if successes == n else float((centre + half) / (n + z**2))
 
 
 def paired_interval(
@@ -69,7 +71,7 @@ def paired_interval(
             "`only_a` and `only_b` must be at least 0, and together at most a positive "
             f"`n`, got {only_a}, {only_b} and {n}."
         )
-    z = float(stats.norm.ppf((1 + confidence) / 2))
+    z = _quantile(confidence)
     observed = (only_a - only_b) / n
 
     def score(d: float, side: int) -> float:
@@ -83,9 +85,16 @@ def paired_interval(
     if n in (only_a, only_b):
         inner = (n - z**2) / (n + z**2)
         return (inner, 1.0) if only_a else (-1.0, -inner)
+    from scipy import optimize  # half a second, and few evaluations come here
+
     low = optimize.root_scalar(score, args=-1, bracket=(-1.0, observed)).root
     high = optimize.root_scalar(score, args=1, bracket=(observed, 1.0)).root
     return float(low), float(high)
+
+
+def _quantile(confidence: float) -> float:
+    """Returns z such that a normal number lies in [-z, z] with that probability."""
+    return NormalDist().inv_cdf((1 + confidence) / 2)
 
 
 def _likeliest(only_a: int, only_b: int, n: int, d: float) -> float:
@@ -103,6 +112,8 @@ def mcnemar(only_a: int, only_b: int) -> float:
     """
     if only_a + only_b == 0:
         return 1.0
+    from scipy import stats  # a second
+
     return float(stats.binomtest(only_a, only_a + only_b, 0.5).pvalue)
 
 

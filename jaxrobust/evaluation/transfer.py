@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array
 
-from jaxrobust import checkpoints, models
+from jaxrobust import models
 from jaxrobust.array_types import Variables
 from jaxrobust.data import Dataset
 from jaxrobust.evaluation import step
@@ -113,6 +113,8 @@ def connect(
 def _load(
     entry: Transfer, classes: int, dataset: Dataset, name: str, own: str | None
 ) -> Network:
+    from jaxrobust import checkpoints  # brings orbax, which no other attack needs
+
     about = f"attack {entry.label!r} transfers from {entry.source!r}, but"
     try:
         model, variables, _ = checkpoints.load(entry.source, model_name=own)

@@ -1,4 +1,21 @@
-"""Losses as functions of arrays: one value per example, to be maximised by attacks."""
+"""Losses as pure functions of arrays: `[B]`, one value per example, or one number.
+
+B examples, K classes, z logits `[B, K]`, p = softmax(z), y labels `[B]` in [0, K). The
+caller takes the mean, or the sum. Attacks maximise `cross_entropy`, `margin`, `dlr` and
+`dlr_targeted`; training minimises all but `contrastive_proximity` and
+`center_separation`, which it subtracts.
+
+All of them raise TypeError for arrays of another kind (logits are floating, labels
+integers of any width), and ValueError for shapes that do not fit and for weights out
+of range. The values of arrays are not looked at, inside `jax.jit` or out of it: the
+loss of a label that is no class is NaN.
+
+The examples assume
+
+    >>> import jax.numpy as jnp
+    >>> from jaxrobust import losses
+    >>> jnp.set_printoptions(precision=3)
+"""
 
 from jaxrobust.losses.classification import cross_entropy as cross_entropy
 from jaxrobust.losses.classification import dlr as dlr

@@ -2,104 +2,114 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from jaxrobust.array_types import Labels, Logits, PerExample
 from jaxrobust.losses import _checks
+from jaxrobust.losses._classes import is_class, pick
 
 
 def cross_entropy(logits: Logits, y: Labels) -> PerExample:
-    """Cross-entropy, -log softmax(z)_y.
+    """Cross-entropy of the softmax.
+
+        -log softmax(z)_y  =  log(sum_j exp z_j) - z_y
 
     Args:
-      logits: `[B, K]`.
+      logits: z `[B, K]`.
       y: `[B]`, integers in [0, K).
 
     Returns:
       `[B]`, at least 0.
 
-    Raises:
-      ValueError: for shapes that do not fit, or a label that is no class.
-      TypeError: unless logits are floating and labels integers.
+    Example:
+      >>> z = jnp.array([[2.0, 0.0, 1.0], [2.0, 0.0, 1.0]])
+      >>> print(losses.cross_entropy(z, jnp.array([0, 1])))
+      [0.408 2.408]
     """
-    _check(logits, 1, "cross_entropy", y=y)
-    return -_take(jax.nn.log_softmax(logits), y)
+    _check("cross_entropy", logits, 1, y=y)
+    return -pick(jax.nn.log_softmax(logits), y)
 
 
 def margin(logits: Logits, y: Labels) -> PerExample:
-    """Margin max_{j != y} z_j - z_y: positive exactly where misclassified.
+    """Margin of the best wrong class: positive exactly where misclassified.
+
+        max_{j != y} z_j - z_y
 
     Args:
-      logits: `[B, K]`, K at least 2.
+      logits: z `[B, K]`, K at least 2.
       y: `[B]`, integers in [0, K).
 
     Returns:
       `[B]`, in logit units.
 
-    Raises:
-      ValueError: with fewer than two classes, shapes that do not fit, or a label
-        that is no class.
-      TypeError: unless logits are floating and labels integers.
+    Reference:
+      Carlini and Wagner 2017 (arXiv 1608.04644), section V-A, f6 without its hinge.
+
+    Example:
+      >>> z = jnp.array([[2.0, 0.0, 1.0], [2.0, 0.0, 1.0]])
+      >>> print(losses.margin(z, jnp.array([0, 1])))
+      [-1.  2.]
     """
-    _check(logits, 2, "margin", y=y)
-    others = jnp.where(_checks.is_class(y, logits.shape[1]), -jnp.inf, logits)
-    return jnp.max(others, axis=1) - _take(logits, y)
+    _check("margin", logits, 2, y=y)
+    others = jnp.where(is_class(y, logits.shape[1]), -jnp.inf, logits)
+    return jnp.max(others, axis=1) - pick(logits, y)
 
 
 def dlr(logits: Logits, y: Labels) -> PerExample:
-    """Difference of logits ratio, -(z_y - max_{j != y} z_j) / (z_(1) - z_(3)).
+    """Difference of logits ratio: the margin, free of the logits' shift and scale.
 
-    Invariant to shifting and scaling the logits; positive where misclassified.
-    Croce and Hein 2020 (AutoAttack, arXiv 2003.01690), section 4, equation 6.
+        -(z_y - max_{j != y} z_j) / (z_(1) - z_(3)),    z_(1) >= z_(2) >= z_(3) ...
 
     Args:
-      logits: `[B, K]`, K at least 3.
+      logits: z `[B, K]`, K at least 3.
       y: `[B]`, integers in [0, K).
 
     Returns:
-      `[B]`.
+      `[B]`, positive where misclassified.
 
-    Raises:
-      ValueError: with fewer than three classes, shapes that do not fit, or a label
-        that is no class.
-      TypeError: unless logits are floating and labels integers.
+    Reference:
+      Croce and Hein 2020 (AutoAttack, arXiv 2003.01690), section 4, equation 6.
+
+    Example:
+      >>> z = jnp.array([[5.0, 3.0, 2.0, 1.0]])
+      >>> print(losses.dlr(z, jnp.array([0])))
+      [-0.667]
     """
-    _check(logits, 3, "dlr", y=y)
+    _check("dlr", logits, 3, y=y)
     top, classes = jax.lax.top_k(logits, 3)
     other = jnp.where(classes[:, 0] == y, top[:, 1], top[:, 0])
-    return -(_take(logits, y) - other) / (top[:, 0] - top[:, 2] + 1e-12)
+    # As in the release: three equal logits give 0 over 1e-12, not NaN.
+    return -(pick(logits, y) - other) / (top[:, 0] - top[:, 2] + 1e-12)
 
 
 def dlr_targeted(logits: Logits, y: Labels, target: Labels) -> PerExample:
-    """Targeted ratio, -(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2), to be maximised.
+    """Difference of logits ratio towards one class; it is maximised.
 
-    Croce and Hein 2020 (arXiv 2003.01690), section 4, equation 7.
+        -(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2)
 
     Args:
-      logits: `[B, K]`, K at least 4.
+      logits: z `[B, K]`, K at least 4.
       y: `[B]`, true classes.
-      target: `[B]`, classes to move to.
+      target: t `[B]`, classes to move to.
 
     Returns:
       `[B]`.
 
-    Raises:
-      ValueError: with fewer than four classes, shapes that do not fit, or a label
-        that is no class.
-      TypeError: unless logits are floating and labels integers.
+    Reference:
+      Croce and Hein 2020 (AutoAttack, arXiv 2003.01690), section 4, equation 7.
+
+    Example:
+      >>> z = jnp.array([[5.0, 3.0, 2.0, 1.0]])
+      >>> print(losses.dlr_targeted(z, jnp.array([0]), jnp.array([1])))
+      [-0.571]
     """
-    _check(logits, 4, "dlr_targeted", y=y, target=target)
+    _check("dlr_targeted", logits, 4, y=y, target=target)
     top, _ = jax.lax.top_k(logits, 4)
     spread = top[:, 0] - 0.5 * (top[:, 2] + top[:, 3]) + 1e-12
-    return -(_take(logits, y) - _take(logits, target)) / spread
+    return -(pick(logits, y) - pick(logits, target)) / spread
 
 
-def _take(logits: Logits, classes: Labels) -> Float[Array, " B"]:
-    return jnp.take_along_axis(logits, classes[:, None], axis=1).squeeze(1)
-
-
-def _check(logits: Logits, least: int, name: str, **labels: Labels) -> None:
+def _check(loss: str, logits: Logits, least: int, **labels: Labels) -> None:
     _checks.check_logits(logits)
-    _checks.check_classes(logits, least, name)
-    for argument, classes in labels.items():
-        _checks.check_labels(logits, classes, argument)
+    _checks.check_classes(logits, least, loss)
+    for name, classes in labels.items():
+        _checks.check_labels(classes, len(logits), name)

@@ -8,26 +8,30 @@ from jaxrobust.losses import _checks
 
 
 def kl_divergence(logits: Logits, logits_adv: Logits) -> PerExample:
-    """KL(softmax z || softmax z_adv), the boundary term of TRADES and MART.
+    """Divergence of the attacked prediction from the clean one.
+
+        KL(p || q)  =  sum_j p_j (log p_j - log q_j),    q = softmax(z_adv)
+
+    The boundary term of TRADES and MART.
 
     Args:
-      logits: `[B, K]` of clean images.
-      logits_adv: `[B, K]` of attacked images.
+      logits: z `[B, K]` of clean images.
+      logits_adv: z_adv `[B, K]` of attacked images.
 
     Returns:
       `[B]`, at least 0, 0 where both predict the same.
 
-    Raises:
-      ValueError: for shapes that differ or are not `[B, K]`.
-      TypeError: unless both are floating.
+    Reference:
+      Kullback and Leibler 1951, Annals of Mathematical Statistics 22, 79-86.
+
+    Example:
+      >>> p, q = jnp.array([[0.5, 0.5]]), jnp.array([[0.25, 0.75]])
+      >>> print(losses.kl_divergence(jnp.log(p), jnp.log(q)))
+      [0.144]
     """
     _checks.check_logits(logits)
     _checks.check_logits(logits_adv, "logits_adv")
-    if logits_adv.shape != logits.shape:
-        raise ValueError(
-            f"`logits_adv` must have the shape of `logits`, {logits.shape}, got "
-            f"{logits_adv.shape}."
-        )
+    _checks.check_like("logits_adv", logits_adv, "logits", logits.shape)
     log_p = jax.nn.log_softmax(logits)
     p = jnp.exp(log_p)
     # Where p is 0 the term is 0; the inner `where` keeps its gradient finite too.

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from jaxrobust.array_types import Labels, Logits, PerExample, Scalar
 from jaxrobust.losses import _checks
+from jaxrobust.losses._classes import is_class, pick
 from jaxrobust.losses.classification import cross_entropy
 from jaxrobust.losses.divergence import kl_divergence
 
@@ -12,39 +13,42 @@ from jaxrobust.losses.divergence import kl_divergence
 def mart(
     logits: Logits, logits_adv: Logits, y: Labels, beta: Scalar = 5.0
 ) -> PerExample:
-    """MART, BCE(q, y) + beta * KL(p || q) * (1 - p_y), p clean and q attacked.
+    """Boosted cross-entropy; images that are wrong without an attack count more.
 
-    BCE(q, y) = -log q_y - log(1 - max_{k != y} q_k): cross-entropy with a margin. Wang
-    et al. 2020 (ICLR), equation 11. The released code takes log(1.0001 - q_k), which
-    stops the second term at 9.2; here it is the paper's, computed from the logits.
+        BCE(q, y) + beta KL(p || q) (1 - p_y),    p clean, q = softmax(z_adv)
+        BCE(q, y)  =  -log q_y - log(1 - max_{k != y} q_k)
+
+    The released code takes log(1.0001 - q_k), which stops the second term at 9.2; here
+    it is the paper's, computed from the logits.
 
     Args:
-      logits: `[B, K]` of clean images, K at least 2.
-      logits_adv: `[B, K]` of attacked images.
+      logits: z `[B, K]` of clean images, K at least 2.
+      logits_adv: z_adv `[B, K]` of attacked images.
       y: `[B]`, integers in [0, K).
       beta: weight of the divergence, at least 0 (lambda of the paper).
 
     Returns:
       `[B]`, at least 0.
 
-    Raises:
-      ValueError: with fewer than two classes, shapes that do not fit, a label that is
-        no class, or a `beta` below 0 or NaN.
-      TypeError: unless logits are floating and labels integers.
+    Reference:
+      Wang et al. 2020 (ICLR), equation 11.
+
+    Example:
+      >>> z, z_adv = jnp.array([[2.0, 0.0]]), jnp.array([[0.0, 2.0]])
+      >>> print(losses.mart(z, z_adv, jnp.array([0]), beta=5.0))
+      [5.162]
     """
     divergence = kl_divergence(logits, logits_adv)
     _checks.check_classes(logits, 2, "mart")
-    _checks.check_labels(logits, y)
-    _checks.check_weight("beta", beta)
-    true = _checks.is_class(y, logits.shape[1])
-    rival = jnp.argmax(jnp.where(true, -jnp.inf, logits_adv), axis=1)
-    wrong = 1 - jnp.sum(jnp.where(true, jax.nn.softmax(logits), 0), axis=1)
-    boosted = cross_entropy(logits_adv, y) + _log_of_rest(logits_adv, rival)
-    return boosted + beta * divergence * wrong
+    _checks.check_number("beta", beta)
+    true = cross_entropy(logits_adv, y)
+    others = jnp.where(is_class(y, logits.shape[1]), -jnp.inf, logits_adv)
+    boosted = true + _log_of_rest(logits_adv, jnp.argmax(others, axis=1))
+    # The weight has a gradient too: the clean prediction is trained by it.
+    return boosted + beta * divergence * (1 - pick(jax.nn.softmax(logits), y))
 
 
 def _log_of_rest(logits: Logits, k: Labels) -> PerExample:
     """-log(1 - softmax(z)_k), without the cancellation where class k has it all."""
-    named = _checks.is_class(k, logits.shape[1])
-    rest = jax.nn.logsumexp(jnp.where(named, -jnp.inf, logits), axis=1)
-    return jax.nn.logsumexp(logits, axis=1) - rest
+    others = jnp.where(is_class(k, logits.shape[1]), -jnp.inf, logits)
+    return jax.nn.logsumexp(logits, axis=1) - jax.nn.logsumexp(others, axis=1)

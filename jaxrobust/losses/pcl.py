@@ -1,18 +1,21 @@
 """Prototype conformity loss: distances of features to learned class centres.
 
 Mustafa et al., "Adversarial Defense by Restricting the Hidden Space of Deep Neural
-Networks", ICCV 2019, arXiv 1904.00887, equation 6, with the squared distances and the
-separate centres per term of the released code.
+Networks", ICCV 2019 (arXiv 1904.00887), equation 6, with the squared distances and the
+separate centres per term of the released code. Distances are clamped to [1e-12, 1e12],
+as there; where they are, the gradient is 0. Half precision is widened to float32.
 """
 
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxrobust.array_types import Labels, PerExample, Scalar
 from jaxrobust.losses import _checks
+from jaxrobust.losses._classes import is_class, known
 
 LOW, HIGH = 1e-12, 1e12
 
@@ -21,73 +24,103 @@ Centers = Float[Array, "C D"]
 
 
 def proximity(features: Vectors, y: Labels, centers: Centers) -> PerExample:
-    """Returns ||h - w_y||^2, the squared distance to the centre of the own class [B].
+    """Squared distance of the features to the centre of their own class.
 
-    Clamped to [1e-12, 1e12]; where it is, the gradient is 0.
+        ||h - w_y||^2
 
     Args:
       features: h `[B, D]`.
-      y: labels `[B]`.
+      y: labels `[B]`, in [0, C).
       centers: w `[C, D]`, one per class.
 
-    Raises:
-      ValueError: for arrays of other shapes, or a label without a centre.
-      TypeError: unless features and centres are floating and labels integers.
+    Returns:
+      `[B]`.
+
+    Example:
+      >>> h, w = jnp.array([[3.0, 4.0]]), jnp.array([[0.0, 0.0], [3.0, 0.0]])
+      >>> print(losses.proximity(h, jnp.array([1]), w))
+      [16.]
     """
     features, centers = _check(features, centers)
-    _check_labels(features, y, centers)
-    return _clamp(jnp.sum(jnp.square(features - centers[y]), axis=-1))
+    _checks.check_labels(y, len(features), rows="features")
+    # Not from `center_distances`: |h|^2 + |w|^2 - 2 h w loses the digits of features
+    # that are where they should be, on their centre.
+    own = jnp.take(centers, known(y, len(centers)), axis=0, mode="fill")
+    chex.assert_equal_shape([features, own])
+    return _clamp(jnp.sum(jnp.square(features - own), axis=-1))
 
 
 def contrastive_proximity(features: Vectors, y: Labels, centers: Centers) -> PerExample:
-    """Returns the mean of ||h - v_j||^2 over the C - 1 wrong classes j [B].
+    """Mean squared distance to the centres of the other classes; it is subtracted.
 
-    The objective subtracts it: features move away from the centres of other classes.
+        1 / (C - 1)  sum_{j != y} ||h - v_j||^2
 
     Args:
       features: h `[B, D]`.
-      y: labels `[B]`.
-      centers: v `[C, D]`, in the release a table apart from that of `proximity`.
+      y: labels `[B]`, in [0, C).
+      centers: v `[C, D]`, C at least 2; in the release a table apart from that of
+        `proximity`.
 
-    Raises:
-      ValueError: for arrays of other shapes, fewer than two classes, or a label without
-        a centre.
-      TypeError: unless features and centres are floating and labels integers.
+    Returns:
+      `[B]`.
+
+    Example:
+      >>> h, v = jnp.array([[3.0, 4.0]]), jnp.array([[0.0, 0.0], [3.0, 0.0]])
+      >>> print(losses.contrastive_proximity(h, jnp.array([1]), v))
+      [25.]
     """
     features, centers = _check(features, centers, least=2)
-    _check_labels(features, y, centers)
-    count = centers.shape[0]
-    wrong = ~_checks.is_class(y, count)
-    distances = center_distances(features, centers)
-    return jnp.sum(jnp.where(wrong, distances, 0), axis=-1) / (count - 1)
+    _checks.check_labels(y, len(features), rows="features")
+    count = len(centers)
+    own = is_class(y, count)
+    distances = jnp.where(own, 0, center_distances(features, centers))
+    mean = jnp.sum(distances, axis=-1) / (count - 1)
+    return jnp.where(jnp.any(own, axis=-1), mean, jnp.nan)
 
 
 def center_separation(centers: Centers) -> Scalar:
-    """Returns the mean of ||w_i - w_j||^2 over all pairs of different classes.
+    """Mean squared distance between the centres of different classes; subtracted.
 
-    The paper's last term of equation 6, which the released code lacks; the objective
-    subtracts it, so that the centres move apart.
+        1 / (C (C - 1))  sum_{i != j} ||w_i - w_j||^2
+
+    The paper's last term of equation 6, which the released code lacks.
 
     Args:
-      centers: w `[C, D]`.
+      centers: w `[C, D]`, C at least 2.
 
-    Raises:
-      ValueError: unless centres are `[C, D]` of at least two classes.
-      TypeError: unless they are floating.
+    Returns:
+      A scalar.
+
+    Example:
+      >>> print(losses.center_separation(jnp.array([[0.0, 0.0], [3.0, 4.0]])))
+      25.0
     """
     _, centers = _check(centers, centers, least=2)
-    count = centers.shape[0]
-    distances = center_distances(centers, centers)
-    different = ~jnp.eye(count, dtype=bool)
-    return jnp.sum(jnp.where(different, distances, 0)) / (count * (count - 1))
+    count = len(centers)
+    same = jnp.eye(count, dtype=bool)
+    distances = jnp.where(same, 0, center_distances(centers, centers))
+    return jnp.sum(distances) / (count * (count - 1))
 
 
 def center_distances(features: Vectors, centers: Centers) -> Float[Array, "B C"]:
-    """Returns the squared distance of every feature vector to every centre.
+    """Squared distance of every feature vector to every centre.
 
-    Clamped as in `proximity`. Raises as `proximity` does.
+        ||h_i - w_j||^2  =  ||h_i||^2 + ||w_j||^2 - 2 h_i w_j
+
+    Args:
+      features: h `[B, D]`.
+      centers: w `[C, D]`.
+
+    Returns:
+      `[B, C]`.
+
+    Example:
+      >>> w = jnp.array([[0.0, 0.0], [3.0, 0.0]])
+      >>> print(losses.center_distances(jnp.array([[3.0, 4.0]]), w))
+      [[25. 16.]]
     """
     features, centers = _check(features, centers)
+    # The squares cancel, so a product in bfloat16 or TF32 would leave little of them.
     product = jnp.matmul(features, centers.T, precision=jax.lax.Precision.HIGHEST)
     squares = [jnp.sum(jnp.square(a), axis=-1) for a in (features, centers)]
     return _clamp(squares[0][:, None] + squares[1][None] - 2 * product)
@@ -122,18 +155,3 @@ def _check(features: Any, centers: Any, least: int = 1) -> tuple[Vectors, Center
         )
     dtype = jnp.promote_types(jnp.result_type(features, centers), jnp.float32)
     return features.astype(dtype), centers.astype(dtype)
-
-
-def _check_labels(features: Vectors, y: Any, centers: Centers) -> None:
-    """Raises unless every row has a label, and every label that is known a centre."""
-    _checks.check_integers(y, "y", features.shape[0], rows="features")
-    values = _checks.concrete(y)
-    if values is None or not values.size:
-        return
-    low, high = int(values.min()), int(values.max())
-    if low < 0 or high >= centers.shape[0]:
-        raise ValueError(
-            f"`y` holds labels from {low} to {high}, but `centers` has rows for "
-            f"{centers.shape[0]} classes: labels must be in "
-            f"[0, {centers.shape[0] - 1}]."
-        )

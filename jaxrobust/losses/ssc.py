@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -24,14 +25,13 @@ def spatial_structure(
     y: Labels | None = None,
     compare: str = "frobenius",
 ) -> Scalar:
-    """How far an attack moves the geometry of a batch, ||P - P_adv||_F / B.
+    """How far an attack moves the geometry of a batch.
 
-    P_ij = softmax over j of distance(h_i, h_j), the zero diagonal included: a larger
-    distance is a larger weight. With SSC-DM ("An Effective Deep Learning Adversarial
-    Defense Method based on Spatial Structural Constraints in Embedding Space", equation
-    4) this is added to the cross-entropies. The gradient flows into both embeddings; it
-    is 0, not NaN, for rows at distance zero and for identical embeddings. Computed in
-    float32 or wider.
+        ||P - P_adv||_F / B,    P_ij = softmax over j of distance(h_i, h_j)
+
+    The zero diagonal is in the softmax, and a larger distance is a larger weight. The
+    gradient flows into both embeddings; it is 0, not NaN, for rows at distance zero and
+    for identical embeddings. Computed in float32 or wider.
 
     Args:
       h: `[B, D]` of clean images.
@@ -45,26 +45,32 @@ def spatial_structure(
     Returns:
       A scalar, at least 0.
 
-    Raises:
-      ValueError: for shapes that do not fit, or an unknown distance or comparison.
-      TypeError: unless embeddings are floating and labels integers.
+    Reference:
+      SSC-DM, "An Effective Deep Learning Adversarial Defense Method based on Spatial
+      Structural Constraints in Embedding Space", equation 4, where it is added to the
+      cross-entropies.
+
+    Example:
+      >>> h, h_adv = jnp.array([[0.0], [1.0]]), jnp.array([[0.0], [2.0]])
+      >>> print(f"{losses.spatial_structure(h, h_adv):.3f}")
+      0.150
+      >>> print(losses.spatial_structure(h, h))
+      0.0
     """
     _checks.check_logits(h, "h")
     _checks.check_logits(h_adv, "h_adv")
-    if h_adv.shape != h.shape:
-        raise ValueError(
-            f"`h_adv` must have the shape of `h`, {h.shape}, got {h_adv.shape}."
-        )
+    _checks.check_like("h_adv", h_adv, "h", h.shape)
     measure = _pick("distance", distance, DISTANCES)
     difference = _pick("compare", compare, COMPARISONS)
     wide = jnp.promote_types(jnp.result_type(h, h_adv), jnp.float32)
     h, h_adv = h.astype(wide), h_adv.astype(wide)
     p, p_adv = (jax.nn.softmax(measure(rows), axis=1) for rows in (h, h_adv))
+    chex.assert_shape([p, p_adv], (len(h), len(h)))
     # Compiled apart, equal embeddings may give matrices that differ in the last bit,
     # and the norm's gradient is of length 1 however small the difference.
     p_adv = jnp.where(jnp.all(h == h_adv), p, p_adv)
     if y is not None:
-        _checks.check_integers(y, "y", h.shape[0], "h")
+        _checks.check_labels(y, len(h), rows="h")
         same = (y[:, None] == y[None, :]) & ~jnp.eye(h.shape[0], dtype=bool)
         p, p_adv = jnp.where(same, p, 0), jnp.where(same, p_adv, 0)
     return difference(p, p_adv)

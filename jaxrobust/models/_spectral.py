@@ -1,5 +1,6 @@
 """A dense layer with a bounded Lipschitz constant."""
 
+import chex
 import flax.linen as nn
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
@@ -18,15 +19,19 @@ def spectral_norm(kernel: Float[Array, "D K"], doublings: int = 8) -> Scalar:
     iteration; the singular vector is held constant in the gradient, as it may be.
     """
     wide = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
+    chex.assert_rank(wide, 2)
     fixed = lax.stop_gradient(wide)
     power = fixed.T @ fixed if fixed.shape[0] >= fixed.shape[1] else fixed @ fixed.T
     tiny = jnp.finfo(power.dtype).tiny
     for _ in range(doublings):
+        # Scaled each time: squares of squares overflow.
         power = power / jnp.maximum(jnp.max(jnp.abs(power)), tiny)
         power = power @ power
+    # By now every column is a multiple of the singular vector, or about 0.
     column = power[:, jnp.argmax(jnp.diagonal(power))]
     vector = column / jnp.maximum(jnp.max(jnp.abs(column)), tiny)
     vector = vector / jnp.maximum(jnp.sqrt(jnp.sum(vector**2)), tiny)
+    # Only here does a gradient flow: d|W v| / dW at a fixed v is u v^T.
     image = wide @ vector if fixed.shape[0] >= fixed.shape[1] else wide.T @ vector
     square = jnp.sum(image**2)
     return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)

@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Iterable
 
+import chex
 import flax.linen as nn
 import jax.numpy as jnp
 
@@ -123,6 +124,7 @@ class Block(nn.Module):
             count = next(updates)
             h = conv1(nn.relu(norm1(u, train=train, updates=count)))
             h = conv2(nn.relu(norm2(h, train=train, updates=count)))
+            chex.assert_equal_shape([u, h])  # a field maps a state to its slope
             return h if self.coef == 1 else self.coef * h
 
         # The float32 scalars of `ark` would widen all that follows.

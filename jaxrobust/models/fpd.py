@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import chex
 import flax.linen as nn
 import jax.numpy as jnp
 
@@ -55,7 +56,9 @@ def gram_denoise(x: Features, residual: Features | None = None) -> Features:
     batch, height, width, channels = x.shape
     positions = x.reshape(batch, height * width, channels)
     positions = positions.astype(jnp.promote_types(x.dtype, jnp.float32))
+    # G is not normalised: its entries grow with P and outgrow half precision.
     gram = jnp.einsum("bpi,bpj->bij", positions, positions)
+    chex.assert_shape(gram, (batch, channels, channels))
     moved = jnp.einsum("bpi,bij->bpj", positions, gram) / (height * width)
     return moved.reshape(x.shape).astype(x.dtype) + (
         x if residual is None else residual

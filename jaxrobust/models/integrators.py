@@ -64,6 +64,7 @@ def ssprk54(f: Field, u: State) -> State:
     u1 = u + 0.391752226571890 * f(u)
     u2 = 0.444370493651235 * u + 0.555629506348765 * u1 + 0.368410593050371 * f(u1)
     u3 = 0.620101851488403 * u + 0.379898148511597 * u2 + 0.251891774271694 * f(u2)
+    # The next stage and the result need it; f is the costly part.
     slope = f(u3)
     u4 = 0.178079954393132 * u + 0.821920045606868 * u3 + 0.544974750228521 * slope
     return (
@@ -92,6 +93,7 @@ def ark(a: Float[Array, ""] | float, b: Float[Array, ""] | float) -> Step:
     del a
 
     def step(f: Field, u: State) -> State:
+        # The scalars are float32; a float64 state keeps its digits.
         b10 = jax.nn.sigmoid(jnp.asarray(b)).astype(jnp.result_type(b, u))
         weight = 1 / (2 * b10)
         slope = f(u)

@@ -68,10 +68,13 @@ class BatchNorm(nn.Module):
             )
         axes = tuple(range(x.ndim - 1))
         batch_mean = jnp.mean(x, axes)
+        # In two passes: E[x^2] - E[x]^2 loses its digits where the mean is large.
         batch_var = jnp.mean(jnp.square(x - _expand(batch_mean, x)), axes)
         if not self.is_initializing() and self.is_mutable_collection("batch_stats"):
             count = x.size // x.shape[-1]
+            # n moves towards one value are one longer move.
             weight = 1 - (1 - self.momentum) ** updates
+            # torch normalises by the biased variance and keeps the unbiased one.
             unbiased = batch_var * (count / max(count - 1, 1))
             mean.value = _move(mean.value, batch_mean, weight)
             var.value = _move(var.value, unbiased, weight)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -110,6 +111,7 @@ def steepest_step(
         return x + step * jnp.sign(grad)
     rows = _rows(grad)
     if norm == "l2":
+        # By the largest entry first: squares of gradients of 1e-30 are 0.
         largest = jnp.max(jnp.abs(rows), axis=1, keepdims=True)
         rows = rows / jnp.where(largest > 0, largest, 1)
         length = jnp.sqrt(_pairwise_sum(rows * rows))[:, None]
@@ -118,6 +120,7 @@ def steepest_step(
     slack = _slack(_rows(x), rows, bounds)
     place = jax.lax.broadcasted_iota(jnp.int32, rows.shape, 1)
     _, room, place = jax.lax.sort((-jnp.abs(rows), slack, place), num_keys=1)
+    # What the coordinates before this one take of the step.
     used = jnp.cumsum(room, axis=1) - room
     moved = jnp.clip(step.reshape(-1, 1) - used, 0, room)
     _, moved = jax.lax.sort((place, moved), num_keys=1)  # back to where they were
@@ -160,6 +163,7 @@ def _draw_linf(key: Key, size: int, dtype: jnp.dtype) -> Float[Array, " d"]:
 
 def _draw_l2(key: Key, size: int, dtype: jnp.dtype) -> Float[Array, " d"]:
     direction, radius = jax.random.split(key)
+    # Gaussians know no direction, and U^(1/d) is the radius: volume grows as r^d.
     normal = jax.random.normal(direction, (size,), dtype)
     length = jnp.sqrt(jnp.sum(normal * normal))
     return normal / length * jax.random.uniform(radius, (), dtype) ** (1 / size)
@@ -167,6 +171,7 @@ def _draw_l2(key: Key, size: int, dtype: jnp.dtype) -> Float[Array, " d"]:
 
 def _draw_l1(key: Key, size: int, dtype: jnp.dtype) -> Float[Array, " d"]:
     direction, radius = jax.random.split(key)
+    # Laplace numbers over their L1 length are uniform on the sphere of L1.
     laplace = jax.random.laplace(direction, (size,), dtype)
     length = jnp.sum(jnp.abs(laplace))
     return laplace / length * jax.random.uniform(radius, (), dtype) ** (1 / size)
@@ -183,6 +188,7 @@ def _project_l1(
     The solution is min(max(|delta| - t, 0), slack) with one threshold t per row, found
     where the length falls to the radius.
     """
+    chex.assert_equal_shape([delta, x])
     size = jnp.abs(delta)
     slack = _slack(x, delta, bounds)
 

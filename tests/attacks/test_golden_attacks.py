@@ -7,6 +7,7 @@ import pytest
 from jax import lax
 
 from jaxrobust import attacks, threat
+from tests.marks import full_but
 
 EPS = 8 / 255
 
@@ -100,16 +101,9 @@ PCL = {
     "adv_mim": ("mim", {"eps": EPS, "step_size": EPS / 5, "steps": 5}),
     "adv_pgd": ("bim", {"eps": EPS, "step_size": 2 / 255, "steps": 5}),
 }
-PCL_IN_CI = ("adv_fgsm", "adv_mim")
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param(case, marks=() if case in PCL_IN_CI else pytest.mark.full)
-        for case in PCL
-    ],
-)
+@pytest.mark.parametrize("case", full_but(PCL, ("adv_fgsm",)))
 def test_pcl(golden, case):
     name, hyperparameters = PCL[case]
     data = golden.load("pcl_attacks")

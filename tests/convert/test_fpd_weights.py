@@ -5,6 +5,7 @@ large to be kept here; they are found in ../shared.
 """
 
 import functools
+import itertools
 import pathlib
 
 import jax
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from jaxrobust import convert, losses, models
+from tests.marks import full_but
 
 ROOT = pathlib.Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
@@ -67,8 +69,13 @@ def run(model, variables, arrays, prefix, train):
     return out, state, grads
 
 
-@pytest.mark.parametrize("mode", ["eval", "train"])
-@pytest.mark.parametrize("case", NETS)
+@pytest.mark.parametrize(
+    ("case", "mode"),
+    full_but(
+        itertools.product(NETS, ("eval", "train")),
+        [("resnet", "train"), ("resnext", "eval"), ("undefended", "eval")],
+    ),
+)
 def test_narrow_networks(case, mode):
     arrays, state_dict = load(GOLDEN / f"fpd_small_{case}.npz")
     model, train = NETS[case], mode == "train"
@@ -122,6 +129,7 @@ def assert_gradients(model, grads, arrays, state_dict):
     assert compared == len(stored) > 20
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("case", "prefix"), [("resnet", "in64"), ("resnet", "in196"), ("resnext", "in32")]
 )

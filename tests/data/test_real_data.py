@@ -14,6 +14,7 @@ def _load(name, split):
 
 
 # Means and deviations of the training pixels as widely published.
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("name", "shape", "mean", "deviation"),
     [

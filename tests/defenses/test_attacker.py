@@ -1,5 +1,6 @@
 """What the objectives share: the training attack and its warm-up."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,9 +32,10 @@ def attacked(setting, *, step=0, key=3, **fields):
     model, params, state, batch = setting
     fields = {"name": "fgsm", "attack": ATTACK, "attack_bn": "eval", **fields}
     prepare = base.attacker(model, **fields)
-    return prepare(params, state, batch, jax.random.key(key), jnp.int32(step))[
-        "attacked"
-    ]
+    made = prepare(params, state, batch, jax.random.key(key), jnp.int32(step))
+    chex.assert_trees_all_equal_shapes_and_dtypes(made["attacked"], batch["image"])
+    chex.assert_tree_all_finite(made)
+    return made["attacked"]
 
 
 def test_the_radius_grows_over_the_first_steps(setting):

@@ -1,5 +1,6 @@
 """Adversarial weight perturbation: a linear model in closed form, gamma 0, warm-up."""
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -77,6 +78,7 @@ def test_perturbation_is_relative_and_along_the_gradient():
     ascent = jax.tree.map(lambda w: jnp.cos(w) * 1e-3, weights)
     ascent["still"] = jnp.zeros((2, 2))
     moved = perturbation(weights, ascent, 0.02)
+    chex.assert_trees_all_equal_shapes_and_dtypes(moved, weights)
     for name in ("conv", "dense"):
         w, g, v = (np.ravel(tree[name]) for tree in (weights, ascent, moved))
         np.testing.assert_allclose(
@@ -96,10 +98,7 @@ def test_gamma_zero_is_the_plain_step():
 def test_warm_up_is_the_plain_step():
     """Before `warmup_steps` values and gradients are the plain ones to the bit."""
     wrapped = defenses.awp(defense(), 0.1, warmup_steps=6)
-    for a, b in zip(
-        *map(jax.tree.leaves, (evaluate(wrapped), evaluate(defense()))), strict=True
-    ):
-        np.testing.assert_array_equal(a, b)
+    chex.assert_trees_all_equal(evaluate(wrapped), evaluate(defense()))
     after = evaluate(wrapped, STEP + 1)[0][0]
     assert after > evaluate(defense(), STEP + 1)[0][0] + 0.1
 

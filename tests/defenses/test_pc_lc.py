@@ -1,5 +1,6 @@
 """PC-LC: the objective is its losses, after cross-entropy; range errors."""
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -44,8 +45,7 @@ def test_cross_entropy_comes_first(problem, evaluate):
     plain = evaluate(defenses.standard(problem[0]))
     value, _, grads, batch = evaluate(defense, 2)
     np.testing.assert_allclose(value, plain[0], rtol=1e-6)
-    for a, b in zip(*map(jax.tree.leaves, (grads, plain[2])), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    chex.assert_trees_all_close(grads, plain[2], rtol=1e-4, atol=1e-5)
     after = evaluate(defense, 3)[0]
     np.testing.assert_allclose(
         after, expected(problem, batch["image"], 0.995, 0.05), rtol=1e-5

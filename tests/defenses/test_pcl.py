@@ -4,6 +4,7 @@ import functools
 import pathlib
 import types
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -92,9 +93,7 @@ def golden_step(arrays, state_dict, dtype):
     example = jnp.zeros((1, 32, 32, 3), dtype)
     first = state.create(variables, defense, tx, example, key=jax.random.key(0))
     extra = jax.tree.map(jnp.asarray, centers_of(arrays, "centers/", dtype))
-    assert jax.tree.map(jnp.shape, extra) == jax.tree.map(
-        jnp.shape, first.params["extra"]
-    )
+    chex.assert_trees_all_equal_shapes(extra, first.params["extra"])
     # The golden images are normalised and no multiples of 1/255.
     batch = {
         "image": 255 * nhwc(arrays["x"]).astype(dtype),
@@ -285,9 +284,7 @@ def test_warm_up_is_plain_cross_entropy(tiny, name):
     loss, _, grads, _ = value_and_gradients(tiny, name, 2, **options)
     plain, _, wanted, _ = value_and_gradients(tiny, "standard", 2)
     np.testing.assert_allclose(loss, plain, rtol=1e-5)
-    pairs = zip(*map(jax.tree.leaves, (grads["model"], wanted["model"])), strict=True)
-    for got, want in pairs:
-        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)
+    chex.assert_trees_all_close(grads["model"], wanted["model"], rtol=1e-4, atol=1e-6)
     assert not any(np.any(g) for g in jax.tree.leaves(grads["extra"]))
     loss, metrics, grads, _ = value_and_gradients(tiny, name, 3, **options)
     joint = metrics["cross_entropy"] + metrics["proximity"] - metrics["contrastive"]

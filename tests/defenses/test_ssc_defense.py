@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -50,7 +51,7 @@ def test_objective_is_its_three_terms(problem, evaluate, embedding, same_class):
     )
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     np.testing.assert_allclose(metrics["structure"], structure, rtol=1e-4)
-    assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
+    chex.assert_tree_all_finite(grads)
 
 
 @pytest.mark.parametrize("name", ["fgsm", "pgd", "mim", "bim"])
@@ -63,7 +64,7 @@ def test_training_attacks(problem, evaluate, name):
     attacked = outputs(problem, batch)[1]
     hard = losses.cross_entropy(attacked.logits, batch["label"]).mean()
     np.testing.assert_allclose(value, hard + 300 * metrics["structure"], rtol=1e-4)
-    assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
+    chex.assert_tree_all_finite(grads)
 
 
 def test_an_attack_of_radius_zero_costs_no_structure(problem, evaluate):
@@ -72,8 +73,7 @@ def test_an_attack_of_radius_zero_costs_no_structure(problem, evaluate):
     assert metrics["structure"] == 0
     plain = evaluate(defenses.standard(problem[0]))
     np.testing.assert_allclose(value, plain[0], rtol=1e-5)
-    for a, b in zip(*map(jax.tree.leaves, (grads, plain[2])), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
+    chex.assert_trees_all_close(grads, plain[2], rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from jaxrobust import evaluation
 from jaxrobust.evaluation import diagnose
 from tests.evaluation import masked_networks as bench
+from tests.marks import full_but
 
 N = 60
 # Those that no other sign finds, and those that rounding makes look damaged.
@@ -18,7 +19,6 @@ MASKED = (
     "stopped smaller branch",
     "another's for two classes",
     "another's near the boundary",
-    "winners take all",
 )
 SOUND = ("padded with -1e9", "shifted by 1e6", "bfloat16", "log-probabilities")
 
@@ -33,19 +33,12 @@ def look(network, classes=10):
     return diagnose(network, x[:N], y[:N] % classes, **usual)
 
 
-def marked(names, always):
-    return [
-        name if name in always else pytest.param(name, marks=pytest.mark.full)
-        for name in names
-    ]
-
-
-@pytest.mark.parametrize("name", marked(bench.MASKED, MASKED))
+@pytest.mark.parametrize("name", full_but(bench.MASKED, MASKED))
 def test_a_damaged_gradient_is_a_severe_sign(name):
     assert severe(look(bench.MASKED[name]())[1])
 
 
-@pytest.mark.parametrize("name", marked(bench.SOUND, SOUND))
+@pytest.mark.parametrize("name", full_but(bench.SOUND, SOUND))
 def test_a_sound_network_raises_no_severe_flag(name):
     numbers, found = look(bench.SOUND[name](), 2 if name == "two classes" else 10)
     assert not severe(found)

@@ -2,6 +2,7 @@
 
 import pathlib
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,6 +33,7 @@ def test_golden(case, name, bits):
         y = jnp.asarray(data["labels"], jnp.int32)
         fn = jax.jit(jax.value_and_grad(lambda z: LOSSES[name](z, y).mean()))
         value, grad = fn(z)
+        chex.assert_trees_all_equal_shapes_and_dtypes(grad, z)
         close = 1e-12 if bits == 64 else 1e-5
         expected = data[f"{name}/grad{end}"]
         np.testing.assert_allclose(value, data[f"{name}/loss{end}"], close, close)

@@ -2,6 +2,7 @@
 
 import pathlib
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,6 +31,8 @@ def test_golden(case, distance, bits):
 
         def check(fn, name, grads):
             value, found = jax.jit(jax.value_and_grad(fn, (0, 1)))(h, h_adv)
+            chex.assert_rank(value, 0)
+            chex.assert_trees_all_equal_shapes_and_dtypes(found, (h, h_adv))
             close = 1e-9 if bits == 64 else 1e-4
             expected = data[f"{distance}/{name}{end}"]
             np.testing.assert_allclose(value, expected, close, close * 1e-3)
@@ -74,7 +77,7 @@ def test_gradients_are_finite_at_zero_rows(distance):
         grads = jax.grad(lambda a, b: losses.spatial_structure(a, b, distance), (0, 1))(
             *pair
         )
-        assert all(np.isfinite(grad).all() for grad in grads)
+        chex.assert_tree_all_finite(grads)
 
 
 def slow_rcc(h, h_adv, y):
@@ -111,7 +114,8 @@ def test_same_class_pairs_by_cosine():
         value, grads = jax.device_get(found)
     np.testing.assert_allclose(value, slow_rcc(h, h_adv, y), rtol=1e-9)
     assert value > 0.01
-    assert all(np.isfinite(grad).all() and np.abs(grad).max() > 0 for grad in grads)
+    chex.assert_tree_all_finite(grads)
+    assert all(np.abs(grad).max() > 0 for grad in grads)
 
 
 def test_same_class_pairs_by_norm():

@@ -3,6 +3,7 @@
 import functools
 import math
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -101,10 +102,10 @@ def test_penultimate_sizes():
         x = jax.ShapeDtypeStruct((2, side, side, 3), jnp.float32)
         variables = jax.eval_shape(model.init, jax.random.key(0), x)
         out = jax.eval_shape(model.apply, variables, x)
-        assert out.features["penultimate"].shape == (2, size)
+        chex.assert_shape(out.features["penultimate"], (2, size))
     bottlenecks = models.create("resnet", depth=50)
     out, _ = jax.eval_shape(bottlenecks.init_with_output, jax.random.key(0), x)
-    assert out.features["penultimate"].shape == (2, 2048)
+    chex.assert_shape(out.features["penultimate"], (2, 2048))
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -116,8 +117,8 @@ def test_gradients_are_finite_and_eager_equals_jit(name):
         return losses.cross_entropy(logits, jnp.arange(2)).sum(), logits
 
     grads, logits = quick(jax.grad(loss, (0, 1), has_aux=True))(variables, x)
-    for part in jax.tree.leaves(grads):
-        assert np.isfinite(part).all()
+    chex.assert_trees_all_equal_shapes_and_dtypes(grads, (variables, x))
+    chex.assert_tree_all_finite(grads)
     assert all(np.any(part) for part in grads[1])  # every image has a gradient
     if name in ("lenet_sigmoid", "resnet_cifar"):
         eager = models.logits_fn(model, variables)(x)
@@ -129,12 +130,13 @@ def test_float64_and_low_precision(name):
     model, variables, x = made(name)
     low = models.create(name, **SMALL[name][0], dtype="bfloat16")
     out = jax.eval_shape(lambda v, x: low.apply(v, x), variables, x)
-    assert out.logits.dtype == jnp.float32
-    assert out.features["penultimate"].dtype == jnp.bfloat16
+    chex.assert_type(
+        [out.logits, out.features["penultimate"]], [jnp.float32, jnp.bfloat16]
+    )
     with jax.enable_x64(True):
         wide = jax.ShapeDtypeStruct(x.shape, jnp.float64)
         out = jax.eval_shape(lambda v, x: model.apply(v, x), variables, wide)
-        assert all(leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(out))
+        chex.assert_type(jax.tree.leaves(out), jnp.float64)
 
 
 @pytest.mark.parametrize("name", ["vgg", "alexnet"])
@@ -198,9 +200,10 @@ def test_stems(stem, side):
     model = models.create("resnet", stem=stem)
     x = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
     out, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), x)
-    assert out.features["stage1/out"].shape == (1, side, side, 64)
-    kernel = variables["params"]["stem"]["conv"]["kernel"].shape
-    assert kernel == ((7, 7, 3, 64) if stem == "imagenet" else (3, 3, 3, 64))
+    chex.assert_shape(out.features["stage1/out"], (1, side, side, 64))
+    taps = 7 if stem == "imagenet" else 3
+    kernel = variables["params"]["stem"]["conv"]["kernel"]
+    chex.assert_shape(kernel, (taps, taps, 3, 64))
 
 
 def test_alexnet_enlarges_small_images():
@@ -338,6 +341,6 @@ def test_initial_values_of_the_imagenet_resnet():
     model = models.create("resnet", width=16)
     params = quick(model.init)(jax.random.key(0), images(1, 8, 8, 3))["params"]
     kernel = params["stage3_block0"]["layer1"]["conv"]["kernel"]
-    assert kernel.shape == (3, 3, 32, 64)
+    chex.assert_shape(kernel, (3, 3, 32, 64))
     assert kernel.std() == pytest.approx(math.sqrt(2 / (9 * 64)), rel=0.05)
     assert (params["stem"]["norm"]["scale"] == 1).all()

@@ -1,5 +1,6 @@
 import re
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -62,8 +63,9 @@ def test_gradients_equal_those_of_lax(case, dtype):
             for f in (ours, stock)
         ]
     tolerance = {"float64": 1e-12, "float32": 1e-5, "bfloat16": 3e-2}[dtype]
+    chex.assert_trees_all_equal_shapes_and_dtypes(*results)
     for got, want in zip(*map(jax.tree.leaves, results), strict=True):
-        assert got.dtype == want.dtype == jnp.dtype(dtype)
+        chex.assert_type(got, dtype)
         got, want = (np.asarray(a, np.float64) for a in (got, want))
         np.testing.assert_allclose(got, want, rtol=0, atol=tolerance * abs(want).max())
 
@@ -191,4 +193,4 @@ def test_forward_mode_needs_loop_safe_off():
             with pytest.raises(TypeError, match="custom_vjp"):
                 jax.jvp(apply, (x,), (x,))
         else:
-            assert jax.jvp(apply, (x,), (x,))[1].shape == (1, 6, 6, 4)
+            chex.assert_shape(jax.jvp(apply, (x,), (x,))[1], (1, 6, 6, 4))

@@ -71,7 +71,8 @@ def test_gram_denoising(n, dtype):
     with jax.default_matmul_precision("highest"):
         out = jit(gram_denoise)(x)
         grad = jit(jax.grad(lambda x: jnp.sum(gram_denoise(x) * c)))(x)
-    assert out.dtype == dtype
+    chex.assert_equal_shape([out, grad, x])
+    chex.assert_type([out, grad], dtype)
     assert_close(out, nhwc(arrays[f"{n}/out64"]), tolerance(dtype))
     assert_close(grad, nhwc(arrays[f"{n}/grad_x64"]), tolerance(dtype))
 
@@ -80,7 +81,7 @@ def test_gram_denoising_of_one_position_is_its_norm():
     x = jnp.asarray([1.0, 2.0, 3.0]).reshape(1, 1, 1, 3)
     np.testing.assert_allclose(gram_denoise(x), 15 * x)
     half = gram_denoise(x.astype(jnp.bfloat16))
-    assert half.dtype == jnp.bfloat16
+    chex.assert_type(half, jnp.bfloat16)
 
 
 def test_denoising_of_the_second_input(dtype):
@@ -199,7 +200,7 @@ def test_spectral_norm_has_a_gradient_and_survives_zero():
     np.testing.assert_allclose(jax.grad(spectral_norm)(kernel), want, atol=1e-3)
     zero = jnp.zeros((7, 4))
     assert spectral_norm(zero) == 0
-    assert np.all(np.isfinite(jax.grad(spectral_norm)(zero)))
+    chex.assert_tree_all_finite(jax.grad(spectral_norm)(zero))
 
 
 def test_bounded_classifier_is_lipschitz():
@@ -253,10 +254,11 @@ def test_any_encoder():
     x = jnp.ones((2, 8, 12, 1))
     variables = weights(model, x.shape)
     out = jit(model.apply)(variables, x)
-    assert out.logits.shape == (2, 3)
-    assert out.restored.shape == x.shape
-    assert out.features["c2"].shape == (2, 4, 6, 4)
-    assert out.features["penultimate"].shape == (2, 4)
+    chex.assert_shape(out.logits, (2, 3))
+    chex.assert_equal_shape([out.restored, x])
+    chex.assert_shape(out.features["c2"], (2, 4, 6, 4))
+    chex.assert_shape(out.features["penultimate"], (2, 4))
+    chex.assert_tree_all_finite(out)
     with pytest.raises(ValueError, match="Plain takes no `denoise`"):
         models.fpd(Plain(), back_denoising=True)
 
@@ -354,9 +356,9 @@ def test_bfloat16_keeps_parameters_and_logits_wide():
     model = models.create("fpd_resnext", **TINY, dtype=jnp.bfloat16)
     variables = weights(model)
     out = jax.eval_shape(model.apply, variables, jnp.ones((1, 8, 8, 3)))
-    assert out.logits.dtype == out.restored.dtype == jnp.float32
-    assert out.features["c5"].dtype == jnp.bfloat16
-    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
+    chex.assert_type([out.logits, out.restored], jnp.float32)
+    chex.assert_type(out.features["c5"], jnp.bfloat16)
+    chex.assert_type(jax.tree.leaves(variables), jnp.float32)
 
 
 def test_gradients_in_loops_are_fast_convolutions():

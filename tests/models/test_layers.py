@@ -1,3 +1,4 @@
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,8 +42,7 @@ def test_updates_count_as_calls(updates):
         _, several = norm.apply(
             several, x, train=True, mutable=["params", "batch_stats"]
         )
-    for a, b in zip(*map(jax.tree.leaves, (once, several)), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-6)
+    chex.assert_trees_all_close(once, several, rtol=1e-6)
 
 
 def test_batch_norm_statistics_are_global():
@@ -57,8 +57,7 @@ def test_batch_norm_statistics_are_global():
             return norm.apply(variables, x, train=True, mutable=["batch_stats"])
 
         split = jax.device_put(x, NamedSharding(mesh, PartitionSpec("data")))
-        for a, b in zip(*map(jax.tree.leaves, (run(x), run(split))), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-12)
+        chex.assert_trees_all_close(run(x), run(split), rtol=1e-12)
 
 
 @pytest.mark.parametrize(("kind", "groups"), [("g", 6), ("l", 1), ("i", 6)])
@@ -78,8 +77,9 @@ def test_bfloat16_norms_keep_float32_parameters(kind):
     norm = layers.make_norm(kind, 6, dtype="bfloat16")
     variables = norm.init(jax.random.key(0), x)
     out, moved = norm.apply(variables, x, train=True, mutable=["batch_stats"])
-    assert out.dtype == jnp.bfloat16
-    assert all(a.dtype == jnp.float32 for a in jax.tree.leaves((variables, moved)))
+    chex.assert_equal_shape([out, x])
+    chex.assert_type(out, jnp.bfloat16)
+    chex.assert_type(jax.tree.leaves((variables, moved)), jnp.float32)
 
 
 def test_unknown_norm_and_bad_groups():

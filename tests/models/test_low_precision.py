@@ -1,5 +1,6 @@
 """bfloat16 and recomputation in every network: what they must leave as it is."""
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -91,15 +92,16 @@ def test_a_step_in_bfloat16(name):
     assert low & {"conv_general_dilated", "dot_general"}
     assert not low & UNSAFE
     new, metrics = traced.out_info
-    assert metrics["loss"].dtype == jnp.float32
-    for leaf in jax.tree.leaves((new.params, new.model_state)):
-        assert leaf.dtype == jnp.float32
+    chex.assert_shape(metrics["loss"], ())
+    chex.assert_type(metrics["loss"], jnp.float32)
+    chex.assert_type(jax.tree.leaves((new.params, new.model_state)), jnp.float32)
+    chex.assert_trees_all_equal_shapes_and_dtypes(new, first)
     # The forward pass alone is compiled in a fifth of the time.
     images = step.prepare(batch, jax.random.key(2), lambda x, keys: x, jnp.float32)
     forward = jax.jit(defense.phases[0].loss, compiler_options=QUICKLY)
     state_of = (first.params, first.model_state)
     loss, _ = forward(*state_of, images, jax.random.key(2), first.step)
-    assert np.isfinite(loss)
+    chex.assert_tree_all_finite(loss)
 
 
 def test_attacked_images_stay_float32():
@@ -114,7 +116,8 @@ def test_attacked_images_stay_float32():
         jax.random.key(2),
         jnp.int32(0),
     )
-    assert made["attacked"].dtype == jnp.float32
+    chex.assert_equal_shape([made["attacked"], images["image"]])
+    chex.assert_type(made["attacked"], jnp.float32)
 
 
 class Half(nn.Module):
@@ -130,8 +133,7 @@ def test_logits_of_half_precision_reach_losses_and_attacks_widened():
     variables = Half().init(jax.random.key(0), x)
     params = {"model": variables["params"], "extra": {}}
     out, _ = base.forward(Half(), params, {}, x, jax.random.key(1))
-    assert out.logits.dtype == jnp.float32
-    assert models.logits_fn(Half(), variables)(x).dtype == jnp.float32
+    chex.assert_type([out.logits, models.logits_fn(Half(), variables)(x)], jnp.float32)
 
 
 def test_the_gradient_of_a_bias_is_summed_in_float32():
@@ -139,7 +141,7 @@ def test_the_gradient_of_a_bias_is_summed_in_float32():
     x = jnp.zeros((512, 3), jnp.bfloat16)
     grad = jax.grad(lambda b: models.layers.add_bias(x, b).astype("f4").sum())
     np.testing.assert_array_equal(grad(jnp.zeros(3)), 512.0)
-    assert models.layers.add_bias(x, jnp.zeros(3)).dtype == jnp.bfloat16
+    chex.assert_type(models.layers.add_bias(x, jnp.zeros(3)), jnp.bfloat16)
 
 
 def test_structure_of_low_precision_embeddings_is_computed_in_float32():
@@ -197,7 +199,7 @@ def test_recomputed_blocks_change_nothing(name, blocks):
         names = [e.primitive.name for e in equations(recomputing.jaxpr.jaxpr)]
         assert names.count("remat2") == blocks
         fresh = jax.eval_shape(lambda k: plain.init(k, x), jax.random.key(1))
-        assert jax.tree.map(jnp.shape, shapes) == jax.tree.map(jnp.shape, fresh)
+        chex.assert_trees_all_equal_shapes(shapes, fresh)
         if name != "wide_resnet":
             return
         _, keeping = gradient(plain, x)

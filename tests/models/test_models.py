@@ -95,11 +95,13 @@ def test_outputs(name):
     x = jnp.full(shape, 0.5)
     out = jax.eval_shape(lambda v, x: model.apply(v, x, train=False), variables, x)
     assert isinstance(out, models.Outputs)
-    assert out.logits.shape == (2, 10)
-    assert out.features["penultimate"].shape[0] == 2
-    assert len(out.features["penultimate"].shape) == 2
-    restored = None if out.restored is None else out.restored.shape
-    assert restored == (shape if name.startswith("fpd") else None)
+    chex.assert_shape(out.logits, (2, 10))
+    chex.assert_shape(out.features["penultimate"], (2, None))
+    chex.assert_type(jax.tree.leaves(out), jnp.float32)
+    if name.startswith("fpd"):
+        chex.assert_shape(out.restored, shape)
+    else:
+        assert out.restored is None
 
 
 @pytest.mark.parametrize("name", models.names())
@@ -168,15 +170,13 @@ def test_dtypes():
     out, moved = jax.eval_shape(
         lambda v, x: low.apply(v, x, train=True, mutable=["batch_stats"]), variables, x
     )
-    assert out.features["stage1/out"].dtype == jnp.bfloat16
-    assert out.logits.dtype == jnp.float32
-    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(moved))
+    chex.assert_type(out.features["stage1/out"], jnp.bfloat16)
     shapes = jax.eval_shape(low.init, jax.random.key(0), x)
-    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(shapes))
+    chex.assert_type(jax.tree.leaves((out.logits, moved, shapes)), jnp.float32)
     with jax.enable_x64(True):
         wide = jax.ShapeDtypeStruct(x.shape, jnp.float64)
         out = jax.eval_shape(lambda v, x: model.apply(v, x), variables, wide)
-        assert all(leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(out))
+        chex.assert_type(jax.tree.leaves(out), jnp.float64)
 
 
 class Plain(nn.Module):
@@ -205,20 +205,18 @@ def test_logits_fn_is_a_pytree_of_its_weights():
     one = models.logits_fn(model, variables)
     two = models.logits_fn(other, jax.tree.map(lambda a: 2 * a, variables))
     assert isinstance(one, jax.tree_util.Partial)
-    assert jax.tree.structure(one) == jax.tree.structure(two)
+    chex.assert_trees_all_equal_structs(one, two)
     chex.assert_trees_all_equal(jax.tree.leaves(one), jax.tree.leaves(variables))
     train = models.logits_fn(model, variables, True)
     assert jax.tree.structure(one) != jax.tree.structure(train)
     x = jnp.full((2, 8, 8, 3), 0.5)
-    traces = []
 
     @jax.jit
+    @chex.assert_max_traces(n=1)
     def call(f, x):
-        traces.append(1)
         return f(x)
 
     assert (call(one, x) != call(two, x)).any()
-    assert len(traces) == 1
 
 
 def test_train_mode_uses_the_batch_and_drops_updates():

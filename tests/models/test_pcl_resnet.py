@@ -3,6 +3,7 @@
 import functools
 import pathlib
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -67,7 +68,8 @@ def test_golden(case, mode, dtype):
     for theirs, ours in FEATURES.items():
         want = arrays[f"{mode}/{theirs}{suffix}"]
         assert_close(out.features[ours], want, rtol)
-    assert out.logits.dtype == dtype
+    chex.assert_type([out.logits, gradient], dtype)
+    chex.assert_equal_shape([gradient, x])
     assert_close(out.logits, arrays[f"{mode}/y{suffix}"], rtol)
     assert_close(ce, arrays[f"{mode}/ce{suffix}"], rtol)
     want = arrays[f"{mode}/grad_x"].transpose(0, 2, 3, 1)
@@ -131,7 +133,7 @@ def test_initial_values():
     params = init(jax.random.key(0))
     for layer, shape in (("layer2", (3, 3, 64, 64)), ("shortcut", (1, 1, 128, 256))):
         kernel = np.asarray(params[layer]["conv"]["kernel"])
-        assert kernel.shape == shape
+        chex.assert_shape(kernel, shape)
         deviation = np.sqrt(2 / (shape[0] * shape[1] * shape[3]))
         assert kernel.std() == pytest.approx(deviation, rel=0.03)
         assert abs(kernel).max() > 3.5 * kernel.std()  # normal, not truncated at 2

@@ -1,8 +1,8 @@
 """float64 through the real program."""
 
+import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxrobust import parallel
 from jaxrobust.training import config, setup
@@ -19,15 +19,11 @@ def test_a_run_in_float64_is_float64_from_images_to_loss():
     fields.train.compute_dtype, fields.train.accumulate = "float64", 2
     with jax.enable_x64(True):
         run = setup.build(fields.to_dict(), parallel.make_mesh(1))
-        for a, b in zip(
-            jax.tree.leaves(single.params), jax.tree.leaves(run.state.params),
-            strict=True,
-        ):  # fmt: skip
-            assert b.dtype == jnp.float64
-            np.testing.assert_array_equal(a, b)
+        chex.assert_type(jax.tree.leaves(run.state.params), jnp.float64)
+        chex.assert_trees_all_equal(single.params, run.state.params)
         batch = next(run.source.batches(0, 1))
         new, metrics = run.step(run.state, batch, run.key)
-    assert metrics["loss"].dtype == jnp.float64
-    assert np.isfinite(metrics["loss"])
+    chex.assert_type(metrics["loss"], jnp.float64)
+    chex.assert_tree_all_finite(metrics["loss"])
     for leaf in jax.tree.leaves((new.params, new.model_state, new.opt_state)):
         assert leaf.dtype in (jnp.float64, jnp.int32)

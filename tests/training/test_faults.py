@@ -8,9 +8,9 @@ import subprocess
 import sys
 import time
 
+import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from jaxrobust import checkpoints, evaluation, named_models, parallel
@@ -92,9 +92,7 @@ def final(folder):
 
 def assert_same(folder, whole, rtol=0.0):
     """Two runs end in the same parameters, and neither misses a row."""
-    pairs = zip(*map(jax.tree.leaves, (final(folder), final(whole))), strict=True)
-    for a, b in pairs:
-        np.testing.assert_allclose(a, b, rtol=rtol)
+    chex.assert_trees_all_close(final(folder), final(whole), rtol=rtol, strict=True)
     for path in (folder, whole):
         rows = read(path / "metrics.jsonl")
         measured = [row["step"] for row in rows if "validation/accuracy" in row]
@@ -295,7 +293,7 @@ def test_a_nan_ends_the_run_and_is_never_saved(every, message, kept, tmp_path, f
         train(tmp_path, small(save_every_steps=every))
     assert saved_steps(tmp_path) == kept
     _, variables, _ = checkpoints.load(tmp_path, "last")
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(variables))
+    chex.assert_tree_all_finite(variables)
 
 
 @pytest.mark.parametrize("name", ["loss", "grad_norm"])
@@ -344,7 +342,7 @@ def test_dropped_updates_are_counted(tmp_path, faulty):
     rows = read(tmp_path / "metrics.jsonl")
     assert [row["skipped"] for row in rows] == [0, 1, 1, 0, 1, 0]
     assert [row["step"] for row in rows if "loss" in row] == [1, 4, 6]
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(final(tmp_path)))
+    chex.assert_tree_all_finite(final(tmp_path))
 
 
 def test_too_many_in_a_row_end_the_run_also_across_a_restart(tmp_path, faulty):

@@ -1,5 +1,6 @@
 """The order of training examples: a function of seed and step alone."""
 
+import chex
 import numpy as np
 import pytest
 
@@ -38,8 +39,8 @@ def test_resident_batches_are_the_rows_of_the_steps():
         np.testing.assert_array_equal(batch["index"], index)
         np.testing.assert_array_equal(batch["image"], dataset.images[index])
         np.testing.assert_array_equal(batch["label"], dataset.labels[index])
-        assert batch["image"].dtype == np.uint8
-        assert batch["label"].dtype == batch["index"].dtype == np.int32
+        chex.assert_type(batch["image"], np.uint8)
+        chex.assert_type([batch["label"], batch["index"]], np.int32)
     assert step == 4
 
 

@@ -1,5 +1,6 @@
 """The training step: the same mathematics on any number of devices, masks, EMA."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from jaxrobust import defenses, models, parallel
 from jaxrobust.defenses.base import Defense, Phase
 from jaxrobust.training import check, config, optimizer, state, step
+from tests.marks import full_but
 
 
 def augment(images, keys):
@@ -66,21 +68,19 @@ def run_steps(objective, devices, steps, dtype, ema=0.0):
     return jax.device_get((losses, current.variables))
 
 
-@pytest.mark.parametrize(
-    "objective", ["pgd", pytest.param("trades", marks=pytest.mark.full)]
-)
+@pytest.mark.parametrize("objective", full_but(["pgd", "trades"], ["pgd"]))
 def test_one_and_eight_devices_agree_in_float64(objective):
     """Losses and parameters agree to 1e-9 over 20 steps, BatchNorm included."""
     with jax.enable_x64(True):
         one = run_steps(objective, 1, 20, jnp.float64)
         eight = run_steps(objective, 8, 20, jnp.float64)
-    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(eight), strict=True):
-        assert a.dtype == np.float64
-        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+    chex.assert_type(jax.tree.leaves(one), np.float64)
+    chex.assert_trees_all_close(one, eight, rtol=1e-9, atol=1e-9, strict=True)
 
 
 @pytest.mark.parametrize(
-    ("objective", "tolerance"), [("standard", 1e-5), ("pgd", 1e-3)]
+    ("objective", "tolerance"),
+    full_but([("standard", 1e-5), ("pgd", 1e-3)], [("standard", 1e-5)]),
 )
 def test_one_step_agrees_in_float32(objective, tolerance):
     """From one state; signs of gradients near zero may flip under PGD."""
@@ -90,11 +90,16 @@ def test_one_step_agrees_in_float32(objective, tolerance):
 
 
 # FPD needs a network that restores images: tests/defenses/test_fpd.py.
-@pytest.mark.parametrize("objective", sorted(set(defenses.FACTORIES) - {"fpd"}))
+@pytest.mark.parametrize(
+    "objective",
+    full_but(
+        sorted(set(defenses.FACTORIES) - {"fpd"}), ("mart", "pcl_adversarial", "ssc")
+    ),
+)
 def test_every_objective_learns_the_batch(objective):
     """The loss on one repeated batch falls, and the state is donated."""
     run, current = make(objective, jnp.float32)
-    first = current
+    first, like = current, jax.eval_shape(lambda s: s, current)
     losses = []
     for _ in range(12):
         current, metrics = run(current, batch(0), jax.random.key(3))
@@ -102,6 +107,8 @@ def test_every_objective_learns_the_batch(objective):
     fall = 0.02 if objective == "pc_lc" else 0.1  # PC is flat at the start
     assert np.mean(losses[-3:]) < losses[0] - fall
     assert int(current.step) == 12
+    chex.assert_trees_all_equal_shapes_and_dtypes(current, like)
+    chex.assert_tree_all_finite(current.variables)
     assert jax.tree.leaves(first.params)[0].is_deleted()
 
 
@@ -113,8 +120,7 @@ def test_attack_passes_do_not_move_running_statistics(attack_bn):
         run, current = make(objective, jnp.float32, attack={"eps": "0"}, bn=attack_bn)
         current, _ = run(current, batch(0), jax.random.key(3))
         moved.append(current.model_state)
-    for a, b in zip(*map(jax.tree.leaves, moved), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
+    chex.assert_trees_all_close(*moved, rtol=1e-6, atol=1e-7, strict=True)
 
 
 def test_average_of_weights():
@@ -125,10 +131,7 @@ def test_average_of_weights():
     expected = jax.tree.map(
         lambda a, b: 0.75 * a + 0.25 * b, start, jax.device_get(current.params["model"])
     )
-    for a, b in zip(
-        jax.tree.leaves(expected), jax.tree.leaves(current.ema_params), strict=True
-    ):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+    chex.assert_trees_all_close(expected, current.ema_params, rtol=1e-5, atol=1e-7)
 
 
 def quadratic(**fields):

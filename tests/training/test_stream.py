@@ -2,6 +2,7 @@
 
 import multiprocessing
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,9 +47,7 @@ def make(kind, source, devices=1, batch_size=40, **fields):
 def assert_same(batches, expected):
     for batch, other in zip(batches, expected, strict=True):
         assert batch.keys() == other.keys()
-        for name, array in batch.items():
-            assert array.dtype == other[name].dtype
-            np.testing.assert_array_equal(array, other[name])
+        chex.assert_trees_all_equal(batch, other, strict=True)
 
 
 @pytest.mark.parametrize("name", ["cifar10", "folder"])
@@ -153,10 +152,9 @@ def test_twenty_steps_end_in_the_same_parameters():
             current = parallel.replicate(mesh, first)
             for batch in make(kind, source, 2, batch_size=16).batches(0, 20):
                 current, _ = run(current, batch, key)
-            ends.append(jax.tree.leaves(jax.device_get(current.variables)))
-    for a, b in zip(*ends, strict=True):
-        assert a.dtype == np.float64
-        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+            ends.append(jax.device_get(current.variables))
+    chex.assert_type(jax.tree.leaves(ends), np.float64)
+    chex.assert_trees_all_close(*ends, rtol=1e-9, atol=1e-9)
 
 
 def fields_of(feed, name="digits", **more):
@@ -180,7 +178,7 @@ def test_a_run_ends_the_same_with_either_feed(tmp_path):
     for feed in ("resident", "stream"):
         loop.train(fields_of(feed), tmp_path / feed, mesh)
         found.append(checkpoints.load(tmp_path / feed, "last")[1])
-    jax.tree.map(np.testing.assert_array_equal, *found)
+    chex.assert_trees_all_equal(*found, strict=True)
 
 
 def test_the_division_does_not_depend_on_the_feed(folder, monkeypatch):

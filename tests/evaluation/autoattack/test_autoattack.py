@@ -10,6 +10,7 @@ import pytest
 
 from jaxrobust import evaluation, parallel
 from jaxrobust.evaluation.autoattack import versions
+from tests.marks import full_but
 
 KEY = jax.random.key(0)
 EPS = 0.008
@@ -95,7 +96,7 @@ def usual(small_net):
     return attack(small_net, EPS)
 
 
-@pytest.mark.parametrize(("devices", "slots"), [(1, 30), (8, 16)])
+@pytest.mark.parametrize(("devices", "slots"), full_but([(1, 30), (8, 16)], [(8, 16)]))
 def test_flags_depend_on_neither_slots_nor_devices(small_net, usual, devices, slots):
     other = attack(small_net, EPS, slots=slots, mesh=parallel.make_mesh(devices))
     assert 0.2 < usual.robust.mean() < 0.8
@@ -132,7 +133,7 @@ class StopAt:
         pass
 
 
-@pytest.mark.parametrize("reports", [2, 60, 200])
+@pytest.mark.parametrize("reports", full_but([2, 60, 200], [60]))
 def test_interrupted_and_continued_is_the_same_to_the_bit(
     small_net, usual, tmp_path, reports
 ):
