@@ -164,8 +164,9 @@ def ascend(
     **options: Unpack[BallOptions],
 ) -> Images:
     """Runs an attack of the family; options and result are those of `pgd`."""
-    key = options.pop("key", None)
-    problem = Problem(logits_fn, x, y, eps, step_size, **options)
+    fields: dict[str, Any] = {**options}
+    key = fields.pop("key", None)
+    problem = Problem(logits_fn, x, y, eps, step_size, **fields)
     return iterate(problem, method, key, unroll)
 
 

@@ -98,5 +98,5 @@ def _told(text: str, options: Any) -> str:
 
 def _words(options: Any) -> list[str]:
     inherited = [] if options is ModelOptions else _words(ModelOptions)
-    _, _, own = inspect.cleandoc(options.__doc__).partition("Args:\n")
+    _, _, own = inspect.cleandoc(options.__doc__ or "").partition("Args:\n")
     return own.splitlines() + inherited
