@@ -9,23 +9,18 @@ PACKAGE = "jaxrobust"
 ROOT = pathlib.Path(__file__).resolve().parents[1] / PACKAGE
 
 # A part may import the parts listed for it, and itself. `main` may import any.
+BASE = {"array_types", "_checks"}
 PURE = {
     "array_types": set(),
     "named_code": set(),
-    "threat": {"array_types"},
-    "models": {"array_types"},
-    "losses": {"array_types"},
-    "attacks": {"array_types", "named_code", "threat", "losses"},
-    "corruptions": {"array_types"},
-    "analysis": {"array_types", "threat", "losses", "attacks"},
-    "defenses": {
-        "array_types",
-        "named_code",
-        "threat",
-        "models",
-        "losses",
-        "attacks",
-    },
+    "_checks": {"array_types"},
+    "threat": BASE,
+    "models": BASE,
+    "losses": BASE,
+    "attacks": BASE | {"named_code", "threat", "losses"},
+    "corruptions": BASE,
+    "analysis": BASE | {"threat", "losses", "attacks"},
+    "defenses": BASE | {"named_code", "threat", "models", "losses", "attacks"},
 }
 LIBRARY = set(PURE)
 SHARED = {"runtime", "named_models", "checkpoints", "convert", "data", "parallel"}

@@ -7,7 +7,7 @@ two logits apart.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,8 @@ from jaxrobust.array_types import Labels, Logits
 
 CEILING = 1e-3  # of the range of the logits that count: closer than this is the same
 _COARSE = 0.02  # of that range: logits on steps of this say nothing about a ceiling
+# Steps of the dtype by which rounding in another program may move a lead.
+_SLACK = 4
 _HOPELESS = 1e3  # typical leads behind: a class that cannot win
 
 
@@ -60,7 +62,7 @@ def _rounded(logits: Logits, y: Labels) -> tuple[Bool[Array, "N"], Bool[Array, "
 def _at_ceiling(
     logits: Float[np.ndarray, "N K"], resolution: float
 ) -> Bool[np.ndarray, "N"]:
-    second, top = np.sort(logits, -1)[:, -2:].T
+    second, top = _deciding(logits, logits).T
     counts = logits > top[:, None] - _HOPELESS * typical_lead(logits)
     span = top.max() - logits[counts].min()
     near = max(CEILING * span, resolution * np.abs(top).max())
@@ -73,10 +75,61 @@ def _at_ceiling(
     return np.asarray(top >= top.max() - near)
 
 
-def typical_lead(logits: Float[np.ndarray, "N K"]) -> float:
-    """Returns the median lead of the largest logit over the second, 1 where it is 0."""
-    second, first = np.sort(np.asarray(logits, np.float64), -1)[:, -2:].T
-    return float(np.median(first - second)) or 1.0
+def typical_lead(logits: Float[np.ndarray, "N K"], tied: float = 1.0) -> float:
+    """Returns the median lead of the largest logit over the second.
+
+    It is the largest lead where the median is 0, and `tied` where no row has one.
+    """
+    lead = _lead(logits, logits)
+    return float(np.median(lead)) or float(lead.max()) or tied
+
+
+def lead_change(
+    one: Float[np.ndarray, "N K"], other: Float[np.ndarray, "N K"], dtype: Any
+) -> Float[np.ndarray, "N"]:
+    """Returns by how much of a typical lead that of each row differs in `other`.
+
+    The lead is that of the two classes that are largest in `one`. A few steps of the
+    dtype are no change; what is not finite is an infinite one.
+
+    Args:
+      one: logits.
+      other: of the same images.
+      dtype: in which the network gave them.
+    """
+    step = lead_spacing(one, dtype)
+    with np.errstate(invalid="ignore"):
+        moved = np.abs(_lead(one, other) - _lead(one, one)) - _SLACK * step
+    usual = max(typical_lead(one, tied=0.0), float(step.max()))
+    return np.nan_to_num(np.maximum(moved, 0) / usual, nan=np.inf)
+
+
+def lead_spacing(
+    logits: Float[np.ndarray, "N K"], dtype: Any
+) -> Float[np.ndarray, "N"]:
+    """Returns how far apart the numbers of `dtype` are at the two largest of each row.
+
+    Args:
+      logits: in `dtype` or wider.
+      dtype: in which the network gave them.
+    """
+    size = jnp.asarray(np.abs(_deciding(logits, logits)).max(-1))
+    return np.asarray(losses.spacing(size, dtype), np.float64)
+
+
+def _lead(
+    order: Float[np.ndarray, "N K"], logits: Float[np.ndarray, "N K"]
+) -> Float[np.ndarray, "N"]:
+    second, first = _deciding(order, logits).T
+    return first - second
+
+
+def _deciding(
+    order: Float[np.ndarray, "N K"], logits: Float[np.ndarray, "N K"]
+) -> Float[np.ndarray, "N 2"]:
+    """The logits of the two classes that are largest in `order`, in float64."""
+    classes = np.argsort(order, -1, kind="stable")[:, -2:]
+    return np.take_along_axis(np.asarray(logits, np.float64), classes, -1)
 
 
 def looks_like_probabilities(logits: Float[np.ndarray, "N K"]) -> bool:

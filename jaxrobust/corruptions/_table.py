@@ -1,6 +1,5 @@
 """Corruptions by name: checks, and one compiled program for all severities."""
 
-import difflib
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Int
 
+from jaxrobust._checks import nearest_match, row_keys
 from jaxrobust.array_types import Images, Key
 from jaxrobust.corruptions import blur, digital, jpeg, noise, weather
 
@@ -44,11 +44,8 @@ def names() -> tuple[str, ...]:
 def check_name(name: object) -> None:
     """Raises ValueError, naming the nearest match, unless `name` is a corruption."""
     if name not in _CORRUPTIONS:
-        near = difflib.get_close_matches(str(name).lower(), names(), n=1, cutoff=0.0)
-        raise ValueError(
-            f"Unknown corruption {name!r}. Did you mean {near[0]!r}? "
-            f"Known: {', '.join(names())}."
-        )
+        hint = nearest_match(name, names())
+        raise ValueError(f"Unknown corruption {name!r}. {hint}")
 
 
 def apply(name: str, x: Images, *, key: Key, severity: int | Int[Array, ""]) -> Images:
@@ -124,29 +121,6 @@ def check_severity(severity: Any) -> None:
             f"`severity` must be a whole number from 1 to {SEVERITIES}, got "
             f"{severity!r}."
         )
-
-
-def row_keys(key: Any, batch: int) -> Key:
-    """Returns one key per row: `[B]` keys pass, of one key row i gets fold_in(key, i).
-
-    Raises:
-      TypeError: for an old-style uint32 key.
-      ValueError: for an array of keys of another shape.
-    """
-    dtype = getattr(key, "dtype", None)
-    if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
-        raise TypeError(
-            "`key` must be a new-style key, one or one per image, got "
-            f"{dtype or type(key).__name__}; make it with jax.random.key(seed)."
-        )
-    if key.ndim == 0:
-        return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch))
-    if key.shape != (batch,):
-        raise ValueError(
-            f"`key` must be one key or one per image, shape ({batch},), got shape "
-            f"{key.shape}."
-        )
-    return key
 
 
 def _check_values(x: Any) -> None:

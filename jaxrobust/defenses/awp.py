@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from jaxrobust._checks import FINITE, check_number
 from jaxrobust.array_types import Key, PyTree, Scalar
 from jaxrobust.defenses import base
 
@@ -31,8 +32,8 @@ def awp(defense: base.Defense, gamma: float, warmup_steps: int = 0) -> base.Defe
     Raises:
       ValueError: for a `gamma` below 0 or not finite, or `warmup_steps` below 0.
     """
-    base.check_at_least("awp_gamma", gamma)
-    base.check_at_least("awp_warmup_steps", warmup_steps)
+    check_number("awp_gamma", gamma, FINITE)
+    check_number("awp_warmup_steps", warmup_steps, FINITE)
     if gamma == 0:
         return defense
     phases = tuple(

@@ -1,7 +1,6 @@
 """What a defence is to the training program: phases of a loss over a batch."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ import optax
 from jaxtyping import Array, Bool
 
 from jaxrobust import attacks, losses, models
+from jaxrobust._checks import FINITE, check_choice, check_number
 from jaxrobust.array_types import (
     Images,
     Key,
@@ -221,7 +221,7 @@ def attacker(
     """
     check_attack_bn(attack_bn)
     check_choice("labels", labels, ("true", "predicted"))
-    check_at_least("attack_warmup_steps", warmup_steps)
+    check_number("attack_warmup_steps", warmup_steps, FINITE)
     taken = attacks.hyperparameters(name) - ({"step_size"} if name == "fgsm" else set())
     skipped = _COMMON - taken
     options = {k: v for k, v in attack.items() if k not in skipped}
@@ -251,27 +251,6 @@ def attacker(
 
 
 _COMMON = {"steps", "step_size", "decay"}
-
-
-def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
-    """Raises ValueError unless `value` is one of `known`."""
-    if value not in known:
-        raise ValueError(f"`{name}` must be one of {', '.join(known)}, got {value!r}.")
-
-
-def check_at_least(
-    name: str, value: float, least: float = 0.0, most: float = math.inf
-) -> None:
-    """Raises unless a value is a number (TypeError), finite and in [least, most]."""
-    try:
-        finite = math.isfinite(value)
-    except TypeError:
-        raise TypeError(f"`{name}` must be a number, got {value!r}.") from None
-    if not (finite and least <= value <= most):
-        rule = (
-            f"at least {least:g}" if most == math.inf else f"in [{least:g}, {most:g}]"
-        )
-        raise ValueError(f"`{name}` must be {rule} and finite, got {value}.")
 
 
 def smoothed_cross_entropy(

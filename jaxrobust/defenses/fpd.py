@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from jaxrobust import losses
+from jaxrobust._checks import FINITE, check_choice, check_number
 from jaxrobust.array_types import Images, Key, PyTree, Scalar, Variables
 from jaxrobust.defenses import base
 from jaxrobust.models.fpd import FPD, spectral_norm
@@ -222,9 +223,9 @@ def _check(model: nn.Module, rule: _Rule, phase1: str) -> None:
     """Finds mistakes before anything is traced."""
     if isinstance(model, FPD) and not model.restoration:
         raise ValueError(_NOTHING_RESTORED)
-    base.check_choice("phase1", phase1, PHASE1)
+    check_choice("phase1", phase1, PHASE1)
     for name, value in rule._asdict().items():
-        base.check_at_least(name, value)
+        check_number(name, value, FINITE)
     if rule.spectral_penalty and not isinstance(model, FPD):
         raise ValueError(
             "`spectral_penalty` needs the classifier of models.fpd, got a "

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxrobust import losses
+from jaxrobust._checks import FINITE, SHARE, check_number
 from jaxrobust.array_types import Key, Scalar
 from jaxrobust.defenses import base
 
@@ -41,9 +42,9 @@ def pc_lc(
     Raises:
       ValueError: for a margin, a weight or an attack out of range.
     """
-    base.check_at_least("margin", margin, most=1)
-    base.check_at_least("constraint_weight", constraint_weight)
-    base.check_at_least("warmup_steps", warmup_steps)
+    check_number("margin", margin, SHARE)
+    check_number("constraint_weight", constraint_weight, FINITE)
+    check_number("warmup_steps", warmup_steps, FINITE)
     prepare = None
     if attack_name:
         prepare = base.attacker(

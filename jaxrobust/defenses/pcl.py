@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxrobust import losses, models
+from jaxrobust._checks import FINITE, check_number
 from jaxrobust.array_types import Images, Key, Labels, PyTree, Scalar, Variables
 from jaxrobust.defenses import base
 
@@ -47,7 +48,7 @@ def pcl(
       ValueError: for a negative weight or no layers; from `init`, for a layer that the
         network does not have.
     """
-    base.check_at_least("warmup_steps", warmup_steps)
+    check_number("warmup_steps", warmup_steps, FINITE)
     terms = _Prototypes(layers, proximity_weight, contrastive_weight, separation_weight)
 
     def loss(
@@ -103,7 +104,7 @@ def pcl_adversarial(
       ValueError: as `pcl`, and for an unknown attack or a radius out of range.
       TypeError: for a hyperparameter that the attack does not have.
     """
-    base.check_at_least("warmup_steps", warmup_steps)
+    check_number("warmup_steps", warmup_steps, FINITE)
     terms = _Prototypes(layers, proximity_weight, contrastive_weight, separation_weight)
     if len(eps_range) not in (0, 2):
         raise ValueError(f"`eps_range` must be (low, high) or (), got {eps_range}.")
@@ -154,7 +155,7 @@ class _Prototypes:
                 f"features, got {self.layers!r}."
             )
         for field in dataclasses.fields(self)[1:]:
-            base.check_at_least(field.name, getattr(self, field.name))
+            check_number(field.name, getattr(self, field.name), FINITE)
 
     def __call__(
         self, out: models.Outputs, y: Labels, extra: base.Params, joint: Array

@@ -8,6 +8,7 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from jaxrobust import losses, models
+from jaxrobust._checks import FINITE, check_choice, check_number
 from jaxrobust.array_types import Images, Key, Labels, PyTree, Scalar, Variables
 from jaxrobust.defenses import base
 from jaxrobust.losses.ssc import COMPARISONS, DISTANCES
@@ -56,12 +57,12 @@ def ssc(
         ("beta", beta),
         ("structure_weight", structure_weight),
     ):
-        base.check_at_least(name, value)
+        check_number(name, value, FINITE)
     if alpha == beta == 0:
         raise ValueError("`alpha` and `beta` are both 0: no term says what is right.")
-    base.check_choice("embedding", embedding, ("logits", "penultimate"))
-    base.check_choice("distance", distance, tuple(DISTANCES))
-    base.check_choice("compare", compare, tuple(COMPARISONS))
+    check_choice("embedding", embedding, ("logits", "penultimate"))
+    check_choice("distance", distance, tuple(DISTANCES))
+    check_choice("compare", compare, tuple(COMPARISONS))
     prepare = base.attacker(
         model,
         attack_name,

@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 
 from jaxrobust import losses, models
+from jaxrobust._checks import FINITE, check_number
 from jaxrobust.array_types import Images, Labels, LogitsFn, LossFn, Scalar
 from jaxrobust.defenses import base
 
@@ -23,7 +24,7 @@ def trades(
     The attack maximises the same divergence. It starts at a uniform sample of the ball;
     the released code starts at Gaussian noise of deviation .001.
     """
-    base.check_at_least("beta", beta)
+    check_number("beta", beta, FINITE)
     prepare = base.attacker(
         model,
         "pgd",

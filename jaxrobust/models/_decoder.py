@@ -10,7 +10,7 @@ from jax import lax
 
 from jaxrobust.models import _residual, layers
 from jaxrobust.models._encoders import LEVELS
-from jaxrobust.models.layers import DType, Features
+from jaxrobust.models.layers import Features
 
 
 def upsample_add(x: Features, lateral: Features) -> Features:
@@ -19,7 +19,7 @@ def upsample_add(x: Features, lateral: Features) -> Features:
     return jax.image.resize(x, shape, "bilinear", antialias=False) + lateral
 
 
-class TransposedConv(nn.Module):
+class TransposedConv(layers.Module):
     """Square transposed convolution with bias, as torch's.
 
     With `strides` equal to `kernel` the windows do not overlap: it is a matmul. With
@@ -30,16 +30,12 @@ class TransposedConv(nn.Module):
       kernel: side of the kernel.
       strides: 1 or `kernel`.
       padding: pixels cut off on each side of the result.
-      dtype: to compute in.
-      loop_safe: see `layers.make_conv`.
     """
 
     features: int
     kernel: int = 2
     strides: int = 2
     padding: int = 0
-    dtype: DType = None
-    loop_safe: bool = True
 
     @nn.compact
     def __call__(self, x: Features) -> Features:
@@ -69,7 +65,7 @@ class TransposedConv(nn.Module):
         return layers.add_bias(out, bias)
 
 
-class Decoder(nn.Module):
+class Decoder(layers.Module):
     """Top-down pathway and transposed convolutions.
 
     A 1x1 convolution of c5, resized and added to 1x1 convolutions of c4, c3 and c2 in
@@ -81,8 +77,6 @@ class Decoder(nn.Module):
       pyramid: channels of the pathway.
       widths: channels of the transposed convolutions before the last.
       torch_init: torch's initial kernels; else N(0, sqrt(2 / (k k out))).
-      dtype: to compute in.
-      loop_safe: see `layers.make_conv`.
     """
 
     channels: int
@@ -90,8 +84,6 @@ class Decoder(nn.Module):
     pyramid: int = 256
     widths: tuple[int, ...] = (64, 16)
     torch_init: bool = False
-    dtype: DType = None
-    loop_safe: bool = True
 
     def _conv(self, x: Features, kernel: int, name: str) -> Features:
         return layers.make_conv(
@@ -100,8 +92,7 @@ class Decoder(nn.Module):
             kernel,
             padding=kernel // 2,
             kernel_init=None if self.torch_init else _residual.HE_FAN_OUT,
-            dtype=self.dtype,
-            loop_safe=self.loop_safe,
+            **self.computing,
             name=name,
         )(x)
 
@@ -119,8 +110,7 @@ class Decoder(nn.Module):
                 kernel,
                 strides,
                 padding,
-                self.dtype,
-                self.loop_safe,
+                **self.computing,
                 name=f"up{n}",
             )(x)
         return x

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import flax.linen as nn
 
 from jaxrobust.models import _pool, _residual, layers
-from jaxrobust.models.layers import DType, Features
+from jaxrobust.models.layers import Features
 
 Denoise = Callable[[Features], Features]
 
@@ -15,7 +15,7 @@ LEVELS = ("c2", "c3", "c4", "c5")
 GROUP_WIDTH = 4
 
 
-class Encoder(nn.Module):
+class Encoder(layers.DeepModule):
     """Bottleneck ResNet or ResNeXt of four stages: images to `{'c2': ..., 'c5': ...}`.
 
     Attributes:
@@ -27,9 +27,6 @@ class Encoder(nn.Module):
       cardinality: groups of a ResNeXt block; 1 is ResNet. As released, the first 1x1
         convolution of a block is grouped too.
       torch_init: torch's initial kernels; else N(0, sqrt(2 / (k k out))).
-      dtype: to compute in.
-      loop_safe: see `layers.make_conv`.
-      remat: compute blocks again in the backward pass, see `layers.run_block`.
     """
 
     layers: tuple[int, int, int, int] = (3, 4, 6, 3)
@@ -38,9 +35,6 @@ class Encoder(nn.Module):
     activation: str = "elu"
     cardinality: int = 1
     torch_init: bool = False
-    dtype: DType = None
-    loop_safe: bool = True
-    remat: bool = False
 
     def __post_init__(self) -> None:
         """Checks the fields."""
@@ -80,7 +74,7 @@ class Encoder(nn.Module):
         """
         denoise = denoise or (lambda x: x)
         init = None if self.torch_init else _residual.HE_FAN_OUT
-        common = {"kernel_init": init, "dtype": self.dtype, "loop_safe": self.loop_safe}
+        common = {"kernel_init": init, **self.computing}
         activation = ACTIVATIONS[self.activation]
         kernel, strides = (7, 2) if self.stem == "imagenet" else (3, 1)
         stem = _residual.ConvNorm(self.width, kernel, strides, name="stem", **common)
@@ -102,7 +96,7 @@ class Encoder(nn.Module):
                     name=f"stage{k}_block{n}",
                     **common,
                 )
-                x = layers.run_block(block, x, train=train, remat=self.remat)
+                x = self.run(block, x, train=train)
             levels[level] = x
             if k == 1:
                 x = denoise(x)

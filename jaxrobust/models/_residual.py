@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxrobust.models import layers
-from jaxrobust.models.layers import DType, Features, Initializer
+from jaxrobust.models.layers import Features, Initializer
 
 EXPANSION = 4  # of a bottleneck block
 
@@ -16,7 +16,7 @@ HE_FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 HE_FAN_IN = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
-class ConvNorm(nn.Module):
+class ConvNorm(layers.Module):
     """Convolution without bias, then BatchNorm; keeps the size at stride 1.
 
     Attributes:
@@ -24,8 +24,6 @@ class ConvNorm(nn.Module):
       kernel: side of the kernel, odd.
       strides: of the convolution.
       kernel_init: initialiser of the kernel; None is torch's own.
-      dtype: to compute in.
-      loop_safe: see `layers.make_conv`.
       groups: of channels that do not meet.
     """
 
@@ -33,8 +31,6 @@ class ConvNorm(nn.Module):
     kernel: int
     strides: int = 1
     kernel_init: Initializer | None = HE_FAN_OUT
-    dtype: DType = None
-    loop_safe: bool = True
     groups: int = 1
 
     @nn.compact
@@ -49,14 +45,13 @@ class ConvNorm(nn.Module):
             use_bias=False,
             kernel_init=self.kernel_init,
             groups=self.groups,
-            dtype=self.dtype,
-            loop_safe=self.loop_safe,
+            **self.computing,
             name="conv",
         )
         return layers.BatchNorm(dtype=self.dtype, name="norm")(conv(x), train=train)
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(layers.Module):
     """Two 3x3 convolutions or a bottleneck, plus the shortcut, then activation.
 
     Each convolution is followed by BatchNorm, all but the last by the activation.
@@ -69,8 +64,6 @@ class ResidualBlock(nn.Module):
         of He et al.) or `pad` (every other pixel, zero channels; option A, no
         parameters).
       kernel_init: initialiser of the kernels; None is torch's own.
-      dtype: to compute in.
-      loop_safe: see `layers.make_conv`.
       activation: ReLU unless said otherwise.
       groups: of channels in all but the last convolution of a bottleneck (ResNeXt).
       inner: channels inside a bottleneck, `features` if 0.
@@ -81,8 +74,6 @@ class ResidualBlock(nn.Module):
     bottleneck: bool = False
     shortcut: str = "conv"
     kernel_init: Initializer | None = HE_FAN_OUT
-    dtype: DType = None
-    loop_safe: bool = True
     activation: Callable[[Features], Features] = nn.relu
     groups: int = 1
     inner: int = 0
@@ -95,10 +86,9 @@ class ResidualBlock(nn.Module):
             kernel,
             strides,
             self.kernel_init,
-            self.dtype,
-            self.loop_safe,
             groups,
             name=name,
+            **self.computing,
         )
 
     @nn.compact

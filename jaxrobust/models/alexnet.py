@@ -11,7 +11,7 @@ from jaxtyping import Array
 from jaxrobust.array_types import Images
 from jaxrobust.models import _head, _pool, layers
 from jaxrobust.models._outputs import Outputs
-from jaxrobust.models.layers import DType, Features
+from jaxrobust.models.layers import Features
 
 # Channels over `width`, kernel, stride, padding and whether a 3x3 max pool follows.
 CONVOLUTIONS = (
@@ -25,7 +25,7 @@ MIN_SIZE = 63
 CELLS = 6  # side of the features before the dense layers
 
 
-class AlexNet(nn.Module):
+class AlexNet(layers.Module):
     """Five convolutions, three dense layers: images `[B, H, W, C]` to `Outputs`.
 
     The convolutions take no image below 63x63 pixels: the third max pool would have
@@ -43,8 +43,6 @@ class AlexNet(nn.Module):
         mode.
       mean: per channel, subtracted from the images.
       std: per channel, the images are divided by it.
-      dtype: to compute in; parameters and logits stay float32.
-      loop_safe: convolutions that stay fast in CPU loops; False allows forward mode.
     """
 
     num_classes: int = 10
@@ -53,8 +51,6 @@ class AlexNet(nn.Module):
     dropout: float = 0.5
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-    dtype: DType = None
-    loop_safe: bool = True
 
     def __post_init__(self) -> None:
         """Checks the fields."""
@@ -74,10 +70,14 @@ class AlexNet(nn.Module):
         x = layers.normalize(self._enlarged(images), self.mean, self.std)
         for n, (factor, kernel, strides, padding, pools) in enumerate(CONVOLUTIONS, 1):
             conv = layers.make_conv(
-                x.shape[-1], self.width * factor, kernel, strides=strides,
-                padding=padding, dtype=self.dtype, loop_safe=self.loop_safe,
+                x.shape[-1],
+                self.width * factor,
+                kernel,
+                strides=strides,
+                padding=padding,
+                **self.computing,
                 name=f"conv{n}",
-            )  # fmt: skip
+            )
             x = nn.relu(conv(x))
             x = _pool.max_pool(x, 3, 2) if pools else x
         x = _pool.adaptive_avg_pool(x, CELLS)

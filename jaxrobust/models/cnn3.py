@@ -10,12 +10,11 @@ from jaxtyping import Array
 from jaxrobust.array_types import Images
 from jaxrobust.models import _head, _pool, layers
 from jaxrobust.models._outputs import Outputs
-from jaxrobust.models.layers import DType
 
 MIN_SIZE = 20
 
 
-class CNN3(nn.Module):
+class CNN3(layers.Module):
     """Three 5x5 convolutions, two dense layers: images `[B, H, W, C]` to `Outputs`.
 
     Images have at least 20x20 pixels; the original takes 28 px. `features` holds
@@ -27,16 +26,12 @@ class CNN3(nn.Module):
       width: channels of the first convolution; the others have two and four times it.
       mean: per channel, subtracted from the images.
       std: per channel, the images are divided by it.
-      dtype: to compute in; parameters and logits stay float32.
-      loop_safe: convolutions that stay fast in CPU loops; False allows forward mode.
     """
 
     num_classes: int = 10
     width: int = 16
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-    dtype: DType = None
-    loop_safe: bool = True
 
     def __post_init__(self) -> None:
         """Checks the fields."""
@@ -52,9 +47,12 @@ class CNN3(nn.Module):
         features: dict[str, Array] = {}
         for k in (1, 2, 3):
             conv = layers.make_conv(
-                x.shape[-1], self.width * 2 ** (k - 1), 5, dtype=self.dtype,
-                loop_safe=self.loop_safe, name=f"conv{k}",
-            )  # fmt: skip
+                x.shape[-1],
+                self.width * 2 ** (k - 1),
+                5,
+                **self.computing,
+                name=f"conv{k}",
+            )
             x = nn.relu(conv(x))
             x = features[f"stage{k}/out"] = x if k == 1 else _pool.max_pool(x, 2)
         x = nn.relu(_head.dense(_head.flatten(x), 100, "dense1", self.dtype))

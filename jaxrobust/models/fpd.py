@@ -65,7 +65,7 @@ def gram_denoise(x: Features, residual: Features | None = None) -> Features:
     )
 
 
-class FPD(nn.Module):
+class FPD(layers.Module):
     """A classifier around an encoder: images `[B, H, W, C]` to `Outputs`.
 
     Pass 1 encodes the image and decodes c2 to c5 to a restored image x'. Pass 2, with
@@ -96,8 +96,6 @@ class FPD(nn.Module):
         out))).
       mean: per channel, subtracted from what the encoder gets.
       std: per channel, what the encoder gets is divided by it.
-      dtype: to compute in; parameters, statistics and logits stay float32.
-      loop_safe: convolutions that stay fast in CPU loops; False allows forward mode.
     """
 
     encoder: nn.Module
@@ -114,8 +112,6 @@ class FPD(nn.Module):
     torch_init: bool = False
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-    dtype: DType = None
-    loop_safe: bool = True
 
     def __post_init__(self) -> None:
         """Checks the fields."""
@@ -151,8 +147,7 @@ class FPD(nn.Module):
             self.pyramid,
             self.widths,
             self.torch_init,
-            self.dtype,
-            self.loop_safe,
+            **self.computing,
             name="decoder",
         )
         return decoder(levels).astype(images.dtype)
@@ -297,8 +292,8 @@ def fpd_resnext(
         "elu" if defended else "relu",
         cardinality or max(1, width // 2),
         True,
-        dtype,
-        loop_safe,
+        dtype=dtype,
+        loop_safe=loop_safe,
     )
     return _build(encoder, variant, defended, {"pyramid": 2 * width, **fields})
 
@@ -319,8 +314,7 @@ def _build(
         "dropout": dropout if defended else 0.0,
         "widths": (encoder.width, max(1, encoder.width // 4)),
         "torch_init": encoder.torch_init,
-        "dtype": encoder.dtype,
-        "loop_safe": encoder.loop_safe,
+        **encoder.computing,
         **dict.fromkeys(SWITCHES, defended),
     }
     return FPD(encoder, **{**defaults, **fields})

@@ -24,6 +24,46 @@ NORMS = ("b", "g", "l", "i")
 ACTIVATIONS = {"relu": nn.relu, "swish": nn.swish}
 
 
+class Module(nn.Module, kw_only=True):
+    """A Linen module with fields for how it computes, which all networks share.
+
+    Attributes:
+      dtype: to compute in, such as `bfloat16`; by default that of input and parameters
+        together. Parameters, statistics and logits stay float32.
+      loop_safe: convolutions whose gradients stay fast in CPU loops; they have no
+        forward mode, which False allows.
+    """
+
+    dtype: DType = None
+    loop_safe: bool = True
+
+    @property
+    def computing(self) -> dict[str, Any]:
+        """These fields, for the layers and blocks inside."""
+        return {"dtype": self.dtype, "loop_safe": self.loop_safe}
+
+
+class DeepModule(Module, kw_only=True):
+    """A module of blocks.
+
+    Attributes:
+      remat: compute blocks again in the backward pass, which keeps their inputs only
+        and costs one more forward pass of each. Parameters and results are the same.
+    """
+
+    remat: bool = False
+
+    def run(self, block: nn.Module, x: Features, *, train: bool) -> Features:
+        """Returns `block(x, train=train)`; call inside a compact method.
+
+        Args:
+          block: a submodule.
+          x: features `[B, H, W, C]`.
+          train: mode.
+        """
+        return run_block(block, x, train=train, remat=self.remat)
+
+
 class BatchNorm(nn.Module):
     """Batch normalisation as torch's: the running variance is unbiased.
 

@@ -10,14 +10,13 @@ from jaxtyping import Array
 from jaxrobust.array_types import Images
 from jaxrobust.models import _head, _pool, layers
 from jaxrobust.models._outputs import Outputs
-from jaxrobust.models.layers import DType
 
 ACTIVATIONS = {"relu": nn.relu, "sigmoid": nn.sigmoid}
 POOLS = {"max": _pool.max_pool, "avg": _pool.avg_pool}
 MIN_SIZE = 12
 
 
-class LeNet(nn.Module):
+class LeNet(layers.Module):
     """Two 5x5 convolutions and three dense layers: images `[B, H, W, C]` to `Outputs`.
 
     Images have at least 12x12 pixels; the originals take 28 px. `features` holds
@@ -29,8 +28,6 @@ class LeNet(nn.Module):
       num_classes: number of classes K.
       mean: per channel, subtracted from the images.
       std: per channel, the images are divided by it.
-      dtype: to compute in; parameters and logits stay float32.
-      loop_safe: convolutions that stay fast in CPU loops; False allows forward mode.
     """
 
     activation: str = "relu"
@@ -38,8 +35,6 @@ class LeNet(nn.Module):
     num_classes: int = 10
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-    dtype: DType = None
-    loop_safe: bool = True
 
     def __post_init__(self) -> None:
         """Checks the fields."""
@@ -62,9 +57,13 @@ class LeNet(nn.Module):
         features: dict[str, Array] = {}
         for k, (channels, padding) in enumerate(((6, 2), (16, 0)), 1):
             conv = layers.make_conv(
-                x.shape[-1], channels, 5, padding=padding, dtype=self.dtype,
-                loop_safe=self.loop_safe, name=f"conv{k}",
-            )  # fmt: skip
+                x.shape[-1],
+                channels,
+                5,
+                padding=padding,
+                **self.computing,
+                name=f"conv{k}",
+            )
             x = features[f"stage{k}/out"] = pool(act(conv(x)), 2)
         x = act(_head.dense(_head.flatten(x), 120, "dense1", self.dtype))
         x = features["penultimate"] = act(_head.dense(x, 84, "dense2", self.dtype))

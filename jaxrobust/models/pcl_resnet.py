@@ -12,13 +12,13 @@ from jaxrobust.array_types import Images
 from jaxrobust.models import layers
 from jaxrobust.models._outputs import Outputs
 from jaxrobust.models._residual import ConvNorm, ResidualBlock, check_cifar_depth
-from jaxrobust.models.layers import DType, Features
+from jaxrobust.models.layers import Features
 
 BRANCHES = ("auxiliary", "stage1", "stage2", "stage3")
 BOTTLENECK_DEPTH = 44  # from here on
 
 
-class Branch(nn.Module):
+class Branch(layers.Module):
     """An auxiliary branch of the paper: convolution, pool, dense (section 3.3).
 
     The release has none. 3x3 convolution, BatchNorm and ReLU at the channels of its
@@ -26,28 +26,22 @@ class Branch(nn.Module):
 
     Attributes:
       size: of the result.
-      dtype: to compute in.
-      loop_safe: see `layers.make_conv`.
     """
 
     size: int
-    dtype: DType = None
-    loop_safe: bool = True
 
     @nn.compact
     def __call__(self, x: Features, *, train: bool = False) -> Float[Array, "B D"]:
         """Maps `[B, H, W, C]` to `[B, size]`."""
         channels = x.shape[-1]
-        layer = ConvNorm(
-            channels, 3, dtype=self.dtype, loop_safe=self.loop_safe, name="layer"
-        )
+        layer = ConvNorm(channels, 3, **self.computing, name="layer")
         pooled = jnp.mean(nn.relu(layer(x, train=train)), (1, 2))
         return layers.make_dense(channels, self.size, dtype=self.dtype, name="dense")(
             pooled
         )
 
 
-class PCLResNet(nn.Module):
+class PCLResNet(layers.DeepModule):
     """Post-activation CIFAR ResNet with a 1024-d embedding before its logits.
 
     Images `[B, H, W, C]` to `Outputs`. 3x3 convolution, three stages (strides 1, 2, 2),
@@ -70,9 +64,6 @@ class PCLResNet(nn.Module):
       branch_size: of the paper's branches.
       mean: per channel, subtracted from the images.
       std: per channel, the images are divided by it.
-      dtype: to compute in; parameters, statistics and logits stay float32.
-      loop_safe: convolutions that stay fast in CPU loops; False allows forward mode.
-      remat: compute blocks again in the backward pass, see `layers.run_block`.
     """
 
     depth: int = 110
@@ -83,9 +74,6 @@ class PCLResNet(nn.Module):
     branch_size: int = 256
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-    dtype: DType = None
-    loop_safe: bool = True
-    remat: bool = False
 
     def __post_init__(self) -> None:
         """Checks the fields."""
@@ -115,7 +103,7 @@ class PCLResNet(nn.Module):
     @nn.compact
     def __call__(self, images: Images, *, train: bool = False) -> Outputs:
         """Classifies images `[B, H, W, C]` in [0, 1]."""
-        options = {"dtype": self.dtype, "loop_safe": self.loop_safe}
+        options = self.computing
         features: dict[str, Array] = {}
         x = layers.normalize(images, self.mean, self.std)
         x = nn.relu(ConvNorm(self.width, 3, name="stem", **options)(x, train=train))
@@ -128,7 +116,7 @@ class PCLResNet(nn.Module):
                     name=f"stage{k}_block{n}",
                     **options,
                 )
-                x = layers.run_block(block, x, train=train, remat=self.remat)
+                x = self.run(block, x, train=train)
             features[f"stage{k}/out"] = x
             if f"stage{k}" in self.branches:
                 branch = Branch(self.branch_size, name=f"branch_stage{k}", **options)

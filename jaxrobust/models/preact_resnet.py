@@ -12,12 +12,12 @@ from jaxtyping import Array
 from jaxrobust.array_types import Images
 from jaxrobust.models import layers
 from jaxrobust.models._outputs import Outputs
-from jaxrobust.models.layers import DType, Features
+from jaxrobust.models.layers import Features
 
 DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
 
-class PreActBlock(nn.Module):
+class PreActBlock(layers.Module):
     """Norm, ReLU, 3x3 convolution, twice, plus the shortcut.
 
     Attributes:
@@ -28,8 +28,6 @@ class PreActBlock(nn.Module):
       shortcut_kernel: side of its kernel, 1 or 3.
       activation: `relu` or `swish`.
       same_padding: see `PreActResNet`.
-      dtype: to compute in.
-      loop_safe: see `layers.make_conv`.
     """
 
     features: int
@@ -38,8 +36,6 @@ class PreActBlock(nn.Module):
     shortcut_kernel: int = 1
     activation: str = "relu"
     same_padding: bool = False
-    dtype: DType = None
-    loop_safe: bool = True
 
     def _conv(self, x: Features, kernel: int, strides: int, name: str) -> Features:
         same = self.same_padding
@@ -50,8 +46,7 @@ class PreActBlock(nn.Module):
             strides=strides,
             padding=layers.same_padding(kernel, strides) if same else kernel // 2,
             use_bias=False,
-            dtype=self.dtype,
-            loop_safe=self.loop_safe,
+            **self.computing,
             name=name,
         )(x)
 
@@ -72,7 +67,7 @@ class PreActBlock(nn.Module):
         return h + shortcut
 
 
-class PreActResNet(nn.Module):
+class PreActResNet(layers.DeepModule):
     """PreAct-ResNet-18 (or 34): images `[B, H, W, C]` to `Outputs`.
 
     Attributes:
@@ -88,9 +83,6 @@ class PreActResNet(nn.Module):
         (`convert.from_torch`).
       mean: per channel, subtracted from the images.
       std: per channel, the images are divided by it.
-      dtype: to compute in; parameters, statistics and logits stay float32.
-      loop_safe: convolutions that stay fast in CPU loops; False allows forward mode.
-      remat: compute blocks again in the backward pass, see `layers.run_block`.
     """
 
     depth: int = 18
@@ -103,9 +95,6 @@ class PreActResNet(nn.Module):
     same_padding: bool = False
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-    dtype: DType = None
-    loop_safe: bool = True
-    remat: bool = False
 
     def __post_init__(self) -> None:
         """Checks the fields."""
@@ -124,9 +113,14 @@ class PreActResNet(nn.Module):
         """Classifies images `[B, H, W, C]` in [0, 1]."""
         x = layers.normalize(images, self.mean, self.std)
         x = layers.make_conv(
-            x.shape[-1], self.width, 3, padding=1, use_bias=False, dtype=self.dtype,
-            loop_safe=self.loop_safe, name="stem",
-        )(x)  # fmt: skip
+            x.shape[-1],
+            self.width,
+            3,
+            padding=1,
+            use_bias=False,
+            **self.computing,
+            name="stem",
+        )(x)
         features: dict[str, Array] = {}
         for k, blocks in enumerate(DEPTHS[self.depth], 1):
             for n in range(blocks):
@@ -137,11 +131,10 @@ class PreActResNet(nn.Module):
                     self.shortcut_kernel,
                     self.activation,
                     self.same_padding,
-                    self.dtype,
-                    self.loop_safe,
+                    **self.computing,
                     name=f"stage{k}_block{n}",
                 )
-                x = layers.run_block(block, x, train=train, remat=self.remat)
+                x = self.run(block, x, train=train)
             features[f"stage{k}/out"] = x
         if self.final_norm:
             norm = layers.BatchNorm(dtype=self.dtype, name="head_norm")

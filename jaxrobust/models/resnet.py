@@ -11,7 +11,7 @@ from jaxtyping import Array
 from jaxrobust.array_types import Images
 from jaxrobust.models import _pool, _residual, layers
 from jaxrobust.models._outputs import Outputs
-from jaxrobust.models.layers import DType, Features
+from jaxrobust.models.layers import Features
 
 # Blocks per stage.
 DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
@@ -19,7 +19,7 @@ BOTTLENECK_DEPTH = 50  # from here on
 STEMS = ("imagenet", "cifar")
 
 
-class ResNet(nn.Module):
+class ResNet(layers.DeepModule):
     """ResNet-18, 34, 50 or 101: images `[B, H, W, C]` to `Outputs`.
 
     `features` holds `stage1/out` to `stage4/out` and `penultimate` (pooled, `[B, 512]`,
@@ -33,9 +33,6 @@ class ResNet(nn.Module):
       width: channels of the first stage's 3x3 convolutions.
       mean: per channel, subtracted from the images.
       std: per channel, the images are divided by it.
-      dtype: to compute in; parameters, statistics and logits stay float32.
-      loop_safe: convolutions that stay fast in CPU loops; False allows forward mode.
-      remat: compute blocks again in the backward pass, see `layers.run_block`.
     """
 
     depth: int = 18
@@ -44,9 +41,6 @@ class ResNet(nn.Module):
     width: int = 64
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-    dtype: DType = None
-    loop_safe: bool = True
-    remat: bool = False
 
     def __post_init__(self) -> None:
         """Checks the fields."""
@@ -63,9 +57,12 @@ class ResNet(nn.Module):
     def _stem(self, x: Features, train: bool) -> Features:
         kernel, strides = (7, 2) if self.stem == "imagenet" else (3, 1)
         layer = _residual.ConvNorm(
-            self.width, kernel, strides, dtype=self.dtype, loop_safe=self.loop_safe,
+            self.width,
+            kernel,
+            strides,
+            **self.computing,
             name="stem",
-        )  # fmt: skip
+        )
         x = nn.relu(layer(x, train=train))
         return _pool.max_pool(x, 3, 2, 1) if self.stem == "imagenet" else x
 
@@ -80,11 +77,10 @@ class ResNet(nn.Module):
                     self.width * 2 ** (k - 1),
                     strides=2 if k > 1 and n == 0 else 1,
                     bottleneck=self.depth >= BOTTLENECK_DEPTH,
-                    dtype=self.dtype,
-                    loop_safe=self.loop_safe,
+                    **self.computing,
                     name=f"stage{k}_block{n}",
                 )
-                x = layers.run_block(block, x, train=train, remat=self.remat)
+                x = self.run(block, x, train=train)
             features[f"stage{k}/out"] = x
         x = features["penultimate"] = jnp.mean(x, (1, 2))
         dense = layers.make_dense(

@@ -11,10 +11,9 @@ from jaxtyping import Array
 from jaxrobust.array_types import Images
 from jaxrobust.models import _residual, layers
 from jaxrobust.models._outputs import Outputs
-from jaxrobust.models.layers import DType
 
 
-class ResNetCifar(nn.Module):
+class ResNetCifar(layers.DeepModule):
     """ResNet-20, 32, 44, 56, 110 ...: images `[B, H, W, C]` to `Outputs`.
 
     3x3 convolution, three stages of 3x3 blocks (strides 1, 2, 2), global average pool,
@@ -28,9 +27,6 @@ class ResNetCifar(nn.Module):
       width: channels of the first stage.
       mean: per channel, subtracted from the images.
       std: per channel, the images are divided by it.
-      dtype: to compute in; parameters, statistics and logits stay float32.
-      loop_safe: convolutions that stay fast in CPU loops; False allows forward mode.
-      remat: compute blocks again in the backward pass, see `layers.run_block`.
     """
 
     depth: int = 20
@@ -38,9 +34,6 @@ class ResNetCifar(nn.Module):
     width: int = 16
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-    dtype: DType = None
-    loop_safe: bool = True
-    remat: bool = False
 
     def __post_init__(self) -> None:
         """Checks the fields."""
@@ -53,9 +46,13 @@ class ResNetCifar(nn.Module):
         """Classifies images `[B, H, W, C]` in [0, 1]."""
         x = layers.normalize(images, self.mean, self.std)
         stem = _residual.ConvNorm(
-            self.width, 3, 1, _residual.HE_FAN_IN, self.dtype, self.loop_safe,
+            self.width,
+            3,
+            1,
+            _residual.HE_FAN_IN,
+            **self.computing,
             name="stem",
-        )  # fmt: skip
+        )
         x = nn.relu(stem(x, train=train))
         features: dict[str, Array] = {}
         for k in (1, 2, 3):
@@ -65,11 +62,10 @@ class ResNetCifar(nn.Module):
                     strides=2 if k > 1 and n == 0 else 1,
                     shortcut="pad",
                     kernel_init=_residual.HE_FAN_IN,
-                    dtype=self.dtype,
-                    loop_safe=self.loop_safe,
+                    **self.computing,
                     name=f"stage{k}_block{n}",
                 )
-                x = layers.run_block(block, x, train=train, remat=self.remat)
+                x = self.run(block, x, train=train)
             features[f"stage{k}/out"] = x
         x = features["penultimate"] = jnp.mean(x, (1, 2))
         logits = self._classifier(x.shape[-1])(x)

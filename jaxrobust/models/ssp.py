@@ -18,10 +18,10 @@ from jaxrobust.models._ssp_block import Block as Block
 from jaxrobust.models._ssp_block import Parts as Parts
 from jaxrobust.models._ssp_block import Transition as Transition
 from jaxrobust.models._ssp_block import split_integrators
-from jaxrobust.models.layers import DType, Features
+from jaxrobust.models.layers import Features
 
 
-class SSPNet(nn.Module):
+class SSPNet(layers.DeepModule):
     """The CIFAR-10 and TinyImageNet networks: images `[B, H, W, C]` to `Outputs`.
 
     A 3x3 convolution, stages of `blocks` blocks with transitions between them that
@@ -42,10 +42,6 @@ class SSPNet(nn.Module):
       ark_init: raw initial values (a, b) of `ark` blocks.
       mean: per channel, subtracted from the images.
       std: per channel, the images are divided by it.
-      dtype: to compute in, such as `bfloat16`; parameters, statistics and logits stay
-        float32. By default that of the images and parameters together.
-      loop_safe: convolutions that stay fast in CPU loops; False allows forward mode.
-      remat: compute blocks again in the backward pass, see `layers.run_block`.
     """
 
     integrator: str = "res"
@@ -58,9 +54,6 @@ class SSPNet(nn.Module):
     ark_init: tuple[float, float] = (0.25, 1.0)
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-    dtype: DType = None
-    loop_safe: bool = True
-    remat: bool = False
 
     def __post_init__(self) -> None:
         """Checks the fields."""
@@ -89,8 +82,7 @@ class SSPNet(nn.Module):
             self.init_option,
             math.sqrt(5) * self.blocks,
             layers.unit_uniform,
-            self.dtype,
-            self.loop_safe,
+            **self.computing,
         )
 
     @nn.compact
@@ -104,18 +96,18 @@ class SSPNet(nn.Module):
             if k > 1:
                 width = self.width * 2 ** (k - 1)
                 step = Transition(width, parts, name=f"transition{k - 1}")
-                x = layers.run_block(step, x, train=train, remat=self.remat)
+                x = self.run(step, x, train=train)
             features[f"stage{k}/in"] = x
             for n in range(self.blocks):
                 block = Block(
                     integrator, parts, ark_init=self.ark_init, name=f"stage{k}_block{n}"
                 )
-                x = layers.run_block(block, x, train=train, remat=self.remat)
+                x = self.run(block, x, train=train)
             features[f"stage{k}/out"] = x
         return _classify(x, features, self.num_classes, parts)
 
 
-class SSPMnist(nn.Module):
+class SSPMnist(layers.DeepModule):
     """The MNIST network: images `[B, H, W, C]` to `Outputs`.
 
     A stem of three convolutions (28 px to 6 px), `blocks` blocks, norm, ReLU, global
@@ -133,10 +125,6 @@ class SSPMnist(nn.Module):
       ark_init: raw initial values (a, b) of `ark` blocks.
       mean: per channel, subtracted from the images.
       std: per channel, the images are divided by it.
-      dtype: to compute in, such as `bfloat16`; parameters, statistics and logits stay
-        float32. By default that of the images and parameters together.
-      loop_safe: convolutions that stay fast in CPU loops; False allows forward mode.
-      remat: compute blocks again in the backward pass, see `layers.run_block`.
     """
 
     integrator: str = "res"
@@ -148,9 +136,6 @@ class SSPMnist(nn.Module):
     ark_init: tuple[float, float] = (-1.0, 0.5)
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-    dtype: DType = None
-    loop_safe: bool = True
-    remat: bool = False
 
     def __post_init__(self) -> None:
         """Checks the fields."""
@@ -170,9 +155,7 @@ class SSPMnist(nn.Module):
             raise ValueError(
                 f"ssp_mnist needs images of at least 6x6 pixels, got {images.shape}."
             )
-        parts = Parts(
-            self.norm, self.init_option, dtype=self.dtype, loop_safe=self.loop_safe
-        )
+        parts = Parts(self.norm, self.init_option, **self.computing)
         make_conv, make_norm, width = parts.make_conv, parts.make_norm, self.width
         x = layers.normalize(images, self.mean, self.std)
         x = make_conv("stem_conv1", x.shape[-1], width, padding=0)(x)
@@ -188,7 +171,7 @@ class SSPMnist(nn.Module):
                 ark_init=self.ark_init,
                 name=f"stage1_block{n}",
             )
-            x = layers.run_block(block, x, train=train, remat=self.remat)
+            x = self.run(block, x, train=train)
         features["stage1/out"] = x
         x = nn.relu(make_norm(width, "head_norm")(x, train=train))
         return _classify(x, features, self.num_classes, parts)

@@ -11,7 +11,7 @@ from jaxtyping import Array
 from jaxrobust.array_types import Images
 from jaxrobust.models import _head, _pool, layers
 from jaxrobust.models._outputs import Outputs
-from jaxrobust.models.layers import DType, Features
+from jaxrobust.models.layers import Features
 
 # Convolutions per stage; each stage ends with a 2x2 max pool.
 DEPTHS = {
@@ -24,7 +24,7 @@ FACTORS = (1, 2, 4, 8, 8)  # channels of a stage over those of the first
 MIN_SIZE = 32
 
 
-class VGG(nn.Module):
+class VGG(layers.DeepModule):
     """VGG-11, 13, 16 or 19: images `[B, H, W, C]` to `Outputs`.
 
     Images have at least 32x32 pixels. What is left after the five pools is flattened:
@@ -40,9 +40,6 @@ class VGG(nn.Module):
         mode.
       mean: per channel, subtracted from the images.
       std: per channel, the images are divided by it.
-      dtype: to compute in; parameters, statistics and logits stay float32.
-      loop_safe: convolutions that stay fast in CPU loops; False allows forward mode.
-      remat: compute stages again in the backward pass, which keeps their inputs only.
     """
 
     depth: int = 16
@@ -51,9 +48,6 @@ class VGG(nn.Module):
     dropout: float = 0.5
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-    dtype: DType = None
-    loop_safe: bool = True
-    remat: bool = False
 
     def __post_init__(self) -> None:
         """Checks the fields."""
@@ -83,9 +77,14 @@ def _stage(network: VGG, x: Features, k: int, train: bool) -> Features:
     """Runs the convolutions of stage `k`, from 1, and its pool."""
     for n in range(1, DEPTHS[network.depth][k - 1] + 1):
         conv = layers.make_conv(
-            x.shape[-1], network.width * FACTORS[k - 1], 3, padding=1,
-            dtype=network.dtype, loop_safe=network.loop_safe, name=f"stage{k}_conv{n}",
-        )  # fmt: skip
+            x.shape[-1],
+            network.width * FACTORS[k - 1],
+            3,
+            padding=1,
+            dtype=network.dtype,
+            loop_safe=network.loop_safe,
+            name=f"stage{k}_conv{n}",
+        )
         norm = layers.BatchNorm(dtype=network.dtype, name=f"stage{k}_norm{n}")
         x = nn.relu(norm(conv(x), train=train))
     return _pool.max_pool(x, 2)

@@ -12,12 +12,12 @@ from jaxtyping import Array
 from jaxrobust.array_types import Images
 from jaxrobust.models import layers
 from jaxrobust.models._outputs import Outputs
-from jaxrobust.models.layers import DType, Features
+from jaxrobust.models.layers import Features
 
 _HE_NORMAL = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
-class WideBlock(nn.Module):
+class WideBlock(layers.Module):
     """Norm, ReLU, 3x3 convolution, twice, plus the shortcut.
 
     Attributes:
@@ -26,8 +26,6 @@ class WideBlock(nn.Module):
       dropout: rate, before the second convolution.
       activation: `relu` or `swish`.
       same_padding: see `WideResNet`.
-      dtype: to compute in.
-      loop_safe: see `layers.make_conv`.
     """
 
     features: int
@@ -35,8 +33,6 @@ class WideBlock(nn.Module):
     dropout: float = 0.0
     activation: str = "relu"
     same_padding: bool = False
-    dtype: DType = None
-    loop_safe: bool = True
 
     def _conv(self, x: Features, kernel: int, strides: int, name: str) -> Features:
         same = self.same_padding
@@ -48,8 +44,7 @@ class WideBlock(nn.Module):
             padding=layers.same_padding(kernel, strides) if same else kernel // 2,
             use_bias=False,
             kernel_init=_HE_NORMAL,
-            dtype=self.dtype,
-            loop_safe=self.loop_safe,
+            **self.computing,
             name=name,
         )(x)
 
@@ -68,7 +63,7 @@ class WideBlock(nn.Module):
         return self._conv(h, 3, 1, "conv2") + shortcut
 
 
-class WideResNet(nn.Module):
+class WideResNet(layers.DeepModule):
     """WRN-depth-width: images `[B, H, W, C]` to `Outputs`.
 
     Attributes:
@@ -82,9 +77,6 @@ class WideResNet(nn.Module):
         (`convert.from_torch`).
       mean: per channel, subtracted from the images.
       std: per channel, the images are divided by it.
-      dtype: to compute in; parameters, statistics and logits stay float32.
-      loop_safe: convolutions that stay fast in CPU loops; False allows forward mode.
-      remat: compute blocks again in the backward pass, see `layers.run_block`.
     """
 
     depth: int = 28
@@ -95,9 +87,6 @@ class WideResNet(nn.Module):
     same_padding: bool = False
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-    dtype: DType = None
-    loop_safe: bool = True
-    remat: bool = False
 
     def __post_init__(self) -> None:
         """Checks the fields."""
@@ -118,9 +107,15 @@ class WideResNet(nn.Module):
         """Classifies images `[B, H, W, C]` in [0, 1]."""
         x = layers.normalize(images, self.mean, self.std)
         x = layers.make_conv(
-            x.shape[-1], 16, 3, padding=1, use_bias=False, kernel_init=_HE_NORMAL,
-            dtype=self.dtype, loop_safe=self.loop_safe, name="stem",
-        )(x)  # fmt: skip
+            x.shape[-1],
+            16,
+            3,
+            padding=1,
+            use_bias=False,
+            kernel_init=_HE_NORMAL,
+            **self.computing,
+            name="stem",
+        )(x)
         features: dict[str, Array] = {}
         for k in (1, 2, 3):
             for n in range((self.depth - 4) // 6):
@@ -130,11 +125,10 @@ class WideResNet(nn.Module):
                     self.dropout,
                     self.activation,
                     self.same_padding,
-                    self.dtype,
-                    self.loop_safe,
+                    **self.computing,
                     name=f"stage{k}_block{n}",
                 )
-                x = layers.run_block(block, x, train=train, remat=self.remat)
+                x = self.run(block, x, train=train)
             features[f"stage{k}/out"] = x
         norm = layers.BatchNorm(dtype=self.dtype, name="head_norm")
         x = layers.ACTIVATIONS[self.activation](norm(x, train=train))

@@ -8,6 +8,15 @@ width of the box) when measured in float64: sums are pairwise, and points round 
 `x`. Half precision is computed in float32.
 """
 
+from jaxrobust._checks import NORMS as NORMS
+from jaxrobust._checks import check_bounds as check_bounds
+from jaxrobust._checks import check_norm as check_norm
+from jaxrobust._checks import check_one_radius as check_one_radius
+from jaxrobust._checks import check_radius as check_radius
+from jaxrobust._checks import check_shape as check_shape
+from jaxrobust._checks import check_step as check_step
+from jaxrobust._checks import nearest_match as nearest_match
+from jaxrobust._checks import row_keys as row_keys
 from jaxrobust.threat._ball import Radius as Radius
 from jaxrobust.threat._ball import capped as capped
 from jaxrobust.threat._ball import distance as distance
@@ -17,14 +26,5 @@ from jaxrobust.threat._ball import plain as plain
 from jaxrobust.threat._ball import project as project
 from jaxrobust.threat._ball import sample as sample
 from jaxrobust.threat._ball import steepest_step as steepest_step
-from jaxrobust.threat._checks import NORMS as NORMS
-from jaxrobust.threat._checks import check_bounds as check_bounds
-from jaxrobust.threat._checks import check_norm as check_norm
-from jaxrobust.threat._checks import check_one_radius as check_one_radius
-from jaxrobust.threat._checks import check_radius as check_radius
-from jaxrobust.threat._checks import check_shape as check_shape
-from jaxrobust.threat._checks import check_step as check_step
-from jaxrobust.threat._checks import nearest_match as nearest_match
-from jaxrobust.threat._checks import row_keys as row_keys
 from jaxrobust.threat._precision import towards as towards
 from jaxrobust.threat._precision import wide_dtype as wide_dtype

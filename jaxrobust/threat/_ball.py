@@ -9,14 +9,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxrobust.array_types import Bounds, Images, Key, Norm, PerExample
-from jaxrobust.threat._checks import (
+from jaxrobust._checks import (
     check_bounds,
     check_norm,
     check_radius,
     check_shape,
     row_keys,
 )
+from jaxrobust.array_types import Bounds, Images, Key, Norm, PerExample
 from jaxrobust.threat._precision import towards, wide_dtype
 
 Radius = float | Float[Array, "..."]

@@ -23,7 +23,7 @@ from jaxrobust.evaluation import (
     suite,
     transfer,
 )
-from jaxrobust.evaluation.autoattack.settings import slots_for
+from jaxrobust.evaluation.autoattack.setup import slots_for
 from jaxrobust.evaluation.diagnose import check_counts
 from jaxrobust.named_models import count_classes, create_model
 from jaxrobust.training import compute, fields, optimizer

@@ -10,7 +10,7 @@ import pytest
 
 from jaxrobust import report
 from jaxrobust.evaluation import comparison, paired
-from jaxrobust.evaluation.autoattack import state
+from jaxrobust.evaluation.autoattack import saved_state
 from jaxrobust.report import analysis_figures, figures
 from jaxrobust.training import metrics
 
@@ -256,11 +256,11 @@ def test_metrics_that_are_no_numbers(new, tmp_path):
 def test_a_damaged_state_is_named(content, tmp_path):
     (tmp_path / "state.npz").write_bytes(content)
     with pytest.raises(ValueError, match=r"state\.npz .*: delete it to start anew"):
-        state.load(tmp_path / "state.npz")
+        saved_state.read(tmp_path / "state.npz")
 
 
 def test_a_state_of_another_shape_is_named(tmp_path):
     for meta in ("[]", "5", "{", "[" * 9999):
         np.savez(tmp_path / "state.npz", meta=np.asarray(meta))
         with pytest.raises(ValueError, match=r"state\.npz"):
-            state.load(tmp_path / "state.npz")
+            saved_state.read(tmp_path / "state.npz")

@@ -12,10 +12,10 @@ from jaxrobust import models, parallel
 from jaxrobust.attacks import stepping
 from jaxrobust.evaluation import step, verify
 from jaxrobust.evaluation.autoattack import versions
-from jaxrobust.evaluation.autoattack.driver import autoattack
-from jaxrobust.evaluation.autoattack.forward import Forward, Place
+from jaxrobust.evaluation.autoattack.ensemble import autoattack
+from jaxrobust.evaluation.autoattack.forward import Devices, Forward
 from jaxrobust.evaluation.autoattack.result import Result
-from jaxrobust.evaluation.autoattack.settings import slots_for
+from jaxrobust.evaluation.autoattack.setup import slots_for
 from jaxrobust.evaluation.entries import Entry, Pass
 from jaxrobust.evaluation.setting import Setting
 from jaxrobust.runtime.files import own_folder
@@ -60,9 +60,9 @@ class AutoAttack(Entry):
         return self._run
 
     def _run(self, setting: Setting, keep: Any) -> step.EvalRun:
-        place = Place(setting.mesh or parallel.make_mesh(1))
+        devices = Devices(setting.mesh or parallel.make_mesh(1))
         # On a mesh of more than one device every device gets a copy.
-        variables = place.put_copies(setting.variables)
+        variables = devices.put_copies(setting.variables)
         logits_fn = models.logits_fn(setting.model, variables)
         x = setting.dataset.images[setting.indices].astype(np.float32) / 255
         indices = jax.numpy.asarray(setting.indices, jax.numpy.int32)
@@ -82,16 +82,15 @@ class AutoAttack(Entry):
             slots=self.hyperparameters.get("slots") or None,
             state_dir=None if hosted or not self.folder else own_folder(self.folder),
             progress=setting.progress or False,
-            mesh=place.mesh,
+            mesh=devices.mesh,
             precision=setting.precision,
             stochastic=draws > 0,
             draws=draws or None,
         )
         with jax.default_matmul_precision(setting.precision):
-            batch = min(setting.batch_size, len(x)) // place.devices * place.devices
-            forward = Forward(
-                logits_fn, x[0], max(batch, place.devices), place, stochastic=draws > 0
-            )
+            each = max(min(setting.batch_size, len(x)) // devices.count, 1)
+            batch = each * devices.count
+            forward = Forward(logits_fn, x[0], batch, devices, stochastic=draws > 0)
             logits = forward(result.x_adv, keys if draws else None)
         return self._describe_run(result, x, setting, logits, keep)
 

@@ -13,18 +13,18 @@ from jaxrobust.attacks import stepping
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class Devices:
     """Where arrays go: split over the devices of a mesh, or on the default device."""
 
     mesh: Mesh | None
 
     @property
-    def devices(self) -> int:
-        """Number of devices."""
+    def count(self) -> int:
+        """How many there are."""
         return 1 if self.mesh is None else self.mesh.size
 
     @property
-    def rows(self) -> Any:
+    def by_rows(self) -> Any:
         """The sharding of arrays with a leading axis of slots; None for one device."""
         return None if self.mesh is None else parallel.by_batch(self.mesh)
 
@@ -49,7 +49,7 @@ class Forward:
         logits_fn: LogitsFn,
         image: np.ndarray,
         batch: int,
-        place: Place,
+        devices: Devices,
         *,
         stochastic: bool,
     ) -> None:
@@ -59,24 +59,24 @@ class Forward:
           logits_fn: `x -> logits`; `(x, keys) -> logits` if stochastic.
           image: one image, for its shape and dtype.
           batch: images per call.
-          place: devices.
+          devices: to run on.
           stochastic: whether the model takes keys.
         """
-        self.batch, self._place, self._stochastic = batch, place, stochastic
+        self.batch, self._devices, self._stochastic = batch, devices, stochastic
         shape = jax.ShapeDtypeStruct((batch, *image.shape), image.dtype)
         self.model = stepping.capture(logits_fn, shape, stochastic=stochastic)
-        self.arrays = place.put_copies(list(self.model.arrays))
+        self.arrays = devices.put_copies(list(self.model.arrays))
         self.classes: int = self.model.out.shape[1]
-        example = (place.put_rows(np.zeros(shape.shape, shape.dtype)),)
+        example = (devices.put_rows(np.zeros(shape.shape, shape.dtype)),)
         if stochastic:
             keys = stepping.row_keys(jax.random.key(0), batch)
-            example = (*example, place.put_rows(keys))
+            example = (*example, devices.put_rows(keys))
         self._call = stepping.build(
             lambda *inputs: losses.comparable(self.model.fn(*inputs)),
             self.arrays,
             *example,
             model=self.model,
-            shardings=place.rows,
+            shardings=devices.by_rows,
         )
 
     def __call__(self, x: np.ndarray, keys: Key | None = None) -> np.ndarray:
@@ -84,10 +84,10 @@ class Forward:
         parts = []
         for begin in range(0, len(x), self.batch):
             rows = np.minimum(np.arange(begin, begin + self.batch), len(x) - 1)
-            inputs = [self._place.put_rows(x[rows])]
+            inputs = [self._devices.put_rows(x[rows])]
             if self._stochastic:
                 assert keys is not None
-                inputs.append(self._place.put_rows(keys[rows]))
+                inputs.append(self._devices.put_rows(keys[rows]))
             logits = parallel.to_host(self._call(self.arrays, *inputs))
             parts.append(logits[: min(self.batch, len(x) - begin)])
         return np.concatenate(parts)

@@ -1,10 +1,11 @@
-"""What AutoAttack found."""
+"""What AutoAttack has found: so far, and in the end."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from jaxrobust.array_types import Norm
 from jaxrobust.evaluation import statistics
@@ -25,6 +26,41 @@ class StageResult(NamedTuple):
     robust: Bool[np.ndarray, "N"]
     seconds: float
     calls: Calls
+
+
+class State(NamedTuple):
+    """Where an evaluation stands between two stages: all that is kept of it.
+
+    Attributes:
+      logits: of the clean images, which the targets of attacks come from.
+      clean: bool `[N]`, classified as labelled without an attack.
+      stages: those that are through.
+      x_adv: the worst point of each image so far.
+      correct_share: in which share of draws it is classified as labelled.
+      zero_gradient: whose gradient was zero at every step of a run of each attack that
+        uses gradients.
+      rejected: how many successes of each image a second look did not confirm.
+      numbers: behind the flags, about the clean images.
+    """
+
+    logits: Float[np.ndarray, "N K"]
+    clean: Bool[np.ndarray, "N"]
+    stages: tuple[StageResult, ...]
+    x_adv: Float[np.ndarray, "N H W C"]
+    correct_share: Float[np.ndarray, "N"]
+    zero_gradient: Bool[np.ndarray, "N"]
+    rejected: Int[np.ndarray, "N"]
+    numbers: Mapping[str, float]
+
+    @property
+    def robust(self) -> Bool[np.ndarray, "N"]:
+        """Which images are robust so far."""
+        return self.correct_share >= 0.5
+
+    @property
+    def left(self) -> Int[np.ndarray, "n"]:
+        """Numbers of the images that are right in any draw: there is more to find."""
+        return np.flatnonzero(self.correct_share > 0)
 
 
 @dataclasses.dataclass(frozen=True)

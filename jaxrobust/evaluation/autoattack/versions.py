@@ -1,7 +1,6 @@
 """Which attacks AutoAttack runs, with the published settings."""
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from jaxrobust import threat
@@ -19,6 +18,11 @@ class Calls(NamedTuple):
 
     gradients: int = 0
     forwards: int = 0
+
+    def plus(self, other: "Calls", times: int) -> "Calls":
+        """Adds `other` so many times."""
+        pairs = zip(self, other, strict=True)
+        return Calls(*(mine + times * theirs for mine, theirs in pairs))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,8 +154,3 @@ def _replaced(stages: tuple[Stage, ...], classes: int, targeted: int) -> list[st
             f"are {classes}"
         )
     return said
-
-
-def fields_of(stage: Stage, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what is static about the problem of a stage."""
-    return {**settings, "loss": stage.loss, "fall_back": True}

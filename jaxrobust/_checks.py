@@ -1,8 +1,13 @@
-"""What is told before any compute: names, bounds, radii and keys that cannot be."""
+"""Arguments checked and told before any compute, for all pure packages.
+
+Traced values pass, and those that other processes hold: under jit only shapes and
+types are looked at.
+"""
 
 import difflib
+import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +29,80 @@ def nearest_match(name: object, known: Iterable[str]) -> str:
     known = sorted(known)
     close = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.0)
     return f"Did you mean {close[0]!r}? Known: {', '.join(known)}."
+
+
+def check_choice(name: str, value: object, known: Iterable[str]) -> None:
+    """Raises ValueError unless `value` is one of `known`."""
+    known = tuple(known)
+    if value not in known:
+        raise ValueError(f"`{name}` must be one of {', '.join(known)}, got {value!r}.")
+
+
+def concrete(value: Any) -> np.ndarray | None:
+    """Returns a value as numbers; None where it is traced or on another process."""
+    if isinstance(value, Tracer) or not getattr(value, "is_fully_addressable", True):
+        return None
+    return np.asarray(value)
+
+
+class Range(NamedTuple):
+    """Where numbers must lie.
+
+    Attributes:
+      low: the least.
+      high: the largest.
+      above: whether the least itself is left out.
+      rule: in words, where it is not told from the numbers.
+    """
+
+    low: float = 0.0
+    high: float = math.inf
+    above: bool = False
+    rule: str = ""
+
+    def broken_by(self, values: np.ndarray) -> str | None:
+        """Says what values must be that are not all in it; None where they are."""
+        low = (values > self.low if self.above else values >= self.low).all()
+        if low and (values <= self.high).all():
+            return None
+        if self.rule:
+            return self.rule
+        if self.high <= 1:
+            share = f"in [{self.low:g}, {self.high:g}]"
+            return f"above 0 and at most {self.high:g}" if self.above else share
+        if low:
+            return f"at most {self.high:g}"
+        return (
+            f"finite and above {self.low:g}" if self.above else f"at least {self.low:g}"
+        )
+
+
+SHARE = Range(0, 1)
+FINITE = Range(0, float(np.finfo(np.float64).max), rule="at least 0 and finite")
+
+
+def check_number(name: str, value: Any, within: Range) -> None:
+    """Checks one number, or an array of them.
+
+    Raises:
+      TypeError: for what is no number.
+      ValueError: for one out of range.
+    """
+    values = concrete(value)
+    if values is None:
+        return
+    if not _is_real(values):
+        raise TypeError(f"`{name}` must be a number, got {value!r}.")
+    if told := within.broken_by(values.astype(np.float64)):
+        raise ValueError(f"`{name}` must be {told}, got {value}.")
+
+
+def check_count(name: str, value: Any, least: int) -> None:
+    """Checks a static whole number."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"`{name}` must be a Python int, got {value!r}.")
+    if value < least:
+        raise ValueError(f"`{name}` must be at least {least}, got {value}.")
 
 
 def check_norm(norm: object) -> None:
@@ -72,11 +151,9 @@ def check_radius(name: str, value: Any) -> None:
 
     A traced value passes, and so does one that other processes hold.
     """
-    if isinstance(value, Tracer):
+    values = concrete(value)
+    if values is None:
         return
-    if not getattr(value, "is_fully_addressable", True):
-        return
-    values = np.asarray(value)
     if not _is_real(values):
         hint = ""
         if isinstance(value, str):
@@ -92,9 +169,8 @@ def check_radius(name: str, value: Any) -> None:
 def check_step(name: str, value: Any) -> None:
     """Raises, as `check_radius`, also for a length that is infinite."""
     check_radius(name, value)
-    if isinstance(value, Tracer) or not getattr(value, "is_fully_addressable", True):
-        return
-    if np.isinf(np.asarray(value, np.float64)).any():
+    values = concrete(value)
+    if values is not None and np.isinf(values.astype(np.float64)).any():
         raise ValueError(f"`{name}` must be finite, got {value}.")
 
 

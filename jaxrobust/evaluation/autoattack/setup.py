@@ -1,88 +1,84 @@
-"""What an evaluation is about, checked, and where it stands."""
+"""What an evaluation is about, checked: it does not change while it runs."""
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.core import Tracer
 from jax.sharding import AxisType, Mesh
-from jaxtyping import Bool, Int
 
 from jaxrobust import threat
 from jaxrobust.array_types import Key, LogitsFn
 from jaxrobust.attacks import stepping
 from jaxrobust.evaluation import verify
-from jaxrobust.evaluation.autoattack import judge, versions
-from jaxrobust.evaluation.autoattack.forward import Forward, Place
-from jaxrobust.evaluation.autoattack.runner import Images
+from jaxrobust.evaluation.autoattack import versions
+from jaxrobust.evaluation.autoattack.forward import Devices, Forward
 
 # Rows that one device works on together, unless told otherwise.
 _SLOTS_ON_CPU, _SLOTS = 64, 256
 
 
+class Examples(NamedTuple):
+    """What is attacked, on the host.
+
+    Attributes:
+      x: images `[N, H, W, C]`.
+      y: labels, int32 `[N]`.
+      keys: one per image, `[N]`.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    keys: Key
+
+
 @dataclasses.dataclass(frozen=True)
-class Settings:
-    """What does not change while an evaluation runs."""
+class Setup:
+    """What does not change while an evaluation runs.
+
+    Attributes:
+      logits_fn: the model.
+      examples: what is attacked.
+      ball: norm, radius and bounds.
+      plan: the stages.
+      version: standard, plus or rand.
+      stochastic: whether the model draws randomness.
+      draws: how many of them judge an image.
+      slots: rows that are worked on at a time, at most.
+      devices: where.
+      second_look: the model in batches of another size.
+      tag: the user's name for the model.
+    """
 
     logits_fn: LogitsFn
-    held: Images
+    examples: Examples
     ball: verify.Ball
-    eps: float
     plan: versions.Plan
     version: str
     stochastic: bool
     draws: int
-    most: int
-    place: Place
-    check: Forward
+    slots: int
+    devices: Devices
+    second_look: Forward
     tag: str | None = None
 
     @property
-    def fields(self) -> dict[str, Any]:
-        """What is static about every attack's problem."""
+    def eps(self) -> float:
+        """Radius of the ball."""
+        assert self.ball.eps is not None
+        return self.ball.eps
+
+    def problem(self, stage: versions.Stage) -> dict[str, Any]:
+        """Returns what is static about the problem of a stage."""
         return {
             "norm": self.ball.norm,
             "bounds": self.ball.bounds,
             "stochastic": self.stochastic,
             "eot_samples": versions.eot_samples(self.version, self.stochastic),
+            "loss": stage.loss,
+            "fall_back": True,
         }
-
-    def confirm(
-        self, numbers: Int[np.ndarray, "n"], x_adv: np.ndarray
-    ) -> Bool[np.ndarray, "n"]:
-        """Returns which adversarial images of these images stand a second look."""
-        x, y = self.held.x[numbers], self.held.y[numbers]
-        return judge.confirmed(self.check, x_adv, x, y, self.ball)
-
-
-@dataclasses.dataclass
-class Standing:
-    """Where an evaluation stands: everything that is kept on disk.
-
-    Attributes:
-      share: of draws in which each image's worst point is right, `[N]`.
-      x_adv: the worst points, `[N, H, W, C]`.
-      robust: flags after each finished stage.
-      stages: seconds and calls of the finished stages.
-      flagged: numbers behind the flags.
-      stuck: whose gradient was zero at every step of a run of each attack that uses
-        gradients, `[N]`.
-      rejected: how many successes of each image were not confirmed, `[N]`.
-    """
-
-    share: np.ndarray
-    x_adv: np.ndarray
-    robust: list[np.ndarray]
-    stages: list[tuple[float, versions.Calls]]
-    flagged: dict[str, float]
-    stuck: np.ndarray
-    rejected: np.ndarray
-
-    @property
-    def left(self) -> np.ndarray:
-        """Numbers of the images that are right in any draw: there is more to find."""
-        return np.flatnonzero(self.share > 0)
 
 
 def check_call(
@@ -153,9 +149,9 @@ def slots_for(slots: int | None, devices: int, images: int) -> int:
     return max(unit, -(-slots // unit) * unit)
 
 
-def other_shape(most: int, devices: int) -> int:
-    """Returns a batch size other than `most` that the devices can share."""
-    return max(devices, most // (2 * devices) * devices)
+def other_shape(slots: int, devices: int) -> int:
+    """Returns a batch size other than `slots` that the devices can share."""
+    return max(devices, slots // (2 * devices) * devices)
 
 
 def clean_logits(forward: Forward, x: np.ndarray, keys: Key) -> np.ndarray:

@@ -1,0 +1,257 @@
+"""AutoAttack: the stages one after the other, each on what is still robust."""
+
+import contextlib
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from jax.sharding import Mesh
+from jaxtyping import Float, Int
+
+from jaxrobust.array_types import Bounds, Images, Key, Labels, LogitsFn, Norm
+from jaxrobust.attacks import stepping
+from jaxrobust.evaluation import step, verify
+from jaxrobust.evaluation.autoattack import (
+    flags,
+    saved_state,
+    stage,
+    verdicts,
+    versions,
+)
+from jaxrobust.evaluation.autoattack.forward import Devices, Forward
+from jaxrobust.evaluation.autoattack.result import Result, StageResult, State
+from jaxrobust.evaluation.autoattack.setup import (
+    Examples,
+    Setup,
+    check_call,
+    check_tag,
+    clean_logits,
+    local_mesh,
+    other_shape,
+    slots_for,
+)
+from jaxrobust.evaluation.autoattack.state_file import StateFile
+from jaxrobust.runtime.progress import StageProgress
+
+_DRAWS = 20
+
+
+def autoattack(
+    logits_fn: LogitsFn,
+    x: Images | Float[np.ndarray, "N H W C"],
+    y: Labels | Int[np.ndarray, "N"],
+    *,
+    key: Key,
+    eps: float,
+    norm: Norm = "linf",
+    version: str = "standard",
+    slots: int | None = None,
+    state_dir: epath.PathLike | None = None,
+    state_tag: str | None = None,
+    progress: bool | step.Progress = True,
+    bounds: Bounds = (0.0, 1.0),
+    stochastic: bool = False,
+    draws: int | None = None,
+    mesh: Mesh | None = None,
+    precision: str = "highest",
+    save_every: float = 10.0,
+) -> Result:
+    """AutoAttack (Croce and Hein 2020): an ensemble without anything to choose.
+
+    Verdicts are those of the reference with its published settings. Every image goes
+    through the attacks until one changes its class, and leaves at once. A fixed number
+    of slots is refilled from a queue of images and targets, so each attack is one
+    compiled shape; an image's result depends on its key alone, not on slots or devices.
+    Every adversarial image is checked again: ball and bounds in float64, finite
+    logits, another class in another batch shape.
+
+    Args:
+      logits_fn: `x -> logits [B, K]`, pure; `(x, keys [B]) -> logits` if stochastic.
+      x: N images `[N, H, W, C]`, floating, inside `bounds`; they stay on the host.
+      y: labels `[N]`.
+      key: one key (image i uses fold_in(key, i)) or one per image.
+      eps: radius of the ball, positive, in units of the images.
+      norm: 'linf', 'l2' or 'l1'.
+      version: 'standard' (APGD on cross-entropy, targeted APGD, targeted FAB, Square),
+        'plus' (six attacks, five restarts) or 'rand' (APGD on cross-entropy and DLR
+        over 20 draws, for randomised models).
+      slots: images attacked at a time, at most; at least two per device. None chooses.
+        A stage with few images uses fewer.
+      state_dir: folder for a file from which a killed evaluation goes on, in the middle
+        of an attack; None keeps nothing. A finished one returns at once. The file
+        belongs to this model, these images, keys and settings.
+      state_tag: your name for the model, a part of the file's name. Needed with
+        `state_dir` where the model calls the host (`jax.pure_callback`, `io_callback`,
+        FFI): its program does not tell it from another one, so you do.
+      progress: show a display, with the robust accuracy so far and the time left; or
+        where to report to.
+      bounds: lowest and highest value of an image.
+      stochastic: the model draws randomness from the keys it is given. Then an image
+        counts as robust if it is right in half of `draws` fresh draws at least, and
+        the robust accuracy is the expected one, each image at the worst point found.
+      draws: fresh draws per image that judge a stochastic model; 20 unless given.
+      mesh: devices to use; all of this process unless given.
+      precision: of matrix products.
+      save_every: seconds between two writes of the state, more where it is so large
+        that they would take a twentieth of the time.
+
+    Returns:
+      A `Result`: flags, adversarial images, stages, warnings.
+
+    Raises:
+      ValueError: for images outside `bounds`, labels out of range, logits that are
+        not finite, fewer than two classes, a state of another model, a model that
+        calls the host with `state_dir` and no `state_tag`; named in the message.
+      TypeError: for arrays or keys of the wrong type.
+
+    Reference:
+      Croce and Hein, Reliable evaluation of adversarial robustness with an ensemble of
+      diverse parameter-free attacks, ICML 2020, arXiv 2003.01690.
+    """
+    check_call(logits_fn, x, y, eps, norm, version, bounds, draws)
+    check_tag(state_tag)
+    devices = Devices(local_mesh() if mesh is None else mesh)
+    images = np.asarray(x)
+    keys = stepping.row_keys(key, len(images))
+    most = slots_for(slots, devices.count, len(images))
+    with jax.default_matmul_precision(precision):
+        forward, second_look = (
+            Forward(logits_fn, images[0], batch, devices, stochastic=stochastic)
+            for batch in (most, other_shape(most, devices.count))
+        )
+        stepping.check_classes(y, forward.classes)
+        setup = Setup(
+            logits_fn,
+            Examples(images, np.asarray(y, np.int32), keys),
+            verify.Ball(float(eps), norm, bounds),
+            versions.plan(version, norm, forward.classes, stochastic=stochastic),
+            version,
+            stochastic,
+            (draws or _DRAWS) if stochastic else 1,
+            most,
+            devices,
+            second_look,
+            state_tag,
+        )
+        clean = clean_logits(forward, images, keys)
+        display = _display(progress)
+        state = _run(setup, clean, StateFile(setup, state_dir, save_every), display)
+        if display is not None:
+            display.close()
+        return _result(setup, state)
+
+
+def _display(progress: bool | step.Progress) -> step.Progress | None:
+    if isinstance(progress, bool):
+        return StageProgress(unit="step") if progress else None
+    return progress
+
+
+def _run(
+    setup: Setup, clean: np.ndarray, file: StateFile, display: step.Progress | None
+) -> State:
+    """Runs, or goes on with, all stages."""
+    state, middle = file.load(clean) or (_begin(setup, clean), None)
+    for attack in setup.plan.stages[len(state.stages) :]:
+        state = _run_stage(setup, attack, state, middle, file, display)
+        middle = None
+        file.save(state)
+    return state
+
+
+def _begin(setup: Setup, clean: np.ndarray) -> State:
+    """Looks at the clean images."""
+    x, y, keys = setup.examples
+    if setup.stochastic:
+        share = verdicts.correct_share(setup.second_look, x, y, keys, setup.draws)
+    else:
+        share = 1.0 - verdicts.is_wrong(clean, y)
+    return State(
+        logits=clean,
+        clean=share >= 0.5,
+        stages=(),
+        x_adv=x.copy(),
+        correct_share=share,
+        zero_gradient=np.ones(len(x), bool),
+        rejected=np.zeros(len(x), np.int64),
+        numbers=flags.numbers_of(setup, clean),
+    )
+
+
+def _run_stage(
+    setup: Setup,
+    attack: versions.Stage,
+    state: State,
+    middle: Any,
+    file: StateFile,
+    display: step.Progress | None,
+) -> State:
+    """Returns the state after a stage, begun anew or in its middle."""
+    begin = time.monotonic()
+    if middle is None and not len(state.left):
+        skipped = StageResult(attack.name, state.robust, 0.0, versions.Calls())
+        return state._replace(stages=(*state.stages, skipped))
+    with file.reading() if middle else contextlib.nullcontext():
+        if middle:
+            program, now = saved_state.resumed(setup, attack, state.logits, *middle)
+        else:
+            queue = stage.queue_of(setup, attack, state)
+            program, now = stage.compiled(setup, attack, state.logits, queue)
+    images = now.queue.images
+
+    def after(now: stage.Progress) -> None:
+        file.save_if_due(state, now)
+        if display is not None:
+            hits = len(now.found.x_adv) * (not setup.stochastic)
+            values = {"robust": (len(state.left) - hits) / len(state.clean)}
+            display.update(*stage.done(attack, now.queue), attack.name, values)
+
+    found = stage.run(program, now.spent(time.monotonic() - begin), after)
+    return _after(setup, attack, state, images, found)
+
+
+def _after(
+    setup: Setup,
+    attack: versions.Stage,
+    state: State,
+    images: Int[np.ndarray, "n"],
+    found: stage.Found,
+) -> State:
+    """Returns the state with what a stage has found on these images."""
+    begin = time.monotonic()
+    x_adv, share = verdicts.worst_points(
+        setup, state.x_adv, state.correct_share, found.x_adv
+    )
+    zero = state.zero_gradient
+    if not isinstance(attack.method, stepping.Square):
+        seen = np.isin(np.arange(len(zero)), images)
+        zero = zero & (~seen | np.isin(np.arange(len(zero)), list(found.zero_gradient)))
+    count = len(state.rejected)
+    rejected = [found.rejected.get(number, 0) for number in range(count)]
+    seconds = found.seconds + time.monotonic() - begin
+    done = StageResult(attack.name, share >= 0.5, seconds, found.calls)
+    return state._replace(
+        stages=(*state.stages, done),
+        x_adv=x_adv,
+        correct_share=share,
+        zero_gradient=zero,
+        rejected=state.rejected + np.asarray(rejected, np.int64),
+    )
+
+
+def _result(setup: Setup, state: State) -> Result:
+    return Result(
+        robust=state.robust,
+        x_adv=state.x_adv,
+        clean=state.clean,
+        stages=list(state.stages),
+        flags=flags.raised(setup, state),
+        replaced=setup.plan.replaced,
+        version=setup.version,
+        norm=setup.ball.norm,
+        eps=setup.eps,
+        correct_share=state.correct_share,
+        draws=setup.draws,
+    )

@@ -1,0 +1,220 @@
+"""Signs that AutoAttack's own numbers are not to be trusted, and their sentences.
+
+Gradients are looked at for a few images, 13 gradients and 51 forward passes each, where
+a robust one takes some 1,900 and 5,900; of a randomised model they are not.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from jaxrobust import parallel
+from jaxrobust.analysis import logits as of_logits
+from jaxrobust.analysis import masking
+from jaxrobust.analysis import slopes as analysis
+from jaxrobust.array_types import Images, Labels, Logits
+from jaxrobust.attacks import stepping
+from jaxrobust.evaluation import flags, slopes
+from jaxrobust.evaluation.autoattack.result import State
+from jaxrobust.evaluation.autoattack.setup import Setup
+from jaxrobust.evaluation.network import coarsest
+
+# Of the typical lead: far above what another batch shape rounds, half precision too.
+_CHANGE = 3e-2
+# Steps of the logits' dtype in a typical lead, below which ties decide verdicts.
+_STEPS = 50
+_SQUARE_MARGIN = 0.002  # as the reference
+_STUCK_SHARE = 0.01
+# Of the images: more rejected successes than this are no matter of rounding.
+_REJECTED_SHARE = 0.01
+_CHECKED, _DIRECTIONS = 64, 4
+# Of a network that gives all images one class there is nothing that could be moved.
+_OF_CONSTANT = ("zero_gradients", "black_box_beats_white_box")
+# What `numbers_of_outputs` tells.
+NUMBERS = ("probabilities", "change", "noise", "lead", "step")
+
+_SENTENCES = {
+    "probabilities_as_logits": "The model returns probabilities where logits are "
+    "expected: losses are computed on a softmax of a softmax, which hides gradients.",
+    "outputs_change": "The logits of an image change when it is called again in "
+    "another batch, by {change:.1%} of the lead that the largest usually has: the "
+    "model is randomised or in training mode (BatchNorm, dropout). Use evaluation "
+    "mode, or stochastic=True with version='rand'.",
+    "coarse_logits": "The two largest logits usually differ by {lead:.2g}, and their "
+    "numbers are {step:.2g} apart: many tie, and the first of them counts. Return "
+    "logits in float32, without a constant that all share.",
+    "randomised_model": "The model is randomised, but version={version!r} follows the "
+    "gradients of single draws: use version='rand'.",
+    "deterministic_model": "version='rand' is for randomised models, but this one "
+    "gives the same logits in every draw: version='standard' is the stronger attack.",
+    "zero_gradients": "For {share:.1%} of the images, which no gradient attack fooled, "
+    "the gradient was zero at every step of a run of each: it could not move them.",
+    "unconfirmed_adversarials": "{number} adversarial images did not stand a second "
+    "look (another batch shape, ball and bounds in float64), and the attacks went on. "
+    "They are of {images} images that count as robust: without that look the robust "
+    "accuracy would be {without:.1%}.",
+    # Of one image it may be luck.
+    "black_box_beats_white_box": "Square, which uses no gradients, lowered the robust "
+    "accuracy by {gained:.1%} after the attacks that use them: masked gradients? Try "
+    "more queries, or an adaptive attack.",
+}
+
+
+def raised(setup: Setup, state: State) -> list[flags.Flag]:
+    """Turns the numbers of a finished evaluation into flags."""
+    own = [*_of_model(setup, state), *_of_stages(state)]
+    numbers, count = state.numbers, len(state.clean)
+    constant = bool(numbers["clean_constant"])
+    nothing = flags.learned_nothing(
+        numbers["clean_accuracy"], numbers["clean_chance"], count, constant=constant
+    )
+    if nothing and constant:
+        kept = [flag for flag in own if flag["name"] not in _OF_CONSTANT]
+        return flags.joined(kept, nothing)
+    more = flags.from_slopes({name: numbers.get(name) for name in flags.OF_SLOPES})
+    return flags.joined(own, [*nothing, *more])
+
+
+def _flag(
+    name: str, *, minor: bool = False, told: dict[str, Any] | None = None, **values: Any
+) -> flags.Flag:
+    """Makes a flag with its sentence; `told` is in the sentence alone."""
+    make = flags.minor if minor else flags.severe
+    return make(name, _SENTENCES[name].format(**values, **(told or {})), **values)
+
+
+def _of_model(setup: Setup, state: State) -> list[flags.Flag]:
+    """Flags what the logits of clean images say."""
+    numbers, found, version = state.numbers, [], setup.version
+    _, change, noise, lead, step = (numbers[name] for name in NUMBERS)
+    if numbers["probabilities"]:
+        found.append(_flag("probabilities_as_logits"))
+    if change > _CHANGE:
+        found.append(_flag("outputs_change", change=change))
+    if lead < _STEPS * step:
+        found.append(_flag("coarse_logits", minor=True, lead=lead, step=step))
+    if setup.stochastic and version != "rand":
+        told = {"version": version}
+        found.append(_flag("randomised_model", told=told, noise=noise))
+    if version == "rand" and noise == 0:
+        found.append(_flag("deterministic_model", minor=True))
+    return found
+
+
+def _of_stages(state: State) -> list[flags.Flag]:
+    """Flags what the attacks say."""
+    found, robust, count = [], state.robust, len(state.clean)
+    unmoved, gained = robust, 0.0
+    names = [stage.name for stage in state.stages]
+    if "square" in names:
+        place = names.index("square")
+        after = [state.clean, *(stage.robust for stage in state.stages)]
+        by_square = after[place] & ~after[place + 1]
+        unmoved, gained = unmoved | by_square, float(by_square.mean())
+    if (share := float((state.zero_gradient & unmoved).mean())) > _STUCK_SHARE:
+        found.append(_flag("zero_gradients", share=share))
+    if lost := int(state.rejected.sum()):
+        kept = int((robust & (state.rejected > 0)).sum())
+        few = kept / count <= _REJECTED_SHARE or kept == 1
+        told = {"without": float(robust.mean()) - kept / count}
+        name = "unconfirmed_adversarials"
+        found.append(_flag(name, minor=few, told=told, number=lost, images=kept))
+    if gained > _SQUARE_MARGIN and round(gained * count) > 1:
+        found.append(_flag("black_box_beats_white_box", gained=gained))
+    return found
+
+
+def numbers_of(setup: Setup, clean: Float[np.ndarray, "N K"]) -> dict[str, float]:
+    """Returns the numbers behind the flags, of clean images and their logits."""
+    found = flags.predictions(clean, setup.examples.y)
+    return {
+        **numbers_of_outputs(setup, clean),
+        **{f"clean_{name}": float(value) for name, value in found.items()},
+        **({} if setup.stochastic else _of_gradients(setup)),
+    }
+
+
+def numbers_of_outputs(
+    setup: Setup, clean: Float[np.ndarray, "N K"]
+) -> dict[str, float]:
+    """Returns numbers about the logits of clean images.
+
+    `probabilities`: 1 where all rows look like them. `change`: by how much of a typical
+    lead that of an image changes in another batch, in other company and order.
+    `noise`: by how much that of a randomised model changes in another draw. `lead` is
+    the typical one, `step` the smallest difference of the logits that lead.
+    """
+    (x, _, keys), look = setup.examples, setup.second_look
+    rows = np.arange(min(len(x), _CHECKED))[::-1]
+    dtype = look.model.out.dtype
+    again, noise = look(x[rows], keys), 0.0
+    if setup.stochastic:
+        again = look(x[rows], keys[rows])
+        fresh = jax.vmap(jax.random.fold_in, (0, None))(keys[rows], 1)
+        noise = float(of_logits.lead_change(again, look(x[rows], fresh), dtype).max())
+    return {
+        "probabilities": float(of_logits.looks_like_probabilities(clean)),
+        "change": float(of_logits.lead_change(clean[rows], again, dtype).max()),
+        "noise": noise,
+        "lead": of_logits.typical_lead(clean, tied=0.0),
+        "step": float(np.median(of_logits.lead_spacing(clean, dtype))),
+    }
+
+
+def _of_gradients(setup: Setup) -> dict[str, float]:
+    """Returns whether the gradients that are followed are those of the network."""
+    (images, labels, keys), look = setup.examples, setup.second_look
+    x, y = jnp.asarray(images[:_CHECKED]), jnp.asarray(labels[:_CHECKED])
+    like = jax.ShapeDtypeStruct((look.batch, *x.shape[1:]), x.dtype)
+    resolution = coarsest(jax.make_jaxpr(look.model.fn)(look.arrays, like).jaxpr)
+    measured = analysis.measure(
+        lambda points: jnp.asarray(look(np.asarray(points))),
+        functools.partial(_slope, setup, _compiled_slope(setup, like)),
+        x,
+        y,
+        keys=keys[: len(x)],
+        eps=setup.eps,
+        norm=setup.ball.norm,
+        bounds=setup.ball.bounds,
+        resolution=resolution,
+        directions=_DIRECTIONS,
+    )
+    numbers = slopes.summary(measured, resolution)
+    return {n: numbers[n] for n in flags.OF_SLOPES if numbers[n] is not None}
+
+
+def _compiled_slope(setup: Setup, like: jax.ShapeDtypeStruct) -> Any:
+    """Compiles the gradient of the log-odds for the batches of the second look."""
+    look, devices = setup.second_look, setup.devices
+
+    def gradient(arrays: Any, x: Images, y: Labels) -> tuple[Images, Logits]:
+        fn = functools.partial(look.model.fn, arrays)
+        return masking.input_gradient(fn, x, y, odds=True)
+
+    examples = (np.zeros(like.shape, like.dtype), np.zeros(like.shape[0], np.int32))
+    return stepping.build(
+        gradient,
+        look.arrays,
+        *devices.put_rows(examples),
+        model=look.model,
+        shardings=devices.by_rows,
+        seldom=True,
+    )
+
+
+def _slope(setup: Setup, call: Any, x: Images, y: Labels) -> tuple[Images, Logits]:
+    """Returns gradients and logits of a few images, in batches of the one shape."""
+    look, parts = setup.second_look, []
+    images, labels = np.asarray(x), np.asarray(y, np.int32)
+    for begin in range(0, len(x), look.batch):
+        rows = np.minimum(np.arange(begin, begin + look.batch), len(x) - 1)
+        given = setup.devices.put_rows((images[rows], labels[rows]))
+        parts.append(parallel.to_host(call(look.arrays, *given)))
+    gradient, logits = (
+        np.concatenate(part)[: len(x)] for part in zip(*parts, strict=True)
+    )
+    return jnp.asarray(gradient), jnp.asarray(logits)

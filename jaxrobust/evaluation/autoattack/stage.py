@@ -1,0 +1,268 @@
+"""One stage of AutoAttack: a fixed number of slots, refilled from a queue."""
+
+import collections
+import dataclasses
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrobust import parallel
+from jaxrobust.attacks import stepping
+from jaxrobust.evaluation.autoattack import verdicts
+from jaxrobust.evaluation.autoattack.queue import Queue, balanced
+from jaxrobust.evaluation.autoattack.result import State
+from jaxrobust.evaluation.autoattack.setup import Setup
+from jaxrobust.evaluation.autoattack.versions import Calls, Stage
+
+# Steps between two looks at what was found, at most. They double from 1 while nothing
+# is found: a look costs the host's attention, a late one costs steps of fooled rows.
+_MOST_AT_ONCE = 16
+
+
+class Found(NamedTuple):
+    """What a stage has found.
+
+    Attributes:
+      x_adv: adversarial images by number of the image: of a randomised model the
+        strongest one of each run, else the one of the earliest run that hit.
+      rejected: by number of the image, how many successes were not confirmed.
+      zero_gradient: numbers of images whose gradient was zero at every step of a run.
+      calls: model calls.
+      seconds: spent, in this process and those before it.
+    """
+
+    x_adv: Mapping[int, tuple[np.ndarray, ...]]
+    rejected: Mapping[int, int]
+    zero_gradient: frozenset[int] = frozenset()
+    calls: Calls = Calls()
+    seconds: float = 0.0
+
+
+class Progress(NamedTuple):
+    """Where a stage stands between two steps: all that goes on from there.
+
+    Attributes:
+      queue: which item is in which slot, and what waits.
+      slots: the rows on the devices; a step takes their memory for its result.
+      found: so far.
+      pace: steps that were made between the last two looks.
+    """
+
+    queue: Queue
+    slots: stepping.Slots
+    found: Found
+    pace: int = 1
+
+    def spent(self, seconds: float) -> "Progress":
+        """Adds to the time."""
+        found = self.found._replace(seconds=self.found.seconds + seconds)
+        return self._replace(found=found)
+
+
+def queue_of(setup: Setup, stage: Stage, state: State) -> Queue:
+    """Returns the queue of a stage that has not begun."""
+    images, runs = state.left, stage.method.runs()
+    return Queue.new(images, runs, slots_of(setup, len(images) * runs))
+
+
+def slots_of(setup: Setup, items: int) -> int:
+    """Returns in how many slots so many items are worked on."""
+    return balanced(items, setup.slots, 2 * setup.devices.count)
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """The compiled programs of a stage, for one number of slots.
+
+    Attributes:
+      setup: of the evaluation.
+      stage: which attack.
+      logits: of the clean images.
+      arrays: of the model, on the devices.
+      refill, advance, reject, strongest: of the `stepping.Stepper`.
+      one_by_one: whether `advance` makes one step, or as many as it is told.
+    """
+
+    setup: Setup
+    stage: Stage
+    logits: np.ndarray
+    arrays: Any
+    refill: Callable[..., stepping.Slots]
+    advance: Callable[..., stepping.Slots]
+    reject: Callable[..., stepping.Slots]
+    strongest: Callable[..., jax.Array]
+    one_by_one: bool
+
+    def rows(self, queue: Queue) -> stepping.Rows:
+        """What the queue says is in the slots, on the devices."""
+        return _rows(self.setup, self.logits, queue)
+
+    def fill(self, now: Progress) -> Progress:
+        """Starts waiting items in the slots that are free."""
+        queue, filled = now.queue.fill()
+        if not len(filled):
+            return now._replace(queue=queue)
+        new = self._mask(queue, filled)
+        slots = self.refill(*self._common(now), self.rows(queue), new)
+        # Square looks at its first point.
+        looks = isinstance(self.stage.method, stepping.Square)
+        found = self._called(now.found, len(filled) * looks)
+        return now._replace(queue=queue, slots=slots, found=found)
+
+    def step(self, now: Progress) -> Progress:
+        """Makes some steps of all slots and looks at what came of it."""
+        queue, points, count = now.queue, self.stage.method.points, 1
+        if self.one_by_one:
+            slots = self.advance(*self._common(now))
+        else:
+            left = points - int(queue.slot_step[queue.busy].max())
+            count = max(1, min(now.pace, left))
+            slots = self.advance(*self._common(now), np.int32(count))
+        found = self._called(now.found, count * int(queue.busy.sum()))
+        now = Progress(queue.advanced(count), slots, found, count)
+        hit = parallel.to_host(slots.found) & queue.busy & (not self.setup.stochastic)
+        where = np.flatnonzero(hit)
+        now = now._replace(pace=1 if len(where) else min(2 * count, _MOST_AT_ONCE))
+        while len(where):
+            now, where = self._take(now, where)
+        ended = now.queue.ends(points)
+        return self._end(now, ended) if len(ended) else now
+
+    def _take(self, now: Progress, where: np.ndarray) -> tuple[Progress, np.ndarray]:
+        """Takes over what was found in slots; what a second look rejects goes on.
+
+        Returns:
+          What comes of it, and the slots that have something else to be looked at.
+        """
+        queue, found = now.queue, now.found
+        numbers = queue.images[queue.slot_image[where]]
+        x_found = parallel.rows_to_host(now.slots.x_found, where)
+        stands = verdicts.confirmed(self.setup, numbers, x_found)
+        queue, best = queue.hits(where[stands])
+        taken = zip(numbers[stands][best], x_found[stands][best], strict=True)
+        new = {int(number): (image.copy(),) for number, image in taken}
+        found = found._replace(x_adv={**found.x_adv, **new})
+        now = now._replace(queue=queue, found=found)
+        if stands.all():
+            return now, where[:0]
+        rejected = collections.Counter(found.rejected)
+        rejected.update(int(n) for n in numbers[~stands])
+        back = where[~stands]
+        slots = self.reject(*self._common(now), self._mask(queue, back))
+        again = back[(parallel.to_host(slots.found) & queue.busy)[back]]
+        found = found._replace(rejected=rejected)
+        return now._replace(slots=slots, found=found), again
+
+    def _end(self, now: Progress, ended: np.ndarray) -> Progress:
+        """Frees the slots whose items have made all their steps."""
+        found, numbers = now.found, now.queue.images[now.queue.slot_image[ended]]
+        zero = parallel.to_host(now.slots.carry.health.zero_gradient)[ended]
+        found = found._replace(
+            zero_gradient=found.zero_gradient | {int(n) for n in numbers[zero]}
+        )
+        if self.setup.stochastic:
+            strongest = parallel.to_host(self.strongest(*self._common(now)))
+            x_adv = dict(found.x_adv)
+            for number, slot in zip(numbers.tolist(), ended, strict=True):
+                x_adv[number] = (*x_adv.get(number, ()), strongest[slot].copy())
+            found = found._replace(x_adv=x_adv)
+        return now._replace(queue=now.queue.release(ended), found=found)
+
+    def _common(self, now: Progress) -> tuple[Any, ...]:
+        return self.arrays, _eps(self.setup), now.slots
+
+    def _mask(self, queue: Queue, slots: np.ndarray) -> Any:
+        of_slots = np.isin(np.arange(len(queue.slot_image)), slots)
+        return self.setup.devices.put_rows(of_slots)
+
+    def _called(self, found: Found, steps: int) -> Found:
+        return found._replace(calls=found.calls.plus(self.stage.per_step, steps))
+
+
+def compiled(
+    setup: Setup, stage: Stage, logits: np.ndarray, queue: Queue
+) -> tuple[Program, Progress]:
+    """Compiles the programs of a stage for as many slots as its queue has.
+
+    Args:
+      setup: of the evaluation.
+      stage: which attack.
+      logits: of the clean images, `[N, K]`.
+      queue: of the stage.
+
+    Returns:
+      The programs, and the stage before its first step.
+    """
+    x, devices, count = setup.examples.x, setup.devices, len(queue.slot_image)
+    shape = jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype)
+    model = stepping.capture(setup.logits_fn, shape, stochastic=setup.stochastic)
+    stream = zlib.crc32(stage.name.encode())
+    stepper = stepping.Stepper(model, stage.method, setup.problem(stage), stream)
+    arrays, eps = devices.put_copies(list(model.arrays)), _eps(setup)
+    rows = _rows(setup, logits, queue)
+    blank = jax.tree.map(_blank, jax.eval_shape(stepper.start, arrays, eps, rows))
+    slots = devices.put_rows(blank._replace(rows=rows))
+    new = devices.put_rows(np.zeros(count, bool))
+    common = (arrays, eps, slots)
+    options: Any = {"model": model, "donate": (2,), "shardings": devices.by_rows}
+    one_by_one = stepper.has_slow_step(*common)
+    program = Program(
+        setup,
+        stage,
+        logits,
+        arrays,
+        refill=stepping.build(
+            stepper.refill, *common, rows, new, seldom=True, **options
+        ),
+        advance=stepping.build(stepper.step, *common, **options)
+        if one_by_one
+        else stepping.build(stepper.advance, *common, np.int32(1), **options),
+        reject=jax.jit(stepper.reject, out_shardings=devices.by_rows),
+        strongest=jax.jit(stepper.strongest),
+        one_by_one=one_by_one,
+    )
+    return program, Progress(queue, slots, Found({}, {}))
+
+
+def run(program: Program, now: Progress, after: Callable[[Progress], None]) -> Found:
+    """Goes on until nothing is left; calls `after` whenever it may be saved."""
+    while True:
+        begin = time.monotonic()
+        now = program.fill(now)
+        if not now.queue.busy.any():
+            return now.found
+        now = program.step(now).spent(time.monotonic() - begin)
+        after(now)
+
+
+def done(stage: Stage, queue: Queue) -> tuple[int, int]:
+    """Returns steps done, and all steps as far as is known."""
+    points = stage.method.points
+    total = points * queue.runs * len(queue.images)
+    return total - queue.remaining(points), total
+
+
+def _rows(setup: Setup, logits: np.ndarray, queue: Queue) -> stepping.Rows:
+    numbers = queue.images[np.where(queue.busy, queue.slot_image, 0)]
+    x, y, keys = setup.examples
+    # Gathered on the host: keys of jax are not.
+    data: Any = np.asarray(jax.random.key_data(keys))[numbers]
+    own: Any = jax.random.wrap_key_data(data, impl=jax.random.key_impl(keys))
+    run = queue.slot_run.astype(np.int32)
+    given: Any = x[numbers], y[numbers], own, logits[numbers], run
+    return setup.devices.put_rows(stepping.Rows._make(given))
+
+
+def _eps(setup: Setup) -> Any:
+    return np.asarray(setup.eps, setup.examples.x.dtype)
+
+
+def _blank(leaf: jax.ShapeDtypeStruct) -> Any:
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jnp.broadcast_to(jax.random.key(0), leaf.shape)
+    return np.zeros(leaf.shape, leaf.dtype)
