@@ -17,6 +17,7 @@ from typing import Any
 from absl import app, flags, logging
 
 from jaxrobust import report
+from jaxrobust.evaluation import analyses
 from jaxrobust.parallel import processes, watch
 from jaxrobust.runtime import compilation_cache
 from jaxrobust.training import (
@@ -98,7 +99,7 @@ def main(argv: Sequence[str]) -> None:
 def _run(arguments: Sequence[str]) -> None:
     settings, folder = _read_flags(arguments)
     if MODE.value == "report":
-        print(f"report: {report.write(folder)}")
+        print(f"report: {report.write(folder, _figures(settings))}")
         return
     command = shlex.join(["python", "-m", "jaxrobust.main", *sys.argv[1:]])
     processes.start(
@@ -110,12 +111,17 @@ def _run(arguments: Sequence[str]) -> None:
             mode, attacks = MODE.value, ATTACK.value
             program.run(settings, folder, mode, CHECKPOINT.value, command, attacks)
             if processes.is_lead():
-                print(f"report: {report.write(folder)}")
+                print(f"report: {report.write(folder, _figures(settings))}")
             processes.wait("jaxrobust: the report is written")
         except preemption.Stopped as error:  # all processes do at the same step
             stopped = error
     if stopped is not None:
         raise stopped
+
+
+def _figures(settings: dict[str, Any] | None) -> dict[str, Any]:
+    """Returns what draws the analyses from outside; a stored config names none."""
+    return analyses.figures(settings["eval"]) if settings else {}
 
 
 def _told(error: BaseException) -> tuple[int, str | None]:

@@ -23,9 +23,18 @@ PURE = {
     "defenses": BASE | {"named_code", "threat", "models", "losses", "attacks"},
 }
 LIBRARY = set(PURE)
-SHARED = {"runtime", "named_models", "checkpoints", "convert", "data", "parallel"}
+SHARED = {
+    "runtime",
+    "results",
+    "named_models",
+    "checkpoints",
+    "convert",
+    "data",
+    "parallel",
+}
 PROGRAM = {
     "runtime": set(),
+    "results": {"runtime"},
     "parallel": {"array_types", "runtime"},
     "named_models": {"array_types", "models", "named_code"},
     "checkpoints": {"array_types", "named_models", "runtime", "parallel"},
@@ -33,7 +42,7 @@ PROGRAM = {
     "data": {"array_types", "named_code", "runtime", "parallel"},
     "evaluation": LIBRARY | SHARED,
     "training": LIBRARY | SHARED | {"evaluation"},
-    "report": {"array_types", "attacks", "runtime"},
+    "report": {"array_types", "attacks", "results", "runtime"},
     "main": LIBRARY | SHARED | {"training", "evaluation", "report"},
     # A program like main: it evaluates and writes a report.
     "evaluation/__main__": LIBRARY | SHARED | {"evaluation", "report"},

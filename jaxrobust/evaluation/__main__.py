@@ -40,6 +40,7 @@ from jaxrobust.evaluation import (
 )
 from jaxrobust.evaluation import config as common
 from jaxrobust.report import verdict
+from jaxrobust.results import files as stored
 from jaxrobust.runtime import compilation_cache, files, out_of_memory, workdir
 from jaxrobust.runtime.progress import StageProgress
 
@@ -63,12 +64,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         dataset = evaluator.load_test(config)
         if hosted := _is_black_box(args, function, dataset):
             black_box.check_attacks(_names(config))
-            _without_gradients(config)
+            config["eval"]["diagnostics"]["enabled"] = False
             layout = black_box.layout_of(function, args.layout)
             function = black_box.wrap(function, dataset, layout)
         else:
             function = black_box.in_layout(function, args.layout or "NHWC")
         draws = args.draws if args.stochastic else 0
+        if args.attacks_only or hosted or args.stochastic:
+            _without_curves(config)
         model, variables = foreign.wrap(
             function, dataset, bounds=bounds, draws=draws, black_box=hosted
         )
@@ -77,18 +80,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             # The host has one queue, whatever devices there are.
             progress, mesh = StageProgress(), parallel.make_mesh(1 if hosted else None)
             with out_of_memory.explained("--batch_size", args.batch_size, mesh.size):
-                results = evaluation.evaluate(
+                evaluation.evaluate(
                     model,
                     variables,
                     config,
                     folder,
                     dataset=dataset,
                     mesh=mesh,
-                    curves=not (args.attacks_only or hosted or args.stochastic),
                     progress=progress,
                 )
             progress.close()
             page = report.write(folder)
+            results = stored.read_results(folder / "results.json")
     except _BAD_INPUT as error:
         if args.traceback:
             raise
@@ -222,10 +225,11 @@ def _is_black_box(
     return not foreign.traceable(function, dataset)
 
 
-def _without_gradients(config: Mapping[str, Any]) -> None:
-    """Turns off the checks that ask for gradients."""
+def _without_curves(config: Mapping[str, Any]) -> None:
+    """Turns off the analyses that attack the network again."""
     fields = config["eval"]
-    fields["diagnostics"]["enabled"] = False
+    fields["curve"]["eps"] = []
+    fields["growth"]["enabled"] = fields["analysis"]["enabled"] = False
 
 
 def _curve(eps: str, norm: str) -> list[str]:

@@ -9,7 +9,8 @@ from typing import Any
 
 from jaxrobust import attacks, threat
 from jaxrobust.attacks import registry
-from jaxrobust.evaluation import curve, suite
+from jaxrobust.evaluation import suite
+from jaxrobust.evaluation.radius import STEP_SHARE
 from jaxrobust.evaluation.text import literal, number, shown
 
 Fields = dict[str, Any]
@@ -217,5 +218,5 @@ def _complete(text: str, fields: Fields, eps: str | float, norm: str) -> None:
     step = own.get("step_size")
     if step is not None and step.default is Parameter.empty:
         radius = suite.parse_radius(fields["eps"] or 0.0)
-        share = curve.STEP_SHARE / max(fields["steps"], 1)
+        share = STEP_SHARE / max(fields["steps"], 1)
         fields.setdefault("step_size", radius * share)

@@ -8,47 +8,46 @@ counts are the images on which the two differ.
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from jaxrobust.evaluation import paired
+from jaxrobust.results import as_json
+from jaxrobust.results.schema import Comparison
 from jaxrobust.runtime import files
 
 
-def tell(found: Mapping[str, Any], a: str, b: str) -> str:
+def tell(found: Comparison, a: str, b: str) -> str:
     """Says what `paired.compare` found, in a table and a paragraph."""
-    names = {"clean": "clean", "worst_case": "worst case"}
     rows = [("accuracy, %", "A", "B", "A - B", "95 % interval", "only A / B", "p")]
-    said = [f"A is {a}, B is {b}; {found['n']:,} images that both were evaluated on."]
-    for key, name in names.items():
-        if key not in found:
+    said = [f"A is {a}, B is {b}; {found.n:,} images that both were evaluated on."]
+    for one, name in ((found.clean, "clean"), (found.worst_case, "worst case")):
+        if one is None:
             said.append("One has no attack with a radius: nothing about robustness.")
             continue
-        one = found[key]
-        low, high = one["ci95"]
+        low, high = one.ci95
         rows.append(
             (
                 name,
-                f"{100 * one['a']:.1f}",
-                f"{100 * one['b']:.1f}",
-                f"{100 * one['difference']:+.1f}",
+                f"{100 * one.a:.1f}",
+                f"{100 * one.b:.1f}",
+                f"{100 * one.difference:+.1f}",
                 f"[{100 * low:+.1f}, {100 * high:+.1f}]",
-                f"{one['only_a']} / {one['only_b']}",
-                f"{one['p_value']:.2g}",
+                f"{one.only_a} / {one.only_b}",
+                f"{one.p_value:.2g}",
             )
         )
-        if key == "worst_case" and not found["same_attacks"]:
+        if one is found.worst_case and not found.same_attacks:
             continue
         if low <= 0 <= high:
             said.append(f"{name.capitalize()}: these images do not tell which is more.")
         else:
             more = "A" if low > 0 else "B"
             said.append(f"{name.capitalize()}: {more} gets more right.")
-    if not found["same_attacks"]:
+    if not found.same_attacks:
         said.append(
             "They met different attacks, so their worst cases are not comparable: "
-            f"{', '.join(found['attacks_a']) or 'none'} against "
-            f"{', '.join(found['attacks_b']) or 'none'}."
+            f"{', '.join(found.attacks_a or ()) or 'none'} against "
+            f"{', '.join(found.attacks_b or ()) or 'none'}."
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
@@ -76,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = paired.compare(paired.read(args.run_a), paired.read(args.run_b))
         if args.out:
             names = {"a": args.run_a, "b": args.run_b}
-            files.write_json(files.expand(args.out), {**names, **found})
+            files.write_json(files.expand(args.out), {**names, **as_json(found)})
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

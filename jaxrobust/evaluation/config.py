@@ -4,8 +4,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxrobust.evaluation import robustbench
-from jaxrobust.evaluation.diagnose import DEFAULTS
+from jaxrobust.evaluation import analyses, robustbench
 
 
 def defaults() -> Any:
@@ -23,41 +22,10 @@ def defaults() -> Any:
             # Work directory of the network that transfer attacks come from.
             "transfer_from": "",
             "attacks": linf_suite("8/255", "2/255"),
-            # Beside the suite's own, radii at which to tell what an attack without
-            # one (eps None: the smallest perturbation) leaves.
-            "within": {
-                "linf": ["2/255", "4/255", "8/255"],
-                "l2": ["0.25", "0.5", "1", "2"],
-                "l1": ["4", "8", "16"],
-            },
-            "curve": {
-                "eps": ["0", "2/255", "4/255", "8/255", "16/255", "32/255", "1"],
-                "steps": 20,
-                "examples": 500,
-            },
-            # Signs of masked gradients, on a few images (`evaluation.diagnose`).
-            "diagnostics": dict(DEFAULTS),
-            "growth": {
-                "enabled": True,
-                "eps": "8/255",
-                "step_size": "2/255",
-                "steps": 20,
-                "examples": 1000,
-            },
-            # Ranks of the classes attacks end in, gaps, feature maps.
-            "analysis": {
-                "enabled": True,
-                "examples": 500,
-                "eps": ["2/255", "4/255", "8/255", "16/255", "32/255"],
-                "steps": 10,
-            },
-            # The corruptions of CIFAR-10-C, without its photographs.
-            "corruptions": {
-                "enabled": False,
-                "names": (),  # none named = all 15
-                "severities": (1, 2, 3, 4, 5),
-                "examples": 1000,
-            },
+            # curve, growth, diagnostics ...: each says its own in its file.
+            **analyses.defaults(),
+            # Your own, by label: `name` package.module:object, and fields of it.
+            "own_analyses": {},
             "grid": 8,  # images shown in the report
             "save_adversarial": False,
             # What robustbench.json says beside the numbers.

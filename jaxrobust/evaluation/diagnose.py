@@ -1,30 +1,24 @@
 """Whether a network's robust accuracy can be believed, for any function to logits."""
 
 import dataclasses
-import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrobust import attacks, models, parallel, threat
+from jaxrobust import attacks, threat
 from jaxrobust.analysis import logits as outputs
 from jaxrobust.analysis import masking
 from jaxrobust.array_types import Bounds, Images, Key, Labels, Logits, LogitsFn, Norm
 from jaxrobust.attacks import stepping
-from jaxrobust.evaluation import curve, flags, protocols, slopes, step, suite, trials
+from jaxrobust.evaluation import flags, slopes, step, trials
 from jaxrobust.evaluation.network import Network, compile_network, in_batches
-from jaxrobust.evaluation.setting import Setting
+from jaxrobust.evaluation.radius import STEP_SHARE
 
 Numbers = dict[str, Any]
-
-DEFAULTS: Mapping[str, Any] = MappingProxyType(
-    {"enabled": True, "examples": 100, "steps": 20, "restarts": 1, "queries": 100}
-)
 
 
 def diagnose(
@@ -84,7 +78,7 @@ def diagnose(
     check_counts({"steps": steps, "restarts": restarts, "queries": queries})
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
-    step_size = curve.STEP_SHARE * eps / steps if step_size is None else step_size
+    step_size = STEP_SHARE * eps / steps if step_size is None else step_size
     with jax.default_matmul_precision(precision):
         # This attack is the one that checks what it is given.
         keys = threat.row_keys(key, len(x))
@@ -133,50 +127,6 @@ def check_counts(fields: Mapping[str, Any], prefix: str = "") -> None:
             raise ValueError(
                 f"`{prefix}{name}` must be at least {least}, got {fields[name]}."
             )
-
-
-def diagnose_setting(
-    setting: Setting,
-    entries: Sequence[suite.Entry],
-    data: str,
-    fields: Mapping[str, Any],
-) -> tuple[Numbers, list[flags.Flag]]:
-    """Diagnoses a network of the program under the first threat of its suite.
-
-    Args:
-      setting: the network and the examples.
-      entries: the attacks of the suite; without any the data set's usual threat counts.
-      data: name of the data set.
-      fields: `config.eval.diagnostics`.
-    """
-    begin = time.monotonic()
-    part = setting.part(fields["examples"])
-    threats: list[tuple[float, Norm]] = [(e.eps, e.norm) for e in entries if e.eps]
-    if not threats:
-        threats = [(suite.parse_radius(protocols.threat_of(data).eps), "linf")]
-    eps, norm = threats[0]
-    # On one device, wherever the variables were: these are a few images.
-    variables = jax.device_put(parallel.to_host(part.variables))
-
-    def show(done: int, total: int) -> None:
-        if part.progress is not None:
-            part.progress.update(done, total, "diagnostics", {})
-
-    numbers, found = diagnose(
-        models.logits_fn(part.model, variables),
-        step.to_float(jnp.asarray(part.dataset.images[part.indices])),
-        jnp.asarray(part.labels, jnp.int32),
-        key=step.example_keys(
-            part.stream("diagnostics"), jnp.asarray(part.indices, jnp.int32)
-        ),
-        eps=eps,
-        norm=norm,
-        **{name: fields[name] for name in ("steps", "restarts", "queries")},
-        batch_size=part.batch_size,
-        precision=part.precision,
-        on_pass=show,
-    )
-    return numbers | {"seconds": time.monotonic() - begin}, found
 
 
 def _reporting(

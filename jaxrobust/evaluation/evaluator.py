@@ -1,6 +1,6 @@
 """The evaluation of one network: from a config to results.json."""
 
-import time
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,17 +12,13 @@ from jax.sharding import Mesh
 from jaxtyping import Bool
 
 from jaxrobust import data, models, parallel
-from jaxrobust.array_types import Norm, Variables
+from jaxrobust.array_types import Variables
 from jaxrobust.data import Dataset
 from jaxrobust.evaluation import (
     adaptive,
     analyses,
-    corrupted,
-    curve,
     flags,
     flags_of_attacks,
-    growth,
-    minimum,
     outputs,
     paired,
     passes,
@@ -33,13 +29,13 @@ from jaxrobust.evaluation import (
     transfer,
 )
 from jaxrobust.evaluation.autoattack import entry as autoattack
-from jaxrobust.evaluation.diagnose import DEFAULTS, diagnose_setting
 from jaxrobust.evaluation.setting import Setting, choose, shuffled
 from jaxrobust.named_models import count_classes
 from jaxrobust.parallel import processes
+from jaxrobust.results import schema, typed
 from jaxrobust.runtime import environment
 
-Results = dict[str, Any]
+Parts = dict[str, Any]  # of `schema.Results`, by field
 
 
 def evaluate(
@@ -50,9 +46,9 @@ def evaluate(
     *,
     dataset: Dataset | None = None,
     mesh: Mesh | None = None,
-    curves: bool = True,
+    own_analyses: analyses.Own = analyses.NONE,
     progress: step.Progress | None = None,
-) -> Results:
+) -> dict[str, Any]:
     """Attacks a network as `config.eval` says and writes what was found.
 
     Args:
@@ -63,7 +59,8 @@ def evaluate(
         config asks for it, `adversarial.npz`. Existing ones are replaced.
       dataset: test images; by default the test split that the config names.
       mesh: devices to split batches over.
-      curves: also the accuracy over the radius, the growth ratios and the analyses.
+      own_analyses: the caller's, by the label under which `config.eval.own_analyses`
+        has their fields; what it names itself is not imported here.
       progress: told after each batch.
 
     Returns:
@@ -76,10 +73,8 @@ def evaluate(
     fields = config["eval"]
     name, method = config["data"]["name"], adaptive.method_of(config)
     entries, pending = suite.chosen(fields, name, method)
-    minimum.read_within(fields)
+    analyses.check(fields, own_analyses)
     pick = shuffled if passes.width_of(fields) else choose
-    if "analysis" in fields:
-        analyses.read_eps(fields["analysis"])
     robustbench.read_about(fields.get("robustbench", {}))
     dataset = load_test(config) if dataset is None else dataset
     processes.check_same("the test data", lambda: data.digest(dataset))
@@ -90,8 +85,7 @@ def evaluate(
     entries = transfer.connect(entries, classes, dataset, name, own)
     state = epath.Path(workdir) / "autoattack"
     entries = autoattack.connect(entries, state, fields.get("slots", 0))
-    if wanted := _corruptions(fields):
-        corrupted.read(wanted, dataset.images.shape[1:])
+    analyses.check_images(fields, dataset.images.shape[1:], own_analyses)
     setting = Setting(
         model=model,
         variables=variables,
@@ -103,64 +97,62 @@ def evaluate(
         precision=fields["precision"],
         progress=progress,
     )
-    setting, results, runs = attack_all(setting, entries, fields)
+    done = passes.run(setting, entries, fields)
+    setting, runs = done.setting, done.runs
+    parts = attacked(done, entries)
+    attacks: list[schema.Attack] = parts["attacks"]
     arrays = outputs.predictions(setting, entries, runs)
-    arrays |= outputs.grid(setting, entries, results, runs, fields)
+    arrays |= outputs.grid(setting, entries, attacks, runs, fields)
     plain = flags.predictions(runs["clean"].logits, setting.labels)
     nothing = flags.learned_nothing(**plain, n=len(setting.labels))
     found = flags.joined(
         [*nothing, *(flag for run in runs.values() for flag in run.flags)],
         [
-            *flags_of_attacks.from_attacks(results["attacks"]),
-            *flags_of_attacks.raised(results["attacks"], results["clean"]),
+            *flags_of_attacks.from_attacks(attacks),
+            *flags_of_attacks.raised(attacks, parts["clean"]),
         ],
     )
-    diagnosed: list[flags.Flag] = []
-    # A config of before there were diagnostics gets the usual ones.
-    wanted = {**DEFAULTS, **fields.get("diagnostics", {})}
-    if wanted["enabled"]:
-        results["diagnostics"], diagnosed = diagnose_setting(
-            setting, entries, name, wanted
-        )
-        names = flags_of_attacks.OF_CROSS_ENTROPY
-        diagnosed = flags_of_attacks.of_what_ran(diagnosed, names, results["attacks"])
-    if curves:
-        found += add_curves(setting, entries, fields, runs["clean"], results, arrays)
-        if fields.get("analysis", {}).get("enabled"):
-            numbers, more = analyses.run(setting, entries, runs, fields)
-            results["analyses"], arrays = numbers, arrays | more
-    if wanted := _corruptions(fields):
-        robust = arrays["robust"] if entries else None
-        clean = runs["clean"].correct
-        numbers, more = corrupted.run(setting, wanted, clean, robust)
-        results["corruptions"], arrays = numbers, arrays | more
-    results["flags"] = flags.joined(found, diagnosed)
-    results["suite"] = fields.get("suite", "")
-    if draws := getattr(model, "draws", 0):
-        results["randomised"] = {"draws": draws, "right_in": step.HALF}
-    if getattr(model, "black_box", False):
-        results["black_box"] = True
-    results["pending"] = [attack._asdict() for attack in pending]
-    results["data"] = {
-        "name": name,
-        "examples": len(setting.indices),
-        "of": len(dataset.labels),
-    }
-    results["environment"] = environment.describe(fields["precision"])
+    context = analyses.Context(setting, entries, attacks, {}, name, fields["grid"])
+    for one in analyses.run(context, fields, runs, own_analyses):
+        parts = add(one, parts)
+        arrays |= one.arrays
+        found = flags.joined(found, one.flags)
+    draws = getattr(model, "draws", 0)
+    results = schema.Results(
+        **parts,
+        flags=[typed.make(schema.Flag, flag) for flag in found],
+        suite=fields.get("suite", ""),
+        randomised=schema.Randomised(draws=draws, right_in=step.HALF)
+        if draws
+        else None,
+        black_box=getattr(model, "black_box", False) or None,
+        pending=[schema.Pending(**attack._asdict()) for attack in pending],
+        data=schema.Data(
+            name=name, examples=len(setting.indices), of=len(dataset.labels)
+        ),
+        environment=environment.describe(fields["precision"]),
+    )
     if processes.is_lead():
-        if compared := paired.with_twin(workdir, results, arrays):
-            results["comparison"] = compared
+        compared = paired.with_twin(workdir, results, arrays)
+        results = dataclasses.replace(results, comparison=compared)
         outputs.write(workdir, results, arrays, robustbench.entry(results, config))
         if fields["save_adversarial"]:
             outputs.write_adversarial(workdir, setting, runs)
         autoattack.forget(state)
-    return results
+    return typed.as_json(results)
 
 
-def _corruptions(fields: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Returns the fields of the corruptions where they are wanted."""
-    wanted = fields.get("corruptions")
-    return wanted if wanted and wanted["enabled"] else None
+def add(found: analyses.Found, parts: Parts) -> Parts:
+    """Adds what an analysis found to the parts of results.json."""
+    more = {
+        name: typed.merged(parts.get(name), part)
+        for name, part in found.results.items()
+    }
+    attacks = [
+        typed.updated(attack, found.of_attacks.get(attack.label, {}))
+        for attack in parts["attacks"]
+    ]
+    return {**parts, **more, "attacks": attacks}
 
 
 def _check_fit(
@@ -188,118 +180,70 @@ def load_test(config: Mapping[str, Any]) -> Dataset:
     )
 
 
-def attack_all(
-    setting: Setting, entries: Sequence[suite.Entry], fields: Mapping[str, Any]
-) -> tuple[Setting, Results, dict[str, step.EvalRun]]:
-    """Runs the clean images and every attack; see `passes.run`.
-
-    Returns:
-      The setting on the examples used, the parts `clean`, `attacks`, `worst_case`,
-      `per_class` (and `stopping`) of results.json, and the runs by label.
-    """
-    done = passes.run(setting, entries, fields)
+def attacked(done: passes.Passes, entries: Sequence[suite.Entry]) -> Parts:
+    """Returns the parts of `Results` that the attacks give."""
     runs, clean = done.runs, done.runs["clean"]
-    within = minimum.read_within(fields)
-    attacks: list[Results] = []
-    for entry in entries:
-        run = runs[entry.label]
-        attacks.append(describe_attack(entry, run, done.seconds[entry.label]))
-        if entry.eps is None:
-            radii = minimum.radii_of(entry, entries, within)
-            attacks[-1] |= minimum.describe(run, clean.correct, entry, radii)
     worst = passes.worst_case(entries, runs)
-    results = {
-        "clean": {
+    return {
+        "clean": schema.Clean(
             **statistics.share(clean.correct, "accuracy"),
-            "loss": float(clean.loss.mean()),
-            "seconds": done.seconds["clean"],
-        },
-        "attacks": attacks,
-        "worst_case": {
+            loss=float(clean.loss.mean()),
+            seconds=done.seconds["clean"],
+        ),
+        "attacks": [
+            describe_attack(entry, runs[entry.label], done.seconds[entry.label])
+            for entry in entries
+        ],
+        "worst_case": schema.WorstCase(
             **statistics.share(worst, "robust_accuracy"),
-            "attacks": [entry.label for entry in entries if entry.eps is not None],
-        },
+            attacks=[entry.label for entry in entries if entry.eps is not None],
+        ),
         "per_class": per_class(done.setting, clean.correct, worst),
+        "stopping": done.stopping,
     }
-    if done.stopping:
-        results["stopping"] = done.stopping
-    return done.setting, results, runs
 
 
-def describe_attack(entry: suite.Entry, run: step.EvalRun, seconds: float) -> Results:
+def describe_attack(
+    entry: suite.Entry, run: step.EvalRun, seconds: float
+) -> schema.Attack:
     """Returns what results.json says about one attack."""
     size = {norm: float(distance.mean()) for norm, distance in run.distance.items()}
-    found = {
-        **entry.describe(),
-        **statistics.share(run.correct, "robust_accuracy"),
-        "loss": float(run.loss.mean()),
-        "mean_perturbation": size,
-        "seconds": seconds,
-    }
-    if run.share is not None:
-        found["expected_accuracy"] = float(run.share.mean())
-    if run.stages:
-        found["replaced"] = list(run.notes)
-        found["stages"] = [
-            {"name": name, "robust_accuracy": float(robust.mean()), **run.costs[name]}
-            for name, robust in run.stages.items()
-        ]
-    return found
+    stages = [
+        schema.Stage(name=name, robust_accuracy=float(robust.mean()), **run.costs[name])
+        for name, robust in run.stages.items()
+    ]
+    return typed.updated(
+        schema.Attack(
+            **statistics.share(run.correct, "robust_accuracy"),
+            label=entry.label,
+            name=entry.name,
+            norm=entry.norm,
+            eps=entry.eps,
+            loss=float(run.loss.mean()),
+            mean_perturbation=schema.Sizes(**size),
+            seconds=seconds,
+            expected_accuracy=None if run.share is None else float(run.share.mean()),
+            replaced=list(run.notes) if stages else None,
+            stages=stages or None,
+        ),
+        entry.describe(),
+    )
 
 
 def per_class(
     setting: Setting, clean: Bool[np.ndarray, "N"], worst: Bool[np.ndarray, "N"]
-) -> list[Results]:
+) -> list[schema.OfClass]:
     """Returns clean and worst-case accuracy of each class among the examples."""
     rows = []
     for number, name in enumerate(setting.dataset.class_names):
         own = setting.labels == number
         if own.any():
             rows.append(
-                {
-                    "class": name,
-                    "n": int(own.sum()),
-                    "accuracy": float(clean[own].mean()),
-                    "robust_accuracy": float(worst[own].mean()),
-                }
+                schema.OfClass(
+                    name=name,
+                    n=int(own.sum()),
+                    accuracy=float(clean[own].mean()),
+                    robust_accuracy=float(worst[own].mean()),
+                )
             )
     return rows
-
-
-def add_curves(
-    setting: Setting,
-    entries: Sequence[suite.Entry],
-    fields: Mapping[str, Any],
-    clean: step.EvalRun,
-    results: Results,
-    arrays: dict[str, Any],
-) -> list[flags.Flag]:
-    """Adds the accuracy over the radius and the growth ratios; returns flags."""
-    wanted, found = fields["curve"], []
-    if wanted["eps"]:
-        norms: list[Norm] = [e.norm for e in entries if e.eps is not None]
-        norm = norms[0] if norms else "linf"
-        eps = [suite.parse_radius(text, "curve.eps") for text in wanted["eps"]]
-        begin = time.monotonic()
-        part = setting.part(wanted["examples"])
-        correct = curve.run(part, eps, norm, wanted["steps"])
-        written = [str(text) for text in wanted["eps"]]
-        results["curve"] = {
-            **curve.describe(correct, eps, written, norm, wanted["steps"]),
-            "seconds": time.monotonic() - begin,
-        }
-        arrays |= {"curve_eps": np.asarray(eps), "curve_correct": correct}
-        size = int(np.prod(setting.dataset.images.shape[1:]))
-        chance = flags.predictions(clean.logits, setting.labels)["chance"]
-        found += flags_of_attacks.of_what_ran(
-            flags_of_attacks.from_curve(results["curve"], chance, size),
-            flags_of_attacks.OF_CURVE,
-            results["attacks"],
-        )
-    if fields["growth"]["enabled"]:
-        ratios = growth.run(
-            setting.part(fields["growth"]["examples"]), fields["growth"]
-        )
-        if ratios:
-            results["growth"] = ratios
-    return found

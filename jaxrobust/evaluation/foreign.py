@@ -1,8 +1,6 @@
 """Other people's models: any function `images -> logits` as a network to evaluate."""
 
 import dataclasses
-import difflib
-import importlib
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,6 +17,7 @@ from jaxrobust.array_types import Bounds, Images, Key, Logits, Variables
 from jaxrobust.attacks import _capture, _programs, registry
 from jaxrobust.data import Dataset
 from jaxrobust.evaluation.network import coarsest
+from jaxrobust.runtime import named
 
 Function = Callable[[Images], Logits]
 
@@ -40,45 +39,22 @@ def load(spec: str) -> Function:
       ValueError: for another form, or a name that is not there (with the nearest).
       TypeError: if what is there is no function.
     """
-    match = re.fullmatch(r"([\w.]+):([\w.]+)(\(\))?", spec)
-    if match is None:
+    if re.fullmatch(r"[\w.]+:[\w.]+(\(\))?", spec) is None:
         raise ValueError(
             f"`model` must be package.module:function, or package.module:factory() for "
             f"what a factory returns, got {spec!r}."
         )
-    module, path, call = match.groups()
-    try:
-        found: Any = importlib.import_module(module)
-    except ImportError as error:
-        raise ValueError(
-            f"`model` {spec!r}: module {module!r} cannot be imported ({error}); run in "
-            "the folder that holds it, or install it."
-        ) from error
-    except (Exception, SystemExit) as error:
-        raise ValueError(
-            f"`model` {spec!r}: module {module!r} fails when it is imported: "
-            f"{_said(error)}"
-        ) from error
-    for name in path.split("."):
-        if not hasattr(found, name):
-            near = difflib.get_close_matches(name, dir(found), n=1, cutoff=0.0)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            where = getattr(found, "__name__", type(found).__name__)
-            raise ValueError(f"`model` {spec!r}: {where} has no {name!r}.{hint}")
-        found = getattr(found, name)
+    path = spec.partition(":")[2].removesuffix("()")
+    found = named.find(spec.removesuffix("()"), "model")
     found = _checked_callable(spec, path, found)
-    if not call:
+    if not spec.endswith("()"):
         return found
     try:
         made = found()
     except (Exception, SystemExit) as error:
-        raise ValueError(f"`model` {spec!r}: {path}() fails: {_said(error)}") from error
+        told = f"`model` {spec!r}: {path}() fails: {named.said(error)}"
+        raise ValueError(told) from error
     return _checked_callable(spec, f"{path}()", made)
-
-
-def _said(error: BaseException) -> str:
-    """Returns what an error of someone's code says, on one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _checked_callable(spec: str, name: str, value: Any) -> Callable[..., Any]:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from jaxrobust.evaluation import passes, step, suite
 from jaxrobust.evaluation.setting import Setting
+from jaxrobust.results import schema, typed
 from jaxrobust.runtime import files
 
 
@@ -45,18 +46,17 @@ def predictions(
 def grid(
     setting: Setting,
     entries: Sequence[suite.Entry],
-    results: Mapping[str, Any],
+    attacks: Sequence[schema.Attack],
     runs: Mapping[str, step.EvalRun],
     fields: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Returns sample images under the strongest attack, for the report."""
     rows = passes.shown(len(setting.indices), fields)
     # What may change any image into any other shows little beside one with a radius.
-    attacks = [a for a in results["attacks"] if a["eps"] is not None]
-    attacks = attacks or results["attacks"]
+    attacks = [a for a in attacks if a.eps is not None] or attacks
     if not attacks or not len(rows):
         return {}
-    strongest = min(attacks, key=lambda a: (a["robust_accuracy"], -a["loss"]))["label"]
+    strongest = min(attacks, key=lambda a: (a.robust_accuracy, -(a.loss or 0))).label
     x_adv = runs[strongest].x_adv
     if fields["save_adversarial"]:
         x_adv = x_adv[rows]
@@ -72,7 +72,7 @@ def grid(
 
 def write(
     workdir: epath.PathLike,
-    results: Mapping[str, Any],
+    results: schema.Results,
     arrays: Mapping[str, Any],
     leaderboard: Mapping[str, Any],
 ) -> None:
@@ -80,7 +80,7 @@ def write(
     folder = epath.Path(workdir)
     files.write_npz(folder / "evaluation.npz", arrays, compress=True)
     files.write_json(folder / "robustbench.json", leaderboard)
-    files.write_json(folder / "results.json", results)
+    files.write_json(folder / "results.json", typed.as_json(results))
 
 
 def write_adversarial(

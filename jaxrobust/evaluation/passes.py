@@ -11,6 +11,7 @@ from jaxtyping import Bool, Int
 from jaxrobust.evaluation import statistics, step
 from jaxrobust.evaluation.entries import Entry, Keep, Pass
 from jaxrobust.evaluation.setting import Setting, choose
+from jaxrobust.results import schema
 
 # Examples that go through the whole suite before the intervals are looked at. Its own
 # number, so that the examples do not depend on the batch size or the devices.
@@ -30,7 +31,7 @@ class Passes(NamedTuple):
     setting: Setting
     runs: dict[str, step.EvalRun]
     seconds: dict[str, float]
-    stopping: dict[str, Any] | None
+    stopping: schema.Stopping | None
 
 
 def width_of(fields: Mapping[str, Any]) -> float:
@@ -119,7 +120,7 @@ def _widths(
 
 def _describe(
     width: float, widths: Mapping[str, float], used: int, total: int
-) -> dict[str, Any]:
+) -> schema.Stopping:
     narrow = max(widths.values()) <= width
     reason = (
         f"the 95 % intervals of clean and worst-case accuracy are at most {width:g} "
@@ -127,11 +128,11 @@ def _describe(
         if narrow
         else f"there are no more examples; the intervals are wider than {width:g}"
     )
-    return {
-        "ci": width,
-        "used": used,
-        "of": total,
-        "block": BLOCK,
-        "widths": dict(widths),
-        "reason": reason,
-    }
+    return schema.Stopping(
+        ci=width,
+        used=used,
+        of=total,
+        block=BLOCK,
+        widths=dict(widths),
+        reason=reason,
+    )

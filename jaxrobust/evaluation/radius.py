@@ -3,6 +3,7 @@
 import math
 from fractions import Fraction
 
+STEP_SHARE = 2.5  # steps x step size over the radius, as Madry et al. 2018 use
 _LARGEST = 10**9  # far above the size of any image; float32 holds its square
 _LONGEST = 64
 

@@ -4,6 +4,8 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jaxrobust.results.schema import Attack, Data, Results
+
 ABOUT: Mapping[str, str | int | bool] = {
     "link": "",
     "name": "",
@@ -51,9 +53,7 @@ def _read(name: str, value: Any) -> Any:
     raise ValueError(f"`{name}` must be {wanted}, got {value!r}.")
 
 
-def entry(
-    results: Mapping[str, Any], config: Mapping[str, Any]
-) -> dict[str, str | int | bool]:
+def entry(results: Results, config: Mapping[str, Any]) -> dict[str, str | int | bool]:
     """Returns the entry of one network.
 
     Accuracies are in percent, as text. `autoattack_acc` is there only if the standard
@@ -67,54 +67,54 @@ def entry(
     """
     about = read_about(config["eval"].get("robustbench", {}))
     model = config.get("model", {}).get("name", "")
-    attacks = results["attacks"]
+    attacks = results.attacks
     standard = [
         attack
         for attack in attacks
-        if attack["name"] == "autoattack" and attack.get("version") == "standard"
+        if attack.name == "autoattack" and attack.version == "standard"
     ]
-    robust = [_percent(attack["robust_accuracy"]) for attack in standard]
-    notes = [about["footnote"], *_notes(results, bool(standard))]
+    robust = [_percent(attack.robust_accuracy) for attack in standard]
+    assert results.data is not None
+    notes = [about["footnote"], *_notes(results, results.data, bool(standard))]
     return {
         "link": about["link"],
         "name": about["name"] or config.get("name", "") or model,
         "authors": about["authors"],
         "additional_data": about["additional_data"],
         "number_forward_passes": about["number_forward_passes"],
-        "dataset": results["data"]["name"],
+        "dataset": results.data.name,
         "venue": about["venue"],
         "architecture": about["architecture"] or model,
         "eps": _radius(standard or attacks),
-        "clean_acc": _percent(results["clean"]["accuracy"]),
+        "clean_acc": _percent(results.clean.accuracy),
         "reported": about["reported"],
         **({"autoattack_acc": robust[0]} if robust else {}),
         "footnote": " ".join(note for note in notes if note),
-        "unreliable": any(flag.get("severe", True) for flag in results["flags"]),
+        "unreliable": any(flag.severe for flag in results.flags),
     }
 
 
-def _notes(results: Mapping[str, Any], standard: bool) -> list[str]:
+def _notes(results: Results, found: Data, standard: bool) -> list[str]:
     notes = []
     if not standard:
-        worst = results["worst_case"]
-        ran = ", ".join(worst["attacks"]) or "no attack"
+        worst = results.worst_case
+        ran = ", ".join(worst.attacks or ()) or "no attack"
         notes.append(
             "Standard AutoAttack did not run, so there is no autoattack_acc; "
-            f"{_percent(worst['robust_accuracy'])} % are robust under {ran}."
+            f"{_percent(worst.robust_accuracy)} % are robust under {ran}."
         )
-    found = results["data"]
-    if found["examples"] < found["of"]:
-        notes.append(f"On {found['examples']} of {found['of']} test images.")
-    if results["flags"]:
-        names = sorted({flag["name"] for flag in results["flags"]})
+    if found.examples is not None and found.examples < found.of:
+        notes.append(f"On {found.examples} of {found.of} test images.")
+    if results.flags:
+        names = sorted({flag.name for flag in results.flags})
         notes.append(f"Warning signs: {', '.join(names)}.")
     return notes
 
 
-def _radius(attacks: Sequence[Mapping[str, Any]]) -> str:
+def _radius(attacks: Sequence[Attack]) -> str:
     """Returns the first radius; attacks for the smallest perturbation have none."""
-    fixed = (a for a in attacks if a["eps"] is not None)
-    return next((str(a.get("eps_text", a["eps"])) for a in fixed), "")
+    fixed = (a for a in attacks if a.eps is not None)
+    return next((a.written for a in fixed), "")
 
 
 def _percent(share: float) -> str:

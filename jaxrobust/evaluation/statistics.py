@@ -2,6 +2,7 @@
 
 import math
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
@@ -117,7 +118,7 @@ def mcnemar(only_a: int, only_b: int) -> float:
     return float(stats.binomtest(only_a, only_a + only_b, 0.5).pvalue)
 
 
-def share(flags: Bool[np.ndarray, "N"], name: str) -> dict[str, object]:
+def share(flags: Bool[np.ndarray, "N"], name: str) -> dict[str, Any]:
     """Describes a share as results.json does: `name`, `ci95`, `n`."""
     low, high = wilson_interval(int(flags.sum()), len(flags))
     return {name: float(flags.mean()), "ci95": [low, high], "n": len(flags)}

@@ -67,7 +67,7 @@ class EvalRun:
     stages: Mapping[str, Bool[np.ndarray, "N"]] = dataclasses.field(
         default_factory=dict
     )
-    costs: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+    costs: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     flags: Sequence[dict[str, Any]] = ()
     notes: Sequence[str] = ()
     share: Float[np.ndarray, "N"] | None = None

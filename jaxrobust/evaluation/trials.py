@@ -10,8 +10,8 @@ from jaxtyping import Bool
 from jaxrobust import threat
 from jaxrobust.analysis import masking
 from jaxrobust.array_types import Bounds, Images, Key, Labels, Norm
-from jaxrobust.evaluation.curve import STEP_SHARE
 from jaxrobust.evaluation.network import Network
+from jaxrobust.evaluation.radius import STEP_SHARE
 
 LONGER = 4  # times the steps, to see whether more steps still gain
 DRAWS = 10  # of random noise

@@ -5,9 +5,8 @@ from pathlib import PurePath
 from etils import epath
 
 from jaxrobust.report import (
-    analyses,
     attacks,
-    corruptions,
+    figures,
     html,
     pictures,
     sections,
@@ -16,7 +15,7 @@ from jaxrobust.report import (
 from jaxrobust.runtime import files
 
 
-def write(workdir: epath.PathLike) -> PurePath:
+def write(workdir: epath.PathLike, own: figures.OwnFigures = figures.NONE) -> PurePath:
     """Writes `report.html` from what lies in a work directory.
 
     Reads `config.json`, `metrics.jsonl`, `results.json`, `evaluation.npz` and the same
@@ -24,6 +23,8 @@ def write(workdir: epath.PathLike) -> PurePath:
 
     Args:
       workdir: of a run; may be remote.
+      own: by label, what draws the results and arrays of an analysis from outside;
+        its numbers are a table without.
 
     Returns:
       Path of the page.
@@ -35,7 +36,7 @@ def write(workdir: epath.PathLike) -> PurePath:
     found = source.read(workdir)
     path = files.expand(workdir) / "report.html"
     try:
-        text = _page(found)
+        text = _page(found, own)
     except (MemoryError, OSError):
         raise
     except Exception as error:  # files that pass alone may not fit together
@@ -49,7 +50,7 @@ def write(workdir: epath.PathLike) -> PurePath:
     return path
 
 
-def _page(found: source.Source) -> str:
+def _page(found: source.Source, own: figures.OwnFigures) -> str:
     """Makes the page of what was read."""
     title = sections.title_of(found)
     return html.page(
@@ -59,10 +60,10 @@ def _page(found: source.Source) -> str:
         sections.flags(found),
         attacks.attacks(found),
         sections.curves(found),
-        corruptions.corruptions(found),
+        sections.corruptions(found),
         pictures.images(found),
         pictures.restored(found),
-        analyses.analyses(found),
+        sections.analyses(found, own),
         sections.training(found),
         sections.reproduce(found),
         html.tag("footer", "Made by jaxrobust from the files beside this page."),

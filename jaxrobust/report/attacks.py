@@ -1,12 +1,13 @@
 """The section of the page about the attacks: one table, and what stands behind it."""
 
-from collections.abc import Mapping
-from typing import Any
+import math
 
-from jaxrobust.report import stages, verdict
+from jaxrobust.report import figures, stages, verdict
 from jaxrobust.report.html import Markup, table, tag
 from jaxrobust.report.source import Source
 from jaxrobust.report.verdict import interval, percent
+from jaxrobust.results import Results
+from jaxrobust.results.schema import Attack, Clean, WorstCase
 
 Section = list[Markup] | Markup | None
 
@@ -28,52 +29,48 @@ def attacks(source: Source) -> Section:
         tag("p", _note(results), class_="soft below"),
         *(tag("p", text, class_="soft") for text in (verdict.paired(results),) if text),
         *stages.stages(results, twin),
-        _within(results),
+        *figures.of(source, "smallest_perturbation"),
         _reasons(results),
         _sizes(results),
     ]
 
 
-def _rows(
-    results: Mapping[str, Any], twin: Mapping[str, Any] | None
-) -> list[list[str]]:
+def _rows(results: Results, twin: Results | None) -> list[list[str]]:
     """Returns a row per attack, the clean images first and the worst case last."""
     theirs: dict[str, float] = {}
     if twin:
-        theirs = {a["label"]: a["robust_accuracy"] for a in twin["attacks"]}
-        theirs["clean"] = twin["clean"]["accuracy"]
-        theirs["worst case"] = twin["worst_case"]["robust_accuracy"]
+        theirs = {a.label: a.robust_accuracy for a in twin.attacks}
+        theirs["clean"] = twin.clean.accuracy
+        theirs["worst case"] = twin.worst_case.robust_accuracy
 
     def row(
-        label: str, threat: str, share: float, found: Mapping[str, Any]
+        label: str, threat: str, share: float, found: Clean | Attack | WorstCase
     ) -> list[str]:
-        seconds = f"{found['seconds']:.1f}" if "seconds" in found else ""
-        cells = [label, percent(share), interval(found["ci95"]), threat]
-        cells += [f"{found['n']:,}", seconds]
+        seconds = "" if found.seconds is None else f"{found.seconds:.1f}"
+        cells = [label, percent(share), interval(found.ci95), threat]
+        cells += [f"{found.n:,}", seconds]
         return cells + ([percent(theirs.get(label))] if twin else [])
 
-    rows = [row("clean", "", results["clean"]["accuracy"], results["clean"])]
-    for found in results["attacks"]:
-        rows.append(
-            row(found["label"], _threat(found), found["robust_accuracy"], found)
-        )
-    for found in results.get("pending") or ():
+    rows = [row("clean", "", results.clean.accuracy, results.clean)]
+    for found in results.attacks:
+        rows.append(row(found.label, _threat(found), found.robust_accuracy, found))
+    for found in results.pending or ():
         blank = [""] * (3 if twin else 2)
-        rows.append([found["label"], "not run", "", found["name"], *blank])
+        rows.append([found.label, "not run", "", found.name, *blank])
     if verdict.with_radius(results):
-        worst = results["worst_case"]
-        rows.append(row("worst case", "per image", worst["robust_accuracy"], worst))
+        worst = results.worst_case
+        rows.append(row("worst case", "per image", worst.robust_accuracy, worst))
     return rows
 
 
-def _note(results: Mapping[str, Any]) -> str:
+def _note(results: Results) -> str:
     """Says how to read the table."""
-    note = f"Suite {results['suite']}. " if results.get("suite") else ""
+    note = f"Suite {results.suite}. " if results.suite else ""
     note += (
         "An image counts as robust in the worst case if it is classified correctly as "
         "it is and under every attack. Intervals are Wilson's."
     )
-    if len(verdict.with_radius(results)) < len(results["attacks"]):
+    if len(verdict.with_radius(results)) < len(results.attacks):
         note += (
             " Attacks of any size look for the nearest mistake however far it is, so "
             "they do not count in the worst case; see the accuracy within radii."
@@ -81,59 +78,44 @@ def _note(results: Mapping[str, Any]) -> str:
     return note
 
 
-def _threat(found: Mapping[str, Any]) -> str:
+def _threat(found: Attack) -> str:
     """Says how far an attack goes, in which version, and where its images come from."""
-    norm = verdict.NORMS[found["norm"]]
-    if found["eps"] is None:
-        median = found.get("median_distance")
-        nearest = "none found" if median is None else f"median {median:.3g}"
+    norm = verdict.NORMS[found.norm]
+    if found.eps is None:
+        median = found.median_distance
+        nearest = (
+            "none found"
+            if median is None or math.isnan(median)
+            else f"median {median:.3g}"
+        )
         threat = f"{norm}, any size, {nearest}"
     else:
-        threat = f"{norm} {found.get('eps_text', found['eps'])}"
-    if "version" in found:
-        threat += f", {found['version']} version"
-    if "steps" in found:
-        threat += f", {found['steps']} steps"
-    if "attack" in found and "source" in found:  # a transfer
-        threat += f", {found['attack']} on {found['source']}"
+        threat = f"{norm} {found.written}"
+    if found.version is not None:
+        threat += f", {found.version} version"
+    if found.steps is not None:
+        threat += f", {found.steps} steps"
+    if found.attack is not None and found.source is not None:  # a transfer
+        threat += f", {found.attack} on {found.source}"
     return threat
 
 
-def _within(results: Mapping[str, Any]) -> Markup:
-    """What attacks without a radius leave within some."""
-    rows = [
-        [
-            found["label"],
-            f"{verdict.NORMS[found['norm']]} {one['eps_text']}",
-            percent(one["robust_accuracy"]),
-            interval(one["ci95"]),
-        ]
-        for found in results["attacks"]
-        for one in found.get("accuracy_within") or ()
-    ]
-    if not rows:
-        return Markup()
-    heads = ["nearest mistake", "beyond", "accuracy", "95 % interval"]
-    inside = table(heads, rows, right=(2, 3))
-    return tag("details", tag("summary", "Accuracy within radii"), inside)
-
-
-def _reasons(results: Mapping[str, Any]) -> Markup:
+def _reasons(results: Results) -> Markup:
     """Why each adaptive attack was chosen."""
-    told = [a for a in results["attacks"] if a.get("why")]
+    told = [a for a in results.attacks if a.why]
     if not told:
         return Markup()
-    rows = [(tag("dt", a["label"]), tag("dd", a["why"])) for a in told]
+    rows = [(tag("dt", a.label), tag("dd", a.why)) for a in told]
     return tag("details", tag("summary", "Why these attacks"), tag("dl", rows))
 
 
-def _sizes(results: Mapping[str, Any]) -> Markup:
+def _sizes(results: Results) -> Markup:
     """How large the perturbations are."""
-    measured = [a for a in results["attacks"] if a.get("mean_perturbation")]
+    measured = [a for a in results.attacks if a.mean_perturbation]
     if not measured:
         return Markup()
     rows = [
-        [a["label"], *(f"{a['mean_perturbation'][n]:.4g}" for n in verdict.NORMS)]
+        [a.label, *(f"{getattr(a.mean_perturbation, n):.4g}" for n in verdict.NORMS)]
         for a in measured
     ]
     heads = ["mean size of perturbation", *verdict.NORMS.values()]

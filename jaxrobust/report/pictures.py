@@ -80,16 +80,17 @@ def restored(source: Source) -> Section:
         says = tag("p", names[int(arrays["restored_labels"][i])], class_="says")
         parts = _row(shown, "quad")
         cards.append(tag("figure", parts, says, class_="card"))
-    found = ((source.results or {}).get("analyses") or {}).get("restoration")
+    analyses = source.results and source.results.analyses
+    found = analyses and analyses.restoration
     note = "What the network's decoder makes of the images before it classifies them."
     if found:
         mse = {
             k: "not finite" if v is None else f"{v:.3g}"
-            for k, v in found["mse"].items()
+            for k, v in vars(found.mse).items()
         }
         note += (
-            f" Mean squared difference to the clean image over {found['n']:,} images "
-            f"({found['attack']}): attacked {mse['attacked']}, restored from clean "
+            f" Mean squared difference to the clean image over {found.n:,} images "
+            f"({found.attack}): attacked {mse['attacked']}, restored from clean "
             f"{mse['restored_clean']}, from attacked "
             f"{mse['restored_attacked']}."
         )

@@ -1,13 +1,14 @@
 """The sections of the page, each from what was read; None where there is nothing."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from jaxrobust.report import figures, verdict
-from jaxrobust.report.html import Markup, figure, table, tag
+from jaxrobust.report import classes, drawing, figures, verdict
+from jaxrobust.report.html import Markup, tag
 from jaxrobust.report.source import Source
 from jaxrobust.report.verdict import interval, percent
+from jaxrobust.results import Results
 
 Section = list[Markup] | Markup | None
 
@@ -43,23 +44,23 @@ def head(source: Source) -> Section:
     ]
 
 
-def _numbers(results: Mapping[str, Any]) -> list[Markup]:
+def _numbers(results: Results) -> list[Markup]:
     """Clean accuracy, AutoAttack's where it ran, and the worst case if it is lower."""
-    clean, worst = results["clean"], results["worst_case"]
-    numbers = [_number("clean accuracy", clean["accuracy"], clean["ci95"], "clean")]
+    clean, worst = results.clean, results.worst_case
+    numbers = [_number("clean accuracy", clean.accuracy, clean.ci95, "clean")]
     ensembles = verdict.autoattacks(results)
     for attack in ensembles:
         about = (
             f"robust accuracy, {verdict.called(attack)}, {verdict.of_threat(attack)}"
         )
-        share = attack["robust_accuracy"]
-        numbers.append(_number(about, share, attack["ci95"], "robust"))
-    share = worst["robust_accuracy"]
-    lower = any(share < attack["robust_accuracy"] for attack in ensembles)
+        share = attack.robust_accuracy
+        numbers.append(_number(about, share, attack.ci95, "robust"))
+    share = worst.robust_accuracy
+    lower = any(share < attack.robust_accuracy for attack in ensembles)
     if verdict.with_radius(results) and (lower or not ensembles):
         name = "worst case of all attacks" if ensembles else "robust accuracy"
         about = f"{name}, {verdict.threats(results)}"
-        numbers.append(_number(about, share, worst["ci95"], "robust"))
+        numbers.append(_number(about, share, worst.ci95, "robust"))
     return numbers
 
 
@@ -80,84 +81,24 @@ def flags(source: Source) -> Section:
     if source.results is None:
         return None
     head = tag("h2", "Warning signs")
-    numbers = source.results.get("diagnostics")
-    found = sorted(source.results["flags"], key=lambda f: not f.get("severe"))
+    numbers = source.results.diagnostics
+    found = sorted(source.results.flags, key=lambda f: not f.severe)
     rows = [
         tag(
             "p",
-            tag("b", f["name"].replace("_", " ")),
+            tag("b", f.name.replace("_", " ")),
             ": ",
-            f["message"],
-            class_="flag severe" if f.get("severe") else "flag",
+            f.message,
+            class_="flag severe" if f.severe else "flag",
         )
         for f in found
     ]
     if numbers and not rows:
-        where = f"on {numbers['n']:,} images"
+        where = f"on {numbers.n:,} images"
         text = f"None of the checks {where} found a sign of masked gradients."
         rows = [tag("p", text)]
     left_out = [tag("p", text) for text in verdict.unchecked(source.results)]
-    return [head, *rows, *left_out, _checked(numbers) if numbers else Markup()]
-
-
-TRIALS = {
-    "clean": "no attack",
-    "noise": "random noise",
-    "square": "black box ({queries} queries)",
-    "single_step": "a single step",
-    "iterative": "{steps} steps",
-    "more_steps": "four times the steps",
-    "more_restarts": "{steps} steps, more starts ({restarts})",
-    "rescaled": "{steps} steps, logits rescaled in the loss",
-    "covering": "{steps} steps, any image allowed",
-}
-
-
-def _checked(numbers: Mapping[str, Any]) -> Markup:
-    """The numbers that the checks looked at."""
-    left = numbers["accuracy"]
-    rows = [
-        [text.format(**numbers), percent(left[n])]
-        for n, text in TRIALS.items()
-        if n in left
-    ]
-    gradients, calls = numbers["gradients"], numbers["calls"]
-    shares = [
-        ["images with a zero gradient", percent(gradients["zero_gradient_share"])],
-        ["loss rises along its gradient", percent(gradients["loss_rises_share"])],
-        *_explained(gradients),
-        ["float32 loss exactly 0", percent(numbers["logits"]["no_loss_share"])],
-        ["change when asked again", percent(calls["same_batch"])],
-        ["change with the rest of the batch", percent(calls["other_batch"])],
-    ]
-    summary = tag("summary", f"What was checked, on {numbers['n']:,} images")
-    tables = (
-        table(["attack", "accuracy left"], rows, right=(1,)),
-        table(["sign", "share"], shares, right=(1,)),
-    )
-    return tag("details", summary, *tables)
-
-
-_POINTS = {
-    "clean_near": "clean image, step of a thousandth",
-    "clean_far": "clean image, step of a tenth of the radius",
-    "in_ball_near": "in the ball, step of a thousandth",
-    "in_ball_far": "in the ball, step of a tenth of the radius",
-}
-
-
-def _explained(gradients: Mapping[str, Any]) -> list[list[str]]:
-    """What the gradient tells of small steps; older results have none of it."""
-    found = gradients.get("explained_at") or {}
-    return [
-        [f"change that the gradient tells: {about}", _known(found[name])]
-        for name, about in _POINTS.items()
-        if name in found
-    ]
-
-
-def _known(share: float | None) -> str:
-    return "lost in rounding" if share is None else percent(max(share, 0.0))
+    return [head, *rows, *left_out, *figures.of(source, "gradient_masking")]
 
 
 LOSS = (
@@ -190,7 +131,7 @@ def _drawn(source: Source, wanted: Any, title: str, **options: Any) -> list[Mark
     if not series:
         return []
     about = f"{title} over training"
-    svg = figures.lines(series, xlabel="epoch", description=about, **options)
+    svg = drawing.lines(series, xlabel="epoch", description=about, **options)
     return [tag("h3", title), Markup(svg)]
 
 
@@ -201,37 +142,23 @@ def _series(source: Source, label: str, color: str, key: str) -> Any:
 
 
 def curves(source: Source) -> Section:
-    """Accuracy over the radius, per class, and growth of perturbations."""
-    results = source.results
-    if results is None:
-        return None
-    twin = (source.twin.results if source.twin else None) or {}
-    cards = []
-    if curve := results.get("curve"):
-        classes = max(len(source.arrays.get("class_names", ())), 2)
-        drawn = figures.eps_curve(curve, twin.get("curve"), 1 / classes)
-        note = (
-            f"PGD with {curve['steps']} steps on {curve['n']:,} images; bands are 95 % "
-            "intervals. An honest curve falls to zero."
-        )
-        cards.append(figure(drawn, "Robust accuracy over the radius", note))
-    if ratios := results.get("growth"):
-        drawn = figures.growth(ratios, twin.get("growth"))
-        note = (
-            "By how much each stage enlarges a perturbation: the change of its output "
-            f"over that of its input, mean over {ratios['n']:,} images. Below 1 the "
-            "perturbation shrinks."
-        )
-        cards.append(figure(drawn, "Perturbation growth ratio", note))
-    if rows := results.get("per_class"):
-        note = "Worst case over all attacks."
-        if len(rows) > figures.MANY_CLASSES:
-            order = sorted(rows, key=lambda r: r["robust_accuracy"])
-            ends = (", ".join(r["class"] for r in o) for o in (order[:5], order[-5:]))
-            note = "{} Least robust: {}. Most robust: {}.".format(note, *ends)
-        drawn = figures.class_bars(rows)
-        cards.append(figure(drawn, "Accuracy per class", note))
+    """Accuracy over the radius, growth of perturbations, and accuracy per class."""
+    rows = source.results.per_class if source.results else None
+    cards = [*figures.of(source, "curve"), *figures.of(source, "growth")]
+    cards += classes.figure(rows or ())
     return [tag("h2", "Curves"), tag("div", cards, class_="pair")] if cards else None
+
+
+def corruptions(source: Source) -> Section:
+    """Accuracy under common corruptions."""
+    found = figures.of(source, "corruptions")
+    return [tag("h2", "Corruptions"), *found] if found else None
+
+
+def analyses(source: Source, own: figures.OwnFigures) -> Section:
+    """All other analyses, as far as they were measured."""
+    cards = figures.others(source, own)
+    return [tag("h2", "Analyses"), tag("div", cards, class_="pair")] if cards else None
 
 
 def reproduce(source: Source) -> Section:
@@ -242,7 +169,7 @@ def reproduce(source: Source) -> Section:
     if source.config:
         text = json.dumps(source.config, indent=2)
         parts.append(tag("details", tag("summary", "Config"), tag("pre", text)))
-    if environment := (source.results or {}).get("environment"):
+    if environment := source.results and source.results.environment:
         rows = [
             (tag("dt", key.replace("_", " ")), tag("dd", str(value)))
             for key, value in environment.items()

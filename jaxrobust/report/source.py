@@ -1,14 +1,17 @@
 """What lies in a work directory, read for the report; any of it may be missing."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
 from etils import epath
 
-from jaxrobust.runtime import files, results
+from jaxrobust.results import Results
+from jaxrobust.results import files as stored
+from jaxrobust.runtime import files
 
+Arrays = Mapping[str, np.ndarray]
 _Found = TypeVar("_Found")
 
 
@@ -28,8 +31,8 @@ class Source:
     config: dict[str, Any]
     command: str
     metrics: list[dict[str, Any]]
-    results: dict[str, Any] | None
-    arrays: dict[str, np.ndarray]
+    results: Results | None
+    arrays: Arrays
     twin: "Source | None"
 
     @property
@@ -46,14 +49,14 @@ def read(workdir: epath.PathLike, *, twin: bool = True) -> Source:
       ValueError: naming a file that is damaged.
     """
     folder = files.expand(workdir)
-    saved = _read(results.read_config, folder / "config.json")
+    saved = _read(stored.read_config, folder / "config.json")
     config, command = saved or ({}, "")
     source = Source(
         config=config,
         command=command,
-        metrics=results.read_metrics(folder / "metrics.jsonl"),
-        results=_read(results.read_results, folder / "results.json"),
-        arrays=_read(results.read_arrays, folder / "evaluation.npz") or {},
+        metrics=stored.read_metrics(folder / "metrics.jsonl"),
+        results=_read(stored.read_results, folder / "results.json"),
+        arrays=_read(stored.read_arrays, folder / "evaluation.npz") or {},
         twin=read(folder / "twin", twin=False) if twin and _has(folder) else None,
     )
     if twin and not (saved or source.metrics or source.results):

@@ -1,11 +1,12 @@
 """What each attack of AutoAttack has left of the images, and what it cost."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from jaxrobust.report import verdict
 from jaxrobust.report.html import Markup, table, tag
 from jaxrobust.report.verdict import percent
+from jaxrobust.results import Results
+from jaxrobust.results.schema import Stage
 
 NOTE = (
     "Each attack meets only the images that are left, and an image leaves at once when "
@@ -14,61 +15,61 @@ NOTE = (
 )
 
 
-def stages(results: Mapping[str, Any], twin: Mapping[str, Any] | None) -> list[Markup]:
+def stages(results: Results, twin: Results | None) -> list[Markup]:
     """Returns a table per ensemble among the attacks, the twin's shares beside.
 
     Args:
       results: of the evaluation.
       twin: of the twin network, if there is one.
     """
-    found = [attack for attack in results["attacks"] if attack.get("stages")]
+    found = [attack for attack in results.attacks if attack.stages]
     if not found:
         return []
-    others = {attack["label"]: attack for attack in (twin or {}).get("attacks", ())}
+    others = {attack.label: attack for attack in twin.attacks} if twin else {}
     parts = []
     for attack in found:
-        other = others.get(attack["label"], {})
-        before = results["clean"]["accuracy"], (twin or results)["clean"]["accuracy"]
-        version = attack.get("version", "standard")
+        other = others.get(attack.label)
+        before = results.clean.accuracy, (twin or results).clean.accuracy
+        version = attack.version or "standard"
         title = f"{verdict.called(attack)}, attack by attack"
         threat = f"{verdict.of_threat(attack)}, version {version}"
         parts += [
             tag("h3", title, tag("span", f" {threat}", class_="soft"), class_="above"),
-            _table(attack["stages"], other.get("stages"), before),
+            _table(attack.stages or (), other.stages if other else None, before),
         ]
-        if replaced := attack.get("replaced"):
+        if replaced := attack.replaced:
             said = f"Not as published: {'; '.join(replaced)}."
             parts.append(tag("p", said, class_="note below"))
     return [*parts, tag("p", NOTE, class_="soft below")]
 
 
 def _table(
-    ours: Sequence[Mapping[str, Any]],
-    theirs: Sequence[Mapping[str, Any]] | None,
+    ours: Sequence[Stage],
+    theirs: Sequence[Stage] | None,
     before: tuple[float, float],
 ) -> Markup:
     """Makes the table; `before` are the clean accuracies, the twin's second."""
     heads = ["after", "accuracy", "", "points", "seconds", "gradients", "forwards"]
-    others = {stage["name"]: stage["robust_accuracy"] for stage in theirs or ()}
+    others = {stage.name: stage.robust_accuracy for stage in theirs or ()}
     left = before[0]
     rows = [["no attack", percent(left), _bar(left, css="clean"), "", "", "", ""]]
     for stage in ours:
-        share = stage["robust_accuracy"]
+        share = stage.robust_accuracy
         rows.append(
             [
-                stage["name"],
+                stage.name,
                 percent(share),
                 _bar(share, left),
                 f"{100 * (share - left):+.1f}" if share < left else "",
-                f"{stage['seconds']:.1f}",
-                f"{stage['gradients']:,}",
-                f"{stage['forwards']:,}",
+                f"{stage.seconds:.1f}",
+                f"{stage.gradients:,}",
+                f"{stage.forwards:,}",
             ]
         )
         left = share
     if theirs:
         heads.append("twin")
-        shares = [before[1], *(others.get(stage["name"]) for stage in ours)]
+        shares = [before[1], *(others.get(stage.name) for stage in ours)]
         for row, share in zip(rows, shares, strict=True):
             row.append(percent(share))
     return table(heads, rows, right=(1, *range(3, len(heads))))

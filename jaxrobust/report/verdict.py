@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxrobust.attacks import registry
-from jaxrobust.report.figures import NORMS
+from jaxrobust.report.drawing import NORMS
+from jaxrobust.results import Results
+from jaxrobust.results.schema import Attack, Threat
 
 FEW = 4  # attacks that a sentence can name
 NOTHING = "learned_nothing"  # a flag of the network, not of the attacks
@@ -31,78 +33,78 @@ def listed(names: Sequence[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def with_radius(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def with_radius(results: Results) -> list[Attack]:
     """Returns the attacks that the worst case is over."""
-    return [attack for attack in results["attacks"] if attack["eps"] is not None]
+    return [attack for attack in results.attacks if attack.eps is not None]
 
 
-def autoattacks(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def autoattacks(results: Results) -> list[Attack]:
     """Returns the runs of AutoAttack among the attacks."""
-    return [a for a in with_radius(results) if a["name"] == "autoattack"]
+    return [a for a in with_radius(results) if a.name == "autoattack"]
 
 
-def called(attack: Mapping[str, Any]) -> str:
+def called(attack: Attack) -> str:
     """Returns what to call an attack: its label, for AutoAttack its own name too."""
-    label = attack["label"]
-    if attack["name"] != "autoattack":
+    label = attack.label
+    if attack.name != "autoattack":
         return label
     return "AutoAttack" if label == "autoattack" else f"AutoAttack ({label})"
 
 
-def of_threat(attack: Mapping[str, Any]) -> str:
+def of_threat(attack: Threat) -> str:
     """Names the threat of an attack with a radius, `L∞, eps 8/255`."""
-    return f"{NORMS[attack['norm']]}, eps {attack.get('eps_text', attack['eps'])}"
+    return f"{NORMS[attack.norm]}, eps {attack.written}"
 
 
-def threats(results: Mapping[str, Any]) -> str:
+def threats(results: Results) -> str:
     """Names the threats of the worst case, `L∞, eps 4/255 and 8/255; L2, eps 1`."""
     radii: dict[str, dict[str, None]] = {}
     for attack in with_radius(results):
-        written = str(attack.get("eps_text", attack["eps"]))
-        radii.setdefault(attack["norm"], {})[written] = None
+        written = attack.written
+        radii.setdefault(attack.norm, {})[written] = None
     return "; ".join(f"{NORMS[n]}, eps {listed(list(r))}" for n, r in radii.items())
 
 
-def verdict(results: Mapping[str, Any]) -> str:
+def verdict(results: Results) -> str:
     """Says what was measured, in one sentence."""
-    clean, worst = results["clean"], results["worst_case"]
-    text = f"{percent(clean['accuracy'])} of {clean['n']:,} test images are classified "
+    clean, worst = results.clean, results.worst_case
+    text = f"{percent(clean.accuracy)} of {clean.n:,} test images are classified "
     if not (attacks := with_radius(results)):
-        which = " with a radius" if results["attacks"] else ""
+        which = " with a radius" if results.attacks else ""
         return f"{text}correctly; no attack{which} was run."
     who = named(attacks, results)
     stay = "seem to stay" if severe(results) else "stay"
     return (
-        f"{text}correctly, and {percent(worst['robust_accuracy'])} "
-        f"{interval(worst['ci95'])} {stay} so whatever {who} "
+        f"{text}correctly, and {percent(worst.robust_accuracy)} "
+        f"{interval(worst.ci95)} {stay} so whatever {who} "
         f"{'does' if len(attacks) == 1 else 'do'} to them ({threats(results)})."
     )
 
 
-def named(attacks: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> str:
+def named(attacks: Sequence[Attack], results: Results) -> str:
     """Names the attacks, or says how many of which suite where they are many."""
     if len(attacks) > FEW:
-        suite = results.get("suite")
+        suite = results.suite
         return f"the {len(attacks)} attacks{f' of the suite {suite}' if suite else ''}"
     return listed([called(attack) for attack in attacks])
 
 
-def severe(results: Mapping[str, Any]) -> list[str]:
+def severe(results: Results) -> list[str]:
     """Names the flags after which a robust accuracy means nothing."""
-    found = [flag["name"] for flag in results["flags"] if flag.get("severe")]
+    found = [flag.name for flag in results.flags if flag.severe]
     return [name.replace("_", " ") for name in found]
 
 
-def unchecked(results: Mapping[str, Any]) -> list[str]:
+def unchecked(results: Results) -> list[str]:
     """Says which signs of masked gradients nobody looked for."""
-    numbers, notes = results.get("diagnostics"), []
-    if not numbers and results.get("black_box"):
+    numbers, notes = results.diagnostics, []
+    if not numbers and results.black_box:
         notes.append(
             "Not checked: signs of masked gradients, of which a black box has none to "
             "look at. Attacks that see outputs alone find less than those that follow "
             "gradients: the robust accuracy is an upper bound."
         )
-    elif not numbers and results.get("randomised"):
+    elif not numbers and results.randomised:
         notes.append(
             "Not checked: signs of masked gradients. The checks compare calls that "
             "should agree, and this network draws anew in each."
@@ -114,32 +116,32 @@ def unchecked(results: Mapping[str, Any]) -> list[str]:
             "(config.eval.diagnostics is off). Nothing here speaks for the robust "
             "accuracy or against it but the attacks themselves."
         )
-    elif numbers["gradients"].get("explained", 1.0) is None:
+    elif numbers.gradients.explained is None:
         notes.append(
             "Could not be checked: whether the gradient is the network's. What a "
             "small step changes is lost in the rounding of the logits."
         )
-    if numbers and not numbers.get("queries", 1):
+    if numbers and not numbers.queries:
         notes.append(
             "Not checked: whether a black box finds more than gradients do "
             "(config.eval.diagnostics.queries is 0)."
         )
-    if not results.get("curve"):
+    if not results.curve:
         notes.append("Not checked: larger radii (there is no curve over them).")
     return notes
 
 
-def belief(results: Mapping[str, Any]) -> list[str]:
+def belief(results: Results) -> list[str]:
     """Says how far the robust accuracy can be trusted."""
     notes = []
-    if found := results.get("randomised"):
+    if found := results.randomised:
         notes.append(
             "This network is randomised: an image counts as right where at least half "
-            f"of {found['draws']:g} fresh draws are, and attacks average over draws."
+            f"of {found.draws:g} fresh draws are, and attacks average over draws."
         )
-    names = {attack["name"] for attack in results["attacks"]}
-    told = [flag for flag in results["flags"] if flag["name"] != NOTHING]
-    if len(told) < len(results["flags"]):
+    names = {attack.name for attack in results.attacks}
+    told = [flag for flag in results.flags if flag.name != NOTHING]
+    if len(told) < len(results.flags):
         notes.append(
             "The network has learned nothing: its clean accuracy is no better than "
             "chance. What resists attacks is no robustness."
@@ -156,38 +158,38 @@ def belief(results: Mapping[str, Any]) -> list[str]:
             "probably too high."
         )
     # Of nothing that is left, nothing can be taken.
-    left = results["worst_case"]["robust_accuracy"] > 0
+    left = results.worst_case.robust_accuracy > 0
     if names and left and not autoattacks(results):
         only = "Only " if all(map(_has_fixed_steps, names)) else ""
-        who = named(results["attacks"], results)
+        who = named(results.attacks, results)
         notes.append(
             f"{only}{who} ran, not AutoAttack: take the robust accuracy as an upper "
             "bound. Stronger attacks usually find more; the suite autoattack has them."
         )
     if not names:
         notes.append("Without attacks nothing is known about robustness.")
-    n = results["clean"]["n"]
+    n = results.clean.n
     if n < 1000:
         notes.append(f"{n:,} images make wide intervals; see the brackets.")
     return notes
 
 
-def cautions(config: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:
+def cautions(config: Mapping[str, Any], results: Results) -> list[str]:
     """Says what has to stand beside the numbers of this method, and what is missing."""
     notes = []
     method = config.get("objective", {}).get("name", "")
     model = config.get("model", {}).get("name", "")
     is_pcl = method.startswith("pcl") or (not method and model == "pcl_resnet")
-    if is_pcl and results["attacks"] and not autoattacks(results):
+    if is_pcl and results.attacks and not autoattacks(results):
         notes.append(
             "PCL: this number misleads without one of AutoAttack beside it (the suite "
             "autoattack). The paper reports 32 % on CIFAR-10; AutoAttack leaves .28 % "
             "(arXiv 2003.01690)."
         )
-    if pending := results.get("pending"):
-        labels = listed([attack["label"] for attack in pending])
-        reasons = "; ".join(dict.fromkeys(attack["reason"] for attack in pending))
-        suite = results.get("suite") or "the suite"
+    if pending := results.pending:
+        labels = listed([attack.label for attack in pending])
+        reasons = "; ".join(dict.fromkeys(attack.reason for attack in pending))
+        suite = results.suite or "the suite"
         notes.append(
             f"{len(pending)} attack{'s' * (len(pending) > 1)} of {suite} did not run: "
             f"{labels} ({reasons})."
@@ -195,42 +197,38 @@ def cautions(config: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]
     return notes
 
 
-def comparison(
-    results: Mapping[str, Any], twin: Mapping[str, Any] | None, objective: str
-) -> str | None:
+def comparison(results: Results, twin: Results | None, objective: str) -> str | None:
     """Compares with the twin's results, if they are about the same threats."""
     if not twin or not with_radius(results) or threats(twin) != threats(results):
         return None
-    gap = 100 * (
-        results["worst_case"]["robust_accuracy"] - twin["worst_case"]["robust_accuracy"]
-    )
+    gap = 100 * (results.worst_case.robust_accuracy - twin.worst_case.robust_accuracy)
     points = f"{abs(gap):.0f} points {'less' if gap >= 0 else 'more'}"
     return (
         f"The same network trained with the objective {objective} reaches "
-        f"{percent(twin['clean']['accuracy'])} clean and "
-        f"{percent(twin['worst_case']['robust_accuracy'])} under the same attacks: "
+        f"{percent(twin.clean.accuracy)} clean and "
+        f"{percent(twin.worst_case.robust_accuracy)} under the same attacks: "
         f"{points if abs(gap) >= 0.5 else 'as much'}."
     )
 
 
-def paired(results: Mapping[str, Any]) -> str | None:
+def paired(results: Results) -> str | None:
     """Says what the comparison with the twin, image by image, found."""
-    found = results.get("comparison")
+    found = results.comparison
     if not found:
         return None
     parts = []
-    for key, name in (("clean", "clean"), ("worst_case", "under attack")):
-        # Worst cases over different attacks are not the same quantity.
-        if found.get(key) and (key == "clean" or found["same_attacks"]):
-            one = found[key]
-            low, high = (f"{100 * end:+.1f}" for end in one["ci95"])
+    # Worst cases over different attacks are not the same quantity.
+    worst = found.worst_case if found.same_attacks else None
+    for one, name in ((found.clean, "clean"), (worst, "under attack")):
+        if one is not None:
+            low, high = (f"{100 * end:+.1f}" for end in one.ci95)
             parts.append(
-                f"{name} {100 * one['difference']:+.1f} points [{low}, {high}] "
-                f"({one['only_a']:,} images that only this network gets right, "
-                f"{one['only_b']:,} only the twin; p {_p_value(one['p_value'])})"
+                f"{name} {100 * one.difference:+.1f} points [{low}, {high}] "
+                f"({one.only_a:,} images that only this network gets right, "
+                f"{one.only_b:,} only the twin; p {_p_value(one.p_value)})"
             )
     return (
-        f"Against the twin on the same {found['n']:,} images: {'; '.join(parts)}. "
+        f"Against the twin on the same {found.n:,} images: {'; '.join(parts)}. "
         "Intervals are Tango's for paired shares, p is McNemar's exact."
     )
 
@@ -239,12 +237,12 @@ def _p_value(p: float) -> str:
     return "< .001" if p < 1e-3 else f"= {p:.2g}"
 
 
-def stopping(results: Mapping[str, Any]) -> str | None:
+def stopping(results: Results) -> str | None:
     """Says how many examples were used where intervals decided, and why."""
-    found = results.get("stopping")
+    found = results.stopping
     if not found:
         return None
     return (
-        f"Evaluated {found['used']:,} of {found['of']:,} images, in blocks of "
-        f"{found['block']:,}: {found['reason']}."
+        f"Evaluated {found.used:,} of {found.of:,} images, in blocks of "
+        f"{found.block:,}: {found.reason}."
     )

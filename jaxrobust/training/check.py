@@ -16,15 +16,12 @@ from jaxrobust.data import augment
 from jaxrobust.evaluation import (
     adaptive,
     analyses,
-    corrupted,
-    minimum,
     passes,
     robustbench,
     suite,
     transfer,
 )
 from jaxrobust.evaluation.autoattack.setup import slots_for
-from jaxrobust.evaluation.diagnose import check_counts
 from jaxrobust.named_models import count_classes, create_model
 from jaxrobust.training import compute, fields, optimizer
 
@@ -132,10 +129,7 @@ def check_evaluation(config: Mapping[str, Any]) -> None:
         with _about("eval.slots"):
             slots_for(wanted["slots"], jax.device_count(), 1)
     passes.width_of(wanted)
-    minimum.read_within(wanted)
-    analyses.read_eps(wanted["analysis"])
-    corrupted.read(wanted["corruptions"])
-    check_counts(wanted["diagnostics"], "eval.diagnostics.")
+    analyses.check(wanted, analyses.load(wanted))
     with _about("eval.robustbench"):
         robustbench.read_about(wanted["robustbench"])
 

@@ -168,7 +168,11 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Tables of a user's own making (`model`, attacks) stay as they are.
     """
-    return _over(base().to_dict(), config, ("model", "attacks", "within", "attack"))
+    return _over(base().to_dict(), config, _WHOLE)
+
+
+# Tables that stand for themselves.
+_WHOLE = ("model", "attacks", "within", "attack", "own_analyses")
 
 
 def _over(

@@ -207,7 +207,14 @@ _ATTACK: Mapping[str, Rule] = MappingProxyType(
 _ATTACKS = ("attack", "validation.attack")
 # Tables of a user's own making: beside what is said above they hold plain data, and
 # what reads them knows their fields.
-_FREE = ("model", "eval.attacks", "eval.robustbench", "label_optimizers", *_ATTACKS)
+_FREE = (
+    "model",
+    "eval.attacks",
+    "eval.own_analyses",
+    "eval.robustbench",
+    "label_optimizers",
+    *_ATTACKS,
+)
 # The program asks for these, whatever the table around them holds.
 _NEEDED = ("model.name", "objective.name", "validation.attack.name")
 # Tables whose fields may be left out.

@@ -12,7 +12,8 @@ import numpy as np
 from etils import epath
 
 from jaxrobust import parallel
-from jaxrobust.runtime import files, results
+from jaxrobust.results import files as stored
+from jaxrobust.runtime import files
 from jaxrobust.training import nonfinite
 from jaxrobust.training.events import Events
 
@@ -124,7 +125,7 @@ class _Rewritten:
 
 def read(path: epath.PathLike) -> list[dict[str, Any]]:
     """Reads a metrics file; what is no row (cut short by a crash) is left out."""
-    return results.read_metrics(path)
+    return stored.read_metrics(path)
 
 
 def fetch(

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from jaxrobust import checkpoints, evaluation, named_code, parallel
 from jaxrobust.evaluation import (
+    analyses,
     attack_text,
     evaluator,
     protocols,
@@ -119,6 +120,7 @@ def evaluate(
             workdir=folder,
             dataset=dataset,
             mesh=mesh,
+            own_analyses=analyses.load(config["eval"]),
             progress=progress,
         )
     if progress is not None:
@@ -137,6 +139,8 @@ def _stored(saved: dict[str, Any], source: str) -> dict[str, Any]:
     try:
         named_code.refuse(saved)
         config = completed(saved)
+        # Code that a file names is not run; see `analyses.load`.
+        config = {**config, "eval": {**config["eval"], "own_analyses": {}}}
         check_evaluation(config)
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         told = f"no {error}" if isinstance(error, KeyError) else f"{error}"

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 from jaxrobust import attacks, data, models, parallel
-from jaxrobust.evaluation import analyses, evaluate, inside, suite
-from jaxrobust.evaluation.setting import Setting
+from jaxrobust.evaluation import evaluate, suite
+from jaxrobust.evaluation.analyses import class_ranks, representations
+from jaxrobust.evaluation.setting import Setting, choose
+from jaxrobust.results import as_json
+from jaxrobust.results.schema import Analyses
 
 N, CLASSES = 11, 4
 CENTERS = np.asarray([[0.2], [0.5], [0.6], [0.9]], np.float32)
@@ -68,7 +71,7 @@ def test_ranks_equal_single_attacks(batch_size, devices):
     x = jnp.asarray(setting.dataset.images / 255, jnp.float32)
     y = jnp.asarray(setting.labels)
     clean = logits_of(setting, x)
-    found = analyses.ranks(setting, clean, FIELDS)
+    found = as_json(class_ranks.ranks(setting, clean, FIELDS))
     assert [one["name"] for one in found["attacks"]] == ["fgsm", "mim"]
     assert found["ranks"] == [2, 3, 4]
     assert found["n_correct"] == N - 1
@@ -101,7 +104,8 @@ def entry(eps="0.1"):
 @pytest.mark.parametrize("devices", [1, 8])
 def test_restored_images_features_and_their_errors(devices):
     setting = dataclasses.replace(make_setting(), mesh=parallel.make_mesh(devices))
-    numbers, arrays = inside.run(setting, entry(), keep=6)
+    found, arrays = representations.under(setting, entry(), keep=6)
+    numbers = as_json(found)
     assert numbers["features"] == {"attack": "pgd4", "n": N, "width": 1}
     np.testing.assert_allclose(arrays["features"][:, 0, 0], GREY, atol=2e-3)
     moved = arrays["features"][:, 1, 0] - arrays["features"][:, 0, 0]
@@ -120,7 +124,7 @@ def test_restored_images_features_and_their_errors(devices):
 
 def test_networks_without_an_inside_have_ranks_and_gaps_alone(tmp_path):
     setting = make_setting(Bare())
-    assert inside.run(setting, entry(), keep=2) == ({}, {})
+    assert representations.under(setting, entry(), keep=2) == (Analyses(), {})
     found = evaluate(
         Bare(), {}, make_config(), workdir=tmp_path, dataset=setting.dataset
     )
@@ -130,7 +134,8 @@ def test_networks_without_an_inside_have_ranks_and_gaps_alone(tmp_path):
 def test_distances_to_prototypes():
     extra = {"proximity": {"z": CENTERS, "unknown": CENTERS}, "contrastive": {}}
     setting = make_setting(variables={"extra": extra})
-    numbers, arrays = inside.run(setting, entry(), keep=0)
+    described, arrays = representations.under(setting, entry(), keep=0)
+    numbers = as_json(described)
     found = arrays["distances/z"]
     assert found.shape == (N, 2, 2)
     h = arrays["features"][:, :, 0]
@@ -214,7 +219,7 @@ def test_fewer_examples_are_the_same_ones(tmp_path):
         np.load(tmp_path / "a" / "evaluation.npz") as a,
         np.load(tmp_path / "b" / "evaluation.npz") as b,
     ):
-        rows = analyses.choose(N, 5)
+        rows = choose(N, 5)
         np.testing.assert_allclose(b["features"], a["features"][rows], atol=1e-6)
 
 

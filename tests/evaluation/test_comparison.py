@@ -7,6 +7,8 @@ import pytest
 
 from jaxrobust import evaluation
 from jaxrobust.evaluation import comparison, paired
+from jaxrobust.results import as_json, read
+from jaxrobust.results.schema import Compared
 
 PGD = {"name": "pgd", "norm": "linf", "eps": 0.1, "eps_text": "0.1"}
 
@@ -15,14 +17,14 @@ def make(indices, clean, robust, *, attacks=(PGD,), name="toy", of=100, shift=0)
     """What an evaluation leaves; label i is i % 7, wrong is 9."""
     indices = np.asarray(indices)
     labels = (indices + shift) % 7
-    results = {"data": {"name": name, "of": of}, "attacks": list(attacks)}
+    told = {"data": {"name": name, "of": of}, "attacks": list(attacks)}
     arrays = {
         "indices": indices,
         "labels": labels,
         "predicted_clean": np.where(clean, labels, 9),
         "robust": np.asarray(robust, bool),
     }
-    return paired.Evaluation(results, arrays)
+    return paired.Evaluation(read(Compared, told), arrays)
 
 
 def test_pairs_examples_by_index_whatever_their_order():
@@ -33,16 +35,16 @@ def test_pairs_examples_by_index_whatever_their_order():
     a = make(np.arange(100), clean_a, robust_a)
     b = make(order, clean_b[order], robust_b[order])
     found = paired.compare(a, b)
-    assert (found["n"], found["same_attacks"]) == (70, True)
-    clean, worst = found["clean"], found["worst_case"]
-    assert clean["only_a"] == (clean_a & ~clean_b)[order].sum()
-    assert clean["only_b"] == (clean_b & ~clean_a)[order].sum()
-    assert clean["difference"] == pytest.approx(clean["a"] - clean["b"])
-    assert clean["ci95"][0] < clean["difference"] < clean["ci95"][1]
-    assert worst["only_a"] == robust_a[order].sum()
-    assert worst["p_value"] == pytest.approx(2 * 0.5 ** worst["only_a"])
-    back = paired.compare(b, a)["worst_case"]
-    np.testing.assert_allclose(back["ci95"], [-e for e in worst["ci95"][::-1]])
+    assert (found.n, found.same_attacks) == (70, True)
+    clean, worst = found.clean, found.worst_case
+    assert clean.only_a == (clean_a & ~clean_b)[order].sum()
+    assert clean.only_b == (clean_b & ~clean_a)[order].sum()
+    assert clean.difference == pytest.approx(clean.a - clean.b)
+    assert clean.ci95[0] < clean.difference < clean.ci95[1]
+    assert worst.only_a == robust_a[order].sum()
+    assert worst.p_value == pytest.approx(2 * 0.5**worst.only_a)
+    back = paired.compare(b, a).worst_case
+    np.testing.assert_allclose(back.ci95, [-e for e in worst.ci95[::-1]])
 
 
 def ones(count):
@@ -67,19 +69,19 @@ def test_other_attacks_are_said_and_none_leave_the_worst_case_out():
     a = make(range(5), ones(5), ones(5))
     b = make(range(5), ones(5), ones(5), attacks=[{**PGD, "eps_text": "0.2"}])
     found = paired.compare(a, b)
-    assert not found["same_attacks"]
+    assert not found.same_attacks
     assert "not comparable: pgd (linf, eps 0.1) against pgd (linf, eps 0.2)" in (
         comparison.tell(found, "a", "b")
     )
     none = make(range(5), ones(5), ones(5), attacks=[{**PGD, "eps": None}])
     found = paired.compare(a, none)
-    assert "worst_case" not in found
+    assert found.worst_case is None
     assert "no attack with a radius" in comparison.tell(found, "a", "b")
 
 
 def save(folder, one):
     folder.mkdir()
-    (folder / "results.json").write_text(json.dumps(one.results))
+    (folder / "results.json").write_text(json.dumps(as_json(one.results)))
     np.savez(folder / "evaluation.npz", **one.arrays)
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from jaxrobust import data, evaluation, parallel
-from jaxrobust.evaluation import curve, setting
+from jaxrobust.evaluation import setting
+from jaxrobust.evaluation.analyses import curve
 
 EPS = 0.1
 N = 60

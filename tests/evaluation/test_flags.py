@@ -5,18 +5,21 @@ import copy
 import numpy as np
 import pytest
 
-from jaxrobust.evaluation import curve, flags, flags_of_attacks
+from jaxrobust.evaluation import flags, flags_of_attacks
+from jaxrobust.evaluation.analyses import curve
+from jaxrobust.results import schema, typed
 
 
 def attack(label, name, share, eps=0.1):
-    return {
-        "label": label,
-        "name": name,
-        "norm": "linf",
-        "eps": eps,
-        "robust_accuracy": share,
-        "n": 200,
-    }
+    return schema.Attack(
+        label=label,
+        name=name,
+        norm="linf",
+        eps=eps,
+        robust_accuracy=share,
+        ci95=(0.0, 1.0),
+        n=200,
+    )
 
 
 def names(found):
@@ -150,19 +153,21 @@ def test_signs_of_the_cross_entropy_are_minor_beside_an_attack_without_it():
     pgd = attack("pgd20", "pgd", 0.5)
     for more, severe in (
         ({}, True),
-        ({"loss": "ce"}, True),
-        ({"loss": "margin"}, False),
+        ({"attack_loss": "ce", "loss": 0.7}, True),
+        ({"attack_loss": "margin", "loss": 0.7}, False),
         ({"name": "autoattack"}, False),
         ({"name": "autoattack", "eps": None}, True),
         ({"name": "square"}, True),
     ):
         names = flags_of_attacks.OF_CROSS_ENTROPY
-        got = flags_of_attacks.of_what_ran(found, names, [pgd, pgd | more])
+        got = flags_of_attacks.of_what_ran(
+            found, names, [pgd, typed.updated(pgd, more)]
+        )
         assert [flag["severe"] for flag in got] == [severe, True], more
 
 
 def test_an_attack_that_raises_accuracy_is_a_sign():
-    clean = {"accuracy": 0.5, "n": 200}
+    clean = schema.Clean(accuracy=0.5, ci95=(0.4, 0.6), n=200)
     for share, count in ((0.5, 0), (0.505, 0), (0.52, 1)):
         ran = [attack("pgd20", "pgd", share), attack("ball", "uniform_noise", 0.9)]
         assert len(flags_of_attacks.raised(ran, clean)) == count

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxrobust import data, models
-from jaxrobust.evaluation import growth
+from jaxrobust.evaluation.analyses import growth
 from jaxrobust.evaluation.setting import Setting
 
 
@@ -54,14 +54,14 @@ FIELDS = {"eps": "8/255", "step_size": "2/255", "steps": 3}
 
 
 def test_gain_of_each_stage():
-    found = growth.run(make_setting(Scaled()), FIELDS)
-    assert found["stages"] == ["stage1", "stage2"]
-    assert found["l1"] == pytest.approx([3, 0.5], rel=1e-5)
-    assert found["l2"] == pytest.approx([3, 0.5], rel=1e-5)
-    assert found["images"] == [13, 13]
-    assert found["n"] == 13
-    assert found["eps_text"] == "8/255"
+    found = growth.measure(make_setting(Scaled()), FIELDS)
+    assert found.stages == ["stage1", "stage2"]
+    assert found.l1 == pytest.approx([3, 0.5], rel=1e-5)
+    assert found.l2 == pytest.approx([3, 0.5], rel=1e-5)
+    assert found.images == [13, 13]
+    assert found.n == 13
+    assert found.eps_text == "8/255"
 
 
 def test_networks_without_stages_have_no_growth():
-    assert growth.run(make_setting(Plain()), FIELDS) == {}
+    assert growth.measure(make_setting(Plain()), FIELDS) is None

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from jaxrobust.evaluation import robustbench
+from jaxrobust.results import Results, read
 
 FIELDS = [
     "link",
@@ -33,19 +34,23 @@ def attack(name, accuracy, eps_text="8/255", **fields):
         "eps": eps,
         "eps_text": eps_text,
         "robust_accuracy": accuracy,
+        "ci95": [0.0, 1.0],
+        "n": 10000,
         **fields,
     }
 
 
 def results(*attacks, flags=(), examples=10000):
     names = [a["label"] for a in attacks]
-    return {
-        "clean": {"accuracy": 0.8492},
+    counted = {"ci95": [0.0, 1.0], "n": examples}
+    told = {
+        "clean": {"accuracy": 0.8492, **counted},
         "attacks": list(attacks),
-        "worst_case": {"robust_accuracy": 0.53, "attacks": names},
-        "flags": [{"name": name} for name in flags],
+        "worst_case": {"robust_accuracy": 0.53, "attacks": names, **counted},
+        "flags": [{"name": name, "message": "", "severe": True} for name in flags],
         "data": {"name": "cifar10", "examples": examples, "of": 10000},
     }
+    return read(Results, told)
 
 
 def config(**about):

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from jaxrobust import report
-from jaxrobust.report import analysis_figures, feature_map, verdict
+from jaxrobust.report import feature_map, verdict
+from jaxrobust.report.figures import class_ranks, representations
+from jaxrobust.results import Results, read
+from jaxrobust.results.schema import ClassRanks
 
 
 def test_analyses_are_drawn_with_their_numbers(
@@ -79,14 +82,18 @@ def test_pcl_numbers_come_with_a_warning(tmp_path, make_results, write_run, obje
     write_run(tmp_path, results, objective=objective)
     assert "PCL: this number misleads" in report.write(tmp_path).read_text()
     results["attacks"].append(dict(results["attacks"][0], name="autoattack"))
-    assert verdict.cautions({"objective": {"name": objective}}, results) == []
+    assert (
+        verdict.cautions({"objective": {"name": objective}}, read(Results, results))
+        == []
+    )
 
 
 def test_other_methods_come_without(make_results):
     for config in ({}, {"objective": {"name": "pgd"}, "model": {"name": "pcl_resnet"}}):
-        assert verdict.cautions(config, make_results(0.4)) == []
+        assert verdict.cautions(config, read(Results, make_results(0.4))) == []
     converted = {"model": {"name": "pcl_resnet"}}
-    assert "misleads" in verdict.cautions(converted, make_results(0.4))[0]
+    results = read(Results, make_results(0.4))
+    assert "misleads" in verdict.cautions(converted, results)[0]
 
 
 def clusters(count, width, rng):
@@ -126,11 +133,11 @@ def test_many_classes_have_colours_but_no_legend():
     rng = np.random.default_rng(0)
     labels = np.arange(60) % 30
     places = rng.normal(size=(60, 2, 2))
-    svg = analysis_figures.scatter(places, labels, [f"name{k}" for k in range(30)])
+    svg = representations.scatter(places, labels, [f"name{k}" for k in range(30)])
     assert "name3" not in svg
     assert len(set(re.findall(r"fill: (#[0-9a-f]{6})", svg))) >= 25
     names = ["short", "an_extremely_long_name", "c"]
-    svg = analysis_figures.scatter(places, labels % 3, names)
+    svg = representations.scatter(places, labels % 3, names)
     assert "short" in svg
     assert "an_extremel…" in svg
 
@@ -138,4 +145,5 @@ def test_many_classes_have_colours_but_no_legend():
 def test_bars_without_any_attack_at_a_radius_are_empty():
     attack = {"name": "x", "newly_successful": [0, 2], "share": [[None], [0.5]]}
     ranks = {"eps": [1, 2], "eps_text": ["1", "2"], "ranks": [2], "attacks": [attack]}
-    assert "2nd" in analysis_figures.rank_bars(ranks, attack)
+    ranks = read(ClassRanks, ranks | {"n": 9, "n_correct": 9})
+    assert "2nd" in class_ranks.draw(ranks, ranks.attacks[0])

@@ -8,6 +8,7 @@ import pytest
 
 from jaxrobust import report
 from jaxrobust.report import verdict
+from jaxrobust.results import Results, read
 
 
 def write(folder, results):
@@ -55,7 +56,7 @@ def test_a_lower_worst_case_stands_beside(tmp_path, results, make_results):
     found = numbers(write(tmp_path, both))
     assert [share for _, share in found] == ["95.0 %", "40.0 %", "37.5 %"]
     assert found[2][0] == "worst case of all attacks, L∞, eps 8/255"
-    assert verdict.belief(both) == []
+    assert verdict.belief(read(Results, both)) == []
 
 
 def test_the_stages_show_what_each_left_and_cost(tmp_path, results):
@@ -107,14 +108,17 @@ def test_two_of_them_have_their_labels(tmp_path, results, make_autoattack):
 
 def test_without_it_the_number_is_an_upper_bound(make_results):
     weak = make_results(0.4) | {"suite": "ssp2020"}
-    assert "Only fgsm and pgd20 ran, not AutoAttack" in verdict.belief(weak)[0]
+    assert (
+        "Only fgsm and pgd20 ran, not AutoAttack"
+        in verdict.belief(read(Results, weak))[0]
+    )
     adaptive = make_results(0.4)
     adaptive["attacks"][0] |= {"name": "apgd", "label": "apgd_dlr"}
-    [note] = verdict.belief(adaptive)
+    [note] = verdict.belief(read(Results, adaptive))
     assert note.startswith("apgd_dlr and pgd20 ran, not AutoAttack")
     assert "upper bound" in note
     assert "the suite autoattack" in note
-    assert verdict.belief(make_results(0.0)) == []
+    assert verdict.belief(read(Results, make_results(0.0))) == []
 
 
 def test_many_attacks_are_counted_and_their_radii_joined(make_results):
@@ -123,10 +127,12 @@ def test_many_attacks_are_counted_and_their_radii_joined(make_results):
         results["attacks"][1] | {"label": f"pgd_{eps}", "eps_text": eps}
         for eps in ("0.01", "0.02", "0.03", "0.04", "0.05")
     ]
-    text = verdict.verdict(results)
+    text = verdict.verdict(read(Results, results))
     assert "whatever the 5 attacks of the suite pclc2021 do to them" in text
     assert "(L∞, eps 0.01, 0.02, 0.03, 0.04 and 0.05)" in text
-    assert "Only the 5 attacks of the suite" in verdict.belief(results)[0]
+    assert (
+        "Only the 5 attacks of the suite" in verdict.belief(read(Results, results))[0]
+    )
 
 
 def test_images_it_left_alone_are_explained(tmp_path, make_results, write_run):

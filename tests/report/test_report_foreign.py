@@ -11,7 +11,7 @@ import pytest
 from jaxrobust import report
 from jaxrobust.evaluation import comparison, paired
 from jaxrobust.evaluation.autoattack import saved_state
-from jaxrobust.report import analysis_figures, figures
+from jaxrobust.report import drawing
 from jaxrobust.training import metrics
 
 NASTY = "<script>alert(1)</script>\ud800\0 & \"'"
@@ -175,10 +175,9 @@ def test_a_comparison_names_the_part_and_the_file(name, tmp_path):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Drawings are looked at elsewhere; here they take all the time."""
-    for module in (figures, analysis_figures):
-        axes = mock.MagicMock(), mock.MagicMock()
-        monkeypatch.setattr(module, "make_axes", lambda size=None, axes=axes: axes)
-        monkeypatch.setattr(module, "to_svg", lambda figure, description: "<svg></svg>")
+    axes = mock.MagicMock(), mock.MagicMock()
+    monkeypatch.setattr(drawing, "make_axes", lambda size=None: axes)
+    monkeypatch.setattr(drawing, "to_svg", lambda figure, description: "<svg></svg>")
 
 
 def test_lists_of_a_drawing_are_equally_long(everything, tmp_path):

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from jaxrobust import report
-from jaxrobust.report import analysis_figures, figures, html
+from jaxrobust.report import classes, html
+from jaxrobust.report.figures import representations
+from jaxrobust.results.schema import OfClass
 
 # As it is named -> as it is shown.
 NAMES = {
@@ -25,12 +27,12 @@ NAMES = {
 
 @pytest.mark.parametrize("name", NAMES)
 def test_drawings_show_any_class_name(name):
-    row = {"class": name, "accuracy": 0.5, "robust_accuracy": 0.25, "n": 4}
-    bars = figures.class_bars([row, row | {"class": "b"}])
+    shares = {"accuracy": 0.5, "robust_accuracy": 0.25, "n": 4}
+    bars = classes.draw([OfClass(name=one, **shares) for one in (name, "b")])
     shown = NAMES[name]
     assert _escaped(shown) in bars
     places = np.random.default_rng(0).normal(size=(4, 2, 2))
-    found = analysis_figures.scatter(places, np.array([0, 0, 1, 1]), [name, "b"])
+    found = representations.scatter(places, np.array([0, 0, 1, 1]), [name, "b"])
     assert _escaped(shown[:11]) in found
     (bars + found).encode()
 

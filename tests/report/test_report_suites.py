@@ -4,6 +4,7 @@ import json
 
 from jaxrobust import report
 from jaxrobust.report import verdict
+from jaxrobust.results import Results, read
 
 SMALLEST = {
     "label": "fab",
@@ -75,8 +76,10 @@ def test_the_comparison_with_the_twin(full_run):
     assert "under attack +40.0 points" in text
     assert "900 images that only this network gets right, 100 only the twin" in text
     found["same_attacks"] = False
-    assert "under attack" not in verdict.paired({"comparison": found})
-    assert verdict.paired({}) is None
+    assert "under attack" not in verdict.paired(
+        read(Results, results | {"comparison": found})
+    )
+    assert verdict.paired(read(Results, results)) is None
 
 
 def test_stopping_says_how_many(tmp_path, make_results):

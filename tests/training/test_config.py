@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 from jaxrobust import models
-from jaxrobust.evaluation import analyses
+from jaxrobust.evaluation.analyses import class_ranks
 from jaxrobust.training import check
 from jaxrobust.training import config as common
 
@@ -85,4 +85,4 @@ def test_the_grid_of_the_analyses_follows_the_radius(eps, grid):
     config = common.base()
     common.use_radius(config, eps, "0.01", steps=2)
     assert config.eval.analysis.eps[1:3] == [grid, eps]
-    analyses.read_eps(config.eval.analysis)
+    class_ranks.read_eps(config.eval.analysis)

@@ -1,13 +1,42 @@
 """What attacks without a radius found: how far away the nearest mistake is."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
 
 from jaxrobust.evaluation import statistics, step, suite, verify
+from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
 from jaxrobust.evaluation.entries import Entry
+from jaxrobust.results import schema
+
+FIELD = "within"
+# Beside the suite's own, radii at which to tell what is left.
+DEFAULTS: Mapping[str, Any] = MappingProxyType(
+    {
+        "linf": ["2/255", "4/255", "8/255"],
+        "l2": ["0.25", "0.5", "1", "2"],
+        "l1": ["4", "8", "16"],
+    }
+)
+
+
+def check(fields: Fields) -> None:
+    """Reads the radii."""
+    read_within(fields)
+
+
+def run(context: Context, runs: Runs) -> Found:
+    """Tells for each attack without a radius how far it had to go."""
+    within, clean = read_within(context.fields), runs["clean"].correct
+    found = {}
+    for entry in context.entries:
+        if entry.eps is None:
+            radii = radii_of(entry, context.entries, within)
+            found[entry.label] = describe(runs[entry.label], clean, entry, radii)
+    return Found(of_attacks=found)
 
 
 def describe(
@@ -36,19 +65,19 @@ def describe(
         reach = eps + verify.tolerance(eps, entry.ball().bounds)
         robust = run.correct | (distance > reach)
         found = statistics.share(robust, "robust_accuracy")
-        within.append({"eps": eps, "eps_text": written, **found})
+        within.append(schema.Within(eps=eps, eps_text=written, **found))
     median = float(np.median(distance[fooled])) if fooled.any() else None
     return {"median_distance": median, "accuracy_within": within}
 
 
-def read_within(fields: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+def read_within(fields: Fields) -> dict[str, dict[str, float]]:
     """Reads `config.eval.within`: radii by norm, and by how they are written.
 
     Raises:
       ValueError: for an unknown norm or a bad radius.
     """
     found = {}
-    for norm, radii in fields.get("within", {}).items():
+    for norm, radii in fields.items():
         if norm not in verify.NORMS:
             raise ValueError(suite.unknown("norm in eval.within", norm, verify.NORMS))
         name = f"eval.within.{norm}"

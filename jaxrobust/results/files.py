@@ -4,30 +4,36 @@ Whoever made them, what is returned has the shape that its readers rely on; anyt
 else is a ValueError of one line that names the file and what is wrong with it.
 """
 
+import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from etils import epath
 
-from jaxrobust.runtime import evaluation_shape, reading, shape
+from jaxrobust.results import schema, typed
+from jaxrobust.runtime import reading
+
+T = TypeVar("T")
 
 _AGAIN = "evaluate that run again (--mode=eval)"
 _LONGEST = 100_000  # lists and texts
 _ARRAYS = 512 * reading.MIB
-_NAMED = {
-    "name?": shape.MAYBE_TEXT
-}  # what the page says of network, data and objective
 
 
-def read_results(
-    path: epath.PathLike, wanted: Mapping[str, Any] = evaluation_shape.REPORTED
-) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class _Named:
+    """What the page says of network, data and objective."""
+
+    name: typed.MaybeText = None
+
+
+def read_results(path: epath.PathLike, wanted: type[T] = schema.Results) -> T:
     """Reads results.json.
 
     Args:
       path: of it.
-      wanted: what its reader needs of it, of `evaluation_shape`.
+      wanted: what its reader needs of it, of `schema`.
 
     Raises:
       FileNotFoundError: if it is not there.
@@ -36,10 +42,10 @@ def read_results(
     try:
         found = reading.read_json(path)
         _require_sizes(found)
-        shape.require(found, wanted, "")
+        _require_version(found)
+        return typed.read(wanted, found)
     except ValueError as error:
         raise _told(path, error, _AGAIN) from None
-    return found
 
 
 def _require_sizes(value: Any) -> None:
@@ -51,6 +57,15 @@ def _require_sizes(value: Any) -> None:
     if isinstance(value, list):
         for one in value:
             _require_sizes(one)
+
+
+def _require_version(found: Any) -> None:
+    version = found.get("schema", 0) if isinstance(found, dict) else 0
+    if typed.is_number(version) and version > schema.VERSION:
+        raise ValueError(
+            f"it is of version {version}, and this jaxrobust reads up to "
+            f"{schema.VERSION}: upgrade it"
+        )
 
 
 def _told(path: epath.PathLike, error: Exception, advice: str) -> ValueError:
@@ -82,7 +97,7 @@ def read_metrics(path: epath.PathLike) -> list[dict[str, Any]]:
     """
     try:
         rows = [
-            {k: v for k, v in row.items() if v is None or shape.is_number(v)}
+            {k: v for k, v in row.items() if v is None or typed.is_number(v)}
             for row in reading.read_json_lines(path)
             if type(row.get("step")) is int
         ]
@@ -106,7 +121,7 @@ def read_config(path: epath.PathLike) -> tuple[dict[str, Any], str]:
         if not isinstance(found, dict) or not isinstance(found.get("config"), dict):
             raise ValueError("it holds no config")
         for name in ("model", "data", "objective"):
-            shape.require(found["config"].get(name, {}), _NAMED, f"config.{name}")
+            typed.read(_Named, found["config"].get(name, {}), f"config.{name}")
     except ValueError as error:
         raise _told(path, error, "delete it, or give another --workdir") from None
     command = found.get("command", "")

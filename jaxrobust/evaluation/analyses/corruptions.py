@@ -1,7 +1,9 @@
 """Accuracy under common corruptions, beside clean and attacked accuracy."""
 
+import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -12,14 +14,24 @@ from jaxtyping import Array, Bool, UInt8
 
 from jaxrobust import corruptions, models, parallel
 from jaxrobust.array_types import Images, Key, Logits, Variables
-from jaxrobust.evaluation import statistics, step
+from jaxrobust.evaluation import passes, statistics, step
+from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
 from jaxrobust.evaluation.setting import Setting, choose
+from jaxrobust.results import schema
 
+FIELD = "corruptions"
+DEFAULTS: Mapping[str, Any] = MappingProxyType(
+    {
+        "enabled": False,
+        "names": (),  # none named = all 15
+        "severities": (1, 2, 3, 4, 5),
+        "examples": 1000,
+    }
+)
 NOTE = "procedural textures; not comparable with the published CIFAR-10-C"
 SHOWN = 3  # the severity of the pictures
 
 Classify = Callable[[Variables, Images], Logits]
-Results = dict[str, Any]
 Arrays = dict[str, np.ndarray]
 
 
@@ -31,16 +43,27 @@ class Wanted(NamedTuple):
     examples: int
 
 
-def read(fields: Mapping[str, Any], shape: tuple[int, ...] | None = None) -> Wanted:
+def check(fields: Fields) -> None:
+    """Reads the fields, even of an analysis that is off."""
+    if fields:
+        read(fields)
+
+
+def check_images(fields: Fields, shape: Sequence[int]) -> None:
+    """Raises ValueError for images [H, W, C] that cannot be corrupted."""
+    if fields.get("enabled"):
+        corruptions.check_images(jax.ShapeDtypeStruct((1, *shape), jnp.float32))
+
+
+def read(fields: Fields) -> Wanted:
     """Reads `config.eval.corruptions`; computes nothing.
 
     Args:
       fields: `names` (none means all), `severities` and `examples` (0 means all).
-      shape: of an image, (H, W, C), where it is known.
 
     Raises:
       ValueError: for an unknown name (with the nearest match), a severity that is not 1
-        to 5, no severity, a negative count, or images that cannot be corrupted.
+        to 5, no severity, or a negative count.
     """
     names = tuple(dict.fromkeys(fields["names"])) or corruptions.names()
     for name in names:
@@ -55,17 +78,26 @@ def read(fields: Mapping[str, Any], shape: tuple[int, ...] | None = None) -> Wan
             "`eval.corruptions.examples` must be at least 0 (0 = all), got "
             f"{fields['examples']}."
         )
-    if shape is not None:
-        corruptions.check_images(jax.ShapeDtypeStruct((1, *shape), jnp.float32))
     return Wanted(names, severities, fields["examples"])
 
 
-def run(
+def run(context: Context, runs: Runs) -> Found:
+    """Classifies corrupted images, beside the clean and the attacked ones."""
+    if not context.fields.get("enabled"):
+        return Found()
+    entries = context.entries
+    robust = passes.worst_case(entries, runs) if entries else None
+    clean = runs["clean"].correct
+    found, arrays = classified(context.setting, context.fields, clean, robust)
+    return Found({"corruptions": found}, arrays)
+
+
+def classified(
     setting: Setting,
-    fields: Mapping[str, Any],
+    fields: Fields,
     clean: Bool[np.ndarray, "N"],
     robust: Bool[np.ndarray, "N"] | None,
-) -> tuple[Results, Arrays]:
+) -> tuple[schema.Corruptions, Arrays]:
     """Classifies corrupted images.
 
     Each corruption is one compiled program for all severities, and the network another
@@ -83,22 +115,18 @@ def run(
       the examples `corruption_indices` [n], and one image under each,
       `corruption_images` uint8 [names, H, W, C] and `corruption_clean` [H, W, C].
     """
-    wanted = read(fields, setting.dataset.images.shape[1:])
+    wanted = read(fields)
     rows = choose(len(setting.indices), wanted.examples)
     part = setting.part(wanted.examples)
     begin = time.monotonic()
     classify = _make_classify(setting.model, setting.precision)
     found = [_run_one(part, classify, name, wanted.severities) for name in wanted.names]
     correct = np.stack([one for one, _ in found])
-    results = {
-        **_describe(correct, wanted),
-        "clean": statistics.share(clean[rows], "accuracy"),
-        "n": len(rows),
-        "note": NOTE,
-        "seconds": time.monotonic() - begin,
-    }
-    if robust is not None:
-        results["worst_case"] = statistics.share(robust[rows], "robust_accuracy")
+    attacked = None if robust is None else robust[rows]
+    results = dataclasses.replace(
+        _describe(correct, wanted, clean[rows], attacked),
+        seconds=time.monotonic() - begin,
+    )
     arrays = {
         "corruption_names": np.asarray(wanted.names),
         "corruption_severities": np.asarray(wanted.severities),
@@ -163,31 +191,44 @@ def _shown(severities: tuple[int, ...]) -> int:
     return min(severities, key=lambda severity: abs(severity - SHOWN))
 
 
-def _describe(correct: Bool[np.ndarray, "R S n"], wanted: Wanted) -> Results:
+def _describe(
+    correct: Bool[np.ndarray, "R S n"],
+    wanted: Wanted,
+    clean: Bool[np.ndarray, "n"],
+    robust: Bool[np.ndarray, "n"] | None,
+) -> schema.Corruptions:
     """Returns accuracies: each, per corruption, per severity and over all."""
-    return {
-        "rows": [
-            {
-                "name": name,
-                "severity": severity,
+    worst = None
+    if robust is not None:
+        worst = schema.RobustOfSome(**statistics.share(robust, "robust_accuracy"))
+    return schema.Corruptions(
+        rows=[
+            schema.Corrupted(
+                name=name,
+                severity=severity,
                 **statistics.share(correct[i, j], "accuracy"),
-            }
+            )
             for i, name in enumerate(wanted.names)
             for j, severity in enumerate(wanted.severities)
         ],
-        "by_name": [
-            {"name": name, **_mean(correct[i])} for i, name in enumerate(wanted.names)
+        by_name=[
+            schema.ByName(name=name, **_mean(correct[i]))
+            for i, name in enumerate(wanted.names)
         ],
-        "by_severity": [
-            {"severity": severity, **_mean(correct[:, j])}
+        by_severity=[
+            schema.BySeverity(severity=severity, **_mean(correct[:, j]))
             for j, severity in enumerate(wanted.severities)
         ],
-        "mean_accuracy": float(correct.mean()),
-        "ci95": _mean(correct.reshape(-1, correct.shape[-1]))["ci95"],
-    }
+        mean_accuracy=float(correct.mean()),
+        ci95=_mean(correct.reshape(-1, correct.shape[-1]))["ci95"],
+        clean=schema.OfSome(**statistics.share(clean, "accuracy")),
+        worst_case=worst,
+        n=correct.shape[-1],
+        note=NOTE,
+    )
 
 
-def _mean(correct: Bool[np.ndarray, "R n"]) -> Results:
+def _mean(correct: Bool[np.ndarray, "R n"]) -> dict[str, Any]:
     """Describes a mean over R passes over the same n examples.
 
     Its interval is Wilson's for one pass with that accuracy: too wide rather than too

@@ -24,7 +24,6 @@ COLORS = {
     "third": "#060606",
 }
 SIZE = (5.0, 3.0)
-MANY_CLASSES = 20
 LONGEST_NAME = 24
 NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1"}
 
@@ -141,91 +140,3 @@ def lines(
         axes.set_ylim(bottom=0)
     finish(axes, xlabel, ylabel, legend=len(series) > 1)
     return to_svg(figure, description)
-
-
-def eps_curve(curve: dict[str, Any], twin: dict[str, Any] | None, chance: float) -> str:
-    """Draws robust accuracy over the radius, with its intervals and chance."""
-    figure, axes = make_axes()
-    drawn = [("this network", "robust", curve)]
-    if twin and twin["eps"] == curve["eps"]:
-        drawn.append(("its twin", "clean", twin))
-    at = np.arange(len(curve["eps"]))
-    for label, color, found in drawn:
-        ends = np.asarray(found["ci95"], float) * 100
-        values = np.asarray(found["robust_accuracy"], float) * 100
-        axes.fill_between(
-            at, ends[:, 0], ends[:, 1], color=COLORS[color], alpha=0.16, linewidth=0
-        )
-        axes.plot(
-            at,
-            values,
-            color=COLORS[color],
-            label=label,
-            linewidth=1.8,
-            marker="o",
-            markersize=4,
-        )
-    axes.axhline(
-        100 * chance,
-        color=COLORS["soft"],
-        linewidth=1,
-        linestyle=":",
-        label=f"chance ({chance:.0%})",
-    )
-    axes.set_xticks(at, curve["eps_text"])
-    axes.set_ylim(-2, 102)
-    norm = NORMS[curve["norm"]]
-    finish(axes, f"eps ({norm}), not to scale", "robust accuracy (%)")
-    return to_svg(figure, "Robust accuracy over the radius of the attack")
-
-
-def class_bars(rows: Sequence[dict[str, Any]]) -> str:
-    """Draws clean and worst-case accuracy per class; sorted lines if there are many."""
-    clean = np.asarray([row["accuracy"] for row in rows], float) * 100
-    robust = np.asarray([row["robust_accuracy"] for row in rows], float) * 100
-    description = "Clean and robust accuracy of each class"
-    if len(rows) > MANY_CLASSES:
-        figure, axes = make_axes()
-        order = np.argsort(robust)
-        axes.plot(clean[order], ".", color=COLORS["clean"], label="clean", markersize=4)
-        axes.plot(robust[order], color=COLORS["robust"], label="worst case")
-        axes.set_ylim(-2, 102)
-        finish(axes, "classes, least robust first", "accuracy (%)")
-        return to_svg(figure, description)
-    figure, axes = make_axes((SIZE[0], 0.8 + 0.3 * len(rows)))
-    at = np.arange(len(rows))
-    axes.grid(visible=False, axis="y")
-    axes.grid(axis="x", color=COLORS["line"], linewidth=0.7)
-    axes.barh(at - 0.19, clean, 0.36, color=COLORS["clean"], label="clean")
-    axes.barh(at + 0.19, robust, 0.36, color=COLORS["robust"], label="worst case")
-    axes.set_yticks(at, [short(row["class"]) for row in rows])
-    axes.invert_yaxis()
-    axes.set_xlim(0, 100)
-    axes.set_xlabel("accuracy (%)", color=COLORS["soft"], fontsize=9.5)
-    add_legend(axes)
-    return to_svg(figure, description)
-
-
-def growth(ratios: dict[str, Any], twin: dict[str, Any] | None) -> str:
-    """Draws the growth ratio of each stage, L1 solid and L2 hatched."""
-    figure, axes = make_axes()
-    drawn = [("this network", "robust", ratios)]
-    if twin and twin["stages"] == ratios["stages"]:
-        drawn.append(("its twin", "clean", twin))
-    at = np.arange(len(ratios["stages"]))
-    bars = [(who, c, f, norm) for who, c, f in drawn for norm in ("l1", "l2")]
-    width = 0.8 / len(bars)
-    for number, (who, color, found, norm) in enumerate(bars):
-        axes.bar(
-            at + (number - (len(bars) - 1) / 2) * width,
-            np.asarray(found[norm], float),
-            width * 0.92,
-            color=COLORS[color],
-            alpha=1 if norm == "l1" else 0.5,
-            label=f"{who}, {norm.upper()}",
-        )
-    axes.axhline(1, color=COLORS["soft"], linewidth=1, linestyle=":")
-    axes.set_xticks(at, ratios["stages"])
-    finish(axes, "", "growth ratio", legend=False)
-    add_legend(axes, 2)
-    return to_svg(figure, "Perturbation growth ratio of each stage")

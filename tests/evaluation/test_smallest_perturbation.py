@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from jaxrobust import evaluation
-from jaxrobust.evaluation import minimum, step, suite, verify
+from jaxrobust.evaluation import step, suite, verify
+from jaxrobust.evaluation.analyses import smallest_perturbation
 
 FGSM = {"name": "fgsm", "eps": "0.1"}
 FAB = {"name": "fab", "eps": None, "steps": 10}
@@ -72,9 +73,9 @@ def test_nothing_fooled_has_no_median():
         np.zeros((0, 1, 1, 1), np.float32),
         {"linf": np.zeros(3)},
     )
-    found = minimum.describe(one, right, entry, {"0.1": 0.1})
+    found = smallest_perturbation.describe(one, right, entry, {"0.1": 0.1})
     assert found["median_distance"] is None
-    assert found["accuracy_within"][0]["robust_accuracy"] == 1
+    assert found["accuracy_within"][0].robust_accuracy == 1
 
 
 @pytest.mark.parametrize("eps", [None, "none"])
@@ -86,11 +87,11 @@ def test_no_radius_is_for_attacks_that_go_without(eps):
 
 
 def test_bad_radii_within_are_named():
-    assert minimum.read_within({}) == {}
+    assert smallest_perturbation.read_within({}) == {}
     with pytest.raises(ValueError, match=r"`eval\.within\.l2` must be .*'x'"):
-        minimum.read_within({"within": {"l2": ["x"]}})
+        smallest_perturbation.read_within({"l2": ["x"]})
     with pytest.raises(ValueError, match=r"unknown norm in eval\.within 'l3'"):
-        minimum.read_within({"within": {"l3": ["1"]}})
+        smallest_perturbation.read_within({"l3": ["1"]})
 
 
 def test_without_a_radius_bounds_and_finiteness_are_checked():

@@ -1,6 +1,7 @@
 """The perturbation growth ratio of each stage (Kim et al. 2020, section 4.3)."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import flax.linen as nn
@@ -11,9 +12,22 @@ from jaxtyping import Array, UInt8
 from jaxrobust import analysis, attacks, models, parallel
 from jaxrobust.analysis.growth import stage_names
 from jaxrobust.array_types import Variables
-from jaxrobust.evaluation import step, suite
+from jaxrobust.evaluation import step
+from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
+from jaxrobust.evaluation.radius import parse_radius
 from jaxrobust.evaluation.setting import Setting
+from jaxrobust.results import schema
 
+FIELD = "growth"
+DEFAULTS: Mapping[str, Any] = MappingProxyType(
+    {
+        "enabled": True,
+        "eps": "8/255",
+        "step_size": "2/255",
+        "steps": 20,
+        "examples": 1000,
+    }
+)
 NORMS = {"l1": 1, "l2": 2}
 
 
@@ -45,18 +59,34 @@ def make_growth_step(
     return run
 
 
-def run(setting: Setting, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what results.json says about growth; empty without stage features.
+def check(fields: Fields) -> None:
+    """Reads radius and step size of an Linf PGD without random start."""
+    if fields.get("enabled"):
+        _read_radii(fields)
 
-    Args:
-      setting: the network and the examples.
-      fields: `eps`, `step_size`, `steps` of an Linf PGD without random start.
-    """
+
+def _read_radii(fields: Fields) -> list[float]:
+    return [
+        parse_radius(fields[name], f"growth.{name}") for name in ("eps", "step_size")
+    ]
+
+
+def run(context: Context, runs: Runs) -> Found:
+    """Measures the stages of a network that returns their features."""
+    del runs
+    if not context.fields.get("enabled"):
+        return Found()
+    part = context.setting.part(context.fields["examples"])
+    found = measure(part, context.fields)
+    return Found({"growth": found} if found else {})
+
+
+def measure(setting: Setting, fields: Fields) -> schema.Growth | None:
+    """Returns what results.json says about growth; None without stage features."""
     stages = stages_of(setting.model, setting.variables, setting.dataset.images[:1])
     if not stages:
-        return {}
-    eps = suite.parse_radius(fields["eps"], "growth.eps")
-    step_size = suite.parse_radius(fields["step_size"], "growth.step_size")
+        return None
+    eps, step_size = _read_radii(fields)
     attack = attacks.get("bim", eps=eps, step_size=step_size, steps=fields["steps"])
     run_step = make_growth_step(setting.model, attack, precision=setting.precision)
     parts: dict[str, list[Any]] = {name: [] for name in NORMS}
@@ -66,17 +96,17 @@ def run(setting: Setting, fields: Mapping[str, Any]) -> dict[str, Any]:
             batch = parallel.to_host(out[name])
             parts[name].append(jax.tree.map(lambda a, n=count: a[:n], batch))
     means = {name: analysis.mean_growth(found) for name, found in parts.items()}
-    return {
-        "eps": eps,
-        "eps_text": str(fields["eps"]),
-        "norm": "linf",
-        "steps": fields["steps"],
-        "step_size": step_size,
-        "stages": list(stages),
+    return schema.Growth(
+        eps=eps,
+        eps_text=str(fields["eps"]),
+        norm="linf",
+        steps=fields["steps"],
+        step_size=step_size,
+        stages=list(stages),
         **{k: [mean[stage].mean for stage in stages] for k, mean in means.items()},
-        "images": [means["l2"][stage].images for stage in stages],
-        "n": len(setting.indices),
-    }
+        images=[means["l2"][stage].images for stage in stages],
+        n=len(setting.indices),
+    )
 
 
 def stages_of(

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from jaxrobust import corruptions, data, evaluation, parallel
-from jaxrobust.evaluation import corrupted
+from jaxrobust.evaluation.analyses import corruptions as corrupted
 from jaxrobust.evaluation.setting import Setting
+from jaxrobust.results import as_json
 
 N = 13
 FIELDS = {
@@ -57,7 +58,8 @@ def make_setting(batch_size=4, mesh=None):
 
 def run(setting, **changes):
     clean = np.ones(N, bool)
-    return corrupted.run(setting, FIELDS | changes, clean, clean)
+    found, arrays = corrupted.classified(setting, FIELDS | changes, clean, clean)
+    return as_json(found), arrays
 
 
 def test_accuracy_is_that_of_the_corrupted_images():
@@ -139,7 +141,7 @@ def test_mistakes_are_found_before_any_work(changes, message):
 
 def test_images_that_cannot_be_corrupted():
     with pytest.raises(ValueError, match=r"H, W >= 8, got \(1, 4, 4, 3\)"):
-        corrupted.read(FIELDS, (4, 4, 3))
+        corrupted.check_images(FIELDS, (4, 4, 3))
 
 
 def test_all_are_the_default():

@@ -1,24 +1,24 @@
-"""The section of the page about common corruptions."""
+"""Accuracy under common corruptions."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxrobust.report.html import Markup, image, table, tag
-from jaxrobust.report.source import Source
+from jaxrobust.report.source import Arrays
 from jaxrobust.report.verdict import interval, percent
+from jaxrobust.results import Results
+from jaxrobust.results.schema import Corruptions
 
-Section = list[Markup] | Markup | None
 Shares = Mapping[Any, str]
 
 
-def corruptions(source: Source) -> Section:
+def figure(results: Results, arrays: Arrays, twin: Results | None) -> list[Markup]:
     """Clean, corrupted and attacked accuracy in one table, and pictures."""
-    found = (source.results or {}).get("corruptions")
-    if not found:
-        return None
-    twin = source.twin.results if source.twin else None
-    theirs = _means((twin or {}).get("corruptions") or {})
-    severities = [one["severity"] for one in found["by_severity"]]
+    found = results.corruptions
+    if found is None:
+        return []
+    theirs = _means(twin.corruptions if twin else None)
+    severities = [one.severity for one in found.by_severity]
     heads = ["images", "mean", "95 % interval", *(["twin, mean"] if theirs else [])]
     heads += [f"severity {s}" if i == 0 else f"{s}" for i, s in enumerate(severities)]
     blank = dict.fromkeys(severities, "")
@@ -28,44 +28,43 @@ def corruptions(source: Source) -> Section:
         cells += [percent(theirs.get(label))] if theirs else []
         rows.append([*cells, *(at.get(s, "") for s in severities)])
     note = (
-        f"Accuracy on the same {found['n']:,} images: as they are, under each "
+        f"Accuracy on the same {found.n:,} images: as they are, under each "
         "corruption of Hendrycks and Dietterich (2019)"
-        + (" and under every attack" if found.get("worst_case") else "")
+        + (" and under every attack" if found.worst_case else "")
         + ". Intervals are Wilson's; that of a mean counts each image once. "
-        f"Corruptions: {found['note']}."
+        f"Corruptions: {found.note}."
     )
-    last = "worst" if found.get("worst_case") else None
+    last = "worst" if found.worst_case else None
     right = range(1, len(heads))
     return [
-        tag("h2", "Corruptions"),
         table(heads, rows, right=right, last_class=last),
         tag("p", note, class_="soft below"),
-        _pictures(source),
+        _pictures(arrays),
     ]
 
 
 def _rows(
-    found: Mapping[str, Any], blank: Shares
+    found: Corruptions, blank: Shares
 ) -> list[tuple[str, Shares, float, Sequence[float]]]:
     """Returns per row its label, accuracy per severity, mean and interval."""
-    clean = found["clean"]
-    rows = [("clean", blank, clean["accuracy"], clean["ci95"])]
-    for one in found["by_name"]:
+    clean = found.clean
+    rows = [("clean", blank, clean.accuracy, clean.ci95)]
+    for one in found.by_name:
         at = {
-            row["severity"]: percent(row["accuracy"])
-            for row in found["rows"]
-            if row["name"] == one["name"]
+            row.severity: percent(row.accuracy)
+            for row in found.rows
+            if row.name == one.name
         }
-        rows.append((_title(one["name"]), at, one["accuracy"], one["ci95"]))
-    at = {one["severity"]: percent(one["accuracy"]) for one in found["by_severity"]}
-    rows.append(("all corruptions", at, found["mean_accuracy"], found["ci95"]))
-    if worst := found.get("worst_case"):
+        rows.append((_title(one.name), at, one.accuracy, one.ci95))
+    at = {one.severity: percent(one.accuracy) for one in found.by_severity}
+    rows.append(("all corruptions", at, found.mean_accuracy, found.ci95))
+    if worst := found.worst_case:
         label = "worst case of attacks"
-        rows.append((label, blank, worst["robust_accuracy"], worst["ci95"]))
+        rows.append((label, blank, worst.robust_accuracy, worst.ci95))
     return rows
 
 
-def _means(found: Mapping[str, Any]) -> dict[str, float]:
+def _means(found: Corruptions | None) -> dict[str, float]:
     """Returns the mean of each row by its label."""
     return {row[0]: row[2] for row in _rows(found, {})} if found else {}
 
@@ -74,9 +73,8 @@ def _title(name: str) -> str:
     return name.replace("_", " ").replace("jpeg", "JPEG")
 
 
-def _pictures(source: Source) -> Markup:
+def _pictures(arrays: Arrays) -> Markup:
     """One image as it is and under each corruption."""
-    arrays = source.arrays
     if "corruption_images" not in arrays:
         return Markup()
     shown = [("clean", arrays["corruption_clean"])]

@@ -1,6 +1,7 @@
 """What an attack does inside a network: features, prototypes, restored images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import flax.linen as nn
@@ -11,13 +12,39 @@ from jaxtyping import Array
 
 from jaxrobust import analysis, models, parallel
 from jaxrobust.array_types import Images, Variables
-from jaxrobust.evaluation import step, suite
+from jaxrobust.evaluation import step
 from jaxrobust.evaluation.adaptive import centers_of
+from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
+from jaxrobust.evaluation.entries import Entry
 from jaxrobust.evaluation.setting import Setting
+from jaxrobust.results import schema
 
-Results = dict[str, Any]
+FIELD = "analysis"
+# Of as many examples as `class_ranks` says.
+DEFAULTS: Mapping[str, Any] = MappingProxyType({})
 Arrays = dict[str, np.ndarray]
 SIDES = ("clean", "attacked")
+
+
+def check(fields: Fields) -> None:
+    """Has nothing to check: its fields are those of `class_ranks`."""
+
+
+def run(context: Context, runs: Runs) -> Found:
+    """Looks at the network under the strongest attack of a fixed radius."""
+    inside = [e for e in context.entries if e.in_step and e.eps is not None]
+    if not context.fields.get("enabled") or not inside:
+        return Found()
+    part = context.setting.part(context.fields["examples"])
+    found, arrays = under(part, strongest(inside, runs), context.shown)
+    return Found({"analyses": found}, arrays)
+
+
+def strongest(entries: Sequence[Entry], runs: Runs) -> Entry:
+    """Returns the attack that leaves the least accuracy, then the largest loss."""
+    return min(
+        entries, key=lambda e: (runs[e.label].accuracy, -runs[e.label].loss.mean())
+    )
 
 
 def make_inside_step(
@@ -100,7 +127,7 @@ def _outputs_of(setting: Setting) -> models.Outputs | None:
     return out if isinstance(out, models.Outputs) else None
 
 
-def run(setting: Setting, entry: suite.Entry, keep: int) -> tuple[Results, Arrays]:
+def under(setting: Setting, entry: Entry, keep: int) -> tuple[schema.Analyses, Arrays]:
     """Returns features, distances to prototypes and restored images under one attack.
 
     Args:
@@ -114,10 +141,10 @@ def run(setting: Setting, entry: suite.Entry, keep: int) -> tuple[Results, Array
     """
     out = _outputs_of(setting)
     if out is None:
-        return {}, {}
+        return schema.Analyses(), {}
     layers = sorted(set(centers_of(setting.variables)) & set(out.features))
     if not layers and "penultimate" not in out.features and out.restored is None:
-        return {}, {}
+        return schema.Analyses(), {}
     run_step = make_inside_step(
         setting.model, entry.make, layers, precision=setting.precision
     )
@@ -142,35 +169,39 @@ def run(setting: Setting, entry: suite.Entry, keep: int) -> tuple[Results, Array
     return _describe(entry.label, layers, arrays), _for_file(setting, arrays)
 
 
-def _describe(label: str, layers: Sequence[str], arrays: Arrays) -> Results:
+def _describe(label: str, layers: Sequence[str], arrays: Arrays) -> schema.Analyses:
     """Returns the numbers."""
-    results: Results = {}
+    found: dict[str, Any] = {}
     if "features" in arrays:
         count, _, width = arrays["features"].shape
-        results["features"] = {"attack": label, "n": count, "width": width}
+        found["features"] = schema.Features(attack=label, n=count, width=width)
     if layers:
-        found = {layer: _distances(arrays[f"distances/{layer}"]) for layer in layers}
         count = len(arrays[f"distances/{layers[0]}"])
-        results["prototypes"] = {"attack": label, "n": count, "layers": found}
+        each = {layer: _distances(arrays[f"distances/{layer}"]) for layer in layers}
+        found["prototypes"] = schema.Prototypes(attack=label, n=count, layers=each)
     if "errors" in arrays:
-        names = ("attacked", "restored_clean", "restored_attacked")
         mean = arrays["errors"].mean(0, dtype=np.float64)
-        errors = dict(zip(names, map(float, mean), strict=True))
-        count = len(arrays["errors"])
-        results["restoration"] = {"attack": label, "n": count, "mse": errors}
-    return results
+        attacked, clean, restored = map(float, mean)
+        found["restoration"] = schema.Restoration(
+            attack=label,
+            n=len(arrays["errors"]),
+            mse=schema.Errors(
+                attacked=attacked, restored_clean=clean, restored_attacked=restored
+            ),
+        )
+    return schema.Analyses(**found)
 
 
-def _distances(found: np.ndarray) -> Results:
+def _distances(found: np.ndarray) -> schema.Layer:
     """Describes distances [N, 2, 2] to the own and the nearest other centre."""
     described = {}
     for side, (own, other) in zip(SIDES, np.moveaxis(found, 0, -1), strict=True):
-        described[side] = {
-            "own": float(own.mean(dtype=np.float64)),
-            "other": float(other.mean(dtype=np.float64)),
-            "nearest_is_own": float((own < other).mean()),
-        }
-    return described
+        described[side] = schema.Distances(
+            own=float(own.mean(dtype=np.float64)),
+            other=float(other.mean(dtype=np.float64)),
+            nearest_is_own=float((own < other).mean()),
+        )
+    return schema.Layer(**described)
 
 
 def _for_file(setting: Setting, arrays: Arrays) -> Arrays:

@@ -1,0 +1,128 @@
+"""What is looked at once the attacks have run: one file per analysis.
+
+Each has `check(fields)` and `run(context, runs) -> Found`; what the page shows of it
+has the same name in `report/figures/`. CONTRIBUTING.md says how to add one.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from jaxrobust.evaluation.analyses import (
+    class_ranks,
+    corruptions,
+    curve,
+    gradient_masking,
+    growth,
+    probability_gap,
+    representations,
+    smallest_perturbation,
+)
+from jaxrobust.evaluation.analyses.base import Analysis as Analysis
+from jaxrobust.evaluation.analyses.base import BuiltIn, Fields, Runs
+from jaxrobust.evaluation.analyses.base import Context as Context
+from jaxrobust.evaluation.analyses.base import Found as Found
+from jaxrobust.runtime import named
+
+# In this order they run; of two flags of one name the first one's counts.
+TABLE: Mapping[str, BuiltIn] = MappingProxyType(
+    {
+        "smallest_perturbation": smallest_perturbation,
+        "curve": curve,
+        "growth": growth,
+        "probability_gap": probability_gap,
+        "class_ranks": class_ranks,
+        "representations": representations,
+        "corruptions": corruptions,
+        "gradient_masking": gradient_masking,
+    }
+)
+Own = Mapping[str, Analysis]
+NONE: Own = MappingProxyType({})
+
+
+def defaults() -> dict[str, dict[str, Any]]:
+    """Returns the parts of `config.eval` that are about analyses."""
+    found: dict[str, dict[str, Any]] = {}
+    for one in TABLE.values():
+        found.setdefault(one.FIELD, {}).update(one.DEFAULTS)
+    return found
+
+
+def load(fields: Fields) -> dict[str, Analysis]:
+    """Imports the analyses that `config.eval.own_analyses` names, by label.
+
+    For the caller's own config alone: what a file names is not run.
+
+    Raises:
+      ValueError: if one cannot be imported, or lacks `check` or `run`.
+    """
+    found = {}
+    for label, given in fields.get("own_analyses", {}).items():
+        where = f"eval.own_analyses.{label}.name"
+        one = named.find(str(given.get("name", "")), where)
+        missing = [part for part in ("check", "run") if not hasattr(one, part)]
+        if missing:
+            raise ValueError(
+                f"`{where}` {given['name']!r} has no {' and no '.join(missing)}: an "
+                "analysis has check(fields) and run(context, runs)."
+            )
+        found[label] = one
+    return found
+
+
+def figures(fields: Fields) -> dict[str, Callable[..., Any]]:
+    """Returns what draws those of `load` that can be drawn, by label."""
+    drawn = {label: getattr(one, "figure", None) for label, one in load(fields).items()}
+    return {label: figure for label, figure in drawn.items() if figure is not None}
+
+
+def check(fields: Fields, own: Own = NONE) -> None:
+    """Looks for mistakes in what `config.eval` says of each analysis.
+
+    Raises:
+      ValueError: naming the field.
+    """
+    for _, one, part in _each(fields, own):
+        one.check(part)
+
+
+def check_images(fields: Fields, shape: Sequence[int], own: Own = NONE) -> None:
+    """Asks those that mind, whether images of this shape [H, W, C] will do.
+
+    Raises:
+      ValueError: naming what they need.
+    """
+    for _, one, part in _each(fields, own):
+        if asked := getattr(one, "check_images", None):
+            asked(part, shape)
+
+
+def run(
+    context: Context, fields: Fields, runs: Runs, own: Own = NONE
+) -> Iterator[Found]:
+    """Runs one after the other.
+
+    Args:
+      context: its `fields` are replaced by those of each.
+      fields: `config.eval`.
+      runs: what the attacks found, by label, `clean` among them.
+      own: analyses from outside, by label.
+    """
+    for label, one, part in _each(fields, own):
+        found = one.run(dataclasses.replace(context, fields=part), runs)
+        if label in own:
+            arrays = {f"{label}/{name}": a for name, a in found.arrays.items()}
+            results = {"own_analyses": {label: dict(found.results)}}
+            found = found._replace(results=results, arrays=arrays)
+        yield found
+
+
+def _each(fields: Fields, own: Own) -> Iterator[tuple[str, Analysis, Fields]]:
+    """Yields every analysis with its name and its part of the config."""
+    for name, one in TABLE.items():
+        yield name, one, fields.get(one.FIELD, {})
+    for label, one in own.items():
+        given = fields.get("own_analyses", {}).get(label, {})
+        yield label, one, {k: v for k, v in given.items() if k != "name"}

@@ -1,0 +1,75 @@
+"""What an analysis has, is given and returns."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
+
+from jaxrobust.evaluation import step
+from jaxrobust.evaluation.entries import Entry
+from jaxrobust.evaluation.flags import Flag
+from jaxrobust.evaluation.setting import Setting
+from jaxrobust.results.schema import Attack
+
+Fields = Mapping[str, Any]
+Runs = Mapping[str, step.EvalRun]
+_NONE: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What an analysis works with.
+
+    Attributes:
+      setting: the network and the N examples that the attacks had.
+      entries: the attacks that ran.
+      attacks: what results.json says of them, in the same order.
+      fields: what the config says of this analysis.
+      data: name of the data set.
+      shown: how many images the report shows.
+    """
+
+    setting: Setting
+    entries: Sequence[Entry]
+    attacks: Sequence[Attack]
+    fields: Fields
+    data: str
+    shown: int
+
+
+class Found(NamedTuple):
+    """What an analysis found; nothing where it is off or does not fit the network.
+
+    Attributes:
+      results: parts of `results.Results` by name. Of an analysis from outside all of
+        it stands under its label in `own_analyses`.
+      arrays: of evaluation.npz; of an analysis from outside as `LABEL/NAME`.
+      flags: signs that the robust accuracy is not what it seems.
+      of_attacks: by an attack's label, what its row of results.json gets.
+    """
+
+    results: Mapping[str, Any] = _NONE
+    arrays: Mapping[str, Any] = _NONE
+    flags: Sequence[Flag] = ()
+    of_attacks: Mapping[str, Mapping[str, Any]] = _NONE
+
+
+class Analysis(Protocol):
+    """A module of this package, or anyone's module or object."""
+
+    def check(self, fields: Fields, /) -> None:
+        """Raises ValueError for what the config says wrongly; computes nothing."""
+
+    def run(self, context: Context, runs: Runs, /) -> Found:
+        """Looks at a network after its attacks, whose `runs` are by label."""
+        ...
+
+
+class BuiltIn(Analysis, Protocol):
+    """An analysis of this package: its part of `config.eval`, and what stands there."""
+
+    @property
+    def FIELD(self) -> str: ...  # noqa: D102
+
+    @property
+    def DEFAULTS(self) -> Mapping[str, Any]: ...  # noqa: D102

@@ -1,0 +1,132 @@
+"""Where attacks end: ranks of the classes that FGSM and MIM turn images into."""
+
+import itertools
+import time
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from jaxrobust import analysis, attacks
+from jaxrobust.analysis.ranks import RANKS
+from jaxrobust.array_types import Scalar
+from jaxrobust.evaluation import step
+from jaxrobust.evaluation.analyses import curve
+from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
+from jaxrobust.evaluation.radius import parse_radius
+from jaxrobust.evaluation.setting import Setting, choose
+from jaxrobust.results import schema
+
+FIELD = "analysis"
+DEFAULTS: Mapping[str, Any] = MappingProxyType(
+    {
+        "examples": 500,
+        "eps": ["2/255", "4/255", "8/255", "16/255", "32/255"],
+        "steps": 10,
+    }
+)
+SWEPT = ("fgsm", "mim")
+
+
+def check(fields: Fields) -> None:
+    """Reads the fields, even of an analysis that is off."""
+    if fields:
+        read_eps(fields)
+
+
+def run(context: Context, runs: Runs) -> Found:
+    """Attacks the examples over a grid of radii; an empty one leaves it out."""
+    fields, setting = context.fields, context.setting
+    if not fields.get("enabled") or not fields["eps"]:
+        return Found()
+    rows = choose(len(setting.indices), fields["examples"])
+    part = setting.part(fields["examples"])
+    found = ranks(part, runs["clean"].logits[rows], fields)
+    return Found({"analyses": schema.Analyses(class_ranks=found)})
+
+
+def read_eps(fields: Fields) -> list[float]:
+    """Reads the grid of radii of `config.eval.analysis` and checks the rest.
+
+    Raises:
+      ValueError: for a bad radius, a grid that does not grow or a count out of range.
+    """
+    eps = [parse_radius(text, "eval.analysis.eps") for text in fields["eps"]]
+    if any(b <= a for a, b in itertools.pairwise(eps)):
+        raise ValueError(
+            f"`eval.analysis.eps` must grow from one to the next, got "
+            f"{list(fields['eps'])}."
+        )
+    for name, least in (("examples", 0), ("steps", 1)):
+        if fields[name] < least:
+            raise ValueError(
+                f"`eval.analysis.{name}` must be at least {least}, got {fields[name]}."
+            )
+    return eps
+
+
+def ranks(
+    setting: Setting,
+    clean_logits: Float[np.ndarray, "N K"],
+    fields: Fields,
+) -> schema.ClassRanks:
+    """Returns where newly successful attacks end, for FGSM and MIM in Linf.
+
+    All radii run at once in one compiled step per attack.
+    """
+    eps, steps = read_eps(fields), fields["steps"]
+    clean_correct = clean_logits.argmax(-1) == setting.labels
+    wanted = [rank for rank in RANKS if rank <= clean_logits.shape[-1]]
+    found = []
+    for name in SWEPT:
+        begin = time.monotonic()
+        run_step = curve.make_curve_step(
+            setting.model, _at(name, steps), eps, precision=setting.precision
+        )
+        predicted = np.concatenate(
+            [
+                out["logits"].argmax(-1)
+                for _, out in setting.iterate(
+                    run_step, f"ranks_{name}", copies=len(eps)
+                )
+            ]
+        )
+        correct = predicted == setting.labels[:, None]
+        newly = analysis.newly_successful(correct, clean_correct)
+        logits = jnp.asarray(clean_logits)
+        columns = map(jnp.asarray, predicted.T)
+        at = np.stack([analysis.class_rank(logits, column) for column in columns], -1)
+        shares = analysis.rank_shares(at, newly, wanted)
+        found.append(
+            schema.Sweep(
+                name=name,
+                steps=1 if name == "fgsm" else steps,
+                newly_successful=shares.number.tolist(),
+                share=shares.share.tolist(),
+                robust_accuracy=correct.mean(0).tolist(),
+                seconds=time.monotonic() - begin,
+            )
+        )
+    return schema.ClassRanks(
+        norm="linf",
+        eps=eps,
+        eps_text=[str(text) for text in fields["eps"]],
+        ranks=wanted,
+        attacks=found,
+        n=len(clean_logits),
+        n_correct=int(clean_correct.sum()),
+    )
+
+
+def _at(name: str, steps: int) -> Callable[[Scalar], step.Attack]:
+    """Returns radius -> attack; an iterative one steps by radius / steps."""
+
+    def make_attack(eps: Scalar) -> step.Attack:
+        if name == "fgsm":
+            return attacks.get("fgsm", eps=eps)
+        return attacks.get(name, eps=eps, step_size=eps / steps, steps=steps)
+
+    return make_attack

@@ -1,0 +1,81 @@
+"""Signs of masked gradients: whether a robust accuracy can be believed."""
+
+import time
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxrobust import models, parallel
+from jaxrobust.array_types import Norm
+from jaxrobust.evaluation import flags_of_attacks, protocols, step
+from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
+from jaxrobust.evaluation.diagnose import check_counts, diagnose
+from jaxrobust.evaluation.radius import parse_radius
+from jaxrobust.results import schema, typed
+
+FIELD = "diagnostics"
+DEFAULTS: Mapping[str, Any] = MappingProxyType(
+    {"enabled": True, "examples": 100, "steps": 20, "restarts": 1, "queries": 100}
+)
+
+
+def check(fields: Fields) -> None:
+    """Checks the counts."""
+    check_counts(fields, f"eval.{FIELD}.")
+
+
+def run(context: Context, runs: Runs) -> Found:
+    """Diagnoses a network of the program.
+
+    Without an attack with a radius the data set's usual threat counts.
+    """
+    del runs
+    # A config of before there were diagnostics gets the usual ones.
+    fields = {**DEFAULTS, **context.fields}
+    if not fields["enabled"]:
+        return Found()
+    begin = time.monotonic()
+    part = context.setting.part(fields["examples"])
+    threats: list[tuple[float, Norm]]
+    threats = [(e.eps, e.norm) for e in context.entries if e.eps]
+    if not threats:
+        threats = [(parse_radius(protocols.threat_of(context.data).eps), "linf")]
+    eps, norm = threats[0]
+    # On one device, wherever the variables were: these are a few images.
+    variables = jax.device_put(parallel.to_host(part.variables))
+
+    def show(done: int, total: int) -> None:
+        if part.progress is not None:
+            part.progress.update(done, total, "diagnostics", {})
+
+    numbers, found = diagnose(
+        models.logits_fn(part.model, variables),
+        step.to_float(jnp.asarray(part.dataset.images[part.indices])),
+        jnp.asarray(part.labels, jnp.int32),
+        key=step.example_keys(
+            part.stream("diagnostics"), jnp.asarray(part.indices, jnp.int32)
+        ),
+        eps=eps,
+        norm=norm,
+        **{name: fields[name] for name in ("steps", "restarts", "queries")},
+        batch_size=part.batch_size,
+        precision=part.precision,
+        on_pass=show,
+    )
+    numbers |= {"seconds": time.monotonic() - begin}
+    names = flags_of_attacks.OF_CROSS_ENTROPY
+    found = flags_of_attacks.of_what_ran(found, names, context.attacks)
+    return Found({"diagnostics": _record(numbers)}, flags=found)
+
+
+def _record(numbers: Mapping[str, Any]) -> schema.Diagnostics:
+    parts = {
+        "gradients": schema.Gradients,
+        "logits": schema.LogitsSeen,
+        "calls": schema.Calls,
+    }
+    made = {name: typed.make(kind, numbers[name]) for name, kind in parts.items()}
+    return typed.make(schema.Diagnostics, {**numbers, **made})

@@ -1,0 +1,53 @@
+"""The probability of the true class minus that of the best other one."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int
+
+from jaxrobust import analysis
+from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
+from jaxrobust.results import schema
+
+FIELD = "analysis"
+DEFAULTS: Mapping[str, Any] = MappingProxyType({"enabled": True})
+
+
+def check(fields: Fields) -> None:
+    """Has nothing to check."""
+
+
+def run(context: Context, runs: Runs) -> Found:
+    """Takes the logits that the attacks left."""
+    if not context.fields.get("enabled"):
+        return Found()
+    found = gaps(context.setting.labels, runs)
+    return Found({"analyses": schema.Analyses(probability_gap=found)})
+
+
+def gaps(labels: Int[np.ndarray, "N"], runs: Runs) -> schema.ProbabilityGap:
+    """Returns the mean probability gap of all images and of those seen correctly.
+
+    Those are the images that are correct before any attack, under each attack too.
+    """
+    right = runs["clean"].correct
+
+    def gap(label: str) -> dict[str, float | None]:
+        both = jnp.asarray(runs[label].logits), jnp.asarray(labels)
+        found = np.asarray(analysis.probability_gap(*both), np.float64)
+        mean = float(found[right].mean()) if right.any() else None
+        return {"all": float(found.mean()), "correct": mean}
+
+    return schema.ProbabilityGap(
+        clean=schema.Gap(**gap("clean")),
+        attacks=[
+            schema.GapOf(label=label, **gap(label))
+            for label in runs
+            if label != "clean"
+        ],
+        n=len(labels),
+        n_correct=int(right.sum()),
+    )

@@ -1,0 +1,82 @@
+"""Where attacks end: ranks of the classes."""
+
+import numpy as np
+
+from jaxrobust.report import drawing
+from jaxrobust.report.html import Markup
+from jaxrobust.report.html import figure as card
+from jaxrobust.report.source import Arrays
+from jaxrobust.results import Results
+from jaxrobust.results.schema import ClassRanks, Sweep
+
+ORDINALS = {2: "2nd", 3: "3rd"}
+SHADES = (1.0, 0.7, 0.45, 0.25)
+
+
+def figure(results: Results, arrays: Arrays, twin: Results | None) -> list[Markup]:
+    """Draws one card per attack that newly turned some images."""
+    del arrays, twin
+    ranks = results.analyses and results.analyses.class_ranks
+    if ranks is None:
+        return []
+    cards = []
+    for attack in ranks.attacks:
+        if not any(attack.newly_successful):
+            continue
+        name = attack.name.upper()
+        note = (
+            f"Of the images that {name} newly turns at each radius, the share that end "
+            "in the 2nd to 5th most probable class of the clean image (bars), and how "
+            f"many they are (line). {ranks.n_correct:,} of {ranks.n:,} images "
+            "are correct before the attack."
+        )
+        cards.append(card(draw(ranks, attack), f"Where {name} ends", note))
+    return cards
+
+
+def draw(ranks: ClassRanks, attack: Sweep) -> str:
+    """Draws where one attack ends: stacked shares per rank, and the number as a line.
+
+    Args:
+      ranks: of all attacks.
+      attack: one of them.
+    """
+    figure, axes = drawing.make_axes()
+    at = np.arange(len(ranks.eps))
+    shares = [[np.nan if s is None else s for s in row] for row in attack.share]
+    below = np.zeros(len(at))
+    columns = np.nan_to_num(np.asarray(shares, float)).T * 100
+    for rank, values, shade in zip(ranks.ranks, columns, SHADES, strict=False):
+        axes.bar(
+            at,
+            values,
+            0.7,
+            bottom=below,
+            color=drawing.COLORS["clean"],
+            alpha=shade,
+            label=ORDINALS.get(rank, f"{rank}th"),
+        )
+        below += values
+    axes.set_xticks(at, ranks.eps_text)
+    axes.set_ylim(0, 102)
+    drawing.finish(axes, "eps (L∞), not to scale", "share (%)", legend=False)
+    drawing.add_legend(axes, 4)
+    count = axes.twinx()
+    for side in ("top", "left", "bottom"):
+        count.spines[side].set_visible(False)
+    count.spines["right"].set_color(drawing.COLORS["line"])
+    count.tick_params(colors=drawing.COLORS["robust"], labelsize=9, length=3)
+    count.plot(
+        at,
+        attack.newly_successful,
+        color=drawing.COLORS["robust"],
+        linewidth=1.8,
+        marker="o",
+        markersize=4,
+    )
+    count.set_ylim(0, 1.05 * max(attack.newly_successful))
+    count.yaxis.get_major_locator().set_params(integer=True)
+    count.set_ylabel(
+        "newly turned images", color=drawing.COLORS["robust"], fontsize=9.5
+    )
+    return drawing.to_svg(figure, f"Ranks of the classes that {attack.name} ends in")

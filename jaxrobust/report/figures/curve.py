@@ -1,0 +1,65 @@
+"""Robust accuracy over the radius."""
+
+import numpy as np
+
+from jaxrobust.report import drawing
+from jaxrobust.report.html import Markup
+from jaxrobust.report.html import figure as card
+from jaxrobust.report.source import Arrays
+from jaxrobust.results import Results
+from jaxrobust.results.schema import Curve
+
+
+def figure(results: Results, arrays: Arrays, twin: Results | None) -> list[Markup]:
+    """Draws the curve, the twin's beside."""
+    curve = results.curve
+    if curve is None:
+        return []
+    classes = max(len(arrays.get("class_names", ())), 2)
+    drawn = draw(curve, twin.curve if twin else None, 1 / classes)
+    note = (
+        f"PGD with {curve.steps} steps on {curve.n:,} images; bands are 95 % "
+        "intervals. An honest curve falls to zero."
+    )
+    return [card(drawn, "Robust accuracy over the radius", note)]
+
+
+def draw(curve: Curve, twin: Curve | None, chance: float) -> str:
+    """Draws robust accuracy over the radius, with its intervals and chance."""
+    figure, axes = drawing.make_axes()
+    drawn = [("this network", "robust", curve)]
+    if twin and twin.eps == curve.eps:
+        drawn.append(("its twin", "clean", twin))
+    at = np.arange(len(curve.eps))
+    for label, color, found in drawn:
+        ends = np.asarray(found.ci95, float) * 100
+        values = np.asarray(found.robust_accuracy, float) * 100
+        axes.fill_between(
+            at,
+            ends[:, 0],
+            ends[:, 1],
+            color=drawing.COLORS[color],
+            alpha=0.16,
+            linewidth=0,
+        )
+        axes.plot(
+            at,
+            values,
+            color=drawing.COLORS[color],
+            label=label,
+            linewidth=1.8,
+            marker="o",
+            markersize=4,
+        )
+    axes.axhline(
+        100 * chance,
+        color=drawing.COLORS["soft"],
+        linewidth=1,
+        linestyle=":",
+        label=f"chance ({chance:.0%})",
+    )
+    axes.set_xticks(at, curve.eps_text)
+    axes.set_ylim(-2, 102)
+    norm = drawing.NORMS[curve.norm]
+    drawing.finish(axes, f"eps ({norm}), not to scale", "robust accuracy (%)")
+    return drawing.to_svg(figure, "Robust accuracy over the radius of the attack")

@@ -1,0 +1,72 @@
+"""The numbers behind the signs of masked gradients."""
+
+from jaxrobust.report.html import Markup, table, tag
+from jaxrobust.report.source import Arrays
+from jaxrobust.report.verdict import percent
+from jaxrobust.results import Results
+from jaxrobust.results.schema import Diagnostics, Gradients
+
+TRIALS = {
+    "clean": "no attack",
+    "noise": "random noise",
+    "square": "black box ({queries} queries)",
+    "single_step": "a single step",
+    "iterative": "{steps} steps",
+    "more_steps": "four times the steps",
+    "more_restarts": "{steps} steps, more starts ({restarts})",
+    "rescaled": "{steps} steps, logits rescaled in the loss",
+    "covering": "{steps} steps, any image allowed",
+}
+
+
+def figure(results: Results, arrays: Arrays, twin: Results | None) -> list[Markup]:
+    """Makes tables of what was checked."""
+    del arrays, twin
+    return [_checked(results.diagnostics)] if results.diagnostics else []
+
+
+def _checked(numbers: Diagnostics) -> Markup:
+    """The numbers that the checks looked at."""
+    left = numbers.accuracy
+    rows = [
+        [text.format(**vars(numbers)), percent(left[n])]
+        for n, text in TRIALS.items()
+        if n in left
+    ]
+    gradients, calls = numbers.gradients, numbers.calls
+    shares = [
+        ["images with a zero gradient", percent(gradients.zero_gradient_share)],
+        ["loss rises along its gradient", percent(gradients.loss_rises_share)],
+        *_explained(gradients),
+        ["float32 loss exactly 0", percent(numbers.logits.no_loss_share)],
+        ["change when asked again", percent(calls.same_batch)],
+        ["change with the rest of the batch", percent(calls.other_batch)],
+    ]
+    summary = tag("summary", f"What was checked, on {numbers.n:,} images")
+    tables = (
+        table(["attack", "accuracy left"], rows, right=(1,)),
+        table(["sign", "share"], shares, right=(1,)),
+    )
+    return tag("details", summary, *tables)
+
+
+_POINTS = {
+    "clean_near": "clean image, step of a thousandth",
+    "clean_far": "clean image, step of a tenth of the radius",
+    "in_ball_near": "in the ball, step of a thousandth",
+    "in_ball_far": "in the ball, step of a tenth of the radius",
+}
+
+
+def _explained(gradients: Gradients) -> list[list[str]]:
+    """What the gradient tells of small steps; older results have none of it."""
+    found = gradients.explained_at or {}
+    return [
+        [f"change that the gradient tells: {about}", _known(found[name])]
+        for name, about in _POINTS.items()
+        if name in found
+    ]
+
+
+def _known(share: float | None) -> str:
+    return "lost in rounding" if share is None else percent(max(share, 0.0))
