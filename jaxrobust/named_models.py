@@ -5,7 +5,6 @@ data: it may name networks of `models.names()`, with fields of a size that fits 
 stored; code of others runs only where the caller names it too.
 """
 
-import importlib
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -15,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxrobust import models
+from jaxrobust import models, named_code
 from jaxrobust.array_types import LogitsFn
 
 # Fields that count blocks: each has weights of its own.
@@ -45,11 +44,7 @@ def create_model(config: Mapping[str, Any]) -> nn.Module:
     name = config["model"]["name"]
     if ":" not in name:
         return models.create(name, **fields)
-    module, _, function = name.partition(":")
-    try:
-        build = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"model {name!r} cannot be imported: {error}.") from None
+    build = named_code.load("model", name)
     accepted = inspect.signature(build).parameters.values()
     if not any(p.kind is p.VAR_KEYWORD for p in accepted):
         known = {p.name for p in accepted}

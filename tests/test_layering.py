@@ -12,14 +12,15 @@ ROOT = pathlib.Path(__file__).resolve().parents[1] / PACKAGE
 BASE = {"array_types", "_checks"}
 PURE = {
     "array_types": set(),
+    "named_code": set(),
     "_checks": {"array_types"},
     "threat": BASE,
     "models": BASE,
     "losses": BASE,
-    "attacks": BASE | {"threat", "losses"},
+    "attacks": BASE | {"named_code", "threat", "losses"},
     "corruptions": BASE,
     "analysis": BASE | {"threat", "losses", "attacks"},
-    "defenses": BASE | {"threat", "models", "losses", "attacks"},
+    "defenses": BASE | {"named_code", "threat", "models", "losses", "attacks"},
 }
 LIBRARY = set(PURE)
 SHARED = {
@@ -35,13 +36,13 @@ PROGRAM = {
     "runtime": set(),
     "results": {"runtime"},
     "parallel": {"array_types", "runtime"},
-    "named_models": {"array_types", "models"},
+    "named_models": {"array_types", "models", "named_code"},
     "checkpoints": {"array_types", "named_models", "runtime", "parallel"},
     "convert": {"array_types", "models", "runtime", "checkpoints"},
-    "data": {"array_types", "runtime", "parallel"},
+    "data": {"array_types", "named_code", "runtime", "parallel"},
     "evaluation": LIBRARY | SHARED,
     "training": LIBRARY | SHARED | {"evaluation"},
-    "report": {"array_types", "results", "runtime"},
+    "report": {"array_types", "attacks", "results", "runtime"},
     "main": LIBRARY | SHARED | {"training", "evaluation", "report"},
     # A program like main: it evaluates and writes a report.
     "evaluation/__main__": LIBRARY | SHARED | {"evaluation", "report"},
@@ -54,9 +55,11 @@ STANDARD = {
     "enum",
     "functools",
     "hashlib",
+    "importlib",
     "inspect",
     "itertools",
     "math",
+    "re",
     "types",
     "typing",
     "warnings",

@@ -8,9 +8,6 @@ and warn (`RobustnessWarning`) about results that are not to be trusted.
 
 from jaxrobust.attacks._objective import RobustnessWarning as RobustnessWarning
 from jaxrobust.attacks._objective import on_input as on_input
-from jaxrobust.attacks._table import get as get
-from jaxrobust.attacks._table import hyperparameters as hyperparameters
-from jaxrobust.attacks._table import names as names
 from jaxrobust.attacks.apgd import apgd as apgd
 from jaxrobust.attacks.apgd import apgd_targeted as apgd_targeted
 from jaxrobust.attacks.bim import bim as bim
@@ -24,6 +21,9 @@ from jaxrobust.attacks.jsma import jsma as jsma
 from jaxrobust.attacks.mim import mim as mim
 from jaxrobust.attacks.noise import uniform_noise as uniform_noise
 from jaxrobust.attacks.pgd import pgd as pgd
+from jaxrobust.attacks.registry import get as get
+from jaxrobust.attacks.registry import hyperparameters as hyperparameters
+from jaxrobust.attacks.registry import names as names
 from jaxrobust.attacks.spsa import spsa as spsa
 from jaxrobust.attacks.square import square as square
 from jaxrobust.attacks.zoo import zoo as zoo

@@ -113,6 +113,12 @@ def _embeds(jaxpr: Any) -> bool:
     return False
 
 
+def evaluate(closed: Any, args: Sequence[Any]) -> Any:
+    """Evaluates a closed jaxpr of one result, with calls inlined."""
+    given = {id(const): const for const in closed.consts}
+    return _evaluate(closed.jaxpr, closed.consts, args, given)[0]
+
+
 def _evaluate(
     jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], given: dict[int, Any]
 ) -> list[Any]:

@@ -1,27 +1,19 @@
-"""Carlini & Wagner's change of variable, and Adam in it with a count per row.
+"""Carlini & Wagner's change of variable, and steps of Adam in it.
 
 Images are low + (high - low) (tanh(w) + 1) / 2, so that every w is inside the box.
 """
-
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxrobust.array_types import Bounds, Images
+from jaxrobust.attacks._adam import Moments, adam
 from jaxrobust.attacks._method import like
 
-# Kingma & Ba's own numbers but for the floor, theirs is 1e-8: at a wall, where a step
-# of w moves the image by 1e-6 of it, gradients are smaller than that, and a value that
-# starts there would stay. Large enough for squares of what is smaller to vanish.
-_BETA1, _BETA2, _FLOOR = 0.9, 0.999, 1e-16
-
-
-class Moments(NamedTuple):
-    """Adam's running means of the gradient and of its square."""
-
-    first: Images
-    second: Images
+# Adam's is 1e-8: at a wall, where a step of w moves the image by 1e-6 of it, gradients
+# are smaller than that, and a value that starts there would stay. Large enough for
+# squares of what is smaller to vanish.
+_FLOOR = 1e-16
 
 
 def from_images(x: Images, bounds: Bounds) -> Images:
@@ -40,11 +32,6 @@ def to_images(w: Images, bounds: Bounds) -> tuple[Images, Images]:
     return x, (high - low) / 2 * slope
 
 
-def at_rest(w: Images) -> Moments:
-    """Adam's moments before the first step."""
-    return Moments(jnp.zeros_like(w), jnp.zeros_like(w))
-
-
 def descend(
     w: Images, grad: Images, moments: Moments, count: jax.Array, lr: float
 ) -> tuple[Images, Moments]:
@@ -59,13 +46,5 @@ def descend(
     """
     limit = jnp.finfo(w.dtype).max ** 0.5 / 8  # whose square is finite
     grad = jnp.clip(jnp.nan_to_num(grad), -limit, limit)
-    first = _BETA1 * moments.first + (1 - _BETA1) * grad
-    second = _BETA2 * moments.second + (1 - _BETA2) * grad * grad
-    step = like(jnp.asarray(count + 1, w.dtype), w)
-    mean, square = first / (1 - _BETA1**step), second / (1 - _BETA2**step)
-    return w - lr * mean / (jnp.sqrt(square) + _FLOOR), Moments(first, second)
-
-
-def where(rows: jax.Array, new: Moments, old: Moments) -> Moments:
-    """Chooses moments per row."""
-    return jax.tree.map(lambda a, b: jnp.where(like(rows, a), a, b), new, old)
+    moments, direction = adam(moments, grad, like(count + 1, w), _FLOOR)
+    return w - lr * direction, moments

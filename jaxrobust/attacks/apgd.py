@@ -1,16 +1,18 @@
 """Auto-PGD, untargeted and targeted: the gradient attacks of AutoAttack."""
 
-from typing import Any
+from typing import Any, Unpack
 
 from jaxrobust import threat
-from jaxrobust.array_types import Bounds, Images, Key, Labels, LogitsFn, Norm, Scalar
+from jaxrobust.array_types import Images, Key, Labels, LogitsFn, Norm, Scalar
 from jaxrobust.attacks import _checks
 from jaxrobust.attacks._apgd import Apgd
 from jaxrobust.attacks._apgd import Trace as Trace
 from jaxrobust.attacks._eager import iterate
 from jaxrobust.attacks._objective import Loss, Problem
+from jaxrobust.attacks._options import ModelOptions, shares
 
 
+@shares(ModelOptions)
 def apgd(
     logits_fn: LogitsFn,
     x: Images,
@@ -23,14 +25,12 @@ def apgd(
     loss: Loss = "ce",
     restarts: int = 1,
     rho: float = 0.75,
-    eot_samples: int = 1,
     x_init: Images | None = None,
     large_radius: bool = False,
     best_loss: bool = False,
     return_trace: bool = False,
     targeted: bool = False,
-    bounds: Bounds = (0.0, 1.0),
-    stochastic: bool = False,
+    **options: Unpack[ModelOptions],
 ) -> Any:
     """Auto-PGD (Croce and Hein 2020, section 3), by the rules of AutoAttack.
 
@@ -55,7 +55,6 @@ def apgd(
       restarts: number of random starts. The result is that of the first one that fools
         the model.
       rho: share of rising steps in a window up to which the step is halved, in [0, 1].
-      eot_samples: gradient, loss and success are means over this many draws.
       x_init: start `[B, H, W, C]` of the first restart in place of a random one, moved
         into ball and box.
       large_radius: L1 only: 30 % of the steps at 3 eps, 30 % at 2 eps, the rest at
@@ -63,8 +62,7 @@ def apgd(
       best_loss: return the point of the highest loss, fooled or not.
       return_trace: return `(x_adv, Trace)`; with one restart.
       targeted: descend the loss towards `y` instead.
-      bounds: lowest and highest value of an image.
-      stochastic: the model draws randomness from the keys it is given.
+      **options: shared by all attacks.
 
     Returns:
       Images of shape and dtype of `x`, in ball and box: per example the last point
@@ -95,11 +93,9 @@ def apgd(
         norm=norm,
         loss=loss,
         targeted=targeted,
-        bounds=bounds,
-        stochastic=stochastic,
-        eot_samples=eot_samples,
         fall_back=True,
         x_init=x_init,
+        **options,
     )
     method = _method(
         problem,
@@ -113,6 +109,7 @@ def apgd(
     return iterate(problem, method, key, None)
 
 
+@shares(ModelOptions)
 def apgd_targeted(
     logits_fn: LogitsFn,
     x: Images,
@@ -125,11 +122,9 @@ def apgd_targeted(
     targets: int = 9,
     restarts: int = 1,
     rho: float = 0.75,
-    eot_samples: int = 1,
     x_init: Images | None = None,
     large_radius: bool = False,
-    bounds: Bounds = (0.0, 1.0),
-    stochastic: bool = False,
+    **options: Unpack[ModelOptions],
 ) -> Images:
     """Auto-PGD on the targeted DLR loss, once per target class (AutoAttack's apgd-t).
 
@@ -150,11 +145,9 @@ def apgd_targeted(
       targets: number of target classes, at least 1; K - 1 where that is less.
       restarts: random starts per target; the first point found is returned.
       rho: as in `apgd`.
-      eot_samples: gradient, loss and success are means over this many draws.
       x_init: start of each target's first run in place of a random one.
       large_radius: L1 only, as in `apgd`.
-      bounds: lowest and highest value of an image.
-      stochastic: the model draws randomness from the keys it is given.
+      **options: shared by all attacks.
 
     Returns:
       Images of shape and dtype of `x`, in ball and box: the last misclassified point of
@@ -175,10 +168,8 @@ def apgd_targeted(
         eps,
         eps,
         norm=norm,
-        bounds=bounds,
-        stochastic=stochastic,
-        eot_samples=eot_samples,
         x_init=x_init,
+        **options,
     )
     method = _method(problem, steps, restarts, rho, large_radius, targets=targets)
     return iterate(problem, method, key, None)

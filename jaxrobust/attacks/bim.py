@@ -1,54 +1,46 @@
 """Basic iterative method: projected gradient descent from the clean image."""
 
-from jaxrobust.array_types import Bounds, Images, Key, Labels, LogitsFn, Norm, Scalar
-from jaxrobust.attacks._objective import Loss
+from typing import Unpack
+
+from jaxrobust.array_types import Images, Labels, LogitsFn, Scalar
+from jaxrobust.attacks._options import BallOptions, shares
 from jaxrobust.attacks.pgd import pgd
 
 
+@shares(BallOptions)
 def bim(
     logits_fn: LogitsFn,
     x: Images,
     y: Labels,
     *,
-    key: Key | None = None,
     eps: Scalar,
     step_size: Scalar,
     steps: int,
-    norm: Norm = "linf",
     restarts: int = 1,
-    loss: Loss = "ce",
-    targeted: bool = False,
-    bounds: Bounds = (0.0, 1.0),
-    stochastic: bool = False,
-    eot_samples: int = 1,
-    quantize: bool = False,
     unroll: int | bool | None = None,
+    **options: Unpack[BallOptions],
 ) -> Images:
     """Basic iterative method (Kurakin et al. 2017, section 2.2): `pgd` from `x`.
 
-    Arguments, result and errors are those of `pgd`; a key is needed only for a
-    stochastic model.
+    Args:
+      logits_fn: as all other arguments, see `pgd`.
+      x: images `[B, H, W, C]`.
+      y: labels `[B]`.
+      eps: radius of the ball.
+      step_size: length of a step in the norm.
+      steps: number of steps, at least 0.
+      restarts: they differ for a stochastic model alone.
+      unroll: how the loop is written out; None chooses.
+      **options: shared by the family.
+
+    Returns:
+      Attacked images, shape and dtype of `x`, in ball and box; no gradient flows.
 
     Reference:
       Kurakin et al., Adversarial examples in the physical world, ICLR workshop 2017,
       arXiv 1607.02533.
     """
+    method = {"random_start": False, "restarts": restarts, "unroll": unroll}
     return pgd(
-        logits_fn,
-        x,
-        y,
-        key=key,
-        eps=eps,
-        step_size=step_size,
-        steps=steps,
-        norm=norm,
-        random_start=False,
-        restarts=restarts,
-        loss=loss,
-        targeted=targeted,
-        bounds=bounds,
-        stochastic=stochastic,
-        eot_samples=eot_samples,
-        quantize=quantize,
-        unroll=unroll,
+        logits_fn, x, y, eps=eps, step_size=step_size, steps=steps, **method, **options
     )

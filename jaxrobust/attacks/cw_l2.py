@@ -1,14 +1,13 @@
 """Carlini & Wagner's L2 attack: the smallest perturbation by gradient descent."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 
 from jaxrobust import threat
 from jaxrobust.array_types import (
-    Bounds,
     Images,
     Key,
     Labels,
@@ -17,7 +16,7 @@ from jaxrobust.array_types import (
     PerExample,
     Scalar,
 )
-from jaxrobust.attacks import _checks, _nearest, _tanh_space
+from jaxrobust.attacks import _adam, _checks, _nearest, _tanh_space
 from jaxrobust.attacks._eager import iterate
 from jaxrobust.attacks._method import (
     Count,
@@ -30,6 +29,7 @@ from jaxrobust.attacks._method import (
 )
 from jaxrobust.attacks._nearest import Nearest
 from jaxrobust.attacks._objective import Problem, evaluate, gradient
+from jaxrobust.attacks._options import ModelOptions, shares
 
 # What the weight of the logits is multiplied by until it is found to be enough.
 _GROWTH = 10
@@ -43,7 +43,7 @@ class Carry(NamedTuple):
     """
 
     w: Images
-    moments: _tanh_space.Moments
+    moments: _adam.Moments
     const: PerExample
     failed: PerExample
     enough: PerExample
@@ -78,7 +78,7 @@ class CarliniL2(Method):
         zero = jnp.zeros(x.shape[:1], x.dtype)
         return Carry(
             w,
-            _tanh_space.at_rest(w),
+            _adam.at_rest(w),
             zero + self.initial_const,
             zero,
             zero + jnp.inf,
@@ -135,7 +135,7 @@ def _at_binary_step(problem: Problem, begins: jax.Array, carry: Carry) -> Carry:
     image = _tanh_space.from_images(problem.x, problem.bounds)
     return carry._replace(
         w=jnp.where(like(begins, image), image, carry.w),
-        moments=_tanh_space.where(begins, _tanh_space.at_rest(image), carry.moments),
+        moments=_adam.where(begins, _adam.at_rest(image), carry.moments),
         const=jnp.where(begins, next_const, const),
         failed=jnp.where(begins, failed, carry.failed),
         enough=jnp.where(begins, enough, carry.enough),
@@ -143,6 +143,7 @@ def _at_binary_step(problem: Problem, begins: jax.Array, carry: Carry) -> Carry:
     )
 
 
+@shares(ModelOptions)
 def cw_l2(
     logits_fn: LogitsFn,
     x: Images,
@@ -157,10 +158,8 @@ def cw_l2(
     initial_const: float = 1e-3,
     norm: Norm = "l2",
     targeted: bool = False,
-    bounds: Bounds = (0.0, 1.0),
-    stochastic: bool = False,
-    eot_samples: int = 1,
     unroll: int | bool | None = None,
+    **options: Unpack[ModelOptions],
 ) -> Images:
     """Carlini & Wagner's L2 attack (2017, section VI.A).
 
@@ -187,10 +186,8 @@ def cw_l2(
       initial_const: the first c, above 0.
       norm: 'l2'; `cw_linf` has the other.
       targeted: make the model predict `y` instead.
-      bounds: lowest and highest value of an image.
-      stochastic: the model draws randomness from the keys it is given.
-      eot_samples: gradients and logits averaged per step over this many draws.
       unroll: how the loop is written out; None chooses.
+      **options: shared by all attacks.
 
     Returns:
       Shape and dtype of `x`, in the box: the nearest such point found where it is
@@ -219,9 +216,7 @@ def cw_l2(
         norm=norm,
         loss="margin",
         targeted=targeted,
-        bounds=bounds,
-        stochastic=stochastic,
-        eot_samples=eot_samples,
+        **options,
     )
     method = CarliniL2(
         binary_steps * steps,

@@ -1,14 +1,13 @@
 """Carlini & Wagner's Linf attack: a penalty on what exceeds a shrinking radius."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 
 from jaxrobust import threat
 from jaxrobust.array_types import (
-    Bounds,
     Images,
     Key,
     Labels,
@@ -17,7 +16,7 @@ from jaxrobust.array_types import (
     PerExample,
     Scalar,
 )
-from jaxrobust.attacks import _checks, _nearest, _tanh_space
+from jaxrobust.attacks import _adam, _checks, _nearest, _tanh_space
 from jaxrobust.attacks._eager import iterate
 from jaxrobust.attacks._method import (
     Count,
@@ -30,6 +29,7 @@ from jaxrobust.attacks._method import (
 )
 from jaxrobust.attacks._nearest import Nearest
 from jaxrobust.attacks._objective import Problem, evaluate, gradient
+from jaxrobust.attacks._options import ModelOptions, shares
 from jaxrobust.attacks.cw_l2 import check_descent
 
 # What tau is multiplied by after a round that succeeds, and c after one that fails.
@@ -51,7 +51,7 @@ class Carry(NamedTuple):
     """
 
     w: Images
-    moments: _tanh_space.Moments
+    moments: _adam.Moments
     made: jax.Array
     before: PerExample
     tau: PerExample
@@ -88,7 +88,7 @@ class CarliniLinf(Method):
         ones = jnp.ones(x.shape[:1], x.dtype)
         return Carry(
             w,
-            _tanh_space.at_rest(w),
+            _adam.at_rest(w),
             jnp.zeros(x.shape[:1], jnp.int32),
             ones * jnp.inf,
             ones * (problem.bounds[1] - problem.bounds[0]),
@@ -113,8 +113,8 @@ class CarliniLinf(Method):
         length = threat.distance(x, problem.x, norm="linf")
         done = won & (length <= carry.tau)
         tau = jnp.where(done, _SHRINK * length, carry.tau)
-        rest = _tanh_space.at_rest(carry.w)
-        moments = _tanh_space.where(done, rest, carry.moments)
+        rest = _adam.at_rest(carry.w)
+        moments = _adam.where(done, rest, carry.moments)
         count = jnp.where(done, 0, carry.made)
         delta = x - problem.x
         over = jnp.maximum(jnp.abs(delta) - like(tau, x), 0)
@@ -136,7 +136,7 @@ class CarliniLinf(Method):
         ends |= tau < jnp.minimum(finest, problem.eps)
         return Carry(
             w,
-            _tanh_space.where(failed, rest, moments),
+            _adam.where(failed, rest, moments),
             jnp.where(failed, 0, count + 1),
             jnp.where(failed | done, jnp.inf, before),
             tau,
@@ -165,6 +165,7 @@ class CarliniLinf(Method):
         return _nearest.within(problem, carry.nearest)
 
 
+@shares(ModelOptions)
 def cw_linf(
     logits_fn: LogitsFn,
     x: Images,
@@ -180,10 +181,8 @@ def cw_linf(
     largest_const: float = 20.0,
     norm: Norm = "linf",
     targeted: bool = False,
-    bounds: Bounds = (0.0, 1.0),
-    stochastic: bool = False,
-    eot_samples: int = 1,
     unroll: int | bool | None = None,
+    **options: Unpack[ModelOptions],
 ) -> Images:
     """Carlini & Wagner's Linf attack (2017, section VI.C).
 
@@ -216,10 +215,8 @@ def cw_linf(
       largest_const: what c grows to.
       norm: 'linf'; `cw_l2` has the other.
       targeted: make the model predict `y` instead.
-      bounds: lowest and highest value of an image.
-      stochastic: the model draws randomness from the keys it is given.
-      eot_samples: gradients and logits averaged per step over this many draws.
       unroll: how the loop is written out; None chooses.
+      **options: shared by all attacks.
 
     Returns:
       Shape and dtype of `x`, in the box: the nearest such point found where it is
@@ -247,9 +244,7 @@ def cw_linf(
         norm=norm,
         loss="margin",
         targeted=targeted,
-        bounds=bounds,
-        stochastic=stochastic,
-        eot_samples=eot_samples,
+        **options,
     )
     method = CarliniLinf(
         rounds * steps,

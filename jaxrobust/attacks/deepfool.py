@@ -1,13 +1,12 @@
 """DeepFool: from linearised boundary to linearised boundary."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import jax.numpy as jnp
 
 from jaxrobust import threat
 from jaxrobust.array_types import (
-    Bounds,
     Images,
     Key,
     Labels,
@@ -35,6 +34,7 @@ from jaxrobust.attacks._objective import (
     mean_logits,
     succeeds,
 )
+from jaxrobust.attacks._options import ModelOptions, shares
 
 
 class Carry(NamedTuple):
@@ -103,6 +103,7 @@ def _to_plane(w: Images, amount: PerExample, norm: Norm) -> Images:
     return like(length, w) * way
 
 
+@shares(ModelOptions)
 def deepfool(
     logits_fn: LogitsFn,
     x: Images,
@@ -113,10 +114,8 @@ def deepfool(
     steps: int = 50,
     overshoot: float = 0.02,
     norm: Norm = "l2",
-    bounds: Bounds = (0.0, 1.0),
-    stochastic: bool = False,
-    eot_samples: int = 1,
     unroll: int | bool | None = None,
+    **options: Unpack[ModelOptions],
 ) -> Images:
     """DeepFool (Moosavi-Dezfooli et al. 2016, algorithm 2).
 
@@ -137,10 +136,8 @@ def deepfool(
       steps: steps, at least 0, of one gradient per class each; static.
       overshoot: share of the perturbation that is added to it.
       norm: 'l2' or 'linf', in which the steps are shortest.
-      bounds: lowest and highest value of an image.
-      stochastic: the model draws randomness from the keys it is given.
-      eot_samples: logits averaged per call over this many draws.
       unroll: how the loop is written out; None chooses.
+      **options: shared by all attacks.
 
     Returns:
       Shape and dtype of `x`, in the box: the point so found where it is misclassified
@@ -168,8 +165,6 @@ def deepfool(
         jnp.inf if eps is None else eps,
         0.0,
         norm=norm,
-        bounds=bounds,
-        stochastic=stochastic,
-        eot_samples=eot_samples,
+        **options,
     )
     return iterate(problem, DeepFool(steps, overshoot=overshoot), key, unroll)

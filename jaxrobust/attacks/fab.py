@@ -1,7 +1,7 @@
 """The fast adaptive boundary attack: the smallest perturbation, not a fixed radius."""
 
 import dataclasses
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,6 @@ from jaxtyping import Array, Float
 
 from jaxrobust import threat
 from jaxrobust.array_types import (
-    Bounds,
     Images,
     Key,
     Labels,
@@ -43,6 +42,7 @@ from jaxrobust.attacks._objective import (
     mean_logits,
     succeeds,
 )
+from jaxrobust.attacks._options import ModelOptions, shares
 
 # Within what random restarts start where no radius is given, times the box's width.
 _START_RADIUS = {"linf": 0.3, "l2": 1.0, "l1": 5.0}
@@ -188,6 +188,7 @@ def _floored_length(d: Float[Array, "B d"], norm: Norm) -> PerExample:
     return jnp.maximum(threat.distance(d, jnp.zeros_like(d), norm=norm), 1e-8)
 
 
+@shares(ModelOptions)
 def fab(
     logits_fn: LogitsFn,
     x: Images,
@@ -202,10 +203,8 @@ def fab(
     eta: float = 1.05,
     beta: float = 0.9,
     restarts: int = 1,
-    bounds: Bounds = (0.0, 1.0),
-    stochastic: bool = False,
-    eot_samples: int = 1,
     unroll: int | bool | None = None,
+    **options: Unpack[ModelOptions],
 ) -> Images:
     """Fast adaptive boundary attack, FAB and FAB-T (Croce & Hein 2020, algorithm 1).
 
@@ -230,10 +229,8 @@ def fab(
       eta: how far the step goes, in units of the way to the boundary.
       beta: share of the perturbation that stays after the class has changed.
       restarts: runs per target; all but the first start at random within eps / 2.
-      bounds: lowest and highest value of an image.
-      stochastic: the model draws randomness from the keys it is given.
-      eot_samples: logits averaged per call over this many draws.
       unroll: how the loop is written out; None chooses.
+      **options: shared by all attacks.
 
     Returns:
       Shape and dtype of `x`, in the box: the nearest misclassified point found where
@@ -255,9 +252,7 @@ def fab(
         jnp.inf if eps is None else eps,
         0.0,
         norm=norm,
-        bounds=bounds,
-        stochastic=stochastic,
-        eot_samples=eot_samples,
+        **options,
     )
     method = FAB(
         steps, restarts, targets=targets, alpha_max=alpha_max, eta=eta, beta=beta

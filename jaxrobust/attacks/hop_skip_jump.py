@@ -1,7 +1,7 @@
 """HopSkipJump: along the decision boundary towards the image, from decisions alone."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,6 @@ from jaxtyping import Array, Bool, Int
 
 from jaxrobust import threat
 from jaxrobust.array_types import (
-    Bounds,
     Images,
     Key,
     Labels,
@@ -23,6 +22,7 @@ from jaxrobust.attacks import _checks
 from jaxrobust.attacks._eager import iterate
 from jaxrobust.attacks._method import Count, Health, Method, like, look, model_keys
 from jaxrobust.attacks._objective import Problem, evaluate, fold
+from jaxrobust.attacks._options import ModelOptions, shares
 
 _DRAW_STREAM = 0x68736A
 # What a row's next query is for.
@@ -197,6 +197,7 @@ class HopSkipJump(Method):
         return jnp.where(carry.length > 0, carry.length, 1) * self.gamma / x[0].size
 
 
+@shares(ModelOptions)
 def hop_skip_jump(
     logits_fn: LogitsFn,
     x: Images,
@@ -210,10 +211,8 @@ def hop_skip_jump(
     gamma: float = 1.0,
     targeted: bool = False,
     x_init: Images | None = None,
-    bounds: Bounds = (0.0, 1.0),
-    stochastic: bool = False,
-    eot_samples: int = 1,
     unroll: int | bool | None = None,
+    **options: Unpack[ModelOptions],
 ) -> Images:
     """HopSkipJump: a small perturbation from decisions (Chen, Jordan & Wainwright).
 
@@ -246,10 +245,8 @@ def hop_skip_jump(
         `x_init`.
       x_init: images `[B, H, W, C]` asked first in place of noise, such as ones of the
         target class.
-      bounds: lowest and highest value of an image.
-      stochastic: the model draws randomness from the keys it is given.
-      eot_samples: logits averaged per decision over this many draws.
       unroll: how the loop over queries is written out; None chooses.
+      **options: shared by all attacks.
 
     Returns:
       Shape and dtype of `x`, in the box: the nearest misclassified point found where
@@ -266,6 +263,7 @@ def hop_skip_jump(
     threat.check_norm(norm)
     if norm == "l1":
         raise ValueError("`norm` of hop_skip_jump must be 'linf' or 'l2', got 'l1'.")
+    eot_samples = options.get("eot_samples", 1)
     _checks.check_count("eot_samples", eot_samples, 1)
     _checks.check_count("queries", queries, eot_samples)
     if samples is None:
@@ -278,10 +276,8 @@ def hop_skip_jump(
         0.0,
         norm=norm,
         targeted=targeted,
-        bounds=bounds,
-        stochastic=stochastic,
-        eot_samples=eot_samples,
         x_init=x_init,
+        **options,
     )
     if x_init is not None:
         _checks.check_images(x)

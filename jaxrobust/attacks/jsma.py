@@ -2,13 +2,12 @@
 
 import dataclasses
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 
 from jaxrobust.array_types import (
-    Bounds,
     Images,
     Key,
     Labels,
@@ -29,6 +28,7 @@ from jaxrobust.attacks._method import (
     watch_step,
 )
 from jaxrobust.attacks._objective import Evaluated, Problem, mean_logits, succeeds
+from jaxrobust.attacks._options import ModelOptions, shares
 from jaxrobust.attacks._saliency_pairs import best_pair
 
 
@@ -112,6 +112,7 @@ def _forward_derivatives(
     return pull(own)[0], pull(1 - own)[0], logits
 
 
+@shares(ModelOptions)
 def jsma(
     logits_fn: LogitsFn,
     x: Images,
@@ -123,10 +124,8 @@ def jsma(
     gamma: float = 1.0,
     norm: Norm = "l1",
     targeted: bool = False,
-    bounds: Bounds = (0.0, 1.0),
-    stochastic: bool = False,
-    eot_samples: int = 1,
     unroll: int | bool | None = None,
+    **options: Unpack[ModelOptions],
 ) -> Images:
     """Jacobian-based saliency map attack (Papernot et al. 2016, algorithms 2 and 3).
 
@@ -156,10 +155,8 @@ def jsma(
       norm: 'l1', 'linf' or 'l2', in which `eps` is; what the attack itself keeps small
         is the number of values that are changed.
       targeted: make the model predict `y` instead.
-      bounds: lowest and highest value of an image.
-      stochastic: the model draws randomness from the keys it is given.
-      eot_samples: logits averaged per call over this many draws.
       unroll: how the loop is written out; None chooses.
+      **options: shared by all attacks.
 
     Returns:
       Shape and dtype of `x`, in the box: the point so found where it is misclassified
@@ -184,9 +181,7 @@ def jsma(
         0.0,
         norm=norm,
         targeted=targeted,
-        bounds=bounds,
-        stochastic=stochastic,
-        eot_samples=eot_samples,
+        **options,
     )
     steps = math.floor(math.prod(x.shape[1:]) * gamma / 2)
     return iterate(problem, JSMA(steps, theta=theta), key, unroll)

@@ -1,5 +1,7 @@
 """Uniform noise in the ball: the weakest attack, and the `ball` augmentation."""
 
+from typing import Unpack
+
 import jax
 import jax.numpy as jnp
 
@@ -14,9 +16,10 @@ from jaxrobust.array_types import (
     Scalar,
 )
 from jaxrobust.attacks import _checks
-from jaxrobust.attacks._eager import in_transformation, iterate
-from jaxrobust.attacks._loop import Ascent
-from jaxrobust.attacks._objective import Loss, Problem, fold
+from jaxrobust.attacks._ascent import Ascent, ascend
+from jaxrobust.attacks._eager import in_transformation
+from jaxrobust.attacks._objective import fold
+from jaxrobust.attacks._options import BallOptions, shares
 
 
 def uniform_noise(
@@ -62,45 +65,34 @@ def uniform_noise(
     return _draw_compiled(x, keys, eps, norm, (bounds[0], bounds[1]), draws)
 
 
+@shares(BallOptions)
 def worst_of_noise(
     logits_fn: LogitsFn,
     x: Images,
     y: Labels,
     *,
-    key: Key | None = None,
     eps: Scalar,
-    norm: Norm = "linf",
     draws: int = 1,
-    loss: Loss = "ce",
-    targeted: bool = False,
-    bounds: Bounds = (0.0, 1.0),
-    stochastic: bool = False,
-    eot_samples: int = 1,
-    quantize: bool = False,
+    **options: Unpack[BallOptions],
 ) -> Images:
     """Keeps, per example, the worst of `draws` points of `uniform_noise`.
 
     What `attacks.get('uniform_noise')` and `attacks.get('ball')` run: a misclassified
-    point beats one that is not, then the higher loss. Arguments as in `pgd`.
+    point beats one that is not, then the higher loss.
+
+    Args:
+      logits_fn: as the other arguments, see `pgd`.
+      x: images `[B, H, W, C]`.
+      y: labels `[B]`.
+      eps: radius of the ball.
+      draws: points per image.
+      **options: shared by the family.
 
     Returns:
       Attacked images `[B, H, W, C]`, in ball and box; no gradient flows.
     """
-    problem = Problem(
-        logits_fn,
-        x,
-        y,
-        eps,
-        0.0,
-        norm=norm,
-        loss=loss,
-        targeted=targeted,
-        bounds=bounds,
-        stochastic=stochastic,
-        eot_samples=eot_samples,
-        quantize=quantize,
-    )
-    return iterate(problem, Ascent(0, draws, random_start=True), key, 1)
+    method = Ascent(0, draws, random_start=True)
+    return ascend(method, logits_fn, x, y, eps, 0.0, 1, **options)
 
 
 def _draw(

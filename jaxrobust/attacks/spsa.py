@@ -1,14 +1,13 @@
 """SPSA: ascent along a gradient that is estimated from random directions."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 
 from jaxrobust import threat
 from jaxrobust.array_types import (
-    Bounds,
     Images,
     Key,
     Labels,
@@ -18,6 +17,7 @@ from jaxrobust.array_types import (
     Scalar,
 )
 from jaxrobust.attacks import _checks
+from jaxrobust.attacks._adam import Moments, adam, at_rest
 from jaxrobust.attacks._eager import iterate
 from jaxrobust.attacks._method import (
     Count,
@@ -29,7 +29,8 @@ from jaxrobust.attacks._method import (
     repeat,
 )
 from jaxrobust.attacks._objective import Loss, Problem, evaluate, fold
-from jaxrobust.attacks._zeroth_order import Moments, adam, moments, slope
+from jaxrobust.attacks._options import ModelOptions, shares
+from jaxrobust.attacks._zeroth_order import slope
 
 _DIRECTION_STREAM = 0x737073
 
@@ -81,7 +82,7 @@ class SPSA(Method):
         none = jnp.zeros(x.shape[:1], bool)
         health = Health(*look(at.logits), none) if watch else None
         value = jnp.where(jnp.isnan(at.value), -jnp.inf, at.value)
-        return Carry(x, moments(x), x, value, at.fooled, health)
+        return Carry(x, at_rest(x), x, value, at.fooled, health)
 
     def step(self, problem: Problem, keys: Key | None, i: Count, carry: Carry) -> Carry:
         """One step of Adam, back into ball and box; keeps the point if it is better."""
@@ -137,6 +138,7 @@ class SPSA(Method):
         return carry.best
 
 
+@shares(ModelOptions)
 def spsa(
     logits_fn: LogitsFn,
     x: Images,
@@ -152,10 +154,8 @@ def spsa(
     loss: Loss = "margin",
     targeted: bool = False,
     restarts: int = 1,
-    bounds: Bounds = (0.0, 1.0),
-    stochastic: bool = False,
-    eot_samples: int = 1,
     unroll: int | bool | None = None,
+    **options: Unpack[ModelOptions],
 ) -> Images:
     """SPSA: projected Adam on a gradient estimated from scores (Uesato et al. 2018).
 
@@ -163,7 +163,8 @@ def spsa(
     vectors v, and takes the mean of the differences along them for the gradient; the
     points may lie outside the box by `delta`. A row that is misclassified stays as it
     is. Other than in the paper the best iterate is returned, not the last, at a model
-    call more per step. The paper has Linf alone.
+    call more per step. The paper has Linf alone. The two points
+    of a pair see one randomness of the model.
 
     Args:
       logits_fn: `x -> logits [B, K]`, pure; `(x, keys [B]) -> logits` if stochastic.
@@ -183,11 +184,8 @@ def spsa(
       targeted: descend the loss towards `y` instead.
       restarts: keeps, per example, a misclassified point over one that is not, then
         the higher loss; restart r > 0 uses fold_in(key, r).
-      bounds: lowest and highest value of an image.
-      stochastic: the model draws randomness from the keys it is given; the two points
-        of a pair see the same.
-      eot_samples: loss and logits averaged per call over this many draws.
       unroll: how the loop over steps is written out; None chooses.
+      **options: shared by all attacks.
 
     Returns:
       Shape and dtype of `x`, in ball and box: a misclassified point where one was
@@ -211,9 +209,7 @@ def spsa(
         norm=norm,
         loss=loss,
         targeted=targeted,
-        bounds=bounds,
-        stochastic=stochastic,
-        eot_samples=eot_samples,
+        **options,
     )
     method = SPSA(steps, restarts, delta=delta, samples=samples)
     return iterate(problem, method, key, unroll)

@@ -1,7 +1,7 @@
 """The square attack: random search over square windows, from logits alone."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,6 @@ from jaxtyping import Array, Float
 
 from jaxrobust import threat
 from jaxrobust.array_types import (
-    Bounds,
     Images,
     Key,
     Labels,
@@ -30,6 +29,7 @@ from jaxrobust.attacks._objective import (
     fold,
     succeeds,
 )
+from jaxrobust.attacks._options import ModelOptions, shares
 
 # Streams of a row's key: the first point, and the windows.
 _FIRST_STREAM = 0x73717331
@@ -239,6 +239,7 @@ def _new_in_window(
     return x + (_stretched(delta, _radius(problem)) if norm == "l2" else delta)
 
 
+@shares(ModelOptions)
 def square(
     logits_fn: LogitsFn,
     x: Images,
@@ -253,10 +254,8 @@ def square(
     targeted: bool = False,
     resc_schedule: bool = False,
     restarts: int = 1,
-    bounds: Bounds = (0.0, 1.0),
-    stochastic: bool = False,
-    eot_samples: int = 1,
     unroll: int | bool | None = None,
+    **options: Unpack[ModelOptions],
 ) -> Images:
     """Square attack: random search without gradients (Andriushchenko et al. 2020).
 
@@ -282,10 +281,8 @@ def square(
       resc_schedule: squeeze the schedule, made for 10,000 queries, into `queries`.
       restarts: keeps, per example, a misclassified point over one that is not, then
         the higher loss; restart r > 0 uses fold_in(key, r).
-      bounds: lowest and highest value of an image.
-      stochastic: the model draws randomness from the keys it is given.
-      eot_samples: loss and logits averaged per query over this many draws.
       unroll: how the loop is written out; None chooses.
+      **options: shared by all attacks.
 
     Returns:
       Shape and dtype of `x`, in ball and box: a misclassified point where one was
@@ -314,9 +311,7 @@ def square(
         norm=norm,
         loss=loss,
         targeted=targeted,
-        bounds=bounds,
-        stochastic=stochastic,
-        eot_samples=eot_samples,
+        **options,
     )
     method = Square(queries, restarts, p_init=p_init, rescale=resc_schedule)
     return iterate(problem, method, key, unroll)

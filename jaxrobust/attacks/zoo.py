@@ -1,7 +1,7 @@
 """ZOO: Carlini and Wagner's L2 attack on difference quotients, pixel by pixel."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,6 @@ from jaxtyping import Array, Float, Int
 
 from jaxrobust import threat
 from jaxrobust.array_types import (
-    Bounds,
     Images,
     Key,
     Labels,
@@ -19,6 +18,7 @@ from jaxrobust.array_types import (
     Scalar,
 )
 from jaxrobust.attacks import _checks
+from jaxrobust.attacks._adam import Moments, adam, at_rest
 from jaxrobust.attacks._eager import iterate
 from jaxrobust.attacks._method import (
     Count,
@@ -30,7 +30,8 @@ from jaxrobust.attacks._method import (
     repeat,
 )
 from jaxrobust.attacks._objective import Problem, evaluate, fold
-from jaxrobust.attacks._zeroth_order import Moments, adam, moments, slope
+from jaxrobust.attacks._options import ModelOptions, shares
+from jaxrobust.attacks._zeroth_order import slope
 
 _COORDINATE_STREAM = 0x7A6F6F
 
@@ -207,7 +208,7 @@ class ZOO(Method):
 
 def _from_image(x: Images, margin: PerExample) -> Descent:
     none = jnp.zeros(x.shape[:1], bool)
-    return Descent(x, margin, moments(x), jnp.zeros_like(x), none)
+    return Descent(x, margin, at_rest(x), jnp.zeros_like(x), none)
 
 
 def _another(weight: Weight, hit: jax.Array) -> Weight:
@@ -218,6 +219,7 @@ def _another(weight: Weight, hit: jax.Array) -> Weight:
     return Weight(c, low, high)
 
 
+@shares(ModelOptions)
 def zoo(
     logits_fn: LogitsFn,
     x: Images,
@@ -234,10 +236,8 @@ def zoo(
     const: float = 1.0,
     norm: Norm = "l2",
     targeted: bool = False,
-    bounds: Bounds = (0.0, 1.0),
-    stochastic: bool = False,
-    eot_samples: int = 1,
     unroll: int | bool | None = None,
+    **options: Unpack[ModelOptions],
 ) -> Images:
     """ZOO-ADAM: a small L2 perturbation from scores alone (Chen et al. 2017).
 
@@ -250,7 +250,8 @@ def zoo(
     Left out: the tanh change of variables (coordinates are clipped to the box), and
     what the paper adds for ImageNet, attack-space reduction, hierarchical attack and
     importance sampling. The defaults are a small budget, 77,000 calls an image: they
-    visit a coordinate of a 32 x 32 colour image four times per search.
+    visit a coordinate of a 32 x 32 colour image four times per search. The two points
+    of a quotient see one randomness of the model.
 
     Args:
       logits_fn: `x -> logits [B, K]`, pure; `(x, keys [B]) -> logits` if stochastic.
@@ -271,11 +272,8 @@ def zoo(
         how the margin weighs against the distance.
       norm: 'l2'; the attack has no other.
       targeted: look for the class `y` instead.
-      bounds: lowest and highest value of an image.
-      stochastic: the model draws randomness from the keys it is given; the two points
-        of a quotient see the same.
-      eot_samples: logits averaged per call over this many draws.
       unroll: how the loop over steps is written out; None chooses.
+      **options: shared by all attacks.
 
     Returns:
       Shape and dtype of `x`, in the box: the nearest misclassified point found where
@@ -296,7 +294,8 @@ def zoo(
     _checks.check_ranges(lr=lr, h=h)
     _checks.check_images(x)
     threat.check_shape("lr", lr, x.shape, None)
-    spacing = float(jnp.finfo(x.dtype).eps) * max(abs(bound) for bound in bounds)
+    bounds = options.get("bounds", (0.0, 1.0))
+    spacing = float(jnp.finfo(x.dtype).eps) * max(map(abs, bounds))
     if isinstance(h, float) and h < spacing:
         raise ValueError(
             f"`h` = {h} is less than what parts two values of {x.dtype} images, about "
@@ -313,9 +312,7 @@ def zoo(
         norm=norm,
         loss="margin",
         targeted=targeted,
-        bounds=bounds,
-        stochastic=stochastic,
-        eot_samples=eot_samples,
+        **options,
     )
     method = ZOO(
         steps * binary_steps,

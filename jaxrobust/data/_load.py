@@ -6,6 +6,7 @@ from typing import Any
 
 from absl import logging
 
+from jaxrobust import named_code
 from jaxrobust.data import _image_folder, _local, _npz, _tfds
 from jaxrobust.data._dataset import Dataset
 from jaxrobust.data._source import Source
@@ -44,7 +45,8 @@ def load(
     Args:
         name: one of `names()`; `npz:PATH` or `folder:PATH` for a user's own images
             (forms below); `tfds:NAME` or `tfds:NAME/CONFIG` for any other prepared
-            TFDS image classification set.
+            TFDS image classification set; `package.module:function` for a function of
+            your own, split -> `Dataset`, which is imported and called.
         split: 'train' or 'test'.
         image_size: side of the square images to make: the shorter side is resized
             to it (bilinear, antialiased), then the centre is cut out. None keeps the
@@ -154,6 +156,14 @@ def _open(
     if name in _TFDS_NAMES or kind == "tfds":
         common["image_size"] = common["image_size"] or _DEFAULT_SIZE.get(rest or name)
         return _tfds.open_prepared(rest or name, split, data_dir=data_dir, **common)
+    if named_code.names(name):  # checked last: `npz:PATH` may have the same form
+        found = named_code.load("data set", name)(split)
+        if not isinstance(found, Dataset):
+            raise TypeError(
+                f"data set {name!r} must return a jaxrobust.data.Dataset, got "
+                f"{type(found).__name__}."
+            )
+        return _local.finish(found, **common)
     raise ValueError(_unknown(name))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import flax.linen as nn
 
+from jaxrobust import named_code
 from jaxrobust.defenses.adversarial import adversarial as adversarial
 from jaxrobust.defenses.adversarial import ball as ball
 from jaxrobust.defenses.adversarial import standard as standard
@@ -46,11 +47,28 @@ FACTORIES: Mapping[str, Callable[..., Defense]] = MappingProxyType(
 )
 
 
+def factory(name: str) -> Callable[..., Defense]:
+    """Returns what builds the objective `name`; see `create`.
+
+    Raises:
+      ValueError: for an unknown name, or code that cannot be imported.
+    """
+    if named_code.names(name):
+        return named_code.load("objective", name)
+    if name not in FACTORIES:
+        near = difflib.get_close_matches(name, FACTORIES, n=1)
+        raise ValueError(
+            f"unknown objective {name!r}; known: {', '.join(FACTORIES)}."
+            + (f" Did you mean {near[0]!r}?" if near else "")
+        )
+    return FACTORIES[name]
+
+
 def create(name: str, model: nn.Module, options: Mapping[str, Any]) -> Defense:
     """Builds the training objective `name` for `model`.
 
     Args:
-      name: one of `FACTORIES`.
+      name: one of `FACTORIES`, or `package.module:function` of the caller's own.
       model: a Linen module.
       options: fields of a config; the factory takes those it knows (`attack`: the
         hyperparameters of the training attack, `attack_bn`, `label_smoothing`, `beta`
@@ -61,17 +79,11 @@ def create(name: str, model: nn.Module, options: Mapping[str, Any]) -> Defense:
     Raises:
       ValueError: for an unknown name or an option out of range.
     """
-    if name not in FACTORIES:
-        near = difflib.get_close_matches(name, FACTORIES, n=1)
-        raise ValueError(
-            f"unknown objective {name!r}; known: {', '.join(FACTORIES)}."
-            + (f" Did you mean {near[0]!r}?" if near else "")
-        )
-    factory = FACTORIES[name]
-    accepted = inspect.signature(factory).parameters
+    build = factory(name)
+    accepted = inspect.signature(build).parameters
     chosen = {k: v for k, v in options.items() if k in accepted}
     return awp(
-        factory(model, **chosen),
+        build(model, **chosen),
         options.get("awp_gamma", 0.0),
         options.get("awp_warmup_steps", 0),
     )

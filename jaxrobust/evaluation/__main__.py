@@ -28,6 +28,7 @@ from ml_collections import ConfigDict
 
 from jaxrobust import data, evaluation, parallel, report
 from jaxrobust.array_types import Bounds
+from jaxrobust.attacks import registry
 from jaxrobust.evaluation import (
     attack_text,
     black_box,
@@ -218,7 +219,7 @@ def _is_black_box(
     if black_box.is_torch_module(function):
         return True
     asked = {fields.partition(":")[0].strip() for fields in args.attack}
-    if not asked or asked - {*foreign.BLACK_BOX, "ball"}:
+    if not asked or any(map(registry.needs_gradient, asked)):
         return False
     function = black_box.in_layout(function, args.layout or "NHWC")
     return not foreign.traceable(function, dataset)

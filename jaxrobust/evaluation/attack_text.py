@@ -8,7 +8,7 @@ from inspect import Parameter
 from typing import Any
 
 from jaxrobust import attacks, threat
-from jaxrobust.attacks import _table
+from jaxrobust.attacks import registry
 from jaxrobust.evaluation import suite
 from jaxrobust.evaluation.radius import STEP_SHARE
 from jaxrobust.evaluation.text import literal, number, shown
@@ -43,11 +43,10 @@ def parse(text: str) -> Fields:
       ValueError: for another form, or an unknown attack or option (with the nearest).
       TypeError: for a value of another kind than the attack's signature has.
     """
-    name, colon, rest = text.strip().partition(":")
-    name = name.strip()
+    name, colon, rest = _split(text)
     if not name or (colon and not rest.strip()):
         raise ValueError(f"an attack must be {_FORM}, got {shown(text)}.")
-    if name not in (*attacks.names(), *_OTHERS):
+    if not registry.known(name) and name not in _OTHERS:
         known = threat.nearest_match(name[:80], (*attacks.names(), *_OTHERS))
         raise ValueError(f"unknown attack {shown(name)}. {known}")
     given: dict[str, str] = {}
@@ -70,6 +69,16 @@ def parse(text: str) -> Fields:
             )
         fields[option] = _value(text, option, value, known[option])
     return fields
+
+
+def _split(text: str) -> tuple[str, str, str]:
+    """Splits off the name, `package.module:function` for code of the caller's own."""
+    name, colon, rest = text.strip().partition(":")
+    head, more, tail = rest.partition(":")
+    own = f"{name.strip()}:{head.strip()}"
+    if name.strip() not in (*attacks.names(), *_OTHERS) and registry.known(own):
+        return own, more, tail
+    return name.strip(), colon, rest
 
 
 def table(
@@ -113,9 +122,10 @@ def table(
                 f"attack {shown(text)}: `eot_samples` averages over a randomised "
                 "model's draws; give it with --stochastic."
             )
-        label, number = fields["name"], 2
+        own = fields["name"].rpartition(":")[2]
+        label, number = own, 2
         while label in found:
-            label, number = f"{fields['name']}_{number}", number + 1
+            label, number = f"{own}_{number}", number + 1
         found[label] = fields
     suite.read(found, transfer_from)
     return found
@@ -137,11 +147,11 @@ def averaged(fields: Mapping[str, Any], draws: int) -> Fields:
 def _known(text: str, name: str, inner: str | None) -> Mapping[str, Parameter | type]:
     """Returns the options of an attack; a transfer has those of what it hands over."""
     if name not in _OTHERS:
-        own = _table.parameters(name)
+        own = registry.parameters(name)
         return {k: v for k, v in own.items() if k not in _NOT_HERE}
     if name != "transfer":
         return _OTHERS[name]
-    if inner not in attacks.names():
+    if inner is None or not registry.known(inner):
         raise ValueError(
             f"attack {shown(text)}: transfer needs attack=NAME, the attack to hand "
             f"over. {threat.nearest_match((inner or '')[:80], attacks.names())}"
@@ -189,10 +199,10 @@ def _kinds(known: Parameter | type) -> set[Any]:
 def _complete(text: str, fields: Fields, eps: str | float, norm: str) -> None:
     """Fills in radius, steps and step."""
     name = fields.get("attack", fields["name"])
-    own = {} if name == "autoattack" else _table.parameters(name)
-    fields.setdefault("norm", suite.OWN_NORM.get(name, norm))
+    own = {} if name == "autoattack" else registry.parameters(name)
+    fields.setdefault("norm", suite.own_norm(name) or norm)
     threat.check_norm(fields["norm"])
-    smallest = "eps" in own and type(None) in typing.get_args(own["eps"].annotation)
+    smallest = "eps" in own and registry.may_be_none(own["eps"])
     if fields.get("eps") is None and not ("eps" in fields and smallest):
         if "eps" not in fields and fields["norm"] == norm:
             fields["eps"] = eps

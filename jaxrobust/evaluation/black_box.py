@@ -14,9 +14,9 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxrobust.array_types import Images, Logits
+from jaxrobust.attacks import registry
 from jaxrobust.data import Dataset
 from jaxrobust.evaluation import foreign
-from jaxrobust.evaluation.foreign import BLACK_BOX
 
 LAYOUTS = ("NHWC", "NCHW")
 Host = Callable[[Float[np.ndarray, "B H W C"]], Any]
@@ -28,10 +28,10 @@ def check_attacks(names: Iterable[str]) -> None:
     Raises:
       ValueError: naming them, and those that will do.
     """
-    if wrong := sorted({n for n in names if n not in (*BLACK_BOX, "ball")}):
+    if wrong := sorted({n for n in names if registry.needs_gradient(n)}):
         raise ValueError(
             f"{', '.join(wrong)} cannot attack a black box, which has no gradient; "
-            f"choose --attack of {', '.join(BLACK_BOX)}."
+            f"choose --attack of {', '.join(registry.without_gradient())}."
         )
 
 

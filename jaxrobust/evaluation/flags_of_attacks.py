@@ -4,28 +4,36 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxrobust.attacks import registry
 from jaxrobust.evaluation import statistics
 from jaxrobust.evaluation.flags import MARGIN, Flag, above_chance, minor, severe
 from jaxrobust.results.schema import Attack, Clean, Curve
 
-ITERATIVE = ("pgd", "bim", "mim", "apgd", "apgd_targeted", "fab", "autoattack")
 # Signs of PGD on the cross-entropy, which say nothing of attacks on another loss: in
 # the diagnostics, and in the curve.
 OF_CROSS_ENTROPY = ("scale_hides_gradients",)
 OF_CURVE = ("above_chance_at_largest_eps",)
-WEAKER = {
-    "fgsm": "a single step",
-    "uniform_noise": "random noise",
-    "ball": "random noise",
-    "square": "a black-box attack",
-    "spsa": "a black-box attack",
-    "zoo": "a black-box attack",
-    "hop_skip_jump": "a black-box attack",
-}
 
 
-# Whose loss is not the cross-entropy unless told; see `sees_past_rounding`.
-_OTHER_LOSS = ("autoattack", "apgd_targeted", "fab")
+def is_strong(name: str) -> bool:
+    """Whether an attack is iterative, and beats weak ones on sound gradients."""
+    traits = registry.traits(name)
+    return name == "autoattack" or (traits is not None and traits.strong)
+
+
+def _climbs(name: str) -> bool:
+    """Whether an attack has to lower the accuracy of a network with sound gradients."""
+    traits = registry.traits(name)
+    one_step = traits is not None and traits.weak and traits.access == "gradient"
+    return is_strong(name) or bool(one_step)
+
+
+def _follows_cross_entropy(attack: Attack) -> bool:
+    """Whether the loss of a strong attack is the cross-entropy."""
+    if attack.name == "autoattack":
+        return False
+    takes_loss = "loss" in registry.parameters(attack.name)
+    return takes_loss and attack.rest.get("attack_loss", "ce") in ("ce", "")
 
 
 def sees_past_rounding(attacks: Sequence[Attack]) -> bool:
@@ -35,11 +43,8 @@ def sees_past_rounding(attacks: Sequence[Attack]) -> bool:
     """
     return any(
         attack.eps is not None
-        and attack.name in ITERATIVE
-        and (
-            attack.name in _OTHER_LOSS
-            or attack.rest.get("attack_loss", "ce") not in ("ce", "")
-        )
+        and is_strong(attack.name)
+        and not _follows_cross_entropy(attack)
         for attack in attacks
     )
 
@@ -71,7 +76,7 @@ def raised(attacks: Sequence[Attack], clean: Clean) -> list[Flag]:
     flags, least = [], max(MARGIN, 1.5 / clean.n)
     for attack in attacks:
         gain = attack.robust_accuracy - clean.accuracy
-        if attack.name in (*ITERATIVE, "fgsm") and gain > least:
+        if _climbs(attack.name) and gain > least:
             message = (
                 f"{attack.label} raises the accuracy by {gain:.1%} over that of the "
                 "clean images: the gradient points the wrong way."
@@ -84,25 +89,26 @@ def from_attacks(attacks: Sequence[Attack]) -> list[Flag]:
     """Flags weak attacks that beat iterative ones under the same threat."""
     flags = []
     for weak in attacks:
-        if weak.name not in WEAKER:
+        traits = registry.traits(weak.name)
+        if traits is None or not traits.weak:
             continue
         strong = [
             other.robust_accuracy
             for other in attacks
-            if other.name in ITERATIVE
+            if is_strong(other.name)
             and (other.norm, other.eps) == (weak.norm, weak.eps)
         ]
         # Of a few images, one may be luck.
         least = max(MARGIN, 1.5 / weak.n)
         if strong and weak.robust_accuracy < min(strong) - least:
             message = (
-                f"{weak.label} ({WEAKER[weak.name]}) leaves "
+                f"{weak.label} ({traits.weak}) leaves "
                 f"{weak.robust_accuracy:.1%}, the iterative attacks "
                 f"{min(strong):.1%}: they miss what is there (masked gradients?)."
             )
             name = (
                 "single_step_beats_iterative"
-                if weak.name == "fgsm"
+                if traits.access == "gradient"
                 else "black_box_beats_white_box"
             )
             values = {"weak": weak.robust_accuracy, "iterative": min(strong)}

@@ -14,15 +14,12 @@ from jaxtyping import Float
 from jaxrobust import losses, threat
 from jaxrobust.analysis import logits as outputs
 from jaxrobust.array_types import Bounds, Images, Key, Logits, Variables
-from jaxrobust.attacks import _capture, _compile
+from jaxrobust.attacks import _capture, _programs, registry
 from jaxrobust.data import Dataset
 from jaxrobust.evaluation.network import coarsest
 from jaxrobust.runtime import named
 
 Function = Callable[[Images], Logits]
-
-# Attacks that never ask for a gradient.
-BLACK_BOX = ("hop_skip_jump", "spsa", "square", "uniform_noise", "zoo")
 
 # By how much of a usual lead rounding may part two shapes of one program.
 _ROUNDING = 1e-3
@@ -214,7 +211,7 @@ def _check_outputs(
         raise ValueError(
             f"the function cannot be traced ({type(error).__name__}): it has to be "
             "made of jax.numpy operations, without numpy or Python branches on values; "
-            f"or give --black_box, for {', '.join(BLACK_BOX)}."
+            f"or give --black_box, for {', '.join(registry.without_gradient())}."
         ) from error
     except Exception as error:
         [reason, *_] = str(error).splitlines() or [""]
@@ -269,8 +266,7 @@ def _call(
     function: Callable[..., Any], inputs: Sequence[Any]
 ) -> Float[np.ndarray, "B K"]:
     """Traces and runs the function; an equal program is compiled once."""
-    captured = _capture.capture(function, *map(_like, inputs))
-    arrays = [jnp.asarray(array) for array in captured.arrays]
-    traced = _compile.trace(captured.fn, arrays, *inputs)
-    run = _compile.build(traced, arrays, *inputs, keep=not captured.embedded)
+    bound = _programs.bind(function, *map(_like, inputs))
+    arrays = [jnp.asarray(array) for array in bound.arrays]
+    run = _programs.jitted(bound)
     return np.asarray(losses.comparable(run(arrays, *inputs)), np.float64)

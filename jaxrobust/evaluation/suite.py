@@ -3,7 +3,6 @@
 import difflib
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +11,7 @@ from jaxtyping import Array
 
 from jaxrobust import attacks, threat
 from jaxrobust.array_types import Norm
+from jaxrobust.attacks import registry
 from jaxrobust.evaluation import adaptive, protocols, transfer
 from jaxrobust.evaluation.autoattack.entry import AutoAttack
 from jaxrobust.evaluation.entries import Entry as Entry
@@ -36,17 +36,6 @@ _MOST = 10**7
 # Without these an attack does nothing.
 _MOVING = ("steps", "queries", "step_size", "lr", "gamma", "alpha_max")
 _ANY = (None, "none", "None")  # as configs write that there is no radius
-# Where a config names no norm; all others are Linf.
-OWN_NORM: Mapping[str, Norm] = MappingProxyType(
-    {
-        "cw_l2": "l2",
-        "cw_linf": "linf",
-        "deepfool": "l2",
-        "jsma": "l1",
-        "spsa": "linf",
-        "zoo": "l2",
-    }
-)
 
 
 class Pending(NamedTuple):
@@ -211,13 +200,19 @@ def _made(loss: Any) -> bool:
     return isinstance(loss, str) and loss in adaptive.LOSSES
 
 
+def own_norm(name: str) -> Norm | None:
+    """Returns the norm that an attack takes where a config names none."""
+    traits = registry.traits(name)
+    return None if traits is None else traits.norm
+
+
 def _norm(label: str, name: str, given: Norm | None) -> Norm:
     """Returns the norm of an attack, which may have only one of its own."""
     if name == "autoattack":
         threat.check_norm(given or "linf")
         return given or "linf"
     known = attacks.hyperparameters(name)  # an unknown name is said first
-    own = OWN_NORM.get(name)
+    own = own_norm(name)
     if own and given not in (None, own) and "norm" not in known:
         raise ValueError(
             f"attack {label!r}: {name} works in norm {own!r} alone, got {given!r}."

@@ -3,13 +3,18 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jaxrobust.attacks import registry
 from jaxrobust.report.drawing import NORMS
 from jaxrobust.results import Results
 from jaxrobust.results.schema import Attack, Threat
 
-GRADIENT_ONLY = {"fgsm", "bim", "mim", "pgd", "uniform_noise", "ball"}
 FEW = 4  # attacks that a sentence can name
 NOTHING = "learned_nothing"  # a flag of the network, not of the attacks
+
+
+def _has_fixed_steps(name: str) -> bool:
+    traits = registry.traits(name)
+    return traits is not None and traits.fixed_steps
 
 
 def percent(share: float | None) -> str:
@@ -155,7 +160,7 @@ def belief(results: Results) -> list[str]:
     # Of nothing that is left, nothing can be taken.
     left = results.worst_case.robust_accuracy > 0
     if names and left and not autoattacks(results):
-        only = "Only " if names <= GRADIENT_ONLY else ""
+        only = "Only " if all(map(_has_fixed_steps, names)) else ""
         who = named(results.attacks, results)
         notes.append(
             f"{only}{who} ran, not AutoAttack: take the robust accuracy as an upper "

@@ -7,7 +7,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from jaxrobust import attacks, corruptions, defenses
+from jaxrobust import attacks, corruptions, defenses, named_code
 from jaxrobust.evaluation import suite
 from jaxrobust.training import compute, optimizer, source
 from jaxrobust.training.config import base
@@ -56,6 +56,12 @@ def choice(known: Sequence[str]) -> Rule:
     """One of some names."""
     named = [repr(name) if name == "" else name for name in known]
     return Rule(f"one of {', '.join(named)}", lambda v: v in known, known)
+
+
+def choice_or_code(known: Sequence[str]) -> Rule:
+    """One of some names, or `package.module:function` of the caller's own."""
+    rule = choice(known)
+    return rule._replace(holds=lambda v: rule.holds(v) or named_code.names(v))
 
 
 def each(rule: Rule, *, filled: bool = False, rising: bool = False) -> Rule:
@@ -127,7 +133,7 @@ _OPTIMIZER: Mapping[str, Rule] = MappingProxyType(
 TABLE: Mapping[str, Rule] = MappingProxyType(
     {
         "seed": whole(0, 2**32 - 1),
-        "twin": choice(("", *defenses.FACTORIES)),
+        "twin": choice_or_code(("", *defenses.FACTORIES)),
         "precision": choice(PRECISIONS),
         "data.name": NAME,
         "data.image_size": whole(0, 16384),
@@ -147,7 +153,7 @@ TABLE: Mapping[str, Rule] = MappingProxyType(
         "model.dropout": SHARE,
         "model.mean": number_or_each(number(-1e6, 1e6)),
         "model.std": number_or_each(number(0, 1e6, above=True)),
-        "objective.name": choice(tuple(defenses.FACTORIES)),
+        "objective.name": choice_or_code(tuple(defenses.FACTORIES)),
         "objective.attack_bn": choice(("", "train", "eval")),
         "objective.attack_warmup_epochs": EPOCHS,
         "objective.label_smoothing": SHARE,
@@ -155,7 +161,7 @@ TABLE: Mapping[str, Rule] = MappingProxyType(
         "objective.draws": whole(1, 10**6),
         "objective.awp_gamma": number(0, 1e3),
         "objective.awp_warmup_epochs": EPOCHS,
-        "objective.attack_name": choice(("", *attacks.names())),
+        "objective.attack_name": choice_or_code(("", *attacks.names())),
         "objective.eps_range": each(RADIUS),
         "objective.layers": each(NAME),
         "objective.margin": number(0, 1),
@@ -226,8 +232,9 @@ def problems(config: Mapping[str, Any], only: Sequence[str] = ()) -> list[str]:
       Unknown fields (with the nearest), missing ones, and values out of range, with the
       field, the value and what it must be; empty where nothing is wrong.
     """
-    default = dict(_leaves(base().to_dict())) | _of_objectives()
+    default = dict(_leaves(base().to_dict())) | _of_objectives(config)
     given = dict(_leaves(config, ends=default.keys() | TABLE.keys()))
+    own = [v for k, v in given.items() if k.endswith(("attack.name", "attack_name"))]
     if only:
         default, given = (
             {name: value for name, value in leaves.items() if _inside(name, only)}
@@ -235,7 +242,7 @@ def problems(config: Mapping[str, Any], only: Sequence[str] = ()) -> list[str]:
         )
     found, flat = [], []
     for name, value in given.items():
-        rule, known = _rule(name, default)
+        rule, known = _rule(name, default, own)
         if rule is None and _is_table(name, default):
             flat.append(name)
             found.append(f"`{name}` must be a table of fields, got {value!r}.")
@@ -283,10 +290,19 @@ def _inside(name: str, tables: Sequence[str]) -> bool:
     return name in tables or name.startswith(tuple(f"{table}." for table in tables))
 
 
-def _of_objectives() -> dict[str, Any]:
-    """Returns the fields that the objectives know, with a default of their type."""
+def _of_objectives(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields that the objectives know, with a default of their type.
+
+    Objectives of the caller's own are those that the config names.
+    """
     found: dict[str, Any] = {}
-    for factory in defenses.FACTORIES.values():
+    fields = config.get("objective")
+    named = (
+        fields.get("name") if isinstance(fields, Mapping) else None,
+        config.get("twin"),
+    )
+    own = [defenses.factory(name) for name in named if named_code.names(name)]
+    for factory in (*defenses.FACTORIES.values(), *own):
         for name, parameter in inspect.signature(factory).parameters.items():
             if name in ("name", "model", "attack"):
                 continue
@@ -297,12 +313,22 @@ def _of_objectives() -> dict[str, Any]:
     return found
 
 
-def _rule(name: str, default: Mapping[str, Any]) -> tuple[Rule | None, Iterable[str]]:
-    """Returns the rule of a field, or none and the fields that there are."""
+def _rule(
+    name: str, default: Mapping[str, Any], own: Sequence[Any]
+) -> tuple[Rule | None, Iterable[str]]:
+    """Returns the rule of a field, or none and the fields that there are.
+
+    Args:
+      name: of the field.
+      default: all fields that there are.
+      own: names of attacks in the config, some perhaps of the caller's own code.
+    """
     head, _, last = name.rpartition(".")
     if head in _ATTACKS:
         known = {
-            option for a in attacks.names() for option in attacks.hyperparameters(a)
+            option
+            for a in (*attacks.names(), *filter(named_code.names, own))
+            for option in attacks.hyperparameters(a)
         }
         rule = _ATTACK.get(last, PLAIN if last in known | {"name"} else None)
         return rule, [f"{head}.{option}" for option in known]

@@ -12,7 +12,7 @@ from absl import logging
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jaxrobust import checkpoints, evaluation, parallel
+from jaxrobust import checkpoints, evaluation, named_code, parallel
 from jaxrobust.evaluation import (
     analyses,
     attack_text,
@@ -137,6 +137,7 @@ def _stored(saved: dict[str, Any], source: str) -> dict[str, Any]:
     if "eval" not in saved:
         raise ValueError(f"{source} holds weights without a config; give --config.")
     try:
+        named_code.refuse(saved)
         config = completed(saved)
         # Code that a file names is not run; see `analyses.load`.
         config = {**config, "eval": {**config["eval"], "own_analyses": {}}}

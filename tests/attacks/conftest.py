@@ -11,6 +11,20 @@ import pytest
 GOLDEN = pathlib.Path(__file__).resolve().parents[1] / "golden"
 
 
+@pytest.fixture
+def compilations():
+    """Tells how many programs were compiled so far."""
+    compiled = []
+
+    def listen(event, seconds, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(seconds)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield lambda: len(compiled)
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
 @pytest.fixture(scope="session")
 def golden():
     """`load(case)`, `nhwc(images)` and `net(case's data)` of the golden data."""

@@ -154,7 +154,7 @@ OUT_OF_RANGE = (
 @pytest.mark.parametrize(("name", "option", "values"), OUT_OF_RANGE)
 def test_options_out_of_range_are_told_before_any_work(name, option, values):
     """Once as read from a config, with the name of what is wrong."""
-    own = suite.OWN_NORM.get(name, "linf")
+    own = suite.own_norm(name) or "linf"
     needed = {"bim": {"steps": 2}, "mim": {"steps": 2, "step_size": 0.1}}
     for value in values:
         fields = {"name": name, "eps": "0.1", "norm": own, **needed.get(name, {})}

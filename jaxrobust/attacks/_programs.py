@@ -1,0 +1,163 @@
+"""Callables as static arguments of a jitted attack: hashable, and without their arrays.
+
+A `Partial` of a Linen model names its computation for ever, so `Fixed` only takes its
+arrays out. Any other callable may change its mind: it is traced once per call, and
+`Traced` ones are equal where the programs of function and gradient are.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import inspect
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+
+from jaxrobust.attacks import _capture, _host
+
+_SCALAR = (bool, int, float, str, type(None), type)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fixed:
+    """A Partial without its arrays. Python numbers stay: a model may branch on them."""
+
+    key: Hashable
+    function: Callable[..., Any] = dataclasses.field(compare=False)
+    tree: Any
+    scalars: tuple[Any, ...]  # None where an array goes, else (type, value)
+
+    def __call__(self, arrays: Sequence[Any], *inputs: Any) -> Any:
+        """Computes what the Partial does, with these arrays."""
+        rest = iter(arrays)
+        leaves = [next(rest) if s is None else s[1] for s in self.scalars]
+        args, keywords = jax.tree.unflatten(self.tree, leaves)
+        return self.function(*args, *inputs, **keywords)
+
+
+@dataclasses.dataclass(frozen=True)
+class Traced:
+    """A program of arrays. `name` tells it and its gradient from all others."""
+
+    name: Hashable
+    jaxpr: Any = dataclasses.field(compare=False)
+
+    def __call__(self, arrays: Sequence[Any], *inputs: Any) -> Any:
+        """Computes what the callable did, with these arrays in place of its own."""
+        flat = jax.tree.leaves((list(arrays), inputs))
+        return _capture.evaluate(self.jaxpr, flat)
+
+
+class Bound(NamedTuple):
+    """A program and its arrays.
+
+    Attributes:
+      program: without them.
+      arrays: that it takes.
+      out: what it returned when it was traced; None of one that was not.
+      keep: whether it may be kept: it holds no arrays.
+    """
+
+    program: Fixed | Traced
+    arrays: list[Any]
+    out: Any
+    keep: bool
+
+
+def bind(function: Callable[..., Any], *inputs: jax.ShapeDtypeStruct) -> Bound:
+    """Makes a program of any callable that returns one array."""
+    if (fixed := _fixed(function)) is not None:
+        return fixed
+    held = _capture.capture(function, *inputs)
+    name = None if held.embedded else _name(held, inputs)
+    jaxpr = jax.make_jaxpr(held.fn)(held.arrays, *inputs)
+    traced = Traced(name or object(), jaxpr)
+    return Bound(traced, held.arrays, held.out, keep=name is not None)
+
+
+def jitted(bound: Bound) -> Callable[..., Any]:
+    """Returns the program compiled; that of an equal one if it is still known."""
+    return _jitted(bound.program) if bound.keep else jax.jit(bound.program)
+
+
+@functools.lru_cache(maxsize=64)
+def _jitted(program: Fixed | Traced) -> Callable[..., Any]:
+    return jax.jit(program)
+
+
+def _name(held: _capture.Captured, inputs: Sequence[Any]) -> str | None:
+    """Names a program by its text and its gradient's; None where they do not say all.
+
+    A straight-through estimator looks like its forward pass, hence the gradient. Calls
+    to the host look all the same.
+    """
+
+    def both(arrays: Any, weights: Any, x: Any, *rest: Any) -> Any:
+        out, pull = jax.vjp(lambda z: held.fn(arrays, z, *rest), x)
+        return out, pull(weights)
+
+    weights = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(*_like(leaf)), held.out)
+    try:
+        traced = jax.jit(both, keep_unused=True).trace(held.arrays, weights, *inputs)
+    except Exception:  # of a rule of anyone's: it has no gradient
+        traced = jax.jit(held.fn, keep_unused=True).trace(held.arrays, *inputs)
+    if _host.calls(traced.jaxpr.jaxpr, harmless=True):
+        return None
+    lowered = traced.lower()
+    kind = f"{lowered.in_tree}\n{lowered.in_avals}\n{lowered.out_tree}"
+    text = f"{jax.default_backend()}\n{kind}\n{lowered.as_text()}"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _like(leaf: Any) -> tuple[Any, Any]:
+    return leaf.shape, leaf.dtype
+
+
+def _fixed(function: Any) -> Bound | None:
+    """Takes the arrays out of a Partial, where its function stays what it is."""
+    if not isinstance(function, jax.tree_util.Partial):
+        return None
+    base: Any = function.func
+    base = getattr(base, "fun", base)  # jax wraps a nested partial
+    if inspect.isfunction(base) or not _stays(base):
+        return None
+    leaves, tree = jax.tree.flatten((function.args, function.keywords))
+    arrays = [leaf for leaf in leaves if _capture.is_array(leaf)]
+    scalars = tuple(None if _capture.is_array(v) else (type(v), v) for v in leaves)
+    fixed = Fixed(_key(base), base, tree, scalars)
+    try:
+        hash(fixed)
+    except TypeError:  # a field of a module, say
+        return None
+    return Bound(fixed, arrays, None, keep=True)
+
+
+def _stays(part: Any) -> bool:
+    """Whether a part of a callable computes the same for ever: it closes over nothing.
+
+    Linen modules are frozen, and equal modules compute equal things.
+    """
+    if isinstance(part, (nn.Module, *_SCALAR)):
+        return True
+    if isinstance(owner := getattr(part, "__self__", None), nn.Module):
+        return getattr(type(owner), part.__name__, None) is part.__func__
+    if isinstance(part, functools.partial):
+        return all(map(_stays, (part.func, *part.args, *part.keywords.values())))
+    if dataclasses.is_dataclass(part):
+        values = (getattr(part, field.name) for field in dataclasses.fields(part))
+        known: Any = part
+        return known.__dataclass_params__.frozen and all(map(_stays, values))
+    plain = inspect.isfunction(part) and part.__closure__ is None
+    return plain and not part.__defaults__ and not part.__kwdefaults__
+
+
+def _key(part: Any) -> Hashable:
+    """What tells a part: methods and partials are equal to themselves alone."""
+    if isinstance(owner := getattr(part, "__self__", None), nn.Module):
+        return owner, part.__name__
+    if isinstance(part, functools.partial):
+        keywords = tuple((k, _key(v)) for k, v in part.keywords.items())
+        return _key(part.func), tuple(map(_key, part.args)), keywords
+    return part

@@ -1,0 +1,337 @@
+"""What there is to know about each attack, said once; attacks by name.
+
+Configs, suites, flags, the report and the tests read the traits here. A new attack is
+its file and an entry in `_ENTRIES`; one from outside is `package.module:function`.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from types import MappingProxyType, NoneType
+from typing import Any, Literal, NamedTuple, get_args
+
+from jaxrobust import named_code, threat
+from jaxrobust.array_types import Images, Key, Labels, LogitsFn, Norm
+from jaxrobust.attacks import _checks
+from jaxrobust.attacks.apgd import apgd, apgd_targeted
+from jaxrobust.attacks.bim import bim
+from jaxrobust.attacks.cw_l2 import cw_l2
+from jaxrobust.attacks.cw_linf import cw_linf
+from jaxrobust.attacks.deepfool import deepfool
+from jaxrobust.attacks.fab import fab
+from jaxrobust.attacks.fgsm import fgsm
+from jaxrobust.attacks.hop_skip_jump import hop_skip_jump
+from jaxrobust.attacks.jsma import jsma
+from jaxrobust.attacks.mim import mim
+from jaxrobust.attacks.noise import worst_of_noise
+from jaxrobust.attacks.pgd import pgd
+from jaxrobust.attacks.spsa import spsa
+from jaxrobust.attacks.square import square
+from jaxrobust.attacks.zoo import zoo
+
+Attack = Callable[[LogitsFn, Images, Labels, Key | None], Images]
+Access = Literal["gradient", "scores", "decisions"]
+Goal = Literal["radius", "smallest"]
+
+_BALLS: tuple[Norm, ...] = ("linf", "l2", "l1")
+_ARGUMENTS = ("logits_fn", "x", "y", "key")
+
+
+class Cost(NamedTuple):
+    """Model evaluations per image at most: gradients, and forward passes alone."""
+
+    gradients: int
+    calls: int
+
+
+class Options(dict[str, Any]):
+    """Options with their defaults, and `classes` and `size` (numbers per image)."""
+
+    def __getattr__(self, name: str) -> Any:
+        """Returns an option."""
+        return self[name]
+
+
+class Traits(NamedTuple):
+    """One attack.
+
+    Attributes:
+      function: `(logits_fn, x, y, *, key, eps, ...) -> x_adv`.
+      access: what it asks of the model.
+      goal: the worst point within a radius, or the smallest perturbation.
+      norms: that it has.
+      cost: of its options.
+      norm: the one it takes where none is named; None: that of the evaluation.
+      strong: reliable enough that a weaker attack which finds more is a warning sign.
+      weak: what it is called where it finds more than a strong one; '' for others.
+      fixed_steps: steps of one length, or none: stronger attacks usually find more.
+    """
+
+    function: Callable[..., Images]
+    access: Access
+    goal: Goal
+    norms: tuple[Norm, ...]
+    cost: Callable[[Options], Cost]
+    norm: Norm | None = None
+    strong: bool = False
+    weak: str = ""
+    fixed_steps: bool = False
+
+
+def _of_steps(o: Options) -> Cost:
+    runs, steps = o.get("restarts", 1), o.get("steps", 1)
+    ends = 2 if o.norm == "l1" and "steps" in o else 0  # the best point is looked for
+    return Cost(runs * steps, runs * ends + (runs if runs > 1 else 0))
+
+
+def _of_apgd(o: Options) -> Cost:
+    runs = o.restarts * min(o.get("targets", 1), o.classes - 1)
+    steps = o.steps + 2 * o.large_radius
+    return Cost(runs * (steps + 1), runs + 1)
+
+
+def _of_fab(o: Options) -> Cost:
+    targets = min(o.targets or 1, o.classes - 1)
+    each = 1 if o.targets else o.classes
+    runs = o.restarts * targets
+    return Cost(runs * o.steps * each, runs * (o.steps + 2))
+
+
+_BLACK_BOX = "a black-box attack"
+_ENTRIES: dict[str, Traits] = {
+    "apgd": Traits(apgd, "gradient", "radius", _BALLS, _of_apgd, strong=True),
+    "apgd_targeted": Traits(
+        apgd_targeted, "gradient", "radius", _BALLS, _of_apgd, strong=True
+    ),
+    "bim": Traits(
+        bim, "gradient", "radius", _BALLS, _of_steps, strong=True, fixed_steps=True
+    ),
+    "cw_l2": Traits(
+        cw_l2,
+        "gradient",
+        "smallest",
+        ("l2",),
+        lambda o: Cost(o.binary_steps * o.steps, 2),
+        norm="l2",
+    ),
+    "cw_linf": Traits(
+        cw_linf,
+        "gradient",
+        "smallest",
+        ("linf",),
+        lambda o: Cost(o.rounds * o.steps, 2),
+        norm="linf",
+    ),
+    "deepfool": Traits(
+        deepfool,
+        "gradient",
+        "smallest",
+        ("l2", "linf"),
+        lambda o: Cost(o.steps * o.classes, 1),
+        norm="l2",
+    ),
+    "fab": Traits(fab, "gradient", "smallest", _BALLS, _of_fab, strong=True),
+    "fgsm": Traits(
+        fgsm,
+        "gradient",
+        "radius",
+        _BALLS,
+        _of_steps,
+        weak="a single step",
+        fixed_steps=True,
+    ),
+    "hop_skip_jump": Traits(
+        hop_skip_jump,
+        "decisions",
+        "smallest",
+        ("l2", "linf"),
+        lambda o: Cost(0, o.queries),
+        weak=_BLACK_BOX,
+    ),
+    "jsma": Traits(
+        jsma,
+        "gradient",
+        "smallest",
+        ("l1", "l2", "linf"),
+        lambda o: Cost(2 * int(o.size * o.gamma / 2), 2),
+        norm="l1",
+    ),
+    "mim": Traits(
+        mim, "gradient", "radius", _BALLS, _of_steps, strong=True, fixed_steps=True
+    ),
+    "pgd": Traits(
+        pgd, "gradient", "radius", _BALLS, _of_steps, strong=True, fixed_steps=True
+    ),
+    "spsa": Traits(
+        spsa,
+        "scores",
+        "radius",
+        _BALLS,
+        lambda o: Cost(0, o.restarts * (o.steps * (o.samples + 1) + 2)),
+        norm="linf",
+        weak=_BLACK_BOX,
+    ),
+    "square": Traits(
+        square,
+        "scores",
+        "radius",
+        _BALLS,
+        lambda o: Cost(0, o.restarts * (o.queries + 1)),
+        weak=_BLACK_BOX,
+    ),
+    "uniform_noise": Traits(
+        worst_of_noise,
+        "scores",
+        "radius",
+        _BALLS,
+        lambda o: Cost(0, 2 * o.draws),  # a look, and a score
+        weak="random noise",
+        fixed_steps=True,
+    ),
+    "zoo": Traits(
+        zoo,
+        "scores",
+        "smallest",
+        ("l2",),
+        lambda o: Cost(0, o.binary_steps * o.steps * (2 * o.coordinates + 1) + 1),
+        norm="l2",
+        weak=_BLACK_BOX,
+    ),
+}
+# As training objectives call it.
+_ALIASES = {"ball": "uniform_noise"}
+
+
+def names() -> tuple[str, ...]:
+    """Returns the names that `get` knows."""
+    return tuple(sorted({*_ENTRIES, *_ALIASES}))
+
+
+def known(name: str) -> bool:
+    """Whether there is such an attack, or the name is of the form of a user's own."""
+    return name in _ENTRIES or name in _ALIASES or named_code.names(name)
+
+
+def traits(name: str) -> Traits | None:
+    """Returns what is known of an attack; None of those from outside. Runs nothing."""
+    return _ENTRIES.get(_ALIASES.get(name, name))
+
+
+def table() -> Mapping[str, Traits]:
+    """Returns the traits of all attacks of jaxrobust by name, without aliases."""
+    return MappingProxyType(_ENTRIES)
+
+
+def needs_gradient(name: str) -> bool:
+    """Whether an attack asks for gradients; one from outside may."""
+    entry = traits(name)
+    return entry is None or entry.access == "gradient"
+
+
+def without_gradient() -> tuple[str, ...]:
+    """Returns the names of attacks that never ask for a gradient."""
+    return tuple(name for name in _ENTRIES if not needs_gradient(name))
+
+
+def cost(name: str, *, classes: int = 10, size: int = 3072, **options: Any) -> Cost:
+    """Returns how often an attack evaluates the model for an image, at most.
+
+    Args:
+      name: of an attack of jaxrobust.
+      classes: that the model tells apart.
+      size: numbers per image, H W C.
+      **options: of the attack, where they are not the defaults.
+
+    Raises:
+      ValueError: for an unknown name, or one from outside.
+    """
+    entry = traits(name)
+    if entry is None:
+        raise ValueError(f"nothing is known of the cost of attack {name!r}.")
+    defaults = {k: v.default for k, v in parameters(name).items()}
+    own = Options(defaults | options, classes=classes, size=size)
+    draws = own.get("eot_samples", 1)
+    gradients, calls = entry.cost(own)
+    if entry.access != "gradient" and "queries" in own:
+        draws = 1  # a query is one draw
+    return Cost(draws * gradients, draws * calls)
+
+
+def hyperparameters(name: str) -> frozenset[str]:
+    """Returns the names of an attack's hyperparameters.
+
+    Raises:
+      ValueError: for an unknown name, with the nearest match.
+    """
+    return frozenset(parameters(name))
+
+
+def parameters(name: str) -> Mapping[str, inspect.Parameter]:
+    """Returns an attack's hyperparameters with defaults and annotations.
+
+    Raises:
+      ValueError: for an unknown name, with the nearest match.
+    """
+    own = inspect.signature(_function(name)).parameters.values()
+    return {
+        p.name: p
+        for p in own
+        if p.name not in _ARGUMENTS and p.kind is not p.VAR_KEYWORD
+    }
+
+
+def may_be_none(parameter: inspect.Parameter) -> bool:
+    """Whether an option may be None, by its annotation."""
+    return NoneType in get_args(parameter.annotation)
+
+
+def _function(name: str) -> Callable[..., Images]:
+    if named_code.names(name):
+        return named_code.load("attack", name)
+    entry = traits(name)
+    if entry is None:
+        hint = threat.nearest_match(name, names())
+        raise ValueError(f"Unknown attack {name!r}. {hint}")
+    return entry.function
+
+
+def get(name: str, **options: Any) -> Attack:
+    """Returns an attack with its hyperparameters fixed.
+
+    Args:
+      name: one of `names()`, such as 'pgd'; 'ball' is 'uniform_noise'. Or a function
+        of your own with the arguments of ours, `package.module:function`, which is
+        imported: pass no name that came from a file.
+      **options: keyword arguments of the attack, such as `eps=8/255`.
+
+    Returns:
+      `attack(logits_fn, x, y, key) -> x_adv [B, H, W, C]`.
+
+    Raises:
+      ValueError: for an unknown name, with the nearest match, or a value out of range.
+      TypeError: for a hyperparameter that is unknown, missing or of the wrong type.
+    """
+    own = parameters(name)
+    for given in options:
+        if given not in own:
+            hint = threat.nearest_match(given, own)
+            raise TypeError(f"Unknown hyperparameter `{given}` of {name}. {hint}")
+    needed = {k for k, v in own.items() if v.default is inspect.Parameter.empty}
+    if missing := needed - set(options):
+        raise TypeError(f"Attack {name} needs {', '.join(sorted(missing))}.")
+    _checks.check_hyperparameters(
+        {k: v for k, v in options.items() if v is not None or not may_be_none(own[k])}
+    )
+    _checks.check_types(options, {k: p.annotation for k, p in own.items()})
+    return functools.partial(_call, _function(name), options)
+
+
+def _call(
+    attack: Callable[..., Images],
+    options: Mapping[str, Any],
+    logits_fn: LogitsFn,
+    x: Images,
+    y: Labels,
+    key: Key | None = None,
+) -> Images:
+    return attack(logits_fn, x, y, key=key, **options)

@@ -1,0 +1,189 @@
+"""The table of attacks: what it says holds, and what reads it."""
+
+import pathlib
+import re
+import sys
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrobust import attacks, data, defenses, named_code
+from jaxrobust.attacks import registry
+from jaxrobust.evaluation import attack_text, suite
+from jaxrobust.training import fields
+from jaxrobust.training.config import base
+
+DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs"
+X = jax.random.uniform(jax.random.key(1), (1, 4, 4, 1))
+W = jax.random.normal(jax.random.key(0), (16, 3))
+NORMS = {"Linf": "linf", "L2": "l2", "L1": "l1"}
+SMALL = {
+    "apgd": {"steps": 5},
+    "apgd_targeted": {"steps": 5, "targets": 2},
+    "bim": {"steps": 4, "step_size": 0.01},
+    "cw_l2": {"binary_steps": 2, "steps": 5},
+    "cw_linf": {"rounds": 2, "steps": 5},
+    "deepfool": {"steps": 4},
+    "fab": {"steps": 4, "targets": 2},
+    "hop_skip_jump": {"queries": 60},
+    "jsma": {"gamma": 0.5},
+    "mim": {"steps": 4, "step_size": 0.01},
+    "pgd": {"steps": 4, "step_size": 0.01, "restarts": 3},
+    "spsa": {"steps": 3, "samples": 4},
+    "square": {"queries": 12},
+    "uniform_noise": {"draws": 3},
+    "zoo": {"steps": 3, "binary_steps": 2, "coordinates": 2},
+}
+
+
+def shift(logits_fn, x, y, *, key=None, eps, steps: int = 1, tilt: float = 0.5):
+    """An attack from outside."""
+    del logits_fn, y, key
+    return jnp.clip(x + eps * tilt * min(steps, 1), 0, 1)
+
+
+def plain(model, *, attack, strength=1.0):
+    """An objective from outside."""
+    del attack, strength
+    return defenses.standard(model)
+
+
+def grey(split):
+    """A data set from outside."""
+    images = np.full((4 if split == "test" else 8, 8, 8, 1), 99, np.uint8)
+    labels = np.arange(len(images), dtype=np.int32) % 2
+    return data.Dataset(images, labels, ("a", "b"))
+
+
+@pytest.fixture
+def theirs(monkeypatch):
+    module = types.ModuleType("their_code")
+    module.shift, module.plain, module.grey = shift, plain, grey
+    module.number = 3
+    monkeypatch.setitem(sys.modules, "their_code", module)
+
+
+@pytest.mark.parametrize("name", registry.table())
+def test_costs_are_what_is_asked_at_most(name):
+    asked = []
+
+    def counted(x):
+        jax.debug.callback(lambda: asked.append(1))
+        return x.reshape(len(x), -1) @ W
+
+    y = jnp.argmax(X.reshape(1, -1) @ W, axis=1)
+    options = SMALL.get(name, {})
+    norm = registry.table()[name].norms[0]
+    attack = attacks.get(name, eps=1e-6, norm=norm, **options)
+    attack(counted, X, y, jax.random.key(3))
+    jax.effects_barrier()
+    told = registry.cost(name, classes=3, size=16, norm=norm, **options)
+    # A call that looks at the clean logits first, another at the result.
+    assert 0.4 * sum(told) - 2 <= len(asked) <= sum(told) + 2
+
+
+def test_the_page_says_what_the_table_does():
+    (page,) = [
+        p for p in DOCS.glob("*.md") if "| name | paper | norms" in p.read_text()
+    ]
+    told = {}
+    for line in page.read_text().split("| name | paper | norms")[1].splitlines()[2:]:
+        if not line.startswith("|"):
+            break
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        for name in re.findall(r"`(\w+)`", cells[0]):
+            told[name] = cells[2:]
+    del told["targets"], told["ball"]
+    assert told.keys() == registry.table().keys()
+    words = {"gradient": "gradient", "scores": "logits", "decisions": "decisions"}
+    for name, (norms, needs, goal) in told.items():
+        of = registry.table()[name]
+        assert {NORMS[n] for n in norms.split(";")[0].split()} == {*of.norms}, name
+        assert words[of.access] in needs, name
+        assert of.goal == goal, name
+
+
+def test_norms_are_those_that_the_attacks_take():
+    y = jnp.zeros(1, jnp.int32)
+    for name, of in registry.table().items():
+        for norm in {*NORMS.values()} - {*of.norms}:
+            attack = attacks.get(name, eps=0.1, norm=norm, **SMALL.get(name, {}))
+            with pytest.raises(ValueError, match="norm"):
+                attack(lambda x: x.reshape(len(x), -1) @ W, X, y, jax.random.key(0))
+
+
+def test_an_attack_from_outside(theirs):
+    name = "their_code:shift"
+    assert attacks.hyperparameters(name) == {"eps", "steps", "tilt"}
+    x_adv = attacks.get(name, eps=0.1)(lambda x: x, X, None, None)
+    np.testing.assert_allclose(x_adv, jnp.clip(X + 0.05, 0, 1))
+    with pytest.raises(TypeError, match=r"Unknown hyperparameter `tlt`.*tilt"):
+        attacks.get(name, eps=0.1, tlt=1)
+    with pytest.raises(TypeError, match="needs eps"):
+        attacks.get(name)
+    [entry] = suite.read({"mine": {"name": name, "eps": "0.1", "tilt": 0.2}})
+    assert entry.name == name
+    table = attack_text.table([f"{name}:tilt=.25,steps=3", name], eps="1/10")
+    assert table["shift"] | {"tilt": 0.25, "steps": 3, "eps": "1/10"} == table["shift"]
+    assert table["shift_2"]["name"] == name
+    config = base().to_dict()
+    config["validation"]["attack"] = {"name": name, "eps": "0.1", "tilt": 0.1}
+    assert not fields.problems(config)
+
+
+def test_objectives_and_data_from_outside(theirs):
+    config = base().to_dict()
+    config["objective"] = {"name": "their_code:plain", "strength": 2.0}
+    assert not fields.problems(config)
+    assert (
+        "objective.strong"
+        in fields.problems(
+            config | {"objective": {"name": "their_code:plain", "strong": 2.0}}
+        )[0]
+    )
+    assert defenses.create("their_code:plain", None, {"attack": {}, "strength": 1.0})
+    assert len(data.load("their_code:grey", "test")) == 4
+    assert data.load("their_code:grey", channels=3).images.shape == (8, 8, 8, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("no_such_code:shift", ValueError, "attack 'no_such_code:shift' cannot be"),
+        ("their_code:shfit", ValueError, "cannot be imported.*shfit"),
+        ("their_code:number", TypeError, "must be a function, and is int"),
+        ("pgdd", ValueError, "Unknown attack 'pgdd'.*'pgd'"),
+    ],
+)
+def test_what_is_not_there_is_told(theirs, name, error, message):
+    with pytest.raises(error, match=message):
+        attacks.get(name, eps=0.1)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"eval": {"attacks": {"mine": {"name": "their_code:shift"}}}},
+        {
+            "eval": {
+                "attacks": {"t": {"name": "transfer", "attack": "their_code:shift"}}
+            }
+        },
+        {"objective": {"name": "their_code:plain"}},
+        {"objective": {"name": "pcl", "attack_name": "their_code:shift"}},
+        {"validation": {"attack": {"name": "their_code:shift"}}},
+        {"data": {"name": "their_code:grey"}},
+        {"twin": "their_code:plain"},
+    ],
+)
+def test_code_named_by_a_file_is_refused(config):
+    with pytest.raises(ValueError, match=r"'their_code:.*code is not run"):
+        named_code.refuse(config)
+
+
+def test_a_files_own_data_and_names_of_ours_are_not():
+    named_code.refuse({"data": {"name": "npz:digits"}, "model": {"name": "a:b"}})
+    named_code.refuse(base().to_dict())
