@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,9 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxrobust import threat
+from jaxrobust._checks import Range as Range
+from jaxrobust._checks import check_count as check_count
+from jaxrobust._checks import check_number as check_within
 from jaxrobust.attacks._method import Health, Method
 from jaxrobust.attacks._objective import Problem, RobustnessWarning, check_loss
 
@@ -28,28 +31,6 @@ _COUNTS = {
 _FLOATING = tuple(
     jnp.dtype(name) for name in ("float32", "float64", "float16", "bfloat16")
 )
-
-
-class Range(NamedTuple):
-    """Where a number must lie; `above` leaves the lower end out."""
-
-    low: float
-    high: float
-    above: bool = False
-
-    def broken_by(self, values: np.ndarray) -> str | None:
-        """Says what values must be that are not all in it; None where they are."""
-        low = (values > self.low if self.above else values >= self.low).all()
-        if low and (values <= self.high).all():
-            return None
-        if self.high <= 1:
-            share = f"in [{self.low:g}, {self.high:g}]"
-            return f"above 0 and at most {self.high:g}" if self.above else share
-        if low:
-            return f"at most {self.high:g}"
-        return (
-            f"finite and above {self.low:g}" if self.above else f"at least {self.low:g}"
-        )
 
 
 # Numbers that only some attacks have. Far beyond these nothing of their papers holds,
@@ -118,14 +99,6 @@ def need_key(key: Any, reason: str) -> None:
         )
 
 
-def check_count(name: str, value: Any, least: int) -> None:
-    """Checks a static whole number."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"`{name}` must be a Python int, got {value!r}.")
-    if value < least:
-        raise ValueError(f"`{name}` must be at least {least}, got {value}.")
-
-
 def check_ranges(**given: Any) -> None:
     """Checks numbers that only some attacks have, by name; traced ones pass.
 
@@ -135,17 +108,6 @@ def check_ranges(**given: Any) -> None:
     """
     for name, value in given.items():
         check_within(name, value, _RANGES[name])
-
-
-def check_within(name: str, value: Any, within: Range) -> None:
-    """Checks one number, or an array of them; see `check_ranges`."""
-    if isinstance(value, Tracer):
-        return
-    values = np.asarray(value)
-    if values.dtype.kind not in "iuf" and values.dtype not in _FLOATING:
-        raise TypeError(f"`{name}` must be a number, got {value!r}.")
-    if told := within.broken_by(values.astype(np.float64)):
-        raise ValueError(f"`{name}` must be {told}, got {value}.")
 
 
 def check_hyperparameters(given: Mapping[str, Any]) -> None:

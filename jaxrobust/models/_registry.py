@@ -1,13 +1,13 @@
 """Networks by name."""
 
 import dataclasses
-import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 
+from jaxrobust._checks import nearest_match
 from jaxrobust.models import (
     alexnet,
     cnn3,
@@ -75,14 +75,14 @@ def create(name: str, **kwargs: Any) -> nn.Module:
       TypeError: for an unknown field (with the nearest match).
     """
     if name not in _TABLE:
-        raise ValueError(f"unknown model {name!r}. {_nearest(name, _TABLE)}")
+        raise ValueError(f"unknown model {name!r}. {nearest_match(name, _TABLE)}")
     module, defaults = _TABLE[name]
     fields = _fields(module)
     values = dict(defaults)
     for key, value in kwargs.items():
         if key not in fields:
             raise TypeError(
-                f"model {name!r} has no field {key!r}. {_nearest(key, fields)}"
+                f"model {name!r} has no field {key!r}. {nearest_match(key, fields)}"
             )
         values[fields[key]] = _hashable(value)
     return module(**values)
@@ -104,9 +104,3 @@ def _fields(module: Callable[..., nn.Module]) -> dict[str, str]:
 
 def _hashable(value: Any) -> Any:
     return tuple(map(_hashable, value)) if isinstance(value, list) else value
-
-
-def _nearest(name: object, known: Iterable[str]) -> str:
-    known = sorted(known)
-    close = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.0)
-    return f"Did you mean {close[0]!r}? Known: {', '.join(known)}."
