@@ -117,6 +117,7 @@ WRONG = {
     "models/net.py": "from tensorflow_datasets import builder",
     "report/page.py": "from jaxrobust import models",
     "runtime/files.py": "from jaxrobust.parallel import processes",
+    "results/schema.py": "from jaxrobust.evaluation import step",
     "training/loop.py": "from jaxrobust.report import write",
     "helpers.py": "import jax",
 }

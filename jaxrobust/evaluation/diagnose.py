@@ -15,7 +15,7 @@ from jaxrobust.analysis import masking
 from jaxrobust.array_types import Bounds, Images, Key, Labels, Logits, LogitsFn, Norm
 from jaxrobust.attacks import stepping
 from jaxrobust.evaluation import flags, slopes, step, trials
-from jaxrobust.evaluation.network import Network, compile_network, in_batches
+from jaxrobust.evaluation.network import CompiledNetwork, compile_network, in_batches
 from jaxrobust.evaluation.radius import STEP_SHARE
 
 Numbers = dict[str, Any]
@@ -130,8 +130,8 @@ def check_counts(fields: Mapping[str, Any], prefix: str = "") -> None:
 
 
 def _reporting(
-    network: Network, total: int, on_pass: Callable[[int, int], None]
-) -> Network:
+    network: CompiledNetwork, total: int, on_pass: Callable[[int, int], None]
+) -> CompiledNetwork:
     """Reports every gradient of all images."""
     done = iter(range(1, total + 1))
 
@@ -175,7 +175,9 @@ def _logits(clean: Logits, y: Labels, resolution: float) -> Numbers:
     }
 
 
-def _calls(logits_fn: LogitsFn, network: Network, x: Images, bounds: Bounds) -> Numbers:
+def _calls(
+    logits_fn: LogitsFn, network: CompiledNetwork, x: Images, bounds: Bounds
+) -> Numbers:
     """Calls the network on the same images in several ways."""
     first = network.forward(x)
 

@@ -108,7 +108,7 @@ def _same(a: Any, b: Any) -> bool:
     return not keys and np.array_equal(a, b, equal_nan=True)
 
 
-class Network(nn.Module):
+class ExternalModel(nn.Module):
     """A function as a Linen module, so that everything here can evaluate it.
 
     The arrays that the function captured are its variables: compiled programs take
@@ -151,7 +151,7 @@ def wrap(
     bounds: Bounds = (0.0, 1.0),
     draws: int = 0,
     black_box: bool = False,
-) -> tuple[Network, Variables]:
+) -> tuple[ExternalModel, Variables]:
     """Makes a network of a function, after trying it on a few images.
 
     Args:
@@ -186,7 +186,7 @@ def wrap(
     _check_outputs(function, inputs, dataset)
     _check_calls(function, inputs)
     held = _capture.capture(function, *map(_like, inputs)).arrays
-    network = Network(Held(function, tuple(held)), draws, black_box)
+    network = ExternalModel(Held(function, tuple(held)), draws, black_box)
     return network, {"captured": {"arrays": [jnp.asarray(array) for array in held]}}
 
 

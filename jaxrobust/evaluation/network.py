@@ -16,7 +16,7 @@ from jaxrobust.attacks._capture import capture, inner_jaxprs
 
 
 @dataclasses.dataclass(frozen=True)
-class Network:
+class CompiledNetwork:
     """A network compiled for one batch size, as functions of any number of images.
 
     Attributes:
@@ -35,7 +35,7 @@ class Network:
     resolution: float
 
 
-def compile_network(logits_fn: LogitsFn, x: Images, batch_size: int) -> Network:
+def compile_network(logits_fn: LogitsFn, x: Images, batch_size: int) -> CompiledNetwork:
     """Traces a network once; its weights are arguments of what is compiled.
 
     Args:
@@ -69,7 +69,7 @@ def compile_network(logits_fn: LogitsFn, x: Images, batch_size: int) -> Network:
         return all_gradient(x, y, 1.0, odds=True)
 
     resolution = coarsest(forward.trace(arrays, like).jaxpr.jaxpr)
-    return Network(all_forward, all_gradient, slope, size, resolution)
+    return CompiledNetwork(all_forward, all_gradient, slope, size, resolution)
 
 
 def coarsest(jaxpr: Any) -> float:

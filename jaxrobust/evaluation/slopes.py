@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 from jaxrobust.analysis import slopes
 from jaxrobust.array_types import Bounds, Images, Key, Labels, Norm
-from jaxrobust.evaluation.network import Network
+from jaxrobust.evaluation.network import CompiledNetwork
 
 # Fewer images than this share say nothing about the others.
 _LEAST = 0.1
@@ -22,7 +22,7 @@ DISTANCES = ("near", "far")
 
 
 def look(
-    network: Network,
+    network: CompiledNetwork,
     x: Images,
     y: Labels,
     *,

@@ -17,7 +17,7 @@ from jaxrobust.evaluation.setting import Setting
 from jaxrobust.named_models import count_classes
 
 NO_SOURCE = "transfer needs eval.transfer_from: the work directory of another network"
-Network = tuple[nn.Module, Variables]
+Trained = tuple[nn.Module, Variables]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Transfer(Entry):
     in_step: ClassVar[bool] = False
 
     source: str = ""
-    network: Network | None = dataclasses.field(default=None, repr=False, compare=False)
+    network: Trained | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def prepare(self, setting: Setting) -> Pass:
         """Returns a pass with both networks in one compiled step.
@@ -99,7 +99,7 @@ def connect(
       ValueError: for a source that is not there, does not take these images or has
         other classes, with the label of the entry.
     """
-    loaded: dict[str, Network] = {}
+    loaded: dict[str, Trained] = {}
     connected = []
     for entry in entries:
         if isinstance(entry, Transfer):
@@ -112,7 +112,7 @@ def connect(
 
 def _load(
     entry: Transfer, classes: int, dataset: Dataset, name: str, own: str | None
-) -> Network:
+) -> Trained:
     from jaxrobust import checkpoints  # brings orbax, which no other attack needs
 
     about = f"attack {entry.label!r} transfers from {entry.source!r}, but"

@@ -10,7 +10,7 @@ from jaxtyping import Bool
 from jaxrobust import threat
 from jaxrobust.analysis import masking
 from jaxrobust.array_types import Bounds, Images, Key, Labels, Norm
-from jaxrobust.evaluation.network import Network
+from jaxrobust.evaluation.network import CompiledNetwork
 from jaxrobust.evaluation.radius import STEP_SHARE
 
 LONGER = 4  # times the steps, to see whether more steps still gain
@@ -55,7 +55,7 @@ class Trials:
       steps: of it.
     """
 
-    network: Network
+    network: CompiledNetwork
     x: Images
     y: Labels
     eps: float

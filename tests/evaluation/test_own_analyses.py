@@ -8,6 +8,8 @@ import pytest
 
 from jaxrobust import evaluation
 from jaxrobust.evaluation import analyses
+from jaxrobust.training import config as training_config
+from jaxrobust.training import program
 
 SOURCE = """
     from types import SimpleNamespace
@@ -84,6 +86,13 @@ def test_its_mistakes_are_told_before_any_work(theirs, linear, tmp_path):
 def test_what_is_no_analysis_is_told(theirs, name, message):
     with pytest.raises(ValueError, match=message):
         analyses.load({"own_analyses": {"shade": {"name": name}}})
+
+
+def test_what_the_config_of_a_checkpoint_names_does_not_count():
+    saved = training_config.base().to_dict()
+    saved["eval"]["own_analyses"] = {"shade": {"name": "no_such_module:x"}}
+    found = program._stored(saved, "a checkpoint")
+    assert found["eval"]["own_analyses"] == {}
 
 
 def test_a_config_alone_imports_nothing(linear, tmp_path):
