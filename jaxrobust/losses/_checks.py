@@ -1,6 +1,7 @@
 """What every loss checks: kinds and shapes of arrays, numbers that are on the host.
 
-Values of arrays are not looked at: on an accelerator that would wait for them.
+Values of arrays on a device are not looked at: that would wait for them. A label there
+that names no class gives NaN.
 """
 
 import math
@@ -8,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrobust import _checks
 
@@ -34,8 +36,14 @@ def check_like(name: str, array: Any, other: str, shape: tuple[int, ...]) -> Non
         )
 
 
-def check_labels(y: Any, batch: int, name: str = "y", rows: str = "logits") -> None:
-    """Raises unless `y` holds an integer for each of `batch` rows."""
+def check_labels(
+    y: Any, batch: int, classes: int | None, name: str = "y", rows: str = "logits"
+) -> None:
+    """Raises unless `y` holds an integer for each of `batch` rows.
+
+    Where classes count, labels on the host must be in [0, classes): cast to int32,
+    2^32 + 3 would be 3.
+    """
     dtype = getattr(y, "dtype", None)
     if dtype is None or not jnp.issubdtype(dtype, jnp.integer):
         raise TypeError(
@@ -47,6 +55,13 @@ def check_labels(y: Any, batch: int, name: str = "y", rows: str = "logits") -> N
             f"`{name}` must hold one label per row of `{rows}`, shape ({batch},), got "
             f"{y.shape}."
         )
+    if classes is not None and isinstance(y, np.ndarray) and y.size:
+        low, high = int(y.min()), int(y.max())
+        if low < 0 or high >= classes:
+            raise ValueError(
+                f"`{name}` holds labels from {low} to {high}, but there are {classes} "
+                f"classes: labels must be in [0, {classes - 1}]."
+            )
 
 
 def check_classes(logits: Any, least: int, loss: str) -> None:

@@ -111,5 +111,6 @@ def dlr_targeted(logits: Logits, y: Labels, target: Labels) -> PerExample:
 def _check(loss: str, logits: Logits, least: int, **labels: Labels) -> None:
     _checks.check_logits(logits)
     _checks.check_classes(logits, least, loss)
-    for name, classes in labels.items():
-        _checks.check_labels(classes, len(logits), name)
+    batch, classes = logits.shape
+    for name, y in labels.items():
+        _checks.check_labels(y, batch, classes, name)

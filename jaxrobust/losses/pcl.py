@@ -42,7 +42,7 @@ def proximity(features: Vectors, y: Labels, centers: Centers) -> PerExample:
       [16.]
     """
     features, centers = _check(features, centers)
-    _checks.check_labels(y, len(features), rows="features")
+    _checks.check_labels(y, len(features), len(centers), rows="features")
     # Not from `center_distances`: |h|^2 + |w|^2 - 2 h w loses the digits of features
     # that are where they should be, on their centre.
     own = jnp.take(centers, known(y, len(centers)), axis=0, mode="fill")
@@ -70,7 +70,7 @@ def contrastive_proximity(features: Vectors, y: Labels, centers: Centers) -> Per
       [25.]
     """
     features, centers = _check(features, centers, least=2)
-    _checks.check_labels(y, len(features), rows="features")
+    _checks.check_labels(y, len(features), len(centers), rows="features")
     count = len(centers)
     own = is_class(y, count)
     distances = jnp.where(own, 0, center_distances(features, centers))

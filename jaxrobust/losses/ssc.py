@@ -70,7 +70,7 @@ def spatial_structure(
     # and the norm's gradient is of length 1 however small the difference.
     p_adv = jnp.where(jnp.all(h == h_adv), p, p_adv)
     if y is not None:
-        _checks.check_labels(y, len(h), rows="h")
+        _checks.check_labels(y, len(h), None, rows="h")
         same = (y[:, None] == y[None, :]) & ~jnp.eye(h.shape[0], dtype=bool)
         p, p_adv = jnp.where(same, p, 0), jnp.where(same, p_adv, 0)
     return difference(p, p_adv)

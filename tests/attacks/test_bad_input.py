@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust import attacks, evaluation, threat
+from jaxrobust import attacks, evaluation, losses, threat
 
 KEY = jax.random.key(7)
 X = jax.random.uniform(jax.random.key(1), (4, 5, 5, 2))
@@ -208,9 +208,11 @@ def test_wide_and_shifted_boxes_work():
     np.eye(4, 3, dtype=np.int32), np.ones(3, np.int32),
 ])  # fmt: skip
 def test_labels_are_checked_before_they_are_cast(y):
-    """By AutoAttack and the diagnosis, too; also where images are traced."""
+    """By losses, AutoAttack and the diagnosis; also where images are traced."""
     options: dict[str, Any] = {"key": KEY, "eps": 0.1}
     for call in (
+        lambda: losses.cross_entropy(net(X), y),
+        lambda: losses.margin(net(X), y),
         lambda: evaluation.autoattack(net, X, y, progress=False, **options),
         lambda: evaluation.diagnose(net, X, y, steps=1, queries=1, **options),
         lambda: jax.jit(lambda x: attacks.fgsm(net, x, y, eps=0.1))(X),
