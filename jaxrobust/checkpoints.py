@@ -25,6 +25,7 @@ from etils import epath
 from jax.sharding import Sharding
 from orbax.checkpoint import checkpoint_managers as policies
 
+from jaxrobust import named_code
 from jaxrobust.array_types import PyTree, Variables
 from jaxrobust.named_models import Refused, create_stored
 from jaxrobust.parallel import processes
@@ -278,7 +279,8 @@ def load(
         caller names it here, too.
 
     Returns:
-      The model, its variables (ready for `models.logits_fn`) and the config.
+      The model, its variables (ready for `models.logits_fn`) and the config. What in
+      it names code from outside jaxrobust is not run by whoever is given it.
 
     Raises:
       ValueError: for an unknown `which`, a path orbax cannot work in, or a checkpoint
@@ -299,7 +301,7 @@ def load(
             leaves=len(counts),
             elements=sum(counts),
         )
-        return model, _read_variables(path, tree), config
+        return model, _read_variables(path, tree), named_code.marked(config)
 
     return _first_readable(workdir, which, read)
 

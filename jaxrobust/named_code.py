@@ -1,18 +1,25 @@
-"""Code of a user's own, brought in by name: `package.module:function`.
+"""Code of a user's own, brought in by name: `package.module:name`.
 
 Importing runs the module. So a name counts only where the caller gave it, in their own
-config or arguments; what came from a file goes through `refuse` first.
+config or arguments; what came from a file goes through `refuse` or `marked` first.
 """
 
+import difflib
 import importlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeGuard
 
+_SPEC = re.compile(r"([\w.]+):([\w.]+)")
+# Of what a config may name where a name of ours can stand, too.
 _FORM = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 # Fields of a config that may name code; `create_stored` looks at the network's.
 _NAMING = ("name", "attack", "attack_name", "twin")
 _FILES = ("folder:", "npz:", "tfds:")  # of data
+
+
+class Stored(str):
+    """A text that came from a file: it never names code."""
 
 
 def names(name: object) -> TypeGuard[str]:
@@ -21,7 +28,7 @@ def names(name: object) -> TypeGuard[str]:
 
 
 def load(kind: str, name: str) -> Callable[..., Any]:
-    """Imports the function that a name stands for.
+    """Imports the function that a name stands for; see `find`.
 
     Args:
       kind: what it should be, for errors: 'attack', 'model' ...
@@ -31,16 +38,62 @@ def load(kind: str, name: str) -> Callable[..., Any]:
       ValueError: if there is no such module or function.
       TypeError: if what is there cannot be called.
     """
-    module, _, function = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"{kind} {name!r} cannot be imported: {error}.") from None
+    found = find(name, kind)
     if not callable(found):
         raise TypeError(
             f"{kind} {name!r} must be a function, and is {type(found).__name__}."
         )
     return found
+
+
+def find(spec: str, what: str) -> Any:
+    """Imports `package.module` and returns what it calls `name`.
+
+    Args:
+      spec: `package.module:name`; the name may have dots (`Class.method`).
+      what: the field or argument that holds it, for errors.
+
+    Raises:
+      ValueError: for another form, a name that came from a file, or one that is not
+        there (with the nearest).
+    """
+    match = _SPEC.fullmatch(spec) if isinstance(spec, str) else None
+    if match is None:
+        raise ValueError(f"{what} must be package.module:name, got {spec!r}.")
+    if isinstance(spec, Stored):
+        raise ValueError(
+            f"{what} {spec!r} is code that a file names, and it is not run; to run it, "
+            "write the name into the config yourself."
+        )
+    module, path = match.groups()
+    found: Any = _import(module, f"{what} {spec!r}")
+    for name in path.split("."):
+        if not hasattr(found, name):
+            near = difflib.get_close_matches(name, dir(found), n=1, cutoff=0.0)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            where = getattr(found, "__name__", type(found).__name__)
+            raise ValueError(f"{what} {spec!r}: {where} has no {name!r}.{hint}")
+        found = getattr(found, name)
+    return found
+
+
+def _import(module: str, what: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ValueError(
+            f"{what}: module {module!r} cannot be imported ({error}); run in the "
+            "folder that holds it, or install it."
+        ) from error
+    except (Exception, SystemExit) as error:
+        raise ValueError(
+            f"{what}: module {module!r} fails when it is imported: {said(error)}"
+        ) from error
+
+
+def said(error: BaseException) -> str:
+    """Returns what an error of someone's code says, on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def refuse(config: Mapping[str, Any]) -> None:
@@ -54,6 +107,15 @@ def refuse(config: Mapping[str, Any]) -> None:
             f"its {field} is {value!r}, code from outside jaxrobust, and a file's "
             "code is not run"
         )
+
+
+def marked(tree: Any) -> Any:
+    """Returns a config from a file, its texts of that form such that no code is run."""
+    if isinstance(tree, Mapping):
+        return {key: marked(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [marked(value) for value in tree]
+    return Stored(tree) if names(tree) else tree
 
 
 def _named(tree: Any, place: str = "") -> Iterator[tuple[str, str]]:

@@ -259,5 +259,5 @@ def test_a_users_own_model():
     fields = {"name": f"{__name__}:build", "width": 4, "blocks": 6}
     sys.modules.setdefault(__name__, sys.modules[build.__module__])
     assert named_models.create_model({"model": fields}).width == 4
-    with pytest.raises(ValueError, match="model 'nowhere:build' cannot be imported"):
+    with pytest.raises(ValueError, match="module 'nowhere' cannot be imported"):
         named_models.create_model({"model": {"name": "nowhere:build"}})

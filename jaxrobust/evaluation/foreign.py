@@ -11,13 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jaxrobust import losses, threat
+from jaxrobust import losses, named_code, threat
 from jaxrobust.analysis import logits as outputs
 from jaxrobust.array_types import Bounds, Images, Key, Logits, Variables
 from jaxrobust.attacks import _capture, _programs, registry
 from jaxrobust.data import Dataset
 from jaxrobust.evaluation.network import coarsest
-from jaxrobust.runtime import named
 
 Function = Callable[[Images], Logits]
 
@@ -45,14 +44,14 @@ def load(spec: str) -> Function:
             f"what a factory returns, got {spec!r}."
         )
     path = spec.partition(":")[2].removesuffix("()")
-    found = named.find(spec.removesuffix("()"), "model")
+    found = named_code.find(spec.removesuffix("()"), "`model`")
     found = _checked_callable(spec, path, found)
     if not spec.endswith("()"):
         return found
     try:
         made = found()
     except (Exception, SystemExit) as error:
-        told = f"`model` {spec!r}: {path}() fails: {named.said(error)}"
+        told = f"`model` {spec!r}: {path}() fails: {named_code.said(error)}"
         raise ValueError(told) from error
     return _checked_callable(spec, f"{path}()", made)
 

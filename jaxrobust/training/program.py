@@ -137,10 +137,11 @@ def _stored(saved: dict[str, Any], source: str) -> dict[str, Any]:
     if "eval" not in saved:
         raise ValueError(f"{source} holds weights without a config; give --config.")
     try:
+        # Code that a file names is not run. A number without an analysis is the same
+        # number; without an attack, say, it would be another.
+        saved = {**saved, "eval": {**saved["eval"], "own_analyses": {}}}
         named_code.refuse(saved)
         config = completed(saved)
-        # Code that a file names is not run; see `analyses.load`.
-        config = {**config, "eval": {**config["eval"], "own_analyses": {}}}
         check_evaluation(config)
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         told = f"no {error}" if isinstance(error, KeyError) else f"{error}"

@@ -1,5 +1,6 @@
 """The table of attacks: what it says holds, and what reads it."""
 
+import json
 import pathlib
 import re
 import sys
@@ -152,8 +153,12 @@ def test_objectives_and_data_from_outside(theirs):
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [
-        ("no_such_code:shift", ValueError, "attack 'no_such_code:shift' cannot be"),
-        ("their_code:shfit", ValueError, "cannot be imported.*shfit"),
+        (
+            "no_such_code:shift",
+            ValueError,
+            "attack 'no_such_code:shift': module",
+        ),
+        ("their_code:shfit", ValueError, "has no 'shfit'. Did you mean 'shift'"),
         ("their_code:number", TypeError, "must be a function, and is int"),
         ("pgdd", ValueError, "Unknown attack 'pgdd'.*'pgd'"),
     ],
@@ -182,6 +187,16 @@ def test_what_is_not_there_is_told(theirs, name, error, message):
 def test_code_named_by_a_file_is_refused(config):
     with pytest.raises(ValueError, match=r"'their_code:.*code is not run"):
         named_code.refuse(config)
+
+
+def test_what_a_checkpoint_returns_names_no_code():
+    config = named_code.marked({"eval": {"attacks": {"t": {"name": "os:getcwd"}}}})
+    name = config["eval"]["attacks"]["t"]["name"]
+    assert json.loads(json.dumps(config))["eval"]["attacks"]["t"]["name"] == name
+    with pytest.raises(ValueError, match="'os:getcwd' is code that a file names"):
+        attacks.get(name)
+    with pytest.raises(ValueError, match="write the name into the config yourself"):
+        data.load(name, "test")
 
 
 def test_a_files_own_data_and_names_of_ours_are_not():

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from jaxrobust import named_code
 from jaxrobust.evaluation.analyses import (
     class_ranks,
     corruptions,
@@ -23,7 +24,6 @@ from jaxrobust.evaluation.analyses.base import Analysis as Analysis
 from jaxrobust.evaluation.analyses.base import BuiltIn, Fields, Runs
 from jaxrobust.evaluation.analyses.base import Context as Context
 from jaxrobust.evaluation.analyses.base import Found as Found
-from jaxrobust.runtime import named
 
 # In this order they run; of two flags of one name the first one's counts.
 TABLE: Mapping[str, BuiltIn] = MappingProxyType(
@@ -61,7 +61,7 @@ def load(fields: Fields) -> dict[str, Analysis]:
     found = {}
     for label, given in fields.get("own_analyses", {}).items():
         where = f"eval.own_analyses.{label}.name"
-        one = named.find(str(given.get("name", "")), where)
+        one = named_code.find(given.get("name", ""), f"`{where}`")
         missing = [part for part in ("check", "run") if not hasattr(one, part)]
         if missing:
             raise ValueError(
