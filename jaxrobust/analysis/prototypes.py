@@ -27,8 +27,8 @@ def prototype_distances(
       Distances `[B]` to the centre of class y, and `[B]` to the nearest of the others.
 
     Raises:
-      ValueError: for arrays of other shapes, fewer than two classes, or a label without
-        a centre.
+      ValueError: for arrays of other shapes, fewer than two classes, or a label on the
+        host without a centre (on a device its distance is NaN).
       TypeError: unless features and centres are floating and labels integers.
     """
     own = losses.proximity(features, y, centers)

@@ -34,11 +34,11 @@ def test_against_numpy():
 @pytest.mark.parametrize(
     ("labels", "centers", "message"),
     [
-        ([0, 3], CENTERS, "`centers`.*3 classes"),
+        ([0, 3], CENTERS, "labels from 0 to 3, but there are 3 classes"),
         ([0, 0], CENTERS[:1], "`centers`.*at least 2 classes, got 1"),
         ([0, 1], CENTERS[:, :1], "length 2.*`centers`"),
     ],
 )
 def test_refusals(labels, centers, message):
     with pytest.raises(ValueError, match=message):
-        analysis.prototype_distances(jnp.ones((2, 2)), jnp.asarray(labels), centers)
+        analysis.prototype_distances(jnp.ones((2, 2)), np.asarray(labels), centers)
