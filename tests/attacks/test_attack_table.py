@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from jaxrobust import attacks, losses, threat
 from jaxrobust.attacks import registry
+from tests.marks import full_but
 
 EPS = {"linf": 0.06, "l2": 0.5, "l1": 3.0}
 TRAITS = registry.table()
@@ -39,6 +40,10 @@ SHORT = [("pgd", "linf"), ("pgd", "l2"), ("pgd", "l1"), ("mim", "linf"),
          ("square", "l2")]  # fmt: skip
 SHORT += [("cw_l2", "l2"), ("cw_linf", "linf"), ("deepfool", "l2"), ("jsma", "l1"),
           ("spsa", "l2"), ("zoo", "l2"), ("hop_skip_jump", "linf")]  # fmt: skip
+# Of these, one per kind without `-m full`.
+SHORTER = [("pgd", "linf"), ("mim", "linf"), ("apgd", "l2"), ("fab", "l2"),
+           ("square", "linf"), ("cw_l2", "l2"), ("deepfool", "l2"), ("spsa", "l2"),
+           ("hop_skip_jump", "linf")]  # fmt: skip
 RANDOM = ("pgd", "uniform_noise", "square", *APGD, *BLACK)
 # Noise is no ascent, and the others return the image where they do not fool the model.
 SOMETIMES = ("uniform_noise", "fab", "square", *APGD, *WHITE, *BLACK)
@@ -57,7 +62,7 @@ CLASSES = 4
 TRACES: list[int] = []
 
 every_row = pytest.mark.parametrize(("name", "norm"), TABLE)
-some_rows = pytest.mark.parametrize(("name", "norm"), SHORT)
+some_rows = pytest.mark.parametrize(("name", "norm"), full_but(SHORT, SHORTER))
 
 
 class Net(nn.Module):

@@ -57,6 +57,7 @@ def test_stops_at_the_first_block_that_is_narrow_enough(linear, tmp_path):
     np.testing.assert_allclose(arrays["grid_x_adv"], everything["grid_x_adv"])
 
 
+@pytest.mark.full
 def test_the_examples_do_not_depend_on_the_batch_size(linear, tmp_path):
     found = [run(linear, tmp_path / str(b), ci=0.4, batch_size=b) for b in (7, 64)]
     (one, a), (other, b) = found

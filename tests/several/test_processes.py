@@ -109,6 +109,7 @@ def _train(folder, epochs, *, count, devices):
         return dict(found), _logs(folder)[0]
 
 
+@pytest.mark.full
 def test_training_is_the_same_in_two_processes_and_goes_on_in_one(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir()
