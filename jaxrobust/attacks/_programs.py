@@ -8,7 +8,6 @@ arrays out. Any other callable may change its mind: it is traced once per call, 
 import dataclasses
 import functools
 import hashlib
-import inspect
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
@@ -101,7 +100,7 @@ def _name(held: _capture.Captured, inputs: Sequence[Any]) -> str | None:
     weights = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(*_like(leaf)), held.out)
     try:
         traced = jax.jit(both, keep_unused=True).trace(held.arrays, weights, *inputs)
-    except Exception:  # of a rule of anyone's: it has no gradient
+    except Exception:  # whatever the model's own rules raise: it has no gradient
         traced = jax.jit(held.fn, keep_unused=True).trace(held.arrays, *inputs)
     if _host.calls(traced.jaxpr.jaxpr, harmless=True):
         return None
@@ -121,7 +120,7 @@ def _fixed(function: Any) -> Bound | None:
         return None
     base: Any = function.func
     base = getattr(base, "fun", base)  # jax wraps a nested partial
-    if inspect.isfunction(base) or not _stays(base):
+    if not _stays(base):
         return None
     leaves, tree = jax.tree.flatten((function.args, function.keywords))
     arrays = [leaf for leaf in leaves if _capture.is_array(leaf)]
@@ -135,9 +134,10 @@ def _fixed(function: Any) -> Bound | None:
 
 
 def _stays(part: Any) -> bool:
-    """Whether a part of a callable computes the same for ever: it closes over nothing.
+    """Whether a part of a callable computes the same for ever.
 
-    Linen modules are frozen, and equal modules compute equal things.
+    Linen modules are frozen, and equal modules compute equal things; so do callables
+    of ours. A function or class of anyone's may read a global that changes.
     """
     if isinstance(part, (nn.Module, *_SCALAR)):
         return True
@@ -145,12 +145,12 @@ def _stays(part: Any) -> bool:
         return getattr(type(owner), part.__name__, None) is part.__func__
     if isinstance(part, functools.partial):
         return all(map(_stays, (part.func, *part.args, *part.keywords.values())))
-    if dataclasses.is_dataclass(part):
+    ours = type(part).__module__.startswith("jaxrobust.")
+    if ours and dataclasses.is_dataclass(part):
         values = (getattr(part, field.name) for field in dataclasses.fields(part))
         known: Any = part
         return known.__dataclass_params__.frozen and all(map(_stays, values))
-    plain = inspect.isfunction(part) and part.__closure__ is None
-    return plain and not part.__defaults__ and not part.__kwdefaults__
+    return False
 
 
 def _key(part: Any) -> Hashable:

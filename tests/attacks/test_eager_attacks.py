@@ -1,5 +1,7 @@
 """Eager calls: what they check, compile, warn about, and do not keep alive."""
 
+import dataclasses
+import functools
 import gc
 import warnings
 import weakref
@@ -277,6 +279,38 @@ def test_new_weights_are_seen_and_not_compiled_in(form, compilations):
     np.testing.assert_array_equal(two, three)
     expected = jax.jit(lambda x: pgd(logits_fn=FORMS[form](second), x=x))(X)
     np.testing.assert_allclose(two, expected, atol=1e-6)
+
+
+WEIGHTS = {"now": W}
+
+
+def of_a_global(scale, x):
+    return net(x, scale * WEIGHTS["now"])
+
+
+@dataclasses.dataclass(frozen=True)
+class OfAGlobal:
+    scale: float
+
+    def __call__(self, x):
+        return of_a_global(self.scale, x)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        jax.tree_util.Partial(of_a_global, 2.0),
+        jax.tree_util.Partial(functools.partial(of_a_global, 2.0)),
+        jax.tree_util.Partial(OfAGlobal(2.0)),
+        OfAGlobal(2.0),
+    ],
+    ids=["partial", "nested partial", "partial of an object", "object"],
+)
+def test_a_global_that_changed_is_seen(function, monkeypatch):
+    before = pgd(logits_fn=function)
+    monkeypatch.setitem(WEIGHTS, "now", -W)
+    after = pgd(logits_fn=function)
+    assert float(jnp.abs(before - after).max()) > 1e-3
 
 
 @pytest.mark.parametrize("form", FORMS)
