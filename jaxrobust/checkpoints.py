@@ -3,15 +3,14 @@
 A work directory holds `checkpoints/STEP/{state,variables,config,layout}`: the whole
 training state to resume from, the variables to evaluate (averaged weights where
 training keeps an average), the config, so that one step's folder can be loaded on its
-own, and the layout of the run that wrote it (processes, devices).
+own, and the layout of the run that wrote it (processes, devices). What can be told of
+them without orbax is in `runtime.checkpoint_folder`.
 """
 
 import contextlib
 import functools
 import json
 import math
-import os
-import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -29,60 +28,15 @@ from jaxrobust import named_code
 from jaxrobust.array_types import PyTree, Variables
 from jaxrobust.named_models import Refused, create_stored
 from jaxrobust.parallel import processes
-from jaxrobust.runtime import files, reading
-
-BEST = {"best_clean": "accuracy", "best_robust": "robust_accuracy"}
-WHICH = ("best_robust", "best_clean", "last")
-
+from jaxrobust.runtime import checkpoint_folder, files, reading
+from jaxrobust.runtime.checkpoint_folder import BEST, metric, ordered_steps, read_part
+from jaxrobust.runtime.checkpoint_folder import WHICH as WHICH
+from jaxrobust.runtime.checkpoint_folder import exists as exists
+from jaxrobust.runtime.checkpoint_folder import usable as usable
 
 _Loaded = TypeVar("_Loaded")
-_PATTERN = "*?[\\"  # orbax looks for its files with a glob
 # Arrays may take so many bytes, or so many times what their files have: zeros compress.
 _SMALL, _RATIO = 1 << 28, 1000
-
-
-def _require_no_links(folder: epath.Path) -> None:
-    """Refuses checkpoints that are links: what they lead to might be deleted.
-
-    Raises:
-      OSError: naming the first.
-    """
-    if files.is_remote(folder):
-        return
-    for step in folder.iterdir():
-        for place in (step, step / "metrics"):
-            if os.path.islink(place):
-                raise OSError(
-                    f"{place} is a link, and checkpoints are not written through "
-                    "links: replace it by the folder itself."
-                )
-
-
-def _mend_metrics(folder: epath.Path) -> None:
-    """Empties metrics that were cut short: the manager reads those of all steps."""
-    for step in folder.iterdir():
-        file = step / "metrics" / "metrics"
-        if not (step.name.isdigit() and file.exists()):
-            continue
-        try:
-            found = reading.read_json(file)
-        except (OSError, ValueError):
-            found = None
-        if not isinstance(found, dict):
-            logging.warning("checkpoint %s: its accuracies cannot be read", step)
-            files.write_text(file, "{}")
-
-
-def _metric(name: str) -> Callable[[Any], float]:
-    def metric(metrics: Any) -> float:
-        value = (metrics or {}).get(name)
-        return float(value) if isinstance(value, int | float) else -1.0
-
-    return metric
-
-
-def _best(name: str) -> policies.PreservationPolicy:
-    return policies.BestN(get_metric_fn=_metric(name), n=1)
 
 
 class Checkpointer:
@@ -95,12 +49,14 @@ class Checkpointer:
 
     def __init__(self, workdir: epath.PathLike) -> None:
         """Opens (and makes) `workdir`/checkpoints."""
-        policy = policies.AnyPreservationPolicy(
-            [policies.LatestN(2), *map(_best, BEST.values())]
-        )
+        best = [
+            policies.BestN(get_metric_fn=metric(name), n=1) for name in BEST.values()
+        ]
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=policy,
-            best_fn=_metric("robust_accuracy"),
+            preservation_policy=policies.AnyPreservationPolicy(
+                [policies.LatestN(2), *best]
+            ),
+            best_fn=metric("robust_accuracy"),
             enable_async_checkpointing=True,
             # A folder that takes none is an error at once, else after five minutes.
             async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
@@ -108,8 +64,8 @@ class Checkpointer:
         )
         folder = files.own_folder(usable(workdir) / "checkpoints")
         if processes.is_lead():
-            _require_no_links(folder)
-            _mend_metrics(folder)
+            checkpoint_folder.require_no_links(folder)
+            checkpoint_folder.mend_metrics(folder)
         processes.wait("jaxrobust: the checkpoints are in order")
         self._manager = ocp.CheckpointManager(folder, options=options)
         self._writing: int | None = None
@@ -130,11 +86,13 @@ class Checkpointer:
     ) -> None:
         """Starts to write a checkpoint, once the one before is written.
 
+        State and variables are copied before the call returns, so that the caller may
+        donate them to the next step.
+
         Args:
           step: its name.
-          state: the training state; copied before the call returns, so the caller may
-            donate it to the next step.
-          variables: to evaluate; copied too.
+          state: to resume from.
+          variables: to evaluate.
           config: of the run.
           metrics: validation accuracies where measured.
           layout: of the run, for `layout`.
@@ -157,11 +115,7 @@ class Checkpointer:
             )
 
     def wait(self) -> None:
-        """Returns when nothing is being written.
-
-        Raises:
-          OSError: if a checkpoint could not be written.
-        """
+        """Returns when nothing is being written, or raises OSError if that failed."""
         with self._told(Exception):  # of a thread of orbax's, of many kinds
             self._manager.wait_until_finished()
 
@@ -171,7 +125,7 @@ class Checkpointer:
         try:
             yield
         except kind as error:
-            [reason, *_] = str(error).splitlines() or [type(error).__name__]
+            reason = reading.first_line(error)
             if len(reason) > 200:  # the cause comes after the paths
                 reason = f"... {reason[-200:]}"
             raise OSError(
@@ -209,7 +163,7 @@ class Checkpointer:
                         "architecture or optimiser than this config; use another "
                         "--workdir."
                     ) from None
-                [reason, *_] = str(error).splitlines() or [type(error).__name__]
+                reason = reading.first_line(error)
             if processes.all_true(state is not None):
                 for other in damaged:  # their steps will be saved again
                     self._manager.delete(other)
@@ -230,37 +184,32 @@ class Checkpointer:
     def _is_other_architecture(self, step: int, like: PyTree) -> bool:
         """Says whether the checkpoint describes itself as another tree."""
         try:
-            folder = epath.Path(self._manager.directory) / str(step) / "state"
+            folder = self._folder(step) / "state"
             found = ocp.StandardCheckpointHandler().metadata(folder).tree
         except Exception:
             return False
-        return jax.tree.map(lambda x: x.shape, _plain(found)) != jax.tree.map(
-            lambda x: x.shape, _plain(like)
-        )
+        return _shapes(found) != _shapes(like)
 
     def layout(self, step: int) -> dict[str, Any]:
         """Returns the layout of the run that wrote a checkpoint; empty if unknown."""
-        folder = epath.Path(self._manager.directory) / str(step) / "layout"
-        return _read_json(folder, "metadata")
+        return read_part(self._folder(step), "layout")
 
     def config(self, step: int) -> dict[str, Any]:
         """Returns the config that a checkpoint was saved with; empty if unknown."""
-        folder = epath.Path(self._manager.directory) / str(step) / "config"
-        return _read_json(folder, "metadata")
+        return read_part(self._folder(step), "config")
+
+    def _folder(self, step: int) -> epath.Path:
+        return epath.Path(self._manager.directory) / str(step)
 
     def close(self) -> None:
-        """Waits for what is being written and releases the folder.
-
-        Raises:
-          OSError: if a checkpoint could not be written.
-        """
+        """Waits, as `wait`, for what is being written and releases the folder."""
         with self._told(Exception):
             self._manager.close()
 
 
-def _plain(tree: PyTree) -> dict[str, Any]:
+def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True): leaf for path, leaf in leaves}
+    return {jax.tree_util.keystr(path, simple=True): x.shape for path, x in leaves}
 
 
 def load(
@@ -318,20 +267,18 @@ def load_variables(workdir: epath.PathLike, which: str = "last") -> Variables:
 
 
 def _without_late_reads(before: Callable[[Any], Any], found: Any) -> None:
-    """A `sys.unraisablehook` that leaves out what a failed read still does."""
+    """A `sys.unraisablehook` that leaves out what threads do after a failed read.
+
+    The other arrays of a damaged checkpoint arrive once orbax has closed the loop that
+    waits for them; the error itself is told.
+    """
     if str(found.exc_value) != "Event loop is closed":
         before(found)
 
 
 def _leave_out_late_reads() -> None:
-    """Keeps tracebacks off the screen that threads print once a read has failed.
-
-    The other arrays of a damaged checkpoint arrive after orbax has closed the loop that
-    waits for them; the error itself is told.
-    """
     before = sys.unraisablehook
-    ours = isinstance(before, functools.partial) and before.func is _without_late_reads
-    if not ours:
+    if getattr(before, "func", None) is not _without_late_reads:
         sys.unraisablehook = functools.partial(_without_late_reads, before)
 
 
@@ -346,7 +293,7 @@ def _first_readable(
     if (path / "variables").is_dir():
         folder, wanted = path.parent, [path.name]
     elif folder.is_dir():
-        wanted = list(map(str, _ordered_steps(folder, which)))
+        wanted = list(map(str, ordered_steps(folder, which)))
     else:
         raise FileNotFoundError(f"no checkpoints in {path}; train there first.")
     for name in wanted:
@@ -355,9 +302,9 @@ def _first_readable(
         except Refused:
             raise
         except Exception as error:  # orbax raises many kinds for a damaged folder
-            [first, *_] = str(error).splitlines() or [type(error).__name__]
-            logging.warning("checkpoint %s: %s", folder / name, first[:200])
-            reason = reason or f" ({first[:200]})"
+            first = reading.first_line(error)[:200]
+            logging.warning("checkpoint %s: %s", folder / name, first)
+            reason = reason or f" ({first})"
     raise FileNotFoundError(f"no readable checkpoint in {folder}{reason}.")
 
 
@@ -368,71 +315,16 @@ def verify(workdir: epath.PathLike) -> None:
       OSError: if it cannot be read: better told now than when the weights are needed.
     """
     folder = usable(workdir) / "checkpoints"
-    for step in _ordered_steps(folder, "last")[:1]:
+    for step in ordered_steps(folder, "last")[:1]:
         path = folder / str(step)
         try:
             _read_variables(path, _metadata(path))
         except Exception as error:  # orbax raises many kinds for a damaged folder
-            [reason, *_] = str(error).splitlines() or [type(error).__name__]
+            reason = reading.first_line(error)[-200:]
             raise OSError(
                 f"checkpoint {path} was written and cannot be read again "
-                f"({reason[-200:]}); look at that disk, and train again."
+                f"({reason}); look at that disk, and train again."
             ) from None
-
-
-def usable(workdir: epath.PathLike) -> epath.Path:
-    """Returns the full path of a work directory that checkpoints can be kept in.
-
-    Raises:
-      ValueError: if it has characters that orbax takes for patterns of names: it would
-        save there and not find what it saved. Or for bytes that are no text, which
-        orbax cannot open; for `~` without a home folder; for an empty path.
-    """
-    path = files.expand(workdir).absolute()
-    odd = sorted(set(os.fspath(path)) & set(_PATTERN))
-    if odd:
-        raise ValueError(
-            f"{path} has {' '.join(odd)} in its name, and checkpoints in such a folder "
-            f"cannot be read again: use a path without any of {' '.join(_PATTERN)}."
-        )
-    try:
-        os.fspath(path).encode()
-    except UnicodeEncodeError:
-        raise ValueError(
-            f"{os.fspath(path)!a} is no text in UTF-8, and checkpoints cannot be "
-            "written to such a folder: use another path."
-        ) from None
-    return path
-
-
-def exists(workdir: epath.PathLike) -> bool:
-    """Says whether there is anything for `load` in a folder."""
-    path = files.expand(workdir)
-    return any((path / name).is_dir() for name in ("variables", "checkpoints"))
-
-
-def _ordered_steps(folder: epath.Path, which: str) -> list[int]:
-    """Returns the steps in `folder`, the one asked for first."""
-    # A checkpoint that is being written has a longer name until it is complete.
-    names = [p.name for p in folder.iterdir() if p.name.isdecimal()]
-    # What is not written as a number is written has another name than its step.
-    steps = sorted(int(name) for name in names if name == str(int(name)))[::-1]
-    if which == "last":
-        return steps
-    measured = {
-        step: _read_json(folder / str(step) / "metrics", "metrics") for step in steps
-    }
-    best = _metric(BEST[which])
-    return sorted(steps, key=lambda s: best(measured[s]), reverse=True)
-
-
-def _read_json(folder: epath.Path, name: str) -> dict[str, Any]:
-    """Reads one JSON part of a checkpoint; empty where it is missing or damaged."""
-    try:
-        found = reading.read_json(folder / name)
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _metadata(path: epath.Path) -> PyTree:
@@ -442,7 +334,10 @@ def _metadata(path: epath.Path) -> PyTree:
       ValueError: if they would take far more memory than they take room on the disk.
     """
     _leave_out_late_reads()
-    stored = _bytes_in(path / "variables")  # first: what is no file may never end
+    try:  # first: what is no file may never end
+        stored = checkpoint_folder.size(path / "variables")
+    except ValueError as error:
+        raise Refused(f"checkpoint {error}") from None
     tree = ocp.StandardCheckpointHandler().metadata(path / "variables").tree
     declared = sum(
         math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize
@@ -454,27 +349,6 @@ def _metadata(path: epath.Path) -> PyTree:
             f"{reading.size(declared)}, and its files have {reading.size(stored)}."
         )
     return tree
-
-
-def _bytes_in(folder: epath.Path) -> int:
-    """Returns the size of the files below a folder; links to folders do not count.
-
-    Raises:
-      Refused: for a pipe, a socket or a device: reading it might never end.
-    """
-    whole = 0
-    for place in folder.iterdir():
-        if files.is_remote(place):
-            whole += _bytes_in(place) if place.is_dir() else place.stat().length
-            continue
-        mode = os.stat(place).st_mode
-        if stat.S_ISREG(mode):
-            whole += os.stat(place).st_size
-        elif not stat.S_ISDIR(mode):
-            raise Refused(f"checkpoint {place} is {files.kind(mode)}, not a file.")
-        elif not os.path.islink(place):
-            whole += _bytes_in(place)
-    return whole
 
 
 def _read_variables(path: epath.Path, metadata: PyTree) -> Variables:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from jaxrobust import models, named_code
 from jaxrobust.array_types import LogitsFn
+from jaxrobust.runtime import reading
 
 # Fields that count blocks: each has weights of its own.
 _COUNTS = ("blocks", "depth", "layers", "stages")
@@ -94,10 +95,8 @@ def create_stored(
     try:
         return create_model(config)
     except (ValueError, TypeError, AttributeError) as error:
-        [reason, *_] = str(error).splitlines() or [type(error).__name__]
-        raise Refused(
-            f"{where}: its config describes no network ({reason[:200]})."
-        ) from None
+        reason = reading.first_line(error)[:200]
+        raise Refused(f"{where}: its config describes no network ({reason}).") from None
 
 
 def count_classes(logits_fn: LogitsFn, shape: Sequence[int], name: str) -> int:
@@ -115,10 +114,10 @@ def count_classes(logits_fn: LogitsFn, shape: Sequence[int], name: str) -> int:
     try:
         return jax.eval_shape(logits_fn, example).shape[-1]
     except (ValueError, TypeError, flax.errors.FlaxError) as error:
-        [reason, *_] = str(error).splitlines() or [type(error).__name__]
+        reason = reading.first_line(error).rstrip(".")
         raise ValueError(
             f"the network does not take the {'x'.join(map(str, shape))} images "
-            f"of {name}: {reason.rstrip('.')}. --config.data.image_size and "
+            f"of {name}: {reason}. --config.data.image_size and "
             "--config.data.channels change the images."
         ) from None
 

@@ -36,7 +36,7 @@ PROGRAM = {
     "runtime": set(),
     "results": {"runtime"},
     "parallel": {"array_types", "runtime"},
-    "named_models": {"array_types", "models", "named_code"},
+    "named_models": {"array_types", "models", "named_code", "runtime"},
     "checkpoints": {
         "array_types",
         "named_code",
@@ -45,7 +45,7 @@ PROGRAM = {
         "parallel",
     },
     "convert": {"array_types", "models", "runtime", "checkpoints"},
-    "data": {"array_types", "named_code", "runtime", "parallel"},
+    "data": BASE | {"named_code", "runtime", "parallel"},
     "evaluation": LIBRARY | SHARED,
     "training": LIBRARY | SHARED | {"evaluation"},
     "report": {"array_types", "attacks", "results", "runtime"},

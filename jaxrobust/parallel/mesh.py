@@ -17,14 +17,9 @@ from jaxrobust.array_types import PyTree
 
 
 def make_mesh(device_count: int | None = None) -> Mesh:
-    """Returns a mesh with one axis, `data`, over the first devices.
+    """Returns a mesh with one axis, `data`, over all devices of all processes.
 
-    Args:
-      device_count: how many devices to use, of this process; all of them, of all
-        processes, by default.
-
-    Raises:
-      ValueError: if there are fewer devices than asked for.
+    Or over the first `device_count` of this process; ValueError if there are fewer.
     """
     devices = jax.devices()
     if jax.process_count() > 1 and device_count is not None:
@@ -87,13 +82,8 @@ def own_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
 def from_rows(mesh: Mesh, rows: PyTree, batch_size: int) -> PyTree:
     """Makes global batches of which every process brings its own rows only.
 
-    Args:
-      mesh: the devices.
-      rows: arrays of the rows `own_rows(mesh, batch_size)`, in that order.
-      batch_size: rows of the global batch.
-
-    Returns:
-      Arrays with `batch_size` rows, split over the devices.
+    `rows` are arrays of the rows `own_rows(mesh, batch_size)`, in that order; the
+    result has `batch_size` rows, split over the devices.
     """
     own = own_rows(mesh, batch_size)
 

@@ -24,7 +24,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from jaxrobust.array_types import PyTree
-from jaxrobust.runtime import files
+from jaxrobust.runtime import files, reading
 from jaxrobust.runtime.environment import is_lead as is_lead
 
 # The service of jax.distributed ends all processes when one is silent for so long;
@@ -87,7 +87,7 @@ def start(
             shutdown_timeout_seconds=_SHUTDOWN_TIMEOUT,
         )
     except (RuntimeError, ValueError) as error:
-        [reason, *_] = str(error).splitlines() or [type(error).__name__]
+        reason = reading.first_line(error)
         raise ConnectionError(
             "the other processes were not detected (TPU VM, SLURM, Open MPI ...): "
             f"{reason} Give --coordinator, --processes and --process, or "
@@ -96,7 +96,7 @@ def start(
             else f"process {index} of {count} could not join the others at "
             f"{coordinator}: {reason}"
         ) from None
-    if jax.process_count() == 1 and _in_main_thread():
+    if jax.process_count() == 1 and in_main_thread():
         # Joining gave SIGTERM to jax's preemption service, which one alone needs not.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -147,7 +147,8 @@ def _meet(coordinator: Any, count: Any, index: Any, timeout: int) -> None:
             time.sleep(0.5)
 
 
-def _in_main_thread() -> bool:
+def in_main_thread() -> bool:
+    """Says whether signals reach this thread."""
     return threading.current_thread() is threading.main_thread()
 
 
@@ -193,11 +194,7 @@ def wait(name: str) -> None:
 
 
 def check_same(what: str, value: Callable[[], Any]) -> None:
-    """Checks that something is the same on all processes.
-
-    Args:
-      what: it is, for the error.
-      value: makes anything JSON can hold; not called where there is one process.
+    """Checks that something JSON can hold is the same on all processes.
 
     Raises:
       ValueError: naming the first process whose value differs from the lead's.

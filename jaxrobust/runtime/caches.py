@@ -34,11 +34,9 @@ def folder(kind: str = "") -> pathlib.Path | None:
 
 
 def problem(path: epath.PathLike, *, private: bool) -> str | None:
-    """Makes a cache folder; says why it cannot be used, None if it can.
+    """Makes a cache folder, `gs://` too; says why it cannot be used, None if it can.
 
-    Args:
-      path: of the folder, `gs://` too.
-      private: refuse a folder in which others can write: compiled programs are run.
+    A `private` one is refused where others can write in it: compiled programs are run.
     """
     path = epath.Path(path)
     try:

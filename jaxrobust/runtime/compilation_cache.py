@@ -26,8 +26,10 @@ def use(folder: str | None = None) -> None:
     given = os.environ.get("JAX_COMPILATION_CACHE_DIR") if folder is None else folder
     own = caches.folder() if folder is None and not given else None
     chosen = str(own or given or "")
-    problem = _problem(chosen, private=own is not None)
-    if folder is None and not chosen:
+    there, problem = None, None
+    if chosen:
+        there, problem = _checked(chosen, private=own is not None)
+    elif folder is None:
         problem = caches.NO_HOME
     if problem:
         logging.warning(
@@ -36,19 +38,16 @@ def use(folder: str | None = None) -> None:
             problem,
         )
     # None also turns off what JAX read from the environment by itself.
-    there = None if problem or not chosen else str(files.expand(chosen))
     jax.config.update("jax_compilation_cache_dir", there)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", SHORTEST)
 
 
-def _problem(folder: str, *, private: bool) -> str | None:
-    """Says why a folder cannot be used, None if it can."""
-    if not folder:
-        return None
+def _checked(folder: str, *, private: bool) -> tuple[str | None, str | None]:
+    """Returns the folder in full, or why it cannot be used."""
     try:
         folder = str(files.expand(folder))
     except ValueError as error:
-        return str(error)
+        return None, str(error)
     # What is loaded from there is run; a folder that was named is trusted.
     found = caches.problem(folder, private=private)
-    return found and f"{folder} {found}"
+    return (None, f"{folder} {found}") if found else (folder, None)

@@ -37,10 +37,9 @@ def expand(path: epath.PathLike) -> epath.Path:
     """Returns a path that a user gave, with `~` as the home folder.
 
     Raises:
-      ValueError: for an empty path, which would be the current folder (of a variable
-        of the shell that is not set, say); for `~` where no home folder is known
-        (neither `HOME` nor an entry of the user's in passwd): it must not become a
-        folder called `~`.
+      ValueError: for an empty path (of a variable of the shell that is not set, say);
+        for `~` where neither `HOME` nor passwd knows a home folder: it must not become
+        a folder called `~`.
     """
     text = os.fspath(path)
     if not text:
@@ -57,11 +56,8 @@ def expand(path: epath.PathLike) -> epath.Path:
 def writing(path: epath.PathLike) -> Iterator[IO[bytes]]:
     """Gives a file to write bytes to; it takes the target's place at the end.
 
-    Nothing changes if the block raises. Folders above the target are made. A remote
-    object is written at the end, as a whole.
-
-    Args:
-      path: the target. A link there is replaced, not followed.
+    Nothing changes if the block raises. Folders above the target are made, a link in
+    its place is replaced and not followed. A remote object is written as a whole.
 
     Raises:
       IsADirectoryError: if the target is a folder.
@@ -163,12 +159,7 @@ def create(path: epath.PathLike, text: str) -> None:
 
 
 def append_to(path: epath.PathLike) -> IO[str]:
-    """Opens a file of this machine to add lines at its end.
-
-    Raises:
-      OSError: if it is a link, has another name too, or is no ordinary file: what it
-        leads to is not ours to write.
-    """
+    """Opens a file of this machine to add lines at its end, if it is an `own_file`."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     return open(own_file(path, flags), "a", encoding="utf-8")
 
@@ -180,7 +171,8 @@ def own_file(path: epath.PathLike, flags: int) -> int:
       The file's descriptor.
 
     Raises:
-      OSError: if it is a link, has another name too, or is no ordinary file.
+      OSError: if it is a link, has another name too, or is no ordinary file: what it
+        leads to is not ours to write.
     """
     # Without O_NONBLOCK a named pipe would wait for its other end.
     flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -225,13 +217,9 @@ def own_folder(path: epath.PathLike) -> epath.Path:
 def require_folder(path: epath.PathLike, advice: str) -> None:
     """Checks that a folder is there or can be made, before any work.
 
-    Args:
-      path: of the folder; object stores have none.
-      advice: what to do, for the error.
-
     Raises:
       NotADirectoryError: if the path, or what should be a folder above it, is a file, a
-        pipe, a link to nothing ...
+        pipe, a link to nothing ...; ends with the advice.
     """
     if is_remote(path):
         return
@@ -246,11 +234,7 @@ def safe_path(folder: epath.PathLike, parts: Iterable[str]) -> epath.Path:
     """Returns a path below a folder, of names that somebody else chose.
 
     A name cannot lead out of the folder, be hidden, or have characters that make it a
-    pattern or break a line. Nothing is made.
-
-    Args:
-      folder: of the user's.
-      parts: names of folders, the outermost first.
+    pattern or break a line. Nothing is made. The outermost folder comes first.
     """
     path = epath.Path(folder)
     for part in parts:

@@ -57,17 +57,13 @@ class Progress:
     def _print(self) -> None:
         self._printed = time.monotonic()
         passed = self._printed - self._begin
-        speed = ""
+        text = f"{self._name}: {self._done}/{self._total}"
         if self._done > self._first:
             rate = (self._done - self._first) / max(passed, 1e-9)
             left = tqdm.format_interval((self._total - self._done) / rate)
-            speed = f"  {rate:.3g}/s  left {left}"
-        print(
-            f"{self._name}: {self._done}/{self._total}{speed}"
-            + (f"  {self._values}" if self._values else ""),
-            file=self._stream,
-            flush=True,
-        )
+            text += f"  {rate:.3g}/s  left {left}"
+        text += f"  {self._values}" if self._values else ""
+        print(text, file=self._stream, flush=True)
 
     def close(self) -> None:
         """Ends the bar, or prints a last line."""

@@ -33,12 +33,13 @@ def size(number: float) -> str:
     return f"{number:.1f} GiB"
 
 
-def opened(path: epath.PathLike, limit: int) -> IO[bytes]:
-    """Opens a file to read.
+def first_line(error: BaseException) -> str:
+    """Returns the first line of what an error says, its kind where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
-    Args:
-      path: of an ordinary file; links are followed.
-      limit: the most bytes that it may have.
+
+def opened(path: epath.PathLike, limit: int) -> IO[bytes]:
+    """Opens a file of at most `limit` bytes to read; links are followed.
 
     Raises:
       FileNotFoundError: if it is not there.
@@ -160,16 +161,23 @@ def read_npz(
     """
     with opened(path, limit) as file:
         try:
-            with zipfile.ZipFile(file) as archive:
-                wanted = _members(archive, limit)
-                if names is not None:
-                    wanted = {k: wanted[k] for k in names if k in wanted}
-                return {k: _array(archive, member) for k, member in wanted.items()}
+            return read_arrays(file, limit, names)
         except MemoryError:
             raise
         except Exception as error:  # zipfile, zlib and numpy raise many kinds
-            [reason, *_] = str(error).splitlines() or [type(error).__name__]
-            raise ValueError(f"{path} is damaged ({reason[:200]}).") from None
+            reason = first_line(error)[:200]
+            raise ValueError(f"{path} is damaged ({reason}).") from None
+
+
+def read_arrays(
+    file: IO[bytes], limit: int, names: Iterable[str] | None = None
+) -> dict[str, np.ndarray]:
+    """Reads the arrays of an open npz file as `read_npz`; errors are of many kinds."""
+    with zipfile.ZipFile(file) as archive:
+        wanted = _members(archive, limit)
+        if names is not None:
+            wanted = {k: wanted[k] for k in names if k in wanted}
+        return {k: _array(archive, member) for k, member in wanted.items()}
 
 
 def _members(archive: zipfile.ZipFile, limit: int) -> dict[str, zipfile.ZipInfo]:

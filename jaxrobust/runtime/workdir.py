@@ -7,7 +7,7 @@ from typing import Any
 
 from etils import epath
 
-from jaxrobust.runtime import files, lock, reading
+from jaxrobust.runtime import checkpoint_folder, files, lock, reading
 from jaxrobust.runtime.environment import is_lead
 
 # Fields that may change from run to run: of the evaluation, and those that say where
@@ -35,10 +35,10 @@ EXTENDED = (
 
 @contextlib.contextmanager
 def locked(workdir: epath.PathLike) -> Iterator[None]:
-    """Holds the work directory for this process.
+    """Holds the work directory for this process, see `lock.held`.
 
-    See `lock.held`. Remote folders (`gs://`) have no lock: two runs there cannot be
-    told apart. Of several processes the lead holds it for all.
+    Remote folders (`gs://`) have no lock: two runs there cannot be told apart. Of
+    several processes the lead holds it for all.
 
     Raises:
       BlockingIOError: if another run holds it.
@@ -63,29 +63,15 @@ def write_config(
     extend: bool = False,
     defaults: Mapping[str, Any] | None = None,
 ) -> None:
-    """Saves the config, after checking it against the one that is there.
+    """Saves the config and the command of a run, once `check_config` allows it.
 
     The command that trained the network stays.
-
-    Args:
-      workdir: of the run.
-      config: of the run as it is now.
-      command: that starts it.
-      extend: whether it may train longer or at another rate than before.
-      defaults: see `differences`.
-
-    Raises:
-      ValueError: naming the fields in which the saved config differs.
     """
     if not is_lead():
         return
     command = check_config(workdir, config, extend=extend, defaults=defaults) or command
     text = json.dumps({"config": config, "command": command}, indent=2)
-    files.write_bytes(_config_of(workdir), text.encode())
-
-
-def _config_of(workdir: epath.PathLike) -> epath.Path:
-    return epath.Path(workdir) / "config.json"
+    files.write_text(epath.Path(workdir) / "config.json", text)
 
 
 def check_config(
@@ -113,8 +99,8 @@ def check_config(
     Raises:
       ValueError: naming the fields in which the saved config differs.
     """
-    path = _config_of(workdir)
-    if extend and not has_checkpoints(path.parent):
+    path = epath.Path(workdir) / "config.json"
+    if extend and not checkpoint_folder.has_steps(path.parent):
         raise ValueError(
             f"`train.extend` goes on with a run, but {workdir} holds none; give its "
             "--workdir, or leave it out to start one."
@@ -129,15 +115,9 @@ def check_config(
     return there.get("command") if begun or not changed else None
 
 
-def has_checkpoints(workdir: epath.PathLike) -> bool:
-    """Says whether a run has saved anything there."""
-    folder = epath.Path(workdir) / "checkpoints"
-    return folder.is_dir() and any(p.name.isdigit() for p in folder.iterdir())
-
-
 def _begun(workdir: epath.Path) -> bool:
     """Says whether there is anything that a config could be the wrong one of."""
-    return has_checkpoints(workdir) or (workdir / "results.json").exists()
+    return checkpoint_folder.has_steps(workdir) or (workdir / "results.json").exists()
 
 
 def differences(

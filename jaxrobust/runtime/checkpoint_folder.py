@@ -1,0 +1,140 @@
+"""What lies in the folder `checkpoints` of a work directory, told without orbax."""
+
+import os
+import stat
+from collections.abc import Callable
+from typing import Any
+
+from absl import logging
+from etils import epath
+
+from jaxrobust.runtime import files, reading
+
+BEST = {"best_clean": "accuracy", "best_robust": "robust_accuracy"}
+WHICH = ("best_robust", "best_clean", "last")
+_PATTERN = "*?[\\"  # orbax looks for its files with a glob
+
+
+def usable(workdir: epath.PathLike) -> epath.Path:
+    """Returns the full path of a work directory that checkpoints can be kept in.
+
+    Raises:
+      ValueError: if it has characters that orbax takes for patterns of names: it would
+        save there and not find what it saved. Or for bytes that are no text, which
+        orbax cannot open; for `~` without a home folder; for an empty path.
+    """
+    path = files.expand(workdir).absolute()
+    odd = sorted(set(os.fspath(path)) & set(_PATTERN))
+    if odd:
+        raise ValueError(
+            f"{path} has {' '.join(odd)} in its name, and checkpoints in such a folder "
+            f"cannot be read again: use a path without any of {' '.join(_PATTERN)}."
+        )
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"{os.fspath(path)!a} is no text in UTF-8, and checkpoints cannot be "
+            "written to such a folder: use another path."
+        ) from None
+    return path
+
+
+def exists(workdir: epath.PathLike) -> bool:
+    """Says whether there is anything for `checkpoints.load` in a folder."""
+    path = files.expand(workdir)
+    return any((path / name).is_dir() for name in ("variables", "checkpoints"))
+
+
+def has_steps(workdir: epath.PathLike) -> bool:
+    """Says whether a run has saved anything in its work directory."""
+    folder = epath.Path(workdir) / "checkpoints"
+    return folder.is_dir() and any(p.name.isdigit() for p in folder.iterdir())
+
+
+def ordered_steps(folder: epath.Path, which: str) -> list[int]:
+    """Returns the steps in a folder of checkpoints, the one asked for first."""
+    # A checkpoint that is being written has a longer name until it is complete.
+    names = [p.name for p in folder.iterdir() if p.name.isdecimal()]
+    # What is not written as a number is written has another name than its step.
+    steps = sorted(int(name) for name in names if name == str(int(name)))[::-1]
+    if which == "last":
+        return steps
+    best = metric(BEST[which])
+
+    def measured(step: int) -> float:
+        return best(read_part(folder / str(step), "metrics", "metrics"))
+
+    return sorted(steps, key=measured, reverse=True)
+
+
+def metric(name: str) -> Callable[[Any], float]:
+    """Returns what reads an accuracy of a checkpoint; -1 where it has none."""
+
+    def read(metrics: Any) -> float:
+        value = (metrics or {}).get(name)
+        return float(value) if isinstance(value, int | float) else -1.0
+
+    return read
+
+
+def read_part(step: epath.Path, part: str, file: str = "metadata") -> dict[str, Any]:
+    """Reads one JSON part of a checkpoint; empty where it is missing or damaged."""
+    try:
+        found = reading.read_json(step / part / file)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def size(folder: epath.Path) -> int:
+    """Returns the bytes of the files below a folder; links to folders do not count.
+
+    Raises:
+      ValueError: for a pipe, a socket or a device: reading it might never end.
+    """
+    whole = 0
+    for place in folder.iterdir():
+        if files.is_remote(place):
+            whole += size(place) if place.is_dir() else place.stat().length
+            continue
+        found = os.stat(place)
+        if stat.S_ISREG(found.st_mode):
+            whole += found.st_size
+        elif not stat.S_ISDIR(found.st_mode):
+            raise ValueError(f"{place} is {files.kind(found.st_mode)}, not a file.")
+        elif not os.path.islink(place):
+            whole += size(place)
+    return whole
+
+
+def require_no_links(folder: epath.Path) -> None:
+    """Refuses checkpoints that are links: what they lead to might be deleted.
+
+    Raises:
+      OSError: naming the first.
+    """
+    if files.is_remote(folder):
+        return
+    for step in folder.iterdir():
+        for place in (step, step / "metrics"):
+            if os.path.islink(place):
+                raise OSError(
+                    f"{place} is a link, and checkpoints are not written through "
+                    "links: replace it by the folder itself."
+                )
+
+
+def mend_metrics(folder: epath.Path) -> None:
+    """Empties metrics that were cut short: orbax's manager reads those of all steps."""
+    for step in folder.iterdir():
+        file = step / "metrics" / "metrics"
+        if not (step.name.isdigit() and file.exists()):
+            continue
+        try:
+            found = reading.read_json(file)
+        except (OSError, ValueError):
+            found = None
+        if not isinstance(found, dict):
+            logging.warning("checkpoint %s: its accuracies cannot be read", step)
+            files.write_text(file, "{}")
