@@ -9,7 +9,7 @@ gradients JAX derives: the choice is made when the program is lowered.
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +18,17 @@ from jaxtyping import Array, Float
 
 Kernel = Float[Array, "h w i o"]
 Features = Float[Array, "B H W C"]
-Pairs = tuple[tuple[int, int], ...]
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+
+class Form(NamedTuple):
+    """The static part of a convolution."""
+
+    strides: tuple[int, ...]
+    pads: tuple[tuple[int, int], ...]
+    groups: int
+    precision: Any
 
 
 def conv_general_dilated(
@@ -56,11 +64,13 @@ def conv_general_dilated(
     pads = tuple((int(low), int(high)) for low, high in padding)
     if min(min(pair) for pair in pads) < 0:
         return lax.conv_general_dilated(lhs, rhs, window_strides, pads, **kwargs)
-    strides, precision = tuple(window_strides), kwargs.get("precision")
-    groups = kwargs.get("feature_group_count", 1)
-    if groups > 1:
-        return _grouped(lhs, rhs, strides, pads, groups, precision)
-    return _conv(lhs, rhs, strides, pads, precision)
+    form = Form(
+        tuple(window_strides),
+        pads,
+        kwargs.get("feature_group_count", 1),
+        kwargs.get("precision"),
+    )
+    return _conv(lhs, rhs, form)
 
 
 def _is_plain(lhs: Features, kwargs: dict[str, Any]) -> bool:
@@ -76,75 +86,65 @@ def _is_plain(lhs: Features, kwargs: dict[str, Any]) -> bool:
     )
 
 
-def _plain(
-    x: Features, kernel: Kernel, strides: tuple[int, ...], pads: Pairs, precision: Any
-) -> Features:
+def _plain(x: Features, kernel: Kernel, form: Form) -> Features:
     return lax.conv_general_dilated(
-        x, kernel, strides, pads, dimension_numbers=_DIMENSIONS, precision=precision
-    )
+        x, kernel, form.strides, form.pads, dimension_numbers=_DIMENSIONS,
+        feature_group_count=form.groups, precision=form.precision,
+    )  # fmt: skip
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def _conv(
-    x: Features, kernel: Kernel, strides: tuple[int, ...], pads: Pairs, precision: Any
-) -> Features:
-    return _plain(x, kernel, strides, pads, precision)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _conv(x: Features, kernel: Kernel, form: Form) -> Features:
+    return _plain(x, kernel, form)
 
 
-def _forward(x, kernel, strides, pads, precision):
-    return _plain(x, kernel, strides, pads, precision), (x, kernel)
+def _forward(x, kernel, form):
+    return _plain(x, kernel, form), (x, kernel)
 
 
-def _backward(strides, pads, precision, residuals, cotangent):
-    x, kernel = residuals
+def _backward(form, residuals, cotangent):
+    def derived(convolve):
+        return lambda x, kernel, cotangent: jax.vjp(
+            lambda x, kernel: convolve(x, kernel, form), x, kernel
+        )[1](cotangent)
 
-    def on_cpu(x, kernel, cotangent):
+    def written(x, kernel, cotangent):
         return (
-            _input_gradient(cotangent, kernel, x.shape, strides, pads, precision),
-            _kernel_gradient(cotangent, x, kernel.shape, strides, pads, precision),
+            _input_gradient(cotangent, kernel, x.shape, form),
+            _kernel_gradient(cotangent, x, kernel.shape, form),
         )
 
-    def elsewhere(x, kernel, cotangent):
-        convolve = functools.partial(
-            _plain, strides=strides, pads=pads, precision=precision
-        )
-        return jax.vjp(convolve, x, kernel)[1](cotangent)
-
-    return lax.platform_dependent(x, kernel, cotangent, cpu=on_cpu, default=elsewhere)
+    # Of groups the gradients of matmuls: the naive kernel is 40 times slower.
+    on_cpu = written if form.groups == 1 else derived(_by_taps)
+    return lax.platform_dependent(
+        *residuals, cotangent, cpu=on_cpu, default=derived(_plain)
+    )
 
 
 _conv.defvjp(_forward, _backward)
 
 
 def _input_gradient(
-    cotangent: Features,
-    kernel: Kernel,
-    shape: tuple[int, ...],
-    strides: tuple[int, ...],
-    pads: Pairs,
-    precision: Any,
+    cotangent: Features, kernel: Kernel, shape: tuple[int, ...], form: Form
 ) -> Features:
     """Convolves the dilated cotangent with the flipped, in/out-swapped kernel."""
     config = [(0, 0, 0)]
-    for size, extent, width, stride, (low, _) in zip(
-        cotangent.shape[1:3], shape[1:3], kernel.shape[:2], strides, pads, strict=True
+    for axis, (stride, (low, _)) in enumerate(
+        zip(form.strides, form.pads, strict=True), 1
     ):
-        before = width - 1 - low
-        after = extent + low - (size - 1) * stride - 1
+        before = kernel.shape[axis - 1] - 1 - low
+        # What the forward pass left out at the end, for want of a whole window, too.
+        after = shape[axis] + low - (cotangent.shape[axis] - 1) * stride - 1
         config.append((before, after, stride - 1))
     zero = jnp.zeros((), cotangent.dtype)
     padded = lax.pad(cotangent, zero, [*config, (0, 0, 0)])
     flipped = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
-    return _conv(padded, flipped, (1, 1), ((0, 0), (0, 0)), precision)
+    # Differentiable again: gradients of gradients stay off the naive kernel too.
+    return _conv(padded, flipped, Form((1, 1), ((0, 0), (0, 0)), 1, form.precision))
 
 
 def _kernel_gradient(
-    cotangent: Features,
-    x: Features,
-    shape: tuple[int, ...],
-    strides: tuple[int, ...],
-    pads: Pairs,
-    precision: Any,
+    cotangent: Features, x: Features, shape: tuple[int, ...], form: Form
 ) -> Kernel:
     """Convolves the images with the cotangent, channels and batch changing places.
 
@@ -152,7 +152,9 @@ def _kernel_gradient(
     is up to nine times slower at few channels.
     """
     used, margins = list(x.shape), []
-    for axis, (stride, (low, _)) in enumerate(zip(strides, pads, strict=True), 1):
+    for axis, (stride, (low, _)) in enumerate(
+        zip(form.strides, form.pads, strict=True), 1
+    ):
         extent = (cotangent.shape[axis] - 1) * stride + shape[axis - 1]
         used[axis] = min(x.shape[axis], extent - low)
         margins.append((low, extent - low - used[axis]))
@@ -161,90 +163,28 @@ def _kernel_gradient(
         cotangent.transpose(1, 2, 0, 3),
         (1, 1),
         margins,
-        rhs_dilation=strides,
+        rhs_dilation=form.strides,
         dimension_numbers=_DIMENSIONS,
-        precision=precision,
+        precision=form.precision,
     ).transpose(1, 2, 0, 3)
 
 
-def _plain_grouped(
-    x: Features,
-    kernel: Kernel,
-    strides: tuple[int, ...],
-    pads: Pairs,
-    groups: int,
-    precision: Any,
-) -> Features:
-    return lax.conv_general_dilated(
-        x, kernel, strides, pads, dimension_numbers=_DIMENSIONS,
-        feature_group_count=groups, precision=precision,
-    )  # fmt: skip
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
-def _grouped(
-    x: Features,
-    kernel: Kernel,
-    strides: tuple[int, ...],
-    pads: Pairs,
-    groups: int,
-    precision: Any,
-) -> Features:
-    return _plain_grouped(x, kernel, strides, pads, groups, precision)
-
-
-def _grouped_forward(x, kernel, strides, pads, groups, precision):
-    out = _plain_grouped(x, kernel, strides, pads, groups, precision)
-    return out, (x, kernel)
-
-
-def _grouped_backward(strides, pads, groups, precision, residuals, cotangent):
-    """Differentiates matmuls on the CPU: the naive kernel is 40 times slower."""
-
-    def gradients(convolve):
-        def pull_back(x, kernel, cotangent):
-            function = functools.partial(
-                convolve, strides=strides, pads=pads, groups=groups, precision=precision
-            )
-            return jax.vjp(function, x, kernel)[1](cotangent)
-
-        return pull_back
-
-    return lax.platform_dependent(
-        *residuals,
-        cotangent,
-        cpu=gradients(_by_taps),
-        default=gradients(_plain_grouped),
-    )
-
-
-_grouped.defvjp(_grouped_forward, _grouped_backward)
-
-
-def _by_taps(
-    x: Features,
-    kernel: Kernel,
-    strides: tuple[int, ...],
-    pads: Pairs,
-    groups: int,
-    precision: Any,
-) -> Features:
+def _by_taps(x: Features, kernel: Kernel, form: Form) -> Features:
     """Sums, over the places of the kernel, a matmul of each group with its weights."""
     rows, columns, size, features = kernel.shape
+    groups, (down, right) = form.groups, form.strides
     weights = kernel.reshape(rows, columns, size, groups, features // groups)
-    padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    padded = jnp.pad(x, ((0, 0), *form.pads, (0, 0)))
     batch, height, width, _ = padded.shape
     grouped = padded.reshape(batch, height, width, groups, size)
-    spans = (
-        (height - rows) // strides[0] * strides[0] + 1,
-        (width - columns) // strides[1] * strides[1] + 1,
-    )
+    tall = (height - rows) // down * down + 1
+    wide = (width - columns) // right * right + 1
     taps = [
         jnp.einsum(
             "bhwgi,igo->bhwgo",
-            grouped[:, i : i + spans[0] : strides[0], j : j + spans[1] : strides[1]],
+            grouped[:, i : i + tall : down, j : j + wide : right],
             weights[i, j],
-            precision=precision,
+            precision=form.precision,
         )
         for i in range(rows)
         for j in range(columns)

@@ -86,15 +86,9 @@ class Decoder(layers.Module):
     torch_init: bool = False
 
     def _conv(self, x: Features, kernel: int, name: str) -> Features:
-        return layers.make_conv(
-            x.shape[-1],
-            self.pyramid,
-            kernel,
-            padding=kernel // 2,
-            kernel_init=None if self.torch_init else _residual.HE_FAN_OUT,
-            **self.computing,
-            name=name,
-        )(x)
+        init = None if self.torch_init else _residual.HE_FAN_OUT
+        options = {"padding": kernel // 2, "kernel_init": init}
+        return self.convolve(x, self.pyramid, kernel, name, **options)
 
     @nn.compact
     def __call__(self, levels: dict[str, Features]) -> Features:
@@ -104,15 +98,8 @@ class Decoder(layers.Module):
         for level in reversed(lower):
             x = upsample_add(x, self._conv(levels[level], 1, f"lateral_{level}"))
         x = self._conv(x, 3, "smooth")
-        for n, (features, kernel, strides, padding) in enumerate(self.plan(), 1):
-            x = TransposedConv(
-                features,
-                kernel,
-                strides,
-                padding,
-                **self.computing,
-                name=f"up{n}",
-            )(x)
+        for n, sizes in enumerate(self.plan(), 1):
+            x = TransposedConv(*sizes, **self.computing, name=f"up{n}")(x)
         return x
 
     def plan(self) -> list[tuple[int, int, int, int]]:

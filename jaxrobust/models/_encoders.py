@@ -1,10 +1,12 @@
 """Residual encoders that hand out c2 to c5, the levels of a feature pyramid."""
 
+import functools
 from collections.abc import Callable
 
 import flax.linen as nn
 
-from jaxrobust.models import _pool, _residual, layers
+from jaxrobust._checks import check_choice
+from jaxrobust.models import _residual, layers
 from jaxrobust.models.layers import Features
 
 Denoise = Callable[[Features], Features]
@@ -52,14 +54,8 @@ class Encoder(layers.DeepModule):
                 f"`cardinality` must divide `width`, got {self.cardinality} groups of "
                 f"{self.width} channels."
             )
-        for name, value, known in (
-            ("stem", self.stem, ("imagenet", "cifar")),
-            ("activation", self.activation, tuple(ACTIVATIONS)),
-        ):
-            if value not in known:
-                raise ValueError(
-                    f"`{name}` must be one of {', '.join(known)}, got {value!r}."
-                )
+        check_choice("stem", self.stem, ("imagenet", "cifar"))
+        check_choice("activation", self.activation, ACTIVATIONS)
 
     @nn.compact
     def __call__(
@@ -74,36 +70,26 @@ class Encoder(layers.DeepModule):
         """
         denoise = denoise or (lambda x: x)
         init = None if self.torch_init else _residual.HE_FAN_OUT
-        common = {"kernel_init": init, **self.computing}
-        activation = ACTIVATIONS[self.activation]
-        kernel, strides = (7, 2) if self.stem == "imagenet" else (3, 1)
-        stem = _residual.ConvNorm(self.width, kernel, strides, name="stem", **common)
-        x = activation(stem(x, train=train))
-        if self.stem == "imagenet":
-            x = _pool.max_pool(x, 3, 2, 1)
+        act = ACTIVATIONS[self.activation]
+        x = _residual.run_stem(
+            self, x, self.stem, self.width, act, train=train, kernel_init=init
+        )
         x = denoise(x)
-        levels = {}
+        groups, levels = self.cardinality, {}
+        inner = self.width if groups == 1 else groups * GROUP_WIDTH  # of stage 1
         for k, (level, blocks) in enumerate(zip(LEVELS, self.layers, strict=True), 1):
-            features = self.width * 2 ** (k - 1)
-            for n in range(blocks):
-                block = _residual.ResidualBlock(
-                    features,
-                    strides=2 if k > 1 and n == 0 else 1,
-                    bottleneck=True,
-                    activation=activation,
-                    groups=self.cardinality,
-                    inner=self._inner(features),
-                    name=f"stage{k}_block{n}",
-                    **common,
-                )
-                x = self.run(block, x, train=train)
-            levels[level] = x
+            factor = 2 ** (k - 1)
+            make = functools.partial(
+                _residual.ResidualBlock,
+                self.width * factor,
+                bottleneck=True,
+                activation=act,
+                groups=groups,
+                inner=inner * factor,
+                kernel_init=init,
+                **self.computing,
+            )
+            x = levels[level] = self.run_stage(x, k, blocks, make, train=train)
             if k == 1:
                 x = denoise(x)
         return levels
-
-    def _inner(self, features: int) -> int:
-        """Returns the channels inside a block of that many features."""
-        if self.cardinality == 1:
-            return features
-        return self.cardinality * GROUP_WIDTH * features // self.width

@@ -5,7 +5,7 @@ from jaxtyping import Array, Float
 
 from jaxrobust.array_types import Images
 from jaxrobust.models import layers
-from jaxrobust.models.layers import DType, Features
+from jaxrobust.models.layers import Features
 
 Vectors = Float[Array, "B D"]
 
@@ -13,11 +13,6 @@ Vectors = Float[Array, "B D"]
 def flatten(x: Features) -> Vectors:
     """Flattens `[B, H, W, C]` in torch's order: channel, row, column."""
     return x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
-
-
-def dense(x: Vectors, features: int, name: str, dtype: DType = None) -> Vectors:
-    """Applies a dense layer of torch's initial values; call inside a module."""
-    return layers.make_dense(x.shape[-1], features, dtype=dtype, name=name)(x)
 
 
 def dropout(module: nn.Module, x: Vectors, rate: float, train: bool) -> Vectors:

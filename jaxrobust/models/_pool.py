@@ -35,7 +35,12 @@ def max_pool(
         low = jnp.asarray(-jnp.inf, x.dtype)
         x = lax.pad(x, low, [(0, 0, 0), margin, margin, (0, 0, 0)])
     _check_window(x, window)
-    return functools.reduce(_larger, _shifts(x, window, strides))
+
+    def larger(best: Features, other: Features) -> Features:
+        # Strictly, so that the first place keeps a tie.
+        return jnp.where((other > best) | jnp.isnan(other), other, best)
+
+    return functools.reduce(larger, _shifts(x, window, strides))
 
 
 def avg_pool(x: Features, window: int) -> Features:
@@ -69,10 +74,6 @@ def adaptive_avg_pool(x: Features, size: int) -> Features:
         ]
         x = jnp.stack(cells, axis)
     return x
-
-
-def _larger(best: Features, other: Features) -> Features:
-    return jnp.where((other > best) | jnp.isnan(other), other, best)
 
 
 def _shifts(x: Features, window: int, strides: int) -> list[Features]:

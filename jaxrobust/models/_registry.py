@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 
@@ -22,36 +22,28 @@ from jaxrobust.models import (
 )
 from jaxrobust.models.fpd import fpd_resnet, fpd_resnext
 
-
-class Entry(NamedTuple):
-    """A network class and the fields in which a name differs from its defaults.
-
-    Or a function that builds one: its arguments and, where it takes any others, the
-    fields of the class it says it returns.
-    """
-
-    module: Callable[..., nn.Module]
-    defaults: Mapping[str, Any]
-
-
-_TABLE: Mapping[str, Entry] = {
-    "ssp_cifar": Entry(ssp.SSPNet, {}),
-    "ssp_mnist": Entry(ssp.SSPMnist, {}),
-    "ssp_tinyimagenet": Entry(
-        ssp.SSPNet, {"stages": 4, "blocks": 10, "num_classes": 200}
-    ),
-    "pcl_resnet": Entry(pcl_resnet.PCLResNet, {}),
-    "lenet5": Entry(lenet.LeNet, {}),
-    "lenet_sigmoid": Entry(lenet.LeNet, {"activation": "sigmoid", "pool": "avg"}),
-    "cnn3": Entry(cnn3.CNN3, {}),
-    "vgg": Entry(vgg.VGG, {}),
-    "alexnet": Entry(alexnet.AlexNet, {}),
-    "resnet": Entry(resnet.ResNet, {}),
-    "resnet_cifar": Entry(resnet_cifar.ResNetCifar, {}),
-    "fpd_resnet": Entry(fpd_resnet, {}),
-    "fpd_resnext": Entry(fpd_resnext, {}),
-    "preact_resnet": Entry(preact_resnet.PreActResNet, {}),
-    "wide_resnet": Entry(wide_resnet.WideResNet, {}),
+# Classes, or functions that build one; `_fields` says what these take.
+_TABLE: Mapping[str, Callable[..., nn.Module]] = {
+    "ssp_cifar": ssp.SSPNet,
+    "ssp_mnist": ssp.SSPMnist,
+    "ssp_tinyimagenet": ssp.SSPNet,
+    "pcl_resnet": pcl_resnet.PCLResNet,
+    "lenet5": lenet.LeNet,
+    "lenet_sigmoid": lenet.LeNet,
+    "cnn3": cnn3.CNN3,
+    "vgg": vgg.VGG,
+    "alexnet": alexnet.AlexNet,
+    "resnet": resnet.ResNet,
+    "resnet_cifar": resnet_cifar.ResNetCifar,
+    "fpd_resnet": fpd_resnet,
+    "fpd_resnext": fpd_resnext,
+    "preact_resnet": preact_resnet.PreActResNet,
+    "wide_resnet": wide_resnet.WideResNet,
+}
+# In what a name differs from its class's defaults.
+_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "ssp_tinyimagenet": {"stages": 4, "blocks": 10, "num_classes": 200},
+    "lenet_sigmoid": {"activation": "sigmoid", "pool": "avg"},
 }
 
 
@@ -76,9 +68,8 @@ def create(name: str, **kwargs: Any) -> nn.Module:
     """
     if name not in _TABLE:
         raise ValueError(f"unknown model {name!r}. {nearest_match(name, _TABLE)}")
-    module, defaults = _TABLE[name]
-    fields = _fields(module)
-    values = dict(defaults)
+    module = _TABLE[name]
+    fields, values = _fields(module), dict(_DEFAULTS.get(name, {}))
     for key, value in kwargs.items():
         if key not in fields:
             raise TypeError(
@@ -89,7 +80,11 @@ def create(name: str, **kwargs: Any) -> nn.Module:
 
 
 def _fields(module: Callable[..., nn.Module]) -> dict[str, str]:
-    """Keyword -> field; `init` alone differs, as every Linen module has a method so."""
+    """Keyword -> field; `init` alone differs, as every Linen module has a method so.
+
+    Of a function its arguments and, where it takes any others, the fields of the class
+    that it says it returns.
+    """
     if not isinstance(module, type):
         signature = inspect.signature(module)
         own = {k: k for k, p in signature.parameters.items() if p.kind != p.VAR_KEYWORD}

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxrobust.models import layers
+from jaxrobust.models import _pool, layers
 from jaxrobust.models.layers import Features, Initializer
 
 EXPANSION = 4  # of a bottleneck block
@@ -36,19 +36,18 @@ class ConvNorm(layers.Module):
     @nn.compact
     def __call__(self, x: Features, *, train: bool = False) -> Features:
         """Maps `[B, H, W, C]` to `[B, H/strides, W/strides, features]`."""
-        conv = layers.make_conv(
-            x.shape[-1],
+        x = self.convolve(
+            x,
             self.features,
             self.kernel,
+            "conv",
             strides=self.strides,
             padding=self.kernel // 2,
             use_bias=False,
             kernel_init=self.kernel_init,
             groups=self.groups,
-            **self.computing,
-            name="conv",
         )
-        return layers.BatchNorm(dtype=self.dtype, name="norm")(conv(x), train=train)
+        return self.batch_norm(x, "norm", train=train)
 
 
 class ResidualBlock(layers.Module):
@@ -78,19 +77,6 @@ class ResidualBlock(layers.Module):
     groups: int = 1
     inner: int = 0
 
-    def _part(
-        self, features: int, kernel: int, strides: int, name: str, groups: int = 1
-    ) -> ConvNorm:
-        return ConvNorm(
-            features,
-            kernel,
-            strides,
-            self.kernel_init,
-            groups,
-            name=name,
-            **self.computing,
-        )
-
     @nn.compact
     def __call__(self, x: Features, *, train: bool = False) -> Features:
         """Maps `[B, H, W, C]` to `[B, H/strides, W/strides, out]`."""
@@ -100,19 +86,38 @@ class ResidualBlock(layers.Module):
             inner, wide = self.inner or self.features, EXPANSION * self.features
             plan = [(inner, 1, 1), (inner, 3, self.strides), (wide, 1, 1)]
         out = plan[-1][0]
+        common = {"kernel_init": self.kernel_init, **self.computing}
         h = x
         for n, sizes in enumerate(plan, 1):
             groups = self.groups if n < len(plan) else 1
-            h = self._part(*sizes, name=f"layer{n}", groups=groups)(h, train=train)
+            part = ConvNorm(*sizes, groups=groups, name=f"layer{n}", **common)
+            h = part(h, train=train)
             if n < len(plan):
                 h = self.activation(h)
         if self.strides != 1 or x.shape[-1] != out:
             if self.shortcut == "pad":
                 x = _subsample_and_pad(x, self.strides, out)
             else:
-                part = self._part(out, 1, self.strides, "shortcut")
+                part = ConvNorm(out, 1, self.strides, name="shortcut", **common)
                 x = part(x, train=train)
         return self.activation(h + x)
+
+
+def run_stem(
+    module: layers.Module,
+    x: Features,
+    kind: str,
+    width: int,
+    activation: Callable[[Features], Features],
+    *,
+    train: bool,
+    kernel_init: Initializer | None = HE_FAN_OUT,
+) -> Features:
+    """Runs the start of a network, `imagenet` or `cifar`; see `resnet.ResNet`."""
+    kernel, strides = (7, 2) if kind == "imagenet" else (3, 1)
+    fields = {"kernel_init": kernel_init, "name": "stem", **module.computing}
+    x = activation(ConvNorm(width, kernel, strides, **fields)(x, train=train))
+    return _pool.max_pool(x, 3, 2, 1) if kind == "imagenet" else x
 
 
 def _subsample_and_pad(x: Features, strides: int, channels: int) -> Features:

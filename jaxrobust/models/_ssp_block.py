@@ -5,15 +5,16 @@ of f, so that every kind of block has as many parameters as a residual block.
 """
 
 import dataclasses
-import difflib
 import itertools
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import chex
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jaxrobust._checks import nearest_match
 from jaxrobust.models import integrators, layers
 from jaxrobust.models.layers import DType, Features, Initializer
 
@@ -48,13 +49,8 @@ class Parts:
 
     def make_norm(self, channels: int, name: str) -> nn.Module:
         """Makes a norm over so many channels."""
-        return layers.make_norm(
-            self.norm,
-            channels,
-            name=name,
-            dtype=self.dtype,
-            scale_init=self.scale_init,
-        )
+        common = {"dtype": self.dtype, "scale_init": self.scale_init}
+        return layers.make_norm(self.norm, channels, name=name, **common)
 
     def make_conv(
         self,
@@ -63,24 +59,20 @@ class Parts:
         features: int,
         kernel: int = 3,
         *,
-        strides: int = 1,
-        padding: int = 1,
-        use_bias: bool = True,
         upscale: float = 1.0,
+        **options: Any,
     ) -> layers.Conv:
-        """Makes a convolution of `channels` to `features` channels."""
+        """Makes a convolution with padding 1; other options as of `make_conv`."""
         init = self.kernel_init(kernel * kernel * channels)
         return layers.make_conv(
             channels,
             features,
             kernel,
-            strides=strides,
-            padding=padding,
-            use_bias=use_bias,
             kernel_init=init if upscale == 1 else layers.scaled(init, upscale),
             dtype=self.dtype,
             loop_safe=self.loop_safe,
             name=name,
+            **{"padding": 1, **options},
         )
 
     def kernel_init(self, fan_in: int) -> Initializer:
@@ -181,11 +173,8 @@ def split_integrators(text: str, stages: int) -> tuple[str, ...]:
     names = tuple(part.strip() for part in text.split(","))
     for name in names:
         if name not in INTEGRATORS:
-            close = difflib.get_close_matches(name, INTEGRATORS, n=1, cutoff=0.0)[0]
-            raise ValueError(
-                f"unknown integrator {name!r}; did you mean {close!r}? "
-                f"Known: {', '.join(INTEGRATORS)}."
-            )
+            hint = nearest_match(name, INTEGRATORS)
+            raise ValueError(f"unknown integrator {name!r}. {hint}")
     if len(names) == 1:
         return names * stages
     if len(names) != stages:

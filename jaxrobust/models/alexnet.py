@@ -25,7 +25,7 @@ MIN_SIZE = 63
 CELLS = 6  # side of the features before the dense layers
 
 
-class AlexNet(layers.Module):
+class AlexNet(layers.Network):
     """Five convolutions, three dense layers: images `[B, H, W, C]` to `Outputs`.
 
     The convolutions take no image below 63x63 pixels: the third max pool would have
@@ -35,27 +35,21 @@ class AlexNet(layers.Module):
     (`[B, 6, 6, 256]`) and `penultimate`, `[B, 4096]`.
 
     Attributes:
-      num_classes: number of classes K.
       width: channels of the first convolution; the dense layers have 64 times it.
       resize: images with a side below 63 pixels are enlarged to this side,
         bilinearly; None refuses them.
       dropout: rate before the dense layers, where a `dropout` key is given in train
         mode.
-      mean: per channel, subtracted from the images.
-      std: per channel, the images are divided by it.
     """
 
     num_classes: int = 10
     width: int = 64
     resize: int | None = 64
     dropout: float = 0.5
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         """Checks the fields."""
         super().__post_init__()
-        layers.check_sizes(num_classes=self.num_classes, width=self.width)
         if self.resize is not None:
             layers.check_sizes(resize=self.resize)
             if self.resize < MIN_SIZE:
@@ -67,28 +61,19 @@ class AlexNet(layers.Module):
     @nn.compact
     def __call__(self, images: Images, *, train: bool = False) -> Outputs:
         """Classifies images `[B, H, W, C]` in [0, 1]."""
-        x = layers.normalize(self._enlarged(images), self.mean, self.std)
+        x = self.normalized(self._enlarged(images))
         for n, (factor, kernel, strides, padding, pools) in enumerate(CONVOLUTIONS, 1):
-            conv = layers.make_conv(
-                x.shape[-1],
-                self.width * factor,
-                kernel,
-                strides=strides,
-                padding=padding,
-                **self.computing,
-                name=f"conv{n}",
-            )
-            x = nn.relu(conv(x))
+            options = {"strides": strides, "padding": padding}
+            x = self.convolve(x, self.width * factor, kernel, f"conv{n}", **options)
+            x = nn.relu(x)
             x = _pool.max_pool(x, 3, 2) if pools else x
         x = _pool.adaptive_avg_pool(x, CELLS)
         features: dict[str, Array] = {"convolutions": x}
         x = _head.flatten(x)
         for name in ("dense1", "dense2"):
             x = _head.dropout(self, x, self.dropout, train)
-            x = nn.relu(_head.dense(x, 64 * self.width, name, self.dtype))
-        features["penultimate"] = x
-        logits = _head.dense(x, self.num_classes, "classifier", self.dtype)
-        return Outputs(layers.as_logits(logits), features, None)
+            x = nn.relu(self.dense(x, 64 * self.width, name))
+        return self.classified(x, self.num_classes, features)
 
     def _enlarged(self, images: Images) -> Features:
         layers.check_images(images)

@@ -4,7 +4,6 @@ Li et al., "Enhancing Intrinsic Adversarial Robustness via Feature Pyramid Decod
 CVPR 2020, arXiv 2005.02552, in the form of its released code.
 """
 
-import difflib
 import inspect
 import math
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ import chex
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jaxrobust._checks import nearest_match
 from jaxrobust.array_types import Images
 from jaxrobust.models import _head, layers
 from jaxrobust.models._decoder import Decoder as Decoder
@@ -65,7 +65,7 @@ def gram_denoise(x: Features, residual: Features | None = None) -> Features:
     )
 
 
-class FPD(layers.Module):
+class FPD(layers.Network):
     """A classifier around an encoder: images `[B, H, W, C]` to `Outputs`.
 
     Pass 1 encodes the image and decodes c2 to c5 to a restored image x'. Pass 2, with
@@ -81,7 +81,6 @@ class FPD(layers.Module):
       encoder: called as `encoder(x, train=..., denoise=...)` (the last only where
         denoising is on); returns a mapping with c2 to c5, features `[B, h, w, D]`.
         `denoise` is a function for it to apply after its stem and first stage.
-      num_classes: number of classes K.
       restoration: decode and classify the restored image.
       front_denoising: Gram denoising inside pass 1.
       back_denoising: inside pass 2.
@@ -94,7 +93,7 @@ class FPD(layers.Module):
       widths: channels of its transposed convolutions before the last.
       torch_init: torch's initial kernels in the decoder; else N(0, sqrt(2 / (k k
         out))).
-      mean: per channel, subtracted from what the encoder gets.
+      mean: per channel, subtracted from what the encoder gets, in both passes.
       std: per channel, what the encoder gets is divided by it.
     """
 
@@ -110,13 +109,10 @@ class FPD(layers.Module):
     pyramid: int = 256
     widths: tuple[int, ...] = (64, 16)
     torch_init: bool = False
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         """Checks the fields."""
         super().__post_init__()
-        layers.check_sizes(num_classes=self.num_classes, pyramid=self.pyramid)
         _head.check_rate(self.dropout)
         if not 0 <= self.spectral_bound < math.inf:
             raise ValueError(
@@ -135,8 +131,8 @@ class FPD(layers.Module):
 
     def _encode(self, x: Images, denoise: bool, train: bool) -> dict[str, Features]:
         options: dict[str, Any] = {"denoise": gram_denoise} if denoise else {}
-        x = layers.normalize(x, self.mean, self.std)
-        found: Any = self.encoder(x, train=train, **options)  # pyright: ignore
+        encode: Any = self.encoder
+        found = encode(self.normalized(x), train=train, **options)
         return _levels(found, type(self.encoder).__name__)
 
     def _restore(self, images: Images, train: bool) -> Images:
@@ -247,8 +243,8 @@ def fpd_resnet(
         on which the paper crafts its black-box examples.
       width: channels of the stem.
       stem: `imagenet`, as released, or `cifar` for small images; see `Encoder`.
-      dtype: to compute in.
-      loop_safe: convolutions that stay fast in CPU loops.
+      dtype: see `layers.Module`.
+      loop_safe: see there.
       **fields: of `FPD`; they win over what `variant` and `defended` say.
 
     Raises:
@@ -303,11 +299,8 @@ def _build(
 ) -> FPD:
     """Puts FPD around an encoder; `fields` win over the variant's."""
     if variant not in VARIANTS:
-        near = difflib.get_close_matches(str(variant), VARIANTS, n=1, cutoff=0.0)
-        raise ValueError(
-            f"unknown variant {variant!r}; known: {', '.join(VARIANTS)}. Did you mean "
-            f"{near[0]!r}?"
-        )
+        hint = nearest_match(variant, VARIANTS)
+        raise ValueError(f"unknown variant {variant!r}. {hint}")
     num_classes, dropout = VARIANTS[variant]
     defaults = {
         "num_classes": num_classes,

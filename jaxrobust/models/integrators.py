@@ -4,12 +4,13 @@ A residual block is one step of size 1 (Kim et al., ECCV 2020, arXiv 2010.10047,
 section 3). A step works for any f that maps a shape to itself.
 """
 
-import difflib
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from jaxrobust._checks import nearest_match
 
 State = Float[Array, "*shape"]
 Field = Callable[[State], State]
@@ -124,8 +125,5 @@ def get(name: str) -> Step:
         return METHODS[name]
     if name == "ark":
         raise ValueError("integrator 'ark' has two parameters; use ark(a, b).")
-    close = difflib.get_close_matches(str(name), METHODS, n=1, cutoff=0.0)[0]
-    raise ValueError(
-        f"unknown integrator {name!r}; did you mean {close!r}? "
-        f"Known: {', '.join(METHODS)}, and ark(a, b)."
-    )
+    hint = nearest_match(name, (*METHODS, "ark"))
+    raise ValueError(f"unknown integrator {name!r}. {hint}")

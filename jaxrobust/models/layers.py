@@ -1,6 +1,8 @@
 """Layers that the networks share: convolution, norms, normalisation, pooling."""
 
+import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -8,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxrobust.array_types import Key
+from jaxrobust.array_types import Images, Key
 from jaxrobust.models._conv import conv_general_dilated as conv_general_dilated
 from jaxrobust.models._images import check_images as check_images
 from jaxrobust.models._images import normalize as normalize
@@ -18,10 +20,24 @@ from jaxrobust.models._linear import DType as DType
 from jaxrobust.models._linear import Features as Features
 from jaxrobust.models._linear import Initializer as Initializer
 from jaxrobust.models._linear import add_bias as add_bias
+from jaxrobust.models._norms import NORMS as NORMS
+from jaxrobust.models._norms import BatchNorm as BatchNorm
+from jaxrobust.models._norms import check_norm as check_norm
+from jaxrobust.models._norms import make_norm as make_norm
+from jaxrobust.models._outputs import Outputs
 
-NORMS = ("b", "g", "l", "i")
 # Of networks whose originals have both.
 ACTIVATIONS = {"relu": nn.relu, "swish": nn.swish}
+# Fields of networks that count something.
+_SIZES = (
+    "num_classes",
+    "width",
+    "blocks",
+    "stages",
+    "embedding_size",
+    "branch_size",
+    "pyramid",
+)
 
 
 class Module(nn.Module, kw_only=True):
@@ -42,6 +58,26 @@ class Module(nn.Module, kw_only=True):
         """These fields, for the layers and blocks inside."""
         return {"dtype": self.dtype, "loop_safe": self.loop_safe}
 
+    # The rest is for compact methods: each call makes a submodule and applies it.
+
+    def convolve(
+        self, x: Features, features: int, kernel: int, name: str, **options: Any
+    ) -> Features:
+        """Convolves; options as of `make_conv`."""
+        fields = {**options, **self.computing, "name": name}
+        return make_conv(x.shape[-1], features, kernel, **fields)(x)
+
+    def batch_norm(self, x: Features, name: str, *, train: bool) -> Features:
+        """Normalises over the batch."""
+        return BatchNorm(dtype=self.dtype, name=name)(x, train=train)
+
+    def dense(
+        self, x: Float[Array, "B D"], features: int, name: str, **options: Any
+    ) -> Float[Array, "B features"]:
+        """Applies a dense layer; options as of `make_dense`."""
+        fields = {**options, "dtype": self.dtype, "name": name}
+        return make_dense(x.shape[-1], features, **fields)(x)
+
 
 class DeepModule(Module, kw_only=True):
     """A module of blocks.
@@ -54,157 +90,69 @@ class DeepModule(Module, kw_only=True):
     remat: bool = False
 
     def run(self, block: nn.Module, x: Features, *, train: bool) -> Features:
-        """Returns `block(x, train=train)`; call inside a compact method.
-
-        Args:
-          block: a submodule.
-          x: features `[B, H, W, C]`.
-          train: mode.
-        """
+        """Returns `block(x, train=train)`, see `run_block`."""
         return run_block(block, x, train=train, remat=self.remat)
 
-
-class BatchNorm(nn.Module):
-    """Batch normalisation as torch's: the running variance is unbiased.
-
-    In train mode statistics are over the whole (global) batch, in float32 or wider.
-
-    Attributes:
-      momentum: torch's, the weight of the new batch.
-      epsilon: added to the variance.
-      dtype: of the result; by default that of input and parameters together.
-      param_dtype: of scale, bias and running statistics.
-      scale_init: initialiser of the scale.
-    """
-
-    momentum: float = 0.1
-    epsilon: float = 1e-5
-    dtype: DType = None
-    param_dtype: DType = jnp.float32
-    scale_init: Initializer = nn.initializers.ones
-
-    @nn.compact
-    def __call__(
-        self, x: Features, *, train: bool = False, updates: int = 1
+    def run_stage(
+        self,
+        x: Features,
+        k: int,
+        blocks: int,
+        make: Callable[..., nn.Module],
+        *,
+        train: bool,
     ) -> Features:
-        """Normalises over all axes but the last.
+        """Runs the blocks of stage `k`, from 1; all stages but that halve the size.
 
         Args:
-          x: features `[B, ..., C]`.
-          train: use (and fold into the running ones) the statistics of this batch.
-          updates: how often this batch moves the running statistics, for a network
-            whose original evaluates the same input several times.
+          x: features `[B, H, W, C]`.
+          k: which stage.
+          blocks: how many there are.
+          make: `(strides=, name=) -> block`.
+          train: mode.
         """
-        shape = (x.shape[-1],)
-        scale = self.param("scale", self.scale_init, shape, self.param_dtype)
-        bias = self.param("bias", nn.initializers.zeros, shape, self.param_dtype)
-        mean = self.variable("batch_stats", "mean", jnp.zeros, shape, self.param_dtype)
-        var = self.variable("batch_stats", "var", jnp.ones, shape, self.param_dtype)
-        out_dtype = self.dtype or jnp.result_type(x, scale)
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        if not train:
-            return _affine(x, mean.value, var.value, scale, bias, self.epsilon).astype(
-                out_dtype
-            )
-        axes = tuple(range(x.ndim - 1))
-        batch_mean = jnp.mean(x, axes)
-        # In two passes: E[x^2] - E[x]^2 loses its digits where the mean is large.
-        batch_var = jnp.mean(jnp.square(x - _expand(batch_mean, x)), axes)
-        if not self.is_initializing() and self.is_mutable_collection("batch_stats"):
-            count = x.size // x.shape[-1]
-            # n moves towards one value are one longer move.
-            weight = 1 - (1 - self.momentum) ** updates
-            # torch normalises by the biased variance and keeps the unbiased one.
-            unbiased = batch_var * (count / max(count - 1, 1))
-            mean.value = _move(mean.value, batch_mean, weight)
-            var.value = _move(var.value, unbiased, weight)
-        out = _affine(x, batch_mean, batch_var, scale, bias, self.epsilon)
-        return out.astype(out_dtype)
+        for n in range(blocks):
+            strides = 2 if k > 1 and n == 0 else 1
+            block = make(strides=strides, name=f"stage{k}_block{n}")
+            x = self.run(block, x, train=train)
+        return x
 
 
-def _expand(vector: Array, like: Array) -> Array:
-    return vector.reshape((1,) * (like.ndim - 1) + (-1,))
+class Network(Module, kw_only=True):
+    """A classifier of images; all have a field `num_classes`, the number of classes K.
 
-
-def _move(old: Array, new: Array, weight: float) -> Array:
-    return ((1 - weight) * old + weight * new).astype(old.dtype)
-
-
-def _affine(x: Array, mean: Array, var: Array, scale: Array, bias: Array, eps: float):
-    dtype = jnp.result_type(x, scale)
-    factor = scale.astype(dtype) * jax.lax.rsqrt(var.astype(dtype) + eps)
-    shifted = x.astype(dtype) - _expand(mean.astype(dtype), x)
-    return shifted * _expand(factor, x) + _expand(bias.astype(dtype), x)
-
-
-class GroupNorm(nn.Module):
-    """Group normalisation, with the call signature of `BatchNorm`."""
-
-    groups: int
-    epsilon: float = 1e-5
-    dtype: DType = None
-    param_dtype: DType = jnp.float32
-
-    @nn.compact
-    def __call__(
-        self, x: Features, *, train: bool = False, updates: int = 1
-    ) -> Features:
-        """Normalises each image alone; `train` and `updates` do not matter."""
-        del train, updates
-        shape = (x.shape[-1],)
-        scale = self.param("scale", nn.initializers.ones, shape, self.param_dtype)
-        bias = self.param("bias", nn.initializers.zeros, shape, self.param_dtype)
-        out_dtype = self.dtype or jnp.result_type(x, scale)
-        x = x.astype(jnp.promote_types(out_dtype, jnp.float32))
-        grouped = x.reshape(*x.shape[:-1], self.groups, -1)
-        axes = (*range(1, x.ndim - 1), x.ndim)
-        mean = jnp.mean(grouped, axes, keepdims=True)
-        var = jnp.mean(jnp.square(grouped - mean), axes, keepdims=True)
-        normed = (grouped - mean) * jax.lax.rsqrt(var + self.epsilon)
-        out = normed.reshape(x.shape) * _expand(scale, x) + _expand(bias, x)
-        return out.astype(out_dtype)
-
-
-def make_norm(
-    kind: str,
-    channels: int,
-    *,
-    name: str | None = None,
-    dtype: DType = None,
-    scale_init: Initializer = nn.initializers.ones,
-) -> nn.Module:
-    """Makes a norm of the kinds that sspnet has.
-
-    Args:
-      kind: `b` BatchNorm, `g` GroupNorm of min(32, channels) groups, `l` of one group,
-        `i` of one group per channel.
-      channels: number of channels C.
-      name: of the submodule.
-      dtype: of the result.
-      scale_init: of BatchNorm's scale; the others start at 1.
-
-    Raises:
-      ValueError: for another kind, or channels that the groups do not divide.
+    Attributes:
+      mean: per channel, subtracted from the images.
+      std: per channel, the images are divided by it.
     """
-    check_norm(kind)
-    if kind == "b":
-        return BatchNorm(dtype=dtype, scale_init=scale_init, name=name)
-    groups = {"g": min(32, channels), "l": 1, "i": channels}[kind]
-    if channels % groups:
-        raise ValueError(
-            f"norm 'g' needs a number of channels divisible by {groups}, "
-            f"got {channels}; change the width."
-        )
-    return GroupNorm(groups, dtype=dtype, name=name)
+
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the sizes among the fields."""
+        super().__post_init__()
+        names = (field.name for field in dataclasses.fields(self))
+        check_sizes(**{n: getattr(self, n) for n in names if n in _SIZES})
+
+    def normalized(self, images: Images) -> Images:
+        """Returns the images as the first layer gets them."""
+        return normalize(images, self.mean, self.std)
+
+    def classified(
+        self,
+        x: Float[Array, "B D"],
+        num_classes: int,
+        features: dict[str, Array],
+        **options: Any,
+    ) -> Outputs:
+        """Returns the logits of x, the penultimate vectors, by a last dense layer."""
+        logits = self.dense(x, num_classes, "classifier", **options)
+        return Outputs(as_logits(logits), {**features, "penultimate": x}, None)
 
 
-def check_norm(kind: object) -> None:
-    """Raises ValueError unless `kind` is one of `NORMS`."""
-    if kind not in NORMS:
-        raise ValueError(
-            f"unknown norm {kind!r}; use 'b' (batch), 'g' (group), 'l' (layer) or "
-            "'i' (instance)."
-        )
+class DeepNetwork(DeepModule, Network, kw_only=True):
+    """A classifier of images that is made of blocks."""
 
 
 def check_activation(name: object) -> None:
@@ -252,7 +200,7 @@ def make_conv(
     loop_safe: bool = True,
     name: str | None = None,
 ) -> Conv:
-    """Makes a square convolution with torch's initial values.
+    """Makes a square convolution with torch's initial values, U(+-1/sqrt(fan_in)).
 
     Args:
       channels_in: channels of the input, for the initial values.
@@ -260,11 +208,11 @@ def make_conv(
       kernel: side of the kernel.
       strides: of both axes.
       padding: zeros on each side, or before and after both axes.
-      use_bias: add a bias, from U(+-1/sqrt(fan_in)).
-      kernel_init: by default torch's, U(+-1/sqrt(fan_in)).
+      use_bias: add a bias.
+      kernel_init: in place of torch's.
       groups: of channels that do not meet.
-      dtype: to compute in; by default that of input and parameters together.
-      loop_safe: gradients that stay fast in CPU loops but have no forward mode.
+      dtype: as in `Module`, and so is `loop_safe`.
+      loop_safe: see there.
       name: of the submodule.
     """
     fan_in = kernel * kernel * channels_in // groups
@@ -286,7 +234,7 @@ def make_dense(
     channels_in: int,
     features: int,
     *,
-    slope: float = math.sqrt(5),
+    kernel_init: Initializer | None = None,
     bias_init: Initializer | None = None,
     dtype: DType = None,
     name: str | None = None,
@@ -296,14 +244,14 @@ def make_dense(
     Args:
       channels_in: size of the input, for the initial values.
       features: size of the result.
-      slope: leaky-ReLU slope of the Kaiming-uniform weights.
-      bias_init: by default torch's, U(+-1/sqrt(channels_in)).
-      dtype: to compute in; by default that of input and parameters together.
+      kernel_init: by default torch's, U(+-1/sqrt(channels_in)).
+      bias_init: likewise.
+      dtype: as in `Module`.
       name: of the submodule.
     """
     return Dense(
         features,
-        torch_uniform(channels_in, slope),
+        kernel_init or torch_uniform(channels_in),
         bias_init or torch_uniform(channels_in),
         dtype,
         name=name,
@@ -329,11 +277,14 @@ def run_block(
     return (nn.remat(run) if remat else run)(block, x)
 
 
-def same_padding(kernel: int, strides: int) -> tuple[int, int]:
-    """Returns TensorFlow's `SAME` of an odd kernel and a side that `strides` divides.
+def padding(kernel: int, strides: int, same: bool) -> int | tuple[int, int]:
+    """Returns what keeps the size of an image of an odd kernel that moves by `strides`.
 
-    A 3x3 kernel that moves by 2 gets its one row of zeros after the image.
+    Torch's is the same on both sides. TensorFlow's, with `same`, gives a 3x3 kernel
+    that moves by 2 its one row of zeros after the image; the side is a multiple of 2.
     """
+    if not same:
+        return kernel // 2
     total = max(kernel - strides, 0)
     return total // 2, total - total // 2
 

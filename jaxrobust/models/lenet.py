@@ -16,7 +16,7 @@ POOLS = {"max": _pool.max_pool, "avg": _pool.avg_pool}
 MIN_SIZE = 12
 
 
-class LeNet(layers.Module):
+class LeNet(layers.Network):
     """Two 5x5 convolutions and three dense layers: images `[B, H, W, C]` to `Outputs`.
 
     Images have at least 12x12 pixels; the originals take 28 px. `features` holds
@@ -25,21 +25,15 @@ class LeNet(layers.Module):
     Attributes:
       activation: `relu` (PC loss) or `sigmoid` (SSC-DM).
       pool: `max` (PC loss) or `avg` (SSC-DM), of 2x2 windows.
-      num_classes: number of classes K.
-      mean: per channel, subtracted from the images.
-      std: per channel, the images are divided by it.
     """
 
     activation: str = "relu"
     pool: str = "max"
     num_classes: int = 10
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         """Checks the fields."""
         super().__post_init__()
-        layers.check_sizes(num_classes=self.num_classes)
         if self.activation not in ACTIVATIONS:
             raise ValueError(
                 f"`activation` must be 'relu' or 'sigmoid', got {self.activation!r}."
@@ -53,19 +47,11 @@ class LeNet(layers.Module):
         del train  # nothing here depends on it
         _head.check_image_size(images, MIN_SIZE, "LeNet")
         act, pool = ACTIVATIONS[self.activation], POOLS[self.pool]
-        x = layers.normalize(images, self.mean, self.std)
+        x = self.normalized(images)
         features: dict[str, Array] = {}
         for k, (channels, padding) in enumerate(((6, 2), (16, 0)), 1):
-            conv = layers.make_conv(
-                x.shape[-1],
-                channels,
-                5,
-                padding=padding,
-                **self.computing,
-                name=f"conv{k}",
-            )
-            x = features[f"stage{k}/out"] = pool(act(conv(x)), 2)
-        x = act(_head.dense(_head.flatten(x), 120, "dense1", self.dtype))
-        x = features["penultimate"] = act(_head.dense(x, 84, "dense2", self.dtype))
-        logits = _head.dense(x, self.num_classes, "classifier", self.dtype)
-        return Outputs(layers.as_logits(logits), features, None)
+            x = act(self.convolve(x, channels, 5, f"conv{k}", padding=padding))
+            x = features[f"stage{k}/out"] = pool(x, 2)
+        x = act(self.dense(_head.flatten(x), 120, "dense1"))
+        x = act(self.dense(x, 84, "dense2"))
+        return self.classified(x, self.num_classes, features)

@@ -4,6 +4,8 @@ Mustafa et al., "Adversarial Defense by Restricting the Hidden Space of Deep Neu
 Networks", ICCV 2019, arXiv 1904.00887, as in its released code.
 """
 
+import functools
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -33,15 +35,12 @@ class Branch(layers.Module):
     @nn.compact
     def __call__(self, x: Features, *, train: bool = False) -> Float[Array, "B D"]:
         """Maps `[B, H, W, C]` to `[B, size]`."""
-        channels = x.shape[-1]
-        layer = ConvNorm(channels, 3, **self.computing, name="layer")
+        layer = ConvNorm(x.shape[-1], 3, **self.computing, name="layer")
         pooled = jnp.mean(nn.relu(layer(x, train=train)), (1, 2))
-        return layers.make_dense(channels, self.size, dtype=self.dtype, name="dense")(
-            pooled
-        )
+        return self.dense(pooled, self.size, "dense")
 
 
-class PCLResNet(layers.DeepModule):
+class PCLResNet(layers.DeepNetwork):
     """Post-activation CIFAR ResNet with a 1024-d embedding before its logits.
 
     Images `[B, H, W, C]` to `Outputs`. 3x3 convolution, three stages (strides 1, 2, 2),
@@ -54,7 +53,6 @@ class PCLResNet(layers.DeepModule):
 
     Attributes:
       depth: 6n + 2; from 44 on the blocks are bottlenecks. The paper has 110.
-      num_classes: number of classes K.
       width: channels of the first stage's 3x3 convolutions.
       embedding_size: of x.
       branches: which intermediate features exist. `auxiliary`: max pool of the output
@@ -62,8 +60,6 @@ class PCLResNet(layers.DeepModule):
         `stage1`, `stage2`, `stage3`: a `Branch` on that stage's output, feature
         `branch_stage1` and so on.
       branch_size: of the paper's branches.
-      mean: per channel, subtracted from the images.
-      std: per channel, the images are divided by it.
     """
 
     depth: int = 110
@@ -72,18 +68,10 @@ class PCLResNet(layers.DeepModule):
     embedding_size: int = 1024
     branches: tuple[str, ...] = ("auxiliary",)
     branch_size: int = 256
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         """Checks the fields."""
         super().__post_init__()
-        layers.check_sizes(
-            num_classes=self.num_classes,
-            width=self.width,
-            embedding_size=self.embedding_size,
-            branch_size=self.branch_size,
-        )
         check_cifar_depth(self.depth)
         branches = self.branches
         if isinstance(branches, str) or not set(branches) <= set(BRANCHES):
@@ -105,18 +93,16 @@ class PCLResNet(layers.DeepModule):
         """Classifies images `[B, H, W, C]` in [0, 1]."""
         options = self.computing
         features: dict[str, Array] = {}
-        x = layers.normalize(images, self.mean, self.std)
+        x = self.normalized(images)
         x = nn.relu(ConvNorm(self.width, 3, name="stem", **options)(x, train=train))
         for k in (1, 2, 3):
-            for n in range(self.blocks()):
-                block = ResidualBlock(
-                    self.width * 2 ** (k - 1),
-                    2 if k > 1 and n == 0 else 1,
-                    self.bottleneck(),
-                    name=f"stage{k}_block{n}",
-                    **options,
-                )
-                x = self.run(block, x, train=train)
+            make = functools.partial(
+                ResidualBlock,
+                self.width * 2 ** (k - 1),
+                bottleneck=self.bottleneck(),
+                **options,
+            )
+            x = self.run_stage(x, k, self.blocks(), make, train=train)
             features[f"stage{k}/out"] = x
             if f"stage{k}" in self.branches:
                 branch = Branch(self.branch_size, name=f"branch_stage{k}", **options)
@@ -126,12 +112,6 @@ class PCLResNet(layers.DeepModule):
             wide = jnp.promote_types(features["stage2/out"].dtype, jnp.float32)
             features["auxiliary"] = jnp.max(features["stage2/out"].astype(wide), (1, 2))
         pooled = jnp.mean(x, (1, 2))
-        embedding = layers.make_dense(
-            pooled.shape[-1], self.embedding_size, dtype=self.dtype, name="embedding"
-        )(pooled)
-        logits = layers.make_dense(
-            self.embedding_size, self.num_classes, dtype=self.dtype, name="classifier"
-        )(embedding)
+        embedding = self.dense(pooled, self.embedding_size, "embedding")
         features |= {"pooled": pooled, "embedding": embedding}
-        features["penultimate"] = embedding
-        return Outputs(layers.as_logits(logits), features, None)
+        return self.classified(embedding, self.num_classes, features)

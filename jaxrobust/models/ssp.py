@@ -18,10 +18,9 @@ from jaxrobust.models._ssp_block import Block as Block
 from jaxrobust.models._ssp_block import Parts as Parts
 from jaxrobust.models._ssp_block import Transition as Transition
 from jaxrobust.models._ssp_block import split_integrators
-from jaxrobust.models.layers import Features
 
 
-class SSPNet(layers.DeepModule):
+class SSPNet(layers.DeepNetwork):
     """The CIFAR-10 and TinyImageNet networks: images `[B, H, W, C]` to `Outputs`.
 
     A 3x3 convolution, stages of `blocks` blocks with transitions between them that
@@ -34,14 +33,11 @@ class SSPNet(layers.DeepModule):
       blocks: blocks per stage.
       width: channels of the first stage.
       norm: `b`, `g`, `l` or `i`, see `layers.make_norm`.
-      num_classes: number of classes K.
       stages: number of stages.
       init_option: `init` of `models.create` (a Linen module has a method of that name):
         `basic`, or `upscale` (kernels larger by sqrt 2 in ssp2 blocks and by
         sqrt 3 in ssp3 blocks).
       ark_init: raw initial values (a, b) of `ark` blocks.
-      mean: per channel, subtracted from the images.
-      std: per channel, the images are divided by it.
     """
 
     integrator: str = "res"
@@ -52,18 +48,10 @@ class SSPNet(layers.DeepModule):
     stages: int = 3
     init_option: str = "basic"
     ark_init: tuple[float, float] = (0.25, 1.0)
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         """Checks the fields."""
         super().__post_init__()
-        layers.check_sizes(
-            blocks=self.blocks,
-            width=self.width,
-            num_classes=self.num_classes,
-            stages=self.stages,
-        )
         _check_init(self.init_option, ("basic", "upscale"))
         layers.check_norm(self.norm)
         self.stage_integrators()
@@ -90,7 +78,7 @@ class SSPNet(layers.DeepModule):
         """Classifies images `[B, H, W, C]` in [0, 1]."""
         parts = self.parts()
         features: dict[str, Array] = {}
-        x = layers.normalize(images, self.mean, self.std)
+        x = self.normalized(images)
         x = parts.make_conv("stem", x.shape[-1], self.width)(x)
         for k, integrator in enumerate(self.stage_integrators(), 1):
             if k > 1:
@@ -104,10 +92,12 @@ class SSPNet(layers.DeepModule):
                 )
                 x = self.run(block, x, train=train)
             features[f"stage{k}/out"] = x
-        return _classify(x, features, self.num_classes, parts)
+        x = jnp.mean(x, (1, 2))
+        init = layers.torch_uniform(x.shape[-1], parts.slope)
+        return self.classified(x, self.num_classes, features, kernel_init=init)
 
 
-class SSPMnist(layers.DeepModule):
+class SSPMnist(layers.DeepNetwork):
     """The MNIST network: images `[B, H, W, C]` to `Outputs`.
 
     A stem of three convolutions (28 px to 6 px), `blocks` blocks, norm, ReLU, global
@@ -118,13 +108,10 @@ class SSPMnist(layers.DeepModule):
       blocks: number of blocks (the paper has 5 on MNIST, 3 on Fashion-MNIST).
       width: channels.
       norm: `b`, `g`, `l` or `i`, see `layers.make_norm`.
-      num_classes: number of classes K.
       init_option: `init` of `models.create`: `basic` (torch's), `kn` (Kaiming-normal,
         fan out), `ortho` (orthogonal), or `upscale`
         (kernels larger by sqrt 2 in ssp2 blocks and by sqrt 3 in ssp3 blocks).
       ark_init: raw initial values (a, b) of `ark` blocks.
-      mean: per channel, subtracted from the images.
-      std: per channel, the images are divided by it.
     """
 
     integrator: str = "res"
@@ -134,15 +121,10 @@ class SSPMnist(layers.DeepModule):
     num_classes: int = 10
     init_option: str = "basic"
     ark_init: tuple[float, float] = (-1.0, 0.5)
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         """Checks the fields."""
         super().__post_init__()
-        layers.check_sizes(
-            blocks=self.blocks, width=self.width, num_classes=self.num_classes
-        )
         _check_init(self.init_option, ("basic", "kn", "upscale", "ortho"))
         layers.check_norm(self.norm)
         split_integrators(self.integrator, 1)
@@ -157,7 +139,7 @@ class SSPMnist(layers.DeepModule):
             )
         parts = Parts(self.norm, self.init_option, **self.computing)
         make_conv, make_norm, width = parts.make_conv, parts.make_norm, self.width
-        x = layers.normalize(images, self.mean, self.std)
+        x = self.normalized(images)
         x = make_conv("stem_conv1", x.shape[-1], width, padding=0)(x)
         x = nn.relu(make_norm(width, "stem_norm1")(x, train=train))
         x = make_conv("stem_conv2", width, width, 4, strides=2)(x)
@@ -165,32 +147,12 @@ class SSPMnist(layers.DeepModule):
         x = make_conv("stem_conv3", width, width, 4, strides=2)(x)
         features = {"stage1/in": x}
         for n in range(self.blocks):
-            block = Block(
-                self.integrator,
-                parts,
-                ark_init=self.ark_init,
-                name=f"stage1_block{n}",
-            )
+            name, ark_init = f"stage1_block{n}", self.ark_init
+            block = Block(self.integrator, parts, ark_init=ark_init, name=name)
             x = self.run(block, x, train=train)
         features["stage1/out"] = x
         x = nn.relu(make_norm(width, "head_norm")(x, train=train))
-        return _classify(x, features, self.num_classes, parts)
-
-
-def _classify(
-    x: Features, features: dict[str, Array], num_classes: int, parts: Parts
-) -> Outputs:
-    """Pools and classifies; called inside a network's compact `__call__`."""
-    pooled = jnp.mean(x, (1, 2))
-    dense = layers.make_dense(
-        pooled.shape[-1],
-        num_classes,
-        slope=parts.slope,
-        dtype=parts.dtype,
-        name="classifier",
-    )
-    logits = layers.as_logits(dense(pooled))
-    return Outputs(logits, {**features, "penultimate": pooled}, None)
+        return self.classified(jnp.mean(x, (1, 2)), self.num_classes, features)
 
 
 def _check_init(init: object, known: tuple[str, ...]) -> None:

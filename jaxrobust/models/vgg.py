@@ -24,7 +24,7 @@ FACTORS = (1, 2, 4, 8, 8)  # channels of a stage over those of the first
 MIN_SIZE = 32
 
 
-class VGG(layers.DeepModule):
+class VGG(layers.DeepNetwork):
     """VGG-11, 13, 16 or 19: images `[B, H, W, C]` to `Outputs`.
 
     Images have at least 32x32 pixels. What is left after the five pools is flattened:
@@ -34,25 +34,19 @@ class VGG(layers.DeepModule):
 
     Attributes:
       depth: 11, 13, 16 or 19.
-      num_classes: number of classes K.
       width: channels of the first stage; the dense layer has eight times it.
       dropout: rate before the dense layer, where a `dropout` key is given in train
         mode.
-      mean: per channel, subtracted from the images.
-      std: per channel, the images are divided by it.
     """
 
     depth: int = 16
     num_classes: int = 10
     width: int = 64
     dropout: float = 0.5
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         """Checks the fields."""
         super().__post_init__()
-        layers.check_sizes(num_classes=self.num_classes, width=self.width)
         if self.depth not in DEPTHS:
             raise ValueError(f"`depth` must be 11, 13, 16 or 19, got {self.depth!r}.")
         _head.check_rate(self.dropout)
@@ -61,30 +55,20 @@ class VGG(layers.DeepModule):
     def __call__(self, images: Images, *, train: bool = False) -> Outputs:
         """Classifies images `[B, H, W, C]` in [0, 1]."""
         _head.check_image_size(images, MIN_SIZE, "VGG")
-        x = layers.normalize(images, self.mean, self.std)
+        x = self.normalized(images)
         features: dict[str, Array] = {}
         stage = nn.remat(_stage, static_argnums=(2, 3)) if self.remat else _stage
         for k in range(1, len(FACTORS) + 1):
             x = features[f"stage{k}/out"] = stage(self, x, k, train)
         x = _head.dropout(self, _head.flatten(x), self.dropout, train)
-        x = nn.relu(_head.dense(x, 8 * self.width, "dense1", self.dtype))
-        features["penultimate"] = x
-        logits = _head.dense(x, self.num_classes, "classifier", self.dtype)
-        return Outputs(layers.as_logits(logits), features, None)
+        x = nn.relu(self.dense(x, 8 * self.width, "dense1"))
+        return self.classified(x, self.num_classes, features)
 
 
 def _stage(network: VGG, x: Features, k: int, train: bool) -> Features:
     """Runs the convolutions of stage `k`, from 1, and its pool."""
     for n in range(1, DEPTHS[network.depth][k - 1] + 1):
-        conv = layers.make_conv(
-            x.shape[-1],
-            network.width * FACTORS[k - 1],
-            3,
-            padding=1,
-            dtype=network.dtype,
-            loop_safe=network.loop_safe,
-            name=f"stage{k}_conv{n}",
-        )
-        norm = layers.BatchNorm(dtype=network.dtype, name=f"stage{k}_norm{n}")
-        x = nn.relu(norm(conv(x), train=train))
+        width = network.width * FACTORS[k - 1]
+        x = network.convolve(x, width, 3, f"stage{k}_conv{n}", padding=1)
+        x = nn.relu(network.batch_norm(x, f"stage{k}_norm{n}", train=train))
     return _pool.max_pool(x, 2)

@@ -74,7 +74,7 @@ def test_evaluations(name, calls):
 
 
 def test_unknown_names():
-    with pytest.raises(ValueError, match=r"'rk5'.*did you mean 'rk4'"):
+    with pytest.raises(ValueError, match=r"'rk5'.*Did you mean 'rk4'"):
         integrators.get("rk5")
     with pytest.raises(ValueError, match=r"ark\(a, b\)"):
         integrators.get("ark")
