@@ -23,10 +23,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import flax.linen as nn
-
 from jaxrobust import models
-from jaxrobust.array_types import Variables
 from jaxrobust.convert import _files, _layouts
 from jaxrobust.convert._torch import from_torch
 from jaxrobust.runtime import files
@@ -68,10 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _target(workdir: pathlib.Path, file: pathlib.Path, taken: set[str]) -> pathlib.Path:
     """Returns the work directory of one checkpoint, below `workdir` whatever its name.
 
-    Args:
-      workdir: the user's.
-      file: the checkpoint's path below the folder that is converted.
-      taken: the work directories of others, to which this one is added.
+    It is added to those that are `taken`.
     """
     parts = [*file.parts[:-1], _files.stem(file)]
     path = first = pathlib.Path(files.safe_path(workdir, parts))
@@ -100,36 +94,24 @@ def _convert(
     try:
         if "name" not in fields:
             folders = (*file.absolute().parts[:-1], _files.stem(file))
-            fields = _layouts.infer(
-                _layouts.Source(
-                    checkpoint.arrays, folders, checkpoint.options, dict(fields)
-                )
-            )
-        variables = _variables(fields, checkpoint, args.input_shape)
+            known = (checkpoint.arrays, folders, checkpoint.options, dict(fields))
+            fields = _layouts.infer(_layouts.Clues(*known))
+        options = {k: v for k, v in fields.items() if k != "name"}
+        model = models.create(fields["name"], **options)
+        shape = tuple(args.input_shape) if args.input_shape else None
+        variables = from_torch(model, checkpoint.arrays, input_shape=shape)
     except (ValueError, TypeError) as error:
         lines = str(error).splitlines()
         if len(lines) > _LINES:
             lines = [*lines[:_LINES], f"  ... and {len(lines) - _LINES} more"]
         told, held = "\n".join(lines), _files.contents(checkpoint.arrays)
         raise ValueError(f"{file}: {told}\n  the file holds {held}") from None
-    from jaxrobust import (
-        checkpoints,
-    )  # loads orbax, which the lines above can do without
+    # Here, as it loads orbax, which the lines above can do without.
+    from jaxrobust import checkpoints
 
     folder = checkpoints.save_variables(workdir, variables, {"model": dict(fields)})
-    told = ", ".join(f"{k}={v}" for k, v in fields.items() if k != "name")
+    told = ", ".join(f"{k}={v}" for k, v in options.items())
     print(f"wrote {folder} ({fields['name']}: {told})")
-
-
-def _variables(
-    fields: Mapping[str, Any],
-    checkpoint: _files.Checkpoint,
-    input_shape: Sequence[int] | None,
-) -> Variables:
-    options = {k: v for k, v in fields.items() if k != "name"}
-    model: nn.Module = models.create(fields["name"], **options)
-    shape = tuple(input_shape) if input_shape else None
-    return from_torch(model, checkpoint.arrays, input_shape=shape)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from jaxrobust.convert._names import Names, join, under
+from jaxrobust.convert._names import Names, join, under_stages
 from jaxrobust.models import alexnet, cnn3, lenet, resnet, resnet_cifar, vgg
 
 
@@ -27,15 +27,8 @@ def le_net(model: lenet.LeNet) -> Names:
 def cnn(model: cnn3.CNN3) -> Names:
     """Names of `CNN` (PC-LC)."""
     del model
-    return Names(
-        {
-            "conv1": "layer.0",
-            "conv2": "layer.2",
-            "conv3": "layer.5",
-            "dense1": "fc_layer.0",
-            "classifier": "fc_layer.2",
-        }
-    )
+    convolutions = {"conv1": "layer.0", "conv2": "layer.2", "conv3": "layer.5"}
+    return Names({**convolutions, "dense1": "fc_layer.0", "classifier": "fc_layer.2"})
 
 
 def vgg_net(model: vgg.VGG) -> Names:
@@ -77,19 +70,8 @@ def residual_net(ends: Names, blocks: tuple[int, ...]) -> Names:
     """Names of a network of `ResidualBlock`s, with `blocks` of them in each stage."""
     parts = {f"layer{n}": (f"conv{n}", f"bn{n}") for n in (1, 2, 3)}
     parts["shortcut"] = ("downsample.0", "downsample.1")
-    block = Names(
-        {
-            k: v
-            for ours, names in parts.items()
-            for k, v in conv_norm(ours, *names).items()
-        }
-    )
-    stages = [
-        under(block, f"stage{k}_block{n}", f"layer{k}.{n}")
-        for k, count in enumerate(blocks, 1)
-        for n in range(count)
-    ]
-    return join([ends, *stages])
+    block = join([Names(conv_norm(ours, *names)) for ours, names in parts.items()])
+    return join([ends, *under_stages(block, "layer{}.{}", blocks)])
 
 
 def conv_norm(ours: str, conv: str, norm: str) -> dict[str, str]:
@@ -106,17 +88,14 @@ def image_shape(
     that are missing, or fit no image, count as those of the original's data set.
     """
     if isinstance(model, vgg.VGG):
-        conv, dense, channels, default = "features.0", "classifier.1", 8, (32, 3)
-        channels *= model.width
+        conv, dense, channels = "features.0", "classifier.1", 8 * model.width
     elif isinstance(model, cnn3.CNN3):
-        conv, dense, channels, default = "layer.0", "fc_layer.0", 4, (28, 1)
-        channels *= model.width
+        conv, dense, channels = "layer.0", "fc_layer.0", 4 * model.width
     else:
         modules = le_net(model).modules
         conv, dense, channels = modules["conv1"], modules["dense1"], 16
-        default = (28, 1)
     kernel, matrix = given.get(f"{conv}.weight"), given.get(f"{dense}.weight")
-    side, inputs = default
+    side, inputs = (32, 3) if isinstance(model, vgg.VGG) else (28, 1)
     if kernel is not None and kernel.ndim == 4:
         inputs = kernel.shape[1]
     if matrix is not None and matrix.ndim == 2:

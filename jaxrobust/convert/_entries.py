@@ -62,10 +62,8 @@ def find(loaded: Any, entry: str | None = None) -> Found:
         entry = _choose(found)
     elif entry not in found:
         [near] = difflib.get_close_matches(entry, found, n=1, cutoff=0.0)
-        raise ValueError(
-            f"has no entry {entry!r} with weights. Did you mean {near!r}? It has "
-            f"{_listed(found)}"
-        )
+        hint = f"Did you mean {near!r}? It has {_listed(found)}"
+        raise ValueError(f"has no entry {entry!r} with weights. {hint}")
     arrays = {_shown(str(k)): v for k, v in found[entry].items() if is_array(v)}
     others = [str(k) for k in loaded if entry.split(".")[0] != str(k)] if entry else []
     others += [str(k) for k, v in found[entry].items() if not is_array(v)]

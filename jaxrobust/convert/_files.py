@@ -11,21 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxrobust.convert import _entries, _formats
+from jaxrobust.runtime import reading
 
 # What torch writes has many endings: PCL's `.pth.tar`, FPD's `.pkl`.
-SUFFIXES = (
-    ".pt",
-    ".pth",
-    ".pth.tar",
-    ".pkl",
-    ".ckpt",
-    ".t7",
-    ".tar",
-    ".bin",
-    ".th",
-    ".npz",
-    ".safetensors",
-)
+_OF_TORCH = ".pt .pth .pth.tar .pkl .ckpt .t7 .tar .bin .th"
+SUFFIXES = (*_OF_TORCH.split(), ".npz", ".safetensors")
 _SHOWN = 10  # names and shapes in a message
 
 
@@ -96,11 +86,9 @@ def read(path: pathlib.Path, entry: str | None = None) -> Checkpoint:
         raise FileNotFoundError(f"there is no file {path}.")
     _told(path, _formats.check_kind)
     options: dict[str, Any] = {}
-    kind = path.suffix.lower()
-    if kind == ".npz":
-        loaded: Any = _told(path, _formats.read_npz)
-    elif kind == ".safetensors":
-        loaded = _told(path, _formats.read_safetensors)
+    readers = {".npz": _formats.read_npz, ".safetensors": _formats.read_safetensors}
+    if reader := readers.get(path.suffix.lower()):
+        loaded: Any = _told(path, reader)
     else:
         _told(path, _formats.check_torch_zip)
         loaded, options = _load_torch(path)
@@ -180,11 +168,9 @@ def _why(error: Exception) -> str:
 def _as_float(
     given: Mapping[str, Any], size: int
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Returns the arrays in NumPy, floating ones in float32, and what was changed.
+    """Returns arrays or tensors in NumPy, floating ones in float32, and what changed.
 
-    Args:
-      given: arrays of NumPy or tensors of torch.
-      size: of the file in bytes; what says it is far larger is not made.
+    What says it is far larger than the file of `size` bytes is not made.
     """
     room = 8 * size + (64 << 20)
     arrays, cast = {}, set()
@@ -212,4 +198,4 @@ def _as_float(
 
 
 def _first(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]
+    return reading.first_line(error)[:120]

@@ -1,6 +1,5 @@
 """Files of arrays, looked at before memory is taken for what they say they hold."""
 
-import ast
 import json
 import math
 import pathlib
@@ -10,6 +9,8 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+
+from jaxrobust.runtime import reading
 
 # Contents that are larger than this, and than so many times their file, are a bomb.
 _LARGE, _RATIO = 1 << 30, 50
@@ -85,38 +86,10 @@ def check_torch_zip(path: pathlib.Path) -> None:
 
 
 def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Reads an npz file; arrays of objects, which are pickles, are refused.
-
-    Raises:
-      ValueError: for those, and for shapes that need more bytes than there are.
-    """
+    """Reads an npz file, see `reading.read_arrays`."""
     check_zip(path)
-    with zipfile.ZipFile(path) as archive:
-        for info in archive.infolist():
-            if info.filename.endswith(".npy"):
-                _check_npy(archive, info)
-    with np.load(path, allow_pickle=False) as data:
-        return {name: data[name] for name in data.files}
-
-
-def _check_npy(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
-    name = info.filename.removesuffix(".npy")
-    with archive.open(info) as file:
-        np.lib.format.read_magic(file)
-        # The length of the header: two bytes in version 1, four in the later ones.
-        file.seek(6)
-        wide = file.read(2)[0] > 1
-        [length] = struct.unpack("<I" if wide else "<H", file.read(4 if wide else 2))
-        if length > 10_000:
-            raise ValueError(f"{name} has a header of {length} bytes")
-        header = ast.literal_eval(file.read(length).decode("latin1"))
-    dtype = np.lib.format.descr_to_dtype(header["descr"])
-    if dtype.hasobject:
-        raise ValueError(
-            f"{name} is an array of Python objects, which would run code to be read"
-        )
-    if math.prod(header["shape"]) * dtype.itemsize > info.file_size:
-        raise ValueError(f"{name} says it is {header['shape']}, more than there is")
+    with open(path, "rb") as file:
+        return reading.read_arrays(file, max(_LARGE, _RATIO * path.stat().st_size))
 
 
 def read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:

@@ -4,7 +4,7 @@ The undefended ResNet is that of the release's `models.py`, which has a layer of
 decoder that it never uses.
 """
 
-from jaxrobust.convert._names import Names, join, under
+from jaxrobust.convert._names import Names, join, under, under_stages
 from jaxrobust.models.fpd import FPD, Encoder
 
 _RESNET_BLOCK = {
@@ -53,17 +53,10 @@ def net(model: FPD) -> Names:
         )
     resnet = encoder.cardinality == 1
     block = Names(_RESNET_BLOCK if resnet else _RESNEXT_BLOCK)
-    parts = [
-        under(
-            block,
-            f"encoder/stage{k}_block{n}",
-            f"layer{k}.{n}" if resnet else f"conv{k + 1}.{n}",
-        )
-        for k, count in enumerate(encoder.layers, 1)
-        for n in range(count)
-    ]
+    stage, first = ("layer{}.{}", 1) if resnet else ("conv{}.{}", 2)
+    stages = join(under_stages(block, stage, encoder.layers, first))
     ends = Names(_RESNET_ENDS if resnet else _RESNEXT_ENDS)
     decoder = under(Names(_DECODER), "decoder", "")
     if not model.restoration:
         decoder = Names({}, unused={"toplayer": "of the decoder"})
-    return join([ends, *parts, decoder])
+    return join([ends, under(stages, "encoder", ""), decoder])

@@ -29,10 +29,7 @@ _CIFAR = {"mean": (0.4914, 0.4822, 0.4465), "std": _CIFAR_STD}
 _HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 _TINY = {"mean": (0.4802, 0.4481, 0.3975), "std": (0.2770, 0.2691, 0.2821)}
-_DEEPMIND_CIFAR = {
-    "mean": (0.4914, 0.4822, 0.4465),
-    "std": (0.2471, 0.2435, 0.2616),
-}
+_DEEPMIND_CIFAR = {**_CIFAR, "std": (0.2471, 0.2435, 0.2616)}
 _DEEPMIND_CIFAR100 = {
     "mean": (0.5071, 0.4865, 0.4409),
     "std": (0.2673, 0.2564, 0.2762),
@@ -40,7 +37,7 @@ _DEEPMIND_CIFAR100 = {
 _SSC = {100: _IMAGENET, 200: _TINY}  # by number of classes
 
 
-class Source(NamedTuple):
+class Clues(NamedTuple):
     """What is known about a checkpoint.
 
     Attributes:
@@ -56,7 +53,7 @@ class Source(NamedTuple):
     given: Fields
 
 
-def infer(source: Source) -> Fields:
+def infer(source: Clues) -> Fields:
     """Returns `name` and the fields of the network that a checkpoint holds.
 
     Raises:
@@ -72,7 +69,7 @@ def infer(source: Source) -> Fields:
     raise ValueError("its arrays are of no network known here; give --model")
 
 
-def _ssp_cifar(source: Source) -> Fields:
+def _ssp_cifar(source: Clues) -> Fields:
     arrays = source.arrays
     stages = _count(arrays, r"block(\d+)\.0\..*", first=1)
     fields = {
@@ -85,13 +82,13 @@ def _ssp_cifar(source: Source) -> Fields:
     return {"name": "ssp_cifar", **fields, **_SSP_CIFAR}
 
 
-def _ssp_mnist(source: Source) -> Fields:
+def _ssp_mnist(source: Clues) -> Fields:
     classes = _rows(source.arrays, "linear.4.weight")
     fields = _ssp_blocks(source, ["blocks."])
     return {"name": "ssp_mnist", **fields, "num_classes": classes}
 
 
-def _ssp_blocks(source: Source, stages: Sequence[str]) -> Fields:
+def _ssp_blocks(source: Clues, stages: Sequence[str]) -> Fields:
     """Returns integrator, blocks and norm of networks whose stages are called so."""
     arrays, given = source.arrays, source.given
     blocks = _count(arrays, re.escape(stages[0]) + r"(\d+)\..*")
@@ -107,7 +104,7 @@ def _ssp_blocks(source: Source, stages: Sequence[str]) -> Fields:
     return {"integrator": integrator, "blocks": blocks, "norm": norm}
 
 
-def _integrator(source: Source, stages: Sequence[str]) -> str:
+def _integrator(source: Clues, stages: Sequence[str]) -> str:
     """Returns the name that folder or arguments say, checked with the arrays."""
     told = source.options.get("model") or _told(source.folders)
     if told not in _INTEGRATORS:
@@ -145,13 +142,13 @@ def _told(folders: Sequence[str]) -> str:
     return ""
 
 
-def _pcl(source: Source) -> Fields:
+def _pcl(source: Clues) -> Fields:
     blocks = _count(source.arrays, r"layer1\.(\d+)\..*")
     fields = _classifier("pcl_resnet", source, "fcf", depth=6 * blocks + 2)
     return {**fields, **_CIFAR}
 
 
-def _wide(source: Source) -> Fields:
+def _wide(source: Clues) -> Fields:
     blocks = _count(source.arrays, r"block1\.layer\.(\d+)\..*")
     width = _rows(source.arrays, "block1.layer.0.conv1.weight") // 16
     return _classifier("wide_resnet", source, "fc", depth=6 * blocks + 4, width=width)
@@ -163,7 +160,7 @@ def _deepmind(classes: int) -> Fields:
     return {"activation": "swish", "same_padding": True, **normalization}
 
 
-def _deepmind_wide(source: Source) -> Fields:
+def _deepmind_wide(source: Clues) -> Fields:
     blocks = _count(source.arrays, r"layer\.0\.block\.(\d+)\..*")
     width = _rows(source.arrays, "layer.0.block.0.conv_0.weight") // 16
     fields = {"depth": 6 * blocks + 4, "width": width}
@@ -171,21 +168,21 @@ def _deepmind_wide(source: Source) -> Fields:
     return {**fields, **_deepmind(fields["num_classes"])}
 
 
-def _preact(source: Source) -> Fields:
+def _preact(source: Clues) -> Fields:
     """Its originals without a last norm start shortcuts at the input of a block."""
     final_norm = "bn.weight" in source.arrays
     fields = _preact_sizes(source, r"layer{}\.(\d+)\..*", 1, "conv1", "linear")
     return {**fields, "final_norm": final_norm, "shortcut_on_input": not final_norm}
 
 
-def _deepmind_preact(source: Source) -> Fields:
+def _deepmind_preact(source: Clues) -> Fields:
     fields = _preact_sizes(source, r"layer_{}\.(\d+)\..*", 0, "conv_2d", "logits")
     fields |= {"shortcut_on_input": True, "shortcut_kernel": 3}
     return {**fields, **_deepmind(fields["num_classes"])}
 
 
 def _preact_sizes(
-    source: Source, stage: str, first: int, stem: str, head: str
+    source: Clues, stage: str, first: int, stem: str, head: str
 ) -> Fields:
     arrays = source.arrays
     counts = tuple(_count(arrays, stage.format(first + k)) for k in range(4))
@@ -196,7 +193,7 @@ def _preact_sizes(
     return _classifier("preact_resnet", source, head, depth=depths[counts], width=width)
 
 
-def _vgg(source: Source) -> Fields:
+def _vgg(source: Clues) -> Fields:
     convolutions = sum(v.ndim == 4 for v in source.arrays.values())
     depths = {sum(counts): depth for depth, counts in vgg.DEPTHS.items()}
     if convolutions not in depths:
@@ -205,14 +202,14 @@ def _vgg(source: Source) -> Fields:
     return _classifier("vgg", source, "fc", depth=depths[convolutions], width=width)
 
 
-def _resnet_cifar(source: Source) -> Fields:
+def _resnet_cifar(source: Clues) -> Fields:
     blocks = _count(source.arrays, r"layer1\.(\d+)\..*")
     width = _rows(source.arrays, "conv1.weight")
     depth = 6 * blocks + 2
     return _classifier("resnet_cifar", source, "linear", depth=depth, width=width)
 
 
-def _resnet(source: Source) -> Fields:
+def _resnet(source: Clues) -> Fields:
     arrays = source.arrays
     counts = tuple(_count(arrays, rf"layer{k}\.(\d+)\..*") for k in (1, 2, 3, 4))
     convolutions = 3 if "layer1.0.conv3.weight" in arrays else 2
@@ -225,13 +222,13 @@ def _resnet(source: Source) -> Fields:
     return {**fields, **_SSC.get(fields["num_classes"], {})}
 
 
-def _fpd_resnet(source: Source) -> Fields:
+def _fpd_resnet(source: Clues) -> Fields:
     fields = _fpd_layers(source, "layer{}", 1, RESNET_DEPTHS)
     width = _rows(source.arrays, "group1.conv1.weight")
     return _fpd("fpd_resnet", source, "group2.fc", width=width, **fields)
 
 
-def _fpd_resnext(source: Source) -> Fields:
+def _fpd_resnext(source: Clues) -> Fields:
     fields = _fpd_layers(source, "conv{}", 2, RESNEXT_DEPTHS)
     width = _rows(source.arrays, "conv1.0.weight")
     # Torch's kernels hold the input channels of one group.
@@ -241,7 +238,7 @@ def _fpd_resnext(source: Source) -> Fields:
 
 
 def _fpd_layers(
-    source: Source, stage: str, first: int, depths: Mapping[int, tuple[int, ...]]
+    source: Clues, stage: str, first: int, depths: Mapping[int, tuple[int, ...]]
 ) -> Fields:
     """Returns the depth that has so many blocks, or their numbers where none has."""
     counts = tuple(
@@ -252,7 +249,7 @@ def _fpd_layers(
     return {"depth": known[counts]} if counts in known else {"layers": counts}
 
 
-def _fpd(name: str, source: Source, head: str, **fields: Any) -> Fields:
+def _fpd(name: str, source: Clues, head: str, **fields: Any) -> Fields:
     """The folders of the release (ResNet-101/SVHN) say what is trained with dropout."""
     fields = _classifier(name, source, head, **fields)
     caltech = {102: "caltech101", 257: "caltech256"}.get(fields["num_classes"])
@@ -267,18 +264,18 @@ def _fpd(name: str, source: Source, head: str, **fields: Any) -> Fields:
     return {**fields, **(_IMAGENET if caltech else {})}
 
 
-def _classifier(name: str, source: Source, head: str, **fields: Any) -> Fields:
+def _classifier(name: str, source: Clues, head: str, **fields: Any) -> Fields:
     classes = _rows(source.arrays, f"{head}.weight")
     return {"name": name, **fields, "num_classes": classes}
 
 
-def _sized(name: str, head: str) -> Callable[[Source], Fields]:
+def _sized(name: str, head: str) -> Callable[[Clues], Fields]:
     """A family in which only the number of classes differs."""
     return lambda source: _classifier(name, source, head)
 
 
 # The first mark that one of a checkpoint's names matches decides.
-_FAMILIES: Sequence[tuple[str, Callable[[Source], Fields]]] = (
+_FAMILIES: Sequence[tuple[str, Callable[[Clues], Fields]]] = (
     (r"sub1\..*", _ssp_cifar),
     (r"downsample\.0\.weight", _ssp_mnist),
     (r"fcf\.weight", _pcl),

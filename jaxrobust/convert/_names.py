@@ -1,6 +1,6 @@
 """Names of a network's parts, ours and torch's."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 
@@ -30,22 +30,28 @@ def join(parts: list[Names]) -> Names:
 
 def under(names: Names, ours: str, theirs: str) -> Names:
     """Returns the names of a part that is called `ours` here and `theirs` in torch."""
+    here, there = (f"{ours}/" if ours else ""), (f"{theirs}." if theirs else "")
     return Names(
-        {
-            _below(ours, "/", k): _below(theirs, ".", v)
-            for k, v in names.modules.items()
-        },
-        {
-            _below(theirs, ".", k): _below(theirs, ".", v)
-            for k, v in names.aliases.items()
-        },
-        {
-            _below(ours, "/", k): _below(theirs, ".", v)
-            for k, v in names.scalars.items()
-        },
-        {_below(theirs, ".", k): v for k, v in names.unused.items()},
+        {here + k: there + v for k, v in names.modules.items()},
+        {there + k: there + v for k, v in names.aliases.items()},
+        {here + k: there + v for k, v in names.scalars.items()},
+        {there + k: v for k, v in names.unused.items()},
     )
 
 
-def _below(prefix: str, separator: str, name: str) -> str:
-    return f"{prefix}{separator}{name}" if prefix else name
+def under_stages(
+    block: Names, stage: str, counts: Sequence[int], first: int = 1
+) -> list[Names]:
+    """Returns the names of the blocks of all stages, `counts` of them in each.
+
+    Args:
+      block: of one.
+      stage: what torch calls a block, with places for stage and number: `layer{}.{}`.
+      counts: blocks of each stage.
+      first: torch's number of the first stage.
+    """
+    return [
+        under(block, f"stage{k + 1}_block{n}", stage.format(first + k, n))
+        for k, count in enumerate(counts)
+        for n in range(count)
+    ]

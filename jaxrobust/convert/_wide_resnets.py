@@ -5,7 +5,7 @@ adversarial_robustness) have names of their own; here they are those with
 `same_padding`.
 """
 
-from jaxrobust.convert._names import Names, join, under
+from jaxrobust.convert._names import Names, join, under_stages
 from jaxrobust.models import preact_resnet, wide_resnet
 
 _BLOCK = {"norm1": "bn1", "conv1": "conv1", "norm2": "bn2", "conv2": "conv2"}
@@ -25,12 +25,8 @@ def preact(model: preact_resnet.PreActResNet) -> Names:
         ends = {"stem": "conv1", "head_norm": "bn", "classifier": "linear"}
         block = {**_BLOCK, "shortcut": "shortcut.0"}
         stage, first = "layer{}.{}", 1
-    blocks = [
-        under(Names(block), f"stage{k + 1}_block{n}", stage.format(first + k, n))
-        for k, count in enumerate(preact_resnet.DEPTHS[model.depth])
-        for n in range(count)
-    ]
-    return join([Names(ends), *blocks])
+    counts = preact_resnet.DEPTHS[model.depth]
+    return join([Names(ends), *under_stages(Names(block), stage, counts, first)])
 
 
 def wide(model: wide_resnet.WideResNet) -> Names:
@@ -44,9 +40,5 @@ def wide(model: wide_resnet.WideResNet) -> Names:
         ends = Names(modules, unused=_UNUSED)
         block = {**_BLOCK, "shortcut": "convShortcut"}
         stage, first = "block{}.layer.{}", 1
-    blocks = [
-        under(Names(block), f"stage{k + 1}_block{n}", stage.format(first + k, n))
-        for k in range(3)
-        for n in range((model.depth - 4) // 6)
-    ]
-    return join([ends, *blocks])
+    counts = ((model.depth - 4) // 6,) * 3
+    return join([ends, *under_stages(Names(block), stage, counts, first)])
