@@ -1,10 +1,18 @@
 """Defences: training objectives as phases of a loss (`base.Defense`).
 
 A new method is a file with a function `method(model, *, attack, ...) -> Defense` and a
-line in `FACTORIES`.
+line in `FACTORIES`. Arguments of several methods:
+
+    model                a Linen module
+    attack               hyperparameters of the training attack
+    attack_name          of `attacks.get`; empty for none, where a method has no own
+    attack_bn            BatchNorm of the attacked network: `train` (statistics of the
+                         attacked batch) or `eval` (running ones)
+    attack_warmup_steps  steps over which the attack's radius grows, see `base.at_step`
+    warmup_steps         of cross-entropy alone at the start; 0 where the run starts
+                         from a trained network
 """
 
-import difflib
 import functools
 import inspect
 from collections.abc import Callable, Mapping
@@ -14,6 +22,7 @@ from typing import Any
 import flax.linen as nn
 
 from jaxrobust import named_code
+from jaxrobust._checks import nearest_match
 from jaxrobust.defenses.adversarial import adversarial as adversarial
 from jaxrobust.defenses.adversarial import ball as ball
 from jaxrobust.defenses.adversarial import standard as standard
@@ -56,11 +65,8 @@ def factory(name: str) -> Callable[..., Defense]:
     if named_code.names(name):
         return named_code.load("objective", name)
     if name not in FACTORIES:
-        near = difflib.get_close_matches(name, FACTORIES, n=1)
-        raise ValueError(
-            f"unknown objective {name!r}; known: {', '.join(FACTORIES)}."
-            + (f" Did you mean {near[0]!r}?" if near else "")
-        )
+        hint = nearest_match(name, FACTORIES)
+        raise ValueError(f"unknown objective {name!r}. {hint}")
     return FACTORIES[name]
 
 

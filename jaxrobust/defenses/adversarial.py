@@ -1,34 +1,32 @@
 """Training on clean, noisy or attacked images (Madry et al. 2018, arXiv 1706.06083)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jaxrobust import attacks
-from jaxrobust.array_types import Key, Scalar
+from jaxrobust import attacks, models
+from jaxrobust.array_types import Key, Labels
 from jaxrobust.defenses import base
+from jaxrobust.defenses.base import Batch, ModelState, Params
 
 
 def standard(model: nn.Module, *, label_smoothing: float = 0.0) -> base.Defense:
     """Cross-entropy on the images as they are."""
+    return base.on_images(model, _cross_entropy(label_smoothing))
 
-    def loss(
-        params: base.Params,
-        model_state: base.ModelState,
-        batch: base.Batch,
-        key: Key,
-        step: Array,
-    ) -> tuple[Scalar, tuple[base.ModelState, base.Metrics]]:
+
+def _cross_entropy(
+    label_smoothing: float,
+) -> Callable[[models.Outputs, Labels, Array], base.Found]:
+    def loss(out: models.Outputs, y: Labels, step: Array) -> base.Found:
         del step
-        out, model_state = base.forward(model, params, model_state, batch["image"], key)
-        y = batch["label"]
-        loss = base.smoothed_cross_entropy(out.logits, y, label_smoothing).mean()
-        return loss, (model_state, {"accuracy": base.accuracy(out.logits, y)})
+        loss = base.smoothed_cross_entropy(out.logits, y, label_smoothing)
+        return loss.mean(), {}
 
-    return base.Defense((base.Phase(loss),))
+    return loss
 
 
 def ball(
@@ -45,12 +43,8 @@ def ball(
     noise = {k: attack[k] for k in ("eps", "norm", "bounds") if k in attack}
 
     def loss(
-        params: base.Params,
-        model_state: base.ModelState,
-        batch: base.Batch,
-        key: Key,
-        step: Array,
-    ) -> tuple[Scalar, tuple[base.ModelState, base.Metrics]]:
+        params: Params, model_state: ModelState, batch: Batch, key: Key, step: Array
+    ) -> base.PhaseResult:
         del step
         x = attacks.uniform_noise(
             batch["image"], key=batch["key"], draws=draws, **noise
@@ -81,21 +75,4 @@ def adversarial(
     prepare = base.attacker(
         model, name, attack, attack_bn=attack_bn, warmup_steps=attack_warmup_steps
     )
-
-    def loss(
-        params: base.Params,
-        model_state: base.ModelState,
-        batch: base.Batch,
-        key: Key,
-        step: Array,
-    ) -> tuple[Scalar, tuple[base.ModelState, base.Metrics]]:
-        del step
-        x_adv, y = batch["attacked"], batch["label"]
-        out, model_state = base.forward(model, params, model_state, x_adv, key)
-        loss = base.smoothed_cross_entropy(out.logits, y, label_smoothing).mean()
-        return loss, (
-            model_state,
-            {"robust_accuracy": base.accuracy(out.logits, y)},
-        )
-
-    return base.Defense((base.Phase(loss, prepare),))
+    return base.on_images(model, _cross_entropy(label_smoothing), prepare)

@@ -1,7 +1,6 @@
 """Adversarial weight perturbation (Wu et al., NeurIPS 2020, arXiv 2004.05884)."""
 
 import dataclasses
-from typing import Any
 
 import chex
 import jax
@@ -11,6 +10,7 @@ from jaxtyping import Array
 from jaxrobust._checks import FINITE, check_number
 from jaxrobust.array_types import Key, PyTree, Scalar
 from jaxrobust.defenses import base
+from jaxrobust.defenses.base import Batch, ModelState, Params
 
 
 def awp(defense: base.Defense, gamma: float, warmup_steps: int = 0) -> base.Defense:
@@ -47,12 +47,8 @@ def _at_worst_weights(
     phase: base.Phase, gamma: float, warmup_steps: int
 ) -> base.PhaseLoss:
     def loss(
-        params: base.Params,
-        model_state: base.ModelState,
-        batch: base.Batch,
-        key: Key,
-        step: Array,
-    ) -> tuple[Scalar, tuple[Any, ...]]:
+        params: Params, model_state: ModelState, batch: Batch, key: Key, step: Array
+    ) -> base.PhaseResult:
         # The perturbation is a constant of the update, not a part of what is
         # differentiated: no second derivatives.
         here = jax.lax.stop_gradient(params)

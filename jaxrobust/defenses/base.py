@@ -26,15 +26,19 @@ from jaxrobust.array_types import (
     Variables,
 )
 
+# Hyperparameters that a config may have for one attack and another one lacks.
+_COMMON = {"steps", "step_size", "decay"}
+
 Params = Mapping[str, Any]
 ModelState = Mapping[str, Any]
 Metrics = Mapping[str, Any]
 Batch = Mapping[str, Array]
 # The last part is `(model_state, metrics)` or `(model_state, metrics, carry)`.
-PhaseLoss = Callable[
-    [Params, ModelState, Batch, Key, Array], tuple[Scalar, tuple[Any, ...]]
-]
+PhaseResult = tuple[Scalar, tuple[Any, ...]]
+PhaseLoss = Callable[[Params, ModelState, Batch, Key, Array], PhaseResult]
 Prepare = Callable[[Params, ModelState, Batch, Key, Array], Mapping[str, Array]]
+# What a loss of outputs gives: its value and metrics.
+Found = tuple[Scalar, Metrics]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,11 +82,6 @@ class Defense:
     labels: Callable[[Params], PyTree] | None = None
 
 
-def check_attack_bn(attack_bn: str) -> None:
-    """Raises ValueError unless the BatchNorm mode is known."""
-    check_choice("attack_bn", attack_bn, ("train", "eval"))
-
-
 def at_step(
     attack: Mapping[str, Any], step: Array, warmup_steps: int
 ) -> Mapping[str, Any]:
@@ -119,22 +118,44 @@ def outputs_like(
     return jax.eval_shape(apply, variables, example)
 
 
-def on_pairs(
+def on_images(
     model: nn.Module,
-    prepare: Prepare,
-    loss: Callable[[models.Outputs, models.Outputs, Labels], tuple[Scalar, Metrics]],
+    loss: Callable[[models.Outputs, Labels, Array], Found],
+    prepare: Prepare | None = None,
 ) -> Defense:
-    """Returns the training objective that is a loss of clean and attacked outputs.
+    """Returns the objective that is a loss of the outputs on clean or attacked images.
 
     Args:
       model: a Linen module.
-      prepare: makes `batch['attacked']`, see `attacker`.
-      loss: `(clean, attacked, y) -> (loss, metrics)`.
+      loss: `(out, y, step) -> (loss, metrics)`.
+      prepare: makes `batch['attacked']`, see `attacker`; None for clean images.
+    """
+    seen, metric = ("attacked", "robust_accuracy") if prepare else ("image", "accuracy")
+
+    def phase_loss(
+        params: Params, model_state: ModelState, batch: Batch, key: Key, step: Array
+    ) -> PhaseResult:
+        out, model_state = forward(model, params, model_state, batch[seen], key)
+        value, found = loss(out, batch["label"], step)
+        metrics = {**found, metric: accuracy(out.logits, batch["label"])}
+        return value, (model_state, metrics)
+
+    return Defense((Phase(phase_loss, prepare),))
+
+
+def on_pairs(
+    model: nn.Module,
+    loss: Callable[[models.Outputs, models.Outputs, Labels], Found],
+    prepare: Prepare,
+) -> Defense:
+    """Returns the objective that is a loss of clean and attacked outputs together.
+
+    `loss` is `(clean, attacked, y) -> (loss, metrics)`; the rest is as of `on_images`.
     """
 
     def phase_loss(
         params: Params, model_state: ModelState, batch: Batch, key: Key, step: Array
-    ) -> tuple[Scalar, tuple[ModelState, Metrics]]:
+    ) -> PhaseResult:
         del step
         outs, model_state, metrics = forward_pair(
             model, params, model_state, batch, key
@@ -175,12 +196,9 @@ def attacked_fn(
 ) -> LogitsFn:
     """Returns the network as a training attack sees it; no statistics move.
 
-    Args:
-      model: a Linen module.
-      params: `{'model': ...}`; no gradient flows from the attack into them.
-      model_state: running statistics and the like.
-      key: the phase's; dropout in train mode uses a stream of its own.
-      attack_bn: `train` (statistics of the attacked batch) or `eval` (running ones).
+    No gradient flows from the attack into the parameters. BatchNorm takes the
+    statistics of the attacked batch (`attack_bn` `train`) or the running ones (`eval`);
+    dropout in train mode uses a stream of its own of the phase's key.
     """
     variables = {"params": params["model"], **model_state}
     train = attack_bn == "train"
@@ -219,7 +237,7 @@ def attacker(
       ValueError: for an unknown attack or mode, or a radius out of range.
       TypeError: for a hyperparameter that the attack does not have.
     """
-    check_attack_bn(attack_bn)
+    check_choice("attack_bn", attack_bn, ("train", "eval"))
     check_choice("labels", labels, ("true", "predicted"))
     check_number("attack_warmup_steps", warmup_steps, FINITE)
     taken = attacks.hyperparameters(name) - ({"step_size"} if name == "fgsm" else set())
@@ -248,9 +266,6 @@ def attacker(
         return {"attacked": attacks.get(name, **chosen)(attacked, x, y, batch["key"])}
 
     return prepare
-
-
-_COMMON = {"steps", "step_size", "decay"}
 
 
 def smoothed_cross_entropy(

@@ -4,6 +4,7 @@ Li et al., "Enhancing Intrinsic Adversarial Robustness via Feature Pyramid Decod
 CVPR 2020, arXiv 2005.02552, section 3.4, and the adversarial training of its release.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -16,10 +17,10 @@ from jaxrobust import losses
 from jaxrobust._checks import FINITE, check_choice, check_number
 from jaxrobust.array_types import Images, Key, PyTree, Scalar, Variables
 from jaxrobust.defenses import base
+from jaxrobust.defenses.base import Batch, ModelState, Params
 from jaxrobust.models.fpd import FPD, spectral_norm
 
 PHASE1 = ("restoration", "all_but_classifier")
-Loss = tuple[Scalar, tuple[Any, ...]]
 
 
 def fpd(
@@ -46,22 +47,14 @@ def fpd(
        updated on `second_weight` L2 + CE. No gradient flows through x' (in the release
        that backward pass fails on any recent torch).
 
-    Args:
-      model: a network that returns restored images, such as `models.fpd`.
-      attack: hyperparameters of the training attack.
-      noise: half width of the uniform noise.
-      threshold: T, on the mean squared error.
-      phase1: `restoration`, the decoder (and front denoising, which has no weights
-        here), or `all_but_classifier`, what the release means to update.
-      second_weight: of the mean squared error in the second update.
-      spectral_penalty: weight of the spectral norm of the classifier's kernel.
-      attack_name: empty for none, or `fgsm`, `pgd`, `bim`, `mim`: the first update is
-        on the mean of the loss above and that of attacked images, and the second one
-        on the restoration of the latter. The attack's labels are the network's own
-        predictions.
-      delay_steps: steps before the attack sets in.
-      attack_bn: BatchNorm mode of the attacked network, `train` or `eval`.
-      attack_warmup_steps: see `base.at_step`.
+    With an attack, from step `delay_steps` on, the first update is on the mean of the
+    loss above and that of attacked images, and the second one on the restoration of the
+    latter. The attack's labels are the network's own predictions.
+
+    `model` returns restored images, as `models.fpd` does. `phase1` is `restoration`,
+    the decoder (and front denoising, which has no weights here), or
+    `all_but_classifier`, what the release means to update. `spectral_penalty` is the
+    weight of the spectral norm of the classifier's kernel.
 
     Raises:
       ValueError: for a number or name out of range, or a network that restores nothing.
@@ -80,7 +73,7 @@ def fpd(
         )
         prepare = _delayed(prepare, delay_steps)
 
-    def mask(params: base.Params, step: Array, metrics: base.Metrics) -> PyTree:
+    def mask(params: Params, step: Array, metrics: base.Metrics) -> PyTree:
         del step
         return _mask(params, phase1, metrics["l2"] > threshold)
 
@@ -125,12 +118,12 @@ class _Pass(NamedTuple):
 
 def _run(
     model: nn.Module,
-    params: base.Params,
-    state: base.ModelState,
+    params: Params,
+    state: ModelState,
     x: Images,
-    batch: base.Batch,
+    batch: Batch,
     key: Key,
-) -> tuple[_Pass, base.ModelState]:
+) -> tuple[_Pass, ModelState]:
     """Runs the network on `x`; targets are the batch's images and labels."""
     out, state = base.forward(model, params, state, x, key)
     if out.restored is None:
@@ -149,12 +142,8 @@ def _first(model: nn.Module, rule: _Rule, attacked: bool) -> base.PhaseLoss:
     """Returns the loss of the first update; hands on what was restored."""
 
     def loss(
-        params: base.Params,
-        state: base.ModelState,
-        batch: base.Batch,
-        key: Key,
-        step: Array,
-    ) -> Loss:
+        params: Params, state: ModelState, batch: Batch, key: Key, step: Array
+    ) -> base.PhaseResult:
         x = _noisy(batch["image"], batch["key"], rule.noise)
         clean, state = _run(model, params, state, x, batch, key)
         restoring = clean.l2 > rule.threshold
@@ -166,20 +155,14 @@ def _first(model: nn.Module, rule: _Rule, attacked: bool) -> base.PhaseLoss:
         }
         total, restored = clean.l2 + clean.cross_entropy, clean.restored
         if attacked:
-            adv, moved = _run(
-                model,
-                params,
-                state,
-                batch["attacked"],
-                batch,
-                jax.random.fold_in(key, 1),
-            )
+            x, key = batch["attacked"], jax.random.fold_in(key, 1)
+            adv, moved = _run(model, params, state, x, batch, key)
             # One program for all steps: what does not count is selected away.
             active = (step >= rule.delay_steps) & ~restoring
             half = (total + adv.l2 + adv.cross_entropy) / 2
             total = jnp.where(active, half, total)
             restored = jnp.where(active, adv.restored, restored)
-            state = _choose(active, moved, state)
+            state = jax.tree.map(functools.partial(jnp.where, active), moved, state)
             metrics["robust_accuracy"] = adv.accuracy
         if rule.spectral_penalty:
             metrics["spectral_norm"] = _classifier_norm(params)
@@ -195,12 +178,8 @@ def _second(model: nn.Module, rule: _Rule) -> base.PhaseLoss:
     """Returns the loss of the second update, on what the first restored."""
 
     def loss(
-        params: base.Params,
-        state: base.ModelState,
-        batch: base.Batch,
-        key: Key,
-        step: Array,
-    ) -> Loss:
+        params: Params, state: ModelState, batch: Batch, key: Key, step: Array
+    ) -> base.PhaseResult:
         del step
         found, state = _run(model, params, state, batch["restored"], batch, key)
         total = rule.second_weight * found.l2 + found.cross_entropy
@@ -233,7 +212,7 @@ def _check(model: nn.Module, rule: _Rule, phase1: str) -> None:
         )
 
 
-def _classifier_norm(params: base.Params) -> Scalar:
+def _classifier_norm(params: Params) -> Scalar:
     return spectral_norm(params["model"]["classifier"]["kernel"])
 
 
@@ -241,11 +220,12 @@ def _noisy(x: Images, keys: Key, noise: float) -> Images:
     """Adds U(-noise, noise), from a key per example; not clipped, as released."""
     if not noise:
         return x
-    keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)
-    draw = jax.vmap(
-        lambda key: jax.random.uniform(key, x.shape[1:], x.dtype, -noise, noise)
-    )
-    return x + draw(keys)
+
+    def draw(key: Key) -> Array:
+        key = jax.random.fold_in(key, 1)  # the attack has the key itself
+        return jax.random.uniform(key, x.shape[1:], x.dtype, -noise, noise)
+
+    return x + jax.vmap(draw)(keys)
 
 
 def _delayed(prepare: base.Prepare, delay_steps: int) -> base.Prepare:
@@ -254,11 +234,7 @@ def _delayed(prepare: base.Prepare, delay_steps: int) -> base.Prepare:
         return prepare
 
     def delayed(
-        params: base.Params,
-        state: base.ModelState,
-        batch: base.Batch,
-        key: Key,
-        step: Array,
+        params: Params, state: ModelState, batch: Batch, key: Key, step: Array
     ) -> Mapping[str, Array]:
         attacked = jax.lax.cond(
             step >= delay_steps,
@@ -270,11 +246,7 @@ def _delayed(prepare: base.Prepare, delay_steps: int) -> base.Prepare:
     return delayed
 
 
-def _choose(condition: Bool[Array, ""], one: PyTree, other: PyTree) -> PyTree:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), one, other)
-
-
-def _mask(params: base.Params, phase1: str, restoring: Bool[Array, ""]) -> PyTree:
+def _mask(params: Params, phase1: str, restoring: Bool[Array, ""]) -> PyTree:
     """Returns what phase 1 trains: all, or only the modules of `phase1`."""
 
     def trained(path: tuple[Any, ...], _: Array) -> Bool[Array, ""]:

@@ -7,7 +7,7 @@ import flax.linen as nn
 
 from jaxrobust import losses, models
 from jaxrobust._checks import FINITE, check_number
-from jaxrobust.array_types import Labels, Scalar
+from jaxrobust.array_types import Labels
 from jaxrobust.defenses import base
 
 
@@ -33,9 +33,7 @@ def mart(
         warmup_steps=attack_warmup_steps,
     )
 
-    def loss(
-        clean: models.Outputs, attacked: models.Outputs, y: Labels
-    ) -> tuple[Scalar, base.Metrics]:
+    def loss(clean: models.Outputs, attacked: models.Outputs, y: Labels) -> base.Found:
         return losses.mart(clean.logits, attacked.logits, y, beta).mean(), {}
 
-    return base.on_pairs(model, prepare, loss)
+    return base.on_pairs(model, loss, prepare)

@@ -7,9 +7,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jaxrobust import losses
+from jaxrobust import losses, models
 from jaxrobust._checks import FINITE, SHARE, check_number
-from jaxrobust.array_types import Key, Scalar
+from jaxrobust.array_types import Labels
 from jaxrobust.defenses import base
 
 
@@ -29,15 +29,7 @@ def pc_lc(
     Trains on clean images, as the method does; with an `attack_name` (`fgsm`, `pgd`
     ...) both losses are taken on attacked images instead.
 
-    Args:
-      model: a Linen module.
-      attack: hyperparameters of the training attack, where one is named.
-      attack_name: of `attacks.get`; empty for clean images.
-      attack_bn: BatchNorm mode of the attacked network.
-      attack_warmup_steps: steps over which the radius grows.
-      margin: gap in probability that PC asks for, in [0, 1].
-      constraint_weight: of the logit constraint, at least 0.
-      warmup_steps: of cross-entropy; 0 where the run starts from a trained network.
+    PC asks for a gap in probability of `margin`, in [0, 1].
 
     Raises:
       ValueError: for a margin, a weight or an attack out of range.
@@ -54,19 +46,8 @@ def pc_lc(
             attack_bn=attack_bn,
             warmup_steps=attack_warmup_steps,
         )
-    seen, accuracy = (
-        ("attacked", "robust_accuracy") if attack_name else ("image", "accuracy")
-    )
 
-    def loss(
-        params: base.Params,
-        model_state: base.ModelState,
-        batch: base.Batch,
-        key: Key,
-        step: Array,
-    ) -> tuple[Scalar, tuple[base.ModelState, base.Metrics]]:
-        out, model_state = base.forward(model, params, model_state, batch[seen], key)
-        y = batch["label"]
+    def loss(out: models.Outputs, y: Labels, step: Array) -> base.Found:
         pc = losses.pc(out.logits, y, margin).mean()
         constraint = losses.logit_constraint(out.logits, y).mean()
         loss = pc + constraint_weight * constraint
@@ -74,11 +55,6 @@ def pc_lc(
             warm = losses.cross_entropy(out.logits, y).mean()
             # PC is nearly flat where all classes are as likely, as at the start.
             loss = jnp.where(step < warmup_steps, warm, loss)
-        metrics = {
-            "pc": pc,
-            "logit_constraint": constraint,
-            accuracy: base.accuracy(out.logits, y),
-        }
-        return loss, (model_state, metrics)
+        return loss, {"pc": pc, "logit_constraint": constraint}
 
-    return base.Defense((base.Phase(loss, prepare),))
+    return base.on_images(model, loss, prepare)

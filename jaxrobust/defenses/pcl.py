@@ -19,6 +19,7 @@ from jaxrobust import losses, models
 from jaxrobust._checks import FINITE, check_number
 from jaxrobust.array_types import Images, Key, Labels, PyTree, Scalar, Variables
 from jaxrobust.defenses import base
+from jaxrobust.defenses.base import Batch, ModelState, Params
 
 LAYERS = ("pooled", "embedding")
 
@@ -52,12 +53,8 @@ def pcl(
     terms = _Prototypes(layers, proximity_weight, contrastive_weight, separation_weight)
 
     def loss(
-        params: base.Params,
-        model_state: base.ModelState,
-        batch: base.Batch,
-        key: Key,
-        step: Array,
-    ) -> tuple[Scalar, tuple[base.ModelState, base.Metrics]]:
+        params: Params, model_state: ModelState, batch: Batch, key: Key, step: Array
+    ) -> base.PhaseResult:
         x, y = batch["image"], batch["label"]
         out, model_state = base.forward(model, params, model_state, x, key)
         loss, metrics = terms(out, y, params["extra"], step >= warmup_steps)
@@ -83,22 +80,11 @@ def pcl_adversarial(
 ) -> base.Defense:
     """`pcl` on each batch together with its attacked copy, as the release does.
 
-    During the warm-up the clean images stand in for the attacked ones.
-
-    Args:
-      model: as `pcl`.
-      attack: hyperparameters of the training attack; its `eps` counts where `eps_range`
-        is empty.
-      attack_name: `fgsm` or `pgd` in the release (step 2/255, 10 steps, no random
-        start); any attack.
-      attack_bn: BatchNorm mode of the attacked network.
-      attack_warmup_steps: steps over which the radius grows; not with `eps_range`.
-      eps_range: (low, high): one radius for each batch, uniform; empty for a fixed one.
-      layers: as `pcl`, and so are the weights and `warmup_steps`.
-      proximity_weight: see `pcl`.
-      contrastive_weight: see `pcl`.
-      separation_weight: see `pcl`.
-      warmup_steps: see `pcl`.
+    During the warm-up the clean images stand in for the attacked ones. The attack is
+    `fgsm` or `pgd` in the release (step 2/255, 10 steps, no random start). `eps_range`
+    is (low, high), one radius for each batch, uniform, and not with a warm-up of the
+    attack; where it is empty, that of `attack` counts. `layers`, weights and
+    `warmup_steps` are as of `pcl`.
 
     Raises:
       ValueError: as `pcl`, and for an unknown attack or a radius out of range.
@@ -118,12 +104,8 @@ def pcl_adversarial(
     )
 
     def loss(
-        params: base.Params,
-        model_state: base.ModelState,
-        batch: base.Batch,
-        key: Key,
-        step: Array,
-    ) -> tuple[Scalar, tuple[base.ModelState, base.Metrics]]:
+        params: Params, model_state: ModelState, batch: Batch, key: Key, step: Array
+    ) -> base.PhaseResult:
         clean, y = batch["image"], batch["label"]
         joint = step >= warmup_steps
         attacked = jnp.where(joint, batch["attacked"], clean)
@@ -158,34 +140,25 @@ class _Prototypes:
             check_number(field.name, getattr(self, field.name), FINITE)
 
     def __call__(
-        self, out: models.Outputs, y: Labels, extra: base.Params, joint: Array
+        self, out: models.Outputs, y: Labels, extra: Params, joint: Array
     ) -> tuple[Scalar, dict[str, Any]]:
         """Returns the loss: cross-entropy, and all the rest where `joint`."""
         near, far, apart = 0.0, 0.0, 0.0
         for layer in self.layers:
             features = out.features[layer]
             centers = extra["proximity"][layer]
-            near += _weighted(
-                losses.proximity, features, y, centers, self.proximity_weight
-            )
-            far += _weighted(
-                losses.contrastive_proximity,
-                features,
-                y,
-                extra["contrastive"][layer],
-                self.contrastive_weight,
-            )
+            distance, weight = losses.proximity, self.proximity_weight
+            near += _weighted(distance, features, y, centers, weight)
+            distance, weight = losses.contrastive_proximity, self.contrastive_weight
+            others = extra["contrastive"][layer]
+            far += _weighted(distance, features, y, others, weight)
             if self.separation_weight:
                 apart += self.separation_weight * losses.center_separation(centers)
         cross_entropy = losses.cross_entropy(out.logits, y).mean()
         # `where` keeps one compiled step; its gradient is 0 in the part not chosen.
         loss = cross_entropy + jnp.where(joint, near - far - apart, 0)
-        metrics = {
-            "cross_entropy": cross_entropy,
-            "proximity": near,
-            "contrastive": far,
-        }
-        return loss, metrics
+        terms = {"proximity": near, "contrastive": far}
+        return loss, {"cross_entropy": cross_entropy, **terms}
 
     def init_of(self, model: nn.Module) -> Callable[[Key, Variables, Images], PyTree]:
         """Returns the `init` of a defence: centres from N(0, 1)."""
@@ -204,16 +177,14 @@ class _Prototypes:
 
         return init
 
-    def labels(self, params: base.Params) -> PyTree:
+    def labels(self, params: Params) -> PyTree:
         """Returns the optimiser label of every leaf."""
         extra = {
             name: jax.tree.map(lambda _, name=name: name, table)
             for name, table in params["extra"].items()
         }
-        return {
-            "model": jax.tree.map(lambda _: "model", params["model"]),
-            "extra": extra,
-        }
+        model = jax.tree.map(lambda _: "model", params["model"])
+        return {"model": model, "extra": extra}
 
 
 def _weighted(

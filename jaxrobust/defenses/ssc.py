@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from jaxrobust import losses, models
 from jaxrobust._checks import FINITE, check_choice, check_number
-from jaxrobust.array_types import Images, Key, Labels, PyTree, Scalar, Variables
+from jaxrobust.array_types import Images, Key, Labels, PyTree, Variables
 from jaxrobust.defenses import base
 from jaxrobust.losses.ssc import COMPARISONS, DISTANCES
 
@@ -35,28 +35,16 @@ def ssc(
     Deep Learning Adversarial Defense Method based on Spatial Structural Constraints in
     Embedding Space"). `same_class` and `compare='cosine'` make it RCC.
 
-    Args:
-      model: a Linen module.
-      attack: hyperparameters of the training attack.
-      attack_name: of `attacks.get`: `fgsm`, `pgd`, `mim`, `bim`.
-      attack_bn: BatchNorm mode of the attacked network.
-      attack_warmup_steps: steps over which the radius grows.
-      alpha: weight of the clean cross-entropy, at least 0 (the release: 1 - beta = 0).
-      beta: weight of the attacked one, at least 0; one of the two is positive.
-      structure_weight: lambda of the paper, at least 0.
-      embedding: `logits`, as released, or `penultimate`.
-      distance: `euc`, `manhattan` or `cos`.
-      same_class: pairs of one class only.
-      compare: `frobenius` or `cosine`.
+    Weights are at least 0, `alpha` or `beta` more (the release: alpha = 1 - beta = 0),
+    `structure_weight` is lambda of the paper. `embedding` is `logits`, as released, or
+    `penultimate`; `distance`, `compare` and pairs of the `same_class` only are of
+    `losses.spatial_structure`.
 
     Raises:
       ValueError: for a weight out of range or an unknown choice.
     """
-    for name, value in (
-        ("alpha", alpha),
-        ("beta", beta),
-        ("structure_weight", structure_weight),
-    ):
+    weights = {"alpha": alpha, "beta": beta, "structure_weight": structure_weight}
+    for name, value in weights.items():
         check_number(name, value, FINITE)
     if alpha == beta == 0:
         raise ValueError("`alpha` and `beta` are both 0: no term says what is right.")
@@ -71,9 +59,7 @@ def ssc(
         warmup_steps=attack_warmup_steps,
     )
 
-    def loss(
-        out: models.Outputs, out_adv: models.Outputs, y: Labels
-    ) -> tuple[Scalar, base.Metrics]:
+    def loss(out: models.Outputs, out_adv: models.Outputs, y: Labels) -> base.Found:
         # The images of a batch meet in this term, so it depends on the batch size.
         structure = losses.spatial_structure(
             _embed(out, embedding),
@@ -92,7 +78,7 @@ def ssc(
         _embed(base.outputs_like(model, variables, example), embedding)
         return {}
 
-    return dataclasses.replace(base.on_pairs(model, prepare, loss), init=init)
+    return dataclasses.replace(base.on_pairs(model, loss, prepare), init=init)
 
 
 def _embed(out: models.Outputs, embedding: str) -> Float[Array, "B D"]:

@@ -7,7 +7,7 @@ import flax.linen as nn
 
 from jaxrobust import losses, models
 from jaxrobust._checks import FINITE, check_number
-from jaxrobust.array_types import Images, Labels, LogitsFn, LossFn, Scalar
+from jaxrobust.array_types import Images, Labels, LogitsFn, LossFn
 from jaxrobust.defenses import base
 
 
@@ -34,12 +34,10 @@ def trades(
         loss=_divergence_from,
     )
 
-    def loss(
-        clean: models.Outputs, attacked: models.Outputs, y: Labels
-    ) -> tuple[Scalar, base.Metrics]:
+    def loss(clean: models.Outputs, attacked: models.Outputs, y: Labels) -> base.Found:
         return losses.trades(clean.logits, attacked.logits, y, beta).mean(), {}
 
-    return base.on_pairs(model, prepare, loss)
+    return base.on_pairs(model, loss, prepare)
 
 
 def _divergence_from(logits_fn: LogitsFn, x: Images) -> LossFn:
