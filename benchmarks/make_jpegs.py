@@ -57,7 +57,7 @@ def main() -> None:
         sys.exit(f"{builder.data_path} exists; delete it to make another.")
     train = range(args.examples)
     test = range(args.examples, args.examples + args.examples // 10)
-    source = _formats.Source(
+    source = _formats.Splits(
         {
             "train": lambda: examples(train, args.size),
             "test": lambda: examples(test, args.size),

@@ -28,17 +28,9 @@ ZIP_SUFFIXES = (".zip",)
 # Of one file, and of an archive: more than any published set of images has.
 MOST_MEMBER = 4 << 30
 MOST_ARCHIVE = 1 << 40
-# How many times its size an archive of images may unpack to, beyond what is little.
-_DENSEST = 500
-_SMALL = 256 << 20
 _MOST_MEMBERS = 5_000_000
 _ENCRYPTED = 1  # a bit of a member's flags
-_METHODS = (
-    zipfile.ZIP_STORED,
-    zipfile.ZIP_DEFLATED,
-    zipfile.ZIP_BZIP2,
-    zipfile.ZIP_LZMA,
-)
+_METHODS = (0, 8, 12, 14)  # stored, deflated, bzip2, lzma
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 
@@ -52,7 +44,7 @@ def open_members(source: os.PathLike[str] | str) -> Members:
     Raises:
         FileNotFoundError: no such file or folder.
         ValueError: a file that is no archive, is damaged or encrypted, or announces
-            more than there can be in it or than the memory holds.
+            more than there can be in it, or than half of the memory.
     """
     if not os.fspath(source):
         raise ValueError("the archive or folder to read has an empty path")
@@ -68,11 +60,7 @@ def open_members(source: os.PathLike[str] | str) -> Members:
             f"{printable(path.name)!r} is neither a folder nor an archive "
             f"({', '.join(ZIP_SUFFIXES + TAR_SUFFIXES)}); give the folder that holds it"
         )
-    try:
-        stream = reading.opened(path, MOST_ARCHIVE)
-    except OSError as error:
-        raise _reading.unreadable(path, error) from None
-    with stream:
+    with _reading.open_file(path, MOST_ARCHIVE) as stream:
         if name.endswith(TAR_SUFFIXES):
             return read_tar(stream, shown)
         packed = stream.seek(0, io.SEEK_END)
@@ -89,9 +77,7 @@ def _list_zip(path: epath.Path, packed: int) -> Members:
     with _damage(f"{shown} is not a complete archive"):
         archive = zipfile.ZipFile(path)
     infos = [info for info in archive.infolist() if not info.is_dir()]
-    announced = sum(info.file_size for info in infos)
-    if announced > max(_SMALL, _DENSEST * packed):
-        raise ValueError(_bomb(shown, packed, announced))
+    _reading.require_density(shown, packed, sum(info.file_size for info in infos))
     for info in infos:
         member = f"{printable(info.filename)} in {shown}"
         if info.flag_bits & _ENCRYPTED:
@@ -113,23 +99,15 @@ def _list_zip(path: epath.Path, packed: int) -> Members:
 
 
 def read_tar(stream: IO[bytes], title: str) -> Members:
-    """Reads the files of a tar, compressed or not, into memory.
-
-    Raises:
-        ValueError: no tar, a damaged one, one that unpacks to far more than images do,
-            or more than half of the memory.
-    """
+    """Reads the files of a tar, compressed or not, into memory; see `open_members`."""
     members: dict[str, Callable[[], bytes]] = {}
     total, limit = 0, memory() // 2
     packed = stream.seek(0, io.SEEK_END)
     stream.seek(0)
-    most = max(_SMALL, _DENSEST * packed)
+    bounded = cast(IO[bytes], _Bounded(_unpacked(stream), packed, title))
     with (
         _damage(f"{title} is not a complete archive"),
-        tarfile.open(
-            fileobj=cast(IO[bytes], _Bounded(_unpacked(stream), most, title)),
-            mode="r:",
-        ) as archive,
+        tarfile.open(fileobj=bounded, mode="r:") as archive,
     ):
         bar = tqdm.tqdm(archive, f"reading {title}", leave=False, disable=None)
         for count, info in enumerate(bar):
@@ -140,10 +118,9 @@ def read_tar(stream: IO[bytes], title: str) -> Members:
             member = f"{printable(info.name)} in {title}"
             _require_size(info.size, member)
             total += info.size
-            if total > most:
-                raise _Refused(_bomb(title, packed, total))
+            _reading.require_density(title, packed, total)
             if total > limit or count > _MOST_MEMBERS:
-                raise _Refused(
+                raise _reading.Refused(
                     f"{title} holds more than {reading.size(limit)}, half of the "
                     f"memory, or {_MOST_MEMBERS:,} files: unpack it and give the folder"
                 )
@@ -168,40 +145,29 @@ def _unpacked(stream: IO[bytes]) -> IO[bytes]:
 
 
 class _Bounded:
-    """A file of which no more than so many bytes are read at once.
+    """A file of which no more is read at once than there can be in it.
 
     tarfile reads the long names that a tar announces whole, whatever their size.
     """
 
-    def __init__(self, stream: IO[bytes], most: int, title: str) -> None:
-        self._stream, self._most, self._title = stream, most, title
+    def __init__(self, stream: IO[bytes], packed: int, title: str) -> None:
+        self._stream, self._most, self._title = stream, _reading.most(packed), title
         self.seek, self.tell = stream.seek, stream.tell
 
     def read(self, size: int = -1) -> bytes:
         if size > self._most:
-            raise _Refused(
+            raise _reading.Refused(
                 f"{self._title} announces {reading.size(size)} in one piece: not read"
             )
         return self._stream.read(size)
 
 
-def _bomb(title: str, packed: int, announced: int) -> str:
-    return (
-        f"{title} of {reading.size(packed)} announces {reading.size(announced)}, more "
-        f"than {_DENSEST} times as much, which images never do: not read"
-    )
-
-
 def _require_size(size: int, member: str) -> None:
     if size > MOST_MEMBER:
-        raise _Refused(
+        raise _reading.Refused(
             f"{member} announces {reading.size(size)}, more than the "
             f"{reading.size(MOST_MEMBER)} that are read of one file"
         )
-
-
-class _Refused(ValueError):
-    """An archive that could be read, but is not."""
 
 
 @contextlib.contextmanager
@@ -209,11 +175,11 @@ def _damage(what: str) -> Iterator[None]:
     """Says in a line what is damaged: the readers of archives raise many kinds."""
     try:
         yield
-    except (_Refused, MemoryError):
+    except (_reading.Refused, MemoryError):
         raise
     except Exception as error:
-        [reason, *_] = str(error).splitlines() or [type(error).__name__]
-        raise ValueError(f"{what}: {printable(reason)}") from None
+        reason = printable(reading.first_line(error))
+        raise ValueError(f"{what}: {reason}") from None
 
 
 def by_name(members: Members) -> dict[str, Callable[[], bytes]]:
@@ -222,11 +188,7 @@ def by_name(members: Members) -> dict[str, Callable[[], bytes]]:
 
 
 def verify(source: os.PathLike[str] | str, checksums: Mapping[str, str]) -> None:
-    """Compares files of known names with their known checksums.
-
-    Args:
-        source: an archive, or a folder of which every file of a known name is checked.
-        checksums: file name -> SHA-256 or MD5 in hexadecimal.
+    """Compares an archive, or files of a folder, with their known checksums by name.
 
     Raises:
         ValueError: a file differs; names both checksums.
@@ -252,6 +214,12 @@ def kind(checksum: str) -> str:
     return "MD5" if len(checksum) == 32 else "SHA-256"
 
 
+def byte_bar(text: str, total: int | None, **options: Any) -> tqdm.tqdm:
+    """A bar of bytes, in a terminal alone."""
+    fixed = {"unit": "B", "unit_scale": True, "disable": None}
+    return tqdm.tqdm(total=total, desc=text, **fixed, **options)
+
+
 def hasher(like: str) -> Any:
     """A new hash of the kind of a checksum."""
     # MD5 only tells damaged files: some publishers record nothing else.
@@ -262,15 +230,8 @@ def hasher(like: str) -> Any:
 def digest(file: epath.Path, like: str) -> str:
     """The checksum of a file's content, of the kind of another; a bar if long."""
     digest = hasher(like)
-    bar = tqdm.tqdm(
-        total=file.stat().length,
-        desc=f"verifying {file.name}",
-        unit="B",
-        unit_scale=True,
-        leave=False,
-        disable=None,
-        delay=1,
-    )
+    text, total = f"verifying {file.name}", file.stat().length
+    bar = byte_bar(text, total, leave=False, delay=1)
     with bar, reading.opened(file, MOST_ARCHIVE) as stream:
         while block := stream.read(1 << 20):
             digest.update(block)

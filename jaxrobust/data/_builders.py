@@ -9,7 +9,7 @@ from etils import epath
 
 from jaxrobust.data import _folders
 from jaxrobust.data._archives import Members
-from jaxrobust.data._formats import Example, Source
+from jaxrobust.data._formats import Example, Splits
 
 FORMAT = "array_record"
 _ABANDONED_S = 3600
@@ -19,9 +19,8 @@ def official(name: str, root: epath.Path) -> Any:
     """TFDS's own builder of `name`, or ours where it has none, below `root`."""
     import tensorflow_datasets as tfds
 
-    # Importing them registers their builders with TFDS.
-    from jaxrobust.data import caltech as caltech
-    from jaxrobust.data import tiny_imagenet as tiny_imagenet
+    # Importing them registers them with TFDS.
+    from jaxrobust.data import own_builders as own_builders
 
     builder_cls: Any = tfds.builder_cls(name)
     return builder_cls(data_dir=root)
@@ -66,18 +65,11 @@ def custom(name: str, root: epath.Path, members: Members) -> Any:
     return Folder(data_dir=root)
 
 
-def write(builder: Any, source: Source) -> epath.Path:
-    """Writes the array_record files of a source; nothing remains of a failed attempt.
+def write(builder: Any, source: Splits) -> epath.Path:
+    """Writes the array_record files of a builder whose data are not prepared yet.
 
-    Args:
-        builder: a TFDS builder whose data are not prepared yet.
-        source: examples with all features of the builder, maybe more.
-
-    Returns:
-        The prepared directory.
-
-    Raises:
-        ValueError: an example does not fit the builder's features.
+    The examples have all features of the builder, maybe more; one that does not fit is
+    a ValueError. Nothing remains of a failed attempt. Returns the prepared directory.
     """
     features = builder.info.features
     for key, names in source.names.items():

@@ -12,14 +12,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from jaxrobust.data import _archives
 from jaxrobust.data._archives import Members
 from jaxrobust.data._folders import checked, is_image
-from jaxrobust.data._formats import Example, Source
+from jaxrobust.data._formats import Example, Splits
 
 _NESTED = "101_ObjectCategories.tar.gz"
 _TRAIN_IMAGES = 30
 _SEED = 1234
 
 
-def read_thirty(members: Members, known: Sequence[str]) -> Source | None:
+def read_thirty(members: Members, known: Sequence[str]) -> Splits | None:
     """Caltech-101 as published, divided as TFDS does.
 
     30 images of each class, drawn at random, are the training split and the others the
@@ -48,7 +48,7 @@ def read_thirty(members: Members, known: Sequence[str]) -> Source | None:
     return _source(members, classes, labels, train)
 
 
-def read_nine_tenths(members: Members, num_classes: int) -> Source | None:
+def read_nine_tenths(members: Members, num_classes: int) -> Splits | None:
     """Caltech-101 or -256 as published, divided as in the FPD paper.
 
     Of each class the first nine tenths of the file names in sorted order (rounded down)
@@ -101,7 +101,7 @@ def _source(
     labels: Mapping[str, int],
     train: set[str],
     names: tuple[str, ...] = (),
-) -> Source:
+) -> Splits:
     def generate(split: str) -> Iterator[Example]:
         for name, paths in classes.items():
             for path in paths:
@@ -112,4 +112,4 @@ def _source(
                     yield f"{name}/{file}", features | {"image/file_name": file}
 
     splits = {s: (lambda s=s: generate(s)) for s in ("train", "test")}
-    return Source(splits, {"label": names} if names else {})
+    return Splits(splits, {"label": names} if names else {})

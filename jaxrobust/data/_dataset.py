@@ -128,10 +128,7 @@ def own_split(
 ) -> NDArray[np.int64]:
     """Rows of the fixed stratified division of a set that has none.
 
-    Args:
-        labels: of the whole set.
-        split: 'train' or 'test'.
-        test: how many examples are the test split; None means a fifth.
+    The test split has `test` examples; None means a fifth.
     """
     test = len(labels) // 5 if test is None else test
     test_rows = stratified_indices(labels, test, _SPLIT_SEED)

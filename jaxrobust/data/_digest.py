@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jaxrobust.data._dataset import spread
+from jaxrobust.data._machine import in_threads
 from jaxrobust.data._source import Source
-from jaxrobust.data._threads import in_threads
 
 _CHUNK = 256
 # Up to here every image counts: what `data.feed=auto` keeps in memory anyway.
@@ -16,21 +16,15 @@ _SAMPLE = 4096
 
 
 def digest(source: Source) -> str:
-    """Names a set by its content: the same for a set in memory and one on disk.
+    """Names a set, or a part of one, by its content, in memory or on disk.
 
     Count, shape, class names, every label and, in order, the pixels of every image;
     of a set of more than 2 GiB (as uint8) the pixels of 4,096 images at even distances,
     so that a change of others goes unseen there. Sets on disk are decoded once for it.
     The pixels of a JPEG may differ between versions of Pillow.
 
-    Args:
-        source: the set, or a part of one (`take`).
-
     Returns:
         64 hexadecimal digits.
-
-    Raises:
-        ValueError: an image that cannot be read, by name.
     """
     about = (len(source), source.shape, source.class_names)
     found = hashlib.sha256(repr(about).encode())
@@ -56,9 +50,6 @@ def image_digests(
     Returns:
         uint64, one per image, of its shape and pixels: two different images share one
         with a chance of about N^2 / 2^65 in a set of N.
-
-    Raises:
-        ValueError: an image that cannot be read, by name.
     """
     rows = np.arange(len(source)) if indices is None else np.asarray(indices, np.int64)
     found = np.empty(len(rows), "<u8")

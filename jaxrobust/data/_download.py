@@ -3,7 +3,6 @@
 import http.client
 import urllib.request
 
-import tqdm
 from etils import epath
 
 from jaxrobust.data import _archives
@@ -36,14 +35,8 @@ def _transfer(url: str, checksum: str, file: epath.Path) -> None:
         urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response,
         files.writing(file) as target,
     ):
-        bar = tqdm.tqdm(
-            total=getattr(response, "length", None),  # unknown to some servers
-            desc=file.name,
-            unit="B",
-            unit_scale=True,
-            disable=None,
-        )
-        with bar:
+        total = getattr(response, "length", None)  # unknown to some servers
+        with _archives.byte_bar(file.name, total) as bar:
             while block := response.read(1 << 20):
                 target.write(block)
                 digest.update(block)

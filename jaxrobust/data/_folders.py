@@ -7,7 +7,7 @@ from absl import logging
 
 from jaxrobust.data import _images
 from jaxrobust.data._archives import Members
-from jaxrobust.data._formats import Example, Source, encode_png, text_of
+from jaxrobust.data._formats import Example, Splits, encode_png, text_of
 from jaxrobust.data._names import class_names, normal, printable
 from jaxrobust.data._reading import is_hidden
 
@@ -59,7 +59,7 @@ def read(
     shape: Shape,
     known: Sequence[str],
     test_split: str = "test",
-) -> Source | None:
+) -> Splits | None:
     """Reads train/CLASS/IMAGE and test/CLASS/IMAGE (also val or validation).
 
     Args:
@@ -70,8 +70,7 @@ def read(
         test_split: what the data set calls the split that is not 'train'.
 
     Returns:
-        The examples with features image, label, id and image/file_name, or None where
-        there is no such folder.
+        Examples with image, label, id and image/file_name; None without such a folder.
 
     Raises:
         ValueError: a class folder that is not among the known names (nor a number).
@@ -112,10 +111,10 @@ def read(
     splits = {"train": lambda: generate("train")}
     if any(path.startswith("test/") for path in found):
         splits[test_split] = lambda: generate("test")
-    return Source(splits, {} if list(names) == list(known) else {"label": names})
+    return Splits(splits, {} if list(names) == list(known) else {"label": names})
 
 
-def read_tiny_imagenet(members: Members) -> Source | None:
+def read_tiny_imagenet(members: Members) -> Splits | None:
     """Reads the official layout: train/WNID/images, val/images, val_annotations.txt."""
     roots = [path for path in members if path.rsplit("/", 1)[-1] == "wnids.txt"]
     if not roots:
@@ -153,7 +152,7 @@ def read_tiny_imagenet(members: Members) -> Source | None:
         "train": lambda: generate("train"),
         "validation": lambda: generate("val"),
     }
-    return Source(splits, names)
+    return Splits(splits, names)
 
 
 def divide(members: Members) -> Members:

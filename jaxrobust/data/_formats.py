@@ -1,6 +1,6 @@
 """The official file formats of the image sets, as examples for a TFDS builder.
 
-Every reader takes the members of an archive or folder and returns a `Source`, or None
+Every reader takes the members of an archive or folder and returns a `Splits`, or None
 where the members are not in its format. Images leave here encoded (PNG, or the JPEG
 that was there): TFDS needs TensorFlow only to encode arrays.
 """
@@ -26,7 +26,7 @@ Example = tuple[int | str, dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class Splits:
     """Examples of every split, ready for a TFDS builder.
 
     Attributes:
@@ -48,7 +48,7 @@ def encode_png(image: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def read_idx(members: Members) -> Source | None:
+def read_idx(members: Members) -> Splits | None:
     """MNIST and its relatives: four idx files, gzipped or not."""
     files = {
         name.removesuffix(".gz").replace(".idx", "-idx"): read
@@ -72,10 +72,10 @@ def read_idx(members: Members) -> Source | None:
         for index, (image, label) in enumerate(zip(images, labels, strict=True)):
             yield index, {"image": encode_png(image[..., None]), "label": int(label)}
 
-    return Source({split: _bind(generate, *pair) for split, pair in wanted.items()})
+    return Splits({split: _bind(generate, *pair) for split, pair in wanted.items()})
 
 
-def read_cifar(members: Members, *, coarse: bool) -> Source | None:
+def read_cifar(members: Members, *, coarse: bool) -> Splits | None:
     """CIFAR-10, or with coarse labels CIFAR-100; binary or Python version."""
     files = _archives.by_name(members)
     stems = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
@@ -88,11 +88,11 @@ def read_cifar(members: Members, *, coarse: bool) -> Source | None:
                 split: _bind(_cifar_examples, files, names, parse, split, coarse)
                 for split, names in wanted.items()
             }
-            return Source(splits, _cifar_names(files, coarse))
+            return Splits(splits, _cifar_names(files, coarse))
     return None
 
 
-def read_svhn(members: Members) -> Source | None:
+def read_svhn(members: Members) -> Splits | None:
     """SVHN, cropped digits: train_32x32.mat, test_32x32.mat, maybe extra_32x32.mat."""
     files = _archives.by_name(members)
     if "train_32x32.mat" not in files or "test_32x32.mat" not in files:
@@ -125,7 +125,7 @@ def read_svhn(members: Members) -> Source | None:
             )
 
     present = [s for s in ("train", "test", "extra") if f"{s}_32x32.mat" in files]
-    return Source({split: _bind(generate, split) for split in present})
+    return Splits({split: _bind(generate, split) for split in present})
 
 
 def _reason(error: Exception) -> str:

@@ -2,7 +2,7 @@
 
 import collections
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from absl import logging
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from jaxrobust.data import _images, _names, _reading
 from jaxrobust.data._dataset import own_split, spread
+from jaxrobust.data._machine import in_threads
 from jaxrobust.data._names import printable
 from jaxrobust.data._source import EncodedSource, open_store
-from jaxrobust.data._threads import in_threads
 
 RULE = (
     "A folder holds train/CLASS/IMAGE and test/CLASS/IMAGE, or only CLASS/IMAGE "
@@ -68,17 +68,8 @@ def open_folder(
 ) -> EncodedSource:
     """Lists a user's image files, in either form of `RULE`, and reads their headers.
 
-    The classes are the folders' names in the order of their text. Images in folders
-    below a class folder belong to the class. Images without any colour in the whole
-    split give one channel, others three. What is left out or changed is logged.
-
-    Args:
-        name: what the user calls the set.
-        root: the folder, which is there.
-        split: 'train' or 'test'.
-        image_size: None, or the side to resize to.
-        channels: 3 copies grey images to three channels; 0 keeps what there is.
-        limit: how many examples, at even distances; None means all.
+    Images without any colour in the whole split give one channel, others three. The
+    folder is there; the other arguments, and what counts, are as of `data.load`.
 
     Raises:
         ValueError: no such split, a class without images or of the test split alone,
@@ -108,13 +99,8 @@ def open_folder(
         )
     rows = rows[spread(len(rows), limit)]
     height, width, grey = _look(store, rows, resized=image_size is not None)
-    return open_store(
-        store,
-        rows,
-        shape=(height, width, 1 if grey else 3),
-        size=image_size,
-        channels=channels,
-    )
+    shape = (height, width, 1 if grey else 3)
+    return open_store(store, rows, shape=shape, size=image_size, channels=channels)
 
 
 def _divisions(root: epath.Path) -> dict[str, str]:
@@ -224,31 +210,20 @@ def _tell(
     name: str, split: str, others: collections.Counter[str], nested: int, loose: int
 ) -> None:
     """Logs what is left out, and what is read from deeper down."""
-    if others:
-        kinds = ", ".join(f"{kind} {count}" for kind, count in others.most_common(5))
-        more = ", ..." if len(others) > 5 else ""
-        logging.warning(
-            "%s: %s of the %s folders left out, no images (%s%s)",
-            name,
-            _count(others.total(), "file"),
-            split,
-            kinds,
-            more,
-        )
-    if loose:
-        logging.warning(
-            "%s: %s beside the class folders of %s left out, of no class",
-            name,
-            _count(loose, "image"),
-            split,
-        )
-    if nested:
-        logging.warning(
-            "%s: %s of %s in folders below a class folder taken for that class's",
-            name,
-            _count(nested, "image"),
-            split,
-        )
+    kinds = ", ".join(f"{kind} {count}" for kind, count in others.most_common(5))
+    kinds += ", ..." * (len(others) > 5)
+    out, below = "left out, no images", "below a class folder"
+    for count, noun, text in (
+        (
+            others.total(),
+            "file",
+            f"of the {split} folders {out} ({kinds})",
+        ),
+        (loose, "image", f"beside the class folders of {split} left out, of no class"),
+        (nested, "image", f"of {split} in folders {below} taken for that class's"),
+    ):
+        if count:
+            logging.warning("%s: %s %s", name, _count(count, noun), text)
 
 
 def _count(number: int, noun: str) -> str:
@@ -293,9 +268,8 @@ def _look(
     }
     for text, count in told.items():
         if count:
-            logging.warning(
-                "%s: %d of %d images %s", store.name, count, len(rows), text
-            )
+            of = store.name, count, len(rows)
+            logging.warning("%s: %d of %d images %s", *of, text)
     return first.height, first.width, grey == len(headers)
 
 
@@ -307,7 +281,7 @@ def _header(store: ImageFiles, row: int) -> _images.Header:
             raise ValueError(f"{store.describe(row)}: {error}") from None
 
 
-def _quoted(names: Sequence[str] | Iterator[str] | object) -> str:
+def _quoted(names: Iterable[str]) -> str:
     """Up to five names in quotes."""
-    listed = [repr(printable(str(name))) for name in names]  # pyright: ignore
+    listed = [repr(printable(name)) for name in names]
     return ", ".join(listed[:5]) + (" ..." if len(listed) > 5 else "")

@@ -12,6 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from jaxrobust.data._reading import Refused
+from jaxrobust.runtime import reading
+
 # Some of Pillow's other formats start programs (EPS) or are no pictures.
 _SUFFIXES_OF = {
     "PNG": ".png .apng",
@@ -49,10 +52,6 @@ _DAMAGED_EXIF = (
 MOST_PIXELS = (1 << 30) // 4 // 3
 
 
-class _Refused(ValueError):
-    """An image that could be read, but not rightly."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Header:
     """What an image file says of itself.
@@ -81,12 +80,8 @@ class Header:
 def decode(encoded: bytes, channels: int, size: int | None = None) -> NDArray[np.uint8]:
     """Decodes a PNG, JPEG ... to uint8 `[H, W, channels]`, upright as EXIF says.
 
-    Transparency is dropped; of an animation the first picture is taken.
-
-    Args:
-        encoded: the content of an image file.
-        channels: 1 (grey) or 3 (red, green, blue); others are converted.
-        size: None keeps height and width, else see `resize`.
+    Transparency is dropped; of an animation the first picture is taken. Other numbers
+    of channels become 1 (grey) or 3 (red, green, blue); `size` is as of `resize`.
 
     Raises:
         ValueError: no image, one of more than 8 bits per channel, or of more than
@@ -157,13 +152,13 @@ def _open(stream: IO[bytes]) -> Image.Image:
 def _check(image: Image.Image) -> None:
     """Refuses what would be read wrongly, or take all memory."""
     if image.width * image.height > MOST_PIXELS:
-        raise _Refused(
+        raise Refused(
             f"{image.width}x{image.height} pixels are too many (at most "
             f"{MOST_PIXELS:,}): make it smaller"
         )
     depth = _depth(image)
     if depth:
-        raise _Refused(
+        raise Refused(
             f"more than 8 bits per channel ({depth}), of which nothing says how they "
             "are to be scaled: save it with 8"
         )
@@ -202,10 +197,9 @@ def _named(error: Exception) -> ValueError:
         return ValueError("not a readable image: in no known format")
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return ValueError(f"too many pixels (at most {MOST_PIXELS:,}): make it smaller")
-    if isinstance(error, _Refused):
+    if isinstance(error, Refused):
         return error
-    [reason, *_] = str(error).splitlines() or [type(error).__name__]
-    return ValueError(f"not a readable image: {reason}")
+    return ValueError(f"not a readable image: {reading.first_line(error)}")
 
 
 def _to_array(image: Image.Image, channels: int, size: int | None) -> NDArray[np.uint8]:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxrobust.data._dataset import check_labels
+from jaxrobust.data._machine import in_threads
 from jaxrobust.data._source import Store
-from jaxrobust.data._threads import in_threads
 from jaxrobust.runtime import caches, files
 
 _CHUNK = 1024
@@ -22,17 +22,9 @@ def cached(
 ) -> NDArray[np.int32]:
     """The labels of some rows of a store, one pass over its records the first time.
 
-    Args:
-        store: whose records hold the labels; no image is decoded.
-        rows: which labels; a part of the set is read alone and not kept.
-        identity: what the records are (folder, split, sizes and times of the files);
-            its digest names the cache's file, so other records have another.
-
-    Returns:
-        Labels, int32, one per row.
-
-    Raises:
-        ValueError: damaged records.
+    No image is decoded. A part of the set is read alone and not kept. The digest of
+    `identity`, what the records are (folder, split, sizes and times of files), names
+    the cache's file, so that other records have another.
     """
     digest = hashlib.sha256(repr(tuple(identity)).encode()).hexdigest()[:32]
     cache = caches.folder("labels")
@@ -43,8 +35,9 @@ def cached(
     if len(rows) < len(store):
         return _scan(store, rows)
     labels = _scan(store, np.arange(len(store)))
-    if file:
-        _write(file, labels)
+    if file:  # a cache that takes none is no error: the next run reads them again
+        with contextlib.suppress(OSError), files.writing(file) as stream:
+            np.save(stream, labels)
     return labels[rows]
 
 
@@ -67,9 +60,3 @@ def _read(file: pathlib.Path, count: int) -> NDArray[np.int32] | None:
         return None
     fits = labels.dtype == np.int32 and labels.shape == (count,)
     return labels if fits else None
-
-
-def _write(file: pathlib.Path, labels: NDArray[np.int32]) -> None:
-    """Keeps the labels if it can: without them the next run reads the records again."""
-    with contextlib.suppress(OSError), files.writing(file) as stream:
-        np.save(stream, labels)

@@ -76,14 +76,8 @@ def load(
         FileNotFoundError: the data are not there; says how to prepare them.
         ValueError: an unknown name or split, or data that are no image set.
     """
-    return open_source(
-        name,
-        split,
-        image_size=image_size,
-        channels=channels,
-        data_dir=data_dir,
-        limit=limit,
-    ).load()
+    where: Any = {"image_size": image_size, "channels": channels, "data_dir": data_dir}
+    return open_source(name, split, limit=limit, **where).load()
 
 
 def open_source(
@@ -95,25 +89,13 @@ def open_source(
     data_dir: os.PathLike[str] | str | None = None,
     limit: int | None = None,
 ) -> Source:
-    """Opens a split of a data set whose images are read when asked.
-
-    Args:
-        name: as of `load`, which loads just this source.
-        split: as of `load`.
-        image_size: as of `load`.
-        channels: as of `load`.
-        data_dir: as of `load`.
-        limit: as of `load`.
+    """Opens what `load` loads, which has the same arguments and errors.
 
     Returns:
         The rows of `load`, in its order: a `Dataset` of digits and .npz files, which
         are in memory anyway; TFDS sets and folders stay encoded on disk, decoded and
         resized as they are read. Labels of a TFDS set cost one pass over its records
         at their first use, kept in `$XDG_CACHE_HOME/jaxrobust` (or ~/.cache).
-
-    Raises:
-        FileNotFoundError: the data are not there; says how to prepare them.
-        ValueError: an unknown name or split, or data that are no image set.
     """
     if split not in ("train", "test"):
         raise ValueError(f"split must be 'train' or 'test', got {split!r}")
@@ -122,27 +104,19 @@ def open_source(
             raise ValueError(f"{argument} must be at least 1 or None, got {value}")
     if channels not in (0, 3):
         raise ValueError(f"channels must be 0 (as stored) or 3, got {channels}")
-    found = _open(
-        name,
-        split,
-        data_dir=data_dir,
-        image_size=image_size,
-        channels=channels,
-        limit=limit,
-    )
+    common = {"image_size": image_size, "channels": channels, "limit": limit}
+    found = _open(name, split, data_dir, common)
     if limit is not None and limit > len(found):
-        logging.warning(
-            "%s: %d examples of the %s split asked for, it has %d",
-            name,
-            limit,
-            split,
-            len(found),
-        )
+        text = "%s: %d examples of the %s split asked for, it has %d"
+        logging.warning(text, name, limit, split, len(found))
     return found
 
 
 def _open(
-    name: str, split: str, *, data_dir: os.PathLike[str] | str | None, **common: Any
+    name: str,
+    split: str,
+    data_dir: os.PathLike[str] | str | None,
+    common: dict[str, Any],
 ) -> Source:
     kind, _, rest = name.partition(":")
     if name == "digits":
@@ -164,13 +138,9 @@ def _open(
                 f"{type(found).__name__}."
             )
         return _local.finish(found, **common)
-    raise ValueError(_unknown(name))
-
-
-def _unknown(name: str) -> str:
     near = difflib.get_close_matches(name, names(), 1, 0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return (
+    raise ValueError(
         f"unknown data set {name!r}.{hint} Known: {', '.join(names())}; npz:PATH and "
         "folder:PATH for your own images, tfds:NAME for other prepared TFDS sets"
     )

@@ -70,24 +70,16 @@ def finish(
 ) -> Dataset:
     """Takes `limit` examples at even distances; resizes them, copies grey to RGB."""
     dataset = dataset.take(spread(len(dataset), limit))
-    if image_size is not None and dataset.shape[:2] != (image_size, image_size):
-        images = np.empty(
-            (len(dataset), image_size, image_size, dataset.shape[2]), "u1"
-        )
+    *side, stored = dataset.shape
+    images = dataset.images
+    if image_size is not None and side != [image_size, image_size]:
+        images = np.empty((len(dataset), image_size, image_size, stored), "u1")
         for place, image in zip(images, dataset.images, strict=True):
             place[:] = _images.resize(image, image_size)
-        dataset = dataclasses.replace(dataset, images=images)
-    return _to_rgb(dataset) if channels else dataset
-
-
-def _to_rgb(dataset: Dataset) -> Dataset:
-    """Copies grey images to three channels; others must have three."""
-    channels = dataset.shape[-1]
-    if channels == 3:
-        return dataset
-    if channels != 1:
-        raise ValueError(
-            f"channels=3 copies grey images, but these have {channels} channels"
-        )
-    images = np.repeat(dataset.images, 3, axis=-1)
-    return Dataset(images, dataset.labels, dataset.class_names)
+    if channels and stored != 3:
+        if stored != 1:
+            raise ValueError(
+                f"channels=3 copies grey images, but these have {stored} channels"
+            )
+        images = np.repeat(images, 3, axis=-1)
+    return dataclasses.replace(dataset, images=images)

@@ -1,9 +1,13 @@
-"""What this process may have of a machine."""
+"""What this process may have of a machine: memory, and threads for long loads."""
 
+import concurrent.futures
 import contextlib
 import os
 import pathlib
 import resource
+from collections.abc import Callable
+
+import tqdm
 
 _CGROUP = pathlib.Path("/sys/fs/cgroup/memory.max")
 
@@ -19,3 +23,18 @@ def memory() -> int:
     if limit != resource.RLIM_INFINITY:
         known.append(limit)
     return min((n for n in known if n > 0), default=16 << 30)
+
+
+def in_threads(
+    work: Callable[[range], None], count: int, chunk: int, title: str
+) -> None:
+    """Calls `work` on all positions from 0 to `count`, `chunk` of them at a time.
+
+    The first error ends it and is raised; what has not begun by then never runs.
+    """
+    chunks = [range(i, min(i + chunk, count)) for i in range(0, count, chunk)]
+    # A bar only for loads long enough to wonder about, and never in a log file.
+    bar = tqdm.tqdm(total=count, desc=title, leave=False, disable=None, delay=2)
+    with bar, concurrent.futures.ThreadPoolExecutor() as pool:
+        for positions, _ in zip(chunks, pool.map(work, chunks), strict=True):
+            bar.update(len(positions))

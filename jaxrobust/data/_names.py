@@ -29,12 +29,9 @@ def _escaped(character: str) -> str:
 def class_names(raw: Iterable[str], source: str) -> tuple[str, ...]:
     """Returns the names of classes as they are shown and saved, in the same order.
 
-    Args:
-        raw: as they were found.
-        source: what has them, for errors.
-
     Raises:
-        ValueError: a name is empty, very long, or that of two classes.
+        ValueError: a name is empty, very long, or that of two classes; says of which
+            source.
     """
     found: dict[str, int] = {}
     for label, name in enumerate(raw):

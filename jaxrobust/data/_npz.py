@@ -3,7 +3,7 @@
 import io
 import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,10 +24,6 @@ RULE = (
 # More classes than any set of images has; a larger label is a mistake.
 MOST_CLASSES = 100_000
 _MOST_CHANNELS = 32
-# Bytes that any machine has to spare, and how well images pack (drawings: 100 times;
-# zeros: 1,000).
-_SMALL = 256 << 20
-_DENSEST = 500
 _FIFTH = 5
 _ROUNDING = 1e-6  # of float32 arithmetic about 0 and 1
 
@@ -35,14 +31,8 @@ _ROUNDING = 1e-6  # of float32 arithmetic about 0 and 1
 def load_npz(name: str, file: epath.Path, split: str) -> Dataset:
     """Reads a user's arrays, in either form of `RULE`.
 
-    Images are `[N, H, W, C]` or `[N, H, W]`, uint8, or floating in [0, 1] (then
-    rounded to 8 bits); labels are integers `[N]` from 0. Without `class_names` there
-    are as many classes as the largest label of both splits says.
-
-    Args:
-        name: what the user calls the set, for errors.
-        file: which is there.
-        split: 'train' or 'test'.
+    Without `class_names` there are as many classes as the largest label of both splits
+    says. Arguments are as of `data.load`, which also tells of the arrays.
 
     Raises:
         ValueError: a file that is no .npz, is damaged, holds Python objects or more
@@ -55,7 +45,7 @@ def load_npz(name: str, file: epath.Path, split: str) -> Dataset:
         for key in pair:
             if key not in keys:
                 found = sorted(map(printable, keys))
-                listed = ", ".join(found[:10]) + (" ..." if found[10:] else "")
+                listed = _some(found, 10)
                 raise ValueError(
                     f"data set {name!r} has no array {key!r}; it has "
                     f"{listed or 'none'}. {RULE}"
@@ -113,20 +103,15 @@ def _keys(file: epath.Path) -> set[str]:
         try:
             members = zipfile.ZipFile(stream).infolist()
         except Exception as error:  # zipfile raises many kinds
-            [reason, *_] = str(error).splitlines() or [type(error).__name__]
+            reason = reading.first_line(error)
             raise ValueError(f"{shown} is damaged ({reason}).") from None
-    declared = sum(member.file_size for member in members)
-    if declared > max(_SMALL, _DENSEST * packed):
-        raise ValueError(
-            f"{shown} of {reading.size(packed)} announces {reading.size(declared)}, "
-            f"more than {_DENSEST} times as much, which images never do: not read"
-        )
+    _reading.require_density(shown, packed, sum(one.file_size for one in members))
     return {member.filename.removesuffix(".npy") for member in members}
 
 
 def _limit() -> int:
     """The most bytes that the arrays may take."""
-    return max(memory() // 2, _SMALL)
+    return max(memory() // 2, _reading.SMALL)
 
 
 def _to_uint8(images: NDArray[Any], key: str) -> NDArray[np.uint8]:
@@ -226,8 +211,12 @@ def _compare(train: NDArray[np.integer], test: NDArray[np.integer], name: str) -
             "data set %r has no training images of %d classes of its test split (%s)",
             name,
             len(alone),
-            ", ".join(map(str, alone[:5])) + (" ..." if len(alone) > 5 else ""),
+            _some(alone),
         )
+
+
+def _some(values: Sequence[Any] | NDArray[Any], most: int = 5) -> str:
+    return ", ".join(map(str, values[:most])) + " ..." * (len(values) > most)
 
 
 def _class_names(
@@ -271,7 +260,7 @@ def _class_names(
             name,
             len(missing),
             count,
-            ", ".join(map(str, missing[:5])) + (" ..." if len(missing) > 5 else ""),
+            _some(missing),
         )
     if given is None:
         return tuple(map(str, range(count)))

@@ -38,10 +38,7 @@ def check_name(name: str) -> None:
 
 
 def check(folder: epath.Path) -> None:
-    """Checks the description of a prepared set; nothing that it names is imported.
-
-    Args:
-      folder: of one version, with `dataset_info.json` and `features.json`.
+    """Checks what describes a version of a set; nothing that it names is imported.
 
     Raises:
       ValueError: if a file is damaged or too large, names features that are not

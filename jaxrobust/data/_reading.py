@@ -11,6 +11,10 @@ from jaxrobust.runtime import files, reading
 
 # More than any image of a size that is read (`_images`).
 MOST_BYTES = 1 << 30
+# How many times its size an archive of images may unpack to (drawings: 100 times;
+# zeros: 1,000), beyond what any machine has to spare.
+_DENSEST = 500
+SMALL = 256 << 20
 _DEEPEST = 32
 # What systems and programs leave beside a user's files.
 _NOT_THEIRS = frozenset(
@@ -29,6 +33,24 @@ _NOT_THEIRS = frozenset(
 )
 
 
+class Refused(ValueError):
+    """What could be read, but is not."""
+
+
+def most(packed: int) -> int:
+    """The most bytes that are believed of an archive of so many."""
+    return max(SMALL, _DENSEST * packed)
+
+
+def require_density(title: str, packed: int, announced: int) -> None:
+    """Raises `Refused` for an archive that announces more than `most`."""
+    if announced > most(packed):
+        raise Refused(
+            f"{title} of {reading.size(packed)} announces {reading.size(announced)}, "
+            f"more than {_DENSEST} times as much, which images never do: not read"
+        )
+
+
 def is_hidden(path: str) -> bool:
     """Whether a part of a relative path is hidden, or made by a system for itself."""
     return any(
@@ -38,20 +60,12 @@ def is_hidden(path: str) -> bool:
 
 
 def folders(path: epath.Path) -> list[str]:
-    """The names of the folders in a folder, sorted, without hidden ones.
-
-    Raises:
-        ValueError: the folder cannot be listed.
-    """
+    """The names of the folders in a folder, sorted, without hidden ones."""
     return [name for name, is_folder in _entries(path) if is_folder]
 
 
 def files_in(path: epath.Path) -> list[str]:
-    """The names of what is no folder in a folder, sorted, without hidden ones.
-
-    Raises:
-        ValueError: the folder cannot be listed.
-    """
+    """The names of what is no folder in a folder, sorted, without hidden ones."""
     return [name for name, is_folder in _entries(path) if not is_folder]
 
 
@@ -99,7 +113,11 @@ def _meet(folder: epath.Path, seen: dict[tuple[int, int], str]) -> None:
 
 
 def _entries(folder: epath.Path) -> list[tuple[str, bool]]:
-    """Name and kind (folder or not) of what is in a folder, sorted, not hidden."""
+    """Name and kind (folder or not) of what is in a folder, sorted, not hidden.
+
+    Raises:
+        ValueError: the folder cannot be listed.
+    """
     try:
         if files.is_remote(folder):
             found = [(child.name, child.is_dir()) for child in folder.iterdir()]

@@ -6,22 +6,18 @@ import shutil
 
 from etils import epath
 
-from jaxrobust.data._threads import in_threads
+from jaxrobust.data._machine import in_threads
 from jaxrobust.runtime import caches
 from jaxrobust.runtime.files import writing
 
 
 def local_root(root: epath.Path, name: str) -> epath.Path:
-    """Copies the set `name` to this machine, unless it is there.
-
-    Args:
-        root: the data directory; one on this machine is returned as it is.
-        name: of the set.
+    """Copies the set `name` of a data directory to this machine, unless it is there.
 
     Returns:
         A data directory on this machine that holds the set: in the user's cache
-        directory, so that each machine reads every file once. Where the store does not
-        have the set, `root` itself.
+        directory, so that each machine reads every file once. `root` itself where it is
+        on this machine, or does not have the set.
 
     Raises:
         ValueError: the user has no cache directory.

@@ -1,5 +1,6 @@
 """Image sets that are read when asked: in memory, or encoded on disk."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Protocol, Self, TypeVar
 
@@ -13,8 +14,7 @@ from jaxrobust.data._dataset import (
     checked_rows,
     stratified_indices,
 )
-from jaxrobust.data._machine import memory
-from jaxrobust.data._threads import in_threads
+from jaxrobust.data._machine import in_threads, memory
 
 _CHUNK = 256
 
@@ -101,47 +101,40 @@ class Store(Protocol):
 SourceT = TypeVar("SourceT", bound=Source)
 
 
+@dataclasses.dataclass(eq=False)
 class EncodedSource:
-    """Images that stay encoded on disk until they are read."""
+    """Images that stay encoded on disk until they are read.
 
-    def __init__(
-        self,
-        store: Store,
-        rows: NDArray[np.int64],
-        *,
-        stored_shape: tuple[int, int, int],
-        size: int | None = None,
-        channels: int = 0,
-        labels: NDArray[np.int32] | None = None,
-    ) -> None:
-        """Describes the set; reads nothing.
+    Attributes:
+        store: where the images are.
+        rows: the rows of `store` that belong to the set, in its order.
+        stored_shape: `[H, W, C]` of every image once decoded and resized.
+        size: None, or the side to resize to.
+        channels: 3 copies grey images to three channels; 0 keeps what there is.
+        known_labels: of these rows, once they are known.
+    """
 
-        Args:
-            store: where the images are.
-            rows: the rows of `store` that belong to the set, in its order.
-            stored_shape: `[H, W, C]` of every image once decoded and resized.
-            size: None, or the side to resize to.
-            channels: 3 copies grey images to three channels; 0 keeps what there is.
-            labels: of these rows, where they are known.
-        """
-        self._store, self._rows, self._size = store, rows, size
-        self._stored_shape, self._channels = stored_shape, channels
-        self._labels = labels
+    store: Store
+    rows: NDArray[np.int64]
+    stored_shape: tuple[int, int, int]
+    size: int | None
+    channels: int
+    known_labels: NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         """The number of images N."""
-        return len(self._rows)
+        return len(self.rows)
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Height, width and channels of every image."""
-        height, width, stored = self._stored_shape
-        return height, width, self._channels or stored
+        height, width, stored = self.stored_shape
+        return height, width, self.channels or stored
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """The K class names, in label order."""
-        return self._store.class_names
+        return self.store.class_names
 
     @property
     def num_classes(self) -> int:
@@ -161,11 +154,11 @@ class EncodedSource:
         Raises:
             ValueError: a label without a class name, or damaged records.
         """
-        if self._labels is None:
-            labels = self._store.labels(self._rows)
+        if self.known_labels is None:
+            labels = self.store.labels(self.rows)
             check_labels(labels, self.num_classes)
-            self._labels = labels
-        return self._labels
+            self.known_labels = labels
+        return self.known_labels
 
     def read(self, indices: ArrayLike) -> NDArray[np.uint8]:
         """The images at `indices`, uint8 `[n, H, W, C]`, decoded and resized now.
@@ -173,7 +166,7 @@ class EncodedSource:
         Raises:
             ValueError: an image that cannot be read or whose size differs, by name.
         """
-        rows = self._rows[checked_rows(indices, len(self))]
+        rows = self.rows[checked_rows(indices, len(self))]
         images = np.empty((len(rows), *self.shape), np.uint8)
         self._decode(rows, images)
         return images
@@ -181,26 +174,19 @@ class EncodedSource:
     def take(self, indices: ArrayLike) -> "EncodedSource":
         """The examples at `indices`, in that order; reads nothing."""
         rows = checked_rows(indices, len(self))
-        return EncodedSource(
-            self._store,
-            self._rows[rows],
-            stored_shape=self._stored_shape,
-            size=self._size,
-            channels=self._channels,
-            labels=None if self._labels is None else self._labels[rows],
-        )
+        known = None if self.known_labels is None else self.known_labels[rows]
+        return dataclasses.replace(self, rows=self.rows[rows], known_labels=known)
 
     def load(self) -> Dataset:
         """Decodes all of it, in threads, into one array.
 
         Raises:
-            ValueError: an image that cannot be read or whose size differs, by name;
-                more pixels than the machine has memory.
+            ValueError: as `read`, and for more pixels than the machine has memory.
         """
         count = len(self)
         if self.nbytes > memory():
             raise ValueError(
-                f"{self._store.name} has {self.nbytes / 2**30:.1f} GiB of pixels, more "
+                f"{self.store.name} has {self.nbytes / 2**30:.1f} GiB of pixels, more "
                 f"than the {memory() / 2**30:.1f} GiB of memory; make the images "
                 "smaller (image_size), take fewer (limit), or let them stream "
                 "(--config.data.feed=stream; tests are read whole)"
@@ -210,9 +196,9 @@ class EncodedSource:
 
         def fill(positions: range) -> None:
             part = slice(positions.start, positions.stop)
-            labels[part] = self._decode(self._rows[part], images[part])
+            labels[part] = self._decode(self.rows[part], images[part])
 
-        in_threads(fill, count, _CHUNK, f"loading {self._store.name}")
+        in_threads(fill, count, _CHUNK, f"loading {self.store.name}")
         check_labels(labels, self.num_classes)
         return Dataset(images, labels.astype(np.int32), self.class_names)
 
@@ -220,14 +206,14 @@ class EncodedSource:
         self, rows: NDArray[np.int64], images: NDArray[np.uint8]
     ) -> Sequence[int]:
         """Puts the images of some rows into `images`; returns their labels."""
-        positions = [int(row) for row in rows]
-        found = self._store.fetch(positions)
+        positions = rows.tolist()
+        found = self.store.fetch(positions)
         for place, (row, (encoded, _)) in enumerate(zip(positions, found, strict=True)):
-            image = _named(self._store, row, encoded, self._stored_shape[2], self._size)
-            if image.shape != self._stored_shape:
+            image = _named(self.store, row, encoded, self.stored_shape[2], self.size)
+            if image.shape != self.stored_shape:
                 raise ValueError(
-                    f"the images differ in size: {self._store.describe(row)} is "
-                    f"{image.shape}, not {self._stored_shape}; pass image_size to "
+                    f"the images differ in size: {self.store.describe(row)} is "
+                    f"{image.shape}, not {self.stored_shape}; pass image_size to "
                     "resize them"
                 )
             images[place] = image  # one channel is copied to three
@@ -245,11 +231,11 @@ def open_store(
     """Opens rows of a store; reads one image where nothing else tells their size.
 
     Args:
-        store: where the images are.
-        rows: which of its rows, in this order.
+        store: as of `EncodedSource`, and so are `rows`, `size` and `channels`.
+        rows: see there.
         shape: `[H, W, C]` of the stored images; an unknown length is None.
-        size: None, or the side to resize to.
-        channels: 3 copies grey images to three channels; 0 keeps what there is.
+        size: see there.
+        channels: see there.
 
     Raises:
         ValueError: the first image cannot be read.
@@ -260,13 +246,7 @@ def open_store(
         first = int(rows[0])
         [(encoded, _)] = store.fetch([first])
         height, width = _named(store, first, encoded, stored, size).shape[:2]
-    return EncodedSource(
-        store,
-        rows,
-        stored_shape=(height or 0, width or 0, stored),
-        size=size,
-        channels=channels,
-    )
+    return EncodedSource(store, rows, (height or 0, width or 0, stored), size, channels)
 
 
 def split_validation(
@@ -290,11 +270,7 @@ def split_validation(
 
 
 def validation_rows(dataset: Source, examples: int, seed: int) -> NDArray[np.int64]:
-    """The rows that `split_validation` holds out, sorted; reads labels only.
-
-    Raises:
-        ValueError: `examples` is negative or leaves no training data.
-    """
+    """The rows that `split_validation` holds out, sorted; reads labels only."""
     return stratified_indices(dataset.labels, examples, seed)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from jaxrobust.data import _labels, _names, _prepared, _remote
 from jaxrobust.data._dataset import spread
 from jaxrobust.data._source import EncodedSource, open_store
-from jaxrobust.runtime import files
+from jaxrobust.runtime import files, reading
 
 _FORMAT = "array_record"
 _SPLITS = {"train": ("train",), "test": ("test", "validation")}
@@ -102,7 +102,10 @@ def open_prepared(
     if shape[2] not in (1, 3, None):
         raise ValueError(f"images of {name!r} have {shape[2]} channels, not 1 or 3")
     with _damage(name, builder.data_dir):
-        source = builder.as_data_source(split, decoders=_skip_decoding(image_key))
+        import tensorflow_datasets as tfds
+
+        skip = {image_key: tfds.decode.SkipDecoding()}
+        source = builder.as_data_source(split, decoders=skip)
         count = len(source)
     if not count:
         raise ValueError(f"data set {name!r} has no images in its {split!r} split")
@@ -116,13 +119,8 @@ def open_prepared(
         label_key=label_key,
         source=source,
     )
-    return open_store(
-        records,
-        spread(count, limit),
-        shape=shape,
-        size=image_size,
-        channels=channels,
-    )
+    rows = spread(count, limit)
+    return open_store(records, rows, shape=shape, size=image_size, channels=channels)
 
 
 def _find(name: str, root: epath.Path) -> Any:
@@ -168,9 +166,9 @@ def _damage(name: str, version: os.PathLike[str] | str) -> Iterator[None]:
     except (MemoryError, ConnectionError, TimeoutError, PermissionError):
         raise
     except Exception as error:  # whatever TFDS, protobuf and array_record raise
-        [reason, *_] = str(error).splitlines() or [type(error).__name__]
+        where, reason = os.fspath(version), reading.first_line(error)
         raise ValueError(
-            f"data set {name!r} is damaged in {os.fspath(version)}: {reason}\n"
+            f"data set {name!r} is damaged in {where}: {reason}\n"
             "Delete that directory and prepare it again:\n"
             f"python -m jaxrobust.data.prepare {name} [--from ARCHIVE_OR_FOLDER]"
         ) from None
@@ -183,9 +181,3 @@ def _split_name(name: str, split: str, available: tuple[str, ...]) -> str:
     raise ValueError(
         f"data set {name!r} has no {split!r} split; it has {', '.join(available)}"
     )
-
-
-def _skip_decoding(image_key: str) -> dict[str, Any]:
-    import tensorflow_datasets as tfds
-
-    return {image_key: tfds.decode.SkipDecoding()}

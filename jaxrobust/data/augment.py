@@ -1,7 +1,6 @@
 """Augmentation inside the jitted step: pure functions of an image and its own key."""
 
 import dataclasses
-import difflib
 import functools
 import math
 from collections.abc import Callable, Mapping
@@ -11,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxrobust._checks import nearest_match
 from jaxrobust.array_types import Images, Key
 
 Image = Float[Array, "H W C"]
@@ -100,30 +100,22 @@ def _parse(spec: Mapping[str, Any]) -> Spec:
     given = {name: value for name, value in dict(spec).items() if value is not None}
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1, 0.5)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ValueError(
-                f"unknown augment field {name!r}.{hint} Known: {', '.join(known)}"
-            )
+            hint = nearest_match(name, known)
+            raise ValueError(f"unknown augment field {name!r}. {hint}")
     return Spec(**given)
 
 
 def _transforms(spec: Spec) -> list[_Transform]:
-    transforms: list[_Transform] = []
-    if spec.random_resized_crop > 0:
-        smallest = spec.random_resized_crop
-        transforms.append(functools.partial(_resized_crop, smallest_area=smallest))
-    if spec.rotation > 0:
-        transforms.append(functools.partial(_rotate, degrees=spec.rotation))
-    if spec.crop_padding > 0:
-        transforms.append(functools.partial(_crop, padding=int(spec.crop_padding)))
-    if spec.flip:
-        transforms.append(_flip)
-    if spec.color_jitter > 0:
-        transforms.append(functools.partial(_jitter, strength=spec.color_jitter))
-    if spec.hue > 0:
-        transforms.append(functools.partial(_shift_hue, largest=spec.hue))
-    return transforms
+    # In the order in which they act; what is 0 or False is off.
+    every = (
+        (spec.random_resized_crop, _resized_crop),
+        (spec.rotation, _rotate),
+        (int(spec.crop_padding), _crop),
+        (spec.flip, _flip),
+        (spec.color_jitter, _jitter),
+        (spec.hue, _shift_hue),
+    )
+    return [functools.partial(act, amount) for amount, act in every if amount > 0]
 
 
 def _uniform(key: Key, low: float, high: float, dtype: Any) -> Array:
@@ -131,18 +123,19 @@ def _uniform(key: Key, low: float, high: float, dtype: Any) -> Array:
     return jax.random.uniform(key, (), jnp.float32, low, high).astype(dtype)
 
 
-def _crop(image: Image, key: Key, padding: int) -> Image:
+def _crop(padding: int, image: Image, key: Key) -> Image:
     padded = jnp.pad(image, ((padding, padding), (padding, padding), (0, 0)))
     top, left = jax.random.randint(key, (2,), 0, 2 * padding + 1, jnp.int32)
     start = (top, left, jnp.zeros_like(top))
     return jax.lax.dynamic_slice(padded, start, image.shape)
 
 
-def _flip(image: Image, key: Key) -> Image:
+def _flip(on: bool, image: Image, key: Key) -> Image:
+    del on
     return jnp.where(_uniform(key, 0, 1, jnp.float32) < 0.5, image[:, ::-1], image)
 
 
-def _rotate(image: Image, key: Key, degrees: float) -> Image:
+def _rotate(degrees: float, image: Image, key: Key) -> Image:
     return _rotate_by(image, _uniform(key, -degrees, degrees, image.dtype))
 
 
@@ -162,7 +155,7 @@ def _rotate_by(image: Image, degrees: Array) -> Image:
     return jax.vmap(sample, in_axes=-1, out_axes=-1)(image)
 
 
-def _resized_crop(image: Image, key: Key, smallest_area: float) -> Image:
+def _resized_crop(smallest_area: float, image: Image, key: Key) -> Image:
     area_key, ratio_key, place_key = jax.random.split(key, 3)
     area = _uniform(area_key, smallest_area, 1, image.dtype)
     log_ratio = _uniform(ratio_key, -_LOG_RATIO, _LOG_RATIO, image.dtype)
@@ -178,7 +171,7 @@ def _resized_crop(image: Image, key: Key, smallest_area: float) -> Image:
     )
 
 
-def _jitter(image: Image, key: Key, strength: float) -> Image:
+def _jitter(strength: float, image: Image, key: Key) -> Image:
     brightness, contrast, saturation = jax.vmap(
         lambda key: _uniform(key, max(0.0, 1 - strength), 1 + strength, image.dtype)
     )(jax.random.split(key, 3))
@@ -199,7 +192,7 @@ def _grey(image: Image) -> Float[Array, "H W"]:
     return image @ jnp.asarray([0.299, 0.587, 0.114], image.dtype)
 
 
-def _shift_hue(image: Image, key: Key, largest: float) -> Image:
+def _shift_hue(largest: float, image: Image, key: Key) -> Image:
     if image.shape[-1] != 3:
         raise ValueError(
             f"augment.hue needs 3-channel images, got {image.shape[-1]}; set it to 0"

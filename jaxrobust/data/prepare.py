@@ -15,7 +15,6 @@ the order of the file names, to train.
 """
 
 import argparse
-import difflib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -24,6 +23,7 @@ from typing import Any
 from absl import logging
 from etils import epath
 
+from jaxrobust._checks import nearest_match
 from jaxrobust.data import (
     _archives,
     _builders,
@@ -34,7 +34,7 @@ from jaxrobust.data import (
     _tfds,
 )
 from jaxrobust.data._archives import Members
-from jaxrobust.data._formats import Source
+from jaxrobust.data._formats import Splits
 
 # The official files of each set that `load` needs.
 _IDX = tuple(
@@ -67,16 +67,12 @@ _OTHER_FILES = {
 }
 # Archives that TFDS does not use but people have; from the Keras sources.
 _OTHER_CHECKSUMS = {
-    "cifar10": {
-        "cifar-10-python.tar.gz": (
-            "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
-        )
-    },
-    "cifar100": {
-        "cifar-100-python.tar.gz": (
-            "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7"
-        )
-    },
+    "cifar-10-python.tar.gz": (
+        "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
+    ),
+    "cifar-100-python.tar.gz": (
+        "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7"
+    ),
 }
 
 
@@ -113,7 +109,8 @@ def prepare(
         if source is None:
             source = _download_all(name, builder, root)
         elif verify:
-            _archives.verify(source, _checksums(name, builder))
+            recorded = {k: known for k, (_, known) in _files(name, builder).items()}
+            _archives.verify(source, _OTHER_CHECKSUMS | recorded)
         members = _archives.open_members(source)
     else:
         every = _archives.open_members(source or "")
@@ -150,13 +147,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         import tensorflow_datasets as tfds
 
         tfds.disable_progress_bar()  # its bars fill log files
+    where = {"data_dir": flags.data_dir, "source": flags.source}
     try:
-        path = prepare(
-            flags.name,
-            data_dir=flags.data_dir,
-            source=flags.source,
-            verify=not flags.no_verify,
-        )
+        path = prepare(flags.name, **where, verify=not flags.no_verify)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
@@ -172,11 +165,9 @@ def _check_name(name: str, local: bool) -> None:
             f"the name of a data set is lower-case letters, digits and _, got {name!r}"
         )
     if name not in _FILES and not local:
-        near = difflib.get_close_matches(name, _FILES, 1, 0.5)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
-            f"no download is known for {name!r}.{hint} Known: {', '.join(_FILES)}; "
-            "for your own images pass --from FOLDER"
+            f"no download is known for {name!r}. {nearest_match(name, _FILES)} For "
+            "your own images pass --from FOLDER."
         )
 
 
@@ -210,11 +201,6 @@ def _download_all(name: str, builder: Any, root: epath.Path) -> epath.Path:
     return folder / _FILES[name][0] if len(_FILES[name]) == 1 else folder
 
 
-def _checksums(name: str, builder: Any) -> dict[str, str]:
-    recorded = _files(name, builder).items()
-    return _OTHER_CHECKSUMS.get(name, {}) | {file: sum_ for file, (_, sum_) in recorded}
-
-
 def _files(name: str, builder: Any) -> dict[str, tuple[str, str]]:
     """The URL and the checksum of every known file of a set."""
     recorded = {
@@ -225,11 +211,11 @@ def _files(name: str, builder: Any) -> dict[str, tuple[str, str]]:
     return recorded | _OTHER_FILES.get(name, {})
 
 
-def _read(name: str, builder: Any, members: Members) -> Source | None:
+def _read(name: str, builder: Any, members: Members) -> Splits | None:
     """The first format that the files are in."""
     image, label = (builder.info.features[key] for key in ("image", "label"))
     known = label.names if label.num_classes else ()
-    readers: list[Callable[[], Source | None]] = []
+    readers: list[Callable[[], Splits | None]] = []
     if name in ("mnist", "fashion_mnist"):
         readers.append(lambda: _formats.read_idx(members))
     if name in ("cifar10", "cifar100"):

@@ -237,7 +237,7 @@ def test_tiny_imagenet(form, tmp_path, root):
 
 
 def test_tiny_imagenet_builder_works_by_itself(tmp_path):
-    from jaxrobust.data import tiny_imagenet
+    from jaxrobust.data import own_builders
 
     files, images = _tiny_imagenet("tiny-imagenet-200/")
     archive = _zip(tmp_path / "tiny.zip", files)
@@ -247,7 +247,7 @@ def test_tiny_imagenet_builder_works_by_itself(tmp_path):
             assert url in builder.url_infos  # so its checksum is known
             return archive
 
-    builder = tiny_imagenet.TinyImagenet(data_dir=tmp_path)
+    builder = own_builders.TinyImagenet(data_dir=tmp_path)
     splits = builder._split_generators(Downloads())
     counts = {split: len(list(examples)) for split, examples in splits.items()}
     assert counts == {"train": 3, "validation": 1}
@@ -339,10 +339,10 @@ def test_nine_tenths_need_every_class(tmp_path, root):
 
 
 def test_caltech_builders_work_by_themselves(tmp_path):
-    from jaxrobust.data import caltech
+    from jaxrobust.data import own_builders
 
     files = _caltech([*_CALTECH_256, "257.clutter"], count=1)
-    builder = caltech.Caltech256(data_dir=tmp_path)
+    builder = own_builders.Caltech256(data_dir=tmp_path)
     assert builder.name == "caltech256"
     assert builder.ARCHIVE in builder.MANUAL_DOWNLOAD_INSTRUCTIONS
 
