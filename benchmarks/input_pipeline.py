@@ -21,11 +21,11 @@ from absl import flags
 
 from jaxrobust import data, models, parallel
 from jaxrobust.training import check, config, optimizer, state, step
-from jaxrobust.training.source import Batches, ResidentSource
-from jaxrobust.training.stream import StreamSource
+from jaxrobust.training.feed import Feed, ResidentFeed
+from jaxrobust.training.stream import StreamFeed
 
 
-def alone(source: Batches, batch: int, steps: int) -> float:
+def alone(source: Feed, batch: int, steps: int) -> float:
     """Returns images per second when every batch is only waited for."""
     batches = source.batches(0, steps + 1)
     jax.block_until_ready(next(batches))  # compiles, starts threads
@@ -50,7 +50,7 @@ def make_step(source: data.Source, mesh: Any) -> tuple[step.Step, Any]:
 
 
 def waiting(
-    source: data.Source, feed: Batches, mesh: Any, steps: int
+    source: data.Source, feed: Feed, mesh: Any, steps: int
 ) -> tuple[float, float]:
     """Returns seconds of waiting and of steps, in all, after a first that compiles."""
     run, current = make_step(source, mesh)
@@ -88,9 +88,9 @@ def main() -> None:
         begin = time.perf_counter()
         count = len(source.labels)
         labels_s = time.perf_counter() - begin
-        feeds: dict[str, Batches] = {
-            "resident": ResidentSource(source, mesh, **common),
-            "streaming": StreamSource(source, mesh, **common, **how),
+        feeds: dict[str, Feed] = {
+            "resident": ResidentFeed(source, mesh, **common),
+            "streaming": StreamFeed(source, mesh, **common, **how),
         }
         print(f"{name}: {count} images {source.shape}; labels in {labels_s:.2f} s")
         for kind, feed in feeds.items():

@@ -65,12 +65,12 @@ def evaluate(
     examples, one radius for all, a condition) it takes from a part.
 
     Args:
-      phase: of a defence.
+      phase: of a defence; the arguments after `parts` are its own.
       parts: how many; 1 is the batch at once.
       params: `{'model': ..., 'extra': ...}`.
       model_state: running statistics and the like.
       batch: arrays `[B, ...]`, B a multiple of `parts`.
-      key: the phase's; each part has one of its own.
+      key: each part has one of its own.
       step: of the run.
 
     Raises:

@@ -3,7 +3,7 @@
 import contextlib
 import math
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -78,11 +78,11 @@ def check(config: Mapping[str, Any]) -> None:
     """
     if found := fields.problems(config):
         raise ValueError("\n".join(found))
-    train = config["train"]
-    if train["batch_size"] % train["accumulate"]:
+    size, parts = config["train"]["batch_size"], config["train"]["accumulate"]
+    if size % parts:
         raise ValueError(
-            f"`train.accumulate` must be a divisor of train.batch_size, "
-            f"{train['batch_size']}, got {train['accumulate']}."
+            f"`train.accumulate` must be a divisor of train.batch_size, {size}, got "
+            f"{parts}."
         )
     with _about("model"):
         model = create_model(config)
@@ -120,9 +120,11 @@ def check_evaluation(config: Mapping[str, Any]) -> None:
     wanted, method = config["eval"], adaptive.method_of(config)
     entries, _ = suite.chosen(wanted, config["data"]["name"], method)
     has_twin = bool(config.get("twin"))
-    _check_sources(entries, has_twin)
     for entry in entries:
-        _check_deterministic(f"attack {entry.label!r}", entry.hyperparameters)
+        what = f"attack {entry.label!r}"
+        if isinstance(entry, transfer.Transfer):
+            _check_source(what, entry.source, has_twin)
+        _check_deterministic(what, entry.hyperparameters)
     if source_folder := wanted["transfer_from"]:
         _check_source("eval.transfer_from", source_folder, has_twin)
     if wanted["slots"]:
@@ -176,13 +178,6 @@ def _of_training(config: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _check_sources(entries: Sequence[suite.Entry], has_twin: bool) -> None:
-    """Checks that the sources of transfer attacks are there."""
-    for entry in entries:
-        if isinstance(entry, transfer.Transfer):
-            _check_source(f"attack {entry.label!r}", entry.source, has_twin)
-
-
 def _check_deterministic(what: str, options: Mapping[str, Any]) -> None:
     """Refuses attacks on randomised networks: those of the program take no keys."""
     if options.get("stochastic"):
@@ -206,8 +201,8 @@ def check_data(config: Mapping[str, Any], model: nn.Module, found: data.Source) 
     """Checks that a network fits a data set and its objective; computes nothing.
 
     Raises:
-      ValueError: if it does not take such images, the number of classes differs, or the
-        objective asks for features that it does not have.
+      ValueError: if it does not take such images, has another number of classes, or not
+        the features that the objective asks for.
     """
     name, key = config["data"]["name"], jax.random.key(0)
     classes = count_classes(

@@ -56,26 +56,21 @@ def training_model(model: nn.Module, config: Mapping[str, Any]) -> nn.Module:
     """
     train = config["train"]
     state_dtype(config)
+    wanted: list[tuple[str, Any, str, str]] = []
     if train["compute_dtype"] == "bfloat16":
-        hint = "use float32."
-        model = _with_field(
-            model, "dtype", jnp.bfloat16, "train.compute_dtype bfloat16", hint
-        )
+        told = "train.compute_dtype bfloat16", "use float32."
+        wanted.append(("dtype", jnp.bfloat16, *told))
     if train["remat"]:
-        hint = "nothing would be computed again; set it to False."
-        model = _with_field(model, "remat", True, "train.remat", hint)
+        told = "train.remat", "nothing would be computed again; set it to False."
+        wanted.append(("remat", True, *told))
+    for field, value, setting, hint in wanted:
+        changed = _set_field(model, field, value)
+        if changed is None:
+            raise ValueError(
+                f"`{setting}`: {type(model).__name__} has no field `{field}`; {hint}"
+            )
+        model = changed
     return model
-
-
-def _with_field(
-    model: nn.Module, field: str, value: Any, setting: str, hint: str
-) -> nn.Module:
-    changed = _set_field(model, field, value)
-    if changed is None:
-        raise ValueError(
-            f"`{setting}`: {type(model).__name__} has no field `{field}`; {hint}"
-        )
-    return changed
 
 
 def _set_field(model: nn.Module, field: str, value: Any) -> nn.Module | None:

@@ -1,21 +1,20 @@
 """The config that every experiment starts from, and its small parsers."""
 
-import difflib
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
+from jaxrobust._checks import nearest_match
+from jaxrobust.data import augment
 from jaxrobust.evaluation import config as evaluation_config
 
 
 def parse_arg(arg: str | None, defaults: Mapping[str, str | int | bool]) -> Any:
     """Reads a config's argument string, `key=value,flag,...`.
 
-    Args:
-      arg: the text after `configs/x.py:`.
-      defaults: every key with its default; values take the default's type, and a bare
-        key turns a flag on.
+    Values take the type of their key's default; a bare key turns a flag on.
 
     Raises:
       ValueError: for an unknown key (naming the nearest) or a value of another type.
@@ -24,11 +23,8 @@ def parse_arg(arg: str | None, defaults: Mapping[str, str | int | bool]) -> Any:
     for item in filter(None, (arg or "").split(",")):
         key, given, text = item.partition("=")
         if key not in defaults:
-            near = difflib.get_close_matches(key, defaults, n=1)
-            raise ValueError(
-                f"unknown config argument {key!r}; known: {', '.join(defaults)}."
-                + (f" Did you mean {near[0]!r}?" if near else "")
-            )
+            hint = nearest_match(key, defaults)
+            raise ValueError(f"unknown config argument {key!r}. {hint}")
         default = defaults[key]
         if isinstance(default, bool):
             if text not in ("", "true", "false"):
@@ -45,15 +41,75 @@ def parse_arg(arg: str | None, defaults: Mapping[str, str | int | bool]) -> Any:
     return result
 
 
+_ATTACK = {"norm": "linf", "eps": "8/255", "step_size": "2/255"}
+_DATA = {
+    "name": "digits",
+    "image_size": 0,  # 0 = the set's own
+    "channels": 0,  # 0 = the set's own, 3 = grey copied to RGB
+    "train_examples": 0,  # 0 = all
+    "test_examples": 0,
+    "validation_examples": 1000,  # held out of the training split
+    # resident = on the devices, stream = read as needed, auto = by size.
+    "feed": "auto",
+    "augment": dataclasses.asdict(augment.Spec()),
+}
+# Fields a method does not know are left alone by it.
+_OBJECTIVE = {
+    "name": "pgd",
+    "attack_bn": "",  # BatchNorm of attack passes: train, eval or '' (the method's own)
+    # Epochs over which the training attack's radius grows from 0.
+    "attack_warmup_epochs": 0.0,
+    "label_smoothing": 0.0,
+    "draws": 5,
+    "awp_gamma": 0.0,  # adversarial weight perturbation of any objective; 0 = off
+    "awp_warmup_epochs": 0.0,
+}
+_OPTIMIZER = {
+    "name": "sgd",  # sgd, adam, adamax, adamw
+    "learning_rate": 0.1,
+    "momentum": 0.9,
+    "nesterov": True,
+    "b1": 0.9,
+    "b2": 0.999,
+    "weight_decay": 5e-4,
+    "clip_norm": 0.0,  # 0 = no clipping
+}
+_SCHEDULE = {
+    "name": "step",  # step, piecewise, cosine, constant, plateau
+    "milestones": (80.0, 140.0, 180.0),  # epochs
+    "factor": 0.1,
+    "scales": (),  # of the rate from each milestone on, for piecewise
+    "warmup_epochs": 0.0,
+    "patience": 10,  # validations without progress, for plateau
+}
+_TRAIN = {
+    "epochs": 200.0,  # may be a part of one
+    "batch_size": 128,
+    "ema": 0.0,  # decay of the averaged weights; 0 = off
+    # bfloat16 keeps parameters, statistics and losses in float32; float64 is all of it,
+    # for tests of parity (JAX_ENABLE_X64=1).
+    "compute_dtype": "float32",
+    # Parts a batch is worked on in, one after the other, for less memory.
+    "accumulate": 1,
+    "remat": False,  # compute the network's blocks again in backward passes, likewise
+    "log_every_steps": 50,
+    "save_every_steps": 500,
+    "validate_every_epochs": 1.0,
+    "early_stop": 0,  # validations without better clean accuracy that end it; 0 = off
+    # Updates in a row that may be dropped because they are not finite; 0 = the first
+    # ends the run.
+    "skip_nonfinite": 0,
+    "init_from": "",  # a work directory or checkpoint whose network to start from
+    # What of it to leave out, by names joined by commas; head = the classifier, for
+    # other classes.
+    "init_skip": "",
+    "extend": False,  # go on with a run to more epochs, or at another rate
+    "allow_changed_data": False,  # go on although the training data are others now
+}
+
+
 def base() -> Any:
     """Returns every field of a run with a default; experiments change some of them."""
-    validation_attack = {
-        "name": "pgd",
-        "norm": "linf",
-        "eps": "8/255",
-        "step_size": "2/255",
-        "steps": 10,
-    }
     return ConfigDict(
         {
             "name": "",  # filled from the config file's name
@@ -63,101 +119,23 @@ def base() -> Any:
             # Of matmuls and convolutions in training; evaluation runs at `highest`.
             "precision": "default",
             "deterministic": False,  # deterministic GPU kernels, slower
-            "data": {
-                "name": "digits",
-                "image_size": 0,  # 0 = the set's own
-                "channels": 0,  # 0 = the set's own, 3 = grey copied to RGB
-                "train_examples": 0,  # 0 = all
-                "test_examples": 0,
-                "validation_examples": 1000,  # held out of the training split
-                # resident = on the devices, stream = read as needed, auto = by size.
-                "feed": "auto",
-                "augment": {
-                    "crop_padding": 0,
-                    "flip": False,
-                    "rotation": 0.0,
-                    "color_jitter": 0.0,
-                    "hue": 0.0,
-                    "random_resized_crop": 0.0,
-                    "probability": 1.0,
-                },
-            },
+            "data": _DATA,
             "model": {"name": "ssp_cifar"},
-            # Fields a method does not know are left alone by it.
-            "objective": {
-                "name": "pgd",
-                # BatchNorm of attack passes: train, eval or '' (the method's own).
-                "attack_bn": "",
-                # Epochs over which the training attack's radius grows from 0.
-                "attack_warmup_epochs": 0.0,
-                "label_smoothing": 0.0,
-                # Of trades, mart and ssc; None = the method's own.
-                "beta": config_dict.placeholder(float),
-                "draws": 5,
-                # Adversarial weight perturbation of any objective; 0 = off.
-                "awp_gamma": 0.0,
-                "awp_warmup_epochs": 0.0,
-            },
+            # `beta` is of trades, mart and ssc; None = the method's own.
+            "objective": {**_OBJECTIVE, "beta": config_dict.placeholder(float)},
             # The training attack.
-            "attack": {
-                "norm": "linf",
-                "eps": "8/255",
-                "step_size": "2/255",
-                "steps": 7,
-                "quantize": False,
-            },
-            "optimizer": {
-                "name": "sgd",  # sgd, adam, adamax, adamw
-                "learning_rate": 0.1,
-                "momentum": 0.9,
-                "nesterov": True,
-                "b1": 0.9,
-                "b2": 0.999,
-                "weight_decay": 5e-4,
-                "clip_norm": 0.0,  # 0 = no clipping
-            },
+            "attack": {**_ATTACK, "steps": 7, "quantize": False},
+            "optimizer": _OPTIMIZER,
             # For a defence with trainables of its own: label -> the fields in which
             # their optimiser differs.
             "label_optimizers": {},
-            "schedule": {
-                "name": "step",  # step, piecewise, cosine, constant, plateau
-                "milestones": (80.0, 140.0, 180.0),  # epochs
-                "factor": 0.1,
-                "scales": (),  # of the rate from each milestone on, for piecewise
-                "warmup_epochs": 0.0,
-                "patience": 10,  # validations without progress, for plateau
-            },
-            "train": {
-                "epochs": 200.0,  # may be a part of one
-                "batch_size": 128,
-                "ema": 0.0,  # decay of the averaged weights; 0 = off
-                # bfloat16 keeps parameters, statistics and losses in float32; float64
-                # is all of it, for tests of parity (JAX_ENABLE_X64=1).
-                "compute_dtype": "float32",
-                # Parts a batch is worked on in, one after the other, for less memory.
-                "accumulate": 1,
-                # Compute the network's blocks again in backward passes, likewise.
-                "remat": False,
-                "log_every_steps": 50,
-                "save_every_steps": 500,
-                "validate_every_epochs": 1.0,
-                # Validations without better clean accuracy that end it; 0 = off.
-                "early_stop": 0,
-                # Updates in a row that may be dropped because they are not finite;
-                # 0 = the first ends the run.
-                "skip_nonfinite": 0,
-                # A work directory or checkpoint whose network to start from.
-                "init_from": "",
-                # What of it to leave out, by names joined by commas; head = the
-                # classifier, for other classes.
-                "init_skip": "",
-                # Go on with a run to more epochs, or at another rate.
-                "extend": False,
-                # Go on with a run although its training data are others now.
-                "allow_changed_data": False,
-            },
+            "schedule": _SCHEDULE,
+            "train": _TRAIN,
             # The attack on the held-out slice picks `best_robust`.
-            "validation": {"batch_size": 250, "attack": validation_attack},
+            "validation": {
+                "batch_size": 250,
+                "attack": {"name": "pgd", **_ATTACK, "steps": 10},
+            },
             "eval": evaluation_config.defaults(),
         }
     )
@@ -234,15 +212,9 @@ def fit_cpu(config: Any, epochs: float) -> None:
 
 
 def finish(config: Any, options: Any, fit: Callable[[Any], None]) -> None:
-    """Applies the arguments `twin`, `budget` and `quick` of a complete config.
+    """Applies the arguments `twin`, `budget` and `quick` of a config.
 
-    Args:
-      config: complete but for them.
-      options: what `parse_arg` returned.
-      fit: what `budget=cpu` does to the config.
-
-    Raises:
-      ValueError: for another budget.
+    `fit` is what `budget=cpu` does to it; another budget is a ValueError.
     """
     config.twin = options.twin
     if options.budget == "cpu":

@@ -28,10 +28,7 @@ def split(text: str) -> tuple[str, str | None]:
 
 
 def load(text: str) -> ConfigDict:
-    """Runs the config file that the command line names.
-
-    Args:
-      text: `configs/x.py`, or `configs/x.py:argument` for `get_config(argument)`.
+    """Runs `configs/x.py`, or `configs/x.py:argument` with `get_config(argument)`.
 
     Raises:
       ValueError: naming the file, and the line where one is wrong: if it is not there

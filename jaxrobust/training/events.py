@@ -24,12 +24,7 @@ class Events:
     """An events file; a remote folder gets a copy of one in a temporary folder."""
 
     def __init__(self, folder: epath.PathLike, first_step: int) -> None:
-        """Opens a new file.
-
-        Args:
-          folder: for TensorBoard.
-          first_step: events of other files from this step on are no longer shown.
-        """
+        """Opens a new file; other files' events from `first_step` on are hidden."""
         self._folder = epath.Path(folder)
         remote = files.is_remote(folder)
         self._temporary = tempfile.TemporaryDirectory() if remote else None

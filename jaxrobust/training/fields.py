@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from jaxrobust import attacks, corruptions, defenses, named_code
 from jaxrobust.evaluation import suite
-from jaxrobust.training import compute, optimizer, source
+from jaxrobust.training import compute, feed, optimizer
 from jaxrobust.training.config import base
 
 PRECISIONS = ("default", "high", "highest", "bfloat16", "tensorfloat32", "float32")
@@ -27,10 +27,11 @@ class Rule(NamedTuple):
 
 def whole(least: int = 0, most: int = _MOST) -> Rule:
     """A whole number in [least, most]."""
-    return Rule(
-        f"a whole number from {least} to {most}",
-        lambda v: type(v) is int and least <= v <= most,
-    )
+
+    def holds(value: Any) -> bool:
+        return type(value) is int and least <= value <= most
+
+    return Rule(f"a whole number from {least} to {most}", holds)
 
 
 def number(
@@ -129,72 +130,66 @@ _OPTIMIZER: Mapping[str, Rule] = MappingProxyType(
     }
 )
 
+# What several fields hold, by the words of their names.
+_SHARED: Sequence[tuple[Rule, str]] = (
+    (NAME, "data.name model.name"),
+    (
+        whole(1),
+        "data.validation_examples train.batch_size train.accumulate "
+        "train.log_every_steps train.save_every_steps validation.batch_size "
+        "eval.batch_size eval.curve.steps eval.diagnostics.steps eval.growth.steps "
+        "eval.analysis.steps",
+    ),
+    (whole(1, 10**5), "model.width model.depth"),
+    (SHARE, "model.dropout objective.label_smoothing train.ema eval.ci"),
+    (
+        number(0, 1),
+        "data.augment.random_resized_crop data.augment.probability objective.margin",
+    ),
+    (
+        EPOCHS,
+        "objective.attack_warmup_epochs objective.awp_warmup_epochs "
+        "schedule.warmup_epochs",
+    ),
+    (number(0, 1e6, above=True), "train.epochs train.validate_every_epochs"),
+    (choice(PRECISIONS), "precision eval.precision"),
+    (RADIUS, "eval.growth.eps eval.growth.step_size"),
+    (
+        each(RADIUS),
+        "objective.eps_range eval.within.linf eval.within.l2 eval.within.l1 "
+        "eval.curve.eps eval.analysis.eps",
+    ),
+)
 # A field that is not here is of its default's type, and a number at least 0.
 TABLE: Mapping[str, Rule] = MappingProxyType(
     {
+        **{name: rule for rule, names in _SHARED for name in names.split()},
         "seed": whole(0, 2**32 - 1),
         "twin": choice_or_code(("", *defenses.FACTORIES)),
-        "precision": choice(PRECISIONS),
-        "data.name": NAME,
         "data.image_size": whole(0, 16384),
         "data.channels": Rule("0 or 3", lambda v: type(v) is int and v in (0, 3)),
-        "data.validation_examples": whole(1),
-        "data.feed": choice(source.FEEDS),
+        "data.feed": choice(feed.FEEDS),
         "data.augment.crop_padding": whole(0, 4096),
         "data.augment.rotation": number(0, 180),
         "data.augment.color_jitter": number(0, 1e3),
         "data.augment.hue": number(0, 0.5),
-        "data.augment.random_resized_crop": number(0, 1),
-        "data.augment.probability": number(0, 1),
-        "model.name": NAME,
         "model.num_classes": whole(2, 10**7),
-        "model.width": whole(1, 10**5),
-        "model.depth": whole(1, 10**5),
-        "model.dropout": SHARE,
         "model.mean": number_or_each(number(-1e6, 1e6)),
         "model.std": number_or_each(number(0, 1e6, above=True)),
         "objective.name": choice_or_code(tuple(defenses.FACTORIES)),
         "objective.attack_bn": choice(("", "train", "eval")),
-        "objective.attack_warmup_epochs": EPOCHS,
-        "objective.label_smoothing": SHARE,
         "objective.beta": number(0, 1e6),
         "objective.draws": whole(1, 10**6),
         "objective.awp_gamma": number(0, 1e3),
-        "objective.awp_warmup_epochs": EPOCHS,
         "objective.attack_name": choice_or_code(("", *attacks.names())),
-        "objective.eps_range": each(RADIUS),
         "objective.layers": each(NAME),
-        "objective.margin": number(0, 1),
         **{f"optimizer.{name}": rule for name, rule in _OPTIMIZER.items()},
         "schedule.name": choice(optimizer.SCHEDULES),
         "schedule.milestones": each(EPOCHS, rising=True),
         "schedule.factor": number(0, 1, above=True),
         "schedule.scales": each(number(0, 1e6)),
-        "schedule.warmup_epochs": EPOCHS,
-        "train.epochs": number(0, 1e6, above=True),
-        "train.batch_size": whole(1),
-        "train.ema": SHARE,
         "train.compute_dtype": choice(compute.DTYPES),
-        "train.accumulate": whole(1),
-        "train.log_every_steps": whole(1),
-        "train.save_every_steps": whole(1),
-        "train.validate_every_epochs": number(0, 1e6, above=True),
-        "validation.batch_size": whole(1),
-        "eval.batch_size": whole(1),
-        "eval.precision": choice(PRECISIONS),
         "eval.suite": choice(("", *suite.SUITES)),
-        "eval.ci": SHARE,
-        "eval.within.linf": each(RADIUS),
-        "eval.within.l2": each(RADIUS),
-        "eval.within.l1": each(RADIUS),
-        "eval.curve.eps": each(RADIUS),
-        "eval.curve.steps": whole(1),
-        "eval.diagnostics.steps": whole(1),
-        "eval.growth.eps": RADIUS,
-        "eval.growth.step_size": RADIUS,
-        "eval.growth.steps": whole(1),
-        "eval.analysis.eps": each(RADIUS),
-        "eval.analysis.steps": whole(1),
         "eval.corruptions.names": each(choice(corruptions.names())),
         "eval.corruptions.severities": each(whole(1, 5), filled=True),
         "eval.grid": whole(0, 10**4),
@@ -266,13 +261,7 @@ def problems(config: Mapping[str, Any], only: Sequence[str] = ()) -> list[str]:
 def _leaves(
     tree: Mapping[str, Any], prefix: str = "", ends: Container[str] = ()
 ) -> Iterator[tuple[str, Any]]:
-    """Yields every field with its name in dots; an empty table has none.
-
-    Args:
-      tree: a table of fields and tables.
-      prefix: of the names.
-      ends: names that are fields, whatever they hold.
-    """
+    """Yields fields with names in dots; those in `ends` are fields, not tables."""
     for key, value in tree.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping) and name not in ends:
@@ -318,10 +307,8 @@ def _rule(
 ) -> tuple[Rule | None, Iterable[str]]:
     """Returns the rule of a field, or none and the fields that there are.
 
-    Args:
-      name: of the field.
-      default: all fields that there are.
-      own: names of attacks in the config, some perhaps of the caller's own code.
+    `default` has all of them, `own` the names of attacks in the config, of which some
+    may be of the caller's own code.
     """
     head, _, last = name.rpartition(".")
     if head in _ATTACKS:
@@ -341,26 +328,19 @@ def _rule(
     if name not in TABLE and name not in default:
         return None, default
     rule = TABLE.get(name) or _like(default[name])
-    # None and '' leave an option of an objective to the method.
-    optional = head == "objective" and last != "name"
-    return (_left_or(rule) if optional else rule), ()
+    if head != "objective" or last == "name":
+        return rule, ()
 
+    def holds(value: Any) -> bool:  # None and '' leave an option to the method
+        return value in (None, "") or rule.holds(value)
 
-def _left_or(rule: Rule) -> Rule:
-    return rule._replace(
-        says=f"None or {rule.says}", holds=lambda v: v in (None, "") or rule.holds(v)
-    )
+    return rule._replace(says=f"None or {rule.says}", holds=holds), ()
 
 
 def _like(value: Any) -> Rule:
     """Returns the rule of a field that has this default."""
-    if isinstance(value, bool):
-        return FLAG
-    if isinstance(value, str):
-        return TEXT
-    if isinstance(value, int):
-        return whole()
-    return number() if isinstance(value, float) else PLAIN
+    rules = {bool: FLAG, str: TEXT, int: whole(), float: number()}
+    return rules.get(type(value), PLAIN)
 
 
 def _told(name: str, value: Any, rule: Rule) -> str:

@@ -8,25 +8,14 @@ from jax.sharding import Mesh
 
 
 def of(mesh: Mesh, feed: str) -> dict[str, Any]:
-    """Returns the layout of this run: `processes`, `devices`, `feed`.
-
-    Args:
-      mesh: the devices of all processes.
-      feed: where the data are, `resident` (on the devices) or `stream`.
-    """
-    return {
-        "processes": jax.process_count(),
-        "devices": mesh.size,
-        "feed": feed,
-    }
+    """Returns the layout of this run, whose data are `resident` or `stream`."""
+    return {"processes": jax.process_count(), "devices": mesh.size, "feed": feed}
 
 
 def told(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Returns what a resumed run should say of a change; nothing if there is none.
 
-    Args:
-      saved: layout of the run that wrote the checkpoint; empty if it is unknown.
-      now: layout of this one.
+    The layout of the run that wrote the checkpoint is empty if it is unknown.
     """
     if not saved or dict(saved) == dict(now):
         return ""

@@ -26,7 +26,7 @@ from jaxrobust.training import (
     state,
 )
 from jaxrobust.training.config import base
-from jaxrobust.training.metrics import MetricWriter, NoMetrics, fetch, fetch_mean
+from jaxrobust.training.metrics import MetricWriter, fetch, fetch_mean
 from jaxrobust.training.setup import Run, build
 
 
@@ -80,14 +80,14 @@ def train(
     progress = Progress(
         run.plan.total, config["name"] or "train", done=start, shown=lead
     )
-    metrics = MetricWriter(workdir, start) if lead else NoMetrics()
+    metrics = MetricWriter(workdir, start) if lead else contextlib.nullcontext()
     memory = _explained(config, mesh)
     with preemption.catching() as stop, metrics as writer, memory:
         try:
             _loop(run, config, start, checkpointer, writer, progress, stop)
         finally:
             progress.close()
-            run.source.close()
+            run.feed.close()
             checkpointer.close()
     checkpoints.verify(workdir)
 
@@ -104,12 +104,10 @@ def _extend(run: Run, config: Mapping[str, Any], saved: Mapping[str, Any]) -> No
         return
     if processes.is_lead():
         logging.warning("going on with %s", told(changed))
-    fresh = parallel.replicate(
-        run.mesh, (optimizer.Plateau.start(), optimizer.Patience.start())
-    )
-    run.state = run.state.replace(patience=fresh[1])
+    fresh: dict[str, Any] = {"patience": optimizer.Patience()}
     if any(name.startswith(("optimizer.", "schedule.")) for name in changed):
-        run.state = run.state.replace(plateau=fresh[0])
+        fresh["plateau"] = optimizer.Plateau()
+    run.state = run.state.replace(**parallel.replicate(run.mesh, fresh))
 
 
 def _explained(
@@ -131,7 +129,7 @@ def _loop(
     config: Mapping[str, Any],
     start: int,
     checkpointer: checkpoints.Checkpointer,
-    writer: MetricWriter | NoMetrics,
+    writer: MetricWriter | None,
     progress: Progress,
     stop: preemption.Stop,
 ) -> None:
@@ -139,7 +137,7 @@ def _loop(
     plan, batch_size = run.plan, config["train"]["batch_size"]
     history: collections.deque[Mapping[str, Any]] = collections.deque()
     begin, shown = time.monotonic(), {}
-    for number, batch in enumerate(run.source.batches(start, plan.total), start + 1):
+    for number, batch in enumerate(run.feed.batches(start, plan.total), start + 1):
         run.state, metrics = run.step(run.state, batch, run.key)
         history.append(metrics)
         # The host may run ahead of the device by two steps, so that the display, a
@@ -159,7 +157,8 @@ def _loop(
                 validated = run.validate(run.state.variables)
                 run.state = _after_validation(run.state, config, validated, run.mesh)
             row |= {f"validation/{k}": v for k, v in validated.items()}
-            writer.write(number, {"epoch": number / plan.steps_per_epoch, **row})
+            if writer is not None:
+                writer.write(number, {"epoch": number / plan.steps_per_epoch, **row})
             shown |= _shown(row)
             history.clear()
         progress.update(1, shown)
@@ -169,7 +168,8 @@ def _loop(
             fetch_mean(history or [metrics], number, skip=skip)
             if not validated:
                 nonfinite.check_state(run.state)
-            writer.flush()
+            if writer is not None:
+                writer.flush()
             checkpointer.save(
                 number, run.state, run.state.variables, config, validated, run.layout
             )

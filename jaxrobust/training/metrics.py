@@ -1,11 +1,11 @@
 """Metrics: JSON lines, TensorBoard events, and the check for non-finite values."""
 
+import contextlib
 import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import jax
 import numpy as np
@@ -31,96 +31,51 @@ class MetricWriter:
         """
         path = epath.Path(workdir) / "metrics.jsonl"
         rows = [row for row in read(path) if row["step"] <= resume_step]
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        files.write_text(path, text)
-        remote = files.is_remote(path)
-        self._rows = _Rewritten(path, text) if remote else _Appended(path)
-        self._every = REMOTE_SECONDS if remote else 0.0
+        self._path = path
+        self._text = "".join(json.dumps(row) + "\n" for row in rows)
+        files.write_text(path, self._text)
+        # A remote file can only be written as a whole.
+        self._file = None if files.is_remote(path) else files.append_to(path)
+        self._every = 0.0 if self._file else REMOTE_SECONDS
         self._flushed = time.monotonic()
         self._events = Events(path.parent / "tensorboard", resume_step + 1)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Adds one row; others see it at once, on a remote folder after a while."""
         row = {"step": step, **{k: float(v) for k, v in values.items()}}
-        self._rows.add(json.dumps(row) + "\n")
+        line = json.dumps(row) + "\n"
+        if self._file:
+            self._file.write(line)
+        else:
+            self._text += line
         self._events.add(step, {k: v for k, v in values.items() if k != "epoch"})
         if time.monotonic() - self._flushed >= self._every:
             self.flush()
 
     def flush(self) -> None:
         """Makes all rows visible to others."""
-        self._rows.flush()
+        self._flush_rows()
         self._events.flush()
         self._flushed = time.monotonic()
 
+    def _flush_rows(self) -> None:
+        if self._file:
+            self._file.flush()
+        else:
+            files.write_text(self._path, self._text)
+
     def close(self) -> None:
         """Flushes and closes both files."""
-        try:
-            self._rows.close()
-        finally:
-            self._events.close()
+        with contextlib.closing(self._events), self._file or contextlib.nullcontext():
+            self._flush_rows()
 
-    def __enter__(self) -> "MetricWriter":
-        """Returns itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Closes both files."""
-        self.close()
-
-
-class NoMetrics:
-    """Takes metrics and writes nothing: the lead process of a run writes them."""
-
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Does nothing."""
-
-    def flush(self) -> None:
-        """Does nothing."""
-
-    def __enter__(self) -> "NoMetrics":
+    def __enter__(self) -> Self:
         """Returns itself."""
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Does nothing."""
-
-
-class _Appended:
-    """Rows at the end of a local file."""
-
-    def __init__(self, path: epath.Path) -> None:
-        self._file = files.append_to(path)
-
-    def add(self, line: str) -> None:
-        self._file.write(line)
-
-    def flush(self) -> None:
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
-
-
-class _Rewritten:
-    """Rows of a remote file, which can only be written as a whole."""
-
-    def __init__(self, path: epath.Path, text: str) -> None:
-        self._path, self._text = path, text
-
-    def add(self, line: str) -> None:
-        self._text += line
-
-    def flush(self) -> None:
-        files.write_text(self._path, self._text)
-
-    def close(self) -> None:
-        self.flush()
+        """Closes both files."""
+        self.close()
 
 
 def read(path: epath.PathLike) -> list[dict[str, Any]]:
@@ -131,18 +86,10 @@ def read(path: epath.PathLike) -> list[dict[str, Any]]:
 def fetch(
     row: Mapping[str, jax.Array], step: int, *, skip: int = 0
 ) -> Mapping[str, Any]:
-    """Fetches the metrics of one step, once it is done, and looks at them.
-
-    Args:
-      row: its device scalars.
-      step: its number.
-      skip: as of `fetch_mean`.
-
-    Returns:
-      The same on the host.
+    """Fetches the device scalars of one step, once it is done, and looks at them.
 
     Raises:
-      FloatingPointError: naming the step and the metric that is not finite.
+      FloatingPointError: as `fetch_mean`.
     """
     found = parallel.to_host(dict(row))
     _is_made(found, step, skip)
@@ -184,13 +131,9 @@ def _is_made(row: Mapping[str, Any], step: int, skip: int) -> bool:
     dropped = int(row.get("skipped", 0))
     if 0 < dropped <= skip:
         return False
-    _require_finite(row, step, dropped)
-    return True
-
-
-def _require_finite(row: Mapping[str, Any], step: int, dropped: int) -> None:
     bad = [f"metric {k!r} is {v}" for k, v in row.items() if not math.isfinite(v)]
     if bad or dropped:  # an update may overflow where all metrics are finite
         what = bad[0] if bad else "the update is not finite"
         streak = f", number {dropped} in a row" if dropped else ""
         raise FloatingPointError(f"{what} at step {step}{streak}; {nonfinite.ADVICE}")
+    return True

@@ -42,17 +42,12 @@ class Counted(flax.struct.PyTreeNode):
 
 
 def dropping(update: Update) -> Update:
-    """Drops updates with a value that is not finite.
+    """Makes of a step, not compiled yet, one that drops updates that are not finite.
 
     Of a dropped update nothing stays but the step's number: parameters, optimiser,
     BatchNorm statistics and averages are as they were, and the next batch is the next.
-
-    Args:
-      update: the step, not compiled yet.
-
-    Returns:
-      The step for states of `Counted.of`. Its metrics have `skipped`, the number of
-      updates dropped in a row up to this one, 0 after a good one.
+    The result is for states of `Counted.of`. Its metrics have `skipped`, the number of
+    updates dropped in a row up to this one, 0 after a good one.
     """
 
     def step(
@@ -61,7 +56,7 @@ def dropping(update: Update) -> Update:
         counted: Any = state.opt_state
         before = state.replace(opt_state=counted.inner)
         after, metrics = update(before, batch, key)
-        good = _finite((metrics, _trained(after)))
+        good = ~jnp.stack(_broken((metrics, _trained(after)))).any()
         kept: TrainState = jax.tree.map(
             lambda new, old: jnp.where(good, new, old),
             after,
@@ -76,16 +71,8 @@ def dropping(update: Update) -> Update:
 
 def _trained(state: TrainState) -> dict[str, PyTree]:
     """Returns what must be finite; the plateau's best loss starts at infinity."""
-    return {
-        "params": state.params,
-        "model_state": state.model_state,
-        "opt_state": state.opt_state,
-        "ema_params": state.ema_params,
-    }
-
-
-def _finite(tree: PyTree) -> Bool[Array, ""]:
-    return jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(tree)]).all()
+    names = ("params", "model_state", "opt_state", "ema_params")
+    return {name: getattr(state, name) for name in names}
 
 
 @jax.jit

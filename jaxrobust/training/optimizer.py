@@ -1,6 +1,5 @@
 """Optimisers and learning-rate schedules, built from optax."""
 
-import difflib
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from jaxrobust._checks import nearest_match
 from jaxrobust.array_types import PyTree
 
 OPTIMIZERS = ("sgd", "adam", "adamax", "adamw")
@@ -19,11 +19,7 @@ SCHEDULES = ("constant", "step", "piecewise", "cosine", "plateau")
 
 def _check(name: str, known: tuple[str, ...], what: str) -> None:
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        raise ValueError(
-            f"unknown {what} {name!r}; known: {', '.join(known)}."
-            + (f" Did you mean {near[0]!r}?" if near else "")
-        )
+        raise ValueError(f"unknown {what} {name!r}. {nearest_match(name, known)}")
 
 
 def make_schedule(
@@ -36,10 +32,9 @@ def make_schedule(
     """Returns the learning rate as a function of the step.
 
     Args:
-      schedule: `name` (`constant`, `step`, `piecewise`, `cosine`, `plateau`),
-        `milestones` in epochs, at each of which `step` multiplies the rate by `factor`
-        and `piecewise` sets it to the next of `scales` times `learning_rate`,
-        `warmup_epochs` (linear, from 0) for all.
+      schedule: fields of `config.schedule`. At each of `milestones`, in epochs, `step`
+        multiplies the rate by `factor` and `piecewise` sets it to the next of `scales`
+        times `learning_rate`; all have a linear warm-up from 0.
       learning_rate: the rate after warm-up.
       steps_per_epoch: batches per epoch.
       total_steps: length of the run; `cosine` ends at 0 there.
@@ -138,8 +133,12 @@ def _chain(optimizer: Mapping[str, Any]) -> optax.GradientTransformation:
     return optax.chain(*parts)
 
 
+def _start(kind: type, value: float) -> Any:
+    return flax.struct.field(default_factory=lambda: jnp.asarray(value, kind))
+
+
 class Plateau(flax.struct.PyTreeNode):
-    """Progress of the plateau schedule; part of the training state.
+    """Progress of the plateau schedule, part of the training state; first its start.
 
     Attributes:
       scale: factor on every update.
@@ -147,14 +146,9 @@ class Plateau(flax.struct.PyTreeNode):
       waited: validations since then.
     """
 
-    scale: Float[Array, ""]
-    best: Float[Array, ""]
-    waited: Int[Array, ""]
-
-    @classmethod
-    def start(cls) -> "Plateau":
-        """Returns the state before the first validation."""
-        return cls(jnp.float32(1.0), jnp.float32(math.inf), jnp.int32(0))
+    scale: Float[Array, ""] = _start(jnp.float32, 1.0)
+    best: Float[Array, ""] = _start(jnp.float32, math.inf)
+    waited: Int[Array, ""] = _start(jnp.int32, 0)
 
 
 @jax.jit
@@ -173,20 +167,15 @@ def update_plateau(
 
 
 class Patience(flax.struct.PyTreeNode):
-    """Progress of early stopping; part of the training state.
+    """Progress of early stopping, part of the training state; first its start.
 
     Attributes:
       best: highest validation accuracy so far.
       waited: validations since then.
     """
 
-    best: Float[Array, ""]
-    waited: Int[Array, ""]
-
-    @classmethod
-    def start(cls) -> "Patience":
-        """Returns the state before the first validation."""
-        return cls(jnp.float32(-1.0), jnp.int32(0))
+    best: Float[Array, ""] = _start(jnp.float32, -1.0)
+    waited: Int[Array, ""] = _start(jnp.int32, 0)
 
 
 @jax.jit

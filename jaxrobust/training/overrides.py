@@ -132,9 +132,6 @@ def read(text: str, default: Any, kind: type, *, radius: bool = False) -> Any:
       default: the value so far; the items of a list tell of what kind new ones are.
       kind: of the field; that of None takes a number, true, false, none or text.
       radius: whether it is a radius, which may be text or a number.
-
-    Raises:
-      ValueError: saying what it must be, and what was given.
     """
     if kind in (list, tuple):
         return kind(_item(one, default, radius) for one in _items(text))

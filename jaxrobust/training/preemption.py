@@ -6,11 +6,11 @@ SLURM can be asked for either before a time limit (`--signal=USR1@120`).
 import contextlib
 import dataclasses
 import signal
-import threading
 from collections.abc import Iterator
 
-import jax
 from jax.experimental import multihost_utils
+
+from jaxrobust.parallel.processes import in_main_thread, several
 
 # What a shell reports for a process that SIGTERM ended; the same for SIGUSR1.
 STATUS = 128 + signal.SIGTERM
@@ -33,19 +33,10 @@ class Stopped(Exception):
 class Ended(BaseException):
     """A signal came where nothing waits to be saved."""
 
-    def __init__(self, by: signal.Signals = signal.SIGTERM) -> None:
-        """Says so."""
-        super().__init__(
-            f"stopped by {by.name}; the same command goes on from what was saved"
-        )
-
-
-def _in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
-
 
 def _end(number: int, frame: object) -> None:
-    raise Ended(signal.Signals(number))
+    name = signal.Signals(number).name
+    raise Ended(f"stopped by {name}; the same command goes on from what was saved")
 
 
 def end_in_words() -> None:
@@ -53,7 +44,7 @@ def end_in_words() -> None:
 
     `catching` takes note of it instead while there is something to save.
     """
-    if _in_main_thread():
+    if in_main_thread():
         signal.signal(signal.SIGUSR1, _end)
 
 
@@ -63,7 +54,7 @@ def end_at_once() -> None:
     The preemption service of jax, which joins with the other processes, takes the
     signal away from the operating system and leaves it to training to look.
     """
-    if jax.process_count() > 1 and _in_main_thread():
+    if several() and in_main_thread():
         signal.signal(signal.SIGTERM, _end)
 
 
@@ -86,7 +77,7 @@ class Stop:
         """
         if self.interrupted:
             raise KeyboardInterrupt
-        if jax.process_count() > 1:
+        if several():
             return multihost_utils.reached_preemption_sync_point(step)
         return self.asked
 
@@ -99,7 +90,7 @@ def catching() -> Iterator[Stop]:
     main thread gets signals: in another nothing is caught.
     """
     stop = Stop()
-    if not _in_main_thread():
+    if not in_main_thread():
         yield stop
         return
 
@@ -114,10 +105,8 @@ def catching() -> Iterator[Stop]:
         stop.interrupted = True
         raise KeyboardInterrupt
 
-    if jax.process_count() > 1:
-        handlers = {signal.SIGUSR1: pass_on}
-    else:
-        handlers = dict.fromkeys(_ASKING, note)
+    alone = dict.fromkeys(_ASKING, note)
+    handlers = {signal.SIGUSR1: pass_on} if several() else alone
     # A shell's background jobs ignore it; that stays so.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         handlers |= {signal.SIGINT: interrupt}

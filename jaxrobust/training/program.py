@@ -63,11 +63,9 @@ def twin_of(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_attacks(config: dict[str, Any], texts: Sequence[str]) -> dict[str, Any]:
-    """Returns a config that evaluates with the attacks of `--attack` alone.
+    """Returns a config that evaluates with the attacks of `--attack` alone, if any.
 
-    Args:
-      config: of the run; its first radius is that of attacks that name none.
-      texts: as `attack_text.parse` takes them; without any the config stays as it is.
+    Its first radius is that of attacks that name none.
     """
     if not texts:
         return config

@@ -95,16 +95,10 @@ def _parse(fields: dict[str, Any]) -> Seen:
 def divide(
     source: data.Source, before: Seen, name: str, *, allowed: bool
 ) -> Int[np.ndarray, "V"]:
-    """Returns the rows to hold out of the data of a resumed run.
+    """Returns the rows to hold out of the training split of a resumed run.
 
-    Args:
-      source: the training split as it is now.
-      before: as it was.
-      name: of the data set, for errors.
-      allowed: whether it may have changed (`train.allow_changed_data`).
-
-    Returns:
-      The rows held out before, or, of changed data, the images held out before.
+    The rows held out before; of data that changed, if that is `allowed`
+    (`train.allow_changed_data`), the images held out before.
 
     Raises:
       ValueError: for changed data unless `allowed`; for other classes, or where none of
@@ -146,11 +140,8 @@ def check_classes(
 ) -> None:
     """Compares classes of an evaluation with those that a network was trained on.
 
-    Args:
-      source: its work directory, or the folder of a checkpoint in one. Where nothing
-        tells the classes, nothing is said.
-      class_names: of the data to evaluate on, in label order.
-      name: of that data set.
+    `source` is its work directory, or the folder of a checkpoint in one. Where nothing
+    tells the classes, nothing is said.
 
     Raises:
       ValueError: if a class has another label than in training: every number would be

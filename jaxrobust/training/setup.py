@@ -9,12 +9,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
 from jaxrobust import attacks, data, evaluation, parallel
-from jaxrobust.array_types import Key
+from jaxrobust.array_types import Images, Key
 from jaxrobust.data import augment
+from jaxrobust.defenses import Defense
 from jaxrobust.evaluation import flags
 from jaxrobust.named_models import create_model
 from jaxrobust.parallel import processes
@@ -30,15 +32,17 @@ from jaxrobust.training import (
 )
 from jaxrobust.training.accumulate import check_parts
 from jaxrobust.training.check import attack_options, check_data, make_defense
-from jaxrobust.training.source import Batches, ResidentSource, streams
+from jaxrobust.training.feed import Feed, ResidentFeed, streams
 from jaxrobust.training.start import start_from
-from jaxrobust.training.stream import StreamSource
-from jaxrobust.training.test_split import check_test_split
+from jaxrobust.training.stream import StreamFeed
+from jaxrobust.training.test_split import check_test_split, open_split
+
+Validate = Callable[[Mapping[str, Any]], dict[str, float]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """When things happen, in steps."""
+    """When things happen, in steps, from `config.train`."""
 
     steps_per_epoch: int
     total: int
@@ -48,7 +52,7 @@ class Plan:
 
     @classmethod
     def of(cls, config: Mapping[str, Any], examples: int) -> "Plan":
-        """Reads the plan from `config.train` for a training set of `examples`.
+        """Makes the plan for a training set of `examples`.
 
         Raises:
           ValueError: if the set is smaller than a batch or a cadence is not positive.
@@ -88,34 +92,24 @@ def make_validation(
     held_out: data.Dataset,
     mesh: Mesh,
     key: Key,
-) -> Callable[[Mapping[str, Any]], dict[str, float]]:
+) -> Validate:
     """Returns `variables -> accuracy, robust accuracy and loss` on held-out images."""
     fields = config["validation"]["attack"]
     attack = attacks.get(fields["name"], **attack_options(fields))
-    steps = {"": None, "robust_": attack}
-    compiled = {
-        prefix: evaluation.make_eval_step(
-            model, a, precision=config["eval"]["precision"]
-        )
-        for prefix, a in steps.items()
+    precision = config["eval"]["precision"]
+    steps = {
+        "": evaluation.make_eval_step(model, None, precision=precision),
+        "robust_": evaluation.make_eval_step(model, attack, precision=precision),
     }
-
-    batch_size = config["validation"]["batch_size"]
+    size = config["validation"]["batch_size"]
+    where: dict[str, Any] = {"key": key, "batch_size": size, "mesh": mesh}
+    flag = "--config.validation.batch_size"
 
     def validate(variables: Mapping[str, Any]) -> dict[str, float]:
         found = {}
-        for prefix, run in compiled.items():
-            with out_of_memory.explained(
-                "--config.validation.batch_size", batch_size, mesh.size
-            ):
-                result = evaluation.run_eval_step(
-                    run,
-                    variables,
-                    held_out,
-                    key=key,
-                    batch_size=batch_size,
-                    mesh=mesh,
-                )
+        for prefix, run in steps.items():
+            with out_of_memory.explained(flag, size, mesh.size):
+                result = evaluation.run_eval_step(run, variables, held_out, **where)
             found[f"{prefix}accuracy"] = result.accuracy
             found[f"{prefix}loss"] = float(result.loss.mean())
         return found
@@ -127,14 +121,14 @@ def make_validation(
 class Run:
     """What the loop works with; `state` is the only thing that changes.
 
-    `chance` is the accuracy of always answering the commonest class of the held-out
-    images, and their number.
+    `chance` is the accuracy of always answering the commonest held-out class, and the
+    number of held-out images.
     """
 
     state: state.TrainState
-    step: step.Step
-    source: Batches
-    validate: Callable[[Mapping[str, Any]], dict[str, float]]
+    step: nonfinite.Update
+    feed: Feed
+    validate: Validate
     chance: tuple[float, int]
     plan: Plan
     key: Array
@@ -153,7 +147,7 @@ def build(
     """Builds everything a run needs from its config, at step 0.
 
     Args:
-      config: as `train`.
+      config: as of `loop.train`.
       mesh: the devices.
       resumed: a checkpoint will take the place of the state, so the network that
         `train.init_from` names, which may be gone by now, is not read.
@@ -163,9 +157,9 @@ def build(
       ValueError: if a field of the config makes no sense (unknown names, sizes), or the
         data changed.
     """
-    batch_size = config["train"]["batch_size"]
-    accumulate = config["train"]["accumulate"]
-    check_parts(mesh, batch_size, accumulate)
+    train = config["train"]
+    batch_size = train["batch_size"]
+    check_parts(mesh, batch_size, train["accumulate"])
     train_set, held_out, streamed, record = load_train(config, before)
     processes.check_same("the training data", lambda: data.digest(train_set))
     plan = Plan.of(config, len(train_set))
@@ -181,43 +175,14 @@ def build(
     tx = optimizer.make_optimizer(
         config["optimizer"], defense.labels, config["label_optimizers"]
     )
-    schedule = optimizer.make_schedule(
-        config["schedule"],
-        config["optimizer"]["learning_rate"],
-        steps_per_epoch=plan.steps_per_epoch,
-        total_steps=plan.total,
-    )
     key = jax.random.key(config["seed"])
     init_key, run_key, validation_key = jax.random.split(key, 3)
-    dtype = compute.state_dtype(config)
-    example = jnp.zeros((1, *train_set.shape), dtype)
-    variables = state.init_variables(model, example, init_key)
-    if config["train"]["init_from"] and not resumed:
-        variables = start_from(config, variables, example)
-    variables = compute.cast(variables, dtype)
-    processes.check_same(
-        "the network at the start", lambda: processes.digest(variables)
-    )
-    ema = config["train"]["ema"]
-    first = state.create(variables, defense, tx, example, key=init_key, ema=ema > 0)
-    skip = config["train"]["skip_nonfinite"] > 0
-    if skip:
-        first = nonfinite.Counted.of(first)
+    example = jnp.zeros((1, *train_set.shape), compute.state_dtype(config))
+    first = _first_state(config, model, defense, tx, example, init_key, resumed)
     return Run(
         state=parallel.replicate(mesh, first),
-        step=step.make_train_step(
-            defense,
-            tx,
-            schedule,
-            augment.make(config["data"]["augment"]),
-            mesh=mesh,
-            ema=ema,
-            precision=config["precision"],
-            dtype=dtype,
-            accumulate=accumulate,
-            skip_nonfinite=skip,
-        ),
-        source=(StreamSource if streamed else ResidentSource)(
+        step=_make_step(config, defense, tx, plan, mesh),
+        feed=(StreamFeed if streamed else ResidentFeed)(
             train_set, mesh, batch_size=batch_size, seed=config["seed"]
         ),
         validate=make_validation(model, config, held_out, mesh, validation_key),
@@ -233,14 +198,63 @@ def build(
     )
 
 
+def _first_state(
+    config: Mapping[str, Any],
+    model: nn.Module,
+    defense: Defense,
+    tx: optax.GradientTransformation,
+    example: Images,
+    key: Key,
+    resumed: bool,
+) -> state.TrainState:
+    """Returns the state at step 0: as initialised, or another run's network."""
+    variables = state.init_variables(model, example, key)
+    if config["train"]["init_from"] and not resumed:
+        variables = start_from(config, variables, example)
+    variables = compute.cast(variables, example.dtype)
+    processes.check_same(
+        "the network at the start", lambda: processes.digest(variables)
+    )
+    ema = config["train"]["ema"] > 0
+    first = state.create(variables, defense, tx, example, key=key, ema=ema)
+    if config["train"]["skip_nonfinite"]:
+        return nonfinite.Counted.of(first)
+    return first
+
+
+def _make_step(
+    config: Mapping[str, Any],
+    defense: Defense,
+    tx: optax.GradientTransformation,
+    plan: Plan,
+    mesh: Mesh,
+) -> nonfinite.Update:
+    """Compiles nothing yet: makes the step as the config has it."""
+    train = config["train"]
+    schedule = optimizer.make_schedule(
+        config["schedule"],
+        config["optimizer"]["learning_rate"],
+        steps_per_epoch=plan.steps_per_epoch,
+        total_steps=plan.total,
+    )
+    return step.make_train_step(
+        defense,
+        tx,
+        schedule,
+        augment.make(config["data"]["augment"]),
+        mesh=mesh,
+        ema=train["ema"],
+        precision=config["precision"],
+        dtype=compute.state_dtype(config),
+        accumulate=train["accumulate"],
+        skip_nonfinite=train["skip_nonfinite"] > 0,
+    )
+
+
 def load_train(
     config: Mapping[str, Any], before: seen.Seen | None = None
 ) -> tuple[data.Source, data.Dataset, bool, seen.Seen]:
-    """Opens the training split.
-
-    Args:
-      config: of the run.
-      before: what a run that goes on was trained on; None for a new one.
+    """Opens the training split of a run, or of one that goes on from `before`.
 
     Returns:
       The images to train on, left on disk where they stream; the slice held out for
@@ -264,14 +278,7 @@ def load_train(
 
 def open_train(config: Mapping[str, Any]) -> data.Source:
     """Opens all of the training split, without reading it."""
-    fields = config["data"]
-    return data.open_source(
-        fields["name"],
-        "train",
-        image_size=fields["image_size"] or None,
-        channels=fields["channels"],
-        limit=fields["train_examples"] or None,
-    )
+    return open_split(config, "train")
 
 
 def _rows_to_hold_out(

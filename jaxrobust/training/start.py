@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from absl import logging
 
 from jaxrobust import checkpoints, models, threat
-from jaxrobust.array_types import Images, Variables
+from jaxrobust.array_types import Images, Key, Variables
 from jaxrobust.named_models import create_model
 
 # The name for the leaves whose shape follows the number of classes.
@@ -34,7 +34,8 @@ def start_from(config: Mapping[str, Any], like: Variables, example: Images) -> A
         name that nothing has.
       FileNotFoundError: if there is no checkpoint.
     """
-    path, asked = config["train"]["init_from"], _asked(config)
+    path, names = config["train"]["init_from"], config["train"]["init_skip"].split(",")
+    asked = [name.strip() for name in names if name.strip()]
     ours, theirs = _leaves(like), _leaves(checkpoints.load_variables(path))
     theirs = {name: leaf for name, leaf in theirs.items() if not _is(name, "extra")}
     head = head_of(config, example)
@@ -73,32 +74,24 @@ def head_of(config: Mapping[str, Any], example: Images) -> set[str]:
     They are found by a network that differs in `model.num_classes` alone; computes
     nothing. Empty for a network without such a field.
     """
-    model = create_model(config)
-    fields = config["model"]
-    first = _shapes(model, example)
-    logits = jax.eval_shape(
-        lambda v, x: models.logits_fn(model, v)(x), _abstract(model, example), example
-    )
-    wider = {**fields, "num_classes": logits.shape[-1] + 1}
+    first, logits = _shapes(create_model(config), example)
+    wider = {**config["model"], "num_classes": logits.shape[-1] + 1}
     try:
-        second = _shapes(create_model({"model": wider}), example)
+        second, _ = _shapes(create_model({"model": wider}), example)
     except TypeError:  # no such field
         return set()
-    return {name for name, shape in first.items() if second.get(name) != shape}
+    return {name for name, leaf in first.items() if second.get(name) != leaf}
 
 
-def _abstract(model: nn.Module, example: Images) -> Any:
-    key = jax.random.key(0)
-    return jax.eval_shape(lambda key, x: model.init(key, x, train=False), key, example)
+def _shapes(model: nn.Module, example: Images) -> tuple[_Leaves, Any]:
+    """Returns the shapes and dtypes of a network's variables and of its logits."""
 
+    def both(key: Key, x: Images) -> tuple[Any, Any]:
+        variables = model.init(key, x, train=False)
+        return variables, models.logits_fn(model, variables)(x)
 
-def _shapes(model: nn.Module, example: Images) -> dict[str, tuple[int, ...]]:
-    return {n: leaf.shape for n, leaf in _leaves(_abstract(model, example)).items()}
-
-
-def _asked(config: Mapping[str, Any]) -> list[str]:
-    names = config["train"]["init_skip"].split(",")
-    return [name.strip() for name in names if name.strip()]
+    variables, logits = jax.eval_shape(both, jax.random.key(0), example)
+    return _leaves(variables), logits
 
 
 def _leaves(tree: Any) -> _Leaves:

@@ -68,10 +68,10 @@ def create(
 
     Args:
       variables: of the network.
-      defense: the objective, which may add trainables.
+      defense: the objective, whose own trainables start from `key`.
       tx: the optimiser.
       example: a batch of one image, for shapes.
-      key: for the objective's trainables.
+      key: of the run's start.
       ema: keep averaged weights.
     """
     model_state = {k: v for k, v in variables.items() if k != "params"}
@@ -87,6 +87,6 @@ def create(
         model_state=model_state,
         opt_state=tx.init(params),
         ema_params=average,
-        plateau=Plateau.start(),
-        patience=Patience.start(),
+        plateau=Plateau(),
+        patience=Patience(),
     )

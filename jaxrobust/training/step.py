@@ -1,6 +1,7 @@
 """The jitted training step: augment, attack, update."""
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -10,16 +11,13 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 
 from jaxrobust import parallel
-from jaxrobust.array_types import Images, Key, PyTree
+from jaxrobust.array_types import Key
+from jaxrobust.data.augment import Augment
 from jaxrobust.defenses.base import Defense, Phase
 from jaxrobust.training import nonfinite
 from jaxrobust.training.accumulate import evaluate
+from jaxrobust.training.nonfinite import Update
 from jaxrobust.training.state import TrainState
-
-Augment = Callable[[Images, Key], Images]
-Step = Callable[
-    [TrainState, Mapping[str, Array], Key], tuple[TrainState, dict[str, Array]]
-]
 
 
 def make_train_step(
@@ -34,7 +32,7 @@ def make_train_step(
     dtype: Any = jnp.float32,
     accumulate: int = 1,
     skip_nonfinite: bool = False,
-) -> Step:
+) -> Update:
     """Builds the step of a defence.
 
     Args:
@@ -140,10 +138,6 @@ def _update(
         params=params, model_state=found.model_state, opt_state=opt_state
     )
     if phase.when is not None:
-        taken = phase.when(state.step, metrics)
-        new = _select(taken, new, state)
+        taken = functools.partial(jnp.where, phase.when(state.step, metrics))
+        new = jax.tree.map(taken, new, state)
     return new, found.handed
-
-
-def _select(condition: Array, new: PyTree, old: PyTree) -> PyTree:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)

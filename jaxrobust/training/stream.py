@@ -14,7 +14,7 @@ from jaxtyping import Array
 from numpy.typing import NDArray
 
 from jaxrobust import data, parallel
-from jaxrobust.training.source import step_indices
+from jaxrobust.training.feed import step_indices
 
 # Images that one thread decodes at a time: enough that grain's own work per element
 # does not count, few enough that all threads work on the batch that is needed next.
@@ -50,10 +50,10 @@ class _Reader:
         return self.source.read(indices)
 
 
-class StreamSource:
+class StreamFeed:
     """A data set whose rows are read as the steps need them.
 
-    The batches are those of `ResidentSource`: the order of an epoch is a function of
+    The batches are those of `ResidentFeed`: the order of an epoch is a function of
     seed and epoch, a step takes its slice of it, and this process reads the rows that
     its devices hold. There is no state to save; the position is the global step.
     """
@@ -71,10 +71,10 @@ class StreamSource:
         """Reads nothing but the labels.
 
         Args:
-          source: the training set, of `batch_size` images at least.
-          mesh: the devices.
-          batch_size: examples of the global batch per step, a multiple of the devices.
-          seed: of the run.
+          source: as of `ResidentFeed`, and so are `mesh`, `batch_size` and `seed`.
+          mesh: see there.
+          batch_size: see there; of the global batch.
+          seed: see there.
           threads: that read and decode; None is one per CPU core, 16 at most. Decoding
             leaves Python's lock to the others.
           workers: processes that do it instead, with so many threads each; 0 for
@@ -91,7 +91,7 @@ class StreamSource:
         self._running: set[grain.DatasetIterator] = set()
 
     def batches(self, start: int, stop: int) -> Iterator[dict[str, Array]]:
-        """Yields the batches of steps `start` to `stop`; see `source.Batches`.
+        """Yields the batches of steps `start` to `stop`; see `feed.Feed`.
 
         Raises:
           ValueError: a damaged record or an image that cannot be read, by name.

@@ -12,34 +12,35 @@ _SHARED = 0.01  # a few images are in both splits of many published sets
 _LOOKED_AT = 1000
 
 
+def open_split(config: Mapping[str, Any], split: str) -> data.Source:
+    """Opens the images of a split that `config.data` asks for, without reading them."""
+    fields = config["data"]
+    return data.open_source(
+        fields["name"],
+        split,
+        image_size=fields["image_size"] or None,
+        channels=fields["channels"],
+        limit=fields[f"{split}_examples"] or None,
+    )
+
+
 def check_test_split(config: Mapping[str, Any], train_set: data.Source) -> None:
     """Checks that the test split is there and is of the kind of the training set.
 
     Opens it: of image files the headers are read, of a prepared set what describes it.
-
-    Args:
-      config: with `data`, as `training.config.base` has it.
-      train_set: what is trained on.
 
     Raises:
       FileNotFoundError: if the data are not there.
       ValueError: if there is no test split or no image in it, or its images or classes
         are not those of the training set; if that has a single class.
     """
-    fields = config["data"]
-    name = fields["name"]
+    name = config["data"]["name"]
     if train_set.num_classes < 2:
         raise ValueError(
             f"{name} has one class only ({', '.join(train_set.class_names)}): there is "
             "nothing to tell apart."
         )
-    test = data.open_source(
-        name,
-        "test",
-        image_size=fields["image_size"] or None,
-        channels=fields["channels"],
-        limit=fields["test_examples"] or None,
-    )
+    test = open_split(config, "test")
     if not len(test):
         raise ValueError(f"the test split of {name} has no images.")
     if test.shape != train_set.shape:

@@ -21,7 +21,7 @@ def test_a_run_in_float64_is_float64_from_images_to_loss():
         run = setup.build(fields.to_dict(), parallel.make_mesh(1))
         chex.assert_type(jax.tree.leaves(run.state.params), jnp.float64)
         chex.assert_trees_all_equal(single.params, run.state.params)
-        batch = next(run.source.batches(0, 1))
+        batch = next(run.feed.batches(0, 1))
         new, metrics = run.step(run.state, batch, run.key)
     chex.assert_type(metrics["loss"], jnp.float64)
     chex.assert_tree_all_finite(metrics["loss"])

@@ -80,7 +80,7 @@ def test_warm_up_does_not_move_the_drops():
 
 
 def test_plateau_shrinks_after_patience():
-    state = optimizer.Plateau.start()
+    state = optimizer.Plateau()
     scales = []
     for loss in (1.0, 0.9, 0.95, 0.96, 0.97, 0.5):
         state = optimizer.update_plateau(state, jnp.float32(loss), 0.1, 2)
@@ -113,7 +113,7 @@ def test_piecewise_rates_are_multiples_of_the_base():
 
 
 def test_patience_counts_validations_without_a_new_best():
-    current = optimizer.Patience.start()
+    current = optimizer.Patience()
     waited = []
     for accuracy in (0.5, 0.4, 0.5, 0.6, 0.1):
         current = optimizer.update_patience(current, jnp.float32(accuracy))

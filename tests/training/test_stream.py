@@ -13,8 +13,8 @@ from PIL import Image
 
 from jaxrobust import checkpoints, data, models, parallel
 from jaxrobust.training import check, config, loop, optimizer, setup, state, step
-from jaxrobust.training.source import ResidentSource
-from jaxrobust.training.stream import StreamSource
+from jaxrobust.training.feed import ResidentFeed
+from jaxrobust.training.stream import StreamFeed
 
 RNG = np.random.default_rng(0)
 
@@ -56,11 +56,11 @@ def test_batches_are_those_of_the_resident_set(name, batch_size, folder, monkeyp
     """Over two epochs, from their start and their middle, on one and four devices."""
     source = open_set(name, folder)
     epoch = len(source) // batch_size
-    resident = make(ResidentSource, source, batch_size=batch_size)
+    resident = make(ResidentFeed, source, batch_size=batch_size)
     expected = list(resident.batches(0, 2 * epoch + 1))
     monkeypatch.setattr(type(source), "load", None)  # never all at once
     for devices, start in ((1, 0), (4, 0), (4, epoch // 2 + 1), (1, 2 * epoch + 1)):
-        stream = make(StreamSource, source, devices, batch_size)
+        stream = make(StreamFeed, source, devices, batch_size)
         batches = list(stream.batches(start, len(expected)))
         assert_same(batches, expected[start:])
         for batch in batches:
@@ -91,7 +91,7 @@ def test_an_unreadable_image_is_named_as_load_names_it(folder):
     (folder / "train/class 1/051.png").write_bytes(b"not a picture")
     with pytest.raises(ValueError, match=r"051.png: not a readable image") as loaded:
         source.load()
-    stream = make(StreamSource, source)
+    stream = make(StreamFeed, source)
     with pytest.raises(ValueError, match=r"051.png: not a readable image") as raised:
         list(stream.batches(0, 2))
     assert str(raised.value) == str(loaded.value)
@@ -101,9 +101,9 @@ def test_processes_read_the_same_and_say_what_is_wrong(folder):
     """Their errors come to the training process, and closing ends them."""
     flags.FLAGS.mark_as_parsed()  # as absl's app does; grain's processes ask for it
     source = open_set("folder", folder)
-    stream = make(StreamSource, source, batch_size=80, workers=1)
+    stream = make(StreamFeed, source, batch_size=80, workers=1)
     batches = stream.batches(0, 1000)  # more than are read ahead
-    expected = make(ResidentSource, source, batch_size=80).batches(0, 2)
+    expected = make(ResidentFeed, source, batch_size=80).batches(0, 2)
     assert_same([next(batches), next(batches)], expected)
     assert multiprocessing.active_children()
     for file in (folder / "train/class 0").iterdir():
@@ -115,7 +115,7 @@ def test_processes_read_the_same_and_say_what_is_wrong(folder):
 
 
 def test_closing_ends_batches_that_are_not_at_their_end(folder):
-    stream = make(StreamSource, open_set("folder", folder), batch_size=8)
+    stream = make(StreamFeed, open_set("folder", folder), batch_size=8)
     batches = stream.batches(0, 100)
     next(batches)
     stream.close()
@@ -148,7 +148,7 @@ def test_twenty_steps_end_in_the_same_parameters():
             dtype=jnp.float64,
         )
         key = parallel.replicate(mesh, jax.random.key(7))
-        for kind in (ResidentSource, StreamSource):
+        for kind in (ResidentFeed, StreamFeed):
             current = parallel.replicate(mesh, first)
             for batch in make(kind, source, 2, batch_size=16).batches(0, 20):
                 current, _ = run(current, batch, key)
@@ -187,7 +187,7 @@ def test_the_division_does_not_depend_on_the_feed(folder, monkeypatch):
         feed: setup.load_train(fields_of(feed, f"folder:{folder}", **more))
         for feed in ("resident", "stream", "auto")
     }
-    monkeypatch.setattr("jaxrobust.training.source.RESIDENT_BYTES", 60 * 108 - 1)
+    monkeypatch.setattr("jaxrobust.training.feed.RESIDENT_BYTES", 60 * 108 - 1)
     found["large"] = setup.load_train(fields_of("auto", f"folder:{folder}", **more))
     assert [f[2] for f in found.values()] == [False, True, False, True]
     first, held_out, _, _ = found["resident"]

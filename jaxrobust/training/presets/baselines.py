@@ -4,6 +4,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from jaxrobust._checks import check_choice
 from jaxrobust.training import config as common
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
@@ -22,18 +23,12 @@ ARGUMENTS: dict[str, str | int | bool] = {
 def start(options: Any, objective: str, *, normalize: bool) -> Any:
     """Returns a config of CIFAR-10, network, objective and SGD with momentum .9.
 
-    Args:
-      options: what `common.parse_arg` returned for `ARGUMENTS`.
-      objective: `pgd`, `trades` or `mart`.
-      normalize: whether the network subtracts the data's mean first.
+    The network subtracts the data's mean first where it is to `normalize`.
 
     Raises:
-      ValueError: for another network.
+      ValueError: for another network than `NETWORKS`.
     """
-    if options.model not in NETWORKS:
-        raise ValueError(
-            f"`model` must be one of {', '.join(NETWORKS)}, got {options.model!r}."
-        )
+    check_choice("model", options.model, NETWORKS)
     config = common.base()
     config.data.name = "cifar10"
     config.data.validation_examples = 2000
@@ -64,8 +59,8 @@ def finish(config: Any, options: Any) -> None:
         config.train.ema = EMA
     common.finish(config, options, _fit)
     if options.quick:
-        config.model.width = 1 if options.model == "wide_resnet" else 4
-        config.model.depth = 10 if options.model == "wide_resnet" else 18
+        wide = options.model == "wide_resnet"
+        config.model.width, config.model.depth = (1, 10) if wide else (4, 18)
 
 
 def _fit(config: Any) -> None:

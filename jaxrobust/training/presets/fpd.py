@@ -31,14 +31,8 @@ ATTACKS = ("fgsm", "pgd")
 def use_network(config: Any, options: Any, variant: str, num_classes: int) -> None:
     """Sets the network, its ablations and its image channels.
 
-    Args:
-      config: what `config.base` returned.
-      options: `encoder`, `depth`, `without` and `undefended` of `ARGUMENTS`.
-      variant: of `models.fpd_resnet`.
-      num_classes: number of classes.
-
     Raises:
-      ValueError: for an unknown encoder or module.
+      ValueError: for an unknown `encoder`, or module that it is to be `without`.
     """
     if options.encoder not in ("resnet", "resnext"):
         raise ValueError(f"`encoder` is resnet or resnext, got {options.encoder!r}.")
@@ -73,15 +67,10 @@ def use_network(config: Any, options: Any, variant: str, num_classes: int) -> No
 def use_objective(
     config: Any, *, noise: float, threshold: float, weight: float
 ) -> None:
-    """Sets the two-phase objective and what all runs of the release share.
+    """Sets, after `use_network`, the two-phase objective of `defenses.fpd`.
 
-    Without restoration there is nothing to restore in two phases: cross-entropy.
-
-    Args:
-      config: after `use_network`.
-      noise: half width of the uniform noise on the images.
-      threshold: T, on the mean squared error of images in [0, 1].
-      weight: of the mean squared error in the second update.
+    Without restoration there is nothing to restore in two phases: cross-entropy. And
+    what all runs of the release share. `weight` is that of the second update.
     """
     config.objective.name = "fpd" if config.model.restoration else "standard"
     config.objective.update(
@@ -104,15 +93,11 @@ def use_objective(
 
 
 def use_attack(config: Any, options: Any, delay: float) -> None:
-    """Adds the adversarial training that the release makes after the two phases.
+    """Adds, after `use_objective`, the adversarial training of the release.
 
     Half clean, half attacked, on the network's own predictions; no noise. It is meant
-    to start from a trained network, the argument `from`.
-
-    Args:
-      config: after `use_objective`.
-      options: `adversarial` and `from` of `ARGUMENTS`.
-      delay: epochs before the attack sets in.
+    to start from a trained network, the argument `from`. The attack sets in after
+    `delay` epochs.
 
     Raises:
       ValueError: for another attack.
@@ -136,13 +121,7 @@ def use_attack(config: Any, options: Any, delay: float) -> None:
 
 
 def finish(config: Any, options: Any, fit: Callable[[Any], None] | None = None) -> None:
-    """Applies `twin`, `budget` and `quick`.
-
-    Args:
-      config: complete but for them.
-      options: what `parse_arg` returned.
-      fit: what more `budget=cpu` does to the config.
-    """
+    """Applies `twin`, `budget` and `quick`; `fit` is what more `budget=cpu` does."""
 
     def shorter(config: Any) -> None:
         # The Gram matrices are not normalised: wide networks learn late, and the stem
@@ -167,14 +146,7 @@ def finish(config: Any, options: Any, fit: Callable[[Any], None] | None = None) 
 
 
 def caltech(options: Any, data: str, variant: str, num_classes: int) -> ConfigDict:
-    """Returns the setting of both Caltech sets.
-
-    Args:
-      options: what `parse_arg` returned for `ARGUMENTS`.
-      data: the data set.
-      variant: of `models.fpd_resnet`.
-      num_classes: number of classes.
-    """
+    """Returns the setting of both Caltech sets, by name."""
     config: Any = common.base()
     config.data.name = data
     config.data.image_size = 224

@@ -4,6 +4,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from jaxrobust._checks import check_choice
 from jaxrobust.training import config as common
 
 # Epochs of cross-entropy, those of the joint objective, and the drops in each.
@@ -17,11 +18,8 @@ def use_prototypes(config: Any, contrastive: float) -> None:
 
     The network's is SGD of rate .01, momentum .9, weight decay 1e-4; the centres' are
     plain SGD, whose rates keep their ratio to the network's under the schedule.
-
-    Args:
-      config: what `config.base` returned.
-      contrastive: weight of the contrastive proximity and rate of its centres, 1e-4 in
-        the release, 1e-5 in its adversarial training.
+    `contrastive` is the weight of the contrastive proximity and the rate of its
+    centres: 1e-4 in the release, 1e-5 in its adversarial training.
     """
     config.objective.name = "pcl"
     config.objective.update(
@@ -49,14 +47,10 @@ def use_prototypes(config: Any, contrastive: float) -> None:
 
 
 def use_attack(config: Any, attack: str) -> None:
-    """Sets the adversarial objective: clean and attacked copies of 64 images.
-
-    Args:
-      config: after `use_prototypes`.
-      attack: `fgsm` or `pgd`.
+    """Sets, after `use_prototypes`, the objective on clean and attacked copies.
 
     Raises:
-      ValueError: for another attack.
+      ValueError: for another attack than `fgsm` and `pgd`.
     """
     if attack not in ("fgsm", "pgd"):
         raise ValueError(f"`attack` must be fgsm or pgd, got {attack!r}.")
@@ -76,23 +70,20 @@ def use_schedule(config: Any, name: str, epochs: float, start: str = "") -> None
 
     Args:
       config: after `use_prototypes`.
-      name: `paper`, or `released`: the rate of the second phase never drops.
+      name: `paper`, or `released`, in which the rate of the second phase never drops.
       epochs: of the second phase.
       start: work directory or checkpoint whose network stands for the first phase.
 
     Raises:
       ValueError: for another schedule.
     """
-    if name not in SCHEDULES:
-        raise ValueError(
-            f"`schedule` must be one of {', '.join(SCHEDULES)}, got {name!r}."
-        )
+    check_choice("schedule", name, SCHEDULES)
     first = 0.0 if start else FIRST
     # Scales are of the second phase's rate, .01; the first starts at ten times that.
-    steps = (
-        [] if start else list(zip((0.0, *FIRST_DROPS), (10, 1, 0.1, 0.01), strict=True))
-    )
-    steps.append((first, 1.0))
+    steps = [(first, 1.0)]
+    if not start:
+        drops = zip((0.0, *FIRST_DROPS), (10.0, 1.0, 0.1, 0.01), strict=True)
+        steps = [*drops, *steps]
     if name == "paper":
         drops = zip(SECOND_DROPS, (0.1, 0.01, 0.001), strict=True)
         steps += [(first + epoch, scale) for epoch, scale in drops]
@@ -137,16 +128,10 @@ def shorten(config: Any, first: float, second: float) -> None:
 
 
 def finish(config: Any, options: Any, first: float, second: float) -> None:
-    """Applies the arguments that all of PCL's configs have.
+    """Applies `twin`, `budget` and `quick`.
 
-    Args:
-      config: complete but for them.
-      options: what `common.parse_arg` returned: `twin`, `budget`, `quick`.
-      first: epochs of the first phase of `budget=cpu`; one in `quick`.
-      second: of its second phase; one in `quick`.
-
-    Raises:
-      ValueError: for another budget.
+    `first` and `second` are the epochs of the phases of `budget=cpu`; one each in
+    `quick`.
     """
     if options.quick:
         first = second = 1.0

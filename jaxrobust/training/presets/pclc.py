@@ -21,22 +21,13 @@ def photographs(options: Any, data: str, num_classes: int) -> Any:
     """Returns a config of a set of photographs, its network and augmentation.
 
     Four images of five are mirrored, rotated and cropped; nothing is normalised.
-
-    Args:
-      options: what `common.parse_arg` returned for `ARGUMENTS`, `model` and `depth`.
-      data: name of the set.
-      num_classes: number of its classes.
     """
     config = common.base()
     config.data.name = data
     config.data.augment.update(
-        {
-            "flip": True,
-            "rotation": 10.0,
-            "random_resized_crop": 0.08,
-            "probability": 0.8,
-        }
+        {"flip": True, "rotation": 10.0, "random_resized_crop": 0.08}
     )
+    config.data.augment.probability = 0.8
     config.model = ConfigDict(
         {
             "name": options.model,
@@ -53,12 +44,8 @@ def use_objective(config: Any, attack: str, start: str) -> None:
     """Sets objective, optimiser and both phases' rates.
 
     Cross-entropy for 150 epochs, then PC + .05 LC for 150, each with Adam at .01 that
-    drops to a fifth after 50 and again after 100.
-
-    Args:
-      config: what `config.base` returned.
-      attack: a training attack, or `none`, the method's own clean images.
-      start: work directory or checkpoint whose network stands for the first phase.
+    drops to a fifth after 50 and again after 100. An `attack` of `none` is the method's
+    own clean images; the network of a checkpoint `start` stands for the first phase.
     """
     config.objective.update(
         {
@@ -85,13 +72,7 @@ def use_objective(config: Any, attack: str, start: str) -> None:
 
 
 def finish(config: Any, options: Any, width: int | None = None) -> None:
-    """Applies the arguments that all of PC-LC's configs have.
-
-    Args:
-      config: complete but for them.
-      options: what `common.parse_arg` returned for `ARGUMENTS` and others.
-      width: of the network in `quick`, at its least depth.
-    """
+    """Applies `twin`, `budget` and `quick`, with a `width` and the least depth."""
     common.finish(config, options, _fit)
     if options.quick:
         config.train.epochs = 2.0

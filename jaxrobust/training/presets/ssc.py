@@ -4,6 +4,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from jaxrobust._checks import check_choice
 from jaxrobust.training import config as common
 
 # Radius, step size and steps of the release's training attacks.
@@ -46,10 +47,6 @@ def use_objective(config: Any, options: Any) -> None:
     pairs of a class, rows by cosine, BIM; Adam 1e-3, weight decay 5e-4, a tenth every
     30 of 100 epochs.
 
-    Args:
-      config: what `config.base` returned.
-      options: what `common.parse_arg` returned for `ARGUMENTS`.
-
     Raises:
       ValueError: for an unknown variant or attack.
     """
@@ -57,10 +54,7 @@ def use_objective(config: Any, options: Any) -> None:
         raise ValueError(f"`variant` must be ssc or rcc, got {options.variant!r}.")
     rcc = options.variant == "rcc"
     attack = options.attack or ("bim" if rcc else "fgsm")
-    if attack not in ATTACKS:
-        raise ValueError(
-            f"`attack` must be one of {', '.join(ATTACKS)}, got {attack!r}."
-        )
+    check_choice("attack", attack, ATTACKS)
     config.objective.update(
         {
             "name": "ssc",
@@ -97,13 +91,7 @@ def use_objective(config: Any, options: Any) -> None:
 
 
 def finish(config: Any, options: Any, width: int | None = None) -> None:
-    """Applies the arguments that all of SSC-DM's configs have.
-
-    Args:
-      config: complete but for them.
-      options: what `common.parse_arg` returned.
-      width: of the network in `quick`.
-    """
+    """Applies `twin`, `budget` and `quick`, with a `width` of the network."""
     common.finish(config, options, _fit)
     if options.quick and width is not None:
         config.model.width = width

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from jaxrobust import data, parallel
-from jaxrobust.training import source
+from jaxrobust.training import feed
 
 
 def collect(start, stop, size=23, batch=5, seed=3):
-    return [source.step_indices(size, batch, seed, step) for step in range(start, stop)]
+    return [feed.step_indices(size, batch, seed, step) for step in range(start, stop)]
 
 
 def test_an_epoch_shows_every_example_at_most_once():
@@ -31,11 +31,9 @@ def test_the_order_cannot_be_changed_by_a_caller():
 
 def test_resident_batches_are_the_rows_of_the_steps():
     dataset = data.load("digits", limit=20)
-    resident = source.ResidentSource(
-        dataset, parallel.make_mesh(4), batch_size=8, seed=1
-    )
+    resident = feed.ResidentFeed(dataset, parallel.make_mesh(4), batch_size=8, seed=1)
     for step, batch in enumerate(resident.batches(1, 5), 1):
-        index = source.step_indices(20, 8, 1, step)
+        index = feed.step_indices(20, 8, 1, step)
         np.testing.assert_array_equal(batch["index"], index)
         np.testing.assert_array_equal(batch["image"], dataset.images[index])
         np.testing.assert_array_equal(batch["label"], dataset.labels[index])
@@ -45,13 +43,13 @@ def test_resident_batches_are_the_rows_of_the_steps():
 
 
 @pytest.mark.parametrize(
-    ("feed", "nbytes", "streamed"),
+    ("chosen", "nbytes", "streamed"),
     [
-        ("auto", source.RESIDENT_BYTES, False),
-        ("auto", source.RESIDENT_BYTES + 1, True),
-        ("resident", source.RESIDENT_BYTES + 1, False),
+        ("auto", feed.RESIDENT_BYTES, False),
+        ("auto", feed.RESIDENT_BYTES + 1, True),
+        ("resident", feed.RESIDENT_BYTES + 1, False),
         ("stream", 1, True),
     ],
 )
-def test_the_size_chooses_the_feed_unless_told(feed, nbytes, streamed):
-    assert source.streams(feed, nbytes) == streamed
+def test_the_size_chooses_the_feed_unless_told(chosen, nbytes, streamed):
+    assert feed.streams(chosen, nbytes) == streamed

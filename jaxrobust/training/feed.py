@@ -19,7 +19,7 @@ FEEDS = ("auto", "resident", "stream")
 RESIDENT_BYTES = 2 << 30
 
 
-class Batches(Protocol):
+class Feed(Protocol):
     """Where training batches come from; the position is the global step."""
 
     def batches(self, start: int, stop: int) -> Iterator[dict[str, Array]]:
@@ -62,7 +62,7 @@ def step_indices(size: int, batch_size: int, seed: int, step: int) -> np.ndarray
     return order[place * batch_size : (place + 1) * batch_size]
 
 
-class ResidentSource:
+class ResidentFeed:
     """A data set that lives on the devices as uint8."""
 
     def __init__(
@@ -88,7 +88,7 @@ class ResidentSource:
         )
 
     def batches(self, start: int, stop: int) -> Iterator[dict[str, Array]]:
-        """Yields the batches of steps `start` to `stop`; see `Batches`."""
+        """Yields the batches of steps `start` to `stop`; see `Feed`."""
         for step in range(start, stop):
             index = parallel.put_batch(self._mesh, self._of_step(step))
             yield self._gather(self._arrays, index)
