@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxrobust.array_types import Key, Norm
+from jaxrobust.array_types import Bounds, Key, Norm
 
 NORMS: tuple[Norm, ...] = ("linf", "l2", "l1")
 
@@ -24,18 +24,26 @@ _LARGEST_BOUND = 1e6
 _NARROWEST_BOX = 1e-4
 
 
+def did_you_mean(name: object, known: Iterable[str], cutoff: float = 0.0) -> str:
+    """Asks for the nearest of the known names; '' where none is near enough."""
+    close = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=cutoff)
+    return f"Did you mean {close[0]!r}?" if close else ""
+
+
 def nearest_match(name: object, known: Iterable[str]) -> str:
     """Returns the sentence that ends every error about an unknown name."""
     known = sorted(known)
-    close = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.0)
-    return f"Did you mean {close[0]!r}? Known: {', '.join(known)}."
+    return f"{did_you_mean(name, known)} Known: {', '.join(known)}."
 
 
 def check_choice(name: str, value: object, known: Iterable[str]) -> None:
     """Raises ValueError unless `value` is one of `known`."""
     known = tuple(known)
     if value not in known:
-        raise ValueError(f"`{name}` must be one of {', '.join(known)}, got {value!r}.")
+        raise ValueError(
+            f"`{name}` must be one of {', '.join(known)}, got {value!r}. "
+            f"{did_you_mean(value, known)}"
+        )
 
 
 def concrete(value: Any) -> np.ndarray | None:
@@ -222,6 +230,79 @@ def check_shape(
     raise ValueError(
         f"`{name}` must be {allowed}, for images of shape {shape}, got shape {got}."
     )
+
+
+def check_floating(name: str, array: Any, shape: str, hint: str = "") -> None:
+    """Raises unless an array is floating and has the two axes of `shape`, '[B, D]'."""
+    dtype = getattr(array, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(
+            f"`{name}` must be a floating array {shape}, got "
+            f"{dtype or type(array).__name__}."
+        )
+    if array.ndim != 2:
+        raise ValueError(f"`{name}` must have shape {shape}, got {array.shape}{hint}.")
+
+
+def check_values(x: jax.Array | np.ndarray, bounds: Bounds) -> None:
+    """Raises unless all numbers of images lie in the box."""
+    xp: Any = np if isinstance(x, np.ndarray) else jnp
+    # A wall of the box may lie between two numbers of half precision.
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    first, last = np.asarray(bounds, x.dtype)
+    # Not by min and max: on a CPU they pass over NaN.
+    if not xp.all((x >= first) & (x <= last)):
+        if nan := int(xp.isnan(x).sum()):
+            raise ValueError(f"`x` is not finite: {nan} of its values are NaN.")
+        raise ValueError(
+            f"`x` leaves `bounds` {tuple(bounds)}: its values go from "
+            f"{float(xp.min(x)):.6g} to {float(xp.max(x)):.6g}. Pass images in "
+            "`bounds` (normalise inside the model) or the bounds they have."
+        )
+
+
+def check_not_empty(x: Any) -> None:
+    """Raises where an array holds no image."""
+    if 0 in x.shape:
+        raise ValueError(
+            f"`x` holds no image, its shape is {x.shape}: leave empty batches out."
+        )
+
+
+def check_labels(y: Any, batch: int, name: str = "y", row: str = "image") -> None:
+    """Raises unless labels are integers, one for each of `batch` rows."""
+    dtype = getattr(y, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jnp.integer):
+        raise TypeError(
+            f"`{name}` must hold integer labels, got {dtype or type(y).__name__}; use "
+            f"jnp.asarray({name}, jnp.int32)."
+        )
+    if y.shape != (batch,):
+        hint = ""
+        if len(y.shape) == 2 and y.shape[0] == batch and y.shape[1] > 1:
+            hint = f"; of one-hot labels take {name}.argmax(1)"
+        elif not y.shape:
+            hint = f"; of a single image take x[None] and {name}[None]"
+        raise ValueError(
+            f"`{name}` must hold one label per {row}, shape ({batch},), got "
+            f"{y.shape}{hint}."
+        )
+
+
+def check_classes(y: Any, classes: int, name: str = "y") -> None:
+    """Raises unless labels name one of so many classes, where they can be seen.
+
+    In the dtype in which they are given: cast to int32, 2^32 + 3 would be class 3.
+    """
+    values = concrete(y)
+    if values is None or not values.size:
+        return
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high >= classes:
+        raise ValueError(
+            f"`{name}` holds labels from {low} to {high}, but there are {classes} "
+            f"classes: labels must be in [0, {classes - 1}]."
+        )
 
 
 def row_keys(key: Key, batch: int) -> Key:

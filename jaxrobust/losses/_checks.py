@@ -8,23 +8,23 @@ import math
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust import _checks
 
 
-def check_logits(logits: Any, name: str = "logits") -> None:
-    """Raises unless logits are floating and `[B, K]`."""
-    dtype = getattr(logits, "dtype", None)
-    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(
-            f"`{name}` must be a floating array [B, K], got "
-            f"{dtype or type(logits).__name__}; pass what the network returns."
-        )
-    if logits.ndim != 2:
+def check_logits(least: int, loss: str, **logits: Any) -> None:
+    """Raises unless logits, by name, are alike and have the classes a loss compares."""
+    (first, given), *others = logits.items()
+    for name, array in logits.items():
+        _checks.check_floating(name, array, "[B, K]", ", one row per example")
+    for name, array in others:
+        check_like(name, array, first, given.shape)
+    if given.shape[1] < least:
         raise ValueError(
-            f"`{name}` must have shape [B, K], one row per example, got {logits.shape}."
+            f"The {loss} loss needs logits of at least {least} classes, got "
+            f"{given.shape[1]}; use cross_entropy"
+            f"{' or margin' if given.shape[1] > 1 else ''} instead."
         )
 
 
@@ -39,39 +39,10 @@ def check_like(name: str, array: Any, other: str, shape: tuple[int, ...]) -> Non
 def check_labels(
     y: Any, batch: int, classes: int | None, name: str = "y", rows: str = "logits"
 ) -> None:
-    """Raises unless `y` holds an integer for each of `batch` rows.
-
-    Where classes count, labels on the host must be in [0, classes): cast to int32,
-    2^32 + 3 would be 3.
-    """
-    dtype = getattr(y, "dtype", None)
-    if dtype is None or not jnp.issubdtype(dtype, jnp.integer):
-        raise TypeError(
-            f"`{name}` must be an array of integer labels [B], got "
-            f"{dtype or type(y).__name__}; use jnp.asarray(labels, jnp.int32)."
-        )
-    if y.shape != (batch,):
-        raise ValueError(
-            f"`{name}` must hold one label per row of `{rows}`, shape ({batch},), got "
-            f"{y.shape}."
-        )
-    if classes is not None and isinstance(y, np.ndarray) and y.size:
-        low, high = int(y.min()), int(y.max())
-        if low < 0 or high >= classes:
-            raise ValueError(
-                f"`{name}` holds labels from {low} to {high}, but there are {classes} "
-                f"classes: labels must be in [0, {classes - 1}]."
-            )
-
-
-def check_classes(logits: Any, least: int, loss: str) -> None:
-    """Raises unless logits have the classes that a loss compares."""
-    if logits.shape[-1] < least:
-        raise ValueError(
-            f"The {loss} loss needs logits of at least {least} classes, got "
-            f"{logits.shape[-1]}; use cross_entropy"
-            f"{' or margin' if logits.shape[-1] > 1 else ''} instead."
-        )
+    """Raises unless `y` holds an integer for each row, a class where classes count."""
+    _checks.check_labels(y, batch, name, f"row of `{rows}`")
+    if classes is not None and isinstance(y, np.ndarray):
+        _checks.check_classes(y, classes, name)
 
 
 def check_number(name: str, value: Any, high: float = math.inf) -> None:

@@ -109,8 +109,7 @@ def dlr_targeted(logits: Logits, y: Labels, target: Labels) -> PerExample:
 
 
 def _check(loss: str, logits: Logits, least: int, **labels: Labels) -> None:
-    _checks.check_logits(logits)
-    _checks.check_classes(logits, least, loss)
+    _checks.check_logits(least, loss, logits=logits)
     batch, classes = logits.shape
     for name, y in labels.items():
         _checks.check_labels(y, batch, classes, name)

@@ -29,9 +29,7 @@ def kl_divergence(logits: Logits, logits_adv: Logits) -> PerExample:
       >>> print(losses.kl_divergence(jnp.log(p), jnp.log(q)))
       [0.144]
     """
-    _checks.check_logits(logits)
-    _checks.check_logits(logits_adv, "logits_adv")
-    _checks.check_like("logits_adv", logits_adv, "logits", logits.shape)
+    _checks.check_logits(1, "divergence", logits=logits, logits_adv=logits_adv)
     log_p = jax.nn.log_softmax(logits)
     p = jnp.exp(log_p)
     # Where p is 0 the term is 0; the inner `where` keeps its gradient finite too.

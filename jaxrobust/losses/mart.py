@@ -38,8 +38,8 @@ def mart(
       >>> print(losses.mart(z, z_adv, jnp.array([0]), beta=5.0))
       [5.162]
     """
+    _checks.check_logits(2, "mart", logits=logits)
     divergence = kl_divergence(logits, logits_adv)
-    _checks.check_classes(logits, 2, "mart")
     _checks.check_number("beta", beta)
     true = cross_entropy(logits_adv, y)
     others = jnp.where(is_class(y, logits.shape[1]), -jnp.inf, logits_adv)

@@ -70,7 +70,6 @@ def logit_constraint(logits: Logits, y: Labels) -> PerExample:
 
 def _others(logits: Logits, y: Labels, name: str) -> Bool[Array, "B K"]:
     """Checks the arguments; says where a class is a wrong one."""
-    _checks.check_logits(logits)
-    _checks.check_classes(logits, 2, name)
+    _checks.check_logits(2, name, logits=logits)
     _checks.check_labels(y, logits.shape[0], logits.shape[1])
     return ~is_class(y, logits.shape[1])

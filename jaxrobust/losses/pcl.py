@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxrobust._checks import check_floating
 from jaxrobust.array_types import Labels, PerExample, Scalar
 from jaxrobust.losses import _checks
 from jaxrobust.losses._classes import is_class, known
@@ -132,18 +133,9 @@ def _clamp(distances: Array) -> Array:
 
 def _check(features: Any, centers: Any, least: int = 1) -> tuple[Vectors, Centers]:
     """Raises unless both are rows of floats of one length; widens to float32."""
-    for name, rows, size in (("features", features, "B"), ("centers", centers, "C")):
-        dtype = getattr(rows, "dtype", None)
-        if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
-            raise TypeError(
-                f"`{name}` must be a floating array [{size}, D], got "
-                f"{dtype or type(rows).__name__}."
-            )
-        if rows.ndim != 2:
-            raise ValueError(
-                f"`{name}` must have shape [{size}, D], got {rows.shape}; flatten "
-                "feature maps, features.reshape(len(features), -1)."
-            )
+    hint = "; flatten feature maps, features.reshape(len(features), -1)"
+    check_floating("features", features, "[B, D]", hint)
+    check_floating("centers", centers, "[C, D]", hint)
     if features.shape[1] != centers.shape[1]:
         raise ValueError(
             f"`features` of length {features.shape[1]} need `centers` of that length, "

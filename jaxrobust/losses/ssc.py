@@ -1,15 +1,14 @@
 """Spatial structure of a batch in embedding space (SSC-DM) and its same-class kin."""
 
-import difflib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxrobust._checks import check_choice
 from jaxrobust.array_types import Labels, Scalar
 from jaxrobust.losses import _checks
 
@@ -57,11 +56,10 @@ def spatial_structure(
       >>> print(losses.spatial_structure(h, h))
       0.0
     """
-    _checks.check_logits(h, "h")
-    _checks.check_logits(h_adv, "h_adv")
-    _checks.check_like("h_adv", h_adv, "h", h.shape)
-    measure = _pick("distance", distance, DISTANCES)
-    difference = _pick("compare", compare, COMPARISONS)
+    _checks.check_logits(1, "spatial_structure", h=h, h_adv=h_adv)
+    check_choice("distance", distance, DISTANCES)
+    check_choice("compare", compare, COMPARISONS)
+    measure, difference = DISTANCES[distance], COMPARISONS[compare]
     wide = jnp.promote_types(jnp.result_type(h, h_adv), jnp.float32)
     h, h_adv = h.astype(wide), h_adv.astype(wide)
     p, p_adv = (jax.nn.softmax(measure(rows), axis=1) for rows in (h, h_adv))
@@ -116,13 +114,3 @@ DISTANCES: Mapping[str, Callable[[Embedding], Matrix]] = MappingProxyType(
 COMPARISONS: Mapping[str, Callable[[Matrix, Matrix], Scalar]] = MappingProxyType(
     {"frobenius": _frobenius, "cosine": _rows_by_cosine}
 )
-
-
-def _pick(argument: str, name: str, known: Mapping[str, Any]) -> Any:
-    if name not in known:
-        near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)
-        raise ValueError(
-            f"`{argument}` must be one of {', '.join(known)}, got {name!r}. "
-            f"Did you mean {near[0]!r}?"
-        )
-    return known[name]

@@ -141,7 +141,7 @@ H = jnp.zeros((3, 2))
         ((H, H[:2]), {}, ValueError, r"`h_adv`.*shape of `h`, \(3, 2\), got \(2, 2\)"),
         ((H[0], H[0]), {}, ValueError, r"`h` must have shape"),
         ((H, H.astype(int)), {}, TypeError, "`h_adv` must be a floating"),
-        ((H, H), {"y": jnp.zeros(3)}, TypeError, "`y` must be an array of integer"),
+        ((H, H), {"y": jnp.zeros(3)}, TypeError, "`y` must hold integer labels"),
         ((H, H), {"y": jnp.array([1])}, ValueError, r"row of `h`, shape \(3,\), got"),
     ],
 )
