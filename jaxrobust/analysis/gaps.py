@@ -1,8 +1,8 @@
 """How far the true class is ahead of the best wrong one, in probability."""
 
 import jax
-import jax.numpy as jnp
 
+from jaxrobust import losses
 from jaxrobust.array_types import Labels, Logits, PerExample
 
 
@@ -14,18 +14,7 @@ def probability_gap(logits: Logits, y: Labels) -> PerExample:
     cross-entropy and .558 with their loss for ResNet-56 on CIFAR-100.
 
     Args:
-      logits: `[B, K]` of at least two classes.
+      logits: `[B, K]` of at least two classes; a ValueError says so for fewer.
       y: labels `[B]`.
-
-    Raises:
-      ValueError: for fewer than two classes.
     """
-    classes = logits.shape[-1]
-    if logits.ndim != 2 or classes < 2:
-        raise ValueError(
-            f"`logits` must be [B, K] with at least 2 classes, got {logits.shape}."
-        )
-    probabilities = jax.nn.softmax(logits, -1)
-    own = jax.nn.one_hot(y, classes, dtype=bool)
-    true = jnp.sum(probabilities, -1, where=own)
-    return true - jnp.max(probabilities, -1, where=~own, initial=0.0)
+    return -losses.margin(jax.nn.softmax(logits), y)

@@ -80,8 +80,8 @@ def typical_lead(logits: Float[np.ndarray, "N K"], tied: float = 1.0) -> float:
 
     It is the largest lead where the median is 0, and `tied` where no row has one.
     """
-    lead = _lead(logits, logits)
-    return float(np.median(lead)) or float(lead.max()) or tied
+    own = leads(logits, logits)
+    return float(np.median(own)) or float(own.max()) or tied
 
 
 def lead_change(
@@ -99,7 +99,7 @@ def lead_change(
     """
     step = lead_spacing(one, dtype)
     with np.errstate(invalid="ignore"):
-        moved = np.abs(_lead(one, other) - _lead(one, one)) - _SLACK * step
+        moved = np.abs(leads(one, other) - leads(one, one)) - _SLACK * step
     usual = max(typical_lead(one, tied=0.0), float(step.max()))
     return np.nan_to_num(np.maximum(moved, 0) / usual, nan=np.inf)
 
@@ -117,9 +117,10 @@ def lead_spacing(
     return np.asarray(losses.spacing(size, dtype), np.float64)
 
 
-def _lead(
+def leads(
     order: Float[np.ndarray, "N K"], logits: Float[np.ndarray, "N K"]
 ) -> Float[np.ndarray, "N"]:
+    """Returns by how much the class that is largest in `order` leads the second."""
     second, first = _deciding(order, logits).T
     return first - second
 

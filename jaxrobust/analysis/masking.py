@@ -6,7 +6,6 @@ network; `evaluation.flags` says which numbers are warnings.
 """
 
 import functools
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -17,12 +16,10 @@ from jaxtyping import Array, Bool, Float
 
 from jaxrobust import losses, threat
 from jaxrobust.array_types import Bounds, Images, Labels, Logits, LogitsFn, Norm, Scalar
+from jaxrobust.threat import covering_radius as covering_radius
 
 Forward = Callable[[Images], Logits]
 Gradient = Callable[[Images, Labels], tuple[Images, Logits]]
-
-PROBE = 1e-3  # of the width of the bounds: below half an 8-bit level
-CEILING = 1e-3  # of the range of all logits: closer than this is the same
 
 
 class GradientHealth(NamedTuple):
@@ -195,15 +192,3 @@ def is_correct(logits: Logits, y: Labels) -> Bool[Array, "B"]:
     count as a success of the attack.
     """
     return (jnp.argmax(logits, -1) == y) | ~jnp.isfinite(logits).all(-1)
-
-
-def covering_radius(norm: Norm, size: int, bounds: Bounds) -> float:
-    """Returns the radius at which the ball around any image holds every image.
-
-    Args:
-      norm: 'linf', 'l2' or 'l1'.
-      size: numbers per image.
-      bounds: lowest and highest value of an image.
-    """
-    width = bounds[1] - bounds[0]
-    return width * {"linf": 1.0, "l2": math.sqrt(size), "l1": float(size)}[norm]

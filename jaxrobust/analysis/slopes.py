@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxrobust import threat
-from jaxrobust.analysis.logits import log_odds, rounding
+from jaxrobust.analysis.logits import leads, log_odds, rounding
 from jaxrobust.analysis.masking import step_in_ball
 from jaxrobust.array_types import Bounds, Images, Key, Labels, Logits, Norm, Scalar
 
@@ -58,7 +58,7 @@ def reaches(
     no less than `resolution` (of the float type) can tell, no more than the radius.
     """
     width = bounds[1] - bounds[0]
-    parts = {"linf": 1.0, "l2": size**0.5, "l1": float(size)}[norm]
+    parts = threat.covering_radius(norm, size, (0.0, 1.0))
     least = 8 * resolution * width if resolution > 1e-5 else 0.0
     most = min(max(eps / parts, PROBE * width), width / 4)
     near, far = PROBE * width, SHARE * eps / parts
@@ -90,8 +90,8 @@ def measure(
       y: labels `[N]`.
       keys: one per image, `[N]`.
       eps: radius of the ball.
-      norm: of it.
-      bounds: lowest and highest value of an image.
+      norm: of the ball.
+      bounds: of the box.
       resolution: relative distance of two numbers of the coarsest float type that the
         network computes with; see `logits.rounding`.
       directions: random directions per point and distance.
@@ -100,7 +100,7 @@ def measure(
     labels = np.asarray(y)
     explained, rises = np.full((3, 2, len(x)), np.nan), np.full((3, len(x)), np.nan)
     zero, changed = np.zeros((3, len(x)), bool), np.zeros(len(x), bool)
-    sampled = _sampled(x, keys, eps, norm, bounds)
+    sampled = _draw(x, _fold(keys, _STREAM), eps, norm, bounds)
     attacked = _walked(slope, sampled, x, y, eps, norm, bounds)
     for place, start in enumerate((x, sampled, attacked)):
         # Away from the bounds by the longer step: both ends of every step are inside.
@@ -130,7 +130,7 @@ def measure(
                 flips |= (first != second) | (first != logits.argmax(-1))
             explained[place, far] = share(np.stack(found), np.stack(told), noise)
             if (place, far) == (0, 0) and reach <= PROBE * (bounds[1] - bounds[0]):
-                changed = flips & (_lead(logits) > 2 * CLEAR * noise)
+                changed = flips & (leads(logits, logits) > 2 * CLEAR * noise)
     return Slopes(explained, rises, zero, changed)
 
 
@@ -153,17 +153,8 @@ def share(
     return np.where(clear, told_share, np.nan)
 
 
-def _lead(logits: Float[np.ndarray, "N K"]) -> Float[np.ndarray, "N"]:
-    wide = np.sort(np.asarray(logits, np.float64), -1)
-    return wide[:, -1] - wide[:, -2]
-
-
 def _is_zero(gradient: Images) -> Bool[np.ndarray, "N"]:
     return np.asarray((gradient == 0).all(range(1, gradient.ndim)))
-
-
-def _sampled(x: Images, keys: Key, eps: float, norm: Norm, bounds: Bounds) -> Images:
-    return _draw(x, _fold(keys, _STREAM), eps, norm, bounds)
 
 
 def _walked(

@@ -103,19 +103,16 @@ def steepest_step(
             *_widened(x, grad), step_size=step_size, norm=norm, bounds=bounds
         )
         return towards(inner, x)
-    limit = jnp.finfo(grad.dtype).max / 8  # whose inverse is still a normal number
-    grad = jnp.clip(jnp.nan_to_num(grad), -limit, limit)
-    longest = _LONGEST_STEP * _covering(norm, x, bounds)
+    grad = tamed(grad)
+    longest = _LONGEST_STEP * covering_radius(norm, math.prod(x.shape[1:]), bounds)
     step = jnp.minimum(per_row(step_size, x), longest)
     if norm == "linf":
         return x + step * jnp.sign(grad)
     rows = _rows(grad)
     if norm == "l2":
         # By the largest entry first: squares of gradients of 1e-30 are 0.
-        largest = jnp.max(jnp.abs(rows), axis=1, keepdims=True)
-        rows = rows / jnp.where(largest > 0, largest, 1)
-        length = jnp.sqrt(_pairwise_sum(rows * rows))[:, None]
-        rows = rows / jnp.where(length > 0, length, 1)
+        rows = safe_divide(rows, jnp.max(jnp.abs(rows), axis=1, keepdims=True))
+        rows = safe_divide(rows, jnp.sqrt(_pairwise_sum(rows * rows))[:, None])
         return x + step * rows.reshape(x.shape)
     slack = _slack(_rows(x), rows, bounds)
     place = jax.lax.broadcasted_iota(jnp.int32, rows.shape, 1)
@@ -255,8 +252,7 @@ def _norm(rows: Float[Array, "B d"], norm: Norm) -> PerExample:
     if norm == "l1":
         return _pairwise_sum(rows)
     # Scaled by the largest entry, so that squares neither overflow nor vanish.
-    scale = jnp.where(largest > 0, largest, 1)
-    return largest * jnp.sqrt(_pairwise_sum((rows / scale[:, None]) ** 2))
+    return largest * jnp.sqrt(_pairwise_sum(safe_divide(rows, largest[:, None]) ** 2))
 
 
 def _pairwise_sum(rows: Float[Array, "B d"]) -> PerExample:
@@ -291,6 +287,17 @@ def _widened(*images: Images) -> list[Images]:
     return [v.astype(wide_dtype(v.dtype)) for v in images]
 
 
+def tamed(values: Array, *, squared: bool = False) -> Array:
+    """Values with 0 for NaN, none so large that a sum of a few (squares) overflows."""
+    limit = jnp.finfo(values.dtype).max ** (0.5 if squared else 1) / 8
+    return jnp.clip(jnp.nan_to_num(values), -limit, limit)
+
+
+def safe_divide(values: Array, length: Array) -> Array:
+    """Values over a length of at least 0; where that is 0, as they are."""
+    return values / jnp.where(length > 0, length, 1)
+
+
 def per_row(value: Radius, x: Images) -> Float[Array, "..."]:
     """Shapes a radius so that it broadcasts against images `x`."""
     value = jnp.asarray(value, x.dtype)
@@ -313,11 +320,10 @@ def capped(eps: Radius, x: Images, norm: Norm, bounds: Bounds) -> Float[Array, "
     The ball is the same, and numbers in it neither overflow nor lose their digits.
     """
     eps = jnp.asarray(eps, wide_dtype(x.dtype))
-    return jnp.minimum(eps, _covering(norm, x, bounds))
+    return jnp.minimum(eps, covering_radius(norm, math.prod(x.shape[1:]), bounds))
 
 
-def _covering(norm: Norm, x: Images, bounds: Bounds) -> Radius:
-    """The radius at which the ball around any image holds all of the box."""
-    size = math.prod(x.shape[1:])
+def covering_radius(norm: Norm, size: int, bounds: Bounds) -> float:
+    """The radius at which the ball around any image of `size` numbers holds the box."""
     width = bounds[1] - bounds[0]
     return width * {"linf": 1.0, "l2": math.sqrt(size), "l1": float(size)}[norm]
