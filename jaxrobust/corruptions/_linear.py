@@ -4,6 +4,7 @@ A matrix is chosen by the (traced) severity, so all severities share one program
 product is fast everywhere, where windows inside loops are not on CPU.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from jaxtyping import Array, Float, Int
 
 Image = Float[Array, "H W C"]
 Level = Int[Array, ""]
+HIGHEST = jax.lax.Precision.HIGHEST
 
 
 def pick(table: Sequence[Any] | np.ndarray, level: Level, like: Array) -> Array:
@@ -23,9 +25,7 @@ def pick(table: Sequence[Any] | np.ndarray, level: Level, like: Array) -> Array:
 
 def separable(x: Image, rows: Array, columns: Array) -> Image:
     """Multiplies the rows [H', H] and columns [W', W] of an image by a matrix each."""
-    highest = jax.lax.Precision.HIGHEST
-    x = jnp.einsum("ih,hwc->iwc", rows, x, precision=highest)
-    return jnp.einsum("jw,iwc->ijc", columns, x, precision=highest)
+    return jnp.einsum("ih,jw,hwc->ijc", rows, columns, x, precision=HIGHEST)
 
 
 def gaussian_blur(
@@ -38,21 +38,15 @@ def gaussian_blur(
 ) -> Image:
     """Blurs with a Gaussian that is cut at whole pixels, as scipy.ndimage does.
 
-    Args:
-      x: image.
-      sigma: standard deviation in pixels, at least 0; may be traced.
-      largest: that `sigma` gets.
-      truncate: radius of the window over `sigma`, rounded.
-      mode: how the image goes on outside.
+    `sigma`, in pixels, may be traced, and gets no larger than `largest`; the window's
+    radius is `truncate` sigma, rounded; `mode` says how the image goes on outside.
     """
-    rows, columns = (
-        _gaussian_matrix(size, sigma, largest, truncate, mode) for size in x.shape[:2]
-    )
-    return separable(x, rows, columns)
+    matrix = functools.partial(_gaussian_matrix, sigma, largest, truncate, mode)
+    return separable(x, *map(matrix, x.shape[:2]))
 
 
 def _gaussian_matrix(
-    size: int, sigma: Array, largest: float, truncate: float, mode: Any
+    sigma: Array, largest: float, truncate: float, mode: Any, size: int
 ) -> Float[Array, "size size"]:
     radius = int(truncate * largest + 0.5)
     offsets = np.arange(-radius, radius + 1)
@@ -64,12 +58,8 @@ def _gaussian_matrix(
     outside = np.pad(np.arange(size), radius, mode=mode)
     taken = np.arange(size)[:, None] + np.arange(2 * radius + 1)[None, :]
     one_hot = np.eye(size)[outside[taken]]
-    return jnp.einsum(
-        "kds,d->ks",
-        jnp.asarray(one_hot, sigma.dtype),
-        weights,
-        precision=jax.lax.Precision.HIGHEST,
-    )
+    one_hot = jnp.asarray(one_hot, sigma.dtype)
+    return jnp.einsum("kds,d->ks", one_hot, weights, precision=HIGHEST)
 
 
 def zoom_matrix(size: int, factor: float) -> Float[np.ndarray, "size size"]:
@@ -82,37 +72,16 @@ def zoom_matrix(size: int, factor: float) -> Float[np.ndarray, "size size"]:
     whole = round(crop * factor)
     place = np.arange(whole) * (crop - 1) / max(whole - 1, 1)
     place = place[(whole - size) // 2 :][:size] + (size - crop) // 2
-    return linear_matrix(place, size)
-
-
-def linear_matrix(
-    place: Float[np.ndarray, "n"], size: int
-) -> Float[np.ndarray, "n size"]:
-    """Samples an axis linearly at places in [0, size - 1]."""
+    # Linear interpolation: weights fall with the distance, to 0 at the next pixel.
     return np.maximum(0, 1 - np.abs(place[:, None] - np.arange(size)[None, :]))
-
-
-def box_matrix(size: int, small: int) -> Float[np.ndarray, "small size"]:
-    """Shrinks an axis by means over boxes of whole pixels, as Pillow's BOX filter."""
-    scale = size / small
-    centre = (np.arange(small)[:, None] + 0.5) * scale
-    distance = (np.arange(size)[None, :] + 0.5 - centre) / scale
-    inside = (distance > -0.5) & (distance <= 0.5)
-    return inside / inside.sum(1, keepdims=True)
 
 
 def streak(x: Image, angle: Array, radius: Array, sigma: Array, longest: int) -> Image:
     """Blurs to one side along a direction, as ImageMagick's motion blur.
 
-    Taps 0 to 2 radius lie along the direction, rounded to pixels, weighted by half a
-    Gaussian; the border pixels go on outside.
-
-    Args:
-      x: image.
-      angle: in radians, from the columns' axis towards growing rows.
-      radius: in pixels; may be traced.
-      sigma: of the Gaussian, in pixels; may be traced.
-      longest: largest `radius`.
+    Taps 0 to 2 `radius` lie along the direction, rounded to pixels, weighted by half a
+    Gaussian; the border pixels go on outside. The angle, in radians, is from the
+    columns' axis towards growing rows; no radius is larger than `longest`.
     """
     taps = jnp.arange(2 * longest + 1)
     along = taps.astype(x.dtype)

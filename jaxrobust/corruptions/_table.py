@@ -10,7 +10,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Int
 
-from jaxrobust._checks import nearest_match, row_keys
+from jaxrobust._checks import check_not_empty, nearest_match, row_keys
 from jaxrobust.array_types import Images, Key
 from jaxrobust.corruptions import blur, digital, jpeg, noise, weather
 
@@ -124,10 +124,7 @@ def check_severity(severity: Any) -> None:
 
 
 def _check_values(x: Any) -> None:
-    if not x.size:
-        raise ValueError(
-            f"`x` holds no image, its shape is {x.shape}: leave empty batches out."
-        )
+    check_not_empty(x)
     # Not by min and max: XLA's on CPU pass over NaN in larger arrays.
     if not bool(jnp.all((x >= 0) & (x <= 1))):
         low, high = np.min(np.asarray(x)), np.max(np.asarray(x))

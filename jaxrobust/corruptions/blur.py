@@ -1,5 +1,7 @@
 """Blur: defocus, frosted glass, motion and zoom. See `noise` for the signature."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,12 +43,11 @@ def defocus_blur(x: Image, key: Key, level: Level) -> Image:
     kernel = pick([_disc(*one) for one in DEFOCUS], level, x)
     padded = jnp.pad(x, ((REACH, REACH), (REACH, REACH), (0, 0)), mode="reflect")
     height, width, _ = x.shape
-    parts = [
+    parts = (
         kernel[i, j] * padded[i : i + height, j : j + width]
-        for i in range(2 * REACH + 1)
-        for j in range(2 * REACH + 1)
-    ]
-    return sum(parts[1:], parts[0])
+        for i, j in itertools.product(range(2 * REACH + 1), repeat=2)
+    )
+    return sum(parts, jnp.zeros_like(x))
 
 
 def glass_blur(x: Image, key: Key, level: Level) -> Image:

@@ -1,7 +1,5 @@
 """Brightness, contrast, elastic distortion, pixels. See `noise` for the signature."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +7,9 @@ from jaxtyping import Array, Float
 
 from jaxrobust.array_types import Key
 from jaxrobust.corruptions._linear import (
+    HIGHEST,
     Image,
     Level,
-    box_matrix,
     gaussian_blur,
     pick,
     separable,
@@ -59,9 +57,14 @@ def pixelate(x: Image, key: Key, level: Level) -> Image:
 
 
 def _pixels(size: int, share: float) -> Float[np.ndarray, "size size"]:
+    """Means over boxes of whole pixels, as Pillow's BOX filter, and back."""
     small = int(size * share)
+    scale = size / small
+    centre = (np.arange(small)[:, None] + 0.5) * scale
+    distance = (np.arange(size)[None, :] + 0.5 - centre) / scale
+    inside = (distance > -0.5) & (distance <= 0.5)
     back = ((np.arange(size) + 0.5) * small / size).astype(int)
-    return box_matrix(size, small)[back]
+    return (inside / inside.sum(1, keepdims=True))[back]
 
 
 def elastic_transform(x: Image, key: Key, level: Level) -> Image:
@@ -78,13 +81,8 @@ def elastic_transform(x: Image, key: Key, level: Level) -> Image:
     )
     x = _sample(x, *_affine(corner_key, rows, columns, reach), mode="mirror")
     largest = side * max(one[1] for one in ELASTIC)
-    field = gaussian_blur(
-        uniform(field_key, (height, width, 2), -1, 1, x),
-        sigma,
-        largest,
-        truncate=3,
-        mode="symmetric",
-    )
+    field = uniform(field_key, (height, width, 2), -1, 1, x)
+    field = gaussian_blur(field, sigma, largest, truncate=3, mode="symmetric")
     down, right = strength * field[..., 0], strength * field[..., 1]
     return _sample(x, rows + down, columns + right, mode="reflect")
 
@@ -101,18 +99,14 @@ def _affine(key: Key, rows: Array, columns: Array, reach: Array) -> list[Array]:
     (a, b), (c, d) = new
     scale = jnp.where(jnp.abs(a * d - b * c) > 1e-3, a * d - b * c, 1e-3)
     back = jnp.stack([jnp.stack([d, -b]), jnp.stack([-c, a])]) / scale
-    back = jnp.matmul(
-        jnp.asarray(old, rows.dtype), back, precision=jax.lax.Precision.HIGHEST
-    )
+    back = jnp.matmul(jnp.asarray(old, rows.dtype), back, precision=HIGHEST)
     down, right = rows - moved[1, 0], columns - moved[1, 1]
     return [back[i, 0] * down + back[i, 1] * right + corners[1, i] for i in range(2)]
 
 
 def _sample(x: Image, rows: Array, columns: Array, mode: str) -> Image:
-    sample = functools.partial(
-        jax.scipy.ndimage.map_coordinates,
-        coordinates=[rows, columns],
-        order=1,
-        mode=mode,
-    )
+    def sample(channel: Array) -> Array:
+        place = [rows, columns]
+        return jax.scipy.ndimage.map_coordinates(channel, place, order=1, mode=mode)
+
     return jax.vmap(sample, in_axes=-1, out_axes=-1)(x)

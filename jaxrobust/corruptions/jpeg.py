@@ -4,13 +4,12 @@ Colours to Y, Cb, Cr; chroma at half the resolution; 8 x 8 cosine transforms, qu
 by the tables of ITU-T T.81 annex K; and back, chroma enlarged as libjpeg does.
 """
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from jaxrobust.array_types import Key
-from jaxrobust.corruptions._linear import Image, Level, pick, separable
+from jaxrobust.corruptions._linear import HIGHEST, Image, Level, pick, separable
 
 QUALITY = (80, 65, 58, 50, 40)
 LUMINANCE = """
@@ -41,7 +40,6 @@ TO_YCC = np.asarray(
         [0.5, -0.418687589, -0.081312411],
     ]
 )
-HIGHEST = jax.lax.Precision.HIGHEST
 
 
 def jpeg_compression(x: Image, key: Key, level: Level) -> Image:
@@ -78,12 +76,11 @@ def _code(x: Image, steps: Float[Array, "8 8"]) -> Image:
     waves = np.cos(np.pi * frequency * (2 * place + 1) / 16) / 2
     waves[0] /= np.sqrt(2)
     waves = jnp.asarray(waves, x.dtype)
-    found = jnp.einsum("ui,hiwjc->huwjc", waves, blocks, precision=HIGHEST)
-    found = jnp.einsum("vj,huwjc->huwvc", waves, found, precision=HIGHEST)
+    both = waves, waves
+    found = jnp.einsum("ui,vj,hiwjc->huwvc", *both, blocks, precision=HIGHEST)
     steps = steps[None, :, None, :, None]
     found = jnp.round(found / steps) * steps
-    blocks = jnp.einsum("ui,huwvc->hiwvc", waves, found, precision=HIGHEST)
-    blocks = jnp.einsum("vj,hiwvc->hiwjc", waves, blocks, precision=HIGHEST)
+    blocks = jnp.einsum("ui,vj,huwvc->hiwjc", *both, found, precision=HIGHEST)
     return jnp.clip(jnp.round(blocks.reshape(x.shape)), -128, 127)[:height, :width]
 
 

@@ -74,11 +74,10 @@ def frost_texture(key: Key, x: Image) -> Image:
     thick = plasma(thick_key, height, width, jnp.asarray(1.3, x.dtype))
     seeds = uniform(seed_key, thick.shape, 0, 1, x) < CRYSTAL_SHARE
     length = jnp.asarray(CRYSTAL_LENGTH, x.dtype)
-    needles = jax.vmap(
-        lambda angle: streak(
-            seeds.astype(x.dtype), angle, length, length, CRYSTAL_LENGTH
-        )
-    )(uniform(angle_key, (), 0, np.pi / 3, x) + np.arange(6) * np.pi / 3)
+    angles = uniform(angle_key, (), 0, np.pi / 3, x) + np.arange(6) * np.pi / 3
+    needles = jax.vmap(streak, (None, 0, None, None, None))(
+        seeds.astype(x.dtype), angles, length, length, CRYSTAL_LENGTH
+    )
     ice = 0.1 + 0.5 * ridges + 0.3 * thick**2 + 3 * thick * needles.sum(0)
     # Thin ice is blue, thick ice white.
     ice = jnp.clip(ice, 0, 1) ** jnp.asarray([[[1.35, 1.1, 0.9]]], x.dtype)
