@@ -3,7 +3,8 @@
 Each finds images in the eps-ball around `x` and in the box `bounds` on which the loss
 is high. Under the caller's `jax.jit` they add none of their own, and `eps` and
 `step_size` may be traced; called eagerly they check values, compile once per shape
-and warn (`RobustnessWarning`) about results that are not to be trusted.
+and warn (`RobustnessWarning`) about results that are not to be trusted. A value out of
+range is a ValueError, an array or a key of the wrong type a TypeError, which names it.
 """
 
 from jaxrobust.attacks._objective import RobustnessWarning as RobustnessWarning

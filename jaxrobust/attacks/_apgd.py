@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust import losses
-from jaxrobust.array_types import Images, Key, Labels, Logits, PerExample
+from jaxrobust.array_types import Images, Labels, Logits, PerExample
 from jaxrobust.attacks._apgd_steps import (
     Now,
     Pace,
@@ -21,20 +21,13 @@ from jaxrobust.attacks._apgd_steps import (
     start_pace,
     start_point,
 )
-from jaxrobust.attacks._method import (
-    Count,
-    Health,
-    Method,
-    first_health,
-    like,
-    model_keys,
-    watch_step,
-)
+from jaxrobust.attacks._method import Count, Health, Method, choose, model_keys, watched
 from jaxrobust.attacks._objective import (
-    Evaluated,
+    Judged,
+    Keys,
     Problem,
     evaluate,
-    gradient,
+    judged_gradient,
     succeeds,
 )
 
@@ -117,15 +110,12 @@ class Apgd(Method):
             self.iterations, problem.norm, self.rho, large_radius=self.large_radius
         )
 
-    def start(
-        self, problem: Problem, keys: Key | None, r: Count, *, watch: bool = False
-    ) -> Carry:
+    def start(self, problem: Problem, keys: Keys, r: Count) -> Carry:
         """Makes the first point, and looks at the clean image."""
         clean = problem.clean
         if clean is None:
             row_keys = model_keys(problem, keys, _CLEAN_STEP)
             clean = evaluate(problem, problem.x, row_keys).logits
-        assert clean is not None
         eps = jnp.asarray(problem.eps, problem.x.dtype)
         if self.large_radius:
             eps = eps * 3
@@ -133,11 +123,9 @@ class Apgd(Method):
         nothing = jnp.zeros_like(x, shape=x.shape[:1])
         record = None
         if self.trace:
-            points = (self.steps + 1, *nothing.shape)
-            logits = jnp.zeros(points + clean.shape[1:], x.dtype)
-            record = Record(
-                logits, jnp.zeros(points, x.dtype), jnp.zeros(points, x.dtype)
-            )
+            shapes = clean.shape, nothing.shape, nothing.shape
+            points = self.steps + 1
+            record = Record(*(jnp.zeros((points, *s), x.dtype) for s in shapes))
         step_size = (1 if problem.norm == "l1" else 2) * row_radius(eps) + nothing
         return Carry(
             x,
@@ -151,26 +139,22 @@ class Apgd(Method):
             step_size=step_size,
             pace=start_pace(problem, x, given=given),
             record=record,
-            health=first_health(problem, self.steps, keys, x) if watch else None,
+            health=Health.first(problem, self.steps, keys, x),
         )
 
-    def step(self, problem: Problem, keys: Key | None, i: Count, carry: Carry) -> Carry:
+    def step(self, problem: Problem, keys: Keys, i: Count, carry: Carry) -> Carry:
         """Evaluates the point, decides about the step, makes the next point."""
         now = Now.at(self.ticks(problem), i, problem)
         ascended = _ascended(problem, carry.target)
         x = carry.x
-        grad, at = gradient(ascended, x, model_keys(problem, keys, i), judge=True)
-        better = at.value > carry.loss_best
-        grad_best = jnp.where(like(better, x), grad, carry.grad_best)
-        if carry.health is not None:
-            carry = carry._replace(health=_watched(carry, grad, at, i))
-        carry = _seen(carry, at)
+        grad, at = judged_gradient(ascended, x, model_keys(problem, keys, i))
+        grad_best = choose(at.value > carry.loss_best, grad, carry.grad_best)
+        carry = _seen(carry._replace(health=_watched(carry, grad, at, i)), at)
         pace, step_size, back = check_pace(
             problem, carry.pace, now, carry.step_size, carry.x_best, at.value,
             carry.loss_best,
         )  # fmt: skip
-        x = jnp.where(like(back, x), carry.x_best, x)
-        grad = jnp.where(like(back, x), grad_best, grad)
+        x, grad = choose(back, (carry.x_best, grad_best), (x, grad))
         moved, pace = move(problem, pace, now, x, grad, step_size)
         carry = carry._replace(
             grad_best=grad_best,
@@ -182,7 +166,7 @@ class Apgd(Method):
             return _next_phase(problem, now, carry, moved)
         return carry._replace(x=into(problem, moved, now.eps))
 
-    def finish(self, problem: Problem, keys: Key | None, carry: Carry) -> Any:
+    def finish(self, problem: Problem, keys: Keys, carry: Carry) -> Any:
         """Returns the last misclassified point, or the image; the trace as well."""
         ascended = _ascended(problem, carry.target)
         at = evaluate(ascended, carry.x, model_keys(problem, keys, self.steps))
@@ -190,16 +174,13 @@ class Apgd(Method):
         if self.best_loss:
             x = carry.x_best
         else:
-            use = carry.fooled & ~carry.settled
-            x = jnp.where(like(use, carry.x), carry.x_last, problem.x)
-        record = _recorded(
-            carry.record, self.steps, at, jnp.zeros_like(carry.step_size)
-        )
+            x = choose(carry.fooled & ~carry.settled, carry.x_last, problem.x)
+        none = jnp.zeros_like(carry.step_size)
+        record = _recorded(carry.record, self.steps, at, none)
         if record is None:
             return x
-        return x, Trace(
-            *record, carry.x_best, carry.loss_best, carry.x_last, carry.fooled
-        )
+        best = carry.x_best, carry.loss_best, carry.x_last, carry.fooled
+        return x, Trace(*record, *best)
 
     @property
     def points(self) -> int:
@@ -222,13 +203,13 @@ class Apgd(Method):
         del problem
         return carry.x_best
 
-    def value(self, problem: Problem, x: Images, at: Evaluated) -> PerExample:
+    def value(self, problem: Problem, x: Images, at: Judged) -> PerExample:
         """The first run that fools counts, unless the highest loss is asked for."""
         del problem, x
         return at.value if self.best_loss else jnp.zeros_like(at.value)
 
     def _first_point(
-        self, problem: Problem, keys: Key | None, r: Count, eps: jax.Array
+        self, problem: Problem, keys: Keys, r: Count, eps: jax.Array
     ) -> tuple[Images, jax.Array | bool]:
         """The start of run r, and whether it says something about sparsity."""
         given = drawn = None
@@ -243,7 +224,7 @@ class Apgd(Method):
             assert x is not None
             return x, given is not None or self.large_radius
         own = jnp.asarray(r) % self.restarts == 0
-        return jnp.where(like(own, given), given, drawn), own | self.large_radius
+        return choose(own, given, drawn), own | self.large_radius
 
     def _target(self, clean: Logits, r: Count) -> Labels | None:
         """The class of run r: the ranks after the first, best first."""
@@ -269,22 +250,22 @@ def _ascended(problem: Problem, target: Labels | None) -> Problem:
     return dataclasses.replace(problem, loss=loss)
 
 
-def _seen(carry: Carry, at: Evaluated) -> Carry:
+def _seen(carry: Carry, at: Judged) -> Carry:
     """Takes the evaluation of the point in: the best so far, the last misclassified."""
-    assert at.fooled is not None
     x, better = carry.x, at.value > carry.loss_best
     return carry._replace(
-        x_best=jnp.where(like(better, x), x, carry.x_best),
+        x_best=choose(better, x, carry.x_best),
         loss_best=jnp.where(better, at.value, carry.loss_best),
-        x_last=jnp.where(like(at.fooled, x), x, carry.x_last),
+        x_last=choose(at.fooled, x, carry.x_last),
         fooled=carry.fooled | at.fooled,
     )
 
 
-def _watched(carry: Carry, grad: Images, at: Evaluated, i: Count) -> Health:
+def _watched(carry: Carry, grad: Images, at: Judged, i: Count) -> Health | None:
     """Health after a step; a row that is fooled may stand where no gradient is."""
-    assert carry.health is not None
-    health = watch_step(carry.health, grad, at, i)
+    health = watched(carry.health, grad, at.logits, i)
+    if health is None:
+        return None
     stuck = health.zero_gradient & ~(carry.settled | carry.fooled)
     return health._replace(zero_gradient=stuck)
 
@@ -292,29 +273,22 @@ def _watched(carry: Carry, grad: Images, at: Evaluated, i: Count) -> Health:
 def _next_phase(problem: Problem, now: Now, carry: Carry, moved: Images) -> Carry:
     """Goes to the next point; where a phase ends, that is its best one, afresh."""
     last = now.last | jnp.zeros_like(carry.fooled)
-    x = jnp.where(like(last, moved), carry.x_best, moved)
-    x = into(problem, x, now.next_eps)
-    fresh = start_pace(problem, x, given=True)
-    pace = jax.tree.map(lambda a, b: jnp.where(last, a, b), fresh, carry.pace)
+    x = into(problem, choose(last, carry.x_best, moved), now.next_eps)
     return carry._replace(
         x=x,
-        x_best=jnp.where(like(last, x), x, carry.x_best),
+        x_best=choose(last, x, carry.x_best),
         loss_best=jnp.where(last, -jnp.inf, carry.loss_best),
-        x_last=jnp.where(like(last, x), x, carry.x_last),
+        x_last=choose(last, x, carry.x_last),
         fooled=carry.fooled & ~last,
         step_size=jnp.where(last, now.next_eps, carry.step_size),
-        pace=pace,
+        pace=choose(last, start_pace(problem, x, given=True), carry.pace),
     )
 
 
 def _recorded(
-    record: Record | None, i: Count, at: Evaluated, step_size: PerExample
+    record: Record | None, i: Count, at: Judged, step_size: PerExample
 ) -> Record | None:
     if record is None:
         return None
-    assert at.logits is not None
-    return Record(
-        record.logits.at[i].set(at.logits),
-        record.losses.at[i].set(at.value),
-        record.step_sizes.at[i].set(step_size),
-    )
+    new = at.logits, at.value, step_size
+    return Record(*(old.at[i].set(v) for old, v in zip(record, new, strict=True)))

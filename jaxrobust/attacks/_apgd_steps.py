@@ -193,8 +193,7 @@ def _signs(grad: Images, eps: Any) -> Images:
     """Signs; with radii per value each by its share of the row's largest."""
     if eps.ndim < 2:
         return jnp.sign(grad)
-    largest = like(row_radius(eps), grad)
-    return jnp.sign(grad) * (eps / jnp.where(largest > 0, largest, 1))
+    return jnp.sign(grad) * threat.safe_divide(eps, like(row_radius(eps), grad))
 
 
 def start_point(problem: Problem, keys: Key, eps: Any) -> Images:

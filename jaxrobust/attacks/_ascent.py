@@ -2,38 +2,88 @@
 
 An attack of it is a loss and a threat (the problem's), a change of the images before
 the model sees them, a direction made of gradients, a rule for the step along it, a
-start and a number of restarts; see `pgd`, `mim` and `fgsm`.
+start and a number of restarts; see `pgd`, `mim` and `spsa`.
 """
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple, Unpack
+from typing import Any, ClassVar, NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
+import optax
 
 from jaxrobust import threat
-from jaxrobust.array_types import Images, Key, Labels, LogitsFn, PerExample, Scalar
-from jaxrobust.attacks._directions import GRADIENT, Direction
-from jaxrobust.attacks._eager import Unroll, iterate
-from jaxrobust.attacks._method import (
-    Count,
-    Health,
-    Method,
-    first_health,
-    like,
-    model_keys,
-    watch_step,
+from jaxrobust.array_types import Images, Key, PerExample, Scalar
+from jaxrobust.attacks._method import Count, Health, Method, choose, model_keys, watched
+from jaxrobust.attacks._objective import (
+    Evaluated,
+    Judged,
+    Keys,
+    Problem,
+    evaluate,
+    fold,
+    gradient,
 )
-from jaxrobust.attacks._objective import Problem, evaluate, fold, gradient
-from jaxrobust.attacks._options import BallOptions
-from jaxrobust.attacks._quantize import to_levels
 
 _INPUT_STREAM = 0x696E70
+_LEVELS = 255
 
 # `(images, keys [B]) -> images`, drawn anew in each step, before the model.
 Transform = Callable[[Images, Key], Images]
 # `(problem, images, direction, length) -> images`, not yet back in the ball.
 Rule = Callable[[Problem, Images, Images, Scalar], Images]
+
+
+class Direction(NamedTuple):
+    """From the gradients of an image to its steps: `make(*args)`, one for each image.
+
+    Two of these are equal where they say the same, and then attacks compile once; optax
+    makes functions, which are never equal.
+    """
+
+    make: Callable[..., optax.GradientTransformation] = optax.identity
+    args: tuple[Any, ...] = ()
+
+    def init(self, x: Images) -> optax.OptState:
+        """The state before the first gradient."""
+        return jax.vmap(self.make(*self.args).init)(x)
+
+    def update(self, grad: Images, state: optax.OptState) -> tuple[Any, optax.OptState]:
+        """Takes in gradients; returns the directions, and the new state."""
+        return jax.vmap(self.make(*self.args).update)(grad, state)
+
+
+GRADIENT = Direction()
+
+
+def momentum(decay: float) -> optax.GradientTransformation:
+    """Sums gradients over their means, those of the step before times `decay`."""
+    return optax.chain(optax.stateless(_over_mean), optax.trace(decay))
+
+
+def _over_mean(grad: Any, params: Any) -> Any:
+    """Divides a gradient by its mean absolute value; zero stays zero."""
+    del params
+    grad = threat.tamed(grad)
+    # By the largest first: the mean of huge gradients would overflow.
+    grad = threat.safe_divide(grad, jnp.max(jnp.abs(grad)))
+    return threat.safe_divide(grad, jnp.mean(jnp.abs(grad)))
+
+
+def adam(floor: float = 1e-8) -> optax.GradientTransformation:
+    """Adam's directions (Kingma and Ba 2015, algorithm 1), of length 1 per value."""
+    return optax.chain(optax.stateless(_finite), optax.scale_by_adam(eps=floor))
+
+
+def _finite(grad: Any, params: Any) -> Any:
+    """A gradient whose squares are finite."""
+    del params
+    return threat.tamed(grad, squared=True)
+
+
+ADAM = Direction(adam)
 
 
 def steepest(problem: Problem, x: Images, direction: Images, length: Scalar) -> Images:
@@ -49,12 +99,20 @@ def straight(problem: Problem, x: Images, direction: Images, length: Scalar) -> 
     return x + threat.per_row(length, x) * direction
 
 
+class Kept(NamedTuple):
+    """The best point so far, its loss, and whether it is misclassified."""
+
+    x: Images
+    value: PerExample
+    fooled: jax.Array
+
+
 class Carry(NamedTuple):
     """State between two steps; None where an attack does not need the part."""
 
     x: Images
     direction_state: Any
-    best: tuple[Images, PerExample] | None
+    kept: Kept | None
     direction: Images | None
     health: Health | None
 
@@ -71,6 +129,8 @@ class Ascent(Method):
     """
 
     ball = True
+    # The first misclassified point is the best, whatever its loss.
+    settles: ClassVar[bool] = False
 
     direction: Direction = GRADIENT
     rule: Rule = steepest
@@ -82,35 +142,48 @@ class Ascent(Method):
         """For a start, or images, drawn at random."""
         return super().needs_key or ("`transform`" if self.transform else None)
 
-    def start(
-        self, problem: Problem, keys: Key | None, r: Count, *, watch: bool = False
-    ) -> Carry:
+    def start(self, problem: Problem, keys: Keys, r: Count) -> Carry:
         """Makes the first point: the clean image or a draw from the ball."""
         del r  # the keys are its own
-        x = problem.x
+        x, ball = problem.x, _ball(problem)
         if self.random_start:
             assert keys is not None
-            x = threat.sample(
-                x, key=keys, eps=problem.eps, norm=problem.norm, bounds=problem.bounds
+            x = _quantized(problem, threat.sample(x, key=keys, **ball))
+        row = jnp.zeros_like(x, shape=x.shape[:1])
+        return Carry(
+            x,
+            self.direction.init(x),
+            Kept(x, row - jnp.inf, row != 0) if self.keep_best else None,
+            jnp.zeros_like(x) if self.keep_best else None,
+            Health.first(problem, self.steps, keys, x),
+        )
+
+    def look(
+        self, problem: Problem, keys: Keys, i: Count, x: Images
+    ) -> tuple[Images, Evaluated | Judged]:
+        """The gradient at the point of step i, and the loss there."""
+        asked, change, model = problem, self.transform, problem.logits_fn
+        if change is not None:
+            drawn = fold(keys, _INPUT_STREAM, i)
+            asked = dataclasses.replace(
+                problem, logits_fn=lambda x, *own: model(change(x, drawn), *own)
             )
-            x = _quantized(problem, x)
-        best = (x, jnp.full(x.shape[:1], -jnp.inf, x.dtype)) if self.keep_best else None
-        direction = jnp.zeros_like(x) if self.keep_best else None
-        health = first_health(problem, self.steps, keys, x) if watch else None
-        return Carry(x, self.direction.init(x), best, direction, health)
+        return gradient(asked, x, model_keys(problem, keys, i))
 
-    def step(self, problem: Problem, keys: Key | None, i: Count, carry: Carry) -> Carry:
+    def step(self, problem: Problem, keys: Keys, i: Count, carry: Carry) -> Carry:
         """One ascent step, back into the ball and the box."""
-        asked = self._transformed(problem, keys, i)
-        grad, at = gradient(asked, carry.x, model_keys(problem, keys, i))
-        best = None if carry.best is None else _keep(carry.best, carry.x, at.value)
-        health = None if carry.health is None else watch_step(carry.health, grad, at, i)
+        grad, at = self.look(problem, keys, i, carry.x)
         direction, state = self.direction.update(grad, carry.direction_state)
-        x = self._moved(problem, carry.x, direction, problem.step_size)
-        last = None if carry.direction is None else direction
-        return Carry(x, state, best, last, health)
+        moved = self.rule(problem, carry.x, direction, problem.step_size)
+        return Carry(
+            _into(problem, moved),
+            state,
+            carry.kept and self._kept(carry.kept, carry.x, at),
+            carry.kept and direction,
+            watched(carry.health, grad, at.logits, i),
+        )
 
-    def finish(self, problem: Problem, keys: Key | None, carry: Carry) -> Images:
+    def finish(self, problem: Problem, keys: Keys, carry: Carry) -> Images:
         """Returns the last point, or the best one where the attack keeps it.
 
         In L1 a step is long in few coordinates, and the projection takes some of all
@@ -119,67 +192,69 @@ class Ascent(Method):
         vertex of ball and box that the last direction points to (that optimum) is
         tried as well.
         """
-        if carry.best is None or carry.direction is None:
+        kept, points = carry.kept, [carry.x]
+        if kept is None or carry.direction is None:
             return carry.x
-        best = carry.best
+        if self.steps and self.rule is steepest:
+            vertex = steepest(problem, problem.x, carry.direction, problem.eps)
+            points.append(_into(problem, vertex))
         last_keys = model_keys(problem, keys, self.steps)
-        vertex = self._moved(problem, problem.x, carry.direction, problem.eps)
-        for x in (carry.x, vertex) if self.steps else (carry.x,):
-            best = _keep(best, x, evaluate(problem, x, last_keys).value)
-        return best[0]
+        for x in points:
+            kept = self._kept(kept, x, evaluate(problem, x, last_keys))
+        return kept.x
 
-    def _transformed(self, problem: Problem, keys: Key | None, i: Count) -> Problem:
-        """The problem whose model sees the images as they are drawn for step i."""
-        change, model = self.transform, problem.logits_fn
-        if change is None:
-            return problem
-        drawn = fold(fold(keys, _INPUT_STREAM), i)
-        assert drawn is not None
-        return dataclasses.replace(
-            problem, logits_fn=lambda x, *own: model(change(x, drawn), *own)
-        )
-
-    def _moved(
-        self, problem: Problem, x: Images, direction: Images, length: Scalar
-    ) -> Images:
-        """Steps from `x` along a direction, then back into ball and box."""
-        x = threat.project(
-            self.rule(problem, x, direction, length),
-            problem.x,
-            eps=problem.eps,
-            norm=problem.norm,
-            bounds=problem.bounds,
-        )
-        return _quantized(problem, x)
+    def _kept(self, kept: Kept, x: Images, at: Evaluated | Judged) -> Kept:
+        wins, fooled = at.value > kept.value, kept.fooled
+        if self.settles:
+            assert isinstance(at, Judged)
+            wins, fooled = ~fooled & (at.fooled | wins), fooled | at.fooled
+        x, value = choose(wins, (x, at.value), (kept.x, kept.value))
+        return Kept(x, value, fooled)
 
 
-def ascend(
-    method: Ascent,
-    logits_fn: LogitsFn,
-    x: Images,
-    y: Labels,
-    eps: Scalar,
-    step_size: Scalar,
-    unroll: Unroll = None,
-    **options: Unpack[BallOptions],
-) -> Images:
-    """Runs an attack of the family; options and result are those of `pgd`."""
-    fields: dict[str, Any] = {**options}
-    key = fields.pop("key", None)
-    problem = Problem(logits_fn, x, y, eps, step_size, **fields)
-    return iterate(problem, method, key, unroll)
+def _ball(problem: Problem) -> dict[str, Any]:
+    return {"eps": problem.eps, "norm": problem.norm, "bounds": problem.bounds}
 
 
-def _quantized(problem: Problem, x: Images) -> Images:
+def _into(problem: Problem, x: Images) -> Images:
+    """Back into ball and box, and onto the levels that are asked for."""
+    return _quantized(problem, threat.project(x, problem.x, **_ball(problem)))
+
+
+def _quantized(problem: Problem, x_adv: Images) -> Images:
+    """Moves points of ball and box to 8-bit levels that are in ball and box too.
+
+    Linf: the nearest level within the ball. L2, L1: the next level towards `x`. Where
+    no level qualifies (`x` is off the grid, eps is tiny) the clean value stays.
+    """
     if not problem.quantize:
-        return x
-    return to_levels(
-        x, problem.x, eps=problem.eps, norm=problem.norm, bounds=problem.bounds
+        return x_adv
+    x, (low, high), eps = (
+        problem.x,
+        problem.bounds,
+        threat.per_row(problem.eps, problem.x),
     )
+    width = high - low
+    # A table, since XLA may turn a division by 255 into a multiplication.
+    table = jnp.asarray(np.arange(_LEVELS + 1) / _LEVELS * width + low, x.dtype)
 
+    def level(v: Images) -> Images:
+        return (v - low) / width * _LEVELS
 
-def _keep(
-    best: tuple[Images, PerExample], x: Images, value: PerExample
-) -> tuple[Images, PerExample]:
-    wins = value > best[1]
-    return jnp.where(like(wins, x), x, best[0]), jnp.where(wins, value, best[1])
+    if problem.norm == "linf":
+        # Half of the slack that the contract of threat.project leaves to rounding.
+        slack = 0.5e-6 * max(1.0, width) / width * _LEVELS
+        first = jnp.ceil(level(jnp.maximum(x - eps, low)) - slack)
+        last = jnp.floor(level(jnp.minimum(x + eps, high)) + slack)
+        index = jnp.clip(jnp.round(level(x_adv)), first, last)
+        allowed = first <= last
+    else:
+        index = jnp.where(x_adv > x, jnp.floor(level(x_adv)), jnp.ceil(level(x_adv)))
+        allowed = x_adv != x
+    index = jnp.clip(index, 0, _LEVELS).astype(jnp.int32)
+    value = jnp.take(table, index)
+    if problem.norm != "linf":
+        between = jnp.where(x_adv > x, value > x, value < x)
+        allowed &= between & (jnp.abs(value - x) <= jnp.abs(x_adv - x))
+    # A radius of 0, as in masks, is to change nothing, not even the last digit.
+    return jnp.where(allowed & (eps > 0), value, x)

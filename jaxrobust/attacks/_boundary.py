@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Int
 
 from jaxrobust import threat
 from jaxrobust.array_types import Images, Key, Norm, PerExample
-from jaxrobust.attacks._method import like
+from jaxrobust.attacks._method import choose, like
 
 
 class Estimate(NamedTuple):
@@ -38,7 +38,7 @@ def unit(draws: Images, norm: Norm) -> Images:
 
 def _over_length(v: Images) -> Images:
     length = threat.distance(v, jnp.zeros_like(v), norm="l2")
-    return v / like(jnp.where(length > 0, length, 1), v)
+    return threat.safe_divide(v, like(length, v))
 
 
 def in_blocks(draws: Images, tries: Int[Array, " B"]) -> Images:
@@ -62,7 +62,7 @@ def shrunk(
     delta, to = point - x, like(to, x)
     if norm == "linf":
         return x + jnp.clip(delta, -to, to)
-    return x + delta * (to / like(jnp.where(length > 0, length, 1), x))
+    return x + delta * threat.safe_divide(to, like(length, x))
 
 
 def voted(
@@ -71,9 +71,7 @@ def voted(
     """Takes a probe into the sums of the rows that estimate."""
     vote = jnp.where(fooled, 1, -1).astype(probe.dtype)
     added = Estimate(vote, probe, like(vote, probe) * probe)
-    return jax.tree.map(
-        lambda total, one: jnp.where(like(rows, total), total + one, total), sums, added
-    )
+    return choose(rows, jax.tree.map(jnp.add, sums, added), sums)
 
 
 def direction(sums: Estimate, count: Int[Array, " B"], norm: Norm) -> Images:

@@ -5,11 +5,13 @@ that they changed. So a callable is traced once, and every array it captured, al
 through an inner `jax.jit`, becomes an argument.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+
+from jaxrobust.attacks._jaxprs import inner_jaxprs
 
 _CALLS = ("jit", "pjit", "closed_call", "core_call")
 
@@ -17,13 +19,11 @@ _CALLS = ("jit", "pjit", "closed_call", "core_call")
 class Captured(NamedTuple):
     """`fn(arrays, *inputs)` computes what the callable did.
 
-    The first `leaves` of `arrays` came with a Partial, the rest were captured.
     `embedded`: more arrays sit inside control flow, where they stay constants.
     """
 
     fn: Callable[..., Any]
     arrays: list[Any]
-    leaves: int
     out: Any
     embedded: bool
 
@@ -42,7 +42,7 @@ def capture(function: Callable[..., Any], *inputs: jax.ShapeDtypeStruct) -> Capt
         return _evaluate(closed.jaxpr, closed.consts, flat, given)[0]
 
     arrays = [*leaves, *held.values()]
-    return Captured(replay, arrays, len(leaves), out, _embeds(closed.jaxpr))
+    return Captured(replay, arrays, out, _embeds(closed.jaxpr))
 
 
 def split(function: Callable[..., Any]) -> tuple[Callable[..., Any], list[Any]]:
@@ -68,16 +68,6 @@ def split(function: Callable[..., Any]) -> tuple[Callable[..., Any], list[Any]]:
 def is_array(leaf: object) -> bool:
     """Whether a leaf is an array (or a tracer, or keys), not a Python number."""
     return isinstance(leaf, jax.Array | np.ndarray | np.generic)
-
-
-def inner_jaxprs(params: dict[str, Any]) -> Iterator[tuple[Any, Sequence[Any]]]:
-    """Yields `(jaxpr, consts)` of everything an equation's parameters hold."""
-    for value in params.values():
-        for item in value if isinstance(value, tuple | list) else (value,):
-            if hasattr(item, "jaxpr") and hasattr(item, "consts"):
-                yield item.jaxpr, item.consts
-            elif hasattr(item, "eqns"):
-                yield item, ()
 
 
 def _callee(eqn: Any) -> Any:
@@ -111,12 +101,6 @@ def _embeds(jaxpr: Any) -> bool:
         elif any_const(jaxpr.replace(eqns=[eqn])):
             return True
     return False
-
-
-def evaluate(closed: Any, args: Sequence[Any]) -> Any:
-    """Evaluates a closed jaxpr of one result, with calls inlined."""
-    given = {id(const): const for const in closed.consts}
-    return _evaluate(closed.jaxpr, closed.consts, args, given)[0]
 
 
 def _evaluate(

@@ -5,6 +5,7 @@ values, is compiled once per shape (`_jit`), and warns.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,68 +14,120 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxrobust import losses, threat
-from jaxrobust.array_types import Images, Key
-from jaxrobust.attacks import (
-    _capture,
-    _checks,
-    _half,
-    _jit,
-    _method,
-    _programs,
-    _trap,
-)
-from jaxrobust.attacks._jit import Arguments, Call, Unroll
+from jaxrobust._checks import check_classes, check_values
+from jaxrobust.array_types import Images, Key, Labels, LogitsFn, Scalar
+from jaxrobust.attacks import _checks, _half, _jaxprs, _jit, _method
+from jaxrobust.attacks import _programs as programs
 from jaxrobust.attacks._method import Method
-from jaxrobust.attacks._objective import OnInput, Problem, check_logits
-
-# Fields of a problem that are arrays, or have a place of their own in a call.
-_OWN = ("logits_fn", "x", "y", "eps", "step_size", "loss", "x_init", "clean")
+from jaxrobust.attacks._objective import Keys, OnInput, Problem, check_logits
+from jaxrobust.attacks._programs import Bound
 
 
 def iterate(
-    problem: Problem, method: Method, key: Key | None, unroll: Unroll
+    method: Method,
+    logits_fn: LogitsFn,
+    x: Images,
+    y: Labels,
+    eps: Scalar | None,
+    step_size: Scalar = 0.0,
+    *,
+    key: Key | None = None,
+    **fields: Any,
 ) -> Images:
-    """Checks one call of an iterated attack and runs it."""
-    _checks.check_static(problem, method, key)
+    """Checks one call of an iterated attack and runs it.
+
+    Args:
+      method: the attack.
+      logits_fn: the model, as all that follows an argument of the attack.
+      x: images.
+      y: labels.
+      eps: radius; None is any, for attacks that look for a small perturbation.
+      step_size: length of a step, where there is one.
+      key: one key or one per example.
+      **fields: of the `Problem`.
+    """
+    eps = jnp.inf if eps is None and not method.ball else eps
+    problem = Problem(logits_fn, x, y, eps, step_size, **fields)  # pyright: ignore[reportArgumentType]
+    _checks.check_call(problem, method, key)
     problem = dataclasses.replace(
         problem,
-        eps=threat.plain(problem.eps, problem.x),
-        step_size=threat.plain(problem.step_size, problem.x),
+        x=jnp.asarray(x),
+        eps=threat.plain(problem.eps, x),
+        step_size=threat.plain(step_size, x),
     )
     if not method.needs_key and not problem.stochastic:
         # Restarts would repeat each other, and no randomness is used.
         method, key = dataclasses.replace(method, restarts=1), None
-    keys = None if key is None else threat.row_keys(key, problem.x.shape[0])
-    if not in_transformation(problem, keys):
-        x_adv = _eager(problem, method, keys, unroll)
+    keys = None if key is None else threat.row_keys(key, x.shape[0])
+    if not in_transformation(problem, keys, problem.bounds):
+        x_adv = _eager(problem, method, keys)
         if x_adv is not None:
             return x_adv
-    clean = jax.lax.stop_gradient(jnp.asarray(problem.x))
-    problem, classes = _detached(problem, method, keys)
-    method = method.for_classes(classes)
+    # Cut before the loop, weights in a closure too: a loss that is differentiated
+    # around the attack would differentiate every step, and throw the result away.
+    bound, classes, _ = _bound(programs.trace, problem, keys)
+    assert classes is not None
+    check_classes(y, classes)
+    clean, bound = jax.lax.stop_gradient((problem.x, bound))
+    problem, method = _jit.ready(bound, method), method.for_classes(classes)
+    unroll = problem.unroll
     unroll = _auto_unroll(problem, method, keys) if unroll is None else unroll
     x_adv, _ = _method.run(problem, method, keys, unroll=unroll)
     return jax.lax.stop_gradient(_half.narrowed(x_adv, clean))
 
 
-def _detached(
-    problem: Problem, method: Method, keys: Key | None
-) -> tuple[Problem, int]:
-    """Cuts gradients before the loop, also of weights in a closure; counts classes.
-
-    A loss that is differentiated around the attack would otherwise differentiate
-    every step of it, and throw the result away.
-    """
-    x, y = jnp.asarray(problem.x), _labels(problem.y)
-    x, y, eps, step_size, x_init = jax.lax.stop_gradient(
-        (x, y, problem.eps, problem.step_size, problem.x_init)
+def _eager(problem: Problem, method: Method, keys: Keys) -> Images | None:
+    """Runs one eager call; None where a callable turns out to hold tracers."""
+    check_values(problem.x, problem.bounds)
+    bound, _, keep = _bound(programs.bind, problem, keys)
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(bound)):
+        return None
+    dtype = threat.wide_dtype(problem.x.dtype)
+    bound = dataclasses.replace(
+        bound,
+        eps=jnp.asarray(problem.eps, dtype),
+        step_size=jnp.asarray(problem.step_size, dtype),
+        bounds=tuple(map(float, problem.bounds)),
+        watch=True,
     )
-    model, loss = _captured(problem, x, y, keys)
-    _checks.check_classes(problem.y, model.out.shape[1])
-    weights, parts = jax.lax.stop_gradient((model.arrays, loss.arrays if loss else []))
-    args = Arguments(weights, parts, x, y, keys, eps, step_size, x_init)
-    call = _call(problem, method, model.fn, loss.fn if loss else problem.loss, None)
-    return call.problem(args), model.out.shape[1]
+    attack = _jit.programs(bound, method, keys, keep=keep)
+    check_classes(problem.y, attack.classes)
+    x_adv, health = attack(bound, keys)
+    if health is not None:
+        _checks.warn(health)
+    return _half.narrowed(x_adv, problem.x)
+
+
+def _bound(
+    bind: Callable[..., Bound], problem: Problem, keys: Keys
+) -> tuple[Problem, int | None, bool]:
+    """The problem, callables as Partials of their arrays, and labels as int32.
+
+    Also the number of classes, where the model was traced, and whether what is compiled
+    may be kept.
+    """
+    x, y = _like(problem.x), jax.ShapeDtypeStruct(problem.y.shape, jnp.int32)
+    images = [x, _like(keys)] if problem.stochastic else [x]
+    model, loss = bind(problem.logits_fn, *images), problem.loss_fn
+    logits_fn = jax.tree_util.Partial(model.program, model.arrays)
+    if model.out is not None:
+        check_logits(model.out, x.shape[0])
+    if isinstance(problem.loss, str):
+        own, loss_fn = None, jax.tree_util.Partial(loss)
+    elif isinstance(loss, OnInput):
+        own = bind(loss.fn, x, y)
+        loss_fn = OnInput(jax.tree_util.Partial(own.program, own.arrays))
+    else:
+        out = jax.eval_shape(logits_fn, *images)
+        check_logits(out, x.shape[0])
+        own = bind(loss, jax.eval_shape(losses.comparable, out), y)
+        loss_fn = jax.tree_util.Partial(own.program, own.arrays)
+    keep = model.keep and (own is None or own.keep)
+    classes = None if model.out is None else model.out.shape[1]
+    bound = dataclasses.replace(
+        problem, logits_fn=logits_fn, loss=loss_fn, y=_labels(problem.y)
+    )
+    return bound, classes, keep
 
 
 def _labels(y: Any) -> jax.Array:
@@ -85,10 +138,7 @@ def _labels(y: Any) -> jax.Array:
 def in_transformation(*trees: Any) -> bool:
     """Whether a call is being traced, or asked to run step by step."""
     config: Any = jax.config
-    leaves = []
-    for tree in trees:
-        values = vars(tree).values() if isinstance(tree, Problem) else [tree]
-        leaves += jax.tree.leaves(list(values))
+    leaves = jax.tree.leaves(trees)
     return (
         any(isinstance(leaf, Tracer) for leaf in leaves)
         or isinstance(jax.lax.full((), 0.0), Tracer)
@@ -96,93 +146,17 @@ def in_transformation(*trees: Any) -> bool:
     )
 
 
-def _captured(
-    problem: Problem, x: jax.Array, y: jax.Array, keys: Key | None
-) -> tuple[_capture.Captured, _capture.Captured | None]:
-    """Traces the model, and a loss that is a function, once each."""
-    images = _inputs(problem, x, keys)
-    model = _capture.capture(problem.logits_fn, *images)
-    check_logits(model.out, x.shape[0])
-    if isinstance(problem.loss, str):
-        return model, None
-    function, *inputs = _of_loss(problem, x, y, model.out)
-    return model, _capture.capture(function, *inputs)
-
-
-def _eager(
-    problem: Problem, method: Method, keys: Key | None, unroll: Unroll
-) -> Images | None:
-    """Runs one eager call; None where a callable turns out to hold tracers."""
-    x, y = jnp.asarray(problem.x), _labels(problem.y)
-    dtype = threat.wide_dtype(x.dtype)
-    eps = jnp.asarray(problem.eps, dtype)
-    step_size = jnp.asarray(problem.step_size, dtype)
-    _checks.check_values(x, problem.bounds)
-    images = _inputs(problem, x, keys)
-    model = _programs.bind(problem.logits_fn, *images)
-    if model.out is not None:
-        check_logits(model.out, x.shape[0])
-    loss = None
-    if not isinstance(problem.loss, str):
-        out = jax.eval_shape(model.program, model.arrays, *images)
-        check_logits(out, x.shape[0])
-        function, *inputs = _of_loss(problem, x, y, out)
-        loss = _programs.bind(function, *inputs)
-    held = model.arrays + (loss.arrays if loss else [])
-    if any(isinstance(array, Tracer) for array in held):
-        return None
-    parts = loss.arrays if loss else []
-    args = Arguments(model.arrays, parts, x, y, keys, eps, step_size, problem.x_init)
-    loss_program = loss.program if loss else problem.loss
-    call = _call(problem, method, model.program, loss_program, unroll)
-    keep = model.keep and (loss is None or loss.keep)
-    programs = _jit.programs(call, args, keep=keep)
-    _checks.check_classes(problem.y, programs.classes)
-    x_adv, health = programs(args)
-    if health is not None:
-        _checks.warn(health)
-    return _half.narrowed(x_adv, x)
-
-
-def _call(
-    problem: Problem, method: Method, model: Any, loss: Any, unroll: Unroll
-) -> Call:
-    """What is static of a call."""
-    options = tuple(
-        (field.name, getattr(problem, field.name))
-        for field in dataclasses.fields(problem)
-        if field.name not in _OWN
-    )
-    on_input = isinstance(problem.loss, OnInput)
-    shape = (*problem.x.shape, str(problem.x.dtype))
-    return Call(model, loss, on_input, method, options, unroll, shape)
-
-
-def _inputs(
-    problem: Problem, x: jax.Array, keys: Key | None
-) -> list[jax.ShapeDtypeStruct]:
-    """What the model takes."""
-    return [_like(x), _like(keys)] if problem.stochastic else [_like(x)]
-
-
-def _of_loss(problem: Problem, x: jax.Array, y: jax.Array, logits: Any) -> list[Any]:
-    """A loss that is a function, and what it takes."""
-    if isinstance(problem.loss, OnInput):
-        return [problem.loss.fn, _like(x), _like(y)]
-    return [problem.loss, jax.eval_shape(losses.comparable, logits), _like(y)]
-
-
 def _like(array: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(array.shape, array.dtype)
 
 
-def _auto_unroll(problem: Problem, method: Method, keys: Key | None) -> int | bool:
+def _auto_unroll(problem: Problem, method: Method, keys: Keys) -> int | bool:
     """Writes few steps out where a loop would be slow on CPU."""
     total = method.steps * method.runs()
-    if not 1 < total <= _trap.MAX_UNROLL or not _trap.on_cpu():
+    if not 1 < total <= _jaxprs.MAX_UNROLL or not _jaxprs.on_cpu():
         return 1
 
     def first() -> Any:
         return method.step(problem, keys, 0, method.start(problem, keys, 0))
 
-    return True if _trap.has_slow_convolution(jax.make_jaxpr(first)().jaxpr) else 1
+    return True if _jaxprs.has_slow_convolution(jax.make_jaxpr(first)().jaxpr) else 1

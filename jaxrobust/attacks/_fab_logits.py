@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust import losses, threat
-from jaxrobust.array_types import Images, Key, Labels, Logits, Norm, PerExample
-from jaxrobust.attacks._objective import Problem, mean_logits
+from jaxrobust.array_types import Images, Labels, Logits, Norm, PerExample
+from jaxrobust.attacks._objective import Keys, Problem, mean_logits
 
 # Classes differentiated together; more classes go in turns, for the memory.
 _TOGETHER = 16
@@ -45,13 +45,13 @@ def off_rounding(problem: Problem, at: Difference, x: Images, dtype: Any) -> Per
     terms = jnp.sum(jnp.abs(at.gradient * x), axis=tuple(range(1, x.ndim)))
     own = _pick(at.logits, problem.y)
     size = jnp.maximum(jnp.abs(own), jnp.abs(_pick(at.logits, at.other)))
-    floor = 2 * jnp.finfo(x.dtype).eps * _tamed(terms)
-    floor = (floor + losses.spacing(_tamed(size), dtype)).astype(at.value.dtype)
+    floor = 2 * jnp.finfo(x.dtype).eps * threat.tamed(terms)
+    floor = (floor + losses.spacing(threat.tamed(size), dtype)).astype(at.value.dtype)
     return jnp.where(jnp.abs(at.value) < floor, -floor, at.value)
 
 
 def differences_to(
-    problem: Problem, x: Images, target: Labels, keys: Key | None
+    problem: Problem, x: Images, target: Labels, keys: Keys
 ) -> Difference:
     """Returns z_target - z_y and where it comes from."""
 
@@ -61,10 +61,10 @@ def differences_to(
         return jnp.sum(difference), (difference, logits)
 
     gradient, (difference, logits) = jax.grad(total, has_aux=True)(x)
-    return Difference(_tamed(difference), _tamed(gradient), target, logits)
+    return Difference(threat.tamed(difference), threat.tamed(gradient), target, logits)
 
 
-def differences(problem: Problem, x: Images, keys: Key | None) -> Difference:
+def differences(problem: Problem, x: Images, keys: Keys) -> Difference:
     """Like `differences_to`, to the class whose linearised boundary is nearest."""
     logits, pull = jax.vjp(lambda z: mean_logits(problem, z, keys), x)
     classes, dtype = logits.shape[1], logits.dtype
@@ -79,8 +79,8 @@ def differences(problem: Problem, x: Images, keys: Key | None) -> Difference:
     else:
         gradients = jax.lax.map(gradient, every, batch_size=_TOGETHER)
     own = _row_of(gradients, problem.y)
-    gradients = _tamed(gradients - own[None])
-    df = _tamed(logits - _pick(logits, problem.y)[:, None])
+    gradients = threat.tamed(gradients - own[None])
+    df = threat.tamed(logits - _pick(logits, problem.y)[:, None])
     zero = jnp.zeros_like(x)
     dual = _DUAL[problem.norm]
     slopes = jax.vmap(lambda g: threat.distance(g, zero, norm=dual))(gradients).T
@@ -99,9 +99,3 @@ def _row_of(stack: jax.Array, place: Labels) -> Images:
     """Takes `stack[place[b], b]` for every row b."""
     place = place.reshape(1, -1, *(1 for _ in stack.shape[2:]))
     return jnp.take_along_axis(stack, place, axis=0)[0]
-
-
-def _tamed(values: jax.Array) -> jax.Array:
-    """Values that are finite, with room for sums of a few."""
-    limit = jnp.finfo(values.dtype).max / 8
-    return jnp.clip(jnp.nan_to_num(values), -limit, limit)

@@ -46,9 +46,8 @@ def displacement(
     room = jnp.where(direction == 0, 0, jnp.maximum(room, 0))
     # Over the largest weight, so that no gradient is too small or too large.
     largest = jnp.max(jnp.abs(w), axis=1, keepdims=True)
-    scale = jnp.where(largest > 0, largest, 1)
-    weight = jnp.abs(w) / scale
-    amount = jnp.abs(residual)[:, None] / scale
+    weight = threat.safe_divide(jnp.abs(w), largest)
+    amount = threat.safe_divide(jnp.abs(residual)[:, None], largest)
     if norm == "l1":
         return direction * _greedy(weight, room, amount)
     speed = weight if norm == "l2" else jnp.ones_like(weight)

@@ -17,12 +17,8 @@ def widened(problem: Problem) -> Problem:
     The model is asked about images as they will be returned: rounded towards the clean
     ones, so that they are in the ball. The gradient passes by the rounding.
     """
-    x, logits_fn, loss, start = (
-        problem.x,
-        problem.logits_fn,
-        problem.loss,
-        problem.x_init,
-    )
+    x, logits_fn, loss = problem.x, problem.logits_fn, problem.loss
+    start = problem.x_init
     dtype = threat.wide_dtype(x.dtype)
     if x.dtype == dtype:
         return problem

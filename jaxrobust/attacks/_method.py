@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust import losses
-from jaxrobust.array_types import Images, Key, Logits, PerExample
+from jaxrobust.array_types import Images, Logits, PerExample
 from jaxrobust.attacks._objective import (
-    Evaluated,
+    Judged,
+    Keys,
     OnInput,
     Problem,
     call_model,
@@ -30,11 +31,49 @@ _SCORE_STREAM = 0x73636F
 
 
 class Health(NamedTuple):
-    """What an eager call warns about, per example."""
+    """What an eager call warns about, per example; None unless `problem.watch`."""
 
     finite: jax.Array  # logits at the first point of the first restart
     probabilities: jax.Array  # likewise: the logits look like probabilities
     zero_gradient: jax.Array  # or NaN, at every step of every restart
+
+    @classmethod
+    def first(
+        cls, problem: Problem, steps: int, keys: Keys, x: Images
+    ) -> "Health | None":
+        """Before the first step; without steps, that of the logits at `x`."""
+        if steps and problem.watch:
+            rows = jnp.ones(x.shape[:1], bool)
+            return cls(rows, ~rows, rows)
+        if not problem.watch or isinstance(problem.loss, OnInput):
+            return None
+        return cls.of(problem, call_model(problem, x, model_keys(problem, keys, 0)))
+
+    @classmethod
+    def of(cls, problem: Problem, logits: Logits) -> "Health | None":
+        """That of an attack without gradients, from the logits at its first point."""
+        if not problem.watch:
+            return None
+        return cls(*_look(logits), jnp.zeros(logits.shape[:1], bool))
+
+
+def watched(
+    health: Health | None, grad: Images, logits: Logits | None, i: Count
+) -> Health | None:
+    """Health after step i with this gradient at these logits; NaN moves nothing."""
+    if health is None:
+        return None
+    zero = jnp.all((grad == 0) | jnp.isnan(grad), axis=tuple(range(1, grad.ndim)))
+    health = health._replace(zero_gradient=health.zero_gradient & zero)
+    if logits is None:
+        return health
+    found = Health(*_look(logits), health.zero_gradient)
+    return choose(jnp.asarray(i) == 0, found, health)
+
+
+def _look(logits: Logits) -> tuple[jax.Array, jax.Array]:
+    """Which rows are finite, and which look like probabilities."""
+    return jnp.all(jnp.isfinite(logits), axis=1), losses.are_probabilities(logits)
 
 
 class Best(NamedTuple):
@@ -51,14 +90,17 @@ class Method:
     """An iterated attack without its arrays; equal ones compile to one program.
 
     A subclass gives `start`, `step` and `finish`. What lies between them, the carry,
-    is a NamedTuple of arrays with a field `health` (None unless watched). Rows never
-    mix. `keys` are those of the restart; the step `i` and the run `r` are traced, and
-    may be one number per row.
+    is a NamedTuple of arrays with a field `health`. Rows never mix. `keys` are those of
+    the restart; the step `i` and the run `r` are traced, and may be one number per row.
     """
 
     # Whether it stays in the ball of eps, instead of making the perturbation small.
     # Only then does it take radii per channel and pixel.
     ball: ClassVar[bool] = False
+    # What draws at random, whatever the fields are.
+    random: ClassVar[str | None] = None
+    # What its caller calls the length of a step.
+    length: ClassVar[str] = "step_size"
 
     steps: int
     restarts: int = 1
@@ -67,10 +109,7 @@ class Method:
     @property
     def needs_key(self) -> str | None:
         """Why the attack itself draws randomness, or None."""
-        return "a random start" if self.random_start else None
-
-    def check(self) -> None:
-        """Raises for a hyperparameter out of range."""
+        return self.random or ("a random start" if self.random_start else None)
 
     def for_classes(self, classes: int) -> Self:
         """The attack on a model of so many classes."""
@@ -81,17 +120,15 @@ class Method:
         """How often it is run: the restarts, times the targets where there are."""
         return self.restarts
 
-    def start(
-        self, problem: Problem, keys: Key | None, r: Count, *, watch: bool = False
-    ) -> Any:
+    def start(self, problem: Problem, keys: Keys, r: Count) -> Any:
         """Makes the first carry of run r."""
         raise NotImplementedError
 
-    def step(self, problem: Problem, keys: Key | None, i: Count, carry: Any) -> Any:
+    def step(self, problem: Problem, keys: Keys, i: Count, carry: Any) -> Any:
         """Makes step i."""
         raise NotImplementedError
 
-    def finish(self, problem: Problem, keys: Key | None, carry: Any) -> Images:
+    def finish(self, problem: Problem, keys: Keys, carry: Any) -> Images:
         """Returns the result of a run."""
         raise NotImplementedError
 
@@ -120,7 +157,7 @@ class Method:
         """The images in ball and box that come nearest to success."""
         raise NotImplementedError
 
-    def value(self, problem: Problem, x: Images, at: Evaluated) -> PerExample:
+    def value(self, problem: Problem, x: Images, at: Judged) -> PerExample:
         """By what runs of equal success are compared: higher is better."""
         del problem, x
         return at.value
@@ -129,18 +166,17 @@ class Method:
 def run(
     problem: Problem,
     method: Method,
-    keys: Key | None,
+    keys: Keys,
     *,
     unroll: int | bool = 1,
-    watch: bool = False,
 ) -> tuple[Images, Health | None]:
-    """Makes all runs and returns the per-example worst, with health if watched."""
+    """Makes all runs and returns the per-example worst, and health."""
 
-    def once(row_keys: Key | None, r: Count) -> Any:
+    def once(row_keys: Keys, r: Count) -> Any:
         return repeat(
             method.steps,
             lambda i, carry: method.step(problem, row_keys, i, carry),
-            method.start(problem, row_keys, r, watch=watch),
+            method.start(problem, row_keys, r),
             unroll,
             method.done,
         )
@@ -161,13 +197,10 @@ def run(
     return best.x, best.health
 
 
-def score(
-    problem: Problem, method: Method, keys: Key | None, r: Count, carry: Any
-) -> Best:
+def score(problem: Problem, method: Method, keys: Keys, r: Count, carry: Any) -> Best:
     """Ends run r and evaluates its result, with one randomness for all runs."""
     x = method.finish(problem, restart_keys(keys, r), carry)
     at = evaluate(problem, x, fold(keys, _SCORE_STREAM) if problem.stochastic else None)
-    assert at.fooled is not None
     value = method.value(problem, x, at)
     value = jnp.where(jnp.isnan(value), -jnp.inf, value)
     return Best(x, value, at.fooled, carry.health)
@@ -183,21 +216,14 @@ def merge(best: Best, new: Best) -> Best:
         health = best.health._replace(
             zero_gradient=best.health.zero_gradient & new.health.zero_gradient
         )
-    return Best(
-        jnp.where(like(wins, best.x), new.x, best.x),
-        jnp.where(wins, new.value, best.value),
-        jnp.where(wins, new.fooled, best.fooled),
-        health,
-    )
+    return choose(wins, new._replace(health=health), best._replace(health=health))
 
 
-def restart_keys(keys: Key | None, r: Count) -> Key | None:
+def restart_keys(keys: Keys, r: Count) -> Keys:
     """Keys of restart r: the first one uses them as they are."""
     if keys is None or (isinstance(r, int) and r == 0):
         return keys
-    folded = fold(keys, r)
-    assert folded is not None
-    return jnp.where(jnp.asarray(r) == 0, keys, folded)
+    return jnp.where(jnp.asarray(r) == 0, keys, fold(keys, r))
 
 
 def repeat(
@@ -229,45 +255,16 @@ def repeat(
     return jax.lax.while_loop(go_on, one, (jnp.int32(0), init))[1]
 
 
-def model_keys(problem: Problem, keys: Key | None, i: Count) -> Key | None:
+def model_keys(problem: Problem, keys: Keys, i: Count) -> Keys:
     """Keys of a stochastic model's randomness in step i."""
-    return fold(fold(keys, _MODEL_STREAM), i) if problem.stochastic else None
-
-
-def first_health(
-    problem: Problem, steps: int, keys: Key | None, x: Images
-) -> Health | None:
-    """Health before the first step; without steps, that of the logits at `x`."""
-    rows = jnp.ones(x.shape[:1], bool)
-    if steps:
-        return Health(rows, ~rows, rows)
-    if isinstance(problem.loss, OnInput):
-        return None
-    logits = call_model(problem, x, model_keys(problem, keys, 0))
-    return Health(*look(logits), zero_gradient=~rows)
-
-
-def watch_step(health: Health, grad: Images, at: Evaluated, i: Count) -> Health:
-    """Health after a step with this gradient and evaluation; NaN moves nothing."""
-    zero = jnp.all((grad == 0) | jnp.isnan(grad), axis=tuple(range(1, grad.ndim)))
-    zero_gradient = health.zero_gradient & zero
-    if at.logits is None:
-        return health._replace(zero_gradient=zero_gradient)
-    finite, probabilities = look(at.logits)
-    first = i == 0
-    return Health(
-        jnp.where(first, finite, health.finite),
-        jnp.where(first, probabilities, health.probabilities),
-        zero_gradient,
-    )
-
-
-def look(logits: Logits) -> tuple[jax.Array, jax.Array]:
-    """Which rows are finite, and which look like probabilities."""
-    finite = jnp.all(jnp.isfinite(logits), axis=1)
-    return finite, losses.are_probabilities(logits)
+    return fold(keys, _MODEL_STREAM, i) if problem.stochastic else None
 
 
 def like(rows: jax.Array, x: Images) -> jax.Array:
     """Shapes one value, or one per row, so that it broadcasts against images."""
     return rows.reshape(rows.shape + (1,) * (x.ndim - 1)) if rows.ndim else rows
+
+
+def choose(rows: jax.Array, new: Any, old: Any) -> Any:
+    """Takes `new` where `rows`, bool `[B]`, else `old`: arrays, or trees of them."""
+    return jax.tree.map(lambda a, b: jnp.where(like(rows, a), a, b), new, old)

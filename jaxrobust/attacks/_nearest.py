@@ -1,14 +1,15 @@
 """The nearest misclassified point so far: what minimum-norm attacks keep."""
 
-from typing import NamedTuple
+import dataclasses
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxrobust import threat
 from jaxrobust.array_types import Images, PerExample
-from jaxrobust.attacks._method import like
-from jaxrobust.attacks._objective import Problem
+from jaxrobust.attacks._method import Method, choose, model_keys
+from jaxrobust.attacks._objective import Keys, Problem, mean_logits, succeeds
 
 
 class Nearest(NamedTuple):
@@ -17,24 +18,42 @@ class Nearest(NamedTuple):
     x: Images
     distance: PerExample
 
+    @classmethod
+    def first(cls, problem: Problem, fooled: jax.Array) -> "Nearest":
+        """Begins with the images: at no distance where they fool the model already."""
+        distance = jnp.where(fooled, 0, jnp.inf).astype(problem.x.dtype)
+        return cls(problem.x, distance)
 
-def of_images(problem: Problem, fooled: jax.Array) -> Nearest:
-    """Begins with the images: at no distance where they fool the model themselves."""
-    distance = jnp.where(fooled, 0, jnp.inf).astype(problem.x.dtype)
-    return Nearest(problem.x, distance)
+    def or_nearer(self, problem: Problem, x: Images, fooled: jax.Array) -> "Nearest":
+        """Takes `x` where it fools the model from a smaller distance."""
+        distance = threat.distance(x, problem.x, norm=problem.norm)
+        wins = fooled & (distance < self.distance)
+        return Nearest(*choose(wins, (x, distance), tuple(self)))
+
+    def inside(self, problem: Problem) -> jax.Array:
+        """Which rows have a point within eps, `[B]`."""
+        return self.distance <= jnp.asarray(problem.eps, problem.x.dtype)
 
 
-def nearer(problem: Problem, nearest: Nearest, x: Images, fooled: jax.Array) -> Nearest:
-    """Takes `x` where it fools the model from a smaller distance."""
-    distance = threat.distance(x, problem.x, norm=problem.norm)
-    wins = fooled & (distance < nearest.distance)
-    return Nearest(
-        jnp.where(like(wins, x), x, nearest.x),
-        jnp.where(wins, distance, nearest.distance),
-    )
+@dataclasses.dataclass(frozen=True)
+class Smallest(Method):
+    """An attack that looks for a small perturbation; its carry has a `nearest`."""
+
+    def finish(self, problem: Problem, keys: Keys, carry: Any) -> Images:
+        """Returns the nearest misclassified point within eps, else the image."""
+        del keys
+        nearest = carry.nearest
+        return choose(nearest.inside(problem), nearest.x, problem.x)
 
 
-def within(problem: Problem, nearest: Nearest) -> Images:
-    """Returns the points that are within eps, and the images of the other rows."""
-    inside = nearest.distance <= jnp.asarray(problem.eps, problem.x.dtype)
-    return jnp.where(like(inside, nearest.x), nearest.x, problem.x)
+@dataclasses.dataclass(frozen=True)
+class Walk(Smallest):
+    """One that stops at its first misclassified point, the carry's `x`."""
+
+    def finish(self, problem: Problem, keys: Keys, carry: Any) -> Images:
+        """Returns the point where misclassified and within eps, else the image."""
+        row_keys = model_keys(problem, keys, self.steps)
+        fooled = succeeds(problem, mean_logits(problem, carry.x, row_keys))
+        none = Nearest.first(problem, jnp.zeros_like(fooled))
+        found = none.or_nearer(problem, carry.x, fooled)
+        return choose(found.inside(problem), found.x, problem.x)

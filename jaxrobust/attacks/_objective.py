@@ -20,7 +20,10 @@ from jaxrobust.array_types import (
     PerExample,
     Scalar,
 )
-from jaxrobust.attacks import _trap
+from jaxrobust.attacks import _jaxprs
+
+# One key per row; None where nothing is drawn.
+Keys = Key | None
 
 _NAMED: dict[str, LossFn] = {
     "ce": losses.cross_entropy,
@@ -33,6 +36,7 @@ class RobustnessWarning(UserWarning):
     """A result of an attack is not to be trusted, and why."""
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class OnInput:
     """A loss of images rather than of logits; made by `on_input`."""
@@ -54,7 +58,7 @@ Loss = str | LossFn | OnInput
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """One attack's model, images and threat, with everything that is static."""
+    """One attack's model, images and threat: a pytree, what is no array is static."""
 
     logits_fn: LogitsFn
     x: Images
@@ -73,14 +77,35 @@ class Problem:
     x_init: Images | None = None
     # Logits of the images themselves, where the caller has them.
     clean: Logits | None = None
+    # How the loop over steps is written out; None chooses.
+    unroll: int | bool | None = None
+    # Look for what an eager call warns about.
+    watch: bool = False
+
+    @property
+    def loss_fn(self) -> LossFn | OnInput:
+        """The loss as a function."""
+        return _NAMED[self.loss] if isinstance(self.loss, str) else self.loss
+
+
+_ARRAYS = ["logits_fn", "x", "y", "eps", "step_size", "loss", "x_init", "clean"]
+_STATIC = [f.name for f in dataclasses.fields(Problem) if f.name not in _ARRAYS]
+jax.tree_util.register_dataclass(Problem, _ARRAYS, _STATIC)
 
 
 class Evaluated(NamedTuple):
-    """Objective `[B]` (higher is better for the attacker), logits, success `[B]`."""
+    """Objective `[B]`, higher is better for the attacker, and logits if it has any."""
 
     value: PerExample
     logits: Logits | None
-    fooled: jax.Array | None
+
+
+class Judged(NamedTuple):
+    """Objective `[B]`, logits `[B, K]`, success `[B]`."""
+
+    value: PerExample
+    logits: Logits
+    fooled: jax.Array
 
 
 def check_loss(loss: object) -> None:
@@ -96,24 +121,24 @@ def check_loss(loss: object) -> None:
         )
 
 
-def call_model(problem: Problem, x: Images, keys: Key | None) -> Logits:
-    """Returns comparable logits `[B, K]`, checking their shape."""
+def call_model(problem: Problem, x: Images, keys: Keys) -> Logits:
+    """Returns comparable logits `[B, K]` of one draw, checking their shape."""
     logits = _called(problem, x, keys)
     check_logits(logits, x.shape[0])
     return losses.comparable(logits)
 
 
-def logits_dtype(problem: Problem, x: Images, keys: Key | None) -> Any:
+def logits_dtype(problem: Problem, x: Images, keys: Keys) -> Any:
     """In what precision the model gives its logits."""
     return jax.eval_shape(lambda: _called(problem, x, keys)).dtype
 
 
-def _called(problem: Problem, x: Images, keys: Key | None) -> Any:
+def _called(problem: Problem, x: Images, keys: Keys) -> Any:
     fn = problem.logits_fn
     return fn(x, keys) if problem.stochastic else fn(x)
 
 
-def mean_logits(problem: Problem, x: Images, keys: Key | None) -> Logits:
+def mean_logits(problem: Problem, x: Images, keys: Keys) -> Logits:
     """Returns logits `[B, K]`, the mean over `eot_samples` draws."""
     return _mean_over_draws(problem, lambda k: call_model(problem, x, k), keys)
 
@@ -129,71 +154,70 @@ def check_logits(logits: Any, batch: int) -> None:
 
 
 def objective(
-    problem: Problem, x: Images, keys: Key | None, *, judge: bool = False
+    problem: Problem, x: Images, keys: Keys, *, judge: bool = False
 ) -> Evaluated:
     """Evaluates the objective at `x`: the loss, negated where targeted.
 
     With `judge` there are logits even where the loss needs none.
     """
-    logits = None
-    if judge or not isinstance(problem.loss, OnInput):
+    loss, logits = problem.loss_fn, None
+    if judge or not isinstance(loss, OnInput):
         logits = call_model(problem, x, keys)
-    if isinstance(problem.loss, OnInput):
-        value = problem.loss.fn(x, problem.y)
+    if isinstance(loss, OnInput):
+        value = loss.fn(x, problem.y)
     else:
         assert logits is not None
-        value = _loss_of_logits(problem, logits.shape[1])(logits, problem.y)
+        own: Any = getattr(loss, "func", loss)  # of a Partial
+        if own is losses.dlr and problem.fall_back and logits.shape[1] < 3:
+            loss = losses.margin
+        value = loss(logits, problem.y)
     if value.shape != (x.shape[0],):
         raise ValueError(
             f"`loss` must return one value per example, shape ({x.shape[0]},), "
             f"got {value.shape}."
         )
-    return Evaluated(-value if problem.targeted else value, logits, None)
-
-
-def _loss_of_logits(problem: Problem, classes: int) -> LossFn:
-    loss = problem.loss
-    assert not isinstance(loss, OnInput)
-    if loss == "dlr" and problem.fall_back and classes < 3:
-        return losses.margin
-    return _NAMED[loss] if isinstance(loss, str) else loss
+    return Evaluated(-value if problem.targeted else value, logits)
 
 
 def gradient(
-    problem: Problem, x: Images, keys: Key | None, *, judge: bool = False
+    problem: Problem, x: Images, keys: Keys, *, judge: bool = False
 ) -> tuple[Images, Evaluated]:
     """Returns the input gradient `[B, H, W, C]` and the evaluation at `x`.
 
     The loss is summed over the batch, so a row's gradient is its own; with
-    `eot_samples` both are means over draws of the model's randomness. With `judge`
-    the evaluation tells success, as `evaluate` does.
+    `eot_samples` both are means over draws of the model's randomness.
     """
 
-    def total(z: Images, k: Key | None) -> tuple[jax.Array, Evaluated]:
+    def total(z: Images, k: Keys) -> tuple[jax.Array, Evaluated]:
         at = objective(problem, z, k, judge=judge)
         return jnp.sum(at.value), at
 
     grad_fn = jax.grad(total, has_aux=True)
-    grad, at = _mean_over_draws(problem, lambda k: grad_fn(x, k), keys)
-    return grad, _judged(problem, at) if judge else at
+    return _mean_over_draws(problem, lambda k: grad_fn(x, k), keys)
 
 
-def evaluate(problem: Problem, x: Images, keys: Key | None) -> Evaluated:
+def judged_gradient(problem: Problem, x: Images, keys: Keys) -> tuple[Images, Judged]:
+    """Returns `gradient`, and what `evaluate` says at the same draws."""
+    grad, at = gradient(problem, x, keys, judge=True)
+    return grad, _judged(problem, at)
+
+
+def evaluate(problem: Problem, x: Images, keys: Keys) -> Judged:
     """Evaluates objective and success at `x`, over `eot_samples` draws.
 
     Success is a wrong prediction of the mean logits (the target where targeted);
     logits that are not finite never count as success.
     """
 
-    def once(k: Key | None) -> Evaluated:
+    def once(k: Keys) -> Evaluated:
         return objective(problem, x, k, judge=True)
 
     return _judged(problem, _mean_over_draws(problem, once, keys))
 
 
-def _judged(problem: Problem, at: Evaluated) -> Evaluated:
+def _judged(problem: Problem, at: Evaluated) -> Judged:
     assert at.logits is not None
-    return at._replace(fooled=succeeds(problem, at.logits))
+    return Judged(at.value, at.logits, succeeds(problem, at.logits))
 
 
 def succeeds(problem: Problem, logits: Logits) -> jax.Array:
@@ -206,16 +230,17 @@ def succeeds(problem: Problem, logits: Logits) -> jax.Array:
     return hit & jnp.all(jnp.isfinite(logits), axis=1)
 
 
-def fold(keys: Key | None, data: int | jax.Array) -> Key | None:
-    """Folds a number, one for all or one per row, into every row's key."""
+def fold(keys: Any, *data: int | jax.Array) -> Any:
+    """Folds numbers, each one for all or one per row, into every row's key, if any."""
     if keys is None:
         return None
-    return jax.vmap(jax.random.fold_in, (0, 0 if jnp.ndim(data) else None))(keys, data)
+    for number in data:
+        axes = (0, 0 if jnp.ndim(number) else None)
+        keys = jax.vmap(jax.random.fold_in, axes)(keys, number)
+    return keys
 
 
-def _mean_over_draws(
-    problem: Problem, once: Callable[[Key | None], Any], keys: Key | None
-) -> Any:
+def _mean_over_draws(problem: Problem, once: Callable[[Keys], Any], keys: Keys) -> Any:
     """Averages over `eot_samples` draws: in a loop, unless that would be slow."""
     count = problem.eot_samples
     if count == 1:
@@ -224,7 +249,7 @@ def _mean_over_draws(
     def draw(s: int | jax.Array) -> Any:
         return once(fold(keys, s))
 
-    if _trap.on_cpu() and _trap.has_slow_convolution(jax.make_jaxpr(draw)(0).jaxpr):
+    if _jaxprs.on_cpu() and _jaxprs.has_slow_convolution(jax.make_jaxpr(draw)(0).jaxpr):
         draws = [draw(s) for s in range(count)]
         return jax.tree.map(lambda *leaves: sum(leaves) / count, *draws)
 

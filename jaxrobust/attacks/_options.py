@@ -12,53 +12,73 @@ from typing import Any, TypedDict, TypeVar
 
 from jaxrobust import threat
 from jaxrobust.array_types import Bounds, Key, Norm
+from jaxrobust.attacks import _checks
 from jaxrobust.attacks._objective import Loss, Problem
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class ModelOptions(TypedDict, total=False):
-    """What every attack asks about the model.
+    """What all attacks share.
 
     Args:
+      key: one key (row i uses fold_in(key, i)) or one per example; needed where the
+        attack or the model draws at random.
       bounds: lowest and highest value of an image, finite.
       stochastic: the model is called `logits_fn(x, keys)` and draws its randomness from
         the keys `[B]`.
       eot_samples: draws of a stochastic model that each call averages over.
+      unroll: how the loop over steps is written out; None chooses.
     """
 
+    key: Key | None
     bounds: Bounds
     stochastic: bool
     eot_samples: int
+    unroll: int | bool | None
 
 
-class BallOptions(ModelOptions, total=False):
-    """What attacks of the gradient family share.
+class LossOptions(ModelOptions, total=False):
+    """What attacks share that look for the highest loss in a ball.
 
     Args:
-      key: one key (row i uses fold_in(key, i)) or one per example; needed with a random
-        start or a stochastic model.
       norm: 'linf', 'l2' or 'l1'.
       loss: 'ce', 'margin', 'dlr', a function (logits, y) -> `[B]`, or
         `attacks.on_input(fn)` with fn(x, y) -> `[B]`; ascended.
       targeted: descend the loss towards `y`, the target classes, instead.
-      quantize: keep every iterate on the 8-bit levels of `bounds`.
     """
 
-    key: Key | None
     norm: Norm
     loss: Loss
     targeted: bool
+
+
+class BallOptions(LossOptions, total=False):
+    """What attacks of the gradient family share.
+
+    Args:
+      quantize: keep every iterate on the 8-bit levels of `bounds`.
+    """
+
     quantize: bool
 
 
-def shares(options: type) -> Callable[[Function], Function]:
-    """Shows the options of a TypedDict where a function says `**options`."""
+_SHARED = (LossOptions, BallOptions, ModelOptions)
+
+
+def shares(options: type, **defaults: Any) -> Callable[[Function], Function]:
+    """Shows the options of a TypedDict where a function says `**options`.
+
+    Args:
+      options: the TypedDict.
+      **defaults: of options, where they are not those of a `Problem`.
+    """
     shared = [
         inspect.Parameter(
             name,
             inspect.Parameter.KEYWORD_ONLY,
-            default=getattr(Problem, name, None),  # a dataclass keeps them so
+            # A dataclass keeps its defaults as attributes of the class.
+            default=defaults.get(name, getattr(Problem, name, None)),
             annotation=kind,
         )
         for name, kind in typing.get_type_hints(options).items()
@@ -78,7 +98,8 @@ def shares(options: type) -> Callable[[Function], Function]:
                         f"{function.__name__}() got an unexpected keyword argument "
                         f"{name!r}. {near}"
                     )
-            return function(*args, **given)
+            _checks.check_options(given, signature.parameters)
+            return function(*args, **(defaults | given))
 
         shown: Any = checked
         shown.__signature__ = signature
@@ -97,6 +118,9 @@ def _told(text: str, options: Any) -> str:
 
 
 def _words(options: Any) -> list[str]:
-    inherited = [] if options is ModelOptions else _words(ModelOptions)
-    _, _, own = inspect.cleandoc(options.__doc__ or "").partition("Args:\n")
-    return own.splitlines() + inherited
+    lines = []
+    for part in _SHARED:
+        if part.__annotations__.keys() <= options.__annotations__.keys():
+            _, _, words = inspect.cleandoc(part.__doc__ or "").partition("Args:\n")
+            lines += words.splitlines()
+    return lines

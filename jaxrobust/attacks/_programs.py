@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+from jax.extend.core import jaxpr_as_fun
 
-from jaxrobust.attacks import _capture, _host
+from jaxrobust.attacks import _capture, _jaxprs
 
 _SCALAR = (bool, int, float, str, type(None), type)
 
@@ -46,7 +47,7 @@ class Traced:
     def __call__(self, arrays: Sequence[Any], *inputs: Any) -> Any:
         """Computes what the callable did, with these arrays in place of its own."""
         flat = jax.tree.leaves((list(arrays), inputs))
-        return _capture.evaluate(self.jaxpr, flat)
+        return jaxpr_as_fun(self.jaxpr)(*flat)[0]
 
 
 class Bound(NamedTuple):
@@ -59,7 +60,7 @@ class Bound(NamedTuple):
       keep: whether it may be kept: it holds no arrays.
     """
 
-    program: Fixed | Traced
+    program: Callable[..., Any]
     arrays: list[Any]
     out: Any
     keep: bool
@@ -74,6 +75,12 @@ def bind(function: Callable[..., Any], *inputs: jax.ShapeDtypeStruct) -> Bound:
     jaxpr = jax.make_jaxpr(held.fn)(held.arrays, *inputs)
     traced = Traced(name or object(), jaxpr)
     return Bound(traced, held.arrays, held.out, keep=name is not None)
+
+
+def trace(function: Callable[..., Any], *inputs: jax.ShapeDtypeStruct) -> Bound:
+    """Traces a callable for this call alone; its arrays may be traced themselves."""
+    held = _capture.capture(function, *inputs)
+    return Bound(held.fn, held.arrays, held.out, keep=False)
 
 
 def jitted(bound: Bound) -> Callable[..., Any]:
@@ -102,7 +109,7 @@ def _name(held: _capture.Captured, inputs: Sequence[Any]) -> str | None:
         traced = jax.jit(both, keep_unused=True).trace(held.arrays, weights, *inputs)
     except Exception:  # whatever the model's own rules raise: it has no gradient
         traced = jax.jit(held.fn, keep_unused=True).trace(held.arrays, *inputs)
-    if _host.calls(traced.jaxpr.jaxpr, harmless=True):
+    if _jaxprs.host_calls(traced.jaxpr.jaxpr, harmless=True):
         return None
     lowered = traced.lower()
     kind = f"{lowered.in_tree}\n{lowered.in_avals}\n{lowered.out_tree}"

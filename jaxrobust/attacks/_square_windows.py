@@ -85,17 +85,6 @@ def cone(
     return tails[jnp.minimum(distance, reach)] - tails[reach]
 
 
-def rectangle(rows: int, columns: int, norm: Norm) -> Float[Array, "H W"]:
-    """Returns squares around the middle of a rectangle piled up, of norm 1."""
-    reach = jnp.array([max(rows, columns) // 2 + 1])
-    down, across = (
-        cone(jnp.abs(jnp.arange(n) - n // 2)[None], reach, max(rows, columns), norm)
-        for n in (rows, columns)
-    )
-    pile = jnp.minimum(down[0][:, None], across[0][None])
-    return pile / _length(pile, norm, (0, 1))
-
-
 def pattern(
     window: Window, upright: Bool[Array, " B"], shape: tuple[int, ...], norm: Norm
 ) -> Float[Array, "B H W 1"]:

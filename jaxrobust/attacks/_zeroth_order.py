@@ -1,13 +1,12 @@
 """Gradients from differences of the objective."""
 
-import jax.numpy as jnp
-
-from jaxrobust.array_types import Images, Key, PerExample
-from jaxrobust.attacks._objective import Problem, evaluate
+from jaxrobust import threat
+from jaxrobust.array_types import Images, PerExample
+from jaxrobust.attacks._objective import Keys, Problem, evaluate
 
 
 def slope(
-    problem: Problem, x: Images, shift: Images, length: float, keys: Key | None
+    problem: Problem, x: Images, shift: Images, length: float, keys: Keys
 ) -> PerExample:
     """Returns the objective's symmetric difference quotient at `x`, `[B]`.
 
@@ -22,5 +21,4 @@ def slope(
     """
     ahead, behind = (evaluate(problem, x + s, keys).value for s in (shift, -shift))
     quotient = (ahead - behind) / (2 * length)
-    limit = jnp.sqrt(jnp.finfo(x.dtype).max) / 8  # whose square is finite
-    return jnp.clip(jnp.nan_to_num(quotient), -limit, limit).astype(x.dtype)
+    return threat.tamed(quotient.astype(x.dtype), squared=True)

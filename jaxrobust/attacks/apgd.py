@@ -2,35 +2,28 @@
 
 from typing import Any, Unpack
 
-from jaxrobust import threat
-from jaxrobust.array_types import Images, Key, Labels, LogitsFn, Norm, Scalar
-from jaxrobust.attacks import _checks
+from jaxrobust.array_types import Images, Labels, LogitsFn, Norm, Scalar
 from jaxrobust.attacks._apgd import Apgd
 from jaxrobust.attacks._apgd import Trace as Trace
 from jaxrobust.attacks._eager import iterate
-from jaxrobust.attacks._objective import Loss, Problem
-from jaxrobust.attacks._options import ModelOptions, shares
+from jaxrobust.attacks._options import LossOptions, ModelOptions, shares
 
 
-@shares(ModelOptions)
+@shares(LossOptions)
 def apgd(
     logits_fn: LogitsFn,
     x: Images,
     y: Labels,
     *,
-    key: Key | None = None,
     eps: Scalar,
     steps: int = 100,
-    norm: Norm = "linf",
-    loss: Loss = "ce",
     restarts: int = 1,
     rho: float = 0.75,
     x_init: Images | None = None,
     large_radius: bool = False,
     best_loss: bool = False,
     return_trace: bool = False,
-    targeted: bool = False,
-    **options: Unpack[ModelOptions],
+    **options: Unpack[LossOptions],
 ) -> Any:
     """Auto-PGD (Croce and Hein 2020, section 3), by the rules of AutoAttack.
 
@@ -38,20 +31,16 @@ def apgd(
     halved, and the search goes back to its best point, where the loss rose after at
     most `rho` of the window's steps or the best loss did not change. In L1 (Croce and
     Hein 2021) a step moves the coordinates of the largest gradients, and checkpoints
-    decide how many these are. There is no step size to choose.
+    decide how many these are. There is no step size to choose. With two classes, where
+    the loss 'dlr' is undefined, it is the margin.
 
     Args:
       logits_fn: `x -> logits [B, K]`, pure; `(x, keys [B]) -> logits` if stochastic.
       x: images `[B, H, W, C]`, floating, inside `bounds`.
       y: labels `[B]`; the target classes where `targeted`.
-      key: one key (row i uses fold_in(key, i)) or one per example; needed unless
-        `x_init` is the only start and the model is not stochastic.
       eps: radius of the ball in units of the images, of the shapes that `pgd` takes;
         may be traced.
       steps: number of steps, at least 0.
-      norm: 'linf', 'l2' or 'l1'.
-      loss: 'ce', 'margin', 'dlr' (with two classes, where it is undefined, the margin),
-        a function (logits, y) -> `[B]`, or `attacks.on_input(fn)`; ascended.
       restarts: number of random starts. The result is that of the first one that fools
         the model.
       rho: share of rising steps in a window up to which the step is halved, in [0, 1].
@@ -61,17 +50,12 @@ def apgd(
         eps, each from the best point of the one before.
       best_loss: return the point of the highest loss, fooled or not.
       return_trace: return `(x_adv, Trace)`; with one restart.
-      targeted: descend the loss towards `y` instead.
-      **options: shared by all attacks.
+      **options: shared by attacks of a ball.
 
     Returns:
       Images of shape and dtype of `x`, in ball and box: per example the last point
       of the run that the model misclassifies, and the clean image where there is none
       or the clean image is misclassified already. No gradient flows.
-
-    Raises:
-      ValueError: for a value out of range, named in the message.
-      TypeError: for arrays or keys of the wrong type.
 
     Reference:
       Croce and Hein, Reliable evaluation of adversarial robustness with an ensemble of
@@ -84,29 +68,18 @@ def apgd(
             f"`return_trace` shows one run, so `restarts` must be 1, got {restarts}; "
             "call once per key."
         )
-    problem = Problem(
-        logits_fn,
-        x,
-        y,
-        eps,
-        eps,
-        norm=norm,
-        loss=loss,
-        targeted=targeted,
-        fall_back=True,
-        x_init=x_init,
-        **options,
-    )
     method = _method(
-        problem,
         steps,
         restarts,
-        rho,
-        large_radius,
+        options.get("norm", "linf"),
+        x_init,
+        rho=rho,
+        large_radius=large_radius,
         best_loss=best_loss,
         trace=return_trace,
     )
-    return iterate(problem, method, key, None)
+    fields = {"fall_back": True, "x_init": x_init, **options}
+    return iterate(method, logits_fn, x, y, eps, eps, **fields)
 
 
 @shares(ModelOptions)
@@ -115,7 +88,6 @@ def apgd_targeted(
     x: Images,
     y: Labels,
     *,
-    key: Key | None = None,
     eps: Scalar,
     steps: int = 100,
     norm: Norm = "linf",
@@ -137,7 +109,6 @@ def apgd_targeted(
       logits_fn: `x -> logits [B, K]`, pure; `(x, keys [B]) -> logits` if stochastic.
       x: images `[B, H, W, C]`, floating, inside `bounds`.
       y: true labels `[B]`.
-      key: one key (row i uses fold_in(key, i)) or one per example, as in `apgd`.
       eps: radius of the ball in units of the images, of the shapes that `pgd` takes;
         may be traced.
       steps: number of steps per target and restart, at least 0.
@@ -153,55 +124,36 @@ def apgd_targeted(
       Images of shape and dtype of `x`, in ball and box: the last misclassified point of
       the first target that fools the model, else the clean image.
 
-    Raises:
-      ValueError: for a value out of range, named in the message.
-      TypeError: for arrays or keys of the wrong type.
-
     Reference:
       Croce and Hein, ICML 2020, arXiv 2003.01690, equation 7.
     """
-    _checks.check_count("targets", targets, 1)
-    problem = Problem(
-        logits_fn,
-        x,
-        y,
-        eps,
-        eps,
-        norm=norm,
-        x_init=x_init,
-        **options,
+    method = _method(
+        steps,
+        restarts,
+        norm,
+        x_init,
+        rho=rho,
+        large_radius=large_radius,
+        targets=targets,
     )
-    method = _method(problem, steps, restarts, rho, large_radius, targets=targets)
-    return iterate(problem, method, key, None)
+    fields = {"norm": norm, "x_init": x_init, **options}
+    return iterate(method, logits_fn, x, y, eps, eps, **fields)
 
 
 def _method(
-    problem: Problem,
-    steps: int,
-    restarts: int,
-    rho: float,
-    large_radius: bool,
-    **options: Any,
+    steps: int, restarts: int, norm: Norm, x_init: Images | None, **fields: Any
 ) -> Apgd:
-    """Checks what only APGD has and makes the method."""
-    _checks.check_count("steps", steps, 0)
-    _checks.check_count("restarts", restarts, 1)
-    _checks.check_ranges(rho=rho)
-    if large_radius and problem.norm != "l1":
-        threat.check_norm(problem.norm)
+    """Makes the method: it starts at random unless there is a start, and it is one."""
+    if fields["large_radius"] and norm != "l1":
         raise ValueError(
             "`large_radius` belongs to the L1 attack: leave it out, or set norm='l1', "
-            f"got norm={problem.norm!r}."
+            f"got norm={norm!r}."
         )
-    if problem.x_init is not None:
-        _checks.check_images(problem.x)
-        _checks.check_start(problem)
+    phases = 3 if fields["large_radius"] else 1
     return Apgd(
-        steps=int(steps) + (2 if large_radius else 0),
+        steps=steps + phases - 1,
         restarts=restarts,
-        random_start=problem.x_init is None or restarts > 1,
-        iterations=int(steps),
-        rho=float(rho),
-        large_radius=large_radius,
-        **options,
+        random_start=x_init is None or restarts > 1,
+        iterations=steps,
+        **fields,
     )

@@ -17,7 +17,6 @@ def bim(
     step_size: Scalar,
     steps: int,
     restarts: int = 1,
-    unroll: int | bool | None = None,
     **options: Unpack[BallOptions],
 ) -> Images:
     """Basic iterative method (Kurakin et al. 2017, section 2.2): `pgd` from `x`.
@@ -30,7 +29,6 @@ def bim(
       step_size: length of a step in the norm.
       steps: number of steps, at least 0.
       restarts: they differ for a stochastic model alone.
-      unroll: how the loop is written out; None chooses.
       **options: shared by the family.
 
     Returns:
@@ -40,7 +38,5 @@ def bim(
       Kurakin et al., Adversarial examples in the physical world, ICLR workshop 2017,
       arXiv 1607.02533.
     """
-    method = {"random_start": False, "restarts": restarts, "unroll": unroll}
-    return pgd(
-        logits_fn, x, y, eps=eps, step_size=step_size, steps=steps, **method, **options
-    )
+    given = {"random_start": False, "restarts": restarts, "steps": steps, **options}
+    return pgd(logits_fn, x, y, eps=eps, step_size=step_size, **given)

@@ -1,34 +1,17 @@
 """Carlini & Wagner's L2 attack: the smallest perturbation by gradient descent."""
 
 import dataclasses
-from typing import NamedTuple, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 
-from jaxrobust import threat
-from jaxrobust.array_types import (
-    Images,
-    Key,
-    Labels,
-    LogitsFn,
-    Norm,
-    PerExample,
-    Scalar,
-)
-from jaxrobust.attacks import _adam, _checks, _nearest, _tanh_space
+from jaxrobust.array_types import Images, Labels, LogitsFn, Norm, PerExample, Scalar
+from jaxrobust.attacks._carlini import ADAM, Carlini, from_images, to_images
 from jaxrobust.attacks._eager import iterate
-from jaxrobust.attacks._method import (
-    Count,
-    Health,
-    Method,
-    first_health,
-    like,
-    model_keys,
-    watch_step,
-)
+from jaxrobust.attacks._method import Count, Health, choose, like, model_keys, watched
 from jaxrobust.attacks._nearest import Nearest
-from jaxrobust.attacks._objective import Problem, evaluate, gradient
+from jaxrobust.attacks._objective import Keys, Problem, judged_gradient
 from jaxrobust.attacks._options import ModelOptions, shares
 
 # What the weight of the logits is multiplied by until it is found to be enough.
@@ -43,7 +26,7 @@ class Carry(NamedTuple):
     """
 
     w: Images
-    moments: _adam.Moments
+    adam: Any
     const: PerExample
     failed: PerExample
     enough: PerExample
@@ -53,76 +36,46 @@ class Carry(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class CarliniL2(Method):
+class CarliniL2(Carlini):
     """The attack without its arrays; its steps are those of all binary steps."""
 
-    descent: int = 1000
-    lr: float = 0.01
-    kappa: float = 0.0
-    initial_const: float = 1e-3
-
-    def check(self) -> None:
-        """Raises for a number out of range."""
-        check_descent(self.lr, self.kappa, self.initial_const)
-
-    def start(
-        self, problem: Problem, keys: Key | None, r: Count, *, watch: bool = False
-    ) -> Carry:
+    def start(self, problem: Problem, keys: Keys, r: Count) -> Carry:
         """Starts at the image."""
         del r  # one run
-        x = problem.x
-        at = evaluate(problem, x, model_keys(problem, keys, self.steps))
-        assert at.fooled is not None
-        nearest = _nearest.of_images(problem, at.fooled & (at.value >= self.kappa))
-        w = _tanh_space.from_images(x, problem.bounds)
+        x, w = problem.x, from_images(problem.x, problem.bounds)
         zero = jnp.zeros(x.shape[:1], x.dtype)
         return Carry(
             w,
-            _adam.at_rest(w),
+            ADAM.init(w),
             zero + self.initial_const,
             zero,
             zero + jnp.inf,
-            jnp.zeros(x.shape[:1], bool),
-            nearest,
-            first_health(problem, self.steps, keys, x) if watch else None,
+            zero != 0,
+            Nearest.first(problem, self.won_at_once(problem, keys)),
+            Health.first(problem, self.steps, keys, x),
         )
 
-    def step(self, problem: Problem, keys: Key | None, i: Count, carry: Carry) -> Carry:
+    def step(self, problem: Problem, keys: Keys, i: Count, carry: Carry) -> Carry:
         """Makes a step of Adam, the first of a binary step with a new constant."""
-        count = jnp.broadcast_to(jnp.asarray(i) % self.descent, carry.hit.shape)
-        carry = _at_binary_step(problem, (count == 0) & (jnp.asarray(i) > 0), carry)
-        x, slope = _tanh_space.to_images(carry.w, problem.bounds)
-        grad, at = gradient(problem, x, model_keys(problem, keys, i), judge=True)
-        health = carry.health
-        if health is not None:
-            health = watch_step(health, grad, at, i)
-        assert at.fooled is not None
-        won = at.fooled & (at.value >= self.kappa)
+        begins = jnp.asarray((i % self.descent == 0) & (i > 0))
+        carry = _at_binary_step(
+            problem, jnp.broadcast_to(begins, carry.hit.shape), carry
+        )
+        x, slope = to_images(carry.w, problem.bounds)
+        grad, at = judged_gradient(problem, x, model_keys(problem, keys, i))
+        won = self.won(at)
+        # The hinge is flat beyond kappa; there the distance alone counts.
         pull = like(jnp.where(won, 0, carry.const), x) * jnp.nan_to_num(grad)
-        w, moments = _tanh_space.descend(
-            carry.w,
-            (2 * (x - problem.x) - pull) * slope,
-            carry.moments,
-            count,
-            self.lr,
+        w, adam = self.descend(
+            carry.w, (2 * (x - problem.x) - pull) * slope, carry.adam
         )
         return carry._replace(
             w=w,
-            moments=moments,
+            adam=adam,
             hit=carry.hit | won,
-            nearest=_nearest.nearer(problem, carry.nearest, x, won),
-            health=health,
+            nearest=carry.nearest.or_nearer(problem, x, won),
+            health=watched(carry.health, grad, at.logits, i),
         )
-
-    def finish(self, problem: Problem, keys: Key | None, carry: Carry) -> Images:
-        """Returns the nearest misclassified point within eps, else the image."""
-        del keys
-        return _nearest.within(problem, carry.nearest)
-
-
-def check_descent(lr: float, kappa: float, initial_const: float) -> None:
-    """Checks what the two attacks of Carlini & Wagner share."""
-    _checks.check_ranges(lr=lr, kappa=kappa, initial_const=initial_const)
 
 
 def _at_binary_step(problem: Problem, begins: jax.Array, carry: Carry) -> Carry:
@@ -132,15 +85,16 @@ def _at_binary_step(problem: Problem, begins: jax.Array, carry: Carry) -> Carry:
     failed = jnp.where(hit, carry.failed, jnp.maximum(carry.failed, const))
     between = (failed + jnp.where(jnp.isinf(enough), 0, enough)) / 2
     next_const = jnp.where(jnp.isinf(enough), const * _GROWTH, between)
-    image = _tanh_space.from_images(problem.x, problem.bounds)
-    return carry._replace(
-        w=jnp.where(like(begins, image), image, carry.w),
-        moments=_adam.where(begins, _adam.at_rest(image), carry.moments),
-        const=jnp.where(begins, next_const, const),
-        failed=jnp.where(begins, failed, carry.failed),
-        enough=jnp.where(begins, enough, carry.enough),
-        hit=hit & ~begins,
+    image = from_images(problem.x, problem.bounds)
+    fresh = carry._replace(
+        w=image,
+        adam=ADAM.init(image),
+        const=next_const,
+        failed=failed,
+        enough=enough,
+        hit=jnp.zeros_like(hit),
     )
+    return choose(begins, fresh, carry)
 
 
 @shares(ModelOptions)
@@ -149,7 +103,6 @@ def cw_l2(
     x: Images,
     y: Labels,
     *,
-    key: Key | None = None,
     eps: Scalar | None = None,
     binary_steps: int = 9,
     steps: int = 1000,
@@ -158,7 +111,6 @@ def cw_l2(
     initial_const: float = 1e-3,
     norm: Norm = "l2",
     targeted: bool = False,
-    unroll: int | bool | None = None,
     **options: Unpack[ModelOptions],
 ) -> Images:
     """Carlini & Wagner's L2 attack (2017, section VI.A).
@@ -176,8 +128,6 @@ def cw_l2(
       x: images `[B, H, W, C]`, floating, inside `bounds`.
       y: labels `[B]`; the target classes where `targeted`. An image that is
         misclassified already (by kappa) is returned as it is.
-      key: one key (row i uses fold_in(key, i)) or one per example; needed with a
-        stochastic model.
       eps: radius up to which a perturbation counts; None: any. May be traced.
       binary_steps: constants c tried per example, at least 1; static.
       steps: steps of Adam per constant, at least 0, one gradient each; static.
@@ -186,38 +136,19 @@ def cw_l2(
       initial_const: the first c, above 0.
       norm: 'l2'; `cw_linf` has the other.
       targeted: make the model predict `y` instead.
-      unroll: how the loop is written out; None chooses.
       **options: shared by all attacks.
 
     Returns:
       Shape and dtype of `x`, in the box: the nearest such point found where it is
       within `eps`, else the image. No gradient flows.
 
-    Raises:
-      ValueError: for a value out of range or another norm, named in the message.
-      TypeError: for arrays or keys of the wrong type.
-
     Reference:
       Carlini & Wagner, Towards evaluating the robustness of neural networks, IEEE S&P
       2017, arXiv 1608.04644, sections V and VI.A (f_6 on logits); the schedule of c is
       that of their code.
     """
-    threat.check_norm(norm)
     if norm != "l2":
         raise ValueError(f"cw_l2 has `norm` 'l2' alone, got {norm!r}; see cw_linf.")
-    _checks.check_count("binary_steps", binary_steps, 1)
-    _checks.check_count("steps", steps, 0)
-    problem = Problem(
-        logits_fn,
-        x,
-        y,
-        jnp.inf if eps is None else eps,
-        0.0,
-        norm=norm,
-        loss="margin",
-        targeted=targeted,
-        **options,
-    )
     method = CarliniL2(
         binary_steps * steps,
         descent=steps,
@@ -225,4 +156,5 @@ def cw_l2(
         kappa=kappa,
         initial_const=initial_const,
     )
-    return iterate(problem, method, key, unroll)
+    fields = {"norm": norm, "loss": "margin", "targeted": targeted, **options}
+    return iterate(method, logits_fn, x, y, eps, **fields)

@@ -1,36 +1,19 @@
 """Carlini & Wagner's Linf attack: a penalty on what exceeds a shrinking radius."""
 
 import dataclasses
-from typing import NamedTuple, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 
 from jaxrobust import threat
-from jaxrobust.array_types import (
-    Images,
-    Key,
-    Labels,
-    LogitsFn,
-    Norm,
-    PerExample,
-    Scalar,
-)
-from jaxrobust.attacks import _adam, _checks, _nearest, _tanh_space
+from jaxrobust.array_types import Images, Labels, LogitsFn, Norm, PerExample, Scalar
+from jaxrobust.attacks._carlini import ADAM, Carlini, from_images, to_images
 from jaxrobust.attacks._eager import iterate
-from jaxrobust.attacks._method import (
-    Count,
-    Health,
-    Method,
-    first_health,
-    like,
-    model_keys,
-    watch_step,
-)
+from jaxrobust.attacks._method import Count, Health, choose, like, model_keys, watched
 from jaxrobust.attacks._nearest import Nearest
-from jaxrobust.attacks._objective import Problem, evaluate, gradient
+from jaxrobust.attacks._objective import Keys, Problem, judged_gradient
 from jaxrobust.attacks._options import ModelOptions, shares
-from jaxrobust.attacks.cw_l2 import check_descent
 
 # What tau is multiplied by after a round that succeeds, and c after one that fails.
 _SHRINK = 0.9
@@ -51,7 +34,7 @@ class Carry(NamedTuple):
     """
 
     w: Images
-    moments: _adam.Moments
+    adam: Any
     made: jax.Array
     before: PerExample
     tau: PerExample
@@ -62,71 +45,48 @@ class Carry(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class CarliniLinf(Method):
+class CarliniLinf(Carlini):
     """The attack without its arrays; its steps are those of all rounds."""
 
-    descent: int = 100
-    lr: float = 0.005
-    kappa: float = 0.0
-    initial_const: float = 1e-5
     largest_const: float = 20.0
 
-    def check(self) -> None:
-        """Raises for a number out of range."""
-        check_descent(self.lr, self.kappa, self.initial_const)
-        _checks.check_ranges(largest_const=self.largest_const)
-
-    def start(
-        self, problem: Problem, keys: Key | None, r: Count, *, watch: bool = False
-    ) -> Carry:
+    def start(self, problem: Problem, keys: Keys, r: Count) -> Carry:
         """Starts at the image, with all of the box within tau."""
         del r  # one run
-        x = problem.x
-        at = evaluate(problem, x, model_keys(problem, keys, self.steps))
-        assert at.fooled is not None
-        w = _tanh_space.from_images(x, problem.bounds)
+        x, w = problem.x, from_images(problem.x, problem.bounds)
+        won = self.won_at_once(problem, keys)
         ones = jnp.ones(x.shape[:1], x.dtype)
         return Carry(
             w,
-            _adam.at_rest(w),
+            ADAM.init(w),
             jnp.zeros(x.shape[:1], jnp.int32),
             ones * jnp.inf,
             ones * (problem.bounds[1] - problem.bounds[0]),
             ones * self.initial_const,
-            at.fooled & (at.value >= self.kappa),
-            _nearest.of_images(problem, at.fooled & (at.value >= self.kappa)),
-            first_health(problem, self.steps, keys, x) if watch else None,
+            won,
+            Nearest.first(problem, won),
+            Health.first(problem, self.steps, keys, x),
         )
 
-    def step(self, problem: Problem, keys: Key | None, i: Count, carry: Carry) -> Carry:
+    def step(self, problem: Problem, keys: Keys, i: Count, carry: Carry) -> Carry:
         """Ends the round where it has succeeded, makes a step of Adam, ends the failed.
 
         A round goes on where the one before it ended, with Adam at rest.
         """
-        x, slope = _tanh_space.to_images(carry.w, problem.bounds)
-        grad, at = gradient(problem, x, model_keys(problem, keys, i), judge=True)
-        health = carry.health
-        if health is not None:
-            health = watch_step(health, grad, at, i)
-        assert at.fooled is not None
-        won = at.fooled & (at.value >= self.kappa)
+        x, slope = to_images(carry.w, problem.bounds)
+        grad, at = judged_gradient(problem, x, model_keys(problem, keys, i))
+        won = self.won(at)
         length = threat.distance(x, problem.x, norm="linf")
         done = won & (length <= carry.tau)
         tau = jnp.where(done, _SHRINK * length, carry.tau)
-        rest = _adam.at_rest(carry.w)
-        moments = _adam.where(done, rest, carry.moments)
+        rest = ADAM.init(carry.w)
         count = jnp.where(done, 0, carry.made)
         delta = x - problem.x
         over = jnp.maximum(jnp.abs(delta) - like(tau, x), 0)
         penalty = jnp.sign(delta) * (over > 0)
         const = jnp.where(won, 0, carry.const)
-        w, moments = _tanh_space.descend(
-            carry.w,
-            (penalty - like(const, x) * jnp.nan_to_num(grad)) * slope,
-            moments,
-            count,
-            self.lr,
-        )
+        grad_w = (penalty - like(const, x) * jnp.nan_to_num(grad)) * slope
+        w, adam = self.descend(carry.w, grad_w, choose(done, rest, carry.adam))
         excess = jnp.sum(over, axis=tuple(range(1, x.ndim)))
         loss = excess + const * (self.kappa - at.value)
         failed, before = self._failed(count, loss, carry.before)
@@ -136,15 +96,15 @@ class CarliniLinf(Method):
         ends |= tau < jnp.minimum(finest, problem.eps)
         return Carry(
             w,
-            _adam.where(failed, rest, moments),
+            choose(failed, rest, adam),
             jnp.where(failed, 0, count + 1),
             jnp.where(failed | done, jnp.inf, before),
             tau,
             jnp.where(failed, more, carry.const),
             carry.done | ends,
             # What is done stays, however long the others of its batch take.
-            _nearest.nearer(problem, carry.nearest, x, won & ~carry.done),
-            health,
+            carry.nearest.or_nearer(problem, x, won & ~carry.done),
+            watched(carry.health, grad, at.logits, i),
         )
 
     def _failed(
@@ -159,11 +119,6 @@ class CarliniLinf(Method):
         """Rows whose tau is below what an image shows, or whose constant is largest."""
         return carry.done
 
-    def finish(self, problem: Problem, keys: Key | None, carry: Carry) -> Images:
-        """Returns the nearest misclassified point within eps, else the image."""
-        del keys
-        return _nearest.within(problem, carry.nearest)
-
 
 @shares(ModelOptions)
 def cw_linf(
@@ -171,7 +126,6 @@ def cw_linf(
     x: Images,
     y: Labels,
     *,
-    key: Key | None = None,
     eps: Scalar | None = None,
     rounds: int = 30,
     steps: int = 1000,
@@ -181,7 +135,6 @@ def cw_linf(
     largest_const: float = 20.0,
     norm: Norm = "linf",
     targeted: bool = False,
-    unroll: int | bool | None = None,
     **options: Unpack[ModelOptions],
 ) -> Images:
     """Carlini & Wagner's Linf attack (2017, section VI.C).
@@ -201,8 +154,6 @@ def cw_linf(
       x: images `[B, H, W, C]`, floating, inside `bounds`.
       y: labels `[B]`; the target classes where `targeted`. An image that is
         misclassified already (by kappa) is returned as it is.
-      key: one key (row i uses fold_in(key, i)) or one per example; needed with a
-        stochastic model.
       eps: radius up to which a perturbation counts; None: any. May be traced.
       rounds: longest rounds, at least 1, for which there is time; static. From
         `initial_const` to `largest_const` there are 22 that fail.
@@ -215,37 +166,18 @@ def cw_linf(
       largest_const: what c grows to.
       norm: 'linf'; `cw_l2` has the other.
       targeted: make the model predict `y` instead.
-      unroll: how the loop is written out; None chooses.
       **options: shared by all attacks.
 
     Returns:
       Shape and dtype of `x`, in the box: the nearest such point found where it is
       within `eps`, else the image. No gradient flows.
 
-    Raises:
-      ValueError: for a value out of range or another norm, named in the message.
-      TypeError: for arrays or keys of the wrong type.
-
     Reference:
       Carlini & Wagner, Towards evaluating the robustness of neural networks, IEEE S&P
       2017, arXiv 1608.04644, section VI.C; the numbers are those of their code.
     """
-    threat.check_norm(norm)
     if norm != "linf":
         raise ValueError(f"cw_linf has `norm` 'linf' alone, got {norm!r}; see cw_l2.")
-    _checks.check_count("rounds", rounds, 1)
-    _checks.check_count("steps", steps, 0)
-    problem = Problem(
-        logits_fn,
-        x,
-        y,
-        jnp.inf if eps is None else eps,
-        0.0,
-        norm=norm,
-        loss="margin",
-        targeted=targeted,
-        **options,
-    )
     method = CarliniLinf(
         rounds * steps,
         descent=steps,
@@ -254,4 +186,5 @@ def cw_linf(
         initial_const=initial_const,
         largest_const=largest_const,
     )
-    return iterate(problem, method, key, unroll)
+    fields = {"norm": norm, "loss": "margin", "targeted": targeted, **options}
+    return iterate(method, logits_fn, x, y, eps, **fields)

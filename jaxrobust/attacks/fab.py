@@ -8,16 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxrobust import threat
-from jaxrobust.array_types import (
-    Images,
-    Key,
-    Labels,
-    LogitsFn,
-    Norm,
-    PerExample,
-    Scalar,
-)
-from jaxrobust.attacks import _checks
+from jaxrobust.array_types import Images, Labels, LogitsFn, Norm, PerExample, Scalar
 from jaxrobust.attacks._eager import iterate
 from jaxrobust.attacks._fab_logits import (
     differences,
@@ -26,17 +17,11 @@ from jaxrobust.attacks._fab_logits import (
     off_rounding,
 )
 from jaxrobust.attacks._fab_projections import displacement
-from jaxrobust.attacks._method import (
-    Count,
-    Health,
-    Method,
-    first_health,
-    like,
-    model_keys,
-    watch_step,
-)
+from jaxrobust.attacks._method import Count, Health, choose, model_keys, watched
+from jaxrobust.attacks._nearest import Nearest, Smallest
 from jaxrobust.attacks._objective import (
-    Evaluated,
+    Judged,
+    Keys,
     Problem,
     logits_dtype,
     mean_logits,
@@ -49,20 +34,19 @@ _START_RADIUS = {"linf": 0.3, "l2": 1.0, "l1": 5.0}
 
 
 class Carry(NamedTuple):
-    """State between two steps: distance is that of best, infinite until there is one.
+    """State between two steps.
 
     `target` is the class of each row that its boundary is looked for with, or None.
     """
 
     x: Images
-    best: Images
-    distance: PerExample
+    nearest: Nearest
     target: Labels | None
     health: Health | None
 
 
 @dataclasses.dataclass(frozen=True)
-class FAB(Method):
+class FAB(Smallest):
     """FAB without its arrays; with targets, run r is restart r % restarts of one."""
 
     targets: int | None = None
@@ -75,12 +59,6 @@ class FAB(Method):
         """Restarts start at random, the first one does not."""
         return "`restarts` > 1" if self.restarts > 1 else None
 
-    def check(self) -> None:
-        """Raises for a number out of range."""
-        if self.targets is not None:
-            _checks.check_count("targets", self.targets, 1)
-        _checks.check_ranges(alpha_max=self.alpha_max, eta=self.eta, beta=self.beta)
-
     def for_classes(self, classes: int) -> Self:
         """No more targets than there are wrong classes."""
         if self.targets is None:
@@ -91,9 +69,7 @@ class FAB(Method):
         """Restarts of every target."""
         return self.restarts * (self.targets or 1)
 
-    def start(
-        self, problem: Problem, keys: Key | None, r: Count, *, watch: bool = False
-    ) -> Carry:
+    def start(self, problem: Problem, keys: Keys, r: Count) -> Carry:
         """Starts at the image, or near it in a restart; ends there if misclassified."""
         x = problem.x
         logits = problem.clean
@@ -104,15 +80,14 @@ class FAB(Method):
         if self.targets is not None:
             rank = jnp.broadcast_to(jnp.asarray(r) // self.restarts, problem.y.shape)
             target = likely_wrong_class(logits, problem.y, rank, self.targets)
-        health = first_health(problem, self.steps, keys, x) if watch else None
-        distance = jnp.where(wrong, 0, jnp.inf).astype(x.dtype)
         begin = x
         if self.restarts > 1:
             again = jnp.broadcast_to(jnp.asarray(r) % self.restarts > 0, x.shape[:1])
-            begin = jnp.where(like(again, x), _near(problem, keys), x)
-        return Carry(begin, x, distance, target, health)
+            begin = choose(again, _near(problem, keys), x)
+        health = Health.first(problem, self.steps, keys, x)
+        return Carry(begin, Nearest.first(problem, wrong), target, health)
 
-    def step(self, problem: Problem, keys: Key | None, i: Count, carry: Carry) -> Carry:
+    def step(self, problem: Problem, keys: Keys, i: Count, carry: Carry) -> Carry:
         """Linearises the boundary, goes past it, and back towards the image if past."""
         x, clean = carry.x, problem.x
         row_keys = model_keys(problem, keys, i)
@@ -120,19 +95,15 @@ class FAB(Method):
             at = differences(problem, x, row_keys)
         else:
             at = differences_to(problem, x, carry.target, row_keys)
-        health = carry.health
-        if health is not None:
-            seen = Evaluated(at.value, at.logits, None)
-            health = watch_step(health, at.gradient, seen, i)
         df = off_rounding(problem, at, x, logits_dtype(problem, x, row_keys))
         x = self._past(problem, x, df, at.gradient)
         fooled = succeeds(problem, mean_logits(problem, x, row_keys))
-        distance = threat.distance(x, clean, norm=problem.norm)
-        nearer = fooled & (distance < carry.distance)
-        best = jnp.where(like(nearer, x), x, carry.best)
-        distance = jnp.where(nearer, distance, carry.distance)
-        x = jnp.where(like(fooled, x), clean + self.beta * (x - clean), x)
-        return Carry(x, best, distance, carry.target, health)
+        return Carry(
+            choose(fooled, clean + self.beta * (x - clean), x),
+            carry.nearest.or_nearer(problem, x, fooled),
+            carry.target,
+            watched(carry.health, at.gradient, at.logits, i),
+        )
 
     def _past(self, problem: Problem, x: Images, df: PerExample, dg: Images) -> Images:
         """Goes `eta` times the way to the boundary, from `x` and from the image."""
@@ -147,33 +118,27 @@ class FAB(Method):
         ahead = ahead + alpha * (clean_rows + self.eta * d2)
         return jnp.clip(ahead, *bounds).reshape(x.shape)
 
-    def finish(self, problem: Problem, keys: Key | None, carry: Carry) -> Images:
-        """Returns the nearest misclassified point within eps, else the image."""
-        del keys
-        return self.strongest(problem, carry)
-
     def hit(self, problem: Problem, i: Count, carry: Carry) -> tuple[jax.Array, Images]:
         """A misclassified point within eps."""
         del i
-        within = carry.distance <= jnp.asarray(problem.eps, problem.x.dtype)
-        return within, carry.best
+        return carry.nearest.inside(problem), carry.nearest.x
 
     def missed(self, carry: Carry, rows: jax.Array) -> Carry:
         """Any misclassified point counts again, also a farther one."""
-        return carry._replace(distance=jnp.where(rows, jnp.inf, carry.distance))
+        distance = jnp.where(rows, jnp.inf, carry.nearest.distance)
+        return carry._replace(nearest=carry.nearest._replace(distance=distance))
 
     def strongest(self, problem: Problem, carry: Carry) -> Images:
         """The nearest misclassified point where it is within eps, else the image."""
-        within, best = self.hit(problem, self.steps, carry)
-        return jnp.where(like(within, best), best, problem.x)
+        return self.finish(problem, None, carry)
 
-    def value(self, problem: Problem, x: Images, at: Evaluated) -> PerExample:
+    def value(self, problem: Problem, x: Images, at: Judged) -> PerExample:
         """Of two runs that both fool, the nearer is kept."""
         del at
         return -threat.distance(x, problem.x, norm=problem.norm)
 
 
-def _near(problem: Problem, keys: Key | None) -> Images:
+def _near(problem: Problem, keys: Keys) -> Images:
     """Draws the start of a restart, within half the radius."""
     assert keys is not None
     width = problem.bounds[1] - problem.bounds[0]
@@ -194,7 +159,6 @@ def fab(
     x: Images,
     y: Labels,
     *,
-    key: Key | None = None,
     eps: Scalar | None,
     steps: int = 100,
     norm: Norm = "linf",
@@ -203,7 +167,6 @@ def fab(
     eta: float = 1.05,
     beta: float = 0.9,
     restarts: int = 1,
-    unroll: int | bool | None = None,
     **options: Unpack[ModelOptions],
 ) -> Images:
     """Fast adaptive boundary attack, FAB and FAB-T (Croce & Hein 2020, algorithm 1).
@@ -217,8 +180,6 @@ def fab(
       logits_fn: `x -> logits [B, K]`, pure; `(x, keys [B]) -> logits` if stochastic.
       x: images `[B, H, W, C]`, floating, inside `bounds`.
       y: labels `[B]`. An image that is misclassified already is returned as it is.
-      key: one key (row i uses fold_in(key, i)) or one per example; needed with
-        restarts or a stochastic model.
       eps: radius up to which a perturbation counts; None: any. May be traced.
       steps: steps of each run, at least 0; two model calls each, one differentiated.
       norm: 'linf', 'l2' or 'l1': the length that is made small.
@@ -229,32 +190,18 @@ def fab(
       eta: how far the step goes, in units of the way to the boundary.
       beta: share of the perturbation that stays after the class has changed.
       restarts: runs per target; all but the first start at random within eps / 2.
-      unroll: how the loop is written out; None chooses.
       **options: shared by all attacks.
 
     Returns:
       Shape and dtype of `x`, in the box: the nearest misclassified point found where
       it is within `eps`, else the image. No gradient flows.
 
-    Raises:
-      ValueError: for a value out of range, named in the message.
-      TypeError: for arrays or keys of the wrong type.
-
     Reference:
       Croce & Hein, Minimally distorted adversarial examples with a fast adaptive
       boundary attack, ICML 2020, arXiv 1907.02044; FAB-T: Croce & Hein, Reliable
       evaluation of adversarial robustness, ICML 2020, arXiv 2003.01690, section 4.
     """
-    problem = Problem(
-        logits_fn,
-        x,
-        y,
-        jnp.inf if eps is None else eps,
-        0.0,
-        norm=norm,
-        **options,
-    )
     method = FAB(
         steps, restarts, targets=targets, alpha_max=alpha_max, eta=eta, beta=beta
     )
-    return iterate(problem, method, key, unroll)
+    return iterate(method, logits_fn, x, y, eps, norm=norm, **options)

@@ -3,7 +3,8 @@
 from typing import Unpack
 
 from jaxrobust.array_types import Images, Labels, LogitsFn, Scalar
-from jaxrobust.attacks._ascent import Ascent, ascend
+from jaxrobust.attacks._ascent import Ascent
+from jaxrobust.attacks._eager import iterate
 from jaxrobust.attacks._options import BallOptions, shares
 
 
@@ -37,14 +38,10 @@ def fgsm(
     Returns:
       Attacked images, shape and dtype of `x`, in ball and box; no gradient flows.
 
-    Raises:
-      ValueError: for a value out of range, named in the message.
-      TypeError: for arrays or keys of the wrong type.
-
     Reference:
       Goodfellow et al., Explaining and harnessing adversarial examples, ICLR 2015,
       arXiv 1412.6572.
     """
     length = eps if step_size is None else step_size
     method = Ascent(1, restarts, random_start)
-    return ascend(method, logits_fn, x, y, eps, length, **options)
+    return iterate(method, logits_fn, x, y, eps, length, **options)

@@ -8,20 +8,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from jaxrobust import threat
-from jaxrobust.array_types import (
-    Images,
-    Key,
-    Labels,
-    LogitsFn,
-    Norm,
-    PerExample,
-    Scalar,
-)
+from jaxrobust._checks import Range, check_count, check_number
+from jaxrobust.array_types import Images, Labels, LogitsFn, Norm, PerExample, Scalar
 from jaxrobust.attacks import _boundary as boundary
-from jaxrobust.attacks import _checks
 from jaxrobust.attacks._eager import iterate
-from jaxrobust.attacks._method import Count, Health, Method, like, look, model_keys
-from jaxrobust.attacks._objective import Problem, evaluate, fold
+from jaxrobust.attacks._method import Count, Health, choose, like, model_keys
+from jaxrobust.attacks._nearest import Nearest, Smallest
+from jaxrobust.attacks._objective import Keys, Problem, evaluate, fold
 from jaxrobust.attacks._options import ModelOptions, shares
 
 _DRAW_STREAM = 0x68736A
@@ -37,8 +30,7 @@ class Carry(NamedTuple):
     `phase` is what the next query is for, `asked` the queries it has had. `point` is
     misclassified and at `length` from the image: what the search comes from, then the
     boundary point. No misclassified point is expected up to `low`; the search ends
-    within `precision`. `iteration` is t of algorithm 2. `best` is the nearest
-    misclassified point of all queries, `distance` infinite until there is one.
+    within `precision`. `iteration` is t of algorithm 2.
     """
 
     phase: Int[Array, " B"]
@@ -49,40 +41,24 @@ class Carry(NamedTuple):
     precision: PerExample
     iteration: Int[Array, " B"]
     estimate: boundary.Estimate
-    best: Images
-    distance: PerExample
+    nearest: Nearest
     health: Health | None
 
 
-_GAMMA = _checks.Range(0, 1e6, above=True)
-
-
 @dataclasses.dataclass(frozen=True)
-class HopSkipJump(Method):
+class HopSkipJump(Smallest):
     """HopSkipJump without its arrays: a step is a query, and the start is one more."""
+
+    random = "HopSkipJump"
 
     samples: int = 100
     gamma: float = 1.0
 
-    @property
-    def needs_key(self) -> str | None:
-        """Its first points and its directions are random."""
-        return "HopSkipJump"
-
-    def check(self) -> None:
-        """Raises for a number out of range."""
-        _checks.check_count("samples", self.samples, 1)
-        _checks.check_within("gamma", self.gamma, _GAMMA)
-
-    def start(
-        self, problem: Problem, keys: Key | None, r: Count, *, watch: bool = False
-    ) -> Carry:
+    def start(self, problem: Problem, keys: Keys, r: Count) -> Carry:
         """Asks for the image itself; ends there if it is misclassified."""
         del r  # the keys are its own
         x = problem.x
         at = evaluate(problem, x, model_keys(problem, keys, self.steps))
-        assert at.logits is not None
-        assert at.fooled is not None
         none = jnp.zeros(x.shape[:1], jnp.int32)
         zero, blank = jnp.zeros(x.shape[:1], x.dtype), jnp.zeros_like(x)
         return Carry(
@@ -94,36 +70,23 @@ class HopSkipJump(Method):
             precision=zero,
             iteration=none + 1,
             estimate=boundary.Estimate(zero, blank, blank),
-            best=x,
-            distance=jnp.where(at.fooled, 0, jnp.inf).astype(x.dtype),
-            health=Health(*look(at.logits), none > 0) if watch else None,
+            nearest=Nearest.first(problem, at.fooled),
+            health=Health.of(problem, at.logits),
         )
 
-    def step(self, problem: Problem, keys: Key | None, i: Count, carry: Carry) -> Carry:
+    def step(self, problem: Problem, keys: Keys, i: Count, carry: Carry) -> Carry:
         """Makes one query: each row what its phase needs, and goes on by the answer."""
         query = self._query(problem, keys, i, carry)
         fooled = evaluate(problem, query, model_keys(problem, keys, i)).fooled
-        assert fooled is not None
-        length = threat.distance(query, problem.x, norm=problem.norm)
-        nearer = fooled & (length < carry.distance)
-        return self._answered(problem, carry, query, length, fooled)._replace(
-            best=jnp.where(like(nearer, query), query, carry.best),
-            distance=jnp.where(nearer, length, carry.distance),
-        )
+        nearest = carry.nearest.or_nearer(problem, query, fooled)
+        return self._answered(problem, carry, query, fooled)._replace(nearest=nearest)
 
-    def finish(self, problem: Problem, keys: Key | None, carry: Carry) -> Images:
-        """Returns the nearest misclassified point within eps, else the image."""
-        del keys
-        within = carry.distance <= jnp.asarray(problem.eps, problem.x.dtype)
-        return jnp.where(like(within, carry.best), carry.best, problem.x)
-
-    def _query(
-        self, problem: Problem, keys: Key | None, i: Count, carry: Carry
-    ) -> Images:
+    def _query(self, problem: Problem, keys: Keys, i: Count, carry: Carry) -> Images:
         x, (low, high) = problem.x, problem.bounds
-        draw_keys, phase = fold(fold(keys, _DRAW_STREAM), i), like(carry.phase, x)
-        assert draw_keys is not None
-        draws = boundary.draw(draw_keys, x)
+        phase, draws = (
+            like(carry.phase, x),
+            boundary.draw(fold(keys, _DRAW_STREAM, i), x),
+        )
         first = low + (high - low) * (boundary.in_blocks(draws, carry.asked) + 1) / 2
         if problem.x_init is not None:
             first = jnp.where(like(carry.asked == 0, x), problem.x_init, first)
@@ -142,14 +105,10 @@ class HopSkipJump(Method):
         return jnp.clip(query, low, high)
 
     def _answered(
-        self,
-        problem: Problem,
-        carry: Carry,
-        query: Images,
-        length: PerExample,
-        fooled: Bool[Array, " B"],
+        self, problem: Problem, carry: Carry, query: Images, fooled: Bool[Array, " B"]
     ) -> Carry:
-        """The state after the answer, but for the best point."""
+        """The state after the answer, but for the nearest point."""
+        length = threat.distance(query, problem.x, norm=problem.norm)
         init, search, estimate, step = (carry.phase == p for p in range(4))
         past = fooled & (init | step)
         moved = fooled & ~estimate
@@ -168,13 +127,11 @@ class HopSkipJump(Method):
         probe = (query - carry.point) / like(self._probe_length(carry, query), query)
         sums = boundary.voted(carry.estimate, probe, fooled, estimate)
         direction = boundary.direction(sums, carry.asked + 1, problem.norm)
-        sums = sums._replace(
-            weighted=jnp.where(like(full, query), direction, sums.weighted)
-        )
+        sums = sums._replace(weighted=choose(full, direction, sums.weighted))
         return carry._replace(
             phase=phase,
             asked=jnp.where(phase == carry.phase, carry.asked + 1, 0),
-            point=jnp.where(like(moved, query), query, carry.point),
+            point=choose(moved, query, carry.point),
             length=new_length,
             low=low,
             precision=jnp.where(past, theta * length, carry.precision),
@@ -203,7 +160,6 @@ def hop_skip_jump(
     x: Images,
     y: Labels,
     *,
-    key: Key,
     eps: Scalar | None,
     queries: int = 10_000,
     norm: Norm = "linf",
@@ -211,7 +167,6 @@ def hop_skip_jump(
     gamma: float = 1.0,
     targeted: bool = False,
     x_init: Images | None = None,
-    unroll: int | bool | None = None,
     **options: Unpack[ModelOptions],
 ) -> Images:
     """HopSkipJump: a small perturbation from decisions (Chen, Jordan & Wainwright).
@@ -232,7 +187,6 @@ def hop_skip_jump(
       x: images `[B, H, W, C]`, floating, inside `bounds`.
       y: labels `[B]`; the target classes where `targeted`. An image that is
         misclassified already (that is of its target) is returned as it is.
-      key: one key (row i uses fold_in(key, i)) or one per example.
       eps: radius up to which a perturbation counts; None: any. May be traced.
       queries: all model calls per image, the one for the image itself and those of
         `eot_samples` included, never exceeded; at least `eot_samples`; static.
@@ -245,42 +199,23 @@ def hop_skip_jump(
         `x_init`.
       x_init: images `[B, H, W, C]` asked first in place of noise, such as ones of the
         target class.
-      unroll: how the loop over queries is written out; None chooses.
       **options: shared by all attacks.
 
     Returns:
       Shape and dtype of `x`, in the box: the nearest misclassified point found where
       it is within `eps`, else the image. No gradient flows.
 
-    Raises:
-      ValueError: for a value out of range, named in the message.
-      TypeError: for arrays or keys of the wrong type.
-
     Reference:
       Chen, Jordan, Wainwright: HopSkipJumpAttack: a query-efficient decision-based
       attack, IEEE S&P 2020, arXiv 1904.02144, algorithms 1 and 2.
     """
-    threat.check_norm(norm)
     if norm == "l1":
         raise ValueError("`norm` of hop_skip_jump must be 'linf' or 'l2', got 'l1'.")
+    check_number("gamma", gamma, Range(0, 1e6, above=True))
     eot_samples = options.get("eot_samples", 1)
-    _checks.check_count("eot_samples", eot_samples, 1)
-    _checks.check_count("queries", queries, eot_samples)
+    check_count("queries", queries, eot_samples)
     if samples is None:
         samples = max(1, min(100, queries // eot_samples // 10))
-    problem = Problem(
-        logits_fn,
-        x,
-        y,
-        jnp.inf if eps is None else eps,
-        0.0,
-        norm=norm,
-        targeted=targeted,
-        x_init=x_init,
-        **options,
-    )
-    if x_init is not None:
-        _checks.check_images(x)
-        _checks.check_start(problem)
     method = HopSkipJump(queries // eot_samples - 1, samples=samples, gamma=gamma)
-    return iterate(problem, method, key, unroll)
+    fields = {"norm": norm, "targeted": targeted, "x_init": x_init, **options}
+    return iterate(method, logits_fn, x, y, eps, **fields)

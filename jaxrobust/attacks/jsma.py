@@ -6,30 +6,23 @@ from typing import NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
-from jaxrobust.array_types import (
-    Images,
-    Key,
-    Labels,
-    Logits,
-    LogitsFn,
-    Norm,
-    Scalar,
-)
-from jaxrobust.attacks import _checks, _nearest
+from jaxrobust import threat
+from jaxrobust._checks import Range, check_number
+from jaxrobust.array_types import Images, Labels, Logits, LogitsFn, Norm, Scalar
+from jaxrobust.attacks._checks import check_images
 from jaxrobust.attacks._eager import iterate
 from jaxrobust.attacks._fab_logits import likely_wrong_class
-from jaxrobust.attacks._method import (
-    Count,
-    Health,
-    Method,
-    first_health,
-    model_keys,
-    watch_step,
-)
-from jaxrobust.attacks._objective import Evaluated, Problem, mean_logits, succeeds
+from jaxrobust.attacks._method import Count, Health, model_keys, watched
+from jaxrobust.attacks._nearest import Walk
+from jaxrobust.attacks._objective import Keys, Problem, mean_logits, succeeds
 from jaxrobust.attacks._options import ModelOptions, shares
-from jaxrobust.attacks._saliency_pairs import best_pair
+
+# Numbers of a block of the table of all pairs: 8 MB in float32.
+_BLOCK = 1 << 21
+
+Rows = Float[Array, "B d"]
 
 
 class Carry(NamedTuple):
@@ -42,40 +35,27 @@ class Carry(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class JSMA(Method):
+class JSMA(Walk):
     """The saliency map attack without its arrays: a step changes a pair."""
 
     theta: float = 1.0
 
-    def check(self) -> None:
-        """Raises for a change that changes nothing."""
-        if not 0 < abs(self.theta) < math.inf:
-            raise ValueError(
-                "`theta` is what is added to a value: it must be a number other than "
-                f"0, got {self.theta}."
-            )
-
-    def start(
-        self, problem: Problem, keys: Key | None, r: Count, *, watch: bool = False
-    ) -> Carry:
+    def start(self, problem: Problem, keys: Keys, r: Count) -> Carry:
         """Starts at the image, towards the target or the most likely wrong class."""
         del r  # one run
         x, target = problem.x, problem.y
         if not problem.targeted:
             logits = mean_logits(problem, x, model_keys(problem, keys, self.steps))
             target = likely_wrong_class(logits, target, jnp.zeros_like(target), 1)
-        health = first_health(problem, self.steps, keys, x) if watch else None
+        health = Health.first(problem, self.steps, keys, x)
         return Carry(x, target, jnp.zeros(x.shape[:1], bool), health)
 
-    def step(self, problem: Problem, keys: Key | None, i: Count, carry: Carry) -> Carry:
+    def step(self, problem: Problem, keys: Keys, i: Count, carry: Carry) -> Carry:
         """Adds theta to the most salient pair; stays where misclassified."""
         x = carry.x
         up, down, logits = _forward_derivatives(
             problem, x, carry.target, model_keys(problem, keys, i)
         )
-        health = carry.health
-        if health is not None:
-            health = watch_step(health, up, Evaluated(logits[:, 0], logits, None), i)
         low, high = problem.bounds
         sign = 1.0 if self.theta > 0 else -1.0
         free = x < high if self.theta > 0 else x > low
@@ -88,28 +68,80 @@ class JSMA(Method):
         x = jnp.where(pair.reshape(x.shape), ahead, x)
         # Randomness may move a row again.
         still = jnp.zeros_like(moves) if problem.stochastic else ~moves
-        return Carry(x, carry.target, still, health)
+        return Carry(x, carry.target, still, watched(carry.health, up, logits, i))
 
     def done(self, carry: Carry) -> jax.Array:
         """Rows that did not move: misclassified, or without a pair that helps."""
         return carry.still
 
-    def finish(self, problem: Problem, keys: Key | None, carry: Carry) -> Images:
-        """Returns the iterate where misclassified and within eps, else the image."""
-        row_keys = model_keys(problem, keys, self.steps)
-        fooled = succeeds(problem, mean_logits(problem, carry.x, row_keys))
-        none = _nearest.of_images(problem, jnp.zeros_like(fooled))
-        found = _nearest.nearer(problem, none, carry.x, fooled)
-        return _nearest.within(problem, found)
-
 
 def _forward_derivatives(
-    problem: Problem, x: Images, target: Labels, keys: Key | None
+    problem: Problem, x: Images, target: Labels, keys: Keys
 ) -> tuple[Images, Images, Logits]:
     """Gradients of the target's logit and of the sum of all others, and the logits."""
     logits, pull = jax.vjp(lambda z: mean_logits(problem, z, keys), x)
     own = jax.nn.one_hot(target, logits.shape[1], dtype=logits.dtype)
     return pull(own)[0], pull(1 - own)[0], logits
+
+
+def best_pair(
+    a: Rows, c: Rows, free: jax.Array
+) -> tuple[Int[Array, " B"], Int[Array, " B"], jax.Array]:
+    """Finds the pair p != q of free places with the largest (a_p + a_q)(c_p + c_q).
+
+    Both sums must be above 0. No pair of p is better than p with the largest a and
+    the largest c of all; the places are gone through in the order of that bound, a
+    block of the table of all pairs at a time, until no bound is above the best pair
+    found. So the pair is exact, and one block is usually enough.
+
+    Args:
+      a: growth of the target's logit per place, `[B, d]`.
+      c: fall of the others, `[B, d]`.
+      free: places that may be in a pair, `[B, d]`.
+
+    Returns:
+      p, q, and whether there is such a pair, `[B]` each.
+    """
+    batch, size = a.shape
+    a, c = (jnp.where(free, _over_largest(v), -jnp.inf) for v in (a, c))
+
+    def product(rise: jax.Array, fall: jax.Array) -> jax.Array:
+        return jnp.maximum(rise, 0) * jnp.maximum(fall, 0)
+
+    def scores(p: Int[Array, "B n"]) -> Float[Array, "B n d"]:
+        a_p, c_p = (jnp.take_along_axis(v, p, 1)[:, :, None] for v in (a, c))
+        every = product(a_p + a[:, None], c_p + c[:, None])
+        return jnp.where(p[:, :, None] != jnp.arange(size)[None, None], every, 0)
+
+    largest_a, largest_c = (jnp.max(v, axis=1, keepdims=True) for v in (a, c))
+    bound = product(a + largest_a, c + largest_c)
+    order = jnp.argsort(-bound, axis=1)
+    bound = jnp.take_along_axis(bound, order, 1)
+    width = max(1, min(size, _BLOCK // (batch * size)))
+
+    def go_on(state: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        k, best, _ = state
+        first = jnp.minimum(k, size - 1)
+        return (k < size) & jnp.any(jnp.take(bound, first, axis=1) > best)
+
+    def block(state: tuple[jax.Array, jax.Array, jax.Array]):
+        k, best, p = state
+        first = jnp.minimum(k, size - width)  # the last block overlaps
+        places = jax.lax.dynamic_slice_in_dim(order, first, width, 1)
+        top = jnp.max(scores(places), axis=2)
+        new = jnp.take_along_axis(places, jnp.argmax(top, axis=1)[:, None], 1)[:, 0]
+        top = jnp.max(top, axis=1)
+        return k + width, jnp.maximum(top, best), jnp.where(top > best, new, p)
+
+    none = jnp.zeros(batch, a.dtype), jnp.zeros(batch, order.dtype)
+    _, best, p = jax.lax.while_loop(go_on, block, (jnp.int32(0), *none))
+    return p, jnp.argmax(scores(p[:, None])[:, 0], axis=1), best > 0
+
+
+def _over_largest(rows: Rows) -> Rows:
+    """Divides by the largest size, so that no product overflows or vanishes."""
+    rows = threat.tamed(rows)
+    return threat.safe_divide(rows, jnp.max(jnp.abs(rows), axis=1, keepdims=True))
 
 
 @shares(ModelOptions)
@@ -118,13 +150,11 @@ def jsma(
     x: Images,
     y: Labels,
     *,
-    key: Key | None = None,
     eps: Scalar | None = None,
     theta: float = 1.0,
     gamma: float = 1.0,
     norm: Norm = "l1",
     targeted: bool = False,
-    unroll: int | bool | None = None,
     **options: Unpack[ModelOptions],
 ) -> Images:
     """Jacobian-based saliency map attack (Papernot et al. 2016, algorithms 2 and 3).
@@ -145,8 +175,6 @@ def jsma(
       x: images `[B, H, W, C]`, floating, inside `bounds`.
       y: labels `[B]`; the target classes where `targeted`. An image that is
         misclassified already is returned as it is.
-      key: one key (row i uses fold_in(key, i)) or one per example; needed with a
-        stochastic model.
       eps: radius in `norm` up to which a perturbation counts; None: any. May be traced.
       theta: what a step adds to a value, in units of the images; below 0, takes away.
       gamma: largest share of the values that are changed, in [0, 1]; static. Makes for
@@ -155,33 +183,23 @@ def jsma(
       norm: 'l1', 'linf' or 'l2', in which `eps` is; what the attack itself keeps small
         is the number of values that are changed.
       targeted: make the model predict `y` instead.
-      unroll: how the loop is written out; None chooses.
       **options: shared by all attacks.
 
     Returns:
       Shape and dtype of `x`, in the box: the point so found where it is misclassified
       and within `eps`, else the image. No gradient flows.
 
-    Raises:
-      ValueError: for a value out of range, named in the message.
-      TypeError: for arrays or keys of the wrong type.
-
     Reference:
       Papernot, McDaniel, Jha, Fredrikson, Celik, Swami, The limitations of deep
       learning in adversarial settings, EuroS&P 2016, arXiv 1511.07528, section IV.
     """
-    _checks.check_images(x)
-    # The largest share of the values that are changed.
-    _checks.check_within("gamma", gamma, _checks.Range(0, 1))
-    problem = Problem(
-        logits_fn,
-        x,
-        y,
-        jnp.inf if eps is None else eps,
-        0.0,
-        norm=norm,
-        targeted=targeted,
-        **options,
-    )
+    check_images(x)
+    check_number("gamma", gamma, Range(0, 1))
+    if not 0 < abs(theta) < math.inf:
+        raise ValueError(
+            "`theta` is what is added to a value: it must be a number other than 0, "
+            f"got {theta}."
+        )
     steps = math.floor(math.prod(x.shape[1:]) * gamma / 2)
-    return iterate(problem, JSMA(steps, theta=theta), key, unroll)
+    fields = {"norm": norm, "targeted": targeted, **options}
+    return iterate(JSMA(steps, theta=theta), logits_fn, x, y, eps, **fields)

@@ -3,9 +3,8 @@
 from typing import Unpack
 
 from jaxrobust.array_types import Images, Labels, LogitsFn, Scalar
-from jaxrobust.attacks import _checks
-from jaxrobust.attacks._ascent import Ascent, ascend
-from jaxrobust.attacks._directions import Direction, momentum
+from jaxrobust.attacks._ascent import Ascent, Direction, momentum
+from jaxrobust.attacks._eager import iterate
 from jaxrobust.attacks._options import BallOptions, shares
 
 
@@ -21,7 +20,6 @@ def mim(
     decay: float = 1.0,
     random_start: bool = False,
     restarts: int = 1,
-    unroll: int | bool | None = None,
     **options: Unpack[BallOptions],
 ) -> Images:
     """Momentum iterative method (Dong et al. 2018, algorithm 1).
@@ -39,23 +37,17 @@ def mim(
       decay: weight of the momentum of the step before, at least 0.
       random_start: start from `threat.sample` instead of `x`.
       restarts: number of starts, of which the per-example worst is kept.
-      unroll: how the loop is written out; None chooses.
       **options: shared by the family.
 
     Returns:
       Attacked images, shape and dtype of `x`, in ball and box; no gradient flows.
-
-    Raises:
-      ValueError: for a value out of range, named in the message.
-      TypeError: for arrays or keys of the wrong type.
 
     Reference:
       Dong et al., Boosting adversarial attacks with momentum, CVPR 2018,
       arXiv 1710.06081. It divides by the L1 norm; by the mean the steps are the same
       up to a factor, as in torchattacks.
     """
-    _checks.check_ranges(decay=decay)
     direction = Direction(momentum, (decay,))
     keep_best = options.get("norm") == "l1"
     method = Ascent(steps, restarts, random_start, direction, keep_best=keep_best)
-    return ascend(method, logits_fn, x, y, eps, step_size, unroll, **options)
+    return iterate(method, logits_fn, x, y, eps, step_size, **options)

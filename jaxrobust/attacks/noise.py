@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust import threat
+from jaxrobust._checks import check_count, check_values
 from jaxrobust.array_types import (
     Bounds,
     Images,
@@ -16,8 +17,8 @@ from jaxrobust.array_types import (
     Scalar,
 )
 from jaxrobust.attacks import _checks
-from jaxrobust.attacks._ascent import Ascent, ascend
-from jaxrobust.attacks._eager import in_transformation
+from jaxrobust.attacks._ascent import Ascent
+from jaxrobust.attacks._eager import in_transformation, iterate
 from jaxrobust.attacks._objective import fold
 from jaxrobust.attacks._options import BallOptions, shares
 
@@ -45,23 +46,20 @@ def uniform_noise(
       `[B * draws, H, W, C]` in the order of `jnp.repeat(x, draws, axis=0)`, so labels
       repeat the same way.
 
-    Raises:
-      ValueError: for a value out of range, named in the message.
-      TypeError: for arrays or keys of the wrong type.
     """
     threat.check_norm(norm)
     threat.check_bounds(bounds)
     threat.check_radius("eps", eps)
     _checks.check_images(x)
     threat.check_shape("eps", eps, x.shape, norm)
-    _checks.check_count("draws", draws, 1)
+    check_count("draws", draws, 1)
     _checks.need_key(key, "uniform_noise")
     keys = threat.row_keys(key, x.shape[0])
     if in_transformation(x, keys, eps):
         return _draw(x, keys, eps, norm, (bounds[0], bounds[1]), draws)
     x = jnp.asarray(x)
     eps = jnp.asarray(eps, threat.wide_dtype(x.dtype))
-    _checks.check_values(x, bounds)
+    check_values(x, bounds)
     return _draw_compiled(x, keys, eps, norm, (bounds[0], bounds[1]), draws)
 
 
@@ -92,7 +90,7 @@ def worst_of_noise(
       Attacked images `[B, H, W, C]`, in ball and box; no gradient flows.
     """
     method = Ascent(0, draws, random_start=True)
-    return ascend(method, logits_fn, x, y, eps, 0.0, 1, **options)
+    return iterate(method, logits_fn, x, y, eps, **options)
 
 
 def _draw(

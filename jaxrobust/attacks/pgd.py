@@ -1,10 +1,16 @@
 """Projected gradient descent."""
 
-from typing import Unpack
+from typing import Any, Literal, Unpack
 
 from jaxrobust.array_types import Images, Labels, LogitsFn, Scalar
-from jaxrobust.attacks._ascent import Ascent, ascend
+from jaxrobust.attacks._ascent import ADAM, Ascent, straight
+from jaxrobust.attacks._eager import iterate
 from jaxrobust.attacks._options import BallOptions, shares
+
+_DIRECTIONS: dict[str, dict[str, Any]] = {
+    "steepest": {},
+    "adam": {"direction": ADAM, "rule": straight},
+}
 
 
 @shares(BallOptions)
@@ -18,7 +24,7 @@ def pgd(
     steps: int,
     random_start: bool = True,
     restarts: int = 1,
-    unroll: int | bool | None = None,
+    direction: Literal["steepest", "adam"] = "steepest",
     **options: Unpack[BallOptions],
 ) -> Images:
     """Projected gradient descent in the eps-ball (Madry et al. 2018, section 2.1).
@@ -42,7 +48,9 @@ def pgd(
       random_start: start from `threat.sample`; restart r > 0 uses fold_in(key, r).
       restarts: keeps, per example, a misclassified point over one that is not, then
         the higher loss.
-      unroll: how the loop is written out; None chooses.
+      direction: 'steepest', or 'adam' for steps of Adam (as Uesato et al. 2018 make
+        them, arXiv 1802.05666) with `step_size` for its learning rate: in each value
+        about that long, in all norms. In L1 no vertex is tried.
       **options: shared by the family.
 
     Returns:
@@ -58,5 +66,7 @@ def pgd(
     """
     # In L1 the last point may be worse than one before it.
     keep_best = options.get("norm") == "l1"
-    method = Ascent(steps, restarts, random_start, keep_best=keep_best)
-    return ascend(method, logits_fn, x, y, eps, step_size, unroll, **options)
+    method = Ascent(
+        steps, restarts, random_start, keep_best=keep_best, **_DIRECTIONS[direction]
+    )
+    return iterate(method, logits_fn, x, y, eps, step_size, **options)

@@ -7,12 +7,14 @@ its file and an entry in `_ENTRIES`; one from outside is `package.module:functio
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from types import MappingProxyType, NoneType
-from typing import Any, Literal, NamedTuple, get_args
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
-from jaxrobust import named_code, threat
+from jaxrobust import named_code
+from jaxrobust._checks import NORMS, nearest_match
 from jaxrobust.array_types import Images, Key, Labels, LogitsFn, Norm
-from jaxrobust.attacks import _checks
+from jaxrobust.attacks._checks import check_options
+from jaxrobust.attacks._checks import may_be_none as may_be_none
 from jaxrobust.attacks.apgd import apgd, apgd_targeted
 from jaxrobust.attacks.bim import bim
 from jaxrobust.attacks.cw_l2 import cw_l2
@@ -33,7 +35,6 @@ Attack = Callable[[LogitsFn, Images, Labels, Key | None], Images]
 Access = Literal["gradient", "scores", "decisions"]
 Goal = Literal["radius", "smallest"]
 
-_BALLS: tuple[Norm, ...] = ("linf", "l2", "l1")
 _ARGUMENTS = ("logits_fn", "x", "y", "key")
 
 
@@ -57,10 +58,10 @@ class Traits(NamedTuple):
 
     Attributes:
       function: `(logits_fn, x, y, *, key, eps, ...) -> x_adv`.
+      cost: of its options.
       access: what it asks of the model.
       goal: the worst point within a radius, or the smallest perturbation.
       norms: that it has.
-      cost: of its options.
       norm: the one it takes where none is named; None: that of the evaluation.
       strong: reliable enough that a weaker attack which finds more is a warning sign.
       weak: what it is called where it finds more than a strong one; '' for others.
@@ -68,10 +69,10 @@ class Traits(NamedTuple):
     """
 
     function: Callable[..., Images]
-    access: Access
-    goal: Goal
-    norms: tuple[Norm, ...]
     cost: Callable[[Options], Cost]
+    access: Access = "gradient"
+    goal: Goal = "radius"
+    norms: tuple[Norm, ...] = NORMS
     norm: Norm | None = None
     strong: bool = False
     weak: str = ""
@@ -99,101 +100,75 @@ def _of_fab(o: Options) -> Cost:
 
 _BLACK_BOX = "a black-box attack"
 _ENTRIES: dict[str, Traits] = {
-    "apgd": Traits(apgd, "gradient", "radius", _BALLS, _of_apgd, strong=True),
-    "apgd_targeted": Traits(
-        apgd_targeted, "gradient", "radius", _BALLS, _of_apgd, strong=True
-    ),
-    "bim": Traits(
-        bim, "gradient", "radius", _BALLS, _of_steps, strong=True, fixed_steps=True
-    ),
+    "apgd": Traits(apgd, _of_apgd, strong=True),
+    "apgd_targeted": Traits(apgd_targeted, _of_apgd, strong=True),
+    "bim": Traits(bim, _of_steps, strong=True, fixed_steps=True),
     "cw_l2": Traits(
         cw_l2,
-        "gradient",
-        "smallest",
-        ("l2",),
         lambda o: Cost(o.binary_steps * o.steps, 2),
+        goal="smallest",
+        norms=("l2",),
         norm="l2",
     ),
     "cw_linf": Traits(
         cw_linf,
-        "gradient",
-        "smallest",
-        ("linf",),
         lambda o: Cost(o.rounds * o.steps, 2),
+        goal="smallest",
+        norms=("linf",),
         norm="linf",
     ),
     "deepfool": Traits(
         deepfool,
-        "gradient",
-        "smallest",
-        ("l2", "linf"),
         lambda o: Cost(o.steps * o.classes, 1),
+        goal="smallest",
+        norms=("l2", "linf"),
         norm="l2",
     ),
-    "fab": Traits(fab, "gradient", "smallest", _BALLS, _of_fab, strong=True),
-    "fgsm": Traits(
-        fgsm,
-        "gradient",
-        "radius",
-        _BALLS,
-        _of_steps,
-        weak="a single step",
-        fixed_steps=True,
-    ),
+    "fab": Traits(fab, _of_fab, goal="smallest", strong=True),
+    "fgsm": Traits(fgsm, _of_steps, weak="a single step", fixed_steps=True),
     "hop_skip_jump": Traits(
         hop_skip_jump,
-        "decisions",
-        "smallest",
-        ("l2", "linf"),
         lambda o: Cost(0, o.queries),
+        access="decisions",
+        goal="smallest",
+        norms=("l2", "linf"),
         weak=_BLACK_BOX,
     ),
     "jsma": Traits(
         jsma,
-        "gradient",
-        "smallest",
-        ("l1", "l2", "linf"),
         lambda o: Cost(2 * int(o.size * o.gamma / 2), 2),
+        goal="smallest",
+        norms=("l1", "l2", "linf"),
         norm="l1",
     ),
-    "mim": Traits(
-        mim, "gradient", "radius", _BALLS, _of_steps, strong=True, fixed_steps=True
-    ),
-    "pgd": Traits(
-        pgd, "gradient", "radius", _BALLS, _of_steps, strong=True, fixed_steps=True
-    ),
+    "mim": Traits(mim, _of_steps, strong=True, fixed_steps=True),
+    "pgd": Traits(pgd, _of_steps, strong=True, fixed_steps=True),
     "spsa": Traits(
         spsa,
-        "scores",
-        "radius",
-        _BALLS,
         lambda o: Cost(0, o.restarts * (o.steps * (o.samples + 1) + 2)),
+        access="scores",
         norm="linf",
         weak=_BLACK_BOX,
     ),
     "square": Traits(
         square,
-        "scores",
-        "radius",
-        _BALLS,
         lambda o: Cost(0, o.restarts * (o.queries + 1)),
+        access="scores",
         weak=_BLACK_BOX,
     ),
     "uniform_noise": Traits(
         worst_of_noise,
-        "scores",
-        "radius",
-        _BALLS,
         lambda o: Cost(0, 2 * o.draws),  # a look, and a score
+        access="scores",
         weak="random noise",
         fixed_steps=True,
     ),
     "zoo": Traits(
         zoo,
-        "scores",
-        "smallest",
-        ("l2",),
         lambda o: Cost(0, o.binary_steps * o.steps * (2 * o.coordinates + 1) + 1),
+        access="scores",
+        goal="smallest",
+        norms=("l2",),
         norm="l2",
         weak=_BLACK_BOX,
     ),
@@ -280,17 +255,12 @@ def parameters(name: str) -> Mapping[str, inspect.Parameter]:
     }
 
 
-def may_be_none(parameter: inspect.Parameter) -> bool:
-    """Whether an option may be None, by its annotation."""
-    return NoneType in get_args(parameter.annotation)
-
-
 def _function(name: str) -> Callable[..., Images]:
     if named_code.names(name):
         return named_code.load("attack", name)
     entry = traits(name)
     if entry is None:
-        hint = threat.nearest_match(name, names())
+        hint = nearest_match(name, names())
         raise ValueError(f"Unknown attack {name!r}. {hint}")
     return entry.function
 
@@ -314,15 +284,12 @@ def get(name: str, **options: Any) -> Attack:
     own = parameters(name)
     for given in options:
         if given not in own:
-            hint = threat.nearest_match(given, own)
+            hint = nearest_match(given, own)
             raise TypeError(f"Unknown hyperparameter `{given}` of {name}. {hint}")
     needed = {k for k, v in own.items() if v.default is inspect.Parameter.empty}
     if missing := needed - set(options):
         raise TypeError(f"Attack {name} needs {', '.join(sorted(missing))}.")
-    _checks.check_hyperparameters(
-        {k: v for k, v in options.items() if v is not None or not may_be_none(own[k])}
-    )
-    _checks.check_types(options, {k: p.annotation for k, p in own.items()})
+    check_options(options, own)
     return functools.partial(_call, _function(name), options)
 
 

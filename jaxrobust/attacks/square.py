@@ -8,28 +8,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxrobust import threat
-from jaxrobust.array_types import (
-    Images,
-    Key,
-    Labels,
-    LogitsFn,
-    Norm,
-    PerExample,
-    Scalar,
-)
-from jaxrobust.attacks import _checks
+from jaxrobust.array_types import Images, Labels, LogitsFn, PerExample, Scalar
 from jaxrobust.attacks import _square_windows as windows
 from jaxrobust.attacks._eager import iterate
-from jaxrobust.attacks._method import Count, Health, Method, like, look, model_keys
-from jaxrobust.attacks._objective import (
-    Evaluated,
-    Loss,
-    Problem,
-    evaluate,
-    fold,
-    succeeds,
-)
-from jaxrobust.attacks._options import ModelOptions, shares
+from jaxrobust.attacks._method import Count, Health, Method, choose, like, model_keys
+from jaxrobust.attacks._objective import Keys, Problem, evaluate, fold, succeeds
+from jaxrobust.attacks._options import LossOptions, shares
 
 # Streams of a row's key: the first point, and the windows.
 _FIRST_STREAM = 0x73717331
@@ -55,55 +39,40 @@ class Square(Method):
 
     ball = True
 
+    random = "the square attack"
+
     p_init: float = 0.8
     rescale: bool = False
 
-    @property
-    def needs_key(self) -> str | None:
-        """It is random search."""
-        return "the square attack"
-
-    def check(self) -> None:
-        """Raises unless windows cover a share of the image."""
-        _checks.check_ranges(p_init=self.p_init)
-
-    def start(
-        self, problem: Problem, keys: Key | None, r: Count, *, watch: bool = False
-    ) -> Carry:
+    def start(self, problem: Problem, keys: Keys, r: Count) -> Carry:
         """Makes the first point, unless the image itself is misclassified."""
         del r  # the keys are its own
         x = problem.x
         clean = problem.clean
         if clean is None:
-            clean = _evaluate(problem, x, keys, self.steps + 1).logits
-        assert clean is not None
+            row_keys = model_keys(problem, keys, self.steps + 1)
+            clean = evaluate(problem, x, row_keys).logits
         settled = succeeds(problem, clean)
         faces = None
         if problem.norm == "linf":
             radius = threat.per_row(_radius(problem), x)
             faces = _projected(problem, x - radius), _projected(problem, x + radius)
         point = _first(problem, keys, faces)
-        at = _evaluate(problem, point, keys, self.steps)
-        health = None
-        if watch:
-            health = Health(*look(clean), jnp.zeros(x.shape[:1], bool))
-        assert at.fooled is not None
+        at = evaluate(problem, point, model_keys(problem, keys, self.steps))
         return Carry(
-            jnp.where(like(settled, x), x, point),
+            choose(settled, x, point),
             jnp.where(jnp.isnan(at.value), -jnp.inf, at.value),
             settled | at.fooled,
             faces,
-            health,
+            Health.of(problem, clean),
         )
 
-    def step(self, problem: Problem, keys: Key | None, i: Count, carry: Carry) -> Carry:
+    def step(self, problem: Problem, keys: Keys, i: Count, carry: Carry) -> Carry:
         """Tries a new window; keeps it if the loss is higher or the class wrong."""
         shape = problem.x.shape
-        draw_keys = fold(fold(keys, _WINDOW_STREAM), i)
-        assert draw_keys is not None
         count = shape[3] + (5 if carry.faces is None else 2)
         draws = jax.vmap(lambda k: jax.random.uniform(k, (count,), jnp.float32))(
-            draw_keys
+            fold(keys, _WINDOW_STREAM, i)
         )
         size = windows.sides(i, self._schedule(problem), shape[0])
         if carry.faces is None:
@@ -111,18 +80,12 @@ class Square(Method):
             point = _projected(problem, point)
         else:
             point = _new_linf(carry.faces, carry.x, draws, size)
-        at = _evaluate(problem, point, keys, i)
-        assert at.fooled is not None
+        at = evaluate(problem, point, model_keys(problem, keys, i))
         better = ~carry.fooled & (at.fooled | (at.value > carry.value))
-        return Carry(
-            jnp.where(like(better, point), point, carry.x),
-            jnp.where(better, at.value, carry.value),
-            carry.fooled | at.fooled,
-            carry.faces,
-            carry.health,
-        )
+        x, value = choose(better, (point, at.value), (carry.x, carry.value))
+        return carry._replace(x=x, value=value, fooled=carry.fooled | at.fooled)
 
-    def finish(self, problem: Problem, keys: Key | None, carry: Carry) -> Images:
+    def finish(self, problem: Problem, keys: Keys, carry: Carry) -> Images:
         """Returns the best point."""
         del problem, keys
         return carry.x
@@ -151,10 +114,6 @@ class Square(Method):
         ]
 
 
-def _evaluate(problem: Problem, x: Images, keys: Key | None, i: Count) -> Evaluated:
-    return evaluate(problem, x, model_keys(problem, keys, i))
-
-
 def _radius(problem: Problem) -> Float[Array, "..."]:
     """The radius, not so large that its square overflows."""
     eps = jnp.asarray(problem.eps, problem.x.dtype)
@@ -177,12 +136,9 @@ def _signs(draws: Float[Array, "B C"], x: Images) -> Float[Array, "B 1 1 C"]:
     return jnp.where(draws < 0.5, -1, 1).astype(x.dtype)[:, None, None]
 
 
-def _first(
-    problem: Problem, keys: Key | None, faces: tuple[Images, Images] | None
-) -> Images:
+def _first(problem: Problem, keys: Keys, faces: tuple[Images, Images] | None) -> Images:
     """Draws the first point: stripes in Linf, else patterns side by side."""
     x, first_keys = problem.x, fold(keys, _FIRST_STREAM)
-    assert first_keys is not None
     if faces is not None:
         return jnp.where(windows.stripes(first_keys, x) < 0, *faces)
     delta = windows.tiles(first_keys, x, problem.norm)
@@ -239,23 +195,18 @@ def _new_in_window(
     return x + (_stretched(delta, _radius(problem)) if norm == "l2" else delta)
 
 
-@shares(ModelOptions)
+@shares(LossOptions, loss="margin")
 def square(
     logits_fn: LogitsFn,
     x: Images,
     y: Labels,
     *,
-    key: Key,
     eps: Scalar,
     queries: int = 5000,
-    norm: Norm = "linf",
     p_init: float = 0.8,
-    loss: Loss = "margin",
-    targeted: bool = False,
     resc_schedule: bool = False,
     restarts: int = 1,
-    unroll: int | bool | None = None,
-    **options: Unpack[ModelOptions],
+    **options: Unpack[LossOptions],
 ) -> Images:
     """Square attack: random search without gradients (Andriushchenko et al. 2020).
 
@@ -269,49 +220,27 @@ def square(
         Only called, never differentiated.
       x: images `[B, H, W, C]`, floating, inside `bounds`.
       y: labels `[B]`; the target classes where `targeted`.
-      key: one key (row i uses fold_in(key, i)) or one per example.
       eps: radius of the ball in units of the images, of the shapes that `pgd` takes;
         may be traced.
       queries: model calls after the first point, at least 0; static.
-      norm: 'linf', 'l2' or 'l1'.
       p_init: share of the image that the first windows cover, in (0, 1].
-      loss: 'margin', 'ce', 'dlr', a function (logits, y) -> `[B]`, or
-        `attacks.on_input(fn)` with fn(x, y) -> `[B]`; ascended.
-      targeted: descend the loss towards `y` instead.
       resc_schedule: squeeze the schedule, made for 10,000 queries, into `queries`.
       restarts: keeps, per example, a misclassified point over one that is not, then
         the higher loss; restart r > 0 uses fold_in(key, r).
-      unroll: how the loop is written out; None chooses.
-      **options: shared by all attacks.
+      **options: shared by attacks of a ball.
 
     Returns:
       Shape and dtype of `x`, in ball and box: a misclassified point where one was
       found, else the point of the highest loss. No gradient flows.
-
-    Raises:
-      ValueError: for a value out of range, named in the message.
-      TypeError: for arrays or keys of the wrong type.
 
     Reference:
       Andriushchenko, Croce, Flammarion, Hein: Square attack: a query-efficient
       black-box adversarial attack via random search, ECCV 2020, arXiv 1912.00049,
       algorithms 1 to 3.
     """
-    _checks.check_count("queries", queries, 0)
     if getattr(x, "ndim", 4) != 4:
         raise ValueError(
             f"`x` must have shape [B, H, W, C] for square windows, got {x.shape}."
         )
-    problem = Problem(
-        logits_fn,
-        x,
-        y,
-        eps,
-        0.0,
-        norm=norm,
-        loss=loss,
-        targeted=targeted,
-        **options,
-    )
     method = Square(queries, restarts, p_init=p_init, rescale=resc_schedule)
-    return iterate(problem, method, key, unroll)
+    return iterate(method, logits_fn, x, y, eps, **options)

@@ -5,6 +5,7 @@ step and run of a row are data, so any mixture of them is one compiled program.
 """
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -14,23 +15,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust import threat
+from jaxrobust._checks import check_classes as check_classes
+from jaxrobust._checks import row_keys as row_keys
 from jaxrobust.array_types import Images, Key, Labels, Logits, LogitsFn, Scalar
-from jaxrobust.attacks import _capture, _compile, _host, _trap
-from jaxrobust.attacks import _method as method_parts
+from jaxrobust.attacks import _capture, _jaxprs
 from jaxrobust.attacks._apgd import Apgd as Apgd
-from jaxrobust.attacks._checks import check_classes as check_classes
 from jaxrobust.attacks._checks import check_examples as check_examples
 from jaxrobust.attacks._checks import check_images as check_images
-from jaxrobust.attacks._checks import check_labels as check_labels
-from jaxrobust.attacks._checks import check_values as check_values
 from jaxrobust.attacks._method import Method as Method
+from jaxrobust.attacks._method import choose, restart_keys
 from jaxrobust.attacks._objective import Problem, check_logits, fold
 from jaxrobust.attacks.fab import FAB as FAB
 from jaxrobust.attacks.square import Square as Square
 
 Arrays = Sequence[Any]
 
-_QUICKLY = {"xla_backend_optimization_level": 0}
+_QUICKLY: Any = {"xla_backend_optimization_level": 0}
 
 
 class Rows(NamedTuple):
@@ -89,18 +89,13 @@ class Stepper:
         self, arrays: Arrays, eps: Scalar, slots: Slots, rows: Rows, new: jax.Array
     ) -> Slots:
         """Puts rows at their start where `new`, bool `[S]`; the others stay."""
-        fresh = self.start(arrays, eps, rows)
-
-        def chosen(a: jax.Array, b: jax.Array) -> jax.Array:
-            return jnp.where(new.reshape(new.shape + (1,) * (a.ndim - 1)), a, b)
-
-        return jax.tree.map(chosen, fresh, slots)
+        return choose(new, self.start(arrays, eps, rows), slots)
 
     def start(self, arrays: Arrays, eps: Scalar, rows: Rows) -> Slots:
         """Makes the first points of all rows."""
         problem = self._problem(arrays, eps, rows)
         keys = self._keys(rows)
-        carry = self.method.start(problem, keys, rows.run, watch=True)
+        carry = self.method.start(problem, keys, rows.run)
         step = jnp.zeros_like(rows.run)
         return Slots(rows, step, carry, step != 0, rows.x)
 
@@ -123,7 +118,7 @@ class Stepper:
         carry = self.method.step(problem, keys, i, slots.carry)
         hit, x_hit = self.method.hit(problem, slots.step, carry)
         new = hit & ~slots.found & (slots.step < points)
-        x_found = jnp.where(method_parts.like(new, x_hit), x_hit, slots.x_found)
+        x_found = choose(new, x_hit, slots.x_found)
         return Slots(rows, slots.step + 1, carry, slots.found | new, x_found)
 
     def reject(
@@ -140,7 +135,7 @@ class Stepper:
         return slots._replace(
             carry=self.method.missed(slots.carry, rejected & ~later),
             found=jnp.where(rejected, later, slots.found),
-            x_found=jnp.where(method_parts.like(later, x_hit), x_hit, slots.x_found),
+            x_found=choose(later, x_hit, slots.x_found),
         )
 
     def strongest(self, arrays: Arrays, eps: Scalar, slots: Slots) -> Images:
@@ -150,13 +145,13 @@ class Stepper:
 
     def has_slow_step(self, arrays: Arrays, eps: Scalar, slots: Slots) -> bool:
         """Whether steps are to be made from the host: on a CPU, loops are slow."""
-        if not _trap.on_cpu():
+        if not _jaxprs.on_cpu():
             return False
         jaxpr = jax.make_jaxpr(self.step)(arrays, eps, slots).jaxpr
-        return _trap.has_slow_convolution(jaxpr)
+        return _jaxprs.has_slow_convolution(jaxpr)
 
     def _keys(self, rows: Rows) -> Key:
-        keys = method_parts.restart_keys(fold(rows.keys, self.stream), rows.run)
+        keys = restart_keys(fold(rows.keys, self.stream), rows.run)
         assert keys is not None
         return keys
 
@@ -167,9 +162,8 @@ class Stepper:
             fields = self.fields
             bounds = fields.get("bounds", (0.0, 1.0))
             eps = threat.capped(eps, rows.x, fields.get("norm", "linf"), bounds)
-        return Problem(
-            logits_fn, rows.x, rows.y, eps, eps, clean=rows.clean, **self.fields
-        )
+        fields = self.fields | {"clean": rows.clean, "watch": True}
+        return Problem(logits_fn, rows.x, rows.y, eps, eps, **fields)
 
 
 def capture(
@@ -185,11 +179,7 @@ def capture(
     Raises:
       ValueError: if it does not return logits of rank 2.
     """
-    inputs = [jax.ShapeDtypeStruct(x.shape, x.dtype)]
-    if stochastic:
-        keys = jax.eval_shape(lambda: row_keys(jax.random.key(0), x.shape[0]))
-        inputs.append(jax.ShapeDtypeStruct(keys.shape, keys.dtype))
-    found = _capture.capture(logits_fn, *inputs)
+    found = _capture.capture(logits_fn, *_inputs(x, stochastic))
     check_logits(found.out, x.shape[0])
     return found
 
@@ -197,12 +187,8 @@ def capture(
 def fingerprint(logits_fn: LogitsFn, x: Any, *, stochastic: bool = False) -> str:
     """Names a model by its program, that of its gradient, and its arrays.
 
-    It says nothing about what a model calls on the host (`host_calls`).
-
-    Args:
-      logits_fn: as for `capture`.
-      x: images, or their shape and dtype.
-      stochastic: whether the model takes keys.
+    It takes what `capture` takes, and says nothing about what a model calls on the host
+    (`host_calls`).
     """
     model = capture(logits_fn, x, stochastic=stochastic)
     digest = hashlib.sha256(_traced(model, x, stochastic).lower().as_text().encode())
@@ -216,22 +202,16 @@ def host_calls(
 ) -> tuple[str, ...]:
     """Names what a model, or its gradient, calls on the host: `pure_callback` ...
 
-    Such a model is more than its program and its arrays. Calls that only print or log
-    do not count.
-
-    Args:
-      logits_fn: as for `capture`.
-      x: images, or their shape and dtype.
-      stochastic: whether the model takes keys.
+    It takes what `capture` takes. Such a model is more than its program and its arrays.
+    Calls that only print or log do not count.
     """
     model = capture(logits_fn, x, stochastic=stochastic)
-    inputs: list[Any] = [jax.ShapeDtypeStruct(x.shape, x.dtype)]
-    if stochastic:
-        inputs.append(threat.row_keys(jax.random.key(0), x.shape[0]))
-    forward = jax.make_jaxpr(model.fn)(model.arrays, *inputs)
-    if found := _host.calls(forward.jaxpr):
-        return tuple(sorted(found))
-    return tuple(sorted(_host.calls(_traced(model, x, stochastic).jaxpr.jaxpr)))
+    forward = jax.make_jaxpr(model.fn)(model.arrays, *_inputs(x, stochastic))
+    # The forward pass first: what calls the host may have no gradient.
+    found = _jaxprs.host_calls(forward.jaxpr) or _jaxprs.host_calls(
+        _traced(model, x, stochastic).jaxpr.jaxpr
+    )
+    return tuple(sorted(found))
 
 
 def _traced(model: _capture.Captured, x: Any, stochastic: bool) -> Any:
@@ -240,14 +220,19 @@ def _traced(model: _capture.Captured, x: Any, stochastic: bool) -> Any:
     def total(z: Any, arrays: Any, *keys: Any) -> jax.Array:
         return jnp.sum(model.fn(arrays, z, *keys))
 
-    keys = [threat.row_keys(jax.random.key(0), x.shape[0])] if stochastic else []
-    like = jax.ShapeDtypeStruct(x.shape, x.dtype)
+    like, *keys = _inputs(x, stochastic)
     # Shapes alone, so that the name is the same on any devices.
     shapes = [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in model.arrays]
     return jax.jit(jax.value_and_grad(total)).trace(like, shapes, *keys)
 
 
-row_keys = threat.row_keys
+def _inputs(x: Any, stochastic: bool) -> list[jax.ShapeDtypeStruct]:
+    """What a model takes: images, and keys."""
+    inputs = [jax.ShapeDtypeStruct(x.shape, x.dtype)]
+    if stochastic:
+        keys = jax.eval_shape(lambda: row_keys(jax.random.key(0), x.shape[0]))
+        inputs.append(jax.ShapeDtypeStruct(keys.shape, keys.dtype))
+    return inputs
 
 
 def build(
@@ -260,6 +245,9 @@ def build(
 ) -> Any:
     """Compiles a function of arrays, or finds the executable of an equal program.
 
+    Equal is the text of the program, and where its arrays lie: a model that was traced
+    anew finds what an equal one left, and an executable keeps no model.
+
     Args:
       function: to compile.
       *args: its arguments, placed as they will be; an abstract value will do.
@@ -271,8 +259,31 @@ def build(
     jitted = jax.jit(
         function, keep_unused=True, donate_argnums=donate, out_shardings=shardings
     )
-    where = _compile.placement(jax.tree.leaves(args))
     traced = jitted.trace(*args)
-    keep = not (model.embedded or _host.calls(traced.jaxpr.jaxpr, harmless=True))
-    options = _QUICKLY if seldom and _trap.on_cpu() else None
-    return _compile.executables.get(traced.lower(), where, keep=keep, options=options)
+    lowered = traced.lower()
+    options = _QUICKLY if seldom and _jaxprs.on_cpu() else None
+    if model.embedded or _jaxprs.host_calls(traced.jaxpr.jaxpr, harmless=True):
+        return lowered.compile(options)
+    places = [_placement(array) for array in jax.tree.leaves(args)]
+    kind = f"{places}\n{options}\n{lowered.in_tree}\n{lowered.in_avals}"
+    text = f"{kind}\n{lowered.out_tree}\n{lowered.as_text()}"
+    found = _known(hashlib.sha256(text.encode()).hexdigest())
+    if not found:
+        found.append(lowered.compile(options))
+    return found[0]
+
+
+@functools.lru_cache(maxsize=64)
+def _known(digest: str) -> list[Any]:
+    """A place for the executable of a program."""
+    del digest
+    return []
+
+
+def _placement(array: Any) -> str:
+    """Where an array lies: its sharding and devices."""
+    sharding = getattr(array, "sharding", None)
+    if sharding is None:
+        return ""
+    devices = getattr(sharding, "_device_assignment", None)
+    return f"{sharding}{devices or sorted(d.id for d in sharding.device_set)}"

@@ -12,7 +12,8 @@ import numpy as np
 from jaxrobust import losses
 from jaxrobust.analysis import masking
 from jaxrobust.array_types import Images, Labels, Logits, LogitsFn, Scalar
-from jaxrobust.attacks._capture import capture, inner_jaxprs
+from jaxrobust.attacks._capture import capture
+from jaxrobust.attacks._jaxprs import inner_jaxprs
 
 
 @dataclasses.dataclass(frozen=True)

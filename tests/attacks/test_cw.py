@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxrobust import attacks, threat
-from jaxrobust.attacks import _tanh_space
+from jaxrobust.attacks import _carlini
 from jaxrobust.attacks._objective import Problem
 from jaxrobust.attacks.cw_l2 import CarliniL2
 from jaxrobust.attacks.cw_linf import CarliniLinf
@@ -94,9 +94,9 @@ def test_targeted_with_eps(name):
 def test_images_at_the_walls(name):
     """Arctanh of a value at the wall is not infinite, and the value can move."""
     x = jnp.round(X)
-    w = _tanh_space.from_images(x * 5 - 2, (-2.0, 3.0))
+    w = _carlini.from_images(x * 5 - 2, (-2.0, 3.0))
     assert np.isfinite(w).all()
-    back, slope = _tanh_space.to_images(w, (-2.0, 3.0))
+    back, slope = _carlini.to_images(w, (-2.0, 3.0))
     np.testing.assert_allclose(back, x * 5 - 2, atol=5e-6)
     assert (slope > 0).all()
     y = jnp.argmax(net(x), axis=1)
@@ -181,7 +181,7 @@ def test_rounds_end_per_row():
     np.testing.assert_allclose(found[40].tau[:2], 1)
     ends = set()
     for before, after in itertools.pairwise(found):
-        x = _tanh_space.to_images(before.w, (0.0, 1.0))[0]
+        x = _carlini.to_images(before.w, (0.0, 1.0))[0]
         distance = threat.distance(x, X, norm="linf")
         shrunk = np.asarray(after.tau < before.tau)
         ends.add(tuple(shrunk))
@@ -204,7 +204,7 @@ def test_default_numbers_move_values_at_the_walls(name):
 
 def test_the_derivative_does_not_vanish_beyond_the_walls():
     """Adam may carry a value far beyond the wall; it must be able to come back."""
-    _, slope = _tanh_space.to_images(jnp.linspace(-30.0, 30.0, 61), (0.0, 1.0))
+    _, slope = _carlini.to_images(jnp.linspace(-30.0, 30.0, 61), (0.0, 1.0))
     assert (slope > 0).all()
 
 

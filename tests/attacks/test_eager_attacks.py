@@ -14,8 +14,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxrobust import RobustnessWarning, attacks, losses, models
-from jaxrobust.attacks import _trap
-from jaxrobust.attacks._capture import inner_jaxprs
+from jaxrobust.attacks._jaxprs import inner_jaxprs, on_cpu
 
 X = jax.random.uniform(jax.random.key(1), (4, 6, 6, 2))
 # So many that a minimum by XLA on a CPU passes over NaN.
@@ -502,7 +501,7 @@ def loops(function, *args):
     return count(jaxpr)
 
 
-@pytest.mark.skipif(not _trap.on_cpu(), reason="a trap of XLA on CPU")
+@pytest.mark.skipif(not on_cpu(), reason="a trap of XLA on CPU")
 def test_slow_convolutions_stay_out_of_loops(compilations):
     stock = Stock()
     variables = stock.init(jax.random.key(0), X)

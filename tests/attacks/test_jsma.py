@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxrobust import attacks, threat
-from jaxrobust.attacks import _saliency_pairs
+from jaxrobust.attacks.jsma import best_pair
 
 SHAPE = (6, 3, 3, 2)
 SIZE = math.prod(SHAPE[1:])
@@ -29,7 +29,7 @@ def best_of_all_pairs(a, c, free):
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
 def test_best_pair_is_the_best_of_all(block, scale, monkeypatch):
     """Whatever the blocks, for rows of rise and fall that go together or do not."""
-    monkeypatch.setattr(_saliency_pairs, "_BLOCK", block)
+    monkeypatch.setitem(best_pair.__globals__, "_BLOCK", block)
     rng = np.random.default_rng(0)
     a, c = rng.normal(size=(2, 40, 23))
     c[:10] = 0.2 * c[:10] - a[:10]
@@ -39,7 +39,7 @@ def test_best_pair_is_the_best_of_all(block, scale, monkeypatch):
     free[21], free[22], free[23] = False, np.arange(23) == 3, np.arange(23) < 2
     a[23, :2] = c[23, :2] = 1.0
     inputs = (jnp.asarray(v * scale, jnp.float32) for v in (a, c))
-    p, q, found = _saliency_pairs.best_pair(*inputs, jnp.asarray(free))
+    p, q, found = best_pair(*inputs, jnp.asarray(free))
     for row in range(40):
         expected = best_of_all_pairs(a[row], c[row], free[row])
         assert bool(found[row]) == (expected is not None)

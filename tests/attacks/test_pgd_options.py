@@ -3,9 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jaxrobust import attacks, losses, models, threat
+from jaxrobust.attacks._ascent import Ascent
+from jaxrobust.attacks._objective import Problem
 
 X = jax.random.uniform(jax.random.key(1), (6, 4, 4, 2))
 Y = jnp.array([0, 1, 2, 0, 1, 2])
@@ -211,3 +214,46 @@ def test_uniform_noise_under_jit_and_vmap(norm):
     together = jax.jit(jax.vmap(noise))(radii)
     np.testing.assert_array_equal(together[0], jnp.repeat(X, 2, axis=0))
     np.testing.assert_allclose(together[1], noise(0.3), atol=1e-6)
+
+
+@pytest.mark.parametrize("norm", threat.NORMS)
+def test_pgd_with_adam_is_optax_and_projections(norm):
+    eps = {"linf": 0.1, "l2": 0.5, "l1": 2.0}[norm]
+    x_adv = attacks.pgd(net, X, Y, eps=eps, step_size=0.03, steps=5, norm=norm,
+                        direction="adam", random_start=False)  # fmt: skip
+    adam = optax.adam(0.03)
+    x, state, seen = X, adam.init(X), [X]
+    for _ in range(5):
+        grad = jax.grad(lambda z: -losses.cross_entropy(net(z), Y).sum())(x)
+        update, state = adam.update(grad, state)
+        x = threat.project(x + update, X, eps=eps, norm=norm)
+        seen.append(x)
+    if norm == "l1":  # the best by loss, not the last
+        loss = jnp.stack([losses.cross_entropy(net(z), Y) for z in seen])
+        x = jnp.stack(seen)[jnp.argmax(loss, axis=0), jnp.arange(len(Y))]
+    np.testing.assert_allclose(x_adv, x, atol=1e-5)
+
+
+def test_unknown_directions_are_told():
+    with pytest.raises(ValueError, match=r"`direction` must be .*'adm'.* 'adam'"):
+        attacks.get("pgd", direction="adm", **STEPS)(net, X, Y, KEY)
+
+
+def noise_factor(x, keys):
+    """Each value times a number of its row's key."""
+    return x * jax.vmap(lambda k: jax.random.uniform(k, x.shape[1:]))(keys)
+
+
+def test_a_transform_is_drawn_anew_in_each_step_and_row():
+    """Of a linear loss the gradient is w times the factors that were drawn."""
+    ascent = Ascent(1, transform=noise_factor)
+    assert "transform" in (ascent.needs_key or "")
+    problem = Problem(lambda x: x.reshape(len(x), -1) @ W, X, 0 * Y, 0.1, 0.1,
+                      loss=lambda logits, y: logits[:, 1])  # fmt: skip
+    keys = threat.row_keys(KEY, 6)
+    first, again, other = (ascent.look(problem, keys, i, X)[0] for i in (0, 0, 1))
+    factors = first / W[:, 1].reshape(1, *X.shape[1:])
+    assert ((factors >= 0) & (factors <= 1)).all()
+    np.testing.assert_array_equal(first, again)
+    assert (jnp.abs(first - other).max(axis=(1, 2, 3)) > 0).all()
+    assert len(np.unique(np.asarray(factors)[:, 0, 0, 0])) == 6

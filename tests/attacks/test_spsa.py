@@ -37,7 +37,7 @@ def test_one_pair_is_the_slope_along_its_signs():
         return logits[:, 1]
 
     problem = Problem(linear, x, y, 0.1, 0.01, loss=loss)
-    found = SPSA(1, delta=0.3, samples=2).gradient(
+    found = SPSA(1, delta=0.3, samples=2).estimate(
         problem, jax.random.split(KEY, 4), 0, x
     )
     w = np.asarray(WEIGHTS[:, 1])
@@ -55,7 +55,7 @@ def test_the_estimate_has_the_gradient_for_its_mean():
     problem = Problem(linear, x, y, 0.1, 0.01, loss="ce", targeted=True)
     gradient = -jax.grad(lambda x: losses.cross_entropy(linear(x), y).sum())(x)
     method = SPSA(1, samples=8192, delta=1e-2)
-    found = jax.jit(lambda i: method.gradient(problem, jax.random.split(KEY, 4), i, x))(
+    found = jax.jit(lambda i: method.estimate(problem, jax.random.split(KEY, 4), i, x))(
         3
     )
     scale = float(jnp.sqrt(jnp.sum(gradient**2, axis=(1, 2, 3))).max())
@@ -121,8 +121,10 @@ def test_counts_of_calls():
     problem = Problem(counted, x, y, 0.1, 0.01, loss="margin")
     method, keys = SPSA(1, samples=2), jax.random.split(KEY, 4)
     carry = jax.eval_shape(lambda: method.start(problem, keys, 0))
-    assert calls == [SHAPE]
+    assert calls == []
     jax.eval_shape(lambda carry: method.step(problem, keys, 0, carry), carry)
+    assert calls == [SHAPE] * (1 + 2)
+    jax.eval_shape(lambda carry: method.finish(problem, keys, carry), carry)
     assert calls == [SHAPE] * (1 + 2 + 1)
 
 
@@ -161,7 +163,7 @@ def test_rows_may_be_at_steps_of_their_own():
     [
         ({"key": None}, ValueError, "`key` is missing and SPSA needs one"),
         ({"steps": -1}, ValueError, "`steps` must be at least 0, got -1"),
-        ({"samples": 0}, ValueError, "`samples` must be at least 2, got 0"),
+        ({"samples": 0}, ValueError, "`samples` must be at least 1, got 0"),
         ({"samples": 5}, ValueError, "`samples` .* must be even, got 5"),
         ({"samples": 4.0}, TypeError, "`samples` must be a Python int"),
         ({"delta": 0.0}, ValueError, "`delta` must be finite and above 0, got 0.0"),

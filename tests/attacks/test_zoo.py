@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jaxrobust import attacks, losses, threat
@@ -28,6 +29,11 @@ def images():
 
 def distance_to_plane(x):
     return jnp.abs(linear(x)[:, 1]) / jnp.linalg.norm(WEIGHTS)
+
+
+def visits(descent):
+    """How often Adam has moved each value."""
+    return optax.tree_utils.tree_get(descent.adam, "count")
 
 
 def test_quotients_are_derivatives():
@@ -66,7 +72,7 @@ def test_a_step_moves_its_coordinates_alone_by_adams_first_step():
     rows = np.arange(4)[:, None]
     expected[rows, places] = 0.01 * np.asarray(way)[rows, places]
     np.testing.assert_allclose(moved, expected, atol=1e-6)
-    np.testing.assert_array_equal(after.counts.reshape(4, -1) > 0, expected != 0)
+    np.testing.assert_array_equal(visits(after) > 0, expected != 0)
 
 
 def test_ends_near_the_hyperplane_and_keeps_what_it_must():
@@ -128,7 +134,7 @@ def test_a_new_search_starts_at_the_image_row_by_row():
     for i in range(3):
         carry = step(jnp.full(4, i), carry)
     mixed = step(jnp.array([3, 2, 3, 2]), carry)
-    np.testing.assert_array_equal(mixed.descent.counts.max((1, 2, 3)), [1, 4, 1, 4])
+    np.testing.assert_array_equal(visits(mixed.descent).max(1), [1, 4, 1, 4])
     found = np.asarray(carry.descent.hit)
     np.testing.assert_array_equal(mixed.weight.c[0::2], np.where(found, 0.5, 10)[0::2])
     np.testing.assert_array_equal(mixed.weight.c[1::2], [1, 1])

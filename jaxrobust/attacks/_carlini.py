@@ -1,0 +1,62 @@
+"""What both attacks of Carlini & Wagner do: steps of Adam in a change of variable.
+
+Images are low + (high - low) (tanh(w) + 1) / 2, so that every w is inside the box.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxrobust.array_types import Bounds, Images
+from jaxrobust.attacks._ascent import Direction, adam
+from jaxrobust.attacks._method import model_keys
+from jaxrobust.attacks._nearest import Smallest
+from jaxrobust.attacks._objective import Judged, Keys, Problem, evaluate
+
+# Adam's is 1e-8: at a wall, where a step of w moves the image by 1e-6 of it, gradients
+# are smaller than that, and a value that starts there would stay. Large enough for
+# squares of what is smaller to vanish.
+ADAM = Direction(adam, (1e-16,))
+
+
+@dataclasses.dataclass(frozen=True)
+class Carlini(Smallest):
+    """What the two have in common: `descent` steps are those with one constant."""
+
+    descent: int = 1000
+    lr: float = 0.01
+    kappa: float = 0.0
+    initial_const: float = 1e-3
+
+    def won(self, at: Judged) -> jax.Array:
+        """Which points are misclassified by kappa."""
+        return at.fooled & (at.value >= self.kappa)
+
+    def won_at_once(self, problem: Problem, keys: Keys) -> jax.Array:
+        """Which images are so themselves."""
+        return self.won(
+            evaluate(problem, problem.x, model_keys(problem, keys, self.steps))
+        )
+
+    def descend(self, w: Images, grad: Images, state: Any) -> tuple[Images, Any]:
+        """Makes one step of Adam, and its new state."""
+        direction, state = ADAM.update(grad, state)
+        return w - self.lr * direction, state
+
+
+def from_images(x: Images, bounds: Bounds) -> Images:
+    """Returns w; of values at a wall that of a value just inside."""
+    low, high = bounds
+    inside = 1 - max(1e-6, float(jnp.finfo(x.dtype).eps))
+    return jnp.arctanh(inside * jnp.clip(2 * (x - low) / (high - low) - 1, -1, 1))
+
+
+def to_images(w: Images, bounds: Bounds) -> tuple[Images, Images]:
+    """Returns the images and their derivatives by w."""
+    low, high = bounds
+    x = jnp.clip(low + (high - low) * (jnp.tanh(w) + 1) / 2, low, high)
+    # 1 - tanh^2 of numbers too large for the difference to be rounded to 0.
+    slope = 4 * jax.nn.sigmoid(2 * w) * jax.nn.sigmoid(-2 * w)
+    return x, (high - low) / 2 * slope
