@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxrobust import attacks, evaluation, losses, threat
+from tests.marks import full_but
 
 KEY = jax.random.key(7)
 X = jax.random.uniform(jax.random.key(1), (4, 5, 5, 2))
@@ -158,7 +159,10 @@ def test_radii_per_channel_and_per_value(name):
         assert (moved(x_adv, X) > 0).any()
 
 
-@pytest.mark.parametrize("name", ["mim", "apgd", "square", "spsa", "uniform_noise"])
+@pytest.mark.parametrize(
+    "name",
+    full_but(["mim", "apgd", "square", "spsa", "uniform_noise"], ["mim", "square"]),
+)
 def test_equal_radii_of_all_shapes_are_one_radius(name):
     expected = run(name, eps=0.1)
     for shape in ((1, 1, 1, 1), (4, 1, 1, 1), (1, 1, 1, 2)):
@@ -184,7 +188,10 @@ def test_radii_per_channel_under_jit():
 
 
 @pytest.mark.parametrize("norm", threat.NORMS)
-@pytest.mark.parametrize("name", ["fgsm", "pgd", "apgd", "square", "uniform_noise"])
+@pytest.mark.parametrize(
+    "name",
+    full_but(["fgsm", "pgd", "apgd", "square", "uniform_noise"], ["fgsm", "apgd"]),
+)
 def test_a_radius_beyond_the_box_is_the_box(name, norm):
     width = {"linf": 1.0, "l2": 50**0.5, "l1": 50.0}[norm]
     expected = run(name, norm=norm, eps=width)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import strategies as st
 
 from jaxrobust import losses
+from tests.marks import full_but
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 TERMS = {"prox": losses.proximity, "conprox": losses.contrastive_proximity}
@@ -26,7 +27,7 @@ def assert_close(got, want, rtol):
     np.testing.assert_allclose(got, want, rtol=0, atol=rtol * np.abs(want).max())
 
 
-@pytest.fixture(params=["float32", "float64"])
+@pytest.fixture(params=full_but(["float32", "float64"], ["float32"]))
 def dtype(request):
     with jax.enable_x64(request.param == "float64"):
         yield np.dtype(request.param)
