@@ -17,23 +17,23 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config = common.base()
     config.twin = "standard"
     config.data.name = "digits"
+    config.data.image_size = 12  # 8 x 8 enlarged: the network has two strides
     config.data.validation_examples = 150
     config.data.augment.crop_padding = 1
     config.model = ConfigDict(
         {
-            "name": "ssp_cifar",
+            "name": "ssp_mnist",
             "integrator": "ssp2",
             "blocks": 1,
-            "width": 16,
-            # GroupNorm: running statistics of 8 x 8 images are too noisy for BatchNorm.
-            "norm": "g",
+            "width": 32,
+            "norm": "b",
             "num_classes": 10,
         }
     )
-    common.use_radius(config, "0.15", "0.05", steps=5)
-    config.optimizer.learning_rate = 0.05
+    common.use_radius(config, "0.1", "0.03", steps=5)
+    config.optimizer.learning_rate = 0.3
     config.schedule = ConfigDict({**config.schedule, "name": "cosine"})
-    config.train.epochs = 16.0
+    config.train.epochs = 8.0
     config.train.batch_size = 64
     config.train.validate_every_epochs = 4.0
     config.validation.batch_size = 150
