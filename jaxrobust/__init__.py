@@ -12,5 +12,6 @@ from jaxrobust import losses as losses
 from jaxrobust import models as models
 from jaxrobust import threat as threat
 from jaxrobust.attacks import RobustnessWarning as RobustnessWarning
+from jaxrobust.runtime.cpu import tune_cpu as tune_cpu
 
 __version__ = "0.1.0"

@@ -19,7 +19,7 @@ from absl import app, flags, logging
 from jaxrobust import report
 from jaxrobust.evaluation import analyses
 from jaxrobust.parallel import processes, watch
-from jaxrobust.runtime import compilation_cache
+from jaxrobust.runtime import compilation_cache, cpu
 from jaxrobust.training import (
     config_file,
     overrides,
@@ -30,8 +30,8 @@ from jaxrobust.training import (
 CONFIG = flags.DEFINE_string(
     "config",
     None,
-    "Config file, with an optional `:argument`. --config.a.b=VALUE sets a field of it; "
-    "items of lists are separated by commas.",
+    "Config file, or the name of one of ours, with an optional `:argument`. "
+    "--config.a.b=VALUE sets a field of it; items of lists are separated by commas.",
 )
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Where results go; runs/<config> by default. Run again to resume."
@@ -79,6 +79,7 @@ def main(argv: Sequence[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     if not VERBOSE.value:
         logging.get_absl_handler().addFilter(_shown)
+    cpu.tune_cpu()
     compilation_cache.use(CACHE.value)
     preemption.end_in_words()
     try:

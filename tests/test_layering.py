@@ -50,6 +50,8 @@ PROGRAM = {
     "training": LIBRARY | SHARED | {"evaluation"},
     "report": {"array_types", "attacks", "results", "runtime"},
     "main": LIBRARY | SHARED | {"training", "evaluation", "report"},
+    "cli": set(),
+    "doctor": {"data", "runtime"},
     # A program like main: it evaluates and writes a report.
     "evaluation/__main__": LIBRARY | SHARED | {"evaluation", "report"},
 }

@@ -30,11 +30,14 @@ def split(text: str) -> tuple[str, str | None]:
 def load(text: str) -> ConfigDict:
     """Runs `configs/x.py`, or `configs/x.py:argument` with `get_config(argument)`.
 
+    A name alone, such as `quickstart`, is that of a config that comes with the package.
+
     Raises:
       ValueError: naming the file, and the line where one is wrong: if it is not there
         or is no Python, fails, has no `get_config`, or returns no config.
     """
     file, argument = split(os.path.expanduser(text))
+    file = _shipped(file)
     module = _run(file)
     function = getattr(module, "get_config", None)
     if not callable(function):
@@ -49,6 +52,20 @@ def load(text: str) -> ConfigDict:
         )
     _check_parts(file, found)
     return found
+
+
+def folder() -> pathlib.Path:
+    """Returns where the configs are: beside the package, or in it once installed."""
+    package = pathlib.Path(__file__).resolve().parents[1]
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def _shipped(file: str) -> str:
+    """Returns the path of a config that is given by its name alone."""
+    path = folder() / f"{file}.py"
+    named = file.isidentifier() and not os.path.exists(file) and path.is_file()
+    return str(path) if named else file
 
 
 def _run(file: str) -> types.ModuleType:
@@ -90,6 +107,8 @@ def _nearest(file: str) -> str:
         return ""
     folders = [path.parent, pathlib.Path("configs")]
     there = {p.name: p for place in reversed(folders) for p in place.glob("*.py")}
+    if file.isidentifier():
+        there |= {p.name: p.stem for p in folder().glob("*.py")}
     near = difflib.get_close_matches(path.with_suffix(".py").name, there, n=1)
     return f" Did you mean {there[near[0]]}?" if near else ""
 

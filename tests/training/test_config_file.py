@@ -20,6 +20,17 @@ def test_a_config_and_its_argument(tmp_path):
     assert config_file.load(str(odd)).name == "None"
 
 
+def test_a_name_alone_is_one_of_ours_wherever_one_stands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert config_file.load("quickstart:quick").data.test_examples == 64
+    with pytest.raises(ValueError, match=r"quickstrt: .* Did you mean quickstart\?"):
+        config_file.load("quickstrt")
+    (tmp_path / "quickstart").write_text(  # a file of that name comes first
+        f"{START}def get_config():\n    return config.base()\n"
+    )
+    assert config_file.load("quickstart").twin == ""
+
+
 def test_a_plain_dict_is_a_config(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(f"{START}def get_config():\n    return config.base().to_dict()\n")

@@ -1,0 +1,93 @@
+"""The command `jaxrobust`: short names for the programs of this package.
+
+`jaxrobust train quickstart` is `python -m jaxrobust.main --config=quickstart`; what
+follows is handed on as it is, `--help` too.
+"""
+
+import difflib
+import runpy
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """One word after `jaxrobust`.
+
+    Attributes:
+      module: the program, as `python -m` takes it.
+      says: what it does, in a line.
+      first: the flag that a first argument without dashes stands for, if any.
+      always: flags that come with the word.
+    """
+
+    module: str
+    says: str
+    first: str = ""
+    always: tuple[str, ...] = ()
+
+
+MAIN = "jaxrobust.main"
+COMMANDS = {
+    "train": Command(
+        MAIN, "CONFIG: train, attack and report; again: go on", "--config"
+    ),
+    "evaluate": Command(
+        MAIN, "RUN: attack what a run has trained", "--workdir", ("--mode=eval",)
+    ),
+    "report": Command(
+        MAIN, "RUN: write the page of a run anew", "--workdir", ("--mode=report",)
+    ),
+    "attack": Command("jaxrobust.evaluation", "a network of yours, any framework's"),
+    "compare": Command(
+        "jaxrobust.evaluation.comparison", "two evaluations, image by image"
+    ),
+    "prepare": Command("jaxrobust.data.prepare", "a data set, from its archives"),
+    "convert": Command("jaxrobust.convert", "PyTorch weights to a checkpoint"),
+    "doctor": Command("jaxrobust.doctor", "what this machine has, and what it lacks"),
+}
+
+
+def main() -> None:
+    """Runs the program that the first argument names."""
+    module, arguments = expand(sys.argv[1:])
+    sys.argv = [sys.argv[0], *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def expand(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """Returns the module that a command line means, and that module's arguments.
+
+    Raises:
+      SystemExit: with the list of commands, for none or an unknown one.
+    """
+    name, *rest = arguments or ["--help"]
+    if name in ("-h", "--help", "help"):
+        print(usage())
+        raise SystemExit(0)
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise SystemExit(f"jaxrobust has no command {name!r}.{hint}\n\n{usage()}")
+    command = COMMANDS[name]
+    if command.first and rest and not rest[0].startswith("-"):
+        rest = [f"{command.first}={rest[0]}", *rest[1:]]
+    return command.module, [*command.always, *rest]
+
+
+def usage() -> str:
+    """Returns the list of commands."""
+    rows = [f"  {name:<9} {command.says}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: jaxrobust COMMAND ...",
+            "",
+            *rows,
+            "",
+            "jaxrobust COMMAND --help says more.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

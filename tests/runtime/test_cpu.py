@@ -1,0 +1,31 @@
+"""The flag for CPUs: where it is known, once, and beside the user's own."""
+
+import os
+
+import jaxlib
+import pytest
+
+from jaxrobust import tune_cpu
+
+FLAG = "--xla_cpu_experimental_ynn_fusion_type="
+
+
+@pytest.mark.parametrize(
+    ("version", "before", "after", "known"),
+    [
+        ("0.10.2", "", FLAG, True),
+        ("0.12.0.1", "--xla_a=1", f"--xla_a=1 {FLAG}", True),
+        ("0.11.2", f"{FLAG}X", f"{FLAG}X", True),
+        ("0.13.0", "--xla_a=1", "--xla_a=1", False),
+        ("0.9.9", "", "", False),
+        ("1.10.0", "", "", False),
+    ],
+)
+def test_only_versions_that_know_the_flag_get_it(
+    monkeypatch, version, before, after, known
+):
+    monkeypatch.setattr(jaxlib, "__version__", version)
+    monkeypatch.setenv("XLA_FLAGS", before)
+    for _ in range(2):
+        assert tune_cpu() == known
+        assert os.environ["XLA_FLAGS"] == after
