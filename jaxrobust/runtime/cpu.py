@@ -1,8 +1,7 @@
 """The flag that makes XLA's programs for CPUs fast."""
 
+import importlib.metadata
 import os
-
-import jaxlib
 
 _NAME = "--xla_cpu_experimental_ynn_fusion_type"
 # Where it was measured. XLA ends a program for a flag that it does not know, so other
@@ -25,8 +24,8 @@ def tune_cpu() -> bool:
     flags = os.environ.get("XLA_FLAGS", "")
     if _NAME in flags:
         return True
-    version = tuple(int(part) for part in jaxlib.__version__.split(".")[:2])
-    if not _FROM <= version < _BEFORE:
+    version = importlib.metadata.version("jaxlib").split(".")
+    if not _FROM <= (int(version[0]), int(version[1])) < _BEFORE:
         return False
     os.environ["XLA_FLAGS"] = f"{flags} {_NAME}=".strip()
     return True
