@@ -1,5 +1,6 @@
 """Verdicts depend on the logits that decide, and on nothing else of them."""
 
+import copy
 import warnings
 
 import jax
@@ -136,6 +137,32 @@ def test_verdicts_are_of_the_logits_that_decide(digits, bare, name, norm):
     assert differ <= (0 if exact else 1)
     names = {flag["name"] for flag in result.flags}
     assert ("coarse_logits" in names) == (name == "shift 1e+07")
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+@pytest.mark.parametrize("value", [None, -30.0, -1e9])
+def test_two_classes_whose_logits_are_tiny(digits, norm, value):
+    """Odd or even, where a cross-entropy of .69 hides differences of 1e-7."""
+    odd = jnp.arange(10) % 2 == 1
+
+    def two(x):
+        z = digits(x)
+        best = [jnp.where(odd == side, z, -1e9).max(1) for side in (False, True)]
+        return jnp.stack(best, 1)
+
+    def tiny(x):
+        z = 1e-6 * two(x)
+        return z if value is None else padded(value)(z)
+
+    odd_digits = copy.copy(digits)
+    odd_digits.y = digits.y % 2
+    result = odd_digits.robust(tiny, norm)
+    assert 0 < result.robust.sum() < result.clean.sum()
+    assert not (result.robust & ~odd_digits.after_pgd(tiny, norm)).any()
+    differ = result.robust != odd_digits.robust(two, norm).robust
+    assert differ.sum() <= 1
+    assert not [flag for flag in result.flags if flag["severe"]]
 
 
 @pytest.mark.full
