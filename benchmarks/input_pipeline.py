@@ -20,7 +20,7 @@ import optax
 from absl import flags
 
 from jaxrobust import data, models, parallel
-from jaxrobust.training import check, config, optimizer, state, step
+from jaxrobust.training import check, config, nonfinite, optimizer, state, step
 from jaxrobust.training.feed import Feed, ResidentFeed
 from jaxrobust.training.stream import StreamFeed
 
@@ -35,7 +35,7 @@ def alone(source: Feed, batch: int, steps: int) -> float:
     return batch * steps / (time.perf_counter() - begin)
 
 
-def make_step(source: data.Source, mesh: Any) -> tuple[step.Step, Any]:
+def make_step(source: data.Source, mesh: Any) -> tuple[nonfinite.Update, Any]:
     """Returns a PGD training step of a small ssp_cifar and its first state."""
     model = models.create("ssp_cifar", integrator="ssp2", blocks=1)
     fields = config.base().to_dict()

@@ -28,14 +28,14 @@ import numpy as np
 import optax
 
 from jaxrobust import defenses, models, parallel
-from jaxrobust.training import config, optimizer, state, step
+from jaxrobust.training import config, nonfinite, optimizer, state, step
 from launch import local_processes
 
 OBJECTIVES = {"standard": 1e-5, "pgd": 1e-3}  # and how far a loss may be off
 _MARK = "measured: "
 
 
-def build(name: str, mesh: jax.sharding.Mesh) -> tuple[step.Step, state.TrainState]:
+def build(name: str, mesh: jax.sharding.Mesh) -> tuple[nonfinite.Update, state.TrainState]:
     """Returns the step of an objective and its first state on a mesh."""
     fields = config.base()
     model = models.create("ssp_cifar", integrator="ssp2", blocks=1)

@@ -113,7 +113,7 @@ def test_config_runs_a_step(path):
     check.check(fields)
     run = setup.build(fields, parallel.make_mesh(1))
     before = params_of(run.state)
-    [batch] = run.source.batches(0, 1)
+    [batch] = run.feed.batches(0, 1)
     state, metrics = run.step(run.state, batch, run.key)
     assert int(state.step) == 1
     for name, value in jax.device_get(metrics).items():
