@@ -35,7 +35,9 @@ OBJECTIVES = {"standard": 1e-5, "pgd": 1e-3}  # and how far a loss may be off
 _MARK = "measured: "
 
 
-def build(name: str, mesh: jax.sharding.Mesh) -> tuple[nonfinite.Update, state.TrainState]:
+def build(
+    name: str, mesh: jax.sharding.Mesh
+) -> tuple[nonfinite.Update, state.TrainState]:
     """Returns the step of an objective and its first state on a mesh."""
     fields = config.base()
     model = models.create("ssp_cifar", integrator="ssp2", blocks=1)
