@@ -120,7 +120,7 @@ def step_by_slices(x, best, draws, size, norm, eps):
 
 
 @pytest.mark.parametrize("norm", ["l2", "l1"])
-@pytest.mark.parametrize("size", full_but([1, 3, 4, 7], [3, 4]))
+@pytest.mark.parametrize("size", full_but([1, 3, 4, 7], [3]))
 def test_windows_as_data_are_the_reference_slices(norm, size):
     rng = np.random.default_rng(size)
     eps = {"l2": 0.7, "l1": 5.0}[norm]
@@ -208,7 +208,10 @@ def images(shape=(6, 6, 6, 2)):
     return x, jnp.argmax(sawtooth(x), axis=1)
 
 
-@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.1), ("l2", 1.0), ("l1", 8.0)])
+@pytest.mark.parametrize(
+    ("norm", "eps"),
+    full_but([("linf", 0.1), ("l2", 1.0), ("l1", 8.0)], [("linf", 0.1), ("l2", 1.0)]),
+)
 def test_needs_no_gradient_and_later_queries_keep_what_fooled(norm, eps):
     x, y = images()
     few, more = (
