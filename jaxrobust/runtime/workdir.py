@@ -10,9 +10,10 @@ from etils import epath
 from jaxrobust.runtime import checkpoint_folder, files, lock, reading
 from jaxrobust.runtime.environment import is_lead
 
-# Fields that may change from run to run: of the evaluation, and those that say where
-# something is computed, not what.
+# Fields that may change from run to run: a title, those of the evaluation, and those
+# that say where something is computed, not what.
 FREE = (
+    "name",
     "eval.",
     "validation.batch_size",
     "train.remat",

@@ -18,7 +18,7 @@ _BOOLEANS = {
 # Radii are numbers or text such as 8/255, whatever a config has there so far.
 _RADII = ("eps", "step_size", "eps_range")
 # Tables whose names are free: a whole one can be given.
-_OPEN = ("model", "label_optimizers")
+_OPEN = ("model", "label_optimizers", "eval.own_analyses")
 
 
 class Override(NamedTuple):

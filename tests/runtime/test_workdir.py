@@ -40,6 +40,7 @@ def test_another_config_is_refused_by_field(tmp_path):
     workdir.write_config(tmp_path, {"seed": 0, "train": {"epochs": 1.0}}, "command")
     again = {"seed": 0, "train": {"epochs": 1.0}, "eval": {"examples": 5}}
     workdir.write_config(tmp_path, {**again, "data": {"feed": "stream"}}, "again")
+    workdir.write_config(tmp_path, {**again, "name": "a title"}, "again")
     workdir.write_config(tmp_path, again, "again")  # the feed may change too
     saved = json.loads((tmp_path / "config.json").read_text())
     assert saved == {"config": again, "command": "command"}

@@ -135,6 +135,13 @@ def test_arguments_are_told_apart():
     assert (again, same) == ([], found)
 
 
+def test_an_analysis_of_ones_own_can_be_named():
+    config = common.base()
+    text = "--config.eval.own_analyses={'mine': {'name': 'package.module:analysis'}}"
+    overrides.apply(config, overrides.split([text])[1])
+    assert config.eval.own_analyses.mine.name == "package.module:analysis"
+
+
 def test_the_last_value_counts():
     config, values = setting("--config.counts=1", "--config.counts=2,3")
     assert config.counts == [2, 3] == values["counts"]
