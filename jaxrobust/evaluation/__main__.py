@@ -33,7 +33,7 @@ from jaxrobust.evaluation import (
     attack_text,
     black_box,
     evaluator,
-    foreign,
+    external,
     protocols,
     robustbench,
     suite,
@@ -45,6 +45,8 @@ from jaxrobust.runtime import compilation_cache, cpu, files, out_of_memory, work
 from jaxrobust.runtime.progress import StageProgress
 
 _BAD_INPUT = (ValueError, TypeError, OSError, FloatingPointError, MemoryError)
+# Flags that are fields of `config.eval`.
+_SAME = ("examples", "batch_size", "save_adversarial", "ci", "transfer_from", "slots")
 _SHARES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)  # of eps, on the curve
 
 
@@ -61,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         folder = files.expand(named)
         config, bounds = _config(args), _bounds(args.bounds)
-        function = foreign.load(args.model)
+        function = external.load(args.model)
         dataset = evaluator.load_test(config)
         if hosted := _is_black_box(args, function, dataset):
             black_box.check_attacks(_names(config))
@@ -73,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         draws = args.draws if args.stochastic else 0
         if args.attacks_only or hosted or args.stochastic:
             _without_curves(config)
-        model, variables = foreign.wrap(
+        model, variables = external.wrap(
             function, dataset, bounds=bounds, draws=draws, black_box=hosted
         )
         with workdir.locked(folder):
@@ -127,14 +129,15 @@ def _config(args: argparse.Namespace) -> dict[str, Any]:
         options = {"transfer_from": args.transfer_from, "draws": draws}
         found = attack_text.table(args.attack, eps=eps, norm=args.norm, **options)
     elif args.black_box and not args.suite:
-        common_fields = {"norm": args.norm, "eps": eps}
+        ball = {"norm": args.norm, "eps": eps}
         found = {
-            "square": {"name": "square", **common_fields},
-            "ball": {"name": "uniform_noise", "draws": 10, **common_fields},
+            "square": {"name": "square", **ball},
+            "ball": {"name": "uniform_noise", "draws": 10, **ball},
         }
     elif named in protocols.OF_THREAT or args.stochastic:
-        own = threat if named in protocols.OF_THREAT else _radius(threat)
-        found = suite.get(named, data=args.data, **own)
+        if named not in protocols.OF_THREAT:  # AutoAttack chooses its steps
+            del threat["step_size"]
+        found = suite.get(named, data=args.data, **threat)
         if args.stochastic:
             found = {k: attack_text.averaged(v, args.draws) for k, v in found.items()}
     else:
@@ -145,14 +148,10 @@ def _config(args: argparse.Namespace) -> dict[str, Any]:
         given = {"eps": args.eps, "step_size": args.step_size}
         suite.get(named, data=args.data, **given)  # refuses other radii
     fields.curve.eps = _curve(eps, args.norm)
-    fields.examples, fields.batch_size = args.examples, args.batch_size
-    fields.save_adversarial = args.save_adversarial
-    fields.ci, fields.transfer_from = args.ci, args.transfer_from
+    fields.update({name: getattr(args, name) for name in _SAME})
     fields.corruptions.enabled = args.corruptions
     if args.stochastic:
         fields.diagnostics.enabled = False  # they ask the same network again
-    if args.slots:
-        fields.slots = args.slots
     about = dict(_pair(text) for text in args.about)
     return {
         "name": args.model,
@@ -183,20 +182,12 @@ def _check_flags(args: argparse.Namespace) -> None:
             raise ValueError(f"give --{one} or --{other}, not both.")
     if args.draws < 1:
         raise ValueError(f"--draws must be at least 1, got {args.draws}.")
-    if args.stochastic and args.suite not in (None, "autoattack", *protocols.OF_THREAT):
+    averaging = ("autoattack", *protocols.OF_THREAT)  # over draws
+    if args.stochastic and args.suite not in (None, *averaging):
         raise ValueError(
-            f"--stochastic goes with --attack, or --suite {suite_names()}, got "
+            f"--stochastic goes with --attack, or --suite {', '.join(averaging)}, got "
             f"--suite {args.suite}."
         )
-
-
-def suite_names() -> str:
-    """Returns the suites whose attacks can average over draws."""
-    return ", ".join(("autoattack", *protocols.OF_THREAT))
-
-
-def _radius(threat: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: threat[name] for name in ("eps", "norm")}
 
 
 def _names(config: Mapping[str, Any]) -> list[str]:
@@ -223,7 +214,7 @@ def _is_black_box(
     if not asked or any(map(registry.needs_gradient, asked)):
         return False
     function = black_box.in_layout(function, args.layout or "NHWC")
-    return not foreign.traceable(function, dataset)
+    return not external.traceable(function, dataset)
 
 
 def _without_curves(config: Mapping[str, Any]) -> None:

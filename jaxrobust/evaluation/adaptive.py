@@ -8,7 +8,6 @@ method does (Carlini et al. 2019, arXiv 1902.06705, section 4; Tramer et al. 202
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any
 
 import flax.linen as nn
@@ -64,12 +63,11 @@ def centers_of(variables: Variables) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-NETWORKS: Mapping[str, Callable[[nn.Module], nn.Module]] = MappingProxyType(
-    {"without_tanh": without_tanh, "without_decoder": without_decoder}
-)
-LOSSES: Mapping[str, Callable[[nn.Module, Variables], Any]] = MappingProxyType(
-    {"prototypes": prototypes}
-)
+NETWORKS: Mapping[str, Callable[[nn.Module], nn.Module]] = {
+    "without_tanh": without_tanh,
+    "without_decoder": without_decoder,
+}
+LOSSES: Mapping[str, Callable[[nn.Module, Variables], Any]] = {"prototypes": prototypes}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,103 +119,96 @@ def method_of(config: Mapping[str, Any]) -> str:
 
 
 def table(method: str, eps: str, norm: Norm = "linf") -> Table:
-    """Returns the attacks on a defence, as a config writes them.
+    """Returns the attacks on a defence (of `method_of`), as a config writes them.
 
     AutoAttack is one of them, so that this suite is never weaker: it brings targets,
     FAB and a black box of 5,000 queries for where a gradient misses what is there.
-
-    Args:
-      method: as `method_of` returns it.
-      eps: radius of the ball.
-      norm: of the ball.
     """
     threat = {"norm": norm, "eps": eps, "steps": STEPS, "restarts": RESTARTS}
     pgd = {"name": "pgd", **threat, "step_size": str(exact(eps) / 10)}
     apgd = {"name": "apgd", **threat}
-    own = _TABLES.get(method, _any)(pgd, apgd)
+    own = _TABLES.get(method, _any)(
+        lambda loss, why, **more: {**pgd, "loss": loss, "why": why, **more},
+        lambda loss, why, **more: {**apgd, "loss": loss, "why": why, **more},
+    )
     return {**own, "autoattack": {"name": "autoattack", "norm": norm, "eps": eps}}
 
 
-def _any(pgd: Fields, apgd: Fields) -> Table:
-    return {
-        "pgd_margin": pgd
-        | {
-            "loss": "margin",
-            "why": "The margin of the logits keeps its gradient where the "
-            "cross-entropy's vanishes; several random starts.",
-        },
-        "apgd_dlr": apgd
-        | {
-            "loss": "dlr",
-            "why": "The DLR loss does not depend on the scale of the logits.",
-        },
-    }
+# A loss and the reason for it (and a network of `NETWORKS`) to an attack.
+Make = Callable[..., Fields]
 
 
-def _pcl(pgd: Fields, apgd: Fields) -> Table:
+def _any(pgd: Make, apgd: Make) -> Table:
+    margin = (
+        "The margin of the logits keeps its gradient where the cross-entropy's "
+        "vanishes; several random starts."
+    )
+    dlr = "The DLR loss does not depend on the scale of the logits."
+    return {"pgd_margin": pgd("margin", margin), "apgd_dlr": apgd("dlr", dlr)}
+
+
+def _pcl(pgd: Make, apgd: Make) -> Table:
     why = (
         "Training pulls features to prototypes, in auxiliary branches too: the loss is "
         "the cross-entropy plus, at each, how near they are to another class's."
     )
-    own = {"loss": "prototypes", "why": why}
     return {
-        "apgd_prototypes": apgd | own,
-        "pgd_prototypes": pgd | own,
+        "apgd_prototypes": apgd("prototypes", why),
+        "pgd_prototypes": pgd("prototypes", why),
         **_any(pgd, apgd),
     }
 
 
-def _fpd(pgd: Fields, apgd: Fields) -> Table:
+def _fpd(pgd: Make, apgd: Make) -> Table:
     bare = {"network": "without_tanh"}
     why = (
         "The tanh on the logits flattens every loss of them: the attack goes through "
         "decoder and encoder, end to end, to the logits in front of it"
     )
+    dlr = f"{why}, by a loss without their scale."
+    margin = f"{why}, by fixed steps on their margin."
+    stretched = (
+        "Restoration and denoising stretch gradients over many orders of magnitude: "
+        "the images are made on the encoder and classifier alone and handed to the "
+        "whole network."
+    )
     return {
-        "apgd_without_tanh": apgd | bare | {"loss": "ce", "why": f"{why}."},
-        "apgd_dlr_without_tanh": apgd
-        | bare
-        | {"loss": "dlr", "why": f"{why}, by a loss without their scale."},
-        "pgd_without_tanh": pgd
-        | bare
-        | {"loss": "margin", "why": f"{why}, by fixed steps on their margin."},
-        "pgd_without_decoder": pgd
-        | {
-            "network": "without_decoder",
-            "loss": "margin",
-            "why": "Restoration and denoising stretch gradients over many orders of "
-            "magnitude: the images are made on the encoder and classifier alone and "
-            "handed to the whole network.",
-        },
+        "apgd_without_tanh": apgd("ce", f"{why}.", **bare),
+        "apgd_dlr_without_tanh": apgd("dlr", dlr, **bare),
+        "pgd_without_tanh": pgd("margin", margin, **bare),
+        "pgd_without_decoder": pgd("margin", stretched, network="without_decoder"),
     }
 
 
-def _logits(pgd: Fields, apgd: Fields) -> Table:
+def _logits(pgd: Make, apgd: Make) -> Table:
     why = (
         "Training drives probabilities to 0 and 1, where the cross-entropy has no "
         "gradient left: the loss is the margin of the logits, with many steps and "
         "starts"
     )
     return {
-        "pgd_margin": pgd | {"loss": "margin", "why": f"{why}."},
-        "apgd_margin": apgd | {"loss": "margin", "why": f"{why}; the step adapts."},
+        "pgd_margin": pgd("margin", f"{why}."),
+        "apgd_margin": apgd("margin", f"{why}; the step adapts."),
         "apgd_dlr": _any(pgd, apgd)["apgd_dlr"],
     }
 
 
-def _ssp(pgd: Fields, apgd: Fields) -> Table:
+def _ssp(pgd: Make, apgd: Make) -> Table:
     why = (
         "The integrator is differentiable end to end, so the gradient is taken through "
         "every evaluation of f; the step adapts to how it bends"
     )
     return {
-        "apgd_margin": apgd | {"loss": "margin", "why": f"{why}."},
-        "apgd_dlr": apgd
-        | {"loss": "dlr", "why": f"{why}; a loss without the scale of the logits."},
+        "apgd_margin": apgd("margin", f"{why}."),
+        "apgd_dlr": apgd("dlr", f"{why}; a loss without the scale of the logits."),
         "pgd_margin": _any(pgd, apgd)["pgd_margin"],
     }
 
 
-_TABLES: Mapping[str, Callable[[Fields, Fields], Table]] = MappingProxyType(
-    {"pcl": _pcl, "fpd": _fpd, "pc_lc": _logits, "ssc": _logits, "ssp": _ssp}
-)
+_TABLES: Mapping[str, Callable[[Make, Make], Table]] = {
+    "pcl": _pcl,
+    "fpd": _fpd,
+    "pc_lc": _logits,
+    "ssc": _logits,
+    "ssp": _ssp,
+}

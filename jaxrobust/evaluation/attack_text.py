@@ -30,14 +30,9 @@ _SINGLE_COMMA = re.compile(r",(?![^\[(]*[\])])")
 
 
 def parse(text: str) -> Fields:
-    """Reads one attack.
+    """Reads one attack, `NAME` or `NAME:option=value,...`, as a table.
 
-    Args:
-      text: `NAME` or `NAME:option=value,...`. Radii stay text; other values are
-        numbers, fractions, true, false, none or names.
-
-    Returns:
-      `{'name': NAME, option: value, ...}`.
+    Radii stay text; other values are numbers, fractions, true, false, none or names.
 
     Raises:
       ValueError: for another form, or an unknown attack or option (with the nearest).
@@ -94,14 +89,8 @@ def table(
     Without `eps` an attack gets the radius of the evaluation where its norm is the
     evaluation's; in another one, attacks that look for the smallest perturbation take
     any, and the others need an `eps`. Without `steps`, where the attack has no default,
-    `STEPS`; without `step_size` 2.5 eps / steps.
-
-    Args:
-      texts: of the attacks; they are called by their names, `pgd`, `pgd_2` ...
-      eps: radius of the evaluation.
-      norm: of it.
-      transfer_from: source of transfer attacks that name none.
-      draws: of a randomised model, over which attacks average; 0 for any other.
+    `STEPS`; without `step_size` 2.5 eps / steps. Attacks on a randomised model average
+    over its `draws`. They are called by their names, `pgd`, `pgd_2` ...
 
     Raises:
       ValueError, TypeError: as `parse` and `suite.read`, and for an attack given twice

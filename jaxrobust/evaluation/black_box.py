@@ -16,7 +16,7 @@ from jaxtyping import Float
 from jaxrobust.array_types import Images, Logits
 from jaxrobust.attacks import registry
 from jaxrobust.data import Dataset
-from jaxrobust.evaluation import foreign
+from jaxrobust.evaluation import external
 
 LAYOUTS = ("NHWC", "NCHW")
 Host = Callable[[Float[np.ndarray, "B H W C"]], Any]
@@ -53,7 +53,7 @@ def in_layout(function: Callable[..., Any], layout: str) -> Callable[..., Any]:
     return lambda x, *keys: function(x.transpose(0, 3, 1, 2), *keys)
 
 
-def wrap(function: Any, dataset: Dataset, layout: str) -> foreign.Function:
+def wrap(function: Any, dataset: Dataset, layout: str) -> external.Function:
     """Makes a function that JAX can call, and never differentiate, of one on the host.
 
     Args:
@@ -61,10 +61,7 @@ def wrap(function: Any, dataset: Dataset, layout: str) -> foreign.Function:
         tensors (a `torch.nn.Module` runs on its own device, without gradients). What it
         returns may be an array of either.
       dataset: whose first images to try it on.
-      layout: of the images it takes, one of `LAYOUTS`.
-
-    Returns:
-      A function of images `[B, H, W, C]` to logits `[B, K]`, float32.
+      layout: of the images it takes, one of `LAYOUTS`; those of the result are NHWC.
 
     Raises:
       ValueError: if it fails on the first images, or returns no logits `[B, K]`.

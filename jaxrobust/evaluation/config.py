@@ -4,7 +4,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxrobust.evaluation import analyses, robustbench
+from jaxrobust.evaluation import analyses, protocols, robustbench
 
 
 def defaults() -> Any:
@@ -21,7 +21,7 @@ def defaults() -> Any:
             "ci": 0.0,
             # Work directory of the network that transfer attacks come from.
             "transfer_from": "",
-            "attacks": linf_suite("8/255", "2/255"),
+            "attacks": ConfigDict(protocols.gradient("8/255", "2/255", "linf")),
             # curve, growth, diagnostics ...: each says its own in its file.
             **analyses.defaults(),
             # Your own, by label: `name` package.module:object, and fields of it.
@@ -37,24 +37,8 @@ def defaults() -> Any:
 def use_radius(fields: Any, eps: str, step_size: str) -> None:
     """Sets one Linf radius for the attacks and analyses of an evaluation."""
     fields.growth.eps, fields.growth.step_size = eps, step_size
-    fields.attacks = linf_suite(eps, step_size)
+    fields.attacks = ConfigDict(protocols.gradient(eps, step_size, "linf"))
     fields.analysis.eps = [times(eps, share) for share in (0.25, 0.5, 1, 2, 4)]
-
-
-def linf_suite(eps: str, step_size: str) -> Any:
-    """Returns FGSM, PGD-20 and uniform noise at one radius: the papers' usual table.
-
-    PGD starts at a random point of the ball, as the strongest of them do.
-    """
-    common = {"norm": "linf", "eps": eps}
-    pgd = {"step_size": step_size, "steps": 20, "random_start": True}
-    return ConfigDict(
-        {
-            "fgsm": {"name": "fgsm", **common},
-            "pgd20": {"name": "pgd", **common, **pgd},
-            "ball": {"name": "uniform_noise", **common, "draws": 10},
-        }
-    )
 
 
 def times(eps: str, share: float) -> str:

@@ -11,14 +11,13 @@ import numpy as np
 
 from jaxrobust import attacks, threat
 from jaxrobust.analysis import logits as outputs
-from jaxrobust.analysis import masking
+from jaxrobust.analysis import masking, slopes
 from jaxrobust.array_types import Bounds, Images, Key, Labels, Logits, LogitsFn, Norm
 from jaxrobust.attacks import stepping
-from jaxrobust.evaluation import flags, slopes, step, trials
+from jaxrobust.evaluation import flags, gradient_check, step, trial_attacks
 from jaxrobust.evaluation.network import CompiledNetwork, compile_network, in_batches
 from jaxrobust.evaluation.radius import STEP_SHARE
-
-Numbers = dict[str, Any]
+from jaxrobust.results import schema, typed
 
 
 def diagnose(
@@ -37,7 +36,7 @@ def diagnose(
     batch_size: int = 250,
     precision: str = "highest",
     on_pass: Callable[[int, int], None] | None = None,
-) -> tuple[Numbers, list[flags.Flag]]:
+) -> tuple[dict[str, Any], list[flags.Flag]]:
     """Looks for signs that attacks on a network do not tell how robust it is.
 
     A hundred images are enough. Per image it takes (6 + restarts) * steps + 14
@@ -67,9 +66,7 @@ def diagnose(
       The numbers as results.json has them under `diagnostics`, and the flags.
 
     Raises:
-      ValueError: for a value out of range, named in the message, or logits that are not
-        finite.
-      TypeError: for arrays or keys of the wrong type.
+      ValueError, TypeError: naming the argument; for logits that are not finite.
     """
     threat.check_one_radius("eps", eps)
     if step_size is not None:
@@ -79,41 +76,46 @@ def diagnose(
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
     step_size = STEP_SHARE * eps / steps if step_size is None else step_size
+    ball: Any = {"eps": eps, "norm": norm, "bounds": bounds}
     with jax.default_matmul_precision(precision):
         # This attack is the one that checks what it is given.
         keys = threat.row_keys(key, len(x))
-        ball = {"eps": eps, "norm": norm, "bounds": bounds}
         squares = _square(logits_fn, x, y, keys, queries, batch_size, ball)
         x, y = jnp.asarray(x), jnp.asarray(y)
         network = compile_network(logits_fn, x, batch_size)
         if on_pass is not None:
-            total = 1 + trials.count_gradients(steps, restarts)
+            total = 1 + trial_attacks.count_gradients(steps, restarts)
             network = _reporting(network, total, on_pass)
         gradient, clean = network.gradient(x, y, 1.0)
         step.check_finite(np.asarray(clean))
-        numbers = {
-            "n": len(x),
-            "norm": norm,
-            "eps": float(eps),
-            "step_size": float(step_size),
-            "steps": steps,
-            "restarts": restarts,
-            "queries": queries,
-            "predictions": flags.predictions(np.asarray(clean), np.asarray(y)),
-            "logits": _logits(clean, y, network.resolution),
-            "calls": _calls(logits_fn, network, x, bounds),
-            "gradients": _gradients(gradient)
-            | slopes.look(network, x, y, keys=keys, eps=eps, norm=norm, bounds=bounds),
-        }
-        numbers |= trials.compare(
-            trials.Trials(network, x, y, eps, norm, bounds, step_size, steps),
-            gradient,
-            squares,
-            keys=keys,
-            restarts=restarts,
-            scale=numbers["logits"]["rescaled_by"],
+        logits = _logits(clean, y, network.resolution)
+        trials = trial_attacks.Trials(
+            network, x, y, step_size=step_size, steps=steps, **ball
         )
-    return numbers, flags.from_diagnostics(numbers)
+        numbers = schema.Diagnostics(
+            n=len(x),
+            norm=norm,
+            eps=float(eps),
+            step_size=float(step_size),
+            steps=steps,
+            restarts=restarts,
+            queries=queries,
+            predictions=flags.predictions(np.asarray(clean), np.asarray(y)),
+            logits=logits,
+            calls=_calls(logits_fn, network, x, bounds),
+            gradients=_gradients(network, gradient, x, y, keys=keys, **ball),
+            **vars(
+                trial_attacks.compare(
+                    trials,
+                    gradient,
+                    squares,
+                    keys=keys,
+                    restarts=restarts,
+                    scale=logits.rescaled_by,
+                )
+            ),
+        )
+    return typed.as_json(numbers), flags.from_diagnostics(numbers)
 
 
 def check_counts(fields: Mapping[str, Any], prefix: str = "") -> None:
@@ -160,52 +162,57 @@ def _square(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", attacks.RobustnessWarning)
         size = min(batch_size, len(x))
-        return in_batches(attack, size, x, y, trials.row_stream(keys, "square"))
+        return in_batches(attack, size, x, y, trial_attacks.row_stream(keys, "square"))
 
 
-def _logits(clean: Logits, y: Labels, resolution: float) -> Numbers:
+def _logits(clean: Logits, y: Labels, resolution: float) -> schema.LogitsSeen:
     found, logits = outputs.saturation(clean, y, resolution), np.asarray(clean)
-    return {
-        "probabilities": outputs.looks_like_probabilities(logits),
-        "certain_share": float(found.certain.mean()),
-        "no_loss_share": float(found.no_loss.mean()),
-        "at_ceiling_share": float(found.at_ceiling.mean()),
-        "largest": float(np.abs(logits).max()),
-        "rescaled_by": trials.LEAD / outputs.typical_lead(logits),
-    }
+    return schema.LogitsSeen(
+        probabilities=outputs.looks_like_probabilities(logits),
+        certain_share=float(found.certain.mean()),
+        no_loss_share=float(found.no_loss.mean()),
+        at_ceiling_share=float(found.at_ceiling.mean()),
+        largest=float(np.abs(logits).max()),
+        rescaled_by=trial_attacks.LEAD / outputs.typical_lead(logits),
+    )
 
 
 def _calls(
     logits_fn: LogitsFn, network: CompiledNetwork, x: Images, bounds: Bounds
-) -> Numbers:
+) -> schema.Calls:
     """Calls the network on the same images in several ways."""
     first = network.forward(x)
 
-    def change(
-        other: Logits | np.ndarray, n: int = len(x), *, rounds: bool = True
-    ) -> float:
+    def change(other: Any, n: int = len(x), *, rounds: bool = True) -> float:
         pair = (np.asarray(first)[:n], np.asarray(other))
         return outputs.relative_change(*pair, network.resolution * rounds)
 
     few = x[: max(1, network.size // 2)]
     smaller = compile_network(logits_fn, few, len(few)).forward(few)
-    found: Numbers = {
-        "same_batch": change(network.forward(x), rounds=False),
-        "other_batch": change(masking.among_others(network.forward, x, bounds)),
-        "other_size": change(smaller, len(few)),
-        "traced_again": None,
-    }
-    if not found["other_size"] <= flags.BATCH_CHANGE:
+    other_size, traced_again = change(smaller, len(few)), None
+    if not other_size <= flags.BATCH_CHANGE:
         # The size, or randomness that was frozen when the network was traced?
         anew = compile_network(logits_fn, x, network.size).forward(x)
-        found["traced_again"] = change(anew)
-    return found
+        traced_again = change(anew)
+    return schema.Calls(
+        same_batch=change(network.forward(x), rounds=False),
+        other_batch=change(masking.among_others(network.forward, x, bounds)),
+        other_size=other_size,
+        traced_again=traced_again,
+    )
 
 
-def _gradients(gradient: Images) -> Numbers:
+def _gradients(
+    network: CompiledNetwork, gradient: Images, x: Images, y: Labels, **options: Any
+) -> schema.Gradients:
+    """Looks at the gradients, and compares them with finite differences."""
     zero, finite, length = map(np.asarray, masking.gradient_health(gradient))
-    return {
-        "zero_gradient_share": float(zero.mean()),
-        "non_finite_gradient_share": float((~finite).mean()),
-        "median_length": float(np.median(length)),
-    }
+    found = slopes.measure(
+        network.forward, network.slope, x, y, resolution=network.resolution, **options
+    )
+    return schema.Gradients(
+        zero_gradient_share=float(zero.mean()),
+        non_finite_gradient_share=float((~finite).mean()),
+        median_length=float(np.median(length)),
+        **vars(gradient_check.summary(found, network.resolution)),
+    )

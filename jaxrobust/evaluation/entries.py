@@ -19,20 +19,12 @@ Pass = Callable[[Setting, Keep], step.EvalRun]
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """An attack of `attacks.get` and its threat.
+    """An attack of `attacks.get` and its threat; `label` is its name in the suite.
 
     Other kinds override `make` (where it needs the network's parts) or `prepare` (where
-    it is more than one function inside the compiled step).
-
-    Attributes:
-      in_step: whether `make` gives all of the attack, so that it can be had inside any
-        compiled step.
-      label: its name in this suite, such as `pgd20`.
-      name: of the algorithm, as in `attacks.get`.
-      norm: of the ball, or the one in which the perturbation is made small.
-      eps: radius of the ball; None: any, it looks for the smallest perturbation.
-      written: `eps` as the config writes it, `'8/255'`; `'any'` without a radius.
-      hyperparameters: all else that the algorithm takes.
+    it is more than one function inside the compiled step: `in_step` is false then).
+    Without a radius `eps` it looks for the smallest perturbation in its norm, and is
+    `written` as 'any', else as the config writes it: '8/255'.
     """
 
     in_step: ClassVar[bool] = True

@@ -20,7 +20,6 @@ from jaxrobust.evaluation import (
     flags,
     flags_of_attacks,
     outputs,
-    paired,
     passes,
     robustbench,
     statistics,
@@ -67,28 +66,61 @@ def evaluate(
       What results.json holds.
 
     Raises:
-      ValueError: for an unknown attack or bad radius in the config (before any work),
-        logits that are not finite, or an attack that leaves its ball.
+      ValueError: for a mistake in the config (before any work), logits that are not
+        finite, or an attack that leaves its ball.
     """
-    fields = config["eval"]
-    name, method = config["data"]["name"], adaptive.method_of(config)
-    entries, pending = suite.chosen(fields, name, method)
+    name, fields = config["data"]["name"], config["eval"]
+    entries, pending = suite.chosen(fields, name, adaptive.method_of(config))
     analyses.check(fields, own_analyses)
-    pick = shuffled if passes.width_of(fields) else choose
     robustbench.read_about(fields.get("robustbench", {}))
+    setting = _setting(model, variables, config, dataset, mesh, progress)
+    state = epath.Path(workdir) / "autoattack"
+    entries = _connected(entries, setting, config, state)
+    analyses.check_images(fields, setting.dataset.images.shape[1:], own_analyses)
+    done = passes.run(setting, entries, fields)
+    parts, arrays = _looked_at(done, entries, config, own_analyses)
+    draws, examples = getattr(model, "draws", 0), len(done.setting.indices)
+    results = schema.Results(
+        **parts,
+        suite=fields.get("suite", ""),
+        randomised=schema.Randomised(draws=draws, right_in=step.HALF)
+        if draws
+        else None,
+        black_box=getattr(model, "black_box", False) or None,
+        pending=pending,
+        data=schema.Data(name=name, examples=examples, of=len(setting.dataset.labels)),
+        environment=environment.describe(fields["precision"]),
+    )
+    if processes.is_lead():
+        # A program too, which `python -m` must not find imported already.
+        from jaxrobust.evaluation import comparison
+
+        compared = comparison.with_twin(workdir, results, arrays)
+        results = dataclasses.replace(results, comparison=compared)
+        outputs.write(workdir, results, arrays, robustbench.entry(results, config))
+        if fields["save_adversarial"]:
+            outputs.write_adversarial(workdir, done.setting, done.runs)
+        autoattack.forget(state)
+    return typed.as_json(results)
+
+
+def _setting(
+    model: nn.Module,
+    variables: Variables,
+    config: Mapping[str, Any],
+    dataset: Dataset | None,
+    mesh: Mesh | None,
+    progress: step.Progress | None,
+) -> Setting:
+    """Loads the images, and puts the variables on the devices once for all passes."""
+    fields = config["eval"]
+    # Blocks end anywhere, so that each has to be a fair draw.
+    pick = shuffled if passes.width_of(fields) else choose
     dataset = load_test(config) if dataset is None else dataset
     processes.check_same("the test data", lambda: data.digest(dataset))
-    if mesh is not None:  # once, and not in every pass
-        variables = parallel.replicate(mesh, variables)
-    classes = _check_fit(model, variables, dataset, name)
-    own = config.get("model", {}).get("name")
-    entries = transfer.connect(entries, classes, dataset, name, own)
-    state = epath.Path(workdir) / "autoattack"
-    entries = autoattack.connect(entries, state, fields.get("slots", 0))
-    analyses.check_images(fields, dataset.images.shape[1:], own_analyses)
-    setting = Setting(
+    return Setting(
         model=model,
-        variables=variables,
+        variables=variables if mesh is None else parallel.replicate(mesh, variables),
         dataset=dataset,
         indices=pick(len(dataset.labels), fields["examples"]),
         key=jax.random.key(config["seed"]),
@@ -97,49 +129,54 @@ def evaluate(
         precision=fields["precision"],
         progress=progress,
     )
-    done = passes.run(setting, entries, fields)
-    setting, runs = done.setting, done.runs
+
+
+def _connected(
+    entries: Sequence[suite.Entry],
+    setting: Setting,
+    config: Mapping[str, Any],
+    state: epath.Path,
+) -> list[suite.Entry]:
+    """Loads what attacks need; raises where network and data do not fit."""
+    dataset, name = setting.dataset, config["data"]["name"]
+    logits_fn = models.logits_fn(setting.model, setting.variables)
+    classes = count_classes(logits_fn, dataset.shape, name)
+    if len(dataset) and dataset.labels.max() >= classes:
+        raise ValueError(
+            f"the network has {classes} classes, but labels of {name} reach "
+            f"{dataset.labels.max()}; it was trained on another data set."
+        )
+    own = config.get("model", {}).get("name")
+    entries = transfer.connect(entries, classes, dataset, name, own)
+    return autoattack.connect(entries, state, config["eval"].get("slots", 0))
+
+
+def _looked_at(
+    done: passes.Passes,
+    entries: Sequence[suite.Entry],
+    config: Mapping[str, Any],
+    own_analyses: analyses.Own,
+) -> tuple[Parts, dict[str, Any]]:
+    """Returns parts of `Results` and arrays: of the attacks, then of each analysis."""
+    fields, setting, runs = config["eval"], done.setting, done.runs
     parts = attacked(done, entries)
     attacks: list[schema.Attack] = parts["attacks"]
     arrays = outputs.predictions(setting, entries, runs)
     arrays |= outputs.grid(setting, entries, attacks, runs, fields)
     plain = flags.predictions(runs["clean"].logits, setting.labels)
-    nothing = flags.learned_nothing(**plain, n=len(setting.labels))
+    nothing = flags.learned_nothing(plain, len(setting.labels))
+    raised = flags_of_attacks.raised(attacks, parts["clean"])
     found = flags.joined(
         [*nothing, *(flag for run in runs.values() for flag in run.flags)],
-        [
-            *flags_of_attacks.from_attacks(attacks),
-            *flags_of_attacks.raised(attacks, parts["clean"]),
-        ],
+        [*flags_of_attacks.from_attacks(attacks), *raised],
     )
+    name = config["data"]["name"]
     context = analyses.Context(setting, entries, attacks, {}, name, fields["grid"])
     for one in analyses.run(context, fields, runs, own_analyses):
         parts = add(one, parts)
         arrays |= one.arrays
         found = flags.joined(found, one.flags)
-    draws = getattr(model, "draws", 0)
-    results = schema.Results(
-        **parts,
-        flags=[typed.make(schema.Flag, flag) for flag in found],
-        suite=fields.get("suite", ""),
-        randomised=schema.Randomised(draws=draws, right_in=step.HALF)
-        if draws
-        else None,
-        black_box=getattr(model, "black_box", False) or None,
-        pending=[schema.Pending(**attack._asdict()) for attack in pending],
-        data=schema.Data(
-            name=name, examples=len(setting.indices), of=len(dataset.labels)
-        ),
-        environment=environment.describe(fields["precision"]),
-    )
-    if processes.is_lead():
-        compared = paired.with_twin(workdir, results, arrays)
-        results = dataclasses.replace(results, comparison=compared)
-        outputs.write(workdir, results, arrays, robustbench.entry(results, config))
-        if fields["save_adversarial"]:
-            outputs.write_adversarial(workdir, setting, runs)
-        autoattack.forget(state)
-    return typed.as_json(results)
+    return {**parts, "flags": [typed.make(schema.Flag, one) for one in found]}, arrays
 
 
 def add(found: analyses.Found, parts: Parts) -> Parts:
@@ -153,19 +190,6 @@ def add(found: analyses.Found, parts: Parts) -> Parts:
         for attack in parts["attacks"]
     ]
     return {**parts, **more, "attacks": attacks}
-
-
-def _check_fit(
-    model: nn.Module, variables: Variables, dataset: Dataset, name: str
-) -> int:
-    """Returns the number of classes; raises where network and data do not fit."""
-    classes = count_classes(models.logits_fn(model, variables), dataset.shape, name)
-    if len(dataset) and dataset.labels.max() >= classes:
-        raise ValueError(
-            f"the network has {classes} classes, but labels of {name} reach "
-            f"{dataset.labels.max()}; it was trained on another data set."
-        )
-    return classes
 
 
 def load_test(config: Mapping[str, Any]) -> Dataset:
@@ -234,16 +258,13 @@ def per_class(
     setting: Setting, clean: Bool[np.ndarray, "N"], worst: Bool[np.ndarray, "N"]
 ) -> list[schema.OfClass]:
     """Returns clean and worst-case accuracy of each class among the examples."""
-    rows = []
-    for number, name in enumerate(setting.dataset.class_names):
-        own = setting.labels == number
-        if own.any():
-            rows.append(
-                schema.OfClass(
-                    name=name,
-                    n=int(own.sum()),
-                    accuracy=float(clean[own].mean()),
-                    robust_accuracy=float(worst[own].mean()),
-                )
-            )
-    return rows
+    return [
+        schema.OfClass(
+            name=name,
+            n=int(own.sum()),
+            accuracy=float(clean[own].mean()),
+            robust_accuracy=float(worst[own].mean()),
+        )
+        for number, name in enumerate(setting.dataset.class_names)
+        if (own := setting.labels == number).any()
+    ]

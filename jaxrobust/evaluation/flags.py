@@ -4,15 +4,25 @@ Athalye et al. 2018 (arXiv 1802.00420, section 3.1) and Carlini et al. 2019 (arX
 1902.06705, section 3) list the symptoms of masked gradients.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, TypedDict
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from jaxrobust.evaluation import statistics
+from jaxrobust.results import schema
 
-Flag = dict[str, Any]
+
+class Flag(TypedDict):
+    """A `schema.Flag` before it is written."""
+
+    name: str
+    severe: bool
+    message: str
+    values: dict[str, Any]
+
+
 MARGIN = 0.01  # shares closer than this are the same
 # For three quarters of the images a sound network's gradient explains .86 to 1 of how
 # the log-odds change, damaged ones 0 to .6.
@@ -23,14 +33,6 @@ EXPLAINED_NEAR = 0.85
 # Gradients may be broken for some classes alone: of two of ten they tell under .6
 # of the change for 12 to 18 % of the images; sound ones for 2 %, in bfloat16 for 5 %.
 MISLED_SHARE = 0.1
-# What `from_slopes` looks at.
-OF_SLOPES = (
-    "explained",
-    "explained_near",
-    "misled_share",
-    "loss_rises_share",
-    "changed_share",
-)
 # A random step of a thousandth changes the class of 2 % of a sound network's images.
 CHANGED_SHARE = 0.05
 # A few dead or saturated images are in every set; more are a property of the network.
@@ -53,12 +55,12 @@ SCALE_SHARE = 0.05
 
 def severe(name: str, message: str, **values: float) -> Flag:
     """Makes a severe flag: the robust accuracy is not to be believed."""
-    return {"name": name, "severe": True, "message": message, "values": values}
+    return Flag(name=name, severe=True, message=message, values=values)
 
 
 def minor(name: str, message: str, **values: float) -> Flag:
     """Makes a flag that says by how much it may be too high, or where to look."""
-    return severe(name, message, **values) | {"severe": False}
+    return Flag(name=name, severe=False, message=message, values=values)
 
 
 def joined(first: Sequence[Flag], more: Sequence[Flag]) -> list[Flag]:
@@ -67,43 +69,37 @@ def joined(first: Sequence[Flag], more: Sequence[Flag]) -> list[Flag]:
     return [*first, *(flag for flag in more if flag["name"] not in names)]
 
 
-def from_diagnostics(numbers: Mapping[str, Any]) -> list[Flag]:
+def from_diagnostics(numbers: schema.Diagnostics) -> list[Flag]:
     """Flags what `diagnose` found.
 
     Of a network that gives all images one class there is nothing to be hidden, and one
     that has learned nothing is not called saturated.
     """
-    calls, plain = from_calls(numbers["calls"]), numbers["predictions"]
-    nothing = learned_nothing(**plain, n=numbers["n"])
-    if nothing and plain["constant"]:
+    assert numbers.predictions is not None
+    calls, n = from_calls(numbers.calls), numbers.n
+    nothing = learned_nothing(numbers.predictions, n)
+    if nothing and numbers.predictions.constant:
         return [*nothing, *calls]
-    logits = [] if nothing else from_logits(numbers["logits"], numbers["n"])
-    gradients = from_gradients(numbers["gradients"])
-    return joined([*nothing, *calls, *logits, *gradients], from_runs(numbers))
+    logits = [] if nothing else from_logits(numbers.logits, n)
+    gradients = from_gradients(numbers.gradients)
+    return joined([*nothing, *calls, *logits, *gradients], [*from_runs(numbers)])
 
 
 def predictions(
     logits: Float[np.ndarray, "N K"], y: Int[np.ndarray, "N"]
-) -> dict[str, Any]:
-    """Returns what `learned_nothing` judges by.
+) -> schema.Predictions:
+    """Returns what `learned_nothing` judges by, of the clean images and their labels.
 
-    Args:
-      logits: of the clean images.
-      y: labels `[N]`.
-
-    Returns:
-      `accuracy`; `chance`, the share of the commonest label, which always answering it
-      would reach; `constant`, whether all images get the same class. Where all labels
-      are one class, that says nothing: `chance` is 1 / K then.
+    Where all labels are one class, a constant answer says nothing: it is not called so.
     """
     logits, y = np.asarray(logits), np.asarray(y)
     predicted = logits.argmax(-1)
     several = bool((y != y[0]).any())
-    return {
-        "accuracy": float((predicted == y).mean()),
-        "chance": chance_of(y, logits.shape[-1]),
-        "constant": several and bool((predicted == predicted[0]).all()),
-    }
+    return schema.Predictions(
+        accuracy=float((predicted == y).mean()),
+        chance=chance_of(y, logits.shape[-1]),
+        constant=several and bool((predicted == predicted[0]).all()),
+    )
 
 
 def chance_of(y: Int[np.ndarray, "N"], classes: int) -> float:
@@ -112,26 +108,24 @@ def chance_of(y: Int[np.ndarray, "N"], classes: int) -> float:
     return float(counts.max() / len(y)) if len(counts) > 1 else 1 / classes
 
 
-def learned_nothing(
-    accuracy: float, chance: float, n: int, *, constant: bool = False
-) -> list[Flag]:
+def learned_nothing(plain: schema.Predictions, n: int) -> list[Flag]:
     """Flags a network that is no better than always answering the commonest class."""
+    accuracy, chance = plain.accuracy, plain.chance
     low = statistics.wilson_interval(round(accuracy * n), n)[0]
     if low > chance:
         return []
-    answer = f" It gives all {n:,} images the same class." if constant else ""
+    answer = f" It gives all {n:,} images the same class." if plain.constant else ""
     message = (
         f"Clean accuracy is {accuracy:.1%} of {n:,} images, no better than chance (the "
         f"commonest class: {chance:.1%}): the network has learned nothing.{answer} "
         "What resists attacks is no robustness."
     )
-    values = {"accuracy": accuracy, "chance": chance}
-    return [minor("learned_nothing", message, **values)]
+    return [minor("learned_nothing", message, accuracy=accuracy, chance=chance)]
 
 
-def from_calls(found: Mapping[str, float | None]) -> list[Flag]:
+def from_calls(found: schema.Calls) -> list[Flag]:
     """Flags outputs that depend on more than the image."""
-    changed = max(found["same_batch"] or 0.0, found["traced_again"] or 0.0)
+    changed = max(found.same_batch or 0.0, found.traced_again or 0.0)
     if changed > CALL_CHANGE:
         message = (
             f"The same images give other logits when asked again (by {changed:.1%} of "
@@ -140,7 +134,7 @@ def from_calls(found: Mapping[str, float | None]) -> list[Flag]:
             "average over it."
         )
         return [severe("outputs_change", message, change=changed)]
-    among = max(found["other_batch"] or 0.0, found["other_size"] or 0.0)
+    among = max(found.other_batch or 0.0, found.other_size or 0.0)
     if among > BATCH_CHANGE:
         message = (
             f"The logits of an image change (by {among:.1%} of the usual lead of a "
@@ -152,71 +146,62 @@ def from_calls(found: Mapping[str, float | None]) -> list[Flag]:
     return []
 
 
-def from_logits(found: Mapping[str, Any], n: int) -> list[Flag]:
+def from_logits(found: schema.LogitsSeen, n: int) -> Iterator[Flag]:
     """Flags outputs that look like probabilities, or leave a loss no room."""
-    flags = []
-    if found["probabilities"]:
+    if found.probabilities:
         message = (
             "The network returns probabilities where logits are expected: losses are "
             "computed on a softmax of a softmax, which hides gradients."
         )
-        flags.append(severe("probabilities_as_logits", message))
-    certain = max(found["certain_share"], found["no_loss_share"])
+        yield severe("probabilities_as_logits", message)
+    certain = max(found.certain_share, found.no_loss_share or 0.0)
     if certain > SATURATED_SHARE:
         message = (
             f"For {certain:.1%} of the images float32 rounds the softmax to exactly 1 "
             "or the cross-entropy to 0: attacks on the cross-entropy may see nothing. "
             "Losses of the margin (AutoAttack's) do."
         )
-        flags.append(minor("saturated_logits", message, share=certain))
-    ceiling = found["at_ceiling_share"]
+        yield minor("saturated_logits", message, share=certain)
+    ceiling = found.at_ceiling_share
     # Of a few images, half may be near the largest by chance.
-    if ceiling > SATURATED_SHARE and n >= 10 and not found["probabilities"]:
+    if ceiling > SATURATED_SHARE and n >= 10 and not found.probabilities:
         message = (
             f"The largest logit of {ceiling:.1%} of the images is the same, as under a "
             "bounded last layer (tanh): it is saturated there, and its gradient gets "
             "lost. Attack what stands before that layer."
         )
-        flags.append(severe("bounded_logits", message, share=ceiling))
-    return flags
+        yield severe("bounded_logits", message, share=ceiling)
 
 
-def from_gradients(found: Mapping[str, Any]) -> list[Flag]:
+def from_gradients(found: schema.Gradients) -> Iterator[Flag]:
     """Flags gradients that no attack can follow."""
-    flags = []
     # That of the cross-entropy may round to zero where that of the logits does not.
-    zero, bad = found["zero_slope_share"], found["non_finite_gradient_share"]
+    zero, bad = found.zero_slope_share, found.non_finite_gradient_share
     if zero > ZERO_SHARE:
         message = (
             f"The input gradient is exactly zero for {zero:.1%} of the images, of any "
             "loss of the logits: gradient attacks cannot move them, so their robust "
             "accuracy says little."
         )
-        flags.append(severe("zero_gradients", message, share=zero))
+        yield severe("zero_gradients", message, share=zero)
     if bad > 0:
         message = f"The input gradient is not finite for {bad:.1%} of the images."
-        flags.append(severe("non_finite_gradients", message, share=bad))
-    return [*flags, *from_slopes(found)]
+        yield severe("non_finite_gradients", message, share=bad)
+    yield from from_gradient_check(found)
 
 
-def from_slopes(found: Mapping[str, Any]) -> list[Flag]:
-    """Flags a gradient that is not, or not all of, the network's.
-
-    Args:
-      found: the numbers `OF_SLOPES` of `slopes.summary`, None where unknown.
-    """
-    flags, rises = [], found["loss_rises_share"]
-    explained, near = found["explained"], found["explained_near"]
-    misled = found["misled_share"] or 0.0
-    least = min([1.0, *(v for v in (explained, near) if v is not None)])
+def from_gradient_check(found: schema.GradientCheck) -> Iterator[Flag]:
+    """Flags a gradient that is not, or not all of, the network's."""
+    explained, near = found.explained, found.explained_near
+    misled, rises = found.misled_share or 0.0, found.loss_rises_share
+    least = min(1.0 if value is None else value for value in (explained, near, 1.0))
+    which = told = ""
     if (explained is not None and explained < EXPLAINED) or (
         near is not None and near < EXPLAINED_NEAR
     ):
         which, told = "a quarter", f"{max(least, 0):.0%} at most"
     elif misled > MISLED_SHARE:
         which, told = f"{misled:.0%}", "under 60%"
-    else:
-        which = told = ""
     if which:
         message = (
             f"For {which} of the images the gradient tells {told} of how the logits "
@@ -226,59 +211,58 @@ def from_slopes(found: Mapping[str, Any]) -> list[Flag]:
             "is there. Attack without gradients (square), or give the part that breaks "
             "it a truer gradient."
         )
-        values = {"explained": least, "misled": misled}
-        flags.append(severe("wrong_gradients", message, **values))
+        yield severe("wrong_gradients", message, explained=least, misled=misled)
     if rises is not None and rises < RISES_SHARE:
         message = (
             f"A small step along its own gradient raises the loss of only {rises:.1%} "
             "of the images: the gradient is not that of the network (rounded inputs "
             "with a gradient passed straight through?)."
         )
-        flags.append(severe("gradients_mislead", message, share=rises))
-    changed = found["changed_share"]
-    if changed is not None and changed > CHANGED_SHARE:
+        yield severe("gradients_mislead", message, share=rises)
+    changed = found.changed_share or 0.0
+    if changed > CHANGED_SHARE:
         message = (
             "Noise of a thousandth of the range of the images changes the prediction "
             f"of {changed:.1%} of them: what is attacked is noise as well, and its "
             "gradient tells nothing of a larger step."
         )
-        flags.append(severe("predictions_jump", message, share=changed))
-    return flags
+        yield severe("predictions_jump", message, share=changed)
 
 
-def from_runs(numbers: Mapping[str, Any]) -> list[Flag]:
+def from_runs(numbers: schema.Diagnostics) -> Iterator[Flag]:
     """Flags what weak, longer and unbounded attacks of `diagnose` say of the usual."""
-    flags, left, n = [], numbers["accuracy"], numbers["n"]
-    stuck = numbers["zero_gradient_share_attacked"]
+    left = {name: share or 0.0 for name, share in numbers.accuracy.items()}
+    n, raised = numbers.n, numbers.raised
+    stuck = numbers.zero_gradient_share_attacked
     if stuck > ZERO_SHARE:
         message = (
             f"On the way of the attack {stuck:.1%} of the gradients are exactly zero, "
             "whatever the scale of the logits: it stands still there."
         )
-        flags.append(severe("zero_gradients", message, share=stuck))
-    if (raised := numbers["raised"]) > max(MARGIN, 1.5 / n):
+        yield severe("zero_gradients", message, share=stuck)
+    if raised > max(MARGIN, 1.5 / n):
         message = (
             "A step along the gradient of the loss raises the accuracy by "
             f"{raised:.1%} over that of the clean images: the gradient points the "
             "wrong way."
         )
-        flags.append(severe("attack_raises_accuracy", message, raised=raised))
+        yield severe("attack_raises_accuracy", message, raised=raised)
     many = max(1, ONLY_SHARE * n) / n
-    single, black = numbers["only_single_step_share"], numbers["only_black_box_share"]
+    single, black = numbers.only_single_step_share, numbers.only_black_box_share
     if single > many:
         message = (
             f"A single step fools {single:.1%} of the images that no point of the "
             "iterative attack fools: it misses what is there (masked gradients?)."
         )
-        flags.append(severe("single_step_beats_iterative", message, share=single))
+        yield severe("single_step_beats_iterative", message, share=single)
     if black > many:
         message = (
-            f"Random noise and {numbers['queries']} queries of a black-box attack fool "
+            f"Random noise and {numbers.queries} queries of a black-box attack fool "
             f"{black:.1%} of the images that no gradient fools: the gradients are "
             "masked."
         )
-        flags.append(severe("black_box_beats_white_box", message, share=black))
-    hidden, scale = numbers["only_rescaled_share"], numbers["logits"]["rescaled_by"]
+        yield severe("black_box_beats_white_box", message, share=black)
+    hidden, scale = numbers.only_rescaled_share, numbers.logits.rescaled_by
     # Small logits hide nothing: enlarged, they only make another, stronger loss.
     if hidden > SCALE_SHARE and scale < 1:
         message = (
@@ -286,24 +270,23 @@ def from_runs(numbers: Mapping[str, Any]) -> list[Flag]:
             f"attack fool {hidden:.1%} more of the images: their scale hides these "
             "from the cross-entropy."
         )
-        flags.append(severe("scale_hides_gradients", message, share=hidden))
+        yield severe("scale_hides_gradients", message, share=hidden)
     for name, what in (
         ("more_steps", "Four times the steps"),
-        ("more_restarts", f"{numbers['restarts']} more random starts"),
+        ("more_restarts", f"{numbers.restarts} more random starts"),
     ):
         gain = left["iterative"] - left[name]
         if gain > GAIN:
             message = (
-                f"{what} fool {gain:.1%} more of the images than {numbers['steps']} "
+                f"{what} fool {gain:.1%} more of the images than {numbers.steps} "
                 f"steps: the attack has not converged, and robust accuracy is lower."
             )
-            flags.append(minor(f"{name}_gain", message, gain=gain))
+            yield minor(f"{name}_gain", message, gain=gain)
     low = statistics.wilson_interval(round(left["covering"] * n), n)[0]
-    chance = numbers["predictions"]["chance"]
+    assert numbers.predictions is not None
+    chance = numbers.predictions.chance
     if low > chance:
-        eps = f"{numbers['covering_eps']:.4g}"
-        flags.append(above_chance(eps, left["covering"], chance))
-    return flags
+        yield above_chance(f"{numbers.covering_eps:.4g}", left["covering"], chance)
 
 
 def above_chance(eps: str, accuracy: float, chance: float) -> Flag:
@@ -313,5 +296,5 @@ def above_chance(eps: str, accuracy: float, chance: float) -> Flag:
         f"{accuracy:.1%} resist (chance {chance:.1%}): "
         "the attack is blind here, and so may it be at smaller radii."
     )
-    values = {"accuracy": accuracy, "chance": chance}
-    return severe("above_chance_at_largest_eps", message, **values)
+    name = "above_chance_at_largest_eps"
+    return severe(name, message, accuracy=accuracy, chance=chance)

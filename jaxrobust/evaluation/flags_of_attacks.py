@@ -1,6 +1,6 @@
 """Signs that the attacks of an evaluation give of themselves, each with its numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -50,30 +50,22 @@ def sees_past_rounding(attacks: Sequence[Attack]) -> bool:
 
 
 def of_what_ran(
-    found: Sequence[Flag], names: Sequence[str], attacks: Sequence[Attack]
+    found: Iterable[Flag], names: Sequence[str], attacks: Sequence[Attack]
 ) -> list[Flag]:
-    """Returns flags, those of these names minor where an attack does without them.
+    """Returns flags, those of `names` minor where an attack does without them.
 
-    Args:
-      found: flags.
-      names: of those that are about the cross-entropy alone.
-      attacks: that ran, as in results.json.
+    They are about the cross-entropy alone.
     """
-    if not sees_past_rounding(attacks):
-        return list(found)
+    known = names if sees_past_rounding(attacks) else ()
     return [
-        flag | {"severe": False} if flag["name"] in names else flag for flag in found
+        Flag(**{**flag, "severe": False}) if flag["name"] in known else flag
+        for flag in found
     ]
 
 
 def raised(attacks: Sequence[Attack], clean: Clean) -> list[Flag]:
-    """Flags attacks that leave more than no attack at all.
-
-    Args:
-      attacks: of results.json.
-      clean: likewise, `accuracy` and `n`.
-    """
-    flags, least = [], max(MARGIN, 1.5 / clean.n)
+    """Flags the first attack that leaves more than no attack at all."""
+    least = max(MARGIN, 1.5 / clean.n)
     for attack in attacks:
         gain = attack.robust_accuracy - clean.accuracy
         if _climbs(attack.name) and gain > least:
@@ -81,13 +73,12 @@ def raised(attacks: Sequence[Attack], clean: Clean) -> list[Flag]:
                 f"{attack.label} raises the accuracy by {gain:.1%} over that of the "
                 "clean images: the gradient points the wrong way."
             )
-            flags.append(severe("attack_raises_accuracy", message, raised=gain))
-    return flags[:1]
+            return [severe("attack_raises_accuracy", message, raised=gain)]
+    return []
 
 
-def from_attacks(attacks: Sequence[Attack]) -> list[Flag]:
+def from_attacks(attacks: Sequence[Attack]) -> Iterator[Flag]:
     """Flags weak attacks that beat iterative ones under the same threat."""
-    flags = []
     for weak in attacks:
         traits = registry.traits(weak.name)
         if traits is None or not traits.weak:
@@ -106,36 +97,27 @@ def from_attacks(attacks: Sequence[Attack]) -> list[Flag]:
                 f"{weak.robust_accuracy:.1%}, the iterative attacks "
                 f"{min(strong):.1%}: they miss what is there (masked gradients?)."
             )
-            name = (
-                "single_step_beats_iterative"
-                if traits.access == "gradient"
-                else "black_box_beats_white_box"
-            )
+            one_step = traits.access == "gradient"
+            which = "single_step_beats_iterative", "black_box_beats_white_box"
             values = {"weak": weak.robust_accuracy, "iterative": min(strong)}
-            flags.append(severe(name, message, **values))
-    return flags
+            yield severe(which[not one_step], message, **values)
 
 
-def from_curve(curve: Curve, chance: float, size: int) -> list[Flag]:
+def from_curve(curve: Curve, chance: float, size: int) -> Iterator[Flag]:
     """Flags a curve that rises, or stays above chance where no network can be.
 
-    Args:
-      curve: of `curve.describe`.
-      chance: the share of the commonest label.
-      size: numbers per image. A radius that reaches mid-grey from every image (.5 in
-        each number) makes all images attackable into one.
+    A radius that reaches mid-grey from every image (.5 in each of its `size` numbers)
+    makes all images attackable into one.
     """
-    flags, accuracy = [], curve.robust_accuracy
+    accuracy = curve.robust_accuracy
     order = np.argsort(curve.eps)
     rises = np.diff(np.asarray(accuracy)[order])
     if len(rises) and rises.max() > MARGIN:
         message = f"Robust accuracy rises by {rises.max():.1%} with a larger radius."
-        flags.append(minor("curve_rises", message, rise=float(rises.max())))
+        yield minor("curve_rises", message, rise=float(rises.max()))
     grey = {"linf": 0.5, "l2": 0.5 * size**0.5, "l1": 0.5 * size}[curve.norm]
     last = int(order[-1])
     hits = round(accuracy[last] * curve.n)
     low = statistics.wilson_interval(hits, curve.n)[0]
     if curve.eps[last] >= grey and low > chance:
-        written = curve.eps_text[last]
-        flags.append(above_chance(written, accuracy[last], chance))
-    return flags
+        yield above_chance(curve.eps_text[last], accuracy[last], chance)

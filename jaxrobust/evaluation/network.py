@@ -7,26 +7,23 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxrobust import losses
 from jaxrobust.analysis import masking
 from jaxrobust.array_types import Images, Labels, Logits, LogitsFn, Scalar
 from jaxrobust.attacks._capture import capture
 from jaxrobust.attacks._jaxprs import inner_jaxprs
+from jaxrobust.evaluation import step
 
 
 @dataclasses.dataclass(frozen=True)
 class CompiledNetwork:
     """A network compiled for one batch size, as functions of any number of images.
 
-    Attributes:
-      forward: images `[N, H, W, C]` to logits `[N, K]`.
-      gradient: images, labels `[N]` and a scale of the logits in the loss to the input
-        gradient of the cross-entropy and the logits.
-      slope: images and labels to the input gradient of the log-odds and the logits.
-      size: images per compiled call.
-      resolution: `finfo(dtype).eps` of the coarsest float type it computes with.
+    `gradient` and `slope` take images, labels [N] and give logits too: the input
+    gradient of the cross-entropy of logits times a scale, and that of the log-odds.
+    `size` images go per compiled call; `resolution` is `finfo(dtype).eps` of the
+    coarsest float type that the network computes with.
     """
 
     forward: masking.Forward
@@ -37,13 +34,7 @@ class CompiledNetwork:
 
 
 def compile_network(logits_fn: LogitsFn, x: Images, batch_size: int) -> CompiledNetwork:
-    """Traces a network once; its weights are arguments of what is compiled.
-
-    Args:
-      logits_fn: images to logits, anyone's.
-      x: images like those that it will get; only their shape counts.
-      batch_size: images per compiled call, no more than there are in `x`.
-    """
+    """Traces a network on images like `x`; its weights stay arguments of programs."""
     size = min(batch_size, len(x))
     like = jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype)
     held = capture(logits_fn, like)
@@ -66,8 +57,7 @@ def compile_network(logits_fn: LogitsFn, x: Images, batch_size: int) -> Compiled
         call = functools.partial(gradient, arrays, scale, odds)
         return in_batches(call, size, x, y)
 
-    def slope(x: Images, y: Labels) -> tuple[Images, Logits]:
-        return all_gradient(x, y, 1.0, odds=True)
+    slope = functools.partial(all_gradient, scale=1.0, odds=True)
 
     resolution = coarsest(forward.trace(arrays, like).jaxpr.jaxpr)
     return CompiledNetwork(all_forward, all_gradient, slope, size, resolution)
@@ -93,8 +83,8 @@ def in_batches(function: Callable[..., Any], size: int, *arrays: Any) -> Any:
     total = len(arrays[0])
     if size == total:
         return function(*arrays)
-    parts = []
-    for start in range(0, total, size):
-        rows = np.minimum(np.arange(start, start + size), total - 1)
-        parts.append(function(*(array[rows] for array in arrays)))
+    parts = [
+        function(*(array[rows] for array in arrays))
+        for rows in step.padded_rows(total, size)
+    ]
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:total], *parts)

@@ -19,13 +19,9 @@ BLOCK = 250
 
 
 class Passes(NamedTuple):
-    """What was run.
+    """What was run: by label, `clean` first, on the examples of `setting`.
 
-    Attributes:
-      setting: on the examples that were used.
-      runs: by label, `clean` first.
-      seconds: likewise.
-      stopping: what results.json says about when it ended; None unless asked for.
+    `stopping` says when it ended; None unless asked for.
     """
 
     setting: Setting

@@ -5,7 +5,6 @@ where an attack looks for the smallest perturbation; `norm` says in which norm t
 """
 
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 from jaxrobust.evaluation.radius import exact
@@ -15,14 +14,12 @@ Table = dict[str, Fields]
 T = TypeVar("T")
 
 # Sets that are as another one for the radii; what is unknown is as CIFAR-10.
-LIKE = MappingProxyType(
-    {
-        "digits": "mnist",
-        "fmnist": "fashion_mnist",
-        "svhn": "svhn_cropped",
-        "tinyimagenet": "tiny_imagenet",
-    }
-)
+LIKE = {
+    "digits": "mnist",
+    "fmnist": "fashion_mnist",
+    "svhn": "svhn_cropped",
+    "tinyimagenet": "tiny_imagenet",
+}
 DEFAULT = "cifar10"
 
 
@@ -44,14 +41,12 @@ def _tenth(eps: str, parts: int = 10) -> str:
 
 
 # Of Kim et al. 2020: their training attacks.
-SSP_THREATS: Mapping[str, Threat] = MappingProxyType(
-    {
-        "mnist": Threat("0.3", "0.05", 10),
-        "fashion_mnist": Threat("0.1", "0.02", 10),
-        "cifar10": Threat("8/255", "2/255", 7),
-        "tiny_imagenet": Threat("4/255", "1/255", 5),
-    }
-)
+SSP_THREATS: Mapping[str, Threat] = {
+    "mnist": Threat("0.3", "0.05", 10),
+    "fashion_mnist": Threat("0.1", "0.02", 10),
+    "cifar10": Threat("8/255", "2/255", 7),
+    "tiny_imagenet": Threat("4/255", "1/255", 5),
+}
 
 
 def threat_of(data: str) -> Threat:
@@ -114,52 +109,31 @@ def fpd2020(data: str) -> Table:
         iterated = {**common, "step_size": step[norm], "steps": 40}
         table[f"fgsm{end}"] = {"name": "fgsm", **common}
         table[f"pgd40{end}"] = {"name": "pgd", **iterated, "random_start": False}
-        for source in ("fgsm", "pgd"):
-            hyperparameters = common if source == "fgsm" else iterated
-            table[f"transfer_{source}{end}"] = {
-                "name": "transfer",
-                "attack": source,
-                **hyperparameters,
-            }
+        for source, own in (("fgsm", common), ("pgd", iterated)):
+            handed = {"name": "transfer", "attack": source, **own}
+            table[f"transfer_{source}{end}"] = handed
     linf = {"norm": "linf", "eps": eps["linf"]}
+    queried = {"eps": None, "queries": 100}
     table["bim40"] = {"name": "bim", **linf, "step_size": step["linf"], "steps": 40}
     return table | {
         "cw_l2": {"name": "cw_l2", "norm": "l2", "eps": None},
         "cw_linf": {"name": "cw_linf", **linf},
-        "boundary": {
-            "name": "hop_skip_jump",
-            "norm": "linf",
-            "eps": None,
-            "queries": 100,
-        },
-        "boundary_l2": {
-            "name": "hop_skip_jump",
-            "norm": "l2",
-            "eps": None,
-            "queries": 100,
-        },
+        "boundary": {"name": "hop_skip_jump", **queried, "norm": "linf"},
+        "boundary_l2": {"name": "hop_skip_jump", **queried, "norm": "l2"},
         "deepfool": {"name": "deepfool", "norm": "l2", "eps": None},
-        "jsma": {
-            "name": "jsma",
-            "norm": "l1",
-            "eps": None,
-            "theta": 0.1,
-            "gamma": 1.0,
-        },
+        "jsma": {"name": "jsma", "norm": "l1", "eps": None, "theta": 0.1, "gamma": 1.0},
         "zoo": {"name": "zoo", "norm": "l2", "eps": None},
     }
 
 
 # "Several eps": TinyImageNet's are the release's, the others ours.
-PCLC_RADII: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "mnist": ("0.1", "0.2", "0.3"),
-        "fashion_mnist": ("0.1", "0.2", "0.3"),
-        "cifar10": ("0.01", "0.02", "0.03"),
-        "cifar100": ("0.005", "0.01", "0.015"),
-        "tiny_imagenet": ("0.005", "0.01", "0.015"),
-    }
-)
+PCLC_RADII: Mapping[str, tuple[str, ...]] = {
+    "mnist": ("0.1", "0.2", "0.3"),
+    "fashion_mnist": ("0.1", "0.2", "0.3"),
+    "cifar10": ("0.01", "0.02", "0.03"),
+    "cifar100": ("0.005", "0.01", "0.015"),
+    "tiny_imagenet": ("0.005", "0.01", "0.015"),
+}
 
 
 def pclc2021(data: str) -> Table:
@@ -175,16 +149,11 @@ def pclc2021(data: str) -> Table:
         table[f"pgd10_{eps}"] = {"name": "pgd", **iterated, "random_start": True}
         table[f"mim10_{eps}"] = {"name": "mim", **iterated}
     last = {"norm": "linf", "eps": radii[-1]}
+    iterated = {**last, "step_size": _tenth(radii[-1]), "steps": 10}
     return table | {
         "cw_l2": {"name": "cw_l2", "norm": "l2", "eps": None},
         "spsa": {"name": "spsa", **last, "steps": 10},
-        "transfer_mim": {
-            "name": "transfer",
-            "attack": "mim",
-            **last,
-            "step_size": _tenth(radii[-1]),
-            "steps": 10,
-        },
+        "transfer_mim": {"name": "transfer", "attack": "mim", **iterated},
     }
 
 
@@ -200,14 +169,13 @@ def ssc2024(data: str) -> Table:
 
 
 # Those of one threat take it as arguments; the others know theirs by the data set.
-OF_THREAT: Mapping[str, Callable[[str, str, str], Table]] = MappingProxyType(
-    {"gradient": gradient, "ssp2020": ssp2020}
-)
-OF_DATA: Mapping[str, Callable[[str], Table]] = MappingProxyType(
-    {
-        "pcl2019": pcl2019,
-        "fpd2020": fpd2020,
-        "pclc2021": pclc2021,
-        "ssc2024": ssc2024,
-    }
-)
+OF_THREAT: Mapping[str, Callable[[str, str, str], Table]] = {
+    "gradient": gradient,
+    "ssp2020": ssp2020,
+}
+OF_DATA: Mapping[str, Callable[[str], Table]] = {
+    "pcl2019": pcl2019,
+    "fpd2020": fpd2020,
+    "pclc2021": pclc2021,
+    "ssc2024": ssc2024,
+}

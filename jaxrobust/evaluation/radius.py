@@ -9,11 +9,7 @@ _LONGEST = 64
 
 
 def parse_radius(value: str | float, name: str = "eps") -> float:
-    """Reads `'8/255'`, `'0.3'` or a number.
-
-    Args:
-      value: what a config holds.
-      name: of the field, for the message.
+    """Reads `'8/255'`, `'0.3'` or a number of a config's field `name`.
 
     Raises:
       ValueError: if it is no number or fraction, negative, not finite or above 1e9.

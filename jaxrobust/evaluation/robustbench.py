@@ -22,9 +22,7 @@ ABOUT: Mapping[str, str | int | bool] = {
 def read_about(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what a user says about the network, completed from `ABOUT`.
 
-    Args:
-      fields: some of the names of `ABOUT`; text is read where one is a bool or a number
-        (`'true'`, `'1'`).
+    Text is read where a field is a bool or a number (`'true'`, `'1'`).
 
     Raises:
       ValueError: for another name (with the nearest) or a value that is no such thing.
@@ -60,10 +58,6 @@ def entry(results: Results, config: Mapping[str, Any]) -> dict[str, str | int | 
     version of AutoAttack ran; `footnote` says so otherwise, and what the numbers are
     about where that is not the whole test set. `unreliable` is whether there is a
     severe flag.
-
-    Args:
-      results: what results.json holds.
-      config: of the evaluation; `eval.robustbench` has fields of `ABOUT`.
     """
     about = read_about(config["eval"].get("robustbench", {}))
     model = config.get("model", {}).get("name", "")

@@ -20,16 +20,8 @@ from jaxrobust.evaluation import step, verify
 class Setting:
     """The network, the examples and how to go through them.
 
-    Attributes:
-      model: a Linen module.
-      variables: of it.
-      dataset: uint8 images and labels on the host.
-      indices: the N examples of it to evaluate.
-      key: one key for the whole evaluation.
-      batch_size: images per compiled step.
-      mesh: devices to split batches over, or None.
-      precision: of matrix products.
-      progress: display to report to, or None.
+    The N examples are those at `indices` of a data set of uint8 images on the host;
+    `key` is one for the whole evaluation. Batches are split over `mesh`, if any.
     """
 
     model: nn.Module
@@ -84,11 +76,7 @@ class Setting:
     ) -> Iterator[tuple[slice, Mapping[str, Any]]]:
         """Runs any other step and yields `(rows, outputs)`; see `step.iterate`.
 
-        Args:
-          run_step: a jitted step.
-          label: of the pass.
-          copies: how many times as much work as one pass an image is; the batch shrinks
-            by as much.
+        An image is `copies` times as much work as in one pass: the batch shrinks so.
         """
         for rows, out in step.iterate(
             run_step,
@@ -106,14 +94,10 @@ class Setting:
 
 
 def choose(total: int, examples: int) -> Int[np.ndarray, "N"]:
-    """Picks examples, always the same ones, in order.
+    """Picks examples, always the same ones, in order; 0 means all.
 
     A fixed shuffle, because folders and some data sets are stored class by class;
     fewer examples are a part of more.
-
-    Args:
-      total: how many there are.
-      examples: how many to take; 0 or more than there are means all.
     """
     return np.sort(shuffled(total, examples))
 

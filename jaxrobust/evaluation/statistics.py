@@ -11,15 +11,7 @@ from jaxtyping import Bool
 def wilson_interval(
     successes: int, n: int, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """Returns Wilson's score interval for a binomial share.
-
-    Args:
-      successes: examples classified as labelled, 0 to `n`.
-      n: examples.
-      confidence: of the two-sided interval.
-
-    Returns:
-      Its ends, in [0, 1].
+    """Returns Wilson's two-sided score interval, in [0, 1], for `successes` of `n`.
 
     Raises:
       ValueError: if `n` is not positive or `successes` is not between 0 and `n`.
@@ -44,22 +36,14 @@ def paired_interval(
 ) -> tuple[float, float]:
     """Returns Tango's score interval for the difference of two paired shares.
 
-    The ends are the differences d at which the score statistic
+    The ends are the differences d, in [-1, 1], at which the score statistic
 
         (only_a - only_b - n d) / sqrt(n (2 q + d (1 - d)))
 
     is the normal quantile, with q the likeliest share of `only_b` examples given d. It
     keeps its level where few examples differ; where none does, the ends are
-    -+ z^2 / (n + z^2).
-
-    Args:
-      only_a: examples that count in the first share alone.
-      only_b: in the second alone.
-      n: examples in all.
-      confidence: of the two-sided interval.
-
-    Returns:
-      Its ends, in [-1, 1], of the first share minus the second.
+    -+ z^2 / (n + z^2). Of n examples, `only_a` count in the first share alone, `only_b`
+    in the second.
 
     Raises:
       ValueError: if a number is negative, or they do not fit into a positive `n`.

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import field
 from typing import Any, Protocol
 
 import flax.linen as nn
@@ -43,19 +44,11 @@ class Progress(Protocol):
 class EvalRun:
     """What one pass over N examples found.
 
-    Attributes:
-      correct: bool [N].
-      predicted: the class with the largest logit, int [N].
-      loss: cross-entropy in nats, float64 [N].
-      logits: float32 [N, K].
-      x_adv: the images asked for, as the network saw them, float32 [keep, H, W, C].
-      distance: size of each perturbation per norm, float64 [N]; empty unless checked.
-      stages: of an ensemble, bool [N] after each of its attacks, by name.
-      costs: of these, seconds and model calls, by name.
-      flags: of the attack itself.
-      notes: what of the attack is not as published, in words.
-      share: of a randomised network, of draws that classify each example as labelled,
-        float [N]; None of any other.
+    `x_adv` are the images asked for, as the network saw them. `distance` is the size of
+    each perturbation per norm, empty unless checked. Of an ensemble, `stages` say by
+    name what is correct after each of its attacks, `costs` its seconds and model calls,
+    `flags` and `notes` what is odd or not as published. Of a randomised network `share`
+    are the draws that classify each example as labelled.
     """
 
     correct: Bool[np.ndarray, "N"]
@@ -64,10 +57,8 @@ class EvalRun:
     logits: Float[np.ndarray, "N K"]
     x_adv: Float[np.ndarray, "keep H W C"]
     distance: Mapping[str, Float[np.ndarray, "N"]]
-    stages: Mapping[str, Bool[np.ndarray, "N"]] = dataclasses.field(
-        default_factory=dict
-    )
-    costs: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    stages: Mapping[str, Bool[np.ndarray, "N"]] = field(default_factory=dict)
+    costs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     flags: Sequence[dict[str, Any]] = ()
     notes: Sequence[str] = ()
     share: Float[np.ndarray, "N"] | None = None
@@ -177,23 +168,24 @@ def run_eval_step(
     progress: Progress | None = None,
     label: str = "evaluation",
 ) -> EvalRun:
-    """Runs `step` over a data set in batches of one fixed shape.
+    """Runs `step` of `make_eval_step` over a data set in batches of one fixed shape.
 
     The last batch is padded and the padding dropped. Every example has its own key,
-    from its index, so nothing depends on the batch size or the devices.
+    from its index, so nothing depends on the batch size or the devices; without a
+    `mesh` that is the default one.
 
     Args:
-      step: what `make_eval_step` returns.
+      step: what to run.
       variables: of the network.
       dataset: uint8 images and labels on the host.
       key: one key for the pass.
       batch_size: examples per batch; rounded up to a multiple of the devices.
-      mesh: devices to split each batch over; the default device if None.
+      mesh: devices to split each batch over.
       indices: the N examples of `dataset` to run; all by default.
       keep_images: which adversarial images to return: the first so many, or positions
         among the N.
       ball: re-checks every adversarial image in float64 and measures it.
-      progress: told after each batch.
+      progress: told after each batch of the pass `label`.
       label: what to call this pass there.
 
     Raises:
@@ -250,32 +242,27 @@ def summarise(
 
 def concatenate(runs: Sequence[EvalRun]) -> EvalRun:
     """Joins passes of one step over different examples, in their order."""
+    first = runs[0]
     if len(runs) == 1:
-        return runs[0]
-    fields = {
-        field: np.concatenate([getattr(run, field) for run in runs])
-        for field in ("correct", "predicted", "loss", "logits", "x_adv")
-    }
-    norms = runs[0].distance
-    joined = {n: np.concatenate([run.distance[n] for run in runs]) for n in norms}
-    stages = {
-        name: np.concatenate([run.stages[name] for run in runs])
-        for name in runs[0].stages
-    }
+        return first
+
+    def joined(parts: Sequence[Any]) -> Any:
+        if isinstance(parts[0], Mapping):
+            return {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
+        return None if parts[0] is None else np.concatenate(parts)
+
+    arrays = ("correct", "predicted", "loss", "logits", "x_adv")
+    arrays = (*arrays, "distance", "stages", "share")
     costs = {
         name: {what: sum(run.costs[name][what] for run in runs) for what in cost}
-        for name, cost in runs[0].costs.items()
+        for name, cost in first.costs.items()
     }
     flags = {flag["name"]: flag for run in reversed(runs) for flag in run.flags}
-    parts = [run.share for run in runs if run.share is not None]
-    return EvalRun(
-        **fields,
-        distance=joined,
-        stages=stages,
+    return dataclasses.replace(
+        first,
+        **{name: joined([getattr(run, name) for run in runs]) for name in arrays},
         costs=costs,
         flags=list(flags.values()),
-        notes=runs[0].notes,
-        share=np.concatenate(parts) if parts else None,
     )
 
 
@@ -315,14 +302,11 @@ def iterate(
     if mesh is not None:
         variables = parallel.replicate(mesh, variables)
     waiting = collections.deque()
-    for start in range(0, len(indices), batch_size):
-        rows = slice(start, min(start + batch_size, len(indices)))
-        # Padding repeats the last example, its key too.
-        padded = indices[
-            np.minimum(np.arange(start, start + batch_size), rows.stop - 1)
-        ]
-        keys = example_keys(*jax.device_put((key, padded.astype(np.int32))))
-        batch = (dataset.images[padded], dataset.labels[padded], keys)
+    for padded in padded_rows(len(indices), batch_size):
+        rows = slice(int(padded[0]), int(padded[-1]) + 1)
+        own = indices[padded]  # the last example repeated, its key too
+        keys = example_keys(*jax.device_put((key, own.astype(np.int32))))
+        batch = (dataset.images[own], dataset.labels[own], keys)
         if mesh is None:
             batch = jax.device_put(batch)
         else:
@@ -332,6 +316,12 @@ def iterate(
             yield _on_host(*waiting.popleft())
     for rows, out in waiting:
         yield _on_host(rows, out)
+
+
+def padded_rows(total: int, size: int) -> Iterator[Int[np.ndarray, "size"]]:
+    """Yields the numbers of `size` rows at a time; at the end the last one repeats."""
+    for start in range(0, total, size):
+        yield np.minimum(np.arange(start, start + size), total - 1)
 
 
 def _on_host(rows: slice, out: Mapping[str, Array]) -> tuple[slice, Mapping[str, Any]]:

@@ -3,7 +3,7 @@
 import difflib
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from jaxrobust.evaluation import adaptive, protocols, transfer
 from jaxrobust.evaluation.autoattack.entry import AutoAttack
 from jaxrobust.evaluation.entries import Entry as Entry
 from jaxrobust.evaluation.radius import parse_radius as parse_radius
+from jaxrobust.results import schema
 
 RADII = ("eps", "step_size")
 _LONGEST = 200  # characters of a name
@@ -38,14 +39,6 @@ _MOVING = ("steps", "queries", "step_size", "lr", "gamma", "alpha_max")
 _ANY = (None, "none", "None")  # as configs write that there is no radius
 
 
-class Pending(NamedTuple):
-    """An attack of a suite that cannot run with this config, and why."""
-
-    label: str
-    name: str
-    reason: str
-
-
 def read(
     table: Mapping[str, Mapping[str, Any]], transfer_from: str = ""
 ) -> list[Entry]:
@@ -53,17 +46,11 @@ def read(
 
     `eps` None (or 'none', null in JSON) is for attacks that look for the smallest
     perturbation. An entry named `transfer` has `attack` with its fields and `source`,
-    a work directory. `network` and `loss` may be of `adaptive.NETWORKS` and `.LOSSES`.
-
-    Args:
-      table: of the attacks.
-      transfer_from: the source of transfer attacks that name none.
+    a work directory, without which it is `transfer_from`. `network` and `loss` may be
+    of `adaptive.NETWORKS` and `.LOSSES`.
 
     Raises:
-      ValueError: for an entry without `name` or `eps`, a bad radius, an unknown attack
-        or norm, or a transfer without a source.
-      TypeError: for an unknown hyperparameter, or one of the wrong type, such as an
-        `eps` None of an attack that needs a radius.
+      ValueError, TypeError: for a mistake in an entry, named with its label.
     """
     return [_checked(label, fields, transfer_from) for label, fields in table.items()]
 
@@ -119,11 +106,10 @@ def _stand_in(x: Array, *keys: Array) -> Array:
 def check_use(fields: Mapping[str, Any]) -> None:
     """Refuses options of an attack that would not attack the images of the program.
 
+    A targeted attack has true labels for targets, which makes images easier.
+
     Raises:
-      TypeError: for a name that is no text.
-      ValueError: for a targeted attack (true labels would be its targets, which makes
-        images easier), no steps, none of any length or more than any run can make, or
-        bounds that images in [0, 1] leave.
+      ValueError, TypeError: naming the option.
     """
     for name in ("name", "attack", "network", "why"):
         if not isinstance(fields.get(name, ""), str):
@@ -203,7 +189,7 @@ def _made(loss: Any) -> bool:
 def own_norm(name: str) -> Norm | None:
     """Returns the norm that an attack takes where a config names none."""
     traits = registry.traits(name)
-    return None if traits is None else traits.norm
+    return traits and traits.norm
 
 
 def _norm(label: str, name: str, given: Norm | None) -> Norm:
@@ -242,8 +228,7 @@ def get(
     Args:
       name: `gradient` (FGSM, PGD-20 with a random start, uniform noise), `ssp2020` (the
         same without the random start), `autoattack` (its standard version), `adaptive`
-        (see `adaptive`), `pcl2019`, `fpd2020`, `pclc2021` or `ssc2024` (see
-        `protocols`).
+        (see `adaptive`), or a paper's of `protocols.OF_DATA`.
       data: name of the data set, which decides the radii where a paper's depend on it;
         one that no paper has gets those of CIFAR-10.
       eps: another radius, for `gradient`, `ssp2020`, `autoattack` and `adaptive`.
@@ -279,18 +264,15 @@ def get(
 
 def chosen(
     fields: Mapping[str, Any], data: str, method: str = ""
-) -> tuple[list[Entry], list[Pending]]:
+) -> tuple[list[Entry], list[schema.Pending]]:
     """Returns the attacks of `config.eval`, and those of its suite that are pending.
 
-    Args:
-      fields: with `suite`, a protocol's name, or '' (or no such field) for the table in
-        `attacks`; and `transfer_from`, the source of transfer attacks. The suites
-        `autoattack` and `adaptive` take the first radius of the table.
-      data: name of the data set.
-      method: the defence, as `adaptive.method_of` returns it.
+    `suite` is a protocol's name, or '' (or no such field) for the table in `attacks`,
+    whose first radius the suites `autoattack` and `adaptive` take. `method` is the
+    defence, as `adaptive.method_of` returns it.
 
     Raises:
-      ValueError: as `get` and `read`.
+      ValueError, TypeError: as `get` and `read`.
     """
     name, source = fields.get("suite", ""), fields.get("transfer_from", "")
     if not name:
@@ -300,8 +282,10 @@ def chosen(
         options = {"method": method, **first_threat(fields.get("attacks", {}))}
     ready, pending = {}, []
     for label, entry in get(name, data=data, **options).items():
-        if reason := _pending_reason(entry, source):
-            pending.append(Pending(label, entry["name"], reason))
+        waits = entry["name"] == "transfer" and not (entry.get("source") or source)
+        if waits:
+            found = {"name": entry["name"], "reason": transfer.NO_SOURCE}
+            pending.append(schema.Pending(label=label, **found))
         else:
             ready[label] = entry
     return read(ready, source), pending
@@ -314,12 +298,6 @@ def first_threat(table: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
             parse_radius(entry["eps"])
             return {"eps": str(entry["eps"]), "norm": entry.get("norm", "linf")}
     return {}
-
-
-def _pending_reason(entry: Mapping[str, Any], transfer_from: str) -> str | None:
-    """Says what an attack of a protocol waits for; None where it can run."""
-    missing = entry["name"] == "transfer" and not (entry.get("source") or transfer_from)
-    return transfer.NO_SOURCE if missing else None
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

@@ -24,11 +24,8 @@ Trained = tuple[nn.Module, Variables]
 class Transfer(Entry):
     """An attack on a source network whose images the target classifies.
 
-    `name` and the hyperparameters are those of the attack on the source.
-
-    Attributes:
-      source: work directory, or checkpoint, of the source.
-      network: the source, once `connect` has loaded it.
+    `name` and the hyperparameters are those of the attack on the source, a work
+    directory or checkpoint that `connect` loads as `network`.
     """
 
     in_step: ClassVar[bool] = False
@@ -87,13 +84,9 @@ def connect(
 ) -> list[Entry]:
     """Loads the sources of the transfer attacks among `entries`, each once.
 
-    Args:
-      entries: of a suite; those of other kinds are returned as they are.
-      classes: that the target tells apart.
-      dataset: whose images both get.
-      name: of it, for errors.
-      own: the target's `model.name`: a source may be such a network even where that is
-        code from outside jaxrobust.
+    `classes` are those that the target tells apart; the images of the data set `name`
+    go to both. A source may be a network of the target's `model.name` (`own`) even
+    where that is code from outside jaxrobust.
 
     Raises:
       ValueError: for a source that is not there, does not take these images or has
@@ -118,11 +111,8 @@ def _load(
     about = f"attack {entry.label!r} transfers from {entry.source!r}, but"
     try:
         model, variables, _ = checkpoints.load(entry.source, model_name=own)
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{about} {error}") from None
-    try:
         found = count_classes(models.logits_fn(model, variables), dataset.shape, name)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise ValueError(f"{about} {error}") from None
     if found != classes:
         raise ValueError(

@@ -29,11 +29,6 @@ def check_ball(
 ) -> dict[str, Float[np.ndarray, "B"]]:
     """Measures perturbations in float64 and refuses those outside the threat.
 
-    Args:
-      x_adv: adversarial images.
-      images: the originals, 8-bit or floating.
-      ball: norm, radius and bounds, with `tolerance`.
-
     Returns:
       The size of each perturbation [B] by norm.
 

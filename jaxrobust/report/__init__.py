@@ -16,18 +16,12 @@ from jaxrobust.runtime import files
 
 
 def write(workdir: epath.PathLike, own: figures.OwnFigures = figures.NONE) -> PurePath:
-    """Writes `report.html` from what lies in a work directory.
+    """Writes `report.html` from what lies in a work directory; returns its path.
 
     Reads `config.json`, `metrics.jsonl`, `results.json`, `evaluation.npz` and the same
     in `twin/`; what is missing is left out. The page needs no network and no scripts.
-
-    Args:
-      workdir: of a run; may be remote.
-      own: by label, what draws the results and arrays of an analysis from outside;
-        its numbers are a table without.
-
-    Returns:
-      Path of the page.
+    `own` draws, by label, results and arrays of an analysis from outside; without, its
+    numbers are a table.
 
     Raises:
       FileNotFoundError: if there is nothing to report.

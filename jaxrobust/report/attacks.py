@@ -1,15 +1,20 @@
 """The section of the page about the attacks: one table, and what stands behind it."""
 
 import math
+from collections.abc import Sequence
 
-from jaxrobust.report import figures, stages, verdict
-from jaxrobust.report.html import Markup, table, tag
+from jaxrobust.report import figures, verdict
+from jaxrobust.report.html import Markup, Section, table, tag
 from jaxrobust.report.source import Source
 from jaxrobust.report.verdict import interval, percent
 from jaxrobust.results import Results
-from jaxrobust.results.schema import Attack, Clean, WorstCase
+from jaxrobust.results.schema import Attack, Clean, Stage, WorstCase
 
-Section = list[Markup] | Markup | None
+STAGES = (
+    "Each attack meets only the images that are left, and an image leaves at once when "
+    "it falls. Gradients and forward passes are counted in images; a gradient has its "
+    "own forward pass in it. Seconds include compilation."
+)
 
 
 def attacks(source: Source) -> Section:
@@ -28,7 +33,7 @@ def attacks(source: Source) -> Section:
         table(heads, rows, right=(1, 2, 4, 5, 6), last_class=last),
         tag("p", _note(results), class_="soft below"),
         *(tag("p", text, class_="soft") for text in (verdict.paired(results),) if text),
-        *stages.stages(results, twin),
+        *_stages(results, twin),
         *figures.of(source, "smallest_perturbation"),
         _reasons(results),
         _sizes(results),
@@ -83,11 +88,8 @@ def _threat(found: Attack) -> str:
     norm = verdict.NORMS[found.norm]
     if found.eps is None:
         median = found.median_distance
-        nearest = (
-            "none found"
-            if median is None or math.isnan(median)
-            else f"median {median:.3g}"
-        )
+        known = median is not None and not math.isnan(median)
+        nearest = f"median {median:.3g}" if known else "none found"
         threat = f"{norm}, any size, {nearest}"
     else:
         threat = f"{norm} {found.written}"
@@ -121,3 +123,60 @@ def _sizes(results: Results) -> Markup:
     heads = ["mean size of perturbation", *verdict.NORMS.values()]
     inside = table(heads, rows, right=(1, 2, 3))
     return tag("details", tag("summary", "Size of the perturbations"), inside)
+
+
+def _stages(results: Results, twin: Results | None) -> list[Markup]:
+    """Returns a table per ensemble among the attacks, the twin's shares beside."""
+    found = [attack for attack in results.attacks if attack.stages]
+    if not found:
+        return []
+    others = {attack.label: attack for attack in twin.attacks} if twin else {}
+    parts = []
+    for attack in found:
+        other = others.get(attack.label)
+        before = results.clean.accuracy, (twin or results).clean.accuracy
+        version = attack.version or "standard"
+        title = f"{verdict.called(attack)}, attack by attack"
+        threat = f"{verdict.of_threat(attack)}, version {version}"
+        parts += [
+            tag("h3", title, tag("span", f" {threat}", class_="soft"), class_="above"),
+            _stage_table(attack.stages or (), other.stages if other else None, before),
+        ]
+        if replaced := attack.replaced:
+            said = f"Not as published: {'; '.join(replaced)}."
+            parts.append(tag("p", said, class_="note below"))
+    return [*parts, tag("p", STAGES, class_="soft below")]
+
+
+def _stage_table(
+    ours: Sequence[Stage],
+    theirs: Sequence[Stage] | None,
+    before: tuple[float, float],
+) -> Markup:
+    """Makes the table; `before` are the clean accuracies, the twin's second."""
+    heads = ["after", "accuracy", "", "points", "seconds", "gradients", "forwards"]
+    others = {stage.name: stage.robust_accuracy for stage in theirs or ()}
+    left = before[0]
+    rows = [["no attack", percent(left), _bar(left, css="clean"), "", "", "", ""]]
+    for stage in ours:
+        share = stage.robust_accuracy
+        lost = f"{100 * (share - left):+.1f}" if share < left else ""
+        cost = f"{stage.seconds:.1f}", f"{stage.gradients:,}", f"{stage.forwards:,}"
+        rows.append([stage.name, percent(share), _bar(share, left), lost, *cost])
+        left = share
+    if theirs:
+        heads.append("twin")
+        shares = [before[1], *(others.get(stage.name) for stage in ours)]
+        for row, share in zip(rows, shares, strict=True):
+            row.append(percent(share))
+    return table(heads, rows, right=(1, *range(3, len(heads))))
+
+
+def _bar(share: float, before: float = 0.0, css: str = "left") -> Markup:
+    """Draws a share, and in a paler colour what was there before."""
+    parts = [
+        tag("i", style=f"width:{100 * part:.2f}%", class_=name)
+        for name, part in ((css, share), ("lost", before - share))
+        if part > 0
+    ]
+    return tag("div", parts, class_="bar", aria_hidden="true")

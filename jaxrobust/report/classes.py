@@ -32,14 +32,9 @@ def draw(rows: Sequence[OfClass]) -> str:
     if len(rows) > MANY_CLASSES:
         figure, axes = drawing.make_axes()
         order = np.argsort(robust)
-        axes.plot(
-            clean[order],
-            ".",
-            color=drawing.COLORS["clean"],
-            label="clean",
-            markersize=4,
-        )
-        axes.plot(robust[order], color=drawing.COLORS["robust"], label="worst case")
+        colors, dots = drawing.COLORS, {"label": "clean", "markersize": 4}
+        axes.plot(clean[order], ".", color=colors["clean"], **dots)
+        axes.plot(robust[order], color=colors["robust"], label="worst case")
         axes.set_ylim(-2, 102)
         drawing.finish(axes, "classes, least robust first", "accuracy (%)")
         return drawing.to_svg(figure, description)

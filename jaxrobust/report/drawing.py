@@ -79,6 +79,12 @@ def short(name: str, longest: int = LONGEST_NAME) -> str:
     return f"\N{HAIR SPACE}{text}" if text.startswith("_") else text
 
 
+def plot(axes: Any, x: Any, y: Any, color: str, label: str | None = None) -> None:
+    """Draws a line with a mark at each value."""
+    style: Any = {"linewidth": 1.8, "marker": "o", "markersize": 4}
+    axes.plot(x, y, color=COLORS[color], label=label, **style)
+
+
 def finish(axes: Any, xlabel: str, ylabel: str, *, legend: bool = True) -> None:
     """Labels the axes and names the series."""
     axes.set_xlabel(xlabel, color=COLORS["soft"], fontsize=9.5)

@@ -21,6 +21,7 @@ class Markup(str):
 
 
 Content = str | Iterable["Content"] | None
+Section = list[Markup] | Markup | None  # of the page
 
 
 def visible(text: str, keep: str = "") -> str:
@@ -61,14 +62,7 @@ def table(
     right: Sequence[int] = (),
     last_class: str | None = None,
 ) -> Markup:
-    """Makes a table that scrolls in its own frame.
-
-    Args:
-      head: names of the columns.
-      rows: cells.
-      right: columns of numbers.
-      last_class: CSS class of the last row.
-    """
+    """Makes a table that scrolls in its own frame; columns `right` are numbers."""
 
     def cells(name: str, row: Sequence[Content]) -> list[Markup]:
         return [

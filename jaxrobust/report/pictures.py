@@ -4,10 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxrobust.report.html import Markup, image, tag
+from jaxrobust.report.html import Markup, Section, image, tag
 from jaxrobust.report.source import Source
-
-Section = list[Markup] | Markup | None
 
 
 def images(source: Source) -> Section:
@@ -25,31 +23,22 @@ def images(source: Source) -> Section:
             int(arrays[key][i])
             for key in ("grid_labels", "grid_predicted", "grid_predicted_adv")
         )
-        shown = (
-            ("clean", x),
-            ("change", 0.5 + gain * moved[i]),
-            ("attacked", x + moved[i]),
-        )
+        change = 0.5 + gain * moved[i]
+        shown = (("clean", x), ("change", change), ("attacked", x + moved[i]))
         says = [
             f"{names[label]}: seen as ",
             _says(names[before], before == label),
             ", attacked ",
             _says(names[after], after == label),
         ]
-        triple = _row(shown, "triple")
-        cards.append(
-            tag("figure", triple, tag("p", says, class_="says"), class_="card")
-        )
+        below = tag("p", says, class_="says")
+        cards.append(tag("figure", _row(shown, "triple"), below, class_="card"))
     note = (
         f"Attacked by {arrays['grid_attack']}; a fixed random choice of images. "
         f"Changes are shown {gain:.3g} times as large; grey is none"
         + (": nothing was found, or nothing to do." if _untouched(moved) else ".")
     )
-    return [
-        tag("h2", "Images"),
-        tag("p", note, class_="soft"),
-        tag("div", cards, class_="images"),
-    ]
+    return _section("Images", note, cards)
 
 
 def _untouched(moved: np.ndarray) -> bool:
@@ -78,8 +67,7 @@ def restored(source: Source) -> Section:
             ("restored from attacked", pair[1]),
         )
         says = tag("p", names[int(arrays["restored_labels"][i])], class_="says")
-        parts = _row(shown, "quad")
-        cards.append(tag("figure", parts, says, class_="card"))
+        cards.append(tag("figure", _row(shown, "quad"), says, class_="card"))
     analyses = source.results and source.results.analyses
     found = analyses and analyses.restoration
     note = "What the network's decoder makes of the images before it classifies them."
@@ -94,11 +82,12 @@ def restored(source: Source) -> Section:
             f"{mse['restored_clean']}, from attacked "
             f"{mse['restored_attacked']}."
         )
-    return [
-        tag("h2", "Restored images"),
-        tag("p", note, class_="soft"),
-        tag("div", cards, class_="images"),
-    ]
+    return _section("Restored images", note, cards)
+
+
+def _section(title: str, note: str, cards: list[Markup]) -> list[Markup]:
+    images = tag("div", cards, class_="images")
+    return [tag("h2", title), tag("p", note, class_="soft"), images]
 
 
 def _row(shown: Sequence[tuple[str, np.ndarray]], css: str) -> Markup:

@@ -5,12 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxrobust.report import classes, drawing, figures, verdict
-from jaxrobust.report.html import Markup, tag
+from jaxrobust.report.html import Markup, Section, tag
 from jaxrobust.report.source import Source
 from jaxrobust.report.verdict import interval, percent
 from jaxrobust.results import Results
-
-Section = list[Markup] | Markup | None
 
 
 def title_of(source: Source) -> str:

@@ -17,16 +17,7 @@ _Found = TypeVar("_Found")
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """The files of one work directory.
-
-    Attributes:
-      config: of the run, empty if unknown.
-      command: that made the run.
-      metrics: rows of metrics.jsonl.
-      results: of the evaluation, or None before one.
-      arrays: of evaluation.npz.
-      twin: the same of the twin network, or None.
-    """
+    """The files of one work directory: config and results of a run, and its twin's."""
 
     config: dict[str, Any]
     command: str

@@ -60,8 +60,7 @@ def threats(results: Results) -> str:
     """Names the threats of the worst case, `L∞, eps 4/255 and 8/255; L2, eps 1`."""
     radii: dict[str, dict[str, None]] = {}
     for attack in with_radius(results):
-        written = attack.written
-        radii.setdefault(attack.norm, {})[written] = None
+        radii.setdefault(attack.norm, {})[attack.written] = None
     return "; ".join(f"{NORMS[n]}, eps {listed(list(r))}" for n, r in radii.items())
 
 

@@ -4,7 +4,6 @@ Whoever made them, what is returned has the shape that its readers rely on; anyt
 else is a ValueError of one line that names the file and what is wrong with it.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -14,26 +13,21 @@ from etils import epath
 from jaxrobust.results import schema, typed
 from jaxrobust.runtime import reading
 
-T = TypeVar("T")
+T = TypeVar("T", bound=typed.Part)
 
 _AGAIN = "evaluate that run again (--mode=eval)"
 _LONGEST = 100_000  # lists and texts
 _ARRAYS = 512 * reading.MIB
 
 
-@dataclasses.dataclass(frozen=True)
-class _Named:
+class _Named(typed.Part):
     """What the page says of network, data and objective."""
 
     name: typed.MaybeText = None
 
 
 def read_results(path: epath.PathLike, wanted: type[T] = schema.Results) -> T:
-    """Reads results.json.
-
-    Args:
-      path: of it.
-      wanted: what its reader needs of it, of `schema`.
+    """Reads of results.json what its reader needs, a part of `schema`.
 
     Raises:
       FileNotFoundError: if it is not there.
@@ -131,12 +125,9 @@ def read_config(path: epath.PathLike) -> tuple[dict[str, Any], str]:
 def require_rows(
     arrays: Mapping[str, np.ndarray], kinds: Mapping[str, str], path: epath.PathLike
 ) -> None:
-    """Checks that arrays have one value per example.
+    """Checks that arrays of the file `path` have one value per example.
 
-    Args:
-      arrays: of a file.
-      kinds: name -> the dtype kinds that would do, `iu` or `b`.
-      path: of the file, for the error.
+    `kinds` says by name which kinds of dtype would do, `iu` or `b`.
 
     Raises:
       ValueError: if one is missing, of another kind, or of another length.

@@ -4,7 +4,7 @@ A key that only later versions write has a default. Optional parts are None wher
 were not measured.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Annotated, Any, ClassVar
 
 from jaxrobust.results.typed import (
@@ -19,6 +19,7 @@ from jaxrobust.results.typed import (
     Numbers,
     Pair,
     Pairs,
+    Part,
     RowsOfShares,
     Share,
     Shares,
@@ -32,15 +33,13 @@ NORMS = ("linf", "l2", "l1")
 Norm = Annotated[str, one_of(NORMS)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Accuracy:
+class Accuracy(Part):
     """A share of images with its 95 % interval."""
 
     accuracy: Share
     ci95: Pair
 
 
-@dataclass(frozen=True, kw_only=True)
 class Clean(Accuracy):
     """Of the n images as they are."""
 
@@ -49,15 +48,13 @@ class Clean(Accuracy):
     seconds: Number | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Robust:
+class Robust(Part):
     """A share of images that stay right under attack."""
 
     robust_accuracy: Share
     ci95: Pair
 
 
-@dataclass(frozen=True, kw_only=True)
 class WorstCase(Robust):
     """Of n images that stay right whatever the attacks with a radius do."""
 
@@ -66,8 +63,7 @@ class WorstCase(Robust):
     seconds: Number | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Threat:
+class Threat(Part):
     """An attack as it was told; `rest` are its hyperparameters.
 
     `attack`, `source` are those of a transfer, `why` of an adaptive attack.
@@ -90,8 +86,7 @@ class Threat:
         return str(self.eps if self.eps_text is None else self.eps_text)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Stage:
+class Stage(Part):
     """What one attack of AutoAttack left, and its cost in images."""
 
     name: str
@@ -101,7 +96,6 @@ class Stage:
     forwards: Count
 
 
-@dataclass(frozen=True, kw_only=True)
 class Within(Robust):
     """What an attack without a radius leaves within one."""
 
@@ -110,8 +104,7 @@ class Within(Robust):
     n: Count | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sizes:
+class Sizes(Part):
     """Mean size of the perturbations in each norm."""
 
     linf: Number
@@ -119,7 +112,6 @@ class Sizes:
     l1: Number
 
 
-@dataclass(frozen=True, kw_only=True)
 class Attack(Threat):
     """An attack and what it found."""
 
@@ -138,8 +130,7 @@ class Attack(Threat):
     accuracy_within: list[Within] | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class OfClass:
+class OfClass(Part):
     """Accuracies of one class."""
 
     name: str = named("class")
@@ -148,8 +139,7 @@ class OfClass:
     robust_accuracy: Share
 
 
-@dataclass(frozen=True, kw_only=True)
-class Flag:
+class Flag(Part):
     """A sign that the robust accuracy is not what it seems."""
 
     name: str
@@ -158,8 +148,7 @@ class Flag:
     values: dict[str, Any] | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Stopping:
+class Stopping(Part):
     """When an evaluation ended that goes on until its intervals are narrow."""
 
     used: Count
@@ -170,8 +159,7 @@ class Stopping:
     widths: dict[str, Number] | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pending:
+class Pending(Part):
     """An attack of a suite that did not run."""
 
     label: str
@@ -179,8 +167,7 @@ class Pending:
     reason: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Data:
+class Data(Part):
     """The examples: so many of a test set."""
 
     name: str
@@ -188,16 +175,14 @@ class Data:
     examples: Count | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Randomised:
+class Randomised(Part):
     """How a network that draws at random was judged."""
 
     draws: Count
     right_in: Share | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Paired:
+class Paired(Part):
     """Two shares of the same images: how many only one network gets right."""
 
     difference: Number
@@ -209,8 +194,7 @@ class Paired:
     b: Share = ABSENT
 
 
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
+class Comparison(Part):
     """Two evaluations, image by image."""
 
     n: Count
@@ -221,8 +205,7 @@ class Comparison:
     attacks_b: list[str] | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Curve:
+class Curve(Part):
     """Robust accuracy over the radius."""
 
     EQUAL: ClassVar = ("eps", "eps_text", "robust_accuracy", "ci95")
@@ -239,8 +222,7 @@ class Curve:
     seconds: Number | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Growth:
+class Growth(Part):
     """The perturbation growth ratio of each stage."""
 
     EQUAL: ClassVar = ("stages", "l1", "l2")
@@ -256,51 +238,94 @@ class Growth:
     step_size: Number | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Gradients:
+class Predictions(Part):
+    """Of clean images; `chance` is reached by always answering the commonest label."""
+
+    accuracy: Share
+    chance: Share
+    constant: bool  # all images get the same class
+
+
+class GradientCheck(Part):
+    """Gradients beside finite differences; shares are of images.
+
+    `explained` is the least of `explained_at`, by point and distance: how much of the
+    change of the logits the gradient tells. `changed_share` are those whose prediction
+    a tiny step changes.
+    """
+
+    explained: MaybeNumber = 1.0
+    explained_at: dict[str, MaybeNumber] | None = None
+    explained_near: MaybeNumber = ABSENT
+    misled_share: MaybeShare = ABSENT
+    loss_rises_share: MaybeShare
+    loss_rises_n: Count | None = None
+    zero_slope_share: Share = ABSENT
+    changed_share: MaybeShare = ABSENT
+
+
+class Gradients(GradientCheck):
     """What was seen of the input gradients."""
 
     zero_gradient_share: MaybeShare
-    loss_rises_share: MaybeShare
-    explained: MaybeNumber = 1.0
-    explained_at: dict[str, MaybeNumber] | None = None
-    rest: dict[str, Any] = field(default_factory=dict)
+    non_finite_gradient_share: Share = ABSENT
+    median_length: MaybeNumber = ABSENT
 
 
-@dataclass(frozen=True, kw_only=True)
-class LogitsSeen:
-    """What was seen of the logits."""
+class LogitsSeen(Part):
+    """What was seen of the logits; shares of images whose softmax or loss rounds."""
 
+    probabilities: bool | None = None
+    certain_share: Share = ABSENT
     no_loss_share: MaybeShare
-    rest: dict[str, Any] = field(default_factory=dict)
+    at_ceiling_share: Share = ABSENT
+    largest: MaybeNumber = ABSENT
+    rescaled_by: Number = ABSENT
 
 
-@dataclass(frozen=True, kw_only=True)
-class Calls:
+class Calls(Part):
     """By how much logits change when the same images are asked for again."""
 
     same_batch: MaybeNumber
     other_batch: MaybeNumber
-    rest: dict[str, Any] = field(default_factory=dict)
+    other_size: MaybeNumber = ABSENT
+    traced_again: MaybeNumber = ABSENT
 
 
-@dataclass(frozen=True, kw_only=True)
-class Diagnostics:
+class Trials(Part):
+    """Accuracy that attacks leave, and shares that only weaker ones or noise fool.
+
+    `raised` is by how much a step or the longest attack raises it, negative if not;
+    `zero_gradient_share_attacked` how often the gradient was 0 on the way.
+    """
+
+    accuracy: dict[str, MaybeShare]
+    only_single_step_share: Share = ABSENT
+    only_rescaled_share: Share = ABSENT
+    only_black_box_share: Share = ABSENT
+    zero_gradient_share_attacked: Share = ABSENT
+    raised: Number = ABSENT
+    covering_eps: Number = ABSENT
+
+
+class Diagnostics(Trials):
     """Numbers behind the signs of masked gradients; see `evaluation.diagnose`."""
 
     n: Count
+    norm: Norm | None = None
+    eps: Number | None = None
+    step_size: Number | None = None
     steps: Count
     restarts: Count
     queries: Count
-    accuracy: dict[str, MaybeShare]
-    gradients: Gradients
+    predictions: Predictions | None = None
     logits: LogitsSeen
     calls: Calls
-    rest: dict[str, Any] = field(default_factory=dict)
+    gradients: Gradients
+    seconds: Number | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sweep:
+class Sweep(Part):
     """Where one attack ends, per radius: shares per rank of those newly turned."""
 
     EQUAL: ClassVar = ("newly_successful", "share")
@@ -312,8 +337,7 @@ class Sweep:
     seconds: Number | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class ClassRanks:
+class ClassRanks(Part):
     """Ranks of the classes that attacks end in."""
 
     EQUAL: ClassVar = ("eps", "eps_text")
@@ -326,23 +350,20 @@ class ClassRanks:
     norm: Norm | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Gap:
+class Gap(Part):
     """Mean probability gap of all images, and of those correct before the attack."""
 
     all: MaybeNumber
     correct: MaybeNumber
 
 
-@dataclass(frozen=True, kw_only=True)
 class GapOf(Gap):
     """That under one attack."""
 
     label: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class ProbabilityGap:
+class ProbabilityGap(Part):
     """Probability of the true class minus that of the best other one."""
 
     clean: Gap
@@ -351,8 +372,7 @@ class ProbabilityGap:
     n_correct: Count
 
 
-@dataclass(frozen=True, kw_only=True)
-class Features:
+class Features(Part):
     """Of the penultimate layer; the arrays are in evaluation.npz."""
 
     attack: str
@@ -360,8 +380,7 @@ class Features:
     width: Count | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Distances:
+class Distances(Part):
     """To the own centre and the nearest other one."""
 
     nearest_is_own: Share
@@ -369,16 +388,14 @@ class Distances:
     other: MaybeNumber | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Layer:
+class Layer(Part):
     """Distances of the features of one layer."""
 
     clean: Distances
     attacked: Distances
 
 
-@dataclass(frozen=True, kw_only=True)
-class Prototypes:
+class Prototypes(Part):
     """Distances to class centres."""
 
     attack: str
@@ -386,8 +403,7 @@ class Prototypes:
     layers: dict[str, Layer]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Errors:
+class Errors(Part):
     """Mean squared differences to the clean image."""
 
     attacked: MaybeNumber
@@ -395,8 +411,7 @@ class Errors:
     restored_attacked: MaybeNumber
 
 
-@dataclass(frozen=True, kw_only=True)
-class Restoration:
+class Restoration(Part):
     """What a decoder makes of the images."""
 
     attack: str
@@ -404,8 +419,7 @@ class Restoration:
     mse: Errors
 
 
-@dataclass(frozen=True, kw_only=True)
-class Analyses:
+class Analyses(Part):
     """What attacks do inside a network."""
 
     probability_gap: ProbabilityGap | None = None
@@ -415,8 +429,7 @@ class Analyses:
     restoration: Restoration | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Corrupted:
+class Corrupted(Part):
     """Accuracy under one corruption at one severity."""
 
     name: str
@@ -426,22 +439,19 @@ class Corrupted:
     n: Count | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
 class OfSome(Accuracy):
     """On the n images that were corrupted."""
 
     n: Count | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
 class ByName(Accuracy):
     """Mean over severities."""
 
     name: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class BySeverity:
+class BySeverity(Part):
     """Mean over corruptions."""
 
     severity: Count
@@ -449,15 +459,13 @@ class BySeverity:
     ci95: Pair | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
 class RobustOfSome(Robust):
     """On the n images that were corrupted, under every attack."""
 
     n: Count | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Corruptions:
+class Corruptions(Part):
     """Accuracy under common corruptions."""
 
     clean: OfSome
@@ -472,8 +480,7 @@ class Corruptions:
     seconds: Number | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Results:
+class Results(Part):
     """All of results.json."""
 
     clean: Clean
@@ -498,8 +505,7 @@ class Results:
     schema: Count = VERSION
 
 
-@dataclass(frozen=True, kw_only=True)
-class Compared:
+class Compared(Part):
     """What a comparison reads of it."""
 
     data: Data

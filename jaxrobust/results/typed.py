@@ -14,19 +14,34 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import (
     Annotated,
     Any,
+    ClassVar,
     NamedTuple,
     TypeVar,
     Union,
+    dataclass_transform,
     get_args,
     get_origin,
     get_type_hints,
 )
 
-T = TypeVar("T")
 ABSENT = math.nan  # the default of a number that may be null, too
 _LARGEST = 1e100
 _MOST = 10**15
 _DRAWN = 1_000  # points of a drawing
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+class Part:
+    """An object of JSON: a subclass is a frozen dataclass of keyword arguments."""
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+    def __init_subclass__(cls) -> None:
+        """Makes the dataclass."""
+        dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+
+
+T = TypeVar("T", bound=Part)
 
 
 class Kind(NamedTuple):
@@ -42,44 +57,25 @@ def is_number(value: Any) -> bool:
     return plain and abs(value) < _LARGEST and math.isfinite(value)
 
 
-def _is_pair(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(map(is_number, value))
-
-
-def _is_share(value: Any) -> bool:
-    return is_number(value) and 0 <= value <= 1
-
-
-def _is_count(value: Any) -> bool:
-    return is_number(value) and 0 <= value <= _MOST and value == int(value)
-
-
-def _is_radius(value: Any) -> bool:
-    return is_number(value) and value >= 0
-
-
 def _or_null(kind: Kind) -> Kind:
     return Kind(f"{kind.told} or null", lambda v: v is None or kind.fits(v))
 
 
 def _few(kind: Kind) -> Kind:
     """A list that can be drawn: neither empty nor too long."""
+    told = f"a list of 1 to {_DRAWN}, each {kind.told}"
+    return Kind(told, lambda v: _all_fit(v, kind) and 0 < len(v) <= _DRAWN)
 
-    def fits(value: Any) -> bool:
-        short = isinstance(value, list) and 0 < len(value) <= _DRAWN
-        return short and all(map(kind.fits, value))
 
-    return Kind(f"a list of 1 to {_DRAWN}, each {kind.told}", fits)
+def _all_fit(value: Any, kind: Kind) -> bool:
+    return isinstance(value, list) and all(map(kind.fits, value))
 
 
 def _rows(kind: Kind) -> Kind:
     """A list of equally long lists."""
-    row = _few(kind)
-
-    def fits(value: Any) -> bool:
-        return _few(row).fits(value) and len({len(one) for one in value}) == 1
-
-    return Kind(f"a list of equally long lists, each value {kind.told}", fits)
+    told = f"a list of equally long lists, each value {kind.told}"
+    rows = _few(_few(kind))
+    return Kind(told, lambda v: rows.fits(v) and len({len(row) for row in v}) == 1)
 
 
 def one_of(names: Sequence[str]) -> Kind:
@@ -88,10 +84,11 @@ def one_of(names: Sequence[str]) -> Kind:
 
 
 _NUMBER = Kind("a number", is_number)
-_SHARE = Kind("a share of 1", _is_share)
-_COUNT = Kind("a count", _is_count)
+_SHARE = Kind("a share of 1", lambda v: is_number(v) and 0 <= v <= 1)
+_COUNT = Kind("a count", lambda v: is_number(v) and 0 <= v <= _MOST and v == int(v))
+_RADIUS = Kind("a radius", lambda v: is_number(v) and v >= 0)
 _TEXT = Kind("a text", lambda v: isinstance(v, str))
-_PAIR = Kind("two numbers", _is_pair)
+_PAIR = Kind("two numbers", lambda v: _all_fit(v, _NUMBER) and len(v) == 2)
 _PLAIN = {
     str: _TEXT,
     bool: Kind("true or false", lambda v: isinstance(v, bool)),
@@ -105,7 +102,7 @@ MaybeShare = Annotated[float | None, _or_null(_SHARE)]
 Count = Annotated[int, _COUNT]
 Pair = Annotated[Sequence[float], _PAIR]
 MaybeText = Annotated[str | None, _or_null(_TEXT)]
-MaybeRadius = Annotated[float | None, _or_null(Kind("a radius", _is_radius))]
+MaybeRadius = Annotated[float | None, _or_null(_RADIUS)]
 Numbers = Annotated[Sequence[float], _few(_NUMBER)]
 MaybeNumbers = Annotated[Sequence[float | None], _few(_or_null(_NUMBER))]
 Shares = Annotated[Sequence[float], _few(_SHARE)]
@@ -116,12 +113,7 @@ RowsOfShares = Annotated[Sequence[Sequence[float | None]], _rows(_or_null(_SHARE
 
 
 def read(wanted: type[T], value: Any, name: str = "") -> T:
-    """Makes a dataclass of nested JSON.
-
-    Args:
-      wanted: the dataclass.
-      value: as it was read.
-      name: of the value, for the error.
+    """Makes a part of nested JSON; `name` is the value's in an error.
 
     Raises:
       ValueError: naming the first part that is not as it must be.
@@ -131,7 +123,7 @@ def read(wanted: type[T], value: Any, name: str = "") -> T:
 
 def as_json(record: Any) -> Any:
     """Returns what `read` would make the same of, without the parts that are absent."""
-    if dataclasses.is_dataclass(record):
+    if isinstance(record, Part):
         found = {}
         for field in dataclasses.fields(record):
             value = getattr(record, field.name)
@@ -147,36 +139,36 @@ def as_json(record: Any) -> Any:
 
 
 def make(wanted: type[T], values: Mapping[str, Any]) -> T:
-    """Makes a record of what is known to be right; its `rest` takes other keys."""
-    names = {field.name for field in dataclasses.fields(_a_record(wanted))} - {"rest"}
-    known = {key: value for key, value in values.items() if key in names}
-    others = {key: value for key, value in values.items() if key not in names}
+    """Makes a part of what is known to be right; its `rest` takes other keys."""
+    hints, known = _hints(wanted), {}
+    for key in values.keys() & hints.keys():
+        hint, value = hints[key], values[key]
+        # A part, or one that may be None.
+        inner = [h for h in (hint, *get_args(hint)) if _is_part(h)]
+        nested = inner and isinstance(value, Mapping)
+        known[key] = make(inner[0], value) if nested else value
+    others = {key: value for key, value in values.items() if key not in hints}
     return wanted(**known, **({"rest": others} if others else {}))
 
 
 def updated(record: T, values: Mapping[str, Any]) -> T:
-    """Returns a record with some fields replaced, others added to its `rest`."""
-    fields = {
-        f.name: getattr(record, f.name) for f in dataclasses.fields(_a_record(record))
-    }
-    rest = fields.pop("rest", {})
-    return make(type(record), {**fields, **rest, **values})
+    """Returns a part with some fields replaced, others added to its `rest`."""
+    fields = dict(vars(record))
+    return make(type(record), {**fields, **fields.pop("rest", {}), **values})
 
 
 def merged(first: Any, more: Any) -> Any:
     """Returns two parts of the same name as one; where both say something, `more`'s."""
-    if first is None or not (
-        isinstance(more, Mapping) or dataclasses.is_dataclass(more)
-    ):
-        return more
-    if isinstance(more, Mapping):
+    if first is not None and isinstance(more, Mapping):
         return {**first, **more}
-    given = {k: v for k, v in vars(more).items() if v is not None}
-    return dataclasses.replace(first, **given)
+    if first is not None and isinstance(more, Part):
+        given = {k: v for k, v in vars(more).items() if v is not None}
+        return dataclasses.replace(first, **given)
+    return more
 
 
-def _a_record(value: Any) -> Any:
-    return value
+def _is_part(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, Part)
 
 
 def named(key: str) -> Any:

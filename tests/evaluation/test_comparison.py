@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxrobust import evaluation
-from jaxrobust.evaluation import comparison, paired
+from jaxrobust.evaluation import comparison
 from jaxrobust.results import as_json, read
 from jaxrobust.results.schema import Compared
 
@@ -24,7 +24,7 @@ def make(indices, clean, robust, *, attacks=(PGD,), name="toy", of=100, shift=0)
         "predicted_clean": np.where(clean, labels, 9),
         "robust": np.asarray(robust, bool),
     }
-    return paired.Evaluation(read(Compared, told), arrays)
+    return comparison.Evaluation(read(Compared, told), arrays)
 
 
 def test_pairs_examples_by_index_whatever_their_order():
@@ -34,7 +34,7 @@ def test_pairs_examples_by_index_whatever_their_order():
     order = rng.permutation(100)[:70]
     a = make(np.arange(100), clean_a, robust_a)
     b = make(order, clean_b[order], robust_b[order])
-    found = paired.compare(a, b)
+    found = comparison.compare(a, b)
     assert (found.n, found.same_attacks) == (70, True)
     clean, worst = found.clean, found.worst_case
     assert clean.only_a == (clean_a & ~clean_b)[order].sum()
@@ -43,7 +43,7 @@ def test_pairs_examples_by_index_whatever_their_order():
     assert clean.ci95[0] < clean.difference < clean.ci95[1]
     assert worst.only_a == robust_a[order].sum()
     assert worst.p_value == pytest.approx(2 * 0.5**worst.only_a)
-    back = paired.compare(b, a).worst_case
+    back = comparison.compare(b, a).worst_case
     np.testing.assert_allclose(back.ci95, [-e for e in worst.ci95[::-1]])
 
 
@@ -62,19 +62,19 @@ def ones(count):
 )
 def test_other_data_are_refused(other, message):
     with pytest.raises(ValueError, match=message):
-        paired.compare(make(range(5), ones(5), ones(5)), other)
+        comparison.compare(make(range(5), ones(5), ones(5)), other)
 
 
 def test_other_attacks_are_said_and_none_leave_the_worst_case_out():
     a = make(range(5), ones(5), ones(5))
     b = make(range(5), ones(5), ones(5), attacks=[{**PGD, "eps_text": "0.2"}])
-    found = paired.compare(a, b)
+    found = comparison.compare(a, b)
     assert not found.same_attacks
     assert "not comparable: pgd (linf, eps 0.1) against pgd (linf, eps 0.2)" in (
         comparison.tell(found, "a", "b")
     )
     none = make(range(5), ones(5), ones(5), attacks=[{**PGD, "eps": None}])
-    found = paired.compare(a, none)
+    found = comparison.compare(a, none)
     assert found.worst_case is None
     assert "no attack with a radius" in comparison.tell(found, "a", "b")
 

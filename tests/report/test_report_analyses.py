@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxrobust import report
-from jaxrobust.report import feature_map, verdict
+from jaxrobust.report import verdict
 from jaxrobust.report.figures import class_ranks, representations
 from jaxrobust.results import Results, read
 from jaxrobust.results.schema import ClassRanks
@@ -106,14 +106,14 @@ def clusters(count, width, rng):
 @pytest.mark.parametrize("width", [2, 60])
 def test_the_map_keeps_groups_together(width):
     pairs, labels = clusters(60, width, np.random.default_rng(0))
-    places, kept = feature_map.embed(pairs, labels)
+    places, kept = representations.embed(pairs, labels)
     assert places.shape == (60, 2, 2)
     np.testing.assert_array_equal(kept, labels)
     flat, whose = places.reshape(-1, 2), np.repeat(labels, 2)
     apart = np.linalg.norm(flat[:, None] - flat[None], axis=-1)
     np.fill_diagonal(apart, np.inf)
     assert (whose[apart.argmin(-1)] == whose).mean() > 0.95
-    again, _ = feature_map.embed(pairs, labels)
+    again, _ = representations.embed(pairs, labels)
     np.testing.assert_allclose(again, places)
 
 
@@ -121,12 +121,12 @@ def test_the_map_takes_some_of_many_and_drops_what_is_not_finite():
     pairs, labels = clusters(700, 2, np.random.default_rng(0))
     pairs[3] = np.nan
     pairs = pairs[:40]
-    places, _ = feature_map.embed(pairs, labels[:40])
+    places, _ = representations.embed(pairs, labels[:40])
     assert len(places) == 39
-    few = feature_map.embed(pairs[:25], labels[:25])
+    few = representations.embed(pairs[:25], labels[:25])
     assert few is None
-    assert feature_map.embed(np.ones((50, 2, 4), np.float32), labels[:50]) is None
-    assert feature_map.embed(np.ones((50, 2, 1), np.float32), labels[:50]) is None
+    assert representations.embed(np.ones((50, 2, 4), np.float32), labels[:50]) is None
+    assert representations.embed(np.ones((50, 2, 1), np.float32), labels[:50]) is None
 
 
 def test_many_classes_have_colours_but_no_legend():

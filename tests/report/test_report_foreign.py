@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxrobust import report
-from jaxrobust.evaluation import comparison, paired
+from jaxrobust.evaluation import comparison
 from jaxrobust.evaluation.autoattack import saved_state
 from jaxrobust.report import drawing
 from jaxrobust.training import metrics
@@ -171,7 +171,7 @@ def test_a_comparison_names_the_part_and_the_file(name, tmp_path):
     results = changed(PARTS[name], NOTHING)
     write_compared(tmp_path, results)
     with pytest.raises(ValueError, match=r"results\.json") as told:
-        paired.read(tmp_path)
+        comparison.read(tmp_path)
     assert f"it has no {name}" in str(told.value)
 
 
@@ -220,7 +220,7 @@ def test_damaged_arrays_are_named(content, tmp_path):
     (tmp_path / "evaluation.npz").write_bytes(content)
     assert "evaluation.npz" in told(tmp_path)
     with pytest.raises(ValueError, match=r"evaluation\.npz"):
-        paired.read(tmp_path)
+        comparison.read(tmp_path)
 
 
 ARRAYS = {

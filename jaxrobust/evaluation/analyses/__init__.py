@@ -6,7 +6,6 @@ has the same name in `report/figures/`. CONTRIBUTING.md says how to add one.
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 from jaxrobust import named_code
@@ -26,20 +25,18 @@ from jaxrobust.evaluation.analyses.base import Context as Context
 from jaxrobust.evaluation.analyses.base import Found as Found
 
 # In this order they run; of two flags of one name the first one's counts.
-TABLE: Mapping[str, BuiltIn] = MappingProxyType(
-    {
-        "smallest_perturbation": smallest_perturbation,
-        "curve": curve,
-        "growth": growth,
-        "probability_gap": probability_gap,
-        "class_ranks": class_ranks,
-        "representations": representations,
-        "corruptions": corruptions,
-        "gradient_masking": gradient_masking,
-    }
-)
+TABLE: Mapping[str, BuiltIn] = {
+    "smallest_perturbation": smallest_perturbation,
+    "curve": curve,
+    "growth": growth,
+    "probability_gap": probability_gap,
+    "class_ranks": class_ranks,
+    "representations": representations,
+    "corruptions": corruptions,
+    "gradient_masking": gradient_masking,
+}
 Own = Mapping[str, Analysis]
-NONE: Own = MappingProxyType({})
+NONE: Own = {}
 
 
 def defaults() -> dict[str, dict[str, Any]]:
@@ -102,13 +99,9 @@ def check_images(fields: Fields, shape: Sequence[int], own: Own = NONE) -> None:
 def run(
     context: Context, fields: Fields, runs: Runs, own: Own = NONE
 ) -> Iterator[Found]:
-    """Runs one after the other.
+    """Runs one after the other: `own` are from outside, by label.
 
-    Args:
-      context: its `fields` are replaced by those of each.
-      fields: `config.eval`.
-      runs: what the attacks found, by label, `clean` among them.
-      own: analyses from outside, by label.
+    Each gets its own part of `fields`, which are all of `config.eval`.
     """
     for label, one, part in _each(fields, own):
         found = one.run(dataclasses.replace(context, fields=part), runs)

@@ -2,9 +2,13 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
+import jax
+from jaxtyping import Array
+
+from jaxrobust import models
+from jaxrobust.array_types import Variables
 from jaxrobust.evaluation import step
 from jaxrobust.evaluation.entries import Entry
 from jaxrobust.evaluation.flags import Flag
@@ -13,20 +17,15 @@ from jaxrobust.results.schema import Attack
 
 Fields = Mapping[str, Any]
 Runs = Mapping[str, step.EvalRun]
-_NONE: Mapping[str, Any] = MappingProxyType({})
+_NONE: Mapping[str, Any] = {}
 
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """What an analysis works with.
+    """What an analysis works with: the network, its N examples, the attacks that ran.
 
-    Attributes:
-      setting: the network and the N examples that the attacks had.
-      entries: the attacks that ran.
-      attacks: what results.json says of them, in the same order.
-      fields: what the config says of this analysis.
-      data: name of the data set.
-      shown: how many images the report shows.
+    `attacks` are what results.json says of `entries`; `fields` are the analysis's part
+    of the config, `data` is the data set's name; the report shows so many images.
     """
 
     setting: Setting
@@ -73,3 +72,14 @@ class BuiltIn(Analysis, Protocol):
 
     @property
     def DEFAULTS(self) -> Mapping[str, Any]: ...  # noqa: D102
+
+
+def outputs_of(setting: Setting) -> models.Outputs | None:
+    """Returns the shapes of what the network returns; None for bare logits."""
+
+    def apply(variables: Variables, images: Array) -> Any:
+        return setting.model.apply(variables, step.to_float(images), train=False)
+
+    image = setting.dataset.images[setting.indices[:1]]
+    out = jax.eval_shape(apply, setting.variables, image)
+    return out if isinstance(out, models.Outputs) else None

@@ -3,7 +3,6 @@
 import itertools
 import time
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any
 
 import jax.numpy as jnp
@@ -21,14 +20,11 @@ from jaxrobust.evaluation.setting import Setting, choose
 from jaxrobust.results import schema
 
 FIELD = "analysis"
-DEFAULTS: Mapping[str, Any] = MappingProxyType(
-    {
-        "examples": 500,
-        "eps": ["2/255", "4/255", "8/255", "16/255", "32/255"],
-        "steps": 10,
-    }
-)
-SWEPT = ("fgsm", "mim")
+DEFAULTS: Mapping[str, Any] = {
+    "examples": 500,
+    "eps": ["2/255", "4/255", "8/255", "16/255", "32/255"],
+    "steps": 10,
+}
 
 
 def check(fields: Fields) -> None:
@@ -80,20 +76,16 @@ def ranks(
     eps, steps = read_eps(fields), fields["steps"]
     clean_correct = clean_logits.argmax(-1) == setting.labels
     wanted = [rank for rank in RANKS if rank <= clean_logits.shape[-1]]
+    swept: dict[str, Callable[[Scalar], step.Attack]] = {
+        "fgsm": lambda eps: attacks.get("fgsm", eps=eps),
+        "mim": lambda eps: attacks.get(
+            "mim", eps=eps, step_size=eps / steps, steps=steps
+        ),
+    }
     found = []
-    for name in SWEPT:
+    for name, make_attack in swept.items():
         begin = time.monotonic()
-        run_step = curve.make_curve_step(
-            setting.model, _at(name, steps), eps, precision=setting.precision
-        )
-        predicted = np.concatenate(
-            [
-                out["logits"].argmax(-1)
-                for _, out in setting.iterate(
-                    run_step, f"ranks_{name}", copies=len(eps)
-                )
-            ]
-        )
+        predicted = curve.predicted(setting, make_attack, eps, f"ranks_{name}")
         correct = predicted == setting.labels[:, None]
         newly = analysis.newly_successful(correct, clean_correct)
         logits = jnp.asarray(clean_logits)
@@ -119,14 +111,3 @@ def ranks(
         n=len(clean_logits),
         n_correct=int(clean_correct.sum()),
     )
-
-
-def _at(name: str, steps: int) -> Callable[[Scalar], step.Attack]:
-    """Returns radius -> attack; an iterative one steps by radius / steps."""
-
-    def make_attack(eps: Scalar) -> step.Attack:
-        if name == "fgsm":
-            return attacks.get("fgsm", eps=eps)
-        return attacks.get(name, eps=eps, step_size=eps / steps, steps=steps)
-
-    return make_attack

@@ -1,9 +1,9 @@
 """Accuracy under common corruptions, beside clean and attacked accuracy."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -20,14 +20,12 @@ from jaxrobust.evaluation.setting import Setting, choose
 from jaxrobust.results import schema
 
 FIELD = "corruptions"
-DEFAULTS: Mapping[str, Any] = MappingProxyType(
-    {
-        "enabled": False,
-        "names": (),  # none named = all 15
-        "severities": (1, 2, 3, 4, 5),
-        "examples": 1000,
-    }
-)
+DEFAULTS: Mapping[str, Any] = {
+    "enabled": False,
+    "names": (),  # none named = all 15
+    "severities": (1, 2, 3, 4, 5),
+    "examples": 1000,
+}
 NOTE = "procedural textures; not comparable with the published CIFAR-10-C"
 SHOWN = 3  # the severity of the pictures
 
@@ -56,10 +54,7 @@ def check_images(fields: Fields, shape: Sequence[int]) -> None:
 
 
 def read(fields: Fields) -> Wanted:
-    """Reads `config.eval.corruptions`; computes nothing.
-
-    Args:
-      fields: `names` (none means all), `severities` and `examples` (0 means all).
+    """Reads `config.eval.corruptions` (no name means all); computes nothing.
 
     Raises:
       ValueError: for an unknown name (with the nearest match), a severity that is not 1
@@ -102,12 +97,6 @@ def classified(
 
     Each corruption is one compiled program for all severities, and the network another
     one. The draws for an example depend on its index, the corruption and the severity.
-
-    Args:
-      setting: the network and its N examples.
-      fields: `config.eval.corruptions`.
-      clean: which examples are correct as they are.
-      robust: which are correct under every attack too; None if none ran.
 
     Returns:
       The part `corruptions` of results.json, all of it on the same n examples, and
@@ -160,31 +149,20 @@ def _run_one(
         x = step.to_float(images)
         return corruptions.apply(name, x, key=keys, severity=severity)
 
+    def run_step(severity, variables, images, labels, keys) -> Mapping[str, Array]:
+        del labels
+        x = corrupt(images, keys, np.int32(severity))
+        return {"logits": classify(variables, x), "x": x}
+
     correct, picture = [], np.empty(0)
     for severity in severities:
-        flags = []
-        run_step = _make_step(corrupt, classify, severity)
-        for rows, out in setting.iterate(run_step, f"{name} {severity}"):
+        flags, one = [], functools.partial(run_step, severity)
+        for rows, out in setting.iterate(one, f"{name} {severity}"):
             flags.append(out["logits"].argmax(-1) == setting.labels[rows])
             if rows.start == 0 and severity == _shown(severities):
                 picture = parallel.to_host(out["x"])[0]
         correct.append(np.concatenate(flags))
     return np.stack(correct), np.round(255 * picture).astype(np.uint8)
-
-
-def _make_step(
-    corrupt: Callable[[Array, Key, np.int32], Images], classify: Classify, severity: int
-) -> step.EvalStep:
-    """Returns two compiled programs in a row, with a severity."""
-
-    def run_step(
-        variables: Variables, images: Array, labels: Array, keys: Key
-    ) -> Mapping[str, Array]:
-        del labels
-        x = corrupt(images, keys, np.int32(severity))
-        return {"logits": classify(variables, x), "x": x}
-
-    return run_step
 
 
 def _shown(severities: tuple[int, ...]) -> int:

@@ -3,14 +3,12 @@
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Int
 
 from jaxrobust import attacks, models
 from jaxrobust.array_types import Norm, Scalar
@@ -21,13 +19,11 @@ from jaxrobust.evaluation.setting import Setting
 from jaxrobust.results import schema
 
 FIELD = "curve"
-DEFAULTS: Mapping[str, Any] = MappingProxyType(
-    {
-        "eps": ["0", "2/255", "4/255", "8/255", "16/255", "32/255", "1"],
-        "steps": 20,
-        "examples": 500,
-    }
-)
+DEFAULTS: Mapping[str, Any] = {
+    "eps": ["0", "2/255", "4/255", "8/255", "16/255", "32/255", "1"],
+    "steps": 20,
+    "examples": 500,
+}
 
 
 def check(fields: Fields) -> None:
@@ -47,12 +43,14 @@ def run(context: Context, runs: Runs) -> Found:
     norms: list[Norm] = [e.norm for e in context.entries if e.eps is not None]
     norm = norms[0] if norms else "linf"
     begin = time.monotonic()
-    correct = resisting(setting.part(fields["examples"]), eps, norm, fields["steps"])
+    part, steps = setting.part(fields["examples"]), fields["steps"]
+    classes = predicted(part, pgd_at(norm, steps), eps, "curve")
+    correct = classes == part.labels[:, None]
     written = [str(text) for text in fields["eps"]]
-    found = describe(correct, eps, written, norm, fields["steps"])
+    found = describe(correct, eps, written, norm, steps)
     found = dataclasses.replace(found, seconds=time.monotonic() - begin)
     size = int(np.prod(setting.dataset.images.shape[1:]))
-    chance = flags.predictions(runs["clean"].logits, setting.labels)["chance"]
+    chance = flags.predictions(runs["clean"].logits, setting.labels).chance
     raised = flags_of_attacks.of_what_ran(
         flags_of_attacks.from_curve(found, chance, size),
         flags_of_attacks.OF_CURVE,
@@ -62,29 +60,21 @@ def run(context: Context, runs: Runs) -> Found:
     return Found({"curve": found}, arrays, raised)
 
 
-def make_curve_step(
-    model: nn.Module,
+def predicted(
+    setting: Setting,
     make_attack: Callable[[Scalar], step.Attack],
     eps: Sequence[float],
-    *,
-    precision: str = "highest",
-) -> step.EvalStep:
-    """Builds a jitted step that attacks a batch at every radius at once.
+    label: str,
+) -> Int[np.ndarray, "N E"]:
+    """Returns the class of each example under an attack of each radius.
 
-    Args:
-      model: a Linen module.
-      make_attack: radius (traced) to attack; vmapped.
-      eps: E radii.
-      precision: of matrix products.
-
-    Returns:
-      A step as `make_eval_step` makes, with `{'logits': float32 [B, E, K]}`.
+    All radii, traced and vmapped, are one compiled step.
     """
 
     @jax.jit
     def run(variables, images, labels, keys) -> dict[str, Array]:
-        with jax.default_matmul_precision(precision):
-            logits_fn = models.logits_fn(model, variables)
+        with jax.default_matmul_precision(setting.precision):
+            logits_fn = models.logits_fn(setting.model, variables)
             x = step.to_float(images)
 
             def attacked(radius: Array) -> Array:
@@ -94,7 +84,8 @@ def make_curve_step(
             logits = jax.vmap(attacked, out_axes=1)(radii)
         return {"logits": step.float_logits(logits)}
 
-    return run
+    passes = setting.iterate(run, label, copies=len(eps))
+    return np.concatenate([out["logits"].argmax(-1) for _, out in passes])
 
 
 def pgd_at(norm: Norm, steps: int) -> Callable[[Scalar], step.Attack]:
@@ -105,22 +96,6 @@ def pgd_at(norm: Norm, steps: int) -> Callable[[Scalar], step.Attack]:
         return attacks.get("pgd", eps=eps, step_size=step_size, steps=steps, norm=norm)
 
     return make_attack
-
-
-def resisting(
-    setting: Setting, eps: Sequence[float], norm: Norm, steps: int
-) -> Bool[np.ndarray, "N E"]:
-    """Returns which examples of the setting resist PGD at each radius."""
-    run_step = make_curve_step(
-        setting.model, pgd_at(norm, steps), eps, precision=setting.precision
-    )
-    labels = setting.labels[:, None]
-    return np.concatenate(
-        [
-            out["logits"].argmax(-1) == labels[rows]
-            for rows, out in setting.iterate(run_step, "curve", copies=len(eps))
-        ]
-    )
 
 
 def describe(

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -17,9 +16,13 @@ from jaxrobust.evaluation.radius import parse_radius
 from jaxrobust.results import schema, typed
 
 FIELD = "diagnostics"
-DEFAULTS: Mapping[str, Any] = MappingProxyType(
-    {"enabled": True, "examples": 100, "steps": 20, "restarts": 1, "queries": 100}
-)
+DEFAULTS: Mapping[str, Any] = {
+    "enabled": True,
+    "examples": 100,
+    "steps": 20,
+    "restarts": 1,
+    "queries": 100,
+}
 
 
 def check(fields: Fields) -> None:
@@ -68,14 +71,4 @@ def run(context: Context, runs: Runs) -> Found:
     numbers |= {"seconds": time.monotonic() - begin}
     names = flags_of_attacks.OF_CROSS_ENTROPY
     found = flags_of_attacks.of_what_ran(found, names, context.attacks)
-    return Found({"diagnostics": _record(numbers)}, flags=found)
-
-
-def _record(numbers: Mapping[str, Any]) -> schema.Diagnostics:
-    parts = {
-        "gradients": schema.Gradients,
-        "logits": schema.LogitsSeen,
-        "calls": schema.Calls,
-    }
-    made = {name: typed.make(kind, numbers[name]) for name, kind in parts.items()}
-    return typed.make(schema.Diagnostics, {**numbers, **made})
+    return Found({"diagnostics": typed.make(schema.Diagnostics, numbers)}, flags=found)

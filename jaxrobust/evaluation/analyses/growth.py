@@ -1,33 +1,33 @@
 """The perturbation growth ratio of each stage (Kim et al. 2020, section 4.3)."""
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import flax.linen as nn
 import jax
-import numpy as np
-from jaxtyping import Array, UInt8
 
 from jaxrobust import analysis, attacks, models, parallel
 from jaxrobust.analysis.growth import stage_names
-from jaxrobust.array_types import Variables
 from jaxrobust.evaluation import step
-from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
+from jaxrobust.evaluation.analyses.base import (
+    Context,
+    Fields,
+    Found,
+    Runs,
+    outputs_of,
+)
 from jaxrobust.evaluation.radius import parse_radius
 from jaxrobust.evaluation.setting import Setting
 from jaxrobust.results import schema
 
 FIELD = "growth"
-DEFAULTS: Mapping[str, Any] = MappingProxyType(
-    {
-        "enabled": True,
-        "eps": "8/255",
-        "step_size": "2/255",
-        "steps": 20,
-        "examples": 1000,
-    }
-)
+DEFAULTS: Mapping[str, Any] = {
+    "enabled": True,
+    "eps": "8/255",
+    "step_size": "2/255",
+    "steps": 20,
+    "examples": 1000,
+}
 NORMS = {"l1": 1, "l2": 2}
 
 
@@ -83,7 +83,8 @@ def run(context: Context, runs: Runs) -> Found:
 
 def measure(setting: Setting, fields: Fields) -> schema.Growth | None:
     """Returns what results.json says about growth; None without stage features."""
-    stages = stages_of(setting.model, setting.variables, setting.dataset.images[:1])
+    out = outputs_of(setting)
+    stages = stage_names(out.features) if out else ()
     if not stages:
         return None
     eps, step_size = _read_radii(fields)
@@ -107,15 +108,3 @@ def measure(setting: Setting, fields: Fields) -> schema.Growth | None:
         images=[means["l2"][stage].images for stage in stages],
         n=len(setting.indices),
     )
-
-
-def stages_of(
-    model: nn.Module, variables: Variables, images: UInt8[np.ndarray, "B H W C"]
-) -> tuple[str, ...]:
-    """Returns the names of the stages whose features the network returns."""
-
-    def apply(variables: Variables, images: Array) -> Any:
-        return model.apply(variables, step.to_float(images), train=False)
-
-    out = jax.eval_shape(apply, variables, images)
-    return stage_names(out.features) if isinstance(out, models.Outputs) else ()

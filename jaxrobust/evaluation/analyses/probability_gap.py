@@ -1,7 +1,6 @@
 """The probability of the true class minus that of the best other one."""
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import jax.numpy as jnp
@@ -13,7 +12,7 @@ from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
 from jaxrobust.results import schema
 
 FIELD = "analysis"
-DEFAULTS: Mapping[str, Any] = MappingProxyType({"enabled": True})
+DEFAULTS: Mapping[str, Any] = {"enabled": True}
 
 
 def check(fields: Fields) -> None:

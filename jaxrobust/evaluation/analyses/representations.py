@@ -1,7 +1,6 @@
 """What an attack does inside a network: features, prototypes, restored images."""
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import flax.linen as nn
@@ -14,16 +13,21 @@ from jaxrobust import analysis, models, parallel
 from jaxrobust.array_types import Images, Variables
 from jaxrobust.evaluation import step
 from jaxrobust.evaluation.adaptive import centers_of
-from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
+from jaxrobust.evaluation.analyses.base import (
+    Context,
+    Fields,
+    Found,
+    Runs,
+    outputs_of,
+)
 from jaxrobust.evaluation.entries import Entry
 from jaxrobust.evaluation.setting import Setting
 from jaxrobust.results import schema
 
 FIELD = "analysis"
 # Of as many examples as `class_ranks` says.
-DEFAULTS: Mapping[str, Any] = MappingProxyType({})
+DEFAULTS: Mapping[str, Any] = {}
 Arrays = dict[str, np.ndarray]
-SIDES = ("clean", "attacked")
 
 
 def check(fields: Fields) -> None:
@@ -79,17 +83,13 @@ def make_inside_step(
             x_adv = attack(models.logits_fn(model, variables), x, labels, keys)
             outs = [_apply(model, variables, z) for z in (x, x_adv)]
             centers = centers_of(variables)
+
+            def measure(out: models.Outputs, layer: str) -> Array:
+                given = out.features[layer], labels, centers[layer]
+                return jnp.stack(analysis.prototype_distances(*given), -1)
+
             distances = {
-                layer: _pair(
-                    jnp.stack(
-                        analysis.prototype_distances(
-                            out.features[layer], labels, centers[layer]
-                        ),
-                        -1,
-                    )
-                    for out in outs
-                )
-                for layer in layers
+                layer: _pair(measure(out, layer) for out in outs) for layer in layers
             }
         found = {"logits": step.float_logits(outs[1].logits), "distances": distances}
         if "penultimate" in outs[0].features:
@@ -116,30 +116,14 @@ def _pair(sides: Any) -> Array:
     return jnp.stack([side.astype(jnp.float32) for side in sides], 1)
 
 
-def _outputs_of(setting: Setting) -> models.Outputs | None:
-    """Returns the shapes of what the network returns; None for bare logits."""
-
-    def apply(variables: Variables, images: Array) -> Any:
-        return setting.model.apply(variables, step.to_float(images), train=False)
-
-    image = setting.dataset.images[setting.indices[:1]]
-    out = jax.eval_shape(apply, setting.variables, image)
-    return out if isinstance(out, models.Outputs) else None
-
-
 def under(setting: Setting, entry: Entry, keep: int) -> tuple[schema.Analyses, Arrays]:
     """Returns features, distances to prototypes and restored images under one attack.
 
-    Args:
-      setting: the network and the examples.
-      entry: the attack; the examples meet the same attacked images as in its own run.
-      keep: how many restored images to return.
-
-    Returns:
-      Parts of `analyses` in results.json, and arrays for evaluation.npz; both empty for
-      a network without features, centres and restored images.
+    The examples meet the same attacked images as in its own run; so many restored ones
+    are kept. Both parts of results.json and arrays of evaluation.npz are empty for a
+    network without features, centres and restored images.
     """
-    out = _outputs_of(setting)
+    out = outputs_of(setting)
     if out is None:
         return schema.Analyses(), {}
     layers = sorted(set(centers_of(setting.variables)) & set(out.features))
@@ -194,14 +178,15 @@ def _describe(label: str, layers: Sequence[str], arrays: Arrays) -> schema.Analy
 
 def _distances(found: np.ndarray) -> schema.Layer:
     """Describes distances [N, 2, 2] to the own and the nearest other centre."""
-    described = {}
-    for side, (own, other) in zip(SIDES, np.moveaxis(found, 0, -1), strict=True):
-        described[side] = schema.Distances(
+    clean, attacked = (
+        schema.Distances(
             own=float(own.mean(dtype=np.float64)),
             other=float(other.mean(dtype=np.float64)),
             nearest_is_own=float((own < other).mean()),
         )
-    return schema.Layer(**described)
+        for own, other in np.moveaxis(found, 0, -1)
+    )
+    return schema.Layer(clean=clean, attacked=attacked)
 
 
 def _for_file(setting: Setting, arrays: Arrays) -> Arrays:

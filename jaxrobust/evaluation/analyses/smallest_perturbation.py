@@ -1,7 +1,6 @@
 """What attacks without a radius found: how far away the nearest mistake is."""
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,13 +13,11 @@ from jaxrobust.results import schema
 
 FIELD = "within"
 # Beside the suite's own, radii at which to tell what is left.
-DEFAULTS: Mapping[str, Any] = MappingProxyType(
-    {
-        "linf": ["2/255", "4/255", "8/255"],
-        "l2": ["0.25", "0.5", "1", "2"],
-        "l1": ["4", "8", "16"],
-    }
-)
+DEFAULTS: Mapping[str, Any] = {
+    "linf": ["2/255", "4/255", "8/255"],
+    "l2": ["0.25", "0.5", "1", "2"],
+    "l1": ["4", "8", "16"],
+}
 
 
 def check(fields: Fields) -> None:
@@ -47,16 +44,9 @@ def describe(
 ) -> dict[str, Any]:
     """Returns median distance and robust accuracy within radii, for results.json.
 
-    Args:
-      run: of the attack, with the sizes of its perturbations.
-      clean: which images are correct without an attack.
-      entry: the attack.
-      radii: in its norm, by how they are written.
-
-    Returns:
-      `median_distance` over images that only the attack fools (null if there are none)
-      and `accuracy_within`: per radius the share of all N examples without a mistake
-      at or below it.
+    The median is over images that only the attack fools (null if there are none); per
+    radius in its norm the accuracy counts, of all N examples, those without a mistake
+    at or below it.
     """
     distance = run.distance[entry.norm]
     fooled = clean & ~run.correct
@@ -90,10 +80,7 @@ def radii_of(
 ) -> dict[str, float]:
     """Returns the radii to tell the accuracy at, smallest first.
 
-    Args:
-      entry: an attack without a radius.
-      entries: the suite, whose radii in the same norm are taken.
-      within: more radii by norm, by how they are written.
+    They are those of the suite in the norm of an attack without one, and more `within`.
     """
     ours = {e.written: e.eps for e in entries if e.norm == entry.norm and e.eps}
     found = {**within.get(entry.norm, {}), **ours}

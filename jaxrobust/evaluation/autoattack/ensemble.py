@@ -26,7 +26,6 @@ from jaxrobust.evaluation.autoattack.setup import (
     Examples,
     Setup,
     check_call,
-    check_tag,
     clean_logits,
     local_mesh,
     other_shape,
@@ -110,8 +109,7 @@ def autoattack(
       Croce and Hein, Reliable evaluation of adversarial robustness with an ensemble of
       diverse parameter-free attacks, ICML 2020, arXiv 2003.01690.
     """
-    check_call(logits_fn, x, y, eps, norm, version, bounds, draws)
-    check_tag(state_tag)
+    check_call(logits_fn, x, y, eps, norm, version, bounds, draws, state_tag)
     devices = Devices(local_mesh() if mesh is None else mesh)
     images = np.asarray(x)
     keys = stepping.row_keys(key, len(images))
@@ -136,17 +134,13 @@ def autoattack(
             state_tag,
         )
         clean = clean_logits(forward, images, keys)
-        display = _display(progress)
+        display = progress
+        if isinstance(progress, bool):
+            display = StageProgress(unit="step") if progress else None
         state = _run(setup, clean, StateFile(setup, state_dir, save_every), display)
         if display is not None:
             display.close()
         return _result(setup, state)
-
-
-def _display(progress: bool | step.Progress) -> step.Progress | None:
-    if isinstance(progress, bool):
-        return StageProgress(unit="step") if progress else None
-    return progress
 
 
 def _run(

@@ -14,14 +14,14 @@ from jaxtyping import Float
 
 from jaxrobust import parallel
 from jaxrobust.analysis import logits as of_logits
-from jaxrobust.analysis import masking
-from jaxrobust.analysis import slopes as analysis
+from jaxrobust.analysis import masking, slopes
 from jaxrobust.array_types import Images, Labels, Logits
 from jaxrobust.attacks import stepping
-from jaxrobust.evaluation import flags, slopes
+from jaxrobust.evaluation import flags, gradient_check
 from jaxrobust.evaluation.autoattack.result import State
 from jaxrobust.evaluation.autoattack.setup import Setup
-from jaxrobust.evaluation.network import coarsest
+from jaxrobust.evaluation.network import coarsest, in_batches
+from jaxrobust.results import schema
 
 # Of the typical lead: far above what another batch shape rounds, half precision too.
 _CHANGE = 3e-2
@@ -32,6 +32,14 @@ _STUCK_SHARE = 0.01
 # Of the images: more rejected successes than this are no matter of rounding.
 _REJECTED_SHARE = 0.01
 _CHECKED, _DIRECTIONS = 64, 4
+# What the check of the gradients tells of, and is kept.
+_OF_CHECK = (
+    "explained",
+    "explained_near",
+    "misled_share",
+    "loss_rises_share",
+    "changed_share",
+)
 # Of a network that gives all images one class there is nothing that could be moved.
 _OF_CONSTANT = ("zero_gradients", "black_box_beats_white_box")
 # What `numbers_of_outputs` tells.
@@ -67,15 +75,18 @@ _SENTENCES = {
 def raised(setup: Setup, state: State) -> list[flags.Flag]:
     """Turns the numbers of a finished evaluation into flags."""
     own = [*_of_model(setup, state), *_of_stages(state)]
-    numbers, count = state.numbers, len(state.clean)
-    constant = bool(numbers["clean_constant"])
-    nothing = flags.learned_nothing(
-        numbers["clean_accuracy"], numbers["clean_chance"], count, constant=constant
+    numbers = state.numbers
+    plain = schema.Predictions(
+        accuracy=numbers["clean_accuracy"],
+        chance=numbers["clean_chance"],
+        constant=bool(numbers["clean_constant"]),
     )
-    if nothing and constant:
+    nothing = flags.learned_nothing(plain, len(state.clean))
+    if nothing and plain.constant:
         kept = [flag for flag in own if flag["name"] not in _OF_CONSTANT]
         return flags.joined(kept, nothing)
-    more = flags.from_slopes({name: numbers.get(name) for name in flags.OF_SLOPES})
+    checked: Any = {name: numbers.get(name) for name in _OF_CHECK}
+    more = flags.from_gradient_check(schema.GradientCheck(**checked))
     return flags.joined(own, [*nothing, *more])
 
 
@@ -133,7 +144,7 @@ def numbers_of(setup: Setup, clean: Float[np.ndarray, "N K"]) -> dict[str, float
     found = flags.predictions(clean, setup.examples.y)
     return {
         **numbers_of_outputs(setup, clean),
-        **{f"clean_{name}": float(value) for name, value in found.items()},
+        **{f"clean_{name}": float(value) for name, value in vars(found).items()},
         **({} if setup.stochastic else _of_gradients(setup)),
     }
 
@@ -171,9 +182,16 @@ def _of_gradients(setup: Setup) -> dict[str, float]:
     x, y = jnp.asarray(images[:_CHECKED]), jnp.asarray(labels[:_CHECKED])
     like = jax.ShapeDtypeStruct((look.batch, *x.shape[1:]), x.dtype)
     resolution = coarsest(jax.make_jaxpr(look.model.fn)(look.arrays, like).jaxpr)
-    measured = analysis.measure(
+    gradient = _compiled_gradient(setup, like)
+
+    def slope(images: Any, labels: Any) -> tuple[Images, Logits]:
+        given = np.asarray(images), np.asarray(labels, np.int32)
+        found = gradient(look.arrays, *setup.devices.put_rows(given))
+        return jax.tree.map(jnp.asarray, parallel.to_host(found))
+
+    measured = slopes.measure(
         lambda points: jnp.asarray(look(np.asarray(points))),
-        functools.partial(_slope, setup, _compiled_slope(setup, like)),
+        functools.partial(in_batches, slope, look.batch),
         x,
         y,
         keys=keys[: len(x)],
@@ -183,11 +201,11 @@ def _of_gradients(setup: Setup) -> dict[str, float]:
         resolution=resolution,
         directions=_DIRECTIONS,
     )
-    numbers = slopes.summary(measured, resolution)
-    return {n: numbers[n] for n in flags.OF_SLOPES if numbers[n] is not None}
+    found = vars(gradient_check.summary(measured, resolution))
+    return {name: found[name] for name in _OF_CHECK if found[name] is not None}
 
 
-def _compiled_slope(setup: Setup, like: jax.ShapeDtypeStruct) -> Any:
+def _compiled_gradient(setup: Setup, like: jax.ShapeDtypeStruct) -> Any:
     """Compiles the gradient of the log-odds for the batches of the second look."""
     look, devices = setup.second_look, setup.devices
 
@@ -204,17 +222,3 @@ def _compiled_slope(setup: Setup, like: jax.ShapeDtypeStruct) -> Any:
         shardings=devices.by_rows,
         seldom=True,
     )
-
-
-def _slope(setup: Setup, call: Any, x: Images, y: Labels) -> tuple[Images, Logits]:
-    """Returns gradients and logits of a few images, in batches of the one shape."""
-    look, parts = setup.second_look, []
-    images, labels = np.asarray(x), np.asarray(y, np.int32)
-    for begin in range(0, len(x), look.batch):
-        rows = np.minimum(np.arange(begin, begin + look.batch), len(x) - 1)
-        given = setup.devices.put_rows((images[rows], labels[rows]))
-        parts.append(parallel.to_host(call(look.arrays, *given)))
-    gradient, logits = (
-        np.concatenate(part)[: len(x)] for part in zip(*parts, strict=True)
-    )
-    return jnp.asarray(gradient), jnp.asarray(logits)

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from jaxrobust import losses, parallel
 from jaxrobust.array_types import Key, LogitsFn
 from jaxrobust.attacks import stepping
+from jaxrobust.evaluation.step import padded_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,15 +54,7 @@ class Forward:
         *,
         stochastic: bool,
     ) -> None:
-        """Traces and compiles the model.
-
-        Args:
-          logits_fn: `x -> logits`; `(x, keys) -> logits` if stochastic.
-          image: one image, for its shape and dtype.
-          batch: images per call.
-          devices: to run on.
-          stochastic: whether the model takes keys.
-        """
+        """Traces and compiles the model for images that are like `image`."""
         self.batch, self._devices, self._stochastic = batch, devices, stochastic
         shape = jax.ShapeDtypeStruct((batch, *image.shape), image.dtype)
         self.model = stepping.capture(logits_fn, shape, stochastic=stochastic)
@@ -82,12 +75,11 @@ class Forward:
     def __call__(self, x: np.ndarray, keys: Key | None = None) -> np.ndarray:
         """Returns the logits `[n, K]` of n images; the last batch is padded."""
         parts = []
-        for begin in range(0, len(x), self.batch):
-            rows = np.minimum(np.arange(begin, begin + self.batch), len(x) - 1)
+        for rows in padded_rows(len(x), self.batch):
             inputs = [self._devices.put_rows(x[rows])]
             if self._stochastic:
                 assert keys is not None
                 inputs.append(self._devices.put_rows(keys[rows]))
-            logits = parallel.to_host(self._call(self.arrays, *inputs))
-            parts.append(logits[: min(self.batch, len(x) - begin)])
+            parts.append(parallel.to_host(self._call(self.arrays, *inputs)))
+        return np.concatenate(parts)[: len(x)]
         return np.concatenate(parts)

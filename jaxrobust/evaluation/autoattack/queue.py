@@ -21,26 +21,16 @@ class Queue(NamedTuple):
     waits for an earlier one. A run that hits cancels the later runs of its image; the
     earlier ones go on, and the earliest that hits is the image's result, whatever the
     number of slots.
-
-    Attributes:
-      images: numbers of the N images of the stage.
-      runs: of each image.
-      slot_image: place in `images` of each slot's item, or FREE, `[S]`.
-      slot_run: its run, `[S]`.
-      slot_step: steps it has made, `[S]`.
-      first_hit: earliest run that hit per image, `runs` where none, `[N]`.
-      place: the next item to be taken, counted run by run.
-      again: items to take before that: their work was lost.
     """
 
-    images: Int[np.ndarray, "N"]
-    runs: int
-    slot_image: Int[np.ndarray, "S"]
+    images: Int[np.ndarray, "N"]  # numbers of the images of the stage
+    runs: int  # of each image
+    slot_image: Int[np.ndarray, "S"]  # place in `images` of each slot's item, or FREE
     slot_run: Int[np.ndarray, "S"]
-    slot_step: Int[np.ndarray, "S"]
-    first_hit: Int[np.ndarray, "N"]
-    place: int = 0
-    again: tuple[tuple[int, int], ...] = ()
+    slot_step: Int[np.ndarray, "S"]  # that were made
+    first_hit: Int[np.ndarray, "N"]  # earliest run that hit, `runs` where none
+    place: int = 0  # of the next item to be taken, counted run by run
+    again: tuple[tuple[int, int], ...] = ()  # to take before: their work was lost
 
     @classmethod
     def new(cls, images: Int[np.ndarray, "N"], runs: int, slots: int) -> "Queue":
@@ -56,11 +46,7 @@ class Queue(NamedTuple):
         return self.slot_image != FREE
 
     def fill(self) -> tuple["Queue", Int[np.ndarray, "n"]]:
-        """Puts waiting items into free slots.
-
-        Returns:
-          The queue, and these slots.
-        """
+        """Puts waiting items into free slots; returns the queue, and these slots."""
         free = np.flatnonzero(~self.busy)
         items, queue = [], self
         while len(items) < len(free):
@@ -131,12 +117,8 @@ class Queue(NamedTuple):
 
     def restart(self, slots: int) -> "Queue":
         """Returns the queue with other slots: the items in them wait again, first."""
-        lost = sorted(
-            (int(run), int(image))
-            for image, run in zip(
-                self.slot_image[self.busy], self.slot_run[self.busy], strict=True
-            )
-        )
+        busy = self.slot_run[self.busy], self.slot_image[self.busy]
+        lost = sorted(zip(*(row.tolist() for row in busy), strict=True))
         return Queue.new(self.images, self.runs, slots)._replace(
             first_hit=self.first_hit,
             place=self.place,
@@ -168,10 +150,7 @@ def _put(array: np.ndarray, where: np.ndarray, values: Any) -> np.ndarray:
 def balanced(items: int, most: int, unit: int) -> int:
     """Returns how many slots to use so that few stay empty in the last round.
 
-    Args:
-      items: of the stage.
-      most: slots that may be used, a multiple of `unit`.
-      unit: what the slots must be a multiple of.
+    At most `most` for so many items, and a multiple of `unit`, as that is.
     """
     if not items:
         return most

@@ -13,13 +13,10 @@ from jaxrobust.evaluation.autoattack.versions import Calls
 
 
 class StageResult(NamedTuple):
-    """One attack of the ensemble.
+    """One attack of the ensemble, by its name there, such as apgd-ce.
 
-    Attributes:
-      name: as AutoAttack calls it, such as apgd-ce.
-      robust: bool `[N]`, who is still robust after it.
-      seconds: it took, compilation included.
-      calls: of the model, in images.
+    `robust` [N] are robust after it; it took `seconds`, compilation included, and
+    `calls` of the model, in images.
     """
 
     name: str
@@ -29,28 +26,17 @@ class StageResult(NamedTuple):
 
 
 class State(NamedTuple):
-    """Where an evaluation stands between two stages: all that is kept of it.
+    """Where an evaluation stands between two stages: all that is kept of it."""
 
-    Attributes:
-      logits: of the clean images, which the targets of attacks come from.
-      clean: bool `[N]`, classified as labelled without an attack.
-      stages: those that are through.
-      x_adv: the worst point of each image so far.
-      correct_share: in which share of draws it is classified as labelled.
-      zero_gradient: whose gradient was zero at every step of a run of each attack that
-        uses gradients.
-      rejected: how many successes of each image a second look did not confirm.
-      numbers: behind the flags, about the clean images.
-    """
-
-    logits: Float[np.ndarray, "N K"]
-    clean: Bool[np.ndarray, "N"]
-    stages: tuple[StageResult, ...]
-    x_adv: Float[np.ndarray, "N H W C"]
-    correct_share: Float[np.ndarray, "N"]
+    logits: Float[np.ndarray, "N K"]  # of the clean images: targets come from them
+    clean: Bool[np.ndarray, "N"]  # classified as labelled without an attack
+    stages: tuple[StageResult, ...]  # that are through
+    x_adv: Float[np.ndarray, "N H W C"]  # the worst points so far
+    correct_share: Float[np.ndarray, "N"]  # of draws that classify them as labelled
+    # At every step of a run of each attack that uses gradients.
     zero_gradient: Bool[np.ndarray, "N"]
-    rejected: Int[np.ndarray, "N"]
-    numbers: Mapping[str, float]
+    rejected: Int[np.ndarray, "N"]  # successes that a second look did not confirm
+    numbers: Mapping[str, float]  # behind the flags, about the clean images
 
     @property
     def robust(self) -> Bool[np.ndarray, "N"]:
@@ -116,25 +102,3 @@ class Result:
         return statistics.wilson_interval(
             round(float(self.correct_share.sum())), len(self.robust)
         )
-
-    def describe(self) -> dict[str, Any]:
-        """Returns what results.json says about it."""
-        return {
-            "version": self.version,
-            "norm": self.norm,
-            "eps": self.eps,
-            "robust_accuracy": self.robust_accuracy,
-            "ci95": list(self.ci95),
-            "n": len(self.robust),
-            "draws": self.draws,
-            "replaced": list(self.replaced),
-            "stages": [
-                {
-                    "name": stage.name,
-                    "robust_accuracy": float(stage.robust.mean()),
-                    "seconds": stage.seconds,
-                    "calls": stage.calls._asdict(),
-                }
-                for stage in self.stages
-            ],
-        }

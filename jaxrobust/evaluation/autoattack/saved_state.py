@@ -173,20 +173,16 @@ def pack_tree(tree: Any, name: str) -> dict[str, np.ndarray]:
 def unpack_tree(like: Any, arrays: Arrays, name: str) -> Any:
     """Makes the tree again, of host arrays, in the structure of `like`."""
     leaves, tree = jax.tree.flatten(like)
-    found = [arrays[f"{name}/{i}"] for i in range(len(leaves))]
-    for number, (leaf, array) in enumerate(zip(leaves, found, strict=True)):
-        wanted = jax.eval_shape(_plain, leaf)
+    found = []
+    for number, leaf in enumerate(leaves):
+        array, wanted = arrays[f"{name}/{number}"], jax.eval_shape(_plain, leaf)
         if (array.shape, array.dtype) != (wanted.shape, wanted.dtype):
             raise ValueError(f"{name}/{number} is {array.dtype} {array.shape}")
-    return jax.tree.unflatten(
-        tree,
-        [
-            jax.random.wrap_key_data(jnp.asarray(a), impl=jax.random.key_impl(leaf))
-            if _is_key(leaf)
-            else a
-            for leaf, a in zip(leaves, found, strict=True)
-        ],
-    )
+        if _is_key(leaf):
+            impl = jax.random.key_impl(leaf)
+            array = jax.random.wrap_key_data(jnp.asarray(array), impl=impl)
+        found.append(array)
+    return jax.tree.unflatten(tree, found)
 
 
 def part(arrays: Arrays, name: str) -> dict[str, np.ndarray]:
@@ -204,14 +200,7 @@ def _plain(leaf: Any) -> Any:
 
 
 def fault(setup: Setup, clean: np.ndarray, meta: Meta, arrays: Arrays) -> str | None:
-    """Says what of a saved state cannot be so, or nothing.
-
-    Args:
-      setup: of the evaluation.
-      clean: logits of the clean images.
-      meta: as it was read.
-      arrays: likewise.
-    """
+    """Says what of a saved state cannot be so, or nothing; `clean` are the logits."""
     if not _is_told(meta, len(setup.plan.stages)):
         return "what it says of its stages"
     x, plain = setup.examples.x, {k: v for k, v in arrays.items() if "/" not in k}

@@ -20,13 +20,7 @@ _SLOTS_ON_CPU, _SLOTS = 64, 256
 
 
 class Examples(NamedTuple):
-    """What is attacked, on the host.
-
-    Attributes:
-      x: images `[N, H, W, C]`.
-      y: labels, int32 `[N]`.
-      keys: one per image, `[N]`.
-    """
+    """What is attacked, on the host: N images, labels and keys."""
 
     x: np.ndarray
     y: np.ndarray
@@ -35,33 +29,19 @@ class Examples(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """What does not change while an evaluation runs.
-
-    Attributes:
-      logits_fn: the model.
-      examples: what is attacked.
-      ball: norm, radius and bounds.
-      plan: the stages.
-      version: standard, plus or rand.
-      stochastic: whether the model draws randomness.
-      draws: how many of them judge an image.
-      slots: rows that are worked on at a time, at most.
-      devices: where.
-      second_look: the model in batches of another size.
-      tag: the user's name for the model.
-    """
+    """What does not change while an evaluation runs."""
 
     logits_fn: LogitsFn
     examples: Examples
     ball: verify.Ball
     plan: versions.Plan
     version: str
-    stochastic: bool
-    draws: int
-    slots: int
+    stochastic: bool  # whether the model draws randomness
+    draws: int  # that judge an image
+    slots: int  # rows that are worked on at a time, at most
     devices: Devices
-    second_look: Forward
-    tag: str | None = None
+    second_look: Forward  # the model in batches of another size
+    tag: str | None = None  # the user's name for the model
 
     @property
     def eps(self) -> float:
@@ -90,6 +70,7 @@ def check_call(
     version: Any,
     bounds: Any,
     draws: int | None,
+    tag: str | None,
 ) -> None:
     """Checks what `autoattack` is given, before any compute."""
     if not callable(logits_fn):
@@ -114,10 +95,6 @@ def check_call(
         )
     if draws is not None and (not isinstance(draws, int) or draws < 1):
         raise ValueError(f"`draws` must be a whole number of at least 1, got {draws}.")
-
-
-def check_tag(tag: Any) -> None:
-    """Checks the name that a user gives the model."""
     if tag is not None and (not isinstance(tag, str) or not tag.strip()):
         raise ValueError(
             "`state_tag` is your name for the model: it must be a text that is not "

@@ -25,15 +25,12 @@ _MOST_AT_ONCE = 16
 
 
 class Found(NamedTuple):
-    """What a stage has found.
+    """What a stage has found, by number of the image.
 
-    Attributes:
-      x_adv: adversarial images by number of the image: of a randomised model the
-        strongest one of each run, else the one of the earliest run that hit.
-      rejected: by number of the image, how many successes were not confirmed.
-      zero_gradient: numbers of images whose gradient was zero at every step of a run.
-      calls: model calls.
-      seconds: spent, in this process and those before it.
+    `x_adv` are adversarial images: of a randomised model the strongest one of each run,
+    else the one of the earliest run that hit. `rejected` counts successes that were not
+    confirmed; `zero_gradient` had none at every step of a run. `seconds` were spent in
+    this process and those before it.
     """
 
     x_adv: Mapping[int, tuple[np.ndarray, ...]]
@@ -46,11 +43,8 @@ class Found(NamedTuple):
 class Progress(NamedTuple):
     """Where a stage stands between two steps: all that goes on from there.
 
-    Attributes:
-      queue: which item is in which slot, and what waits.
-      slots: the rows on the devices; a step takes their memory for its result.
-      found: so far.
-      pace: steps that were made between the last two looks.
+    A step takes the memory of `slots`, on the devices, for its result. `pace` are the
+    steps that were made between the last two looks.
     """
 
     queue: Queue
@@ -77,15 +71,10 @@ def slots_of(setup: Setup, items: int) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """The compiled programs of a stage, for one number of slots.
+    """The compiled programs of a stage, those of its Stepper, for one number of slots.
 
-    Attributes:
-      setup: of the evaluation.
-      stage: which attack.
-      logits: of the clean images.
-      arrays: of the model, on the devices.
-      refill, advance, reject, strongest: of the `stepping.Stepper`.
-      one_by_one: whether `advance` makes one step, or as many as it is told.
+    The model's `arrays` are on the devices, the clean images' `logits` are not.
+    `advance` makes one step (`one_by_one`), or as many as it is told.
     """
 
     setup: Setup
@@ -98,17 +87,14 @@ class Program:
     strongest: Callable[..., jax.Array]
     one_by_one: bool
 
-    def rows(self, queue: Queue) -> stepping.Rows:
-        """What the queue says is in the slots, on the devices."""
-        return _rows(self.setup, self.logits, queue)
-
     def fill(self, now: Progress) -> Progress:
         """Starts waiting items in the slots that are free."""
         queue, filled = now.queue.fill()
         if not len(filled):
             return now._replace(queue=queue)
         new = self._mask(queue, filled)
-        slots = self.refill(*self._common(now), self.rows(queue), new)
+        rows = _rows(self.setup, self.logits, queue)
+        slots = self.refill(*self._common(now), rows, new)
         # Square looks at its first point.
         looks = isinstance(self.stage.method, stepping.Square)
         found = self._called(now.found, len(filled) * looks)
@@ -136,8 +122,7 @@ class Program:
     def _take(self, now: Progress, where: np.ndarray) -> tuple[Progress, np.ndarray]:
         """Takes over what was found in slots; what a second look rejects goes on.
 
-        Returns:
-          What comes of it, and the slots that have something else to be looked at.
+        Also returns the slots that have something else to be looked at.
         """
         queue, found = now.queue, now.found
         numbers = queue.images[queue.slot_image[where]]
@@ -188,12 +173,6 @@ def compiled(
     setup: Setup, stage: Stage, logits: np.ndarray, queue: Queue
 ) -> tuple[Program, Progress]:
     """Compiles the programs of a stage for as many slots as its queue has.
-
-    Args:
-      setup: of the evaluation.
-      stage: which attack.
-      logits: of the clean images, `[N, K]`.
-      queue: of the stage.
 
     Returns:
       The programs, and the stage before its first step.

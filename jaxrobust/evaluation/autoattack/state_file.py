@@ -63,9 +63,8 @@ class StateFile:
     def load(self, clean: np.ndarray) -> tuple[State, Any] | None:
         """Returns what was saved: the state, and the middle of a stage or None.
 
-        Args:
-          clean: logits of the clean images. Those of the first start are kept, since
-            targets come from them; they may differ by rounding.
+        Logits of the clean images are those of the first start, since targets come from
+        them; `clean`, of now, may differ by rounding.
 
         Raises:
           ValueError: if the file cannot be read, or is of another model.

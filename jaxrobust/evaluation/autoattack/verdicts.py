@@ -71,15 +71,9 @@ def worst_points(
 ) -> tuple[Float[np.ndarray, "N H W C"], Float[np.ndarray, "N"]]:
     """Puts what a stage has found in place of better points.
 
-    Args:
-      setup: of the evaluation.
-      x_adv: the worst points so far.
-      share: of draws in which each is right.
-      found: points by number of the image; those of a deterministic model fool it,
-        those of a randomised one are judged here.
-
-    Returns:
-      The worst points and their shares now.
+    `share` are the draws in which each of the worst points so far is right. Points of a
+    deterministic model that were found fool it, those of a randomised one are judged
+    here. Returns the worst points and their shares now.
     """
     if not found:
         return x_adv, share

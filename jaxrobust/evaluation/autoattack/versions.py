@@ -1,7 +1,8 @@
 """Which attacks AutoAttack runs, with the published settings."""
 
 import dataclasses
-from typing import Any, NamedTuple
+import functools
+from typing import NamedTuple
 
 from jaxrobust import threat
 from jaxrobust.array_types import Norm
@@ -27,13 +28,10 @@ class Calls(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One attack of the ensemble.
+    """One attack of the ensemble, by the name AutoAttack has for it.
 
-    Attributes:
-      name: as AutoAttack calls it: apgd-ce, apgd-dlr, apgd-t, fab, fab-t, square.
-      method: the attack; its runs are restarts or targets.
-      loss: of the attack, where it has one to choose.
-      per_step: model calls of one step of one image.
+    The runs of its method are restarts or targets; `per_step` are the model calls of
+    one step of one image.
     """
 
     name: str
@@ -52,11 +50,7 @@ class Plan(NamedTuple):
 def plan(version: str, norm: Norm, classes: int, *, stochastic: bool = False) -> Plan:
     """Returns the stages of a version for a model of so many classes.
 
-    Args:
-      version: 'standard', 'plus' or 'rand'.
-      norm: 'linf', 'l2' or 'l1'.
-      classes: K, at least 2.
-      stochastic: the model is randomised: calls count `EOT_SAMPLES` times in `rand`.
+    Calls of a randomised (`stochastic`) model count `EOT_SAMPLES` times in `rand`.
 
     Raises:
       ValueError: for another version or norm, or fewer than two classes.
@@ -78,18 +72,16 @@ def plan(version: str, norm: Norm, classes: int, *, stochastic: bool = False) ->
     l1_standard = norm == "l1" and version == "standard"
     targeted = TARGETS_L1 if l1_standard else TARGETS
     restarts = {"plus": 5, "rand": 1}.get(version, 5 if l1_standard else 1)
-    both: Any = {"classes": classes, "samples": samples}
+    apgd = functools.partial(_apgd, classes, samples)
+    fab = functools.partial(_fab, classes, samples)
+    square = stepping.Square(QUERIES)
     known = {
-        "apgd-ce": _apgd("apgd-ce", restarts, large_radius=l1_standard, **both),
-        "apgd-dlr": _apgd("apgd-dlr", restarts, **both),
-        "apgd-t": _apgd(
-            "apgd-t", 1, targets=targeted, large_radius=l1_standard, **both
-        ),
-        "fab": _fab("fab", 5, None, **both),
-        "fab-t": _fab("fab-t", 1, TARGETS, **both),
-        "square": Stage(
-            "square", stepping.Square(QUERIES), "margin", Calls(0, samples)
-        ),
+        "apgd-ce": apgd("apgd-ce", restarts, large_radius=l1_standard),
+        "apgd-dlr": apgd("apgd-dlr", restarts),
+        "apgd-t": apgd("apgd-t", 1, targets=targeted, large_radius=l1_standard),
+        "fab": fab("fab", 5, None),
+        "fab-t": fab("fab-t", 1, TARGETS),
+        "square": Stage("square", square, "margin", Calls(0, samples)),
     }
     names = {
         "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
@@ -106,11 +98,11 @@ def eot_samples(version: str, stochastic: bool) -> int:
 
 
 def _apgd(
+    classes: int,
+    samples: int,
     name: str,
     restarts: int,
     *,
-    classes: int,
-    samples: int,
     targets: int = 0,
     large_radius: bool = False,
 ) -> Stage:
@@ -127,7 +119,7 @@ def _apgd(
 
 
 def _fab(
-    name: str, restarts: int, targets: int | None, *, classes: int, samples: int
+    classes: int, samples: int, name: str, restarts: int, targets: int | None
 ) -> Stage:
     method = stepping.FAB(STEPS, restarts, targets=targets).for_classes(classes)
     gradients = classes if targets is None else 1

@@ -5,7 +5,6 @@ measured: `results` are those of the evaluation, `twin` the twin's, if there is 
 """
 
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any
 
 from jaxrobust.report.figures import (
@@ -14,31 +13,29 @@ from jaxrobust.report.figures import (
     curve,
     gradient_masking,
     growth,
-    own,
     probability_gap,
     representations,
     smallest_perturbation,
 )
-from jaxrobust.report.html import Content, Markup
+from jaxrobust.report.html import Content, Markup, table, tag
 from jaxrobust.report.source import Arrays, Source
 from jaxrobust.results import Results
 
 Figure = Callable[[Results, Arrays, Results | None], list[Markup]]
-OwnFigures = Mapping[str, Callable[[Mapping[str, Any], Arrays], Content]]
-NONE: OwnFigures = MappingProxyType({})
+OwnFigure = Callable[[Mapping[str, Any], Arrays], Content]
+OwnFigures = Mapping[str, OwnFigure]
+NONE: OwnFigures = {}
 
-TABLE: Mapping[str, Figure] = MappingProxyType(
-    {
-        "smallest_perturbation": smallest_perturbation.figure,
-        "curve": curve.figure,
-        "growth": growth.figure,
-        "class_ranks": class_ranks.figure,
-        "probability_gap": probability_gap.figure,
-        "representations": representations.figure,
-        "corruptions": corruptions.figure,
-        "gradient_masking": gradient_masking.figure,
-    }
-)
+TABLE: Mapping[str, Figure] = {
+    "smallest_perturbation": smallest_perturbation.figure,
+    "curve": curve.figure,
+    "growth": growth.figure,
+    "class_ranks": class_ranks.figure,
+    "probability_gap": probability_gap.figure,
+    "representations": representations.figure,
+    "corruptions": corruptions.figure,
+    "gradient_masking": gradient_masking.figure,
+}
 # These stand in sections of their own; all others under the heading Analyses.
 ELSEWHERE = (
     "smallest_perturbation",
@@ -63,5 +60,26 @@ def others(source: Source, figures: OwnFigures = NONE) -> list[Markup]:
     found = [card for name in names for card in of(source, name)]
     own_results = source.results.own_analyses if source.results else None
     for label, numbers in (own_results or {}).items():
-        found.append(own.card(label, numbers, source.arrays, figures.get(label)))
+        found.append(_card(label, numbers, source.arrays, figures.get(label)))
     return found
+
+
+def _card(
+    label: str,
+    results: Mapping[str, Any],
+    arrays: Arrays,
+    figure: OwnFigure | None,
+) -> Markup:
+    """Shows what one analysis from outside found, by its own figure if there is one."""
+    start = f"{label}/"
+    ours = {k.removeprefix(start): v for k, v in arrays.items() if k.startswith(start)}
+    if figure is not None:
+        content: Content = figure(results, ours)
+    else:
+        rows = [[name, _told(value)] for name, value in results.items()]
+        content = table(["what", "found"], rows, right=(1,))
+    return tag("figure", tag("h3", label.replace("_", " ")), content, class_="card")
+
+
+def _told(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)[:200]

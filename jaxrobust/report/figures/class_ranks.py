@@ -1,5 +1,7 @@
 """Where attacks end: ranks of the classes."""
 
+from typing import Any
+
 import numpy as np
 
 from jaxrobust.report import drawing
@@ -35,27 +37,16 @@ def figure(results: Results, arrays: Arrays, twin: Results | None) -> list[Marku
 
 
 def draw(ranks: ClassRanks, attack: Sweep) -> str:
-    """Draws where one attack ends: stacked shares per rank, and the number as a line.
-
-    Args:
-      ranks: of all attacks.
-      attack: one of them.
-    """
+    """Draws where an attack ends: stacked shares per rank, and the number as a line."""
     figure, axes = drawing.make_axes()
     at = np.arange(len(ranks.eps))
     shares = [[np.nan if s is None else s for s in row] for row in attack.share]
     below = np.zeros(len(at))
     columns = np.nan_to_num(np.asarray(shares, float)).T * 100
     for rank, values, shade in zip(ranks.ranks, columns, SHADES, strict=False):
-        axes.bar(
-            at,
-            values,
-            0.7,
-            bottom=below,
-            color=drawing.COLORS["clean"],
-            alpha=shade,
-            label=ORDINALS.get(rank, f"{rank}th"),
-        )
+        look: Any = {"color": drawing.COLORS["clean"], "alpha": shade}
+        name = ORDINALS.get(rank, f"{rank}th")
+        axes.bar(at, values, 0.7, bottom=below, label=name, **look)
         below += values
     axes.set_xticks(at, ranks.eps_text)
     axes.set_ylim(0, 102)
@@ -66,14 +57,7 @@ def draw(ranks: ClassRanks, attack: Sweep) -> str:
         count.spines[side].set_visible(False)
     count.spines["right"].set_color(drawing.COLORS["line"])
     count.tick_params(colors=drawing.COLORS["robust"], labelsize=9, length=3)
-    count.plot(
-        at,
-        attack.newly_successful,
-        color=drawing.COLORS["robust"],
-        linewidth=1.8,
-        marker="o",
-        markersize=4,
-    )
+    drawing.plot(count, at, attack.newly_successful, "robust")
     count.set_ylim(0, 1.05 * max(attack.newly_successful))
     count.yaxis.get_major_locator().set_params(integer=True)
     count.set_ylabel(

@@ -1,5 +1,7 @@
 """Robust accuracy over the radius."""
 
+from typing import Any
+
 import numpy as np
 
 from jaxrobust.report import drawing
@@ -32,32 +34,13 @@ def draw(curve: Curve, twin: Curve | None, chance: float) -> str:
         drawn.append(("its twin", "clean", twin))
     at = np.arange(len(curve.eps))
     for label, color, found in drawn:
-        ends = np.asarray(found.ci95, float) * 100
+        low, high = np.asarray(found.ci95, float).T * 100
+        band: Any = {"color": drawing.COLORS[color], "alpha": 0.16, "linewidth": 0}
+        axes.fill_between(at, low, high, **band)
         values = np.asarray(found.robust_accuracy, float) * 100
-        axes.fill_between(
-            at,
-            ends[:, 0],
-            ends[:, 1],
-            color=drawing.COLORS[color],
-            alpha=0.16,
-            linewidth=0,
-        )
-        axes.plot(
-            at,
-            values,
-            color=drawing.COLORS[color],
-            label=label,
-            linewidth=1.8,
-            marker="o",
-            markersize=4,
-        )
-    axes.axhline(
-        100 * chance,
-        color=drawing.COLORS["soft"],
-        linewidth=1,
-        linestyle=":",
-        label=f"chance ({chance:.0%})",
-    )
+        drawing.plot(axes, at, values, color, label)
+    dotted: Any = {"color": drawing.COLORS["soft"], "linewidth": 1, "linestyle": ":"}
+    axes.axhline(100 * chance, label=f"chance ({chance:.0%})", **dotted)
     axes.set_xticks(at, curve.eps_text)
     axes.set_ylim(-2, 102)
     norm = drawing.NORMS[curve.norm]

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
-from jaxrobust.report import drawing, feature_map
+from jaxrobust.report import drawing
 from jaxrobust.report.html import Markup
 from jaxrobust.report.html import figure as card
 from jaxrobust.report.source import Arrays
@@ -29,6 +29,9 @@ CLASSES = (
 )
 LONGEST_NAME = 12
 BINS = 40
+FEWEST = 30  # images on a map
+MOST = 500  # a map of more takes minutes and shows no more
+WIDTH = 50
 
 
 def figure(results: Results, arrays: Arrays, twin: Results | None) -> list[Markup]:
@@ -44,7 +47,7 @@ def _features(arrays: Arrays, features: Features | None) -> list[Markup]:
     pairs = arrays.get("features")
     if features is None or pairs is None:
         return []
-    found = feature_map.embed(pairs, arrays["features_labels"])
+    found = embed(pairs, arrays["features_labels"])
     if found is None:
         return []
     places, labels = found
@@ -76,6 +79,45 @@ def _prototypes(arrays: Arrays, found: Prototypes | None) -> list[Markup]:
     return cards
 
 
+def embed(
+    pairs: Float[np.ndarray, "N 2 D"], labels: Int[np.ndarray, "N"]
+) -> tuple[Float[np.ndarray, "M 2 2"], Int[np.ndarray, "M"]] | None:
+    """Places clean and attacked features on one map by t-SNE, the same at each call.
+
+    Returns:
+      Places of M clean and attacked images and their labels; at most 500 of the images,
+      always the same ones. None where there is nothing to map: under 30 images, or
+      features that are all the same.
+
+    Reference:
+      van der Maaten and Hinton, Visualizing data using t-SNE, JMLR 9, 2008; fewer
+      dimensions by PCA first, as in its section 4.
+    """
+    # Slow to import, and most reports are written without it.
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
+
+    rows = np.flatnonzero(np.isfinite(pairs).all((1, 2)))
+    if len(rows) > MOST:
+        rows = np.sort(np.random.default_rng(0).permutation(rows)[:MOST])
+    features = np.asarray(pairs[rows], np.float64)
+    points = features.reshape(2 * len(rows), -1)
+    if len(rows) < FEWEST or points.shape[1] < 2 or np.ptp(points) == 0:
+        return None
+    points = (points - points.mean(0)) / points.std()
+    # One thread: so few points gain nothing from more, which on a busy machine wait for
+    # each other ten times as long.
+    with threadpool_limits(1):
+        if points.shape[1] > WIDTH:
+            reduce = PCA(min(WIDTH, *points.shape), svd_solver="full")
+            points = reduce.fit_transform(points)
+        perplexity = min(30.0, (len(points) - 1) / 3)
+        map_ = TSNE(perplexity=perplexity, init="random", random_state=0)
+        places = map_.fit_transform(points)
+    return places.reshape(len(rows), 2, 2), labels[rows]
+
+
 def scatter(
     places: Float[np.ndarray, "M 2 2"],
     labels: Int[np.ndarray, "M"],
@@ -83,10 +125,7 @@ def scatter(
 ) -> str:
     """Draws a map: clean images as dots, attacked ones as crosses, colours per class.
 
-    Args:
-      places: of clean (first) and attacked images.
-      labels: their true classes.
-      names: of the classes; a legend names up to ten of them.
+    A legend names up to ten classes.
     """
     figure, axes = drawing.make_axes((drawing.SIZE[0], 4.6))
     axes.grid(visible=False)
@@ -107,12 +146,7 @@ def scatter(
 
 
 def distance_histogram(layer: str, distances: Float[np.ndarray, "N 2 2"]) -> str:
-    """Draws distances to the own and the nearest other centre, clean and attacked.
-
-    Args:
-      layer: whose features.
-      distances: per image, clean and attacked, own and other.
-    """
+    """Draws distances to the own and the nearest other centre, clean and attacked."""
     figure, axes = drawing.make_axes()
     last = float(np.quantile(distances, 0.99))
     edges = np.linspace(0, last if last > 0 else 1, BINS + 1)

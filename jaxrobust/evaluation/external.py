@@ -30,9 +30,7 @@ def load(spec: str) -> Function:
     With parentheses, `package.module:factory()`, the named object is called without
     arguments and returns the function. The function maps images `[B, H, W, C]`,
     float32, to logits `[B, K]`; a bound method or an object with `__call__` will do.
-
-    Args:
-      spec: as above; what is right of the colon may have dots (`Class.method`).
+    What is right of the colon may have dots (`Class.method`).
 
     Raises:
       ValueError: for another form, or a name that is not there (with the nearest).
@@ -67,12 +65,9 @@ def _checked_callable(spec: str, name: str, value: Any) -> Callable[..., Any]:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Held:
-    """A function and the arrays that it captured.
+    """A function of images (of a randomised network, and keys) and what it captured.
 
-    Attributes:
-      function: images `[B, H, W, C]` to logits `[B, K]`; of a randomised network,
-        images and keys `[B]`.
-      arrays: what it captured when it was traced first.
+    The `arrays` are those of its first trace.
     """
 
     function: Function
@@ -111,12 +106,8 @@ class ExternalModel(nn.Module):
     """A function as a Linen module, so that everything here can evaluate it.
 
     The arrays that the function captured are its variables: compiled programs take
-    them as arguments instead of holding them as constants.
-
-    Attributes:
-      held: the function with its arrays.
-      draws: by how many draws a randomised network is judged; 0 for any other.
-      black_box: whether it runs on the host and has no gradient.
+    them as arguments instead of holding them as constants. A randomised network is
+    judged by `draws`; a `black_box` runs on the host and has no gradient.
     """
 
     held: Held
@@ -151,7 +142,7 @@ def wrap(
     draws: int = 0,
     black_box: bool = False,
 ) -> tuple[ExternalModel, Variables]:
-    """Makes a network of a function, after trying it on a few images.
+    """Makes a network of a function, after trying it on a few images of a data set.
 
     Args:
       function: images `[B, H, W, C]`, float32 in `bounds`, to logits `[B, K]`. It has
@@ -162,9 +153,6 @@ def wrap(
         images are scaled right before the function.
       draws: by how many draws a randomised function is judged; 0 for any other.
       black_box: whether it runs on the host and has no gradient.
-
-    Returns:
-      A Linen module that takes images in [0, 1], and its variables.
 
     Raises:
       ValueError: if the function cannot take the images, returns anything but finite

@@ -12,7 +12,7 @@ import pytest
 
 from jaxrobust import data, models
 from jaxrobust.evaluation import __main__ as program
-from jaxrobust.evaluation import black_box, foreign, step
+from jaxrobust.evaluation import black_box, external, step
 from tests.marks import full_but
 
 N, EPS = 40, 0.1
@@ -247,10 +247,10 @@ def test_calls_are_compared_by_the_classes_that_decide(dress, fields, message):
     classes = change(jnp.zeros((1, 4))).shape[1]
     dataset = data.Dataset(images, np.zeros(4, np.int32), tuple("abcde"[:classes]))
     if message is None:
-        foreign.wrap(lambda x: change(inner(x)), dataset)
+        external.wrap(lambda x: change(inner(x)), dataset)
         return
     with pytest.raises(ValueError, match=message):
-        foreign.wrap(lambda x: change(inner(x)), dataset)
+        external.wrap(lambda x: change(inner(x)), dataset)
 
 
 def results_of(tmp_path):
@@ -338,11 +338,11 @@ def test_images_outside_the_bounds_are_refused(theirs, tmp_path, capsys):
 
 def test_factories_and_methods(theirs):
     x = jnp.linspace(0, 1, 18).reshape(2, 3, 3, 1)
-    want = foreign.load("their_model:logits")(x)
+    want = external.load("their_model:logits")(x)
     for spec in ("their_model:build()", "their_model:net.logits"):
-        np.testing.assert_allclose(foreign.load(spec)(x), want, rtol=1e-6)
+        np.testing.assert_allclose(external.load(spec)(x), want, rtol=1e-6)
     with pytest.raises(TypeError, match=r"number is int, not a function"):
-        foreign.load("their_model:number()")
+        external.load("their_model:number()")
 
 
 def toy(classes=2):
@@ -360,7 +360,7 @@ def test_weights_are_arguments_of_the_compiled_step():
         scale = np.linspace(1, 2, len(x), dtype=np.float32)[:, None]
         return (x.reshape(len(x), -1) @ w + b[None]) / scale * scale
 
-    network, variables = foreign.wrap(logits, toy())
+    network, variables = external.wrap(logits, toy())
     assert sorted(np.size(a) for a in jax.tree.leaves(variables))[-1] == 32
     run_step = step.make_eval_step(network)
     images, labels = toy().images, toy().labels
@@ -380,7 +380,7 @@ def test_a_network_of_ours_is_a_function_too():
     x = jnp.asarray(toy().images, jnp.float32) / 255
     variables = jax.jit(model.init)(jax.random.key(0), x)
     function = models.logits_fn(model, variables)
-    network, held = foreign.wrap(function, toy())
+    network, held = external.wrap(function, toy())
     got, want = (jax.jit(f)(x) for f in (models.logits_fn(network, held), function))
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
 

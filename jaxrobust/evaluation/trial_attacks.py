@@ -12,6 +12,7 @@ from jaxrobust.analysis import masking
 from jaxrobust.array_types import Bounds, Images, Key, Labels, Norm
 from jaxrobust.evaluation.network import CompiledNetwork
 from jaxrobust.evaluation.radius import STEP_SHARE
+from jaxrobust.results import schema
 
 LONGER = 4  # times the steps, to see whether more steps still gain
 DRAWS = 10  # of random noise
@@ -42,17 +43,9 @@ def count_gradients(steps: int, restarts: int) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Trials:
-    """One network under one threat, and the iterative attack on it.
+    """One compiled network on images `x` [N, H, W, C] under one threat.
 
-    Attributes:
-      network: compiled.
-      x: images `[N, H, W, C]`.
-      y: labels `[N]`.
-      eps: radius of the ball.
-      norm: of it.
-      bounds: lowest and highest value of an image.
-      step_size: of the iterative attack.
-      steps: of it.
+    `step_size` and `steps` are those of the iterative attack.
     """
 
     network: CompiledNetwork
@@ -68,10 +61,11 @@ class Trials:
         """Says which images these points do not fool."""
         return np.asarray(masking.is_correct(self.network.forward(points), self.y))
 
-    def sample(self, keys: Key) -> Images:
-        """Draws a point of the ball around each image."""
+    def draw(self, keys: Key, name: str, number: int) -> Images:
+        """Draws a point of the ball around each image, for one use of randomness."""
+        own = row_stream(keys, name, number)
         return _sample(
-            self.x, key=keys, eps=self.eps, norm=self.norm, bounds=self.bounds
+            self.x, key=own, eps=self.eps, norm=self.norm, bounds=self.bounds
         )
 
     def climb(
@@ -106,73 +100,45 @@ def compare(
     keys: Key,
     restarts: int,
     scale: float,
-) -> dict[str, Any]:
-    """Attacks the same images in many ways.
+) -> schema.Trials:
+    """Attacks the same images in many ways, from more random starts too.
 
-    Args:
-      trials: the network and the threat.
-      gradient: at the clean images.
-      squares: what a black-box attack made of them.
-      keys: one per image, `[N]`.
-      restarts: more random starts of the iterative attack.
-      scale: of the logits in the loss, in one of the runs.
-
-    Returns:
-      `accuracy` that each leaves, the shares of images that only the weaker ones fool,
-      how often the gradient was zero on the way (at either scale of the logits), and by
-      how much a step or the longest attack `raised` the accuracy, negative if not.
+    `gradient` is at the clean images, `squares` what a black-box attack made of them;
+    `scale` is of the logits in the loss, in one of the runs.
     """
     x, clean = trials.x, trials.resists(trials.x)
-    jump = masking.step_in_ball(
-        x,
-        gradient,
-        x,
-        trials.eps,
-        trials.eps,
-        norm=trials.norm,
-        bounds=trials.bounds,
-    )
-    starts = [trials.sample(row_stream(keys, "start", r)) for r in range(restarts + 1)]
-    long = trials.climb(starts[0], LONGER)
+    ball: Any = {"norm": trials.norm, "bounds": trials.bounds}
+    jump = masking.step_in_ball(x, gradient, x, trials.eps, trials.eps, **ball)
+    first, *others = (trials.draw(keys, "start", r) for r in range(restarts + 1))
+    noise = (trials.draw(keys, "noise", d) for d in range(DRAWS))
+    long, rescaled = trials.climb(first, LONGER), trials.climb(first, scale=scale)
+    whole = trials.covering()
     iterative = long.resists(trials.steps)
-    rescaled = trials.climb(starts[0], scale=scale)
     left = {
         "clean": clean,
         "single_step": trials.resists(jump),
         "iterative": iterative,
         "more_steps": long.resists(),
-        "more_restarts": _all(
-            iterative, *(trials.climb(start).resists() for start in starts[1:])
-        ),
+        "more_restarts": _all(iterative, *(trials.climb(s).resists() for s in others)),
         "rescaled": rescaled.resists(),
-        "noise": _all(
-            *(
-                trials.resists(trials.sample(row_stream(keys, "noise", d)))
-                for d in range(DRAWS)
-            )
-        ),
+        "noise": _all(*map(trials.resists, noise)),
         "square": trials.resists(squares),
+        # With the logits scaled: to see whether the gradient is blind, not the loss.
+        "covering": whole.climb(x, scale=scale).resists(),
     }
-    whole = trials.covering()
-    # With the logits scaled: to see whether the gradient is blind, not the loss.
-    left["covering"] = whole.climb(x, scale=scale).resists()
     strong = _all(clean, left["more_steps"], left["more_restarts"])
     white = _all(strong, left["single_step"], left["rescaled"])
     black = _all(left["noise"], left["square"])
-    return {
-        "accuracy": {name: float((clean & ok).mean()) for name, ok in left.items()},
-        "only_single_step_share": float((strong & ~left["single_step"]).mean()),
-        "only_rescaled_share": float((strong & ~left["rescaled"]).mean()),
-        "only_black_box_share": float((white & ~black).mean()),
-        "zero_gradient_share_attacked": float(
-            min(long.zero.mean(), rescaled.zero.mean())
-        ),
-        "raised": max(
-            float(end.mean() - clean.mean())
-            for end in (left["single_step"], long.correct[-1])
-        ),
-        "covering_eps": whole.eps,
-    }
+    climbed = (left["single_step"], long.correct[-1])
+    return schema.Trials(
+        accuracy={name: float((clean & ok).mean()) for name, ok in left.items()},
+        only_single_step_share=float((strong & ~left["single_step"]).mean()),
+        only_rescaled_share=float((strong & ~left["rescaled"]).mean()),
+        only_black_box_share=float((white & ~black).mean()),
+        zero_gradient_share_attacked=float(min(long.zero.mean(), rescaled.zero.mean())),
+        raised=max(float(end.mean() - clean.mean()) for end in climbed),
+        covering_eps=whole.eps,
+    )
 
 
 def _all(*resist: Resists) -> Resists:
