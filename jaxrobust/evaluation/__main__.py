@@ -168,11 +168,7 @@ def _config(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _check_flags(args: argparse.Namespace) -> None:
-    """Refuses what does not go together.
-
-    Raises:
-      ValueError: naming the flags.
-    """
+    """Refuses, by name, flags that do not go together."""
     for one, other in (
         ("attack", "suite"),
         ("stochastic", "black_box"),

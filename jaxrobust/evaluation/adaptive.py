@@ -72,11 +72,9 @@ LOSSES: Mapping[str, Callable[[nn.Module, Variables], Any]] = {"prototypes": pro
 
 @dataclasses.dataclass(frozen=True)
 class Adaptive(Entry):
-    """An attack whose loss, or whose network, is made for a defence.
+    """An attack whose loss, or whose network of `NETWORKS`, is made for a defence.
 
-    Attributes:
-      network: of `NETWORKS`, attacked in place of the whole one; '' for that.
-      why: the reason, in a sentence.
+    `why` is the reason, in a sentence.
     """
 
     network: str = ""

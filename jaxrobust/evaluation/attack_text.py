@@ -121,11 +121,7 @@ def table(
 
 
 def averaged(fields: Mapping[str, Any], draws: int) -> Fields:
-    """Returns an attack on a randomised model: it averages over draws of it.
-
-    Raises:
-      ValueError: for a transfer attack.
-    """
+    """Returns an attack on a randomised model, which averages over draws of it."""
     if fields["name"] == "transfer":
         raise ValueError("transfer attacks are for networks without randomness.")
     if fields["name"] == "autoattack":

@@ -23,11 +23,7 @@ Host = Callable[[Float[np.ndarray, "B H W C"]], Any]
 
 
 def check_attacks(names: Iterable[str]) -> None:
-    """Refuses attacks that a black box cannot answer.
-
-    Raises:
-      ValueError: naming them, and those that will do.
-    """
+    """Refuses attacks that a black box cannot answer, and says which will do."""
     if wrong := sorted({n for n in names if registry.needs_gradient(n)}):
         raise ValueError(
             f"{', '.join(wrong)} cannot attack a black box, which has no gradient; "

@@ -39,12 +39,7 @@ class Evaluation(NamedTuple):
 
 
 def read(workdir: epath.PathLike) -> Evaluation:
-    """Reads the evaluation in a work directory.
-
-    Raises:
-      FileNotFoundError: if there is none.
-      ValueError: naming a file that is damaged.
-    """
+    """Reads the evaluation in a work directory; what is missing or damaged is named."""
     folder = files.expand(workdir)
     for name in ("results.json", "evaluation.npz"):
         if not (folder / name).exists():
@@ -58,11 +53,7 @@ def read(workdir: epath.PathLike) -> Evaluation:
 
 
 def compare(a: Evaluation, b: Evaluation) -> schema.Comparison:
-    """Compares two evaluations on the images that both have.
-
-    Raises:
-      ValueError: for other data sets, images or labels, naming both.
-    """
+    """Compares two evaluations on the images that both have; refuses other data."""
     data_a, data_b = a.results.data, b.results.data
     for field in ("name", "of"):
         ours, theirs = getattr(data_a, field), getattr(data_b, field)

@@ -119,11 +119,7 @@ def diagnose(
 
 
 def check_counts(fields: Mapping[str, Any], prefix: str = "") -> None:
-    """Checks the numbers of examples, steps, restarts and queries that are given.
-
-    Raises:
-      ValueError: for one out of range.
-    """
+    """Checks those numbers of examples, steps, restarts and queries that are given."""
     for name, least in (("examples", 0), ("steps", 1), ("restarts", 0), ("queries", 0)):
         if fields.get(name, least) < least:
             raise ValueError(

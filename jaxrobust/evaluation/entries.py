@@ -37,12 +37,7 @@ class Entry:
     hyperparameters: Mapping[str, Any]
 
     def build(self, **changes: Any) -> step.Attack:
-        """Returns the attack, `(logits_fn, x, y, key) -> x_adv`.
-
-        Raises:
-          ValueError: for an unknown attack or a hyperparameter out of range.
-          TypeError: for an unknown hyperparameter.
-        """
+        """Returns the attack, `(logits_fn, x, y, key) -> x_adv`; says what is wrong."""
         options = {**self.hyperparameters, **changes}
         if "norm" in attacks.hyperparameters(self.name):
             options["norm"] = self.norm

@@ -31,11 +31,7 @@ class Passes(NamedTuple):
 
 
 def width_of(fields: Mapping[str, Any]) -> float:
-    """Reads `config.eval.ci`, the full width at which intervals are narrow enough.
-
-    Raises:
-      ValueError: unless it is at least 0 (0 = off) and below 1.
-    """
+    """Reads `config.eval.ci`, the full width at which intervals are narrow; 0 = off."""
     ci = fields.get("ci", 0.0)
     if not 0 <= ci < 1:
         raise ValueError(

@@ -96,26 +96,31 @@ def make_eval_step(
     """
     draws = getattr(model, "draws", 0)
 
-    @jax.jit
     def step(
-        variables: Variables,
-        images: UInt8[Array, "B H W C"],
-        labels: Int[Array, "B"],
-        keys: Key,
+        variables: Variables, x: Images, labels: Labels, keys: Key
     ) -> dict[str, Array]:
-        with jax.default_matmul_precision(precision):
-            logits_fn = models.logits_fn(model, variables)
-            x_adv = to_float(images)
-            made = attack if make_attack is None else make_attack(model, variables)
-            if made is not None:
-                x_adv = made(logits_fn, x_adv, labels, keys)
-            if draws:
-                judged = judge(logits_fn, x_adv, labels, keys, draws)
-                return {**judged, "x_adv": x_adv}
-            logits = logits_fn(x_adv)
-        return {"logits": float_logits(logits), "x_adv": x_adv}
+        logits_fn = models.logits_fn(model, variables)
+        made = attack if make_attack is None else make_attack(model, variables)
+        if made is not None:
+            x = made(logits_fn, x, labels, keys)
+        if draws:
+            return {**judge(logits_fn, x, labels, keys, draws), "x_adv": x}
+        return {"logits": float_logits(logits_fn(x)), "x_adv": x}
 
-    return step
+    return jitted(step, precision)
+
+
+def jitted(
+    body: Callable[[Variables, Images, Labels, Key], dict[str, Any]], precision: str
+) -> EvalStep:
+    """Compiles a step from uint8 images; its body gets them scaled to [0, 1]."""
+
+    @jax.jit
+    def run(variables, images, labels, keys) -> dict[str, Any]:
+        with jax.default_matmul_precision(precision):
+            return body(variables, to_float(images), labels, keys)
+
+    return run
 
 
 def judge(
@@ -123,9 +128,8 @@ def judge(
 ) -> dict[str, Array]:
     """Asks a randomised network so many times, with keys that no attack has seen.
 
-    Returns:
-      `logits`: the logarithm of the mean probabilities, float32 [B, K], and `share`,
-      of draws that are right, float32 [B].
+    Gives `logits`, the logarithm of the mean probabilities, and `share`, of draws that
+    are right.
     """
 
     def ask(number: Int[Array, ""]) -> tuple[Array, Array]:
@@ -267,11 +271,7 @@ def concatenate(runs: Sequence[EvalRun]) -> EvalRun:
 
 
 def check_finite(logits: Float[np.ndarray, "N *rest"]) -> None:
-    """Refuses logits that are no prediction: argmax would call them class 0.
-
-    Raises:
-      ValueError: saying how many of the N examples have logits that are not finite.
-    """
+    """Refuses logits that are no prediction: argmax would call them class 0."""
     bad = ~np.isfinite(logits).reshape(len(logits), -1).all(-1)
     if bad.any():
         raise ValueError(
@@ -294,9 +294,6 @@ def iterate(
 
     `logits` come back as a host array without the padding, the rest stays on the
     device. One batch is in flight while the caller looks at the one before.
-
-    Raises:
-      ValueError: if there is no example or no batch.
     """
     batch_size = _fit_batch(batch_size, len(indices), mesh)
     if mesh is not None:

@@ -21,11 +21,7 @@ def literal(text: str) -> Any:
 
 
 def number(text: str) -> float:
-    """Reads `0.1`, `1e-3` or `1/10`.
-
-    Raises:
-      ValueError: for anything else, not-a-number included.
-    """
+    """Reads `0.1`, `1e-3` or `1/10`; ValueError for all else, not-a-number too."""
     try:
         value = float(Fraction(text)) if "/" in text else float(text)
     except (ZeroDivisionError, OverflowError):
@@ -36,11 +32,7 @@ def number(text: str) -> float:
 
 
 def python(text: str) -> Any:
-    """Reads a Python literal; nothing is run.
-
-    Raises:
-      ValueError: for anything else.
-    """
+    """Reads a Python literal; nothing is run. ValueError for anything else."""
     try:
         return ast.literal_eval(text)
     except (SyntaxError, TypeError, MemoryError, RecursionError):

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import flax.linen as nn
-import jax
 from jaxtyping import Array
 
 from jaxrobust import models
@@ -34,11 +33,7 @@ class Transfer(Entry):
     network: Trained | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def prepare(self, setting: Setting) -> Pass:
-        """Returns a pass with both networks in one compiled step.
-
-        Raises:
-          ValueError: if `connect` has not loaded the source.
-        """
+        """Returns a pass with both networks in one compiled step, after `connect`."""
         if self.network is None:
             raise ValueError(f"the source {self.source!r} is not loaded: `connect` it.")
         model, variables = self.network
@@ -64,15 +59,13 @@ def make_transfer_step(
 ) -> step.EvalStep:
     """Builds a step as `make_eval_step`; variables are `{'source', 'target'}`."""
 
-    @jax.jit
-    def run(variables, images, labels, keys) -> dict[str, Array]:
-        with jax.default_matmul_precision(precision):
-            made_on = models.logits_fn(source, variables["source"])
-            x_adv = attack(made_on, step.to_float(images), labels, keys)
-            logits = models.logits_fn(target, variables["target"])(x_adv)
+    def run(variables, x, labels, keys) -> dict[str, Array]:
+        made_on = models.logits_fn(source, variables["source"])
+        x_adv = attack(made_on, x, labels, keys)
+        logits = models.logits_fn(target, variables["target"])(x_adv)
         return {"logits": step.float_logits(logits), "x_adv": x_adv}
 
-    return run
+    return step.jitted(run, precision)
 
 
 def connect(
@@ -84,13 +77,9 @@ def connect(
 ) -> list[Entry]:
     """Loads the sources of the transfer attacks among `entries`, each once.
 
-    `classes` are those that the target tells apart; the images of the data set `name`
-    go to both. A source may be a network of the target's `model.name` (`own`) even
-    where that is code from outside jaxrobust.
-
-    Raises:
-      ValueError: for a source that is not there, does not take these images or has
-        other classes, with the label of the entry.
+    They must take the images of the data set `name` and have as many `classes`. A
+    source may be a network of the target's `model.name` (`own`) even where that is code
+    from outside jaxrobust.
     """
     loaded: dict[str, Trained] = {}
     connected = []

@@ -117,15 +117,9 @@ def lines(
     percent: bool = False,
     size: tuple[float, float] = SIZE,
 ) -> str:
-    """Draws values over an axis.
+    """Draws series over an axis: label, colour name (`--` makes it dashed), x and y.
 
-    Args:
-      series: label, colour name (a trailing `--` makes it dashed), x and y of each.
-      xlabel: of the axis.
-      ylabel: of the axis.
-      description: for readers who cannot see it.
-      percent: values are shares; the axis shows 0 to 100.
-      size: width and height in inches.
+    The `description` is for readers who cannot see it; `percent` makes shares 0 to 100.
     """
     figure, axes = make_axes(size)
     for label, color, x, y in series:

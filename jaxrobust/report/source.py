@@ -33,12 +33,7 @@ class Source:
 
 
 def read(workdir: epath.PathLike, *, twin: bool = True) -> Source:
-    """Reads a work directory.
-
-    Raises:
-      FileNotFoundError: if it holds nothing to report.
-      ValueError: naming a file that is damaged.
-    """
+    """Reads a work directory; says what is damaged, or that there is nothing."""
     folder = files.expand(workdir)
     saved = _read(stored.read_config, folder / "config.json")
     config, command = saved or ({}, "")

@@ -30,8 +30,7 @@ def read_results(path: epath.PathLike, wanted: type[T] = schema.Results) -> T:
     """Reads of results.json what its reader needs, a part of `schema`.
 
     Raises:
-      FileNotFoundError: if it is not there.
-      ValueError: if it is damaged, or not what an evaluation writes.
+      FileNotFoundError, ValueError: if it is not there, or not what we write.
     """
     try:
         found = reading.read_json(path)
@@ -72,8 +71,7 @@ def read_arrays(path: epath.PathLike) -> dict[str, np.ndarray]:
     """Reads evaluation.npz: numbers and text, 512 MiB of them at most.
 
     Raises:
-      FileNotFoundError: if it is not there.
-      ValueError: if it is damaged or too large.
+      FileNotFoundError, ValueError: if it is not there, damaged or too large.
     """
     try:
         return reading.read_npz(path, _ARRAYS)
@@ -85,9 +83,6 @@ def read_metrics(path: epath.PathLike) -> list[dict[str, Any]]:
     """Reads the rows of metrics.jsonl that have a step; empty if it is not there.
 
     What is no row (a crash may cut one short) and what is no number is left out.
-
-    Raises:
-      ValueError: if it is too large.
     """
     try:
         rows = [
@@ -101,14 +96,10 @@ def read_metrics(path: epath.PathLike) -> list[dict[str, Any]]:
 
 
 def read_config(path: epath.PathLike) -> tuple[dict[str, Any], str]:
-    """Reads config.json.
-
-    Returns:
-      The config, and the command that made the run ('' if unknown).
+    """Reads config.json, and the command that made the run ('' if unknown).
 
     Raises:
-      FileNotFoundError: if it is not there.
-      ValueError: if it is damaged or holds no config.
+      FileNotFoundError, ValueError: if it is not there, or holds no config.
     """
     try:
         found = reading.read_json(path)
@@ -125,12 +116,9 @@ def read_config(path: epath.PathLike) -> tuple[dict[str, Any], str]:
 def require_rows(
     arrays: Mapping[str, np.ndarray], kinds: Mapping[str, str], path: epath.PathLike
 ) -> None:
-    """Checks that arrays of the file `path` have one value per example.
+    """Raises ValueError unless arrays of the file `path` have one value per example.
 
     `kinds` says by name which kinds of dtype would do, `iu` or `b`.
-
-    Raises:
-      ValueError: if one is missing, of another kind, or of another length.
     """
     lengths = set()
     for name, kind in kinds.items():

@@ -50,10 +50,8 @@ def defaults() -> dict[str, dict[str, Any]]:
 def load(fields: Fields) -> dict[str, Analysis]:
     """Imports the analyses that `config.eval.own_analyses` names, by label.
 
-    For the caller's own config alone: what a file names is not run.
-
-    Raises:
-      ValueError: if one cannot be imported, or lacks `check` or `run`.
+    For the caller's own config alone: what a file names is not run. Refuses what cannot
+    be imported, or lacks `check` or `run`.
     """
     found = {}
     for label, given in fields.get("own_analyses", {}).items():
@@ -76,21 +74,13 @@ def figures(fields: Fields) -> dict[str, Callable[..., Any]]:
 
 
 def check(fields: Fields, own: Own = NONE) -> None:
-    """Looks for mistakes in what `config.eval` says of each analysis.
-
-    Raises:
-      ValueError: naming the field.
-    """
+    """Raises ValueError for a mistake in what `config.eval` says of an analysis."""
     for _, one, part in _each(fields, own):
         one.check(part)
 
 
 def check_images(fields: Fields, shape: Sequence[int], own: Own = NONE) -> None:
-    """Asks those that mind, whether images of this shape [H, W, C] will do.
-
-    Raises:
-      ValueError: naming what they need.
-    """
+    """Raises ValueError where an analysis cannot take images of a shape [H, W, C]."""
     for _, one, part in _each(fields, own):
         if asked := getattr(one, "check_images", None):
             asked(part, shape)

@@ -39,12 +39,9 @@ class Context:
 class Found(NamedTuple):
     """What an analysis found; nothing where it is off or does not fit the network.
 
-    Attributes:
-      results: parts of `results.Results` by name. Of an analysis from outside all of
-        it stands under its label in `own_analyses`.
-      arrays: of evaluation.npz; of an analysis from outside as `LABEL/NAME`.
-      flags: signs that the robust accuracy is not what it seems.
-      of_attacks: by an attack's label, what its row of results.json gets.
+    `results` are parts of `schema.Results` by name, `arrays` those of evaluation.npz; of
+    an analysis from outside both stand under its label. `of_attacks` is, by an attack's
+    label, what its row of results.json gets.
     """
 
     results: Mapping[str, Any] = _NONE

@@ -54,12 +54,7 @@ def check_images(fields: Fields, shape: Sequence[int]) -> None:
 
 
 def read(fields: Fields) -> Wanted:
-    """Reads `config.eval.corruptions` (no name means all); computes nothing.
-
-    Raises:
-      ValueError: for an unknown name (with the nearest match), a severity that is not 1
-        to 5, no severity, or a negative count.
-    """
+    """Reads `config.eval.corruptions` (no name means all), or says what is wrong."""
     names = tuple(dict.fromkeys(fields["names"])) or corruptions.names()
     for name in names:
         corruptions.check_name(name)
@@ -93,16 +88,12 @@ def classified(
     clean: Bool[np.ndarray, "N"],
     robust: Bool[np.ndarray, "N"] | None,
 ) -> tuple[schema.Corruptions, Arrays]:
-    """Classifies corrupted images.
+    """Returns the part `corruptions` of results.json, and arrays for evaluation.npz.
 
     Each corruption is one compiled program for all severities, and the network another
     one. The draws for an example depend on its index, the corruption and the severity.
-
-    Returns:
-      The part `corruptions` of results.json, all of it on the same n examples, and
-      arrays for evaluation.npz: `corruption_correct` bool [names, severities, n] of
-      the examples `corruption_indices` [n], and one image under each,
-      `corruption_images` uint8 [names, H, W, C] and `corruption_clean` [H, W, C].
+    All is on the same n examples: `corruption_correct` is bool [names, severities, n],
+    `corruption_images` one image under each.
     """
     wanted = read(fields)
     rows = choose(len(setting.indices), wanted.examples)

@@ -71,20 +71,18 @@ def predicted(
     All radii, traced and vmapped, are one compiled step.
     """
 
-    @jax.jit
-    def run(variables, images, labels, keys) -> dict[str, Array]:
-        with jax.default_matmul_precision(setting.precision):
-            logits_fn = models.logits_fn(setting.model, variables)
-            x = step.to_float(images)
+    def run(variables, x, labels, keys) -> dict[str, Array]:
+        logits_fn = models.logits_fn(setting.model, variables)
 
-            def attacked(radius: Array) -> Array:
-                return logits_fn(make_attack(radius)(logits_fn, x, labels, keys))
+        def attacked(radius: Array) -> Array:
+            return logits_fn(make_attack(radius)(logits_fn, x, labels, keys))
 
-            radii = jnp.asarray(eps, jnp.float32)
-            logits = jax.vmap(attacked, out_axes=1)(radii)
+        radii = jnp.asarray(eps, jnp.float32)
+        logits = jax.vmap(attacked, out_axes=1)(radii)
         return {"logits": step.float_logits(logits)}
 
-    passes = setting.iterate(run, label, copies=len(eps))
+    run_step = step.jitted(run, setting.precision)
+    passes = setting.iterate(run_step, label, copies=len(eps))
     return np.concatenate([out["logits"].argmax(-1) for _, out in passes])
 
 

@@ -34,20 +34,16 @@ NORMS = {"l1": 1, "l2": 2}
 def make_growth_step(
     model: nn.Module, attack: step.Attack, *, precision: str = "highest"
 ) -> step.EvalStep:
-    """Builds a jitted step that attacks a batch and compares the stages' features.
+    """Builds a step as `make_eval_step`, that compares the stages' features.
 
-    Returns:
-      A step as `make_eval_step` makes, with `logits` of the attacked images and, under
-      `l1` and `l2`, `analysis.Growth` per stage.
+    It gives `logits` of the attacked images and, under `l1` and `l2`, `analysis.Growth`
+    per stage.
     """
 
-    @jax.jit
-    def run(variables, images, labels, keys) -> dict[str, Any]:
-        with jax.default_matmul_precision(precision):
-            x = step.to_float(images)
-            x_adv = attack(models.logits_fn(model, variables), x, labels, keys)
-            clean = model.apply(variables, x, train=False)
-            attacked = model.apply(variables, x_adv, train=False)
+    def run(variables, x, labels, keys) -> dict[str, Any]:
+        x_adv = attack(models.logits_fn(model, variables), x, labels, keys)
+        clean = model.apply(variables, x, train=False)
+        attacked = model.apply(variables, x_adv, train=False)
         assert isinstance(clean, models.Outputs)
         assert isinstance(attacked, models.Outputs)
         found = {
@@ -56,7 +52,7 @@ def make_growth_step(
         }
         return {"logits": step.float_logits(attacked.logits), **found}
 
-    return run
+    return step.jitted(run, precision)
 
 
 def check(fields: Fields) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
@@ -58,40 +57,26 @@ def make_inside_step(
     *,
     precision: str = "highest",
 ) -> step.EvalStep:
-    """Builds a jitted step that shows what an attack does inside a network.
+    """Builds a step as `make_eval_step`, that shows what an attack does in a network.
 
-    Args:
-      model: a Linen module that returns `models.Outputs`.
-      make_attack: makes the attack from model and variables.
-      layers: features to measure against the centres of `centers_of`.
-      precision: of matrix products.
-
-    Returns:
-      A step as `make_eval_step` makes, with `logits` of the attacked images and, as
-      far as the network has any, for the clean and the attacked images (second axis):
-      `features` [B, 2, D] of the penultimate layer; `restored` [B, 2, H, W, C],
-      `x_adv` and the mean squared `errors` [B, 3] of attacked, restored clean and
-      restored attacked images; and per layer `distances` [B, 2, 2] to the own and the
-      nearest other centre.
+    As far as the network has any, it gives, for the clean and the attacked images
+    (second axis): `features` [B, 2, D] of the penultimate layer; `restored`
+    [B, 2, H, W, C], `x_adv` and the mean squared `errors` [B, 3] of attacked, restored
+    clean and restored attacked images; and `distances/LAYER` [B, 2, 2] to the own and
+    the nearest other centre of `centers_of`.
     """
 
-    @jax.jit
-    def run(variables, images, labels, keys) -> dict[str, Any]:
-        with jax.default_matmul_precision(precision):
-            x = step.to_float(images)
-            attack = make_attack(model, variables)
-            x_adv = attack(models.logits_fn(model, variables), x, labels, keys)
-            outs = [_apply(model, variables, z) for z in (x, x_adv)]
-            centers = centers_of(variables)
+    def run(variables, x, labels, keys) -> dict[str, Any]:
+        attack, centers = make_attack(model, variables), centers_of(variables)
+        x_adv = attack(models.logits_fn(model, variables), x, labels, keys)
+        outs = [_apply(model, variables, z) for z in (x, x_adv)]
 
-            def measure(out: models.Outputs, layer: str) -> Array:
-                given = out.features[layer], labels, centers[layer]
-                return jnp.stack(analysis.prototype_distances(*given), -1)
+        def measure(out: models.Outputs, layer: str) -> Array:
+            given = out.features[layer], labels, centers[layer]
+            return jnp.stack(analysis.prototype_distances(*given), -1)
 
-            distances = {
-                layer: _pair(measure(out, layer) for out in outs) for layer in layers
-            }
-        found = {"logits": step.float_logits(outs[1].logits), "distances": distances}
+        found: dict[str, Any] = {"logits": step.float_logits(outs[1].logits)}
+        found |= {f"distances/{n}": _pair(measure(o, n) for o in outs) for n in layers}
         if "penultimate" in outs[0].features:
             flat = [out.features["penultimate"] for out in outs]
             found["features"] = _pair(h.reshape(len(h), -1) for h in flat)
@@ -103,7 +88,7 @@ def make_inside_step(
             found["x_adv"] = x_adv
         return found
 
-    return run
+    return step.jitted(run, precision)
 
 
 def _apply(model: nn.Module, variables: Variables, x: Images) -> models.Outputs:
@@ -133,22 +118,14 @@ def under(setting: Setting, entry: Entry, keep: int) -> tuple[schema.Analyses, A
         setting.model, entry.make, layers, precision=setting.precision
     )
     parts: dict[str, list[np.ndarray]] = {}
-
-    def add(name: str, value: Array, count: int) -> None:
-        parts.setdefault(name, []).append(parallel.to_host(value)[:count])
-
     for rows, found in setting.iterate(run_step, entry.label):
-        count = rows.stop - rows.start
         # In one order on every process: fetching is a collective.
-        for name in ("features", "errors"):
-            if name in found:
-                add(name, found[name], count)
-        for layer in layers:
-            add(f"distances/{layer}", found["distances"][layer], count)
-        if rows.start < keep:
-            for name in ("restored", "x_adv"):
-                if name in found:
-                    add(name, found[name], min(count, keep - rows.start))
+        for name in sorted(found.keys() - {"logits"}):
+            last = keep if name in ("restored", "x_adv") else rows.stop
+            if rows.start < last:
+                value = parallel.to_host(found[name])
+                count = min(rows.stop, last) - rows.start
+                parts.setdefault(name, []).append(value[:count])
     arrays = {name: np.concatenate(part) for name, part in parts.items()}
     return _describe(entry.label, layers, arrays), _for_file(setting, arrays)
 

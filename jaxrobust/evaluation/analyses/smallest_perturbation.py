@@ -61,11 +61,7 @@ def describe(
 
 
 def read_within(fields: Fields) -> dict[str, dict[str, float]]:
-    """Reads `config.eval.within`: radii by norm, and by how they are written.
-
-    Raises:
-      ValueError: for an unknown norm or a bad radius.
-    """
+    """Reads `config.eval.within`: radii by norm, and by how they are written."""
     found = {}
     for norm, radii in fields.items():
         if norm not in verify.NORMS:

@@ -26,8 +26,7 @@ _FIELDS = ("version", "slots")
 class AutoAttack(Entry):
     """AutoAttack; hyperparameters are `version` and `slots` (0 = its own choice).
 
-    Attributes:
-      folder: where its state is kept while it runs; '' keeps none.
+    Its state is kept in `folder` while it runs; '' keeps none.
     """
 
     in_step: ClassVar[bool] = False

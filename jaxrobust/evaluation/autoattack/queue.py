@@ -85,8 +85,7 @@ class Queue(NamedTuple):
     ) -> tuple["Queue", Bool[np.ndarray, "n"]]:
         """Ends the items of slots that hit and cancels what they make needless.
 
-        Returns:
-          The queue, and which of the slots are, so far, the result of their image.
+        Also returns which of the slots are, so far, the result of their image.
         """
         first_hit, best = self.first_hit.copy(), np.zeros(len(slots), bool)
         for n, slot in enumerate(slots):

@@ -37,11 +37,7 @@ def write(path: epath.Path, meta: Meta, arrays: Arrays) -> None:
 
 
 def read(path: epath.Path) -> Saved | None:
-    """Reads what `write` wrote; None where there is nothing.
-
-    Raises:
-      ValueError: for a file of another format, or one that cannot be read.
-    """
+    """Reads what `write` wrote, or refuses it by name; None where there is nothing."""
     if not path.exists():
         return None
     try:

@@ -172,11 +172,7 @@ class Program:
 def compiled(
     setup: Setup, stage: Stage, logits: np.ndarray, queue: Queue
 ) -> tuple[Program, Progress]:
-    """Compiles the programs of a stage for as many slots as its queue has.
-
-    Returns:
-      The programs, and the stage before its first step.
-    """
+    """Compiles a stage for the slots that its queue has; also returns its beginning."""
     x, devices, count = setup.examples.x, setup.devices, len(queue.slot_image)
     shape = jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype)
     model = stepping.capture(setup.logits_fn, shape, stochastic=setup.stochastic)

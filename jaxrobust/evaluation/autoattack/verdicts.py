@@ -45,11 +45,7 @@ def correct_share(
     keys: Key,
     draws: int,
 ) -> Float[np.ndarray, "n"]:
-    """Returns how often a randomised model is right about each image, in fresh draws.
-
-    Raises:
-      ValueError: for logits that are not finite.
-    """
+    """Returns in which share of fresh draws a randomised model is right, per image."""
     right = np.zeros(len(x))
     for draw in range(draws if len(x) else 0):
         fresh = jax.vmap(jax.random.fold_in, (0, None))(keys, _DRAW_STREAM + draw)
