@@ -141,20 +141,21 @@ def as_json(record: Any) -> Any:
 def make(wanted: type[T], values: Mapping[str, Any]) -> T:
     """Makes a part of what is known to be right; its `rest` takes other keys."""
     hints, known = _hints(wanted), {}
-    for key in values.keys() & hints.keys():
+    for key in values.keys() & hints.keys() - {"rest"}:
         hint, value = hints[key], values[key]
         # A part, or one that may be None.
         inner = [h for h in (hint, *get_args(hint)) if _is_part(h)]
         nested = inner and isinstance(value, Mapping)
         known[key] = make(inner[0], value) if nested else value
-    others = {key: value for key, value in values.items() if key not in hints}
+    others = {key: value for key, value in values.items() if key not in known}
     return wanted(**known, **({"rest": others} if others else {}))
 
 
 def updated(record: T, values: Mapping[str, Any]) -> T:
     """Returns a part with some fields replaced, others added to its `rest`."""
     fields = dict(vars(record))
-    return make(type(record), {**fields, **fields.pop("rest", {}), **values})
+    rest = fields.pop("rest", {})
+    return make(type(record), {**fields, **rest, **values})
 
 
 def merged(first: Any, more: Any) -> Any:

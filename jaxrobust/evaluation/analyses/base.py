@@ -39,7 +39,7 @@ class Context:
 class Found(NamedTuple):
     """What an analysis found; nothing where it is off or does not fit the network.
 
-    `results` are parts of `schema.Results` by name, `arrays` those of evaluation.npz; of
+    `results` are parts of `schema.Results` by name, `arrays` are of evaluation.npz; of
     an analysis from outside both stand under its label. `of_attacks` is, by an attack's
     label, what its row of results.json gets.
     """

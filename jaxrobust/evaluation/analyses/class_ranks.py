@@ -45,7 +45,7 @@ def run(context: Context, runs: Runs) -> Found:
 
 
 def read_eps(fields: Fields) -> list[float]:
-    """Reads the radii of `config.eval.analysis`, which must grow, and checks all else."""
+    """Reads the growing radii of `config.eval.analysis` and checks the rest."""
     eps = [parse_radius(text, "eval.analysis.eps") for text in fields["eps"]]
     if any(b <= a for a, b in itertools.pairwise(eps)):
         raise ValueError(

@@ -14,6 +14,7 @@ from jaxrobust.evaluation import step, verify
 from jaxrobust.evaluation.autoattack import versions
 from jaxrobust.evaluation.autoattack.ensemble import autoattack
 from jaxrobust.evaluation.autoattack.forward import Devices, Forward
+from jaxrobust.evaluation.autoattack.result import Result
 from jaxrobust.evaluation.autoattack.setup import slots_for
 from jaxrobust.evaluation.entries import Entry, Pass
 from jaxrobust.evaluation.setting import Setting
@@ -90,6 +91,11 @@ class AutoAttack(Entry):
             batch = each * devices.count
             forward = Forward(logits_fn, x[0], batch, devices, stochastic=draws > 0)
             logits = forward(result.x_adv, keys if draws else None)
+        return self._describe_run(result, x, setting, logits, keep)
+
+    def _describe_run(
+        self, result: Result, x: np.ndarray, setting: Setting, logits: Any, keep: Any
+    ) -> step.EvalRun:
         kept = result.x_adv[slice(keep) if isinstance(keep, int) else keep]
         run = step.summarise(
             logits,
