@@ -74,7 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             function = black_box.in_layout(function, args.layout or "NHWC")
         draws = args.draws if args.stochastic else 0
         if args.attacks_only or hosted or args.stochastic:
-            _without_curves(config)
+            fields = config["eval"]  # no analysis that attacks the network again
+            fields["curve"]["eps"] = []
+            fields["growth"]["enabled"] = fields["analysis"]["enabled"] = False
         model, variables = external.wrap(
             function, dataset, bounds=bounds, draws=draws, black_box=hosted
         )
@@ -83,28 +85,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             # The host has one queue, whatever devices there are.
             progress, mesh = StageProgress(), parallel.make_mesh(1 if hosted else None)
             with out_of_memory.explained("--batch_size", args.batch_size, mesh.size):
-                evaluation.evaluate(
-                    model,
-                    variables,
-                    config,
-                    folder,
-                    dataset=dataset,
-                    mesh=mesh,
-                    progress=progress,
-                )
+                options: Any = {"dataset": dataset, "mesh": mesh, "progress": progress}
+                evaluation.evaluate(model, variables, config, folder, **options)
             progress.close()
             page = report.write(folder)
             results = stored.read_results(folder / "results.json")
-    except _BAD_INPUT as error:
+    except (*_BAD_INPUT, jax.errors.JaxRuntimeError) as error:
         if args.traceback:
             raise
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
-    except jax.errors.JaxRuntimeError as error:
-        if args.traceback:
-            raise
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        print(f"the model failed: {lines[-1][:500]}", file=sys.stderr)
+        told = f"{type(error).__name__}: {error}"
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            lines = [line for line in str(error).splitlines() if line.strip()]
+            told = f"the model failed: {lines[-1][:500]}"
+        print(told, file=sys.stderr)
         return 1
     unchecked = verdict.unchecked(results) if hosted or draws else []
     for line in (verdict.verdict(results), *verdict.belief(results), *unchecked):
@@ -211,13 +204,6 @@ def _is_black_box(
         return False
     function = black_box.in_layout(function, args.layout or "NHWC")
     return not external.traceable(function, dataset)
-
-
-def _without_curves(config: Mapping[str, Any]) -> None:
-    """Turns off the analyses that attack the network again."""
-    fields = config["eval"]
-    fields["curve"]["eps"] = []
-    fields["growth"]["enabled"] = fields["analysis"]["enabled"] = False
 
 
 def _curve(eps: str, norm: str) -> list[str]:

@@ -78,7 +78,7 @@ def evaluate(
     entries = _connected(entries, setting, config, state)
     analyses.check_images(fields, setting.dataset.images.shape[1:], own_analyses)
     done = passes.run(setting, entries, fields)
-    parts, arrays = _looked_at(done, entries, config, own_analyses)
+    parts, arrays = _looked_at(done, config, own_analyses)
     draws, examples = getattr(model, "draws", 0), len(done.setting.indices)
     results = schema.Results(
         **parts,
@@ -152,17 +152,13 @@ def _connected(
 
 
 def _looked_at(
-    done: passes.Passes,
-    entries: Sequence[suite.Entry],
-    config: Mapping[str, Any],
-    own_analyses: analyses.Own,
+    done: passes.Passes, config: Mapping[str, Any], own_analyses: analyses.Own
 ) -> tuple[Parts, dict[str, Any]]:
     """Returns parts of `Results` and arrays: of the attacks, then of each analysis."""
     fields, setting, runs = config["eval"], done.setting, done.runs
-    parts = attacked(done, entries)
+    parts = attacked(done)
     attacks: list[schema.Attack] = parts["attacks"]
-    arrays = outputs.predictions(setting, entries, runs)
-    arrays |= outputs.grid(setting, entries, attacks, runs, fields)
+    arrays = outputs.predictions(done) | outputs.grid(done, attacks, fields)
     plain = flags.predictions(runs["clean"].logits, setting.labels)
     nothing = flags.learned_nothing(plain, len(setting.labels))
     raised = flags_of_attacks.raised(attacks, parts["clean"])
@@ -171,7 +167,7 @@ def _looked_at(
         [*flags_of_attacks.from_attacks(attacks), *raised],
     )
     name = config["data"]["name"]
-    context = analyses.Context(setting, entries, attacks, {}, name, fields["grid"])
+    context = analyses.Context(setting, done.entries, attacks, {}, name, fields["grid"])
     for one in analyses.run(context, fields, runs, own_analyses):
         parts = add(one, parts)
         arrays |= one.arrays
@@ -204,9 +200,9 @@ def load_test(config: Mapping[str, Any]) -> Dataset:
     )
 
 
-def attacked(done: passes.Passes, entries: Sequence[suite.Entry]) -> Parts:
+def attacked(done: passes.Passes) -> Parts:
     """Returns the parts of `Results` that the attacks give."""
-    runs, clean = done.runs, done.runs["clean"]
+    entries, runs, clean = done.entries, done.runs, done.runs["clean"]
     worst = passes.worst_case(entries, runs)
     return {
         "clean": schema.Clean(

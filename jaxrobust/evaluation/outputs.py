@@ -7,31 +7,28 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float
 
-from jaxrobust.evaluation import passes, step, suite
+from jaxrobust.evaluation import passes, step
 from jaxrobust.evaluation.setting import Setting
 from jaxrobust.results import schema, typed
 from jaxrobust.runtime import files
 
 
-def predictions(
-    setting: Setting,
-    entries: Sequence[suite.Entry],
-    runs: Mapping[str, step.EvalRun],
-) -> dict[str, Any]:
+def predictions(done: passes.Passes) -> dict[str, Any]:
     """Returns per-example arrays [N] for evaluation.npz.
 
     `robust_LABEL` says which images an attack leaves correct, `robust_LABEL/STAGE`
     which are after each stage of an ensemble, `distance_LABEL` how far an attack
     without a radius went.
     """
+    setting, runs = done.setting, done.runs
     arrays: dict[str, Any] = {
         "indices": setting.indices,
         "labels": setting.labels,
         "class_names": np.asarray(setting.dataset.class_names),
         "clean_loss": runs["clean"].loss,
-        "robust": passes.worst_case(entries, runs),
+        "robust": passes.worst_case(done.entries, runs),
     }
-    for entry in entries:
+    for entry in done.entries:
         if entry.eps is None:
             arrays[f"distance_{entry.label}"] = runs[entry.label].distance[entry.norm]
     for name, run in runs.items():
@@ -44,13 +41,10 @@ def predictions(
 
 
 def grid(
-    setting: Setting,
-    entries: Sequence[suite.Entry],
-    attacks: Sequence[schema.Attack],
-    runs: Mapping[str, step.EvalRun],
-    fields: Mapping[str, Any],
+    done: passes.Passes, attacks: Sequence[schema.Attack], fields: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Returns sample images under the strongest attack, for the report."""
+    setting, runs = done.setting, done.runs
     rows = passes.shown(len(setting.indices), fields)
     # What may change any image into any other shows little beside one with a radius.
     attacks = [a for a in attacks if a.eps is not None] or attacks

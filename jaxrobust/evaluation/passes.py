@@ -25,6 +25,7 @@ class Passes(NamedTuple):
     """
 
     setting: Setting
+    entries: Sequence[Entry]
     runs: dict[str, step.EvalRun]
     seconds: dict[str, float]
     stopping: schema.Stopping | None
@@ -80,7 +81,7 @@ def run(
             break
     setting = dataclasses.replace(setting, indices=setting.indices[:used])
     stopping = _describe(width, widths, used, total) if width else None
-    return Passes(setting, runs, seconds, stopping)
+    return Passes(setting, entries, runs, seconds, stopping)
 
 
 def _clean(setting: Setting) -> Pass:

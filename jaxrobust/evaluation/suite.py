@@ -91,16 +91,11 @@ def _trace(entry: Entry) -> None:
     x = jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.float32)
     y = jax.ShapeDtypeStruct((1,), jnp.int32)
 
-    def call(x: Array, y: Array, key: Array) -> Array:
-        return attack(_stand_in, x, y, key[None])
+    def stand_in(x: Array, *_: Array) -> Array:  # a randomised network gets keys too
+        return x.reshape(len(x), -1)[:, :10]
 
-    jax.eval_shape(call, x, y, jax.random.key(0))
-
-
-def _stand_in(x: Array, *keys: Array) -> Array:
-    """Ten logits of images; a randomised network gets keys too."""
-    del keys
-    return x.reshape(len(x), -1)[:, :10]
+    call = functools.partial(attack, stand_in)
+    jax.eval_shape(call, x, y, jax.random.split(jax.random.key(0), 1))
 
 
 def check_use(fields: Mapping[str, Any]) -> None:
@@ -119,23 +114,18 @@ def check_use(fields: Mapping[str, Any]) -> None:
             "`targeted` must be False: the labels are the true ones, and a targeted "
             "attack would make the images easier to classify."
         )
-    for name in _MOVING:
-        value = fields.get(name)
-        if value in (0, "0"):
+    for name, value in fields.items():
+        if name in _MOVING and value in (0, "0"):
             least = "at least 1" if name in _COUNTED else "above 0"
             raise ValueError(
                 f"`{name}` must be {least}, got {value}: no image would be changed."
             )
-    for name in _COUNTED:
-        value = fields.get(name)
-        if isinstance(value, int) and value > _MOST:
+        if name in _COUNTED and isinstance(value, int) and value > _MOST:
             raise ValueError(f"`{name}` must be at most {_MOST}, got {value}.")
-    threat.check_bounds(fields.get("bounds", (0.0, 1.0)))
-    low, high = fields.get("bounds", (0.0, 1.0))
-    if not (low <= 0 and high >= 1):
-        raise ValueError(
-            f"`bounds` must hold images in [0, 1], got {tuple(fields['bounds'])}."
-        )
+    bounds = fields.get("bounds", (0.0, 1.0))
+    threat.check_bounds(bounds)
+    if not (bounds[0] <= 0 and bounds[1] >= 1):
+        raise ValueError(f"`bounds` must hold images in [0, 1], got {tuple(bounds)}.")
 
 
 def _entry(label: str, fields: dict[str, Any], transfer_from: str) -> Entry:

@@ -36,11 +36,15 @@ class Transfer(Entry):
         """Returns a pass with both networks in one compiled step, after `connect`."""
         if self.network is None:
             raise ValueError(f"the source {self.source!r} is not loaded: `connect` it.")
-        model, variables = self.network
-        run_step = make_transfer_step(
-            model, setting.model, self.build(), precision=setting.precision
-        )
-        run = self.passes(run_step)
+        (source, variables), attack = self.network, self.build()
+
+        def body(pair, x, labels, keys) -> dict[str, Array]:
+            made_on = models.logits_fn(source, pair["source"])
+            x_adv = attack(made_on, x, labels, keys)
+            logits = models.logits_fn(setting.model, pair["target"])(x_adv)
+            return {"logits": step.float_logits(logits), "x_adv": x_adv}
+
+        run = self.passes(step.jitted(body, setting.precision))
 
         def both(part: Setting, keep: Any) -> step.EvalRun:
             pair = {"source": variables, "target": part.variables}
@@ -52,20 +56,6 @@ class Transfer(Entry):
         """Returns what results.json says about the attack itself."""
         own = {"name": "transfer", "attack": self.name, "source": self.source}
         return super().describe() | own
-
-
-def make_transfer_step(
-    source: nn.Module, target: nn.Module, attack: step.Attack, *, precision: str
-) -> step.EvalStep:
-    """Builds a step as `make_eval_step`; variables are `{'source', 'target'}`."""
-
-    def run(variables, x, labels, keys) -> dict[str, Array]:
-        made_on = models.logits_fn(source, variables["source"])
-        x_adv = attack(made_on, x, labels, keys)
-        logits = models.logits_fn(target, variables["target"])(x_adv)
-        return {"logits": step.float_logits(logits), "x_adv": x_adv}
-
-    return step.jitted(run, precision)
 
 
 def connect(

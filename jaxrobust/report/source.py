@@ -43,7 +43,7 @@ def read(workdir: epath.PathLike, *, twin: bool = True) -> Source:
         metrics=stored.read_metrics(folder / "metrics.jsonl"),
         results=_read(stored.read_results, folder / "results.json"),
         arrays=_read(stored.read_arrays, folder / "evaluation.npz") or {},
-        twin=read(folder / "twin", twin=False) if twin and _has(folder) else None,
+        twin=_twin(folder) if twin else None,
     )
     if twin and not (saved or source.metrics or source.results):
         raise FileNotFoundError(
@@ -53,8 +53,9 @@ def read(workdir: epath.PathLike, *, twin: bool = True) -> Source:
     return source
 
 
-def _has(folder: epath.Path) -> bool:
-    return (folder / "twin").is_dir()
+def _twin(folder: epath.Path) -> Source | None:
+    path = folder / "twin"
+    return read(path, twin=False) if path.is_dir() else None
 
 
 def _read(reader: Callable[[epath.Path], _Found], path: epath.Path) -> _Found | None:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from jaxrobust import data
-from jaxrobust.evaluation import outputs, setting, step
+from jaxrobust.evaluation import outputs, passes, setting, step
 from jaxrobust.evaluation.autoattack.entry import AutoAttack
 
 LEVELS = np.arange(256, dtype=np.float32) / np.float32(255)
@@ -56,7 +56,7 @@ def test_flags_of_each_stage_of_an_ensemble():
         "autoattack": run([0, 0, 0], **{"apgd-ce": first, "square": both}),
     }
     entry = AutoAttack("autoattack", "autoattack", "linf", 0.1, "0.1", {})
-    arrays = outputs.predictions(of, [entry], runs)
+    arrays = outputs.predictions(passes.Passes(of, [entry], runs, {}, None))
     np.testing.assert_array_equal(arrays["robust_autoattack"], both)
     np.testing.assert_array_equal(arrays["robust_autoattack/apgd-ce"], first)
     np.testing.assert_array_equal(arrays["robust_autoattack/square"], both)
