@@ -97,11 +97,7 @@ def _checked(out: Any, count: int) -> np.ndarray:
     if hasattr(out, "detach"):
         out = out.detach().cpu().numpy()
     logits = np.asarray(out)
-    if logits.ndim != 2 or len(logits) != count:
-        raise ValueError(
-            f"the function must return logits [B, K] with B = {count}, got "
-            f"{logits.shape}."
-        )
+    external.check_shape(logits, count)
     if not np.issubdtype(logits.dtype, np.floating):
         raise ValueError(
             f"the function must return floating logits, got {logits.dtype}."

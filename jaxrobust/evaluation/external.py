@@ -207,19 +207,24 @@ def _check_outputs(
             f"{' and keys' if len(inputs) > 1 else ''}: "
             f"{type(error).__name__}: {reason}"
         ) from error
-    found = getattr(out, "shape", None)
-    if found is None or len(found) != 2 or found[0] != len(images):
-        raise ValueError(
-            f"the function must return logits [B, K] with B = {len(images)}, got "
-            f"{type(out).__name__ if found is None else found}."
-        )
+    check_shape(out, len(images))
     if not jnp.issubdtype(out.dtype, jnp.floating):
         raise TypeError(f"the function must return floating logits, got {out.dtype}.")
-    if found[1] != dataset.num_classes:
+    if out.shape[1] != dataset.num_classes:
         raise ValueError(
-            f"the function returns {found[1]} classes, but the data set has "
+            f"the function returns {out.shape[1]} classes, but the data set has "
             f"{dataset.num_classes}; it was made for another one. (The classes of an "
             "npz file are its `class_names`, or as many as its largest label says.)"
+        )
+
+
+def check_shape(out: Any, count: int) -> None:
+    """Raises ValueError for what is no logits [B, K] of so many images."""
+    found = getattr(out, "shape", None)
+    if found is None or len(found) != 2 or found[0] != count:
+        raise ValueError(
+            f"the function must return logits [B, K] with B = {count}, got "
+            f"{type(out).__name__ if found is None else found}."
         )
 
 

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -99,14 +98,17 @@ def classified(
     rows = choose(len(setting.indices), wanted.examples)
     part = setting.part(wanted.examples)
     begin = time.monotonic()
-    classify = _make_classify(setting.model, setting.precision)
+
+    @jax.jit  # apart from the corruptions, so that it compiles once for all
+    def classify(variables: Variables, x: Images) -> Logits:
+        with jax.default_matmul_precision(setting.precision):
+            return step.float_logits(models.logits_fn(setting.model, variables)(x))
+
     found = [_run_one(part, classify, name, wanted.severities) for name in wanted.names]
     correct = np.stack([one for one, _ in found])
     attacked = None if robust is None else robust[rows]
-    results = dataclasses.replace(
-        _describe(correct, wanted, clean[rows], attacked),
-        seconds=time.monotonic() - begin,
-    )
+    results = _describe(correct, wanted, clean[rows], attacked)
+    results = dataclasses.replace(results, seconds=time.monotonic() - begin)
     arrays = {
         "corruption_names": np.asarray(wanted.names),
         "corruption_severities": np.asarray(wanted.severities),
@@ -117,17 +119,6 @@ def classified(
         "corruption_shown": np.asarray(_shown(wanted.severities)),
     }
     return results, arrays
-
-
-def _make_classify(model: nn.Module, precision: str) -> Classify:
-    """Returns the jitted network: apart, so that it compiles once for all."""
-
-    @jax.jit
-    def classify(variables: Variables, x: Images) -> Logits:
-        with jax.default_matmul_precision(precision):
-            return step.float_logits(models.logits_fn(model, variables)(x))
-
-    return classify
 
 
 def _run_one(

@@ -77,10 +77,9 @@ def autoattack(
         'plus' (six attacks, five restarts) or 'rand' (APGD on cross-entropy and DLR
         over 20 draws, for randomised models).
       slots: images attacked at a time, at most; at least two per device. None chooses.
-        A stage with few images uses fewer.
       state_dir: folder for a file from which a killed evaluation goes on, in the middle
-        of an attack; None keeps nothing. A finished one returns at once. The file
-        belongs to this model, these images, keys and settings.
+        of an attack. A finished one returns at once. The file belongs to this model,
+        these images, keys and settings.
       state_tag: your name for the model, a part of the file's name. Needed with
         `state_dir` where the model calls the host (`jax.pure_callback`, `io_callback`,
         FFI): its program does not tell it from another one, so you do.
@@ -96,14 +95,9 @@ def autoattack(
       save_every: seconds between two writes of the state, more where it is so large
         that they would take a twentieth of the time.
 
-    Returns:
-      A `Result`: flags, adversarial images, stages, warnings.
-
     Raises:
-      ValueError: for images outside `bounds`, labels out of range, logits that are
-        not finite, fewer than two classes, a state of another model, a model that
-        calls the host with `state_dir` and no `state_tag`; named in the message.
-      TypeError: for arrays or keys of the wrong type.
+      ValueError, TypeError: naming the argument; for logits that are not finite, a
+        state of another model, or one that cannot be told from others (`state_tag`).
 
     Reference:
       Croce and Hein, Reliable evaluation of adversarial robustness with an ensemble of
