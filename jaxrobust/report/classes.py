@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxrobust.report import drawing
-from jaxrobust.report.html import Markup
-from jaxrobust.report.html import figure as card
+from jaxrobust.report.html import Markup, card
 from jaxrobust.results.schema import OfClass
 
 MANY_CLASSES = 20

@@ -93,7 +93,7 @@ def image(pixels: np.ndarray, alt: str) -> Markup:
     )
 
 
-def figure(svg: str, title: str, caption: Content = None) -> Markup:
+def card(svg: str, title: str, caption: Content = None) -> Markup:
     """Puts a drawing with its title and caption on a card."""
     note = tag("figcaption", caption) if caption else None
     return tag("figure", tag("h3", title), Markup(svg), note, class_="card")

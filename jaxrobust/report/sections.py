@@ -31,7 +31,8 @@ def head(source: Source) -> Section:
     if results is None:
         text = "Not evaluated yet: this page shows training only."
         return tag("p", text, class_="verdict")
-    compared = _compared(source)
+    twin = source.twin
+    compared = twin and verdict.comparison(results, twin.results, twin.objective)
     notes = [*verdict.cautions(source.config, results), *verdict.belief(results)]
     return [
         tag("div", _numbers(results), class_="headline"),
@@ -60,13 +61,6 @@ def _numbers(results: Results) -> list[Markup]:
         about = f"{name}, {verdict.threats(results)}"
         numbers.append(_number(about, share, worst.ci95, "robust"))
     return numbers
-
-
-def _compared(source: Source) -> str | None:
-    if source.results is None or source.twin is None:
-        return None
-    twin = source.twin
-    return verdict.comparison(source.results, twin.results, twin.objective)
 
 
 def _number(name: str, share: float, ends: Sequence[float], css: str) -> Markup:

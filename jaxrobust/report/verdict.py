@@ -12,11 +12,6 @@ FEW = 4  # attacks that a sentence can name
 NOTHING = "learned_nothing"  # a flag of the network, not of the attacks
 
 
-def _has_fixed_steps(name: str) -> bool:
-    traits = registry.traits(name)
-    return traits is not None and traits.fixed_steps
-
-
 def percent(share: float | None) -> str:
     """Writes a share, `93.4 %`."""
     return "" if share is None else f"{100 * share:.1f} %"
@@ -159,7 +154,8 @@ def belief(results: Results) -> list[str]:
     # Of nothing that is left, nothing can be taken.
     left = results.worst_case.robust_accuracy > 0
     if names and left and not autoattacks(results):
-        only = "Only " if all(map(_has_fixed_steps, names)) else ""
+        fixed = ((t := registry.traits(name)) and t.fixed_steps for name in names)
+        only = "Only " if all(fixed) else ""
         who = named(results.attacks, results)
         notes.append(
             f"{only}{who} ran, not AutoAttack: take the robust accuracy as an upper "
@@ -221,19 +217,16 @@ def paired(results: Results) -> str | None:
     for one, name in ((found.clean, "clean"), (worst, "under attack")):
         if one is not None:
             low, high = (f"{100 * end:+.1f}" for end in one.ci95)
+            p = "< .001" if one.p_value < 1e-3 else f"= {one.p_value:.2g}"
             parts.append(
                 f"{name} {100 * one.difference:+.1f} points [{low}, {high}] "
                 f"({one.only_a:,} images that only this network gets right, "
-                f"{one.only_b:,} only the twin; p {_p_value(one.p_value)})"
+                f"{one.only_b:,} only the twin; p {p})"
             )
     return (
         f"Against the twin on the same {found.n:,} images: {'; '.join(parts)}. "
         "Intervals are Tango's for paired shares, p is McNemar's exact."
     )
-
-
-def _p_value(p: float) -> str:
-    return "< .001" if p < 1e-3 else f"= {p:.2g}"
 
 
 def stopping(results: Results) -> str | None:

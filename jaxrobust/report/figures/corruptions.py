@@ -50,11 +50,8 @@ def _rows(
     clean = found.clean
     rows = [("clean", blank, clean.accuracy, clean.ci95)]
     for one in found.by_name:
-        at = {
-            row.severity: percent(row.accuracy)
-            for row in found.rows
-            if row.name == one.name
-        }
+        own = [row for row in found.rows if row.name == one.name]
+        at = {row.severity: percent(row.accuracy) for row in own}
         rows.append((_title(one.name), at, one.accuracy, one.ci95))
     at = {one.severity: percent(one.accuracy) for one in found.by_severity}
     rows.append(("all corruptions", at, found.mean_accuracy, found.ci95))

@@ -4,7 +4,7 @@ from jaxrobust.report.html import Markup, table, tag
 from jaxrobust.report.source import Arrays
 from jaxrobust.report.verdict import percent
 from jaxrobust.results import Results
-from jaxrobust.results.schema import Diagnostics, Gradients
+from jaxrobust.results.schema import Gradients
 
 TRIALS = {
     "clean": "no attack",
@@ -22,11 +22,9 @@ TRIALS = {
 def figure(results: Results, arrays: Arrays, twin: Results | None) -> list[Markup]:
     """Makes tables of what was checked."""
     del arrays, twin
-    return [_checked(results.diagnostics)] if results.diagnostics else []
-
-
-def _checked(numbers: Diagnostics) -> Markup:
-    """The numbers that the checks looked at."""
+    numbers = results.diagnostics
+    if numbers is None:
+        return []
     left = numbers.accuracy
     rows = [
         [text.format(**vars(numbers)), percent(left[n])]
@@ -47,7 +45,7 @@ def _checked(numbers: Diagnostics) -> Markup:
         table(["attack", "accuracy left"], rows, right=(1,)),
         table(["sign", "share"], shares, right=(1,)),
     )
-    return tag("details", summary, *tables)
+    return [tag("details", summary, *tables)]
 
 
 _POINTS = {

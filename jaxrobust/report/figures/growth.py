@@ -3,8 +3,7 @@
 import numpy as np
 
 from jaxrobust.report import drawing
-from jaxrobust.report.html import Markup
-from jaxrobust.report.html import figure as card
+from jaxrobust.report.html import Markup, card
 from jaxrobust.report.source import Arrays
 from jaxrobust.results import Results
 from jaxrobust.results.schema import Growth
