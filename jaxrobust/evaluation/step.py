@@ -17,6 +17,7 @@ from jaxrobust import losses, models, parallel
 from jaxrobust.array_types import Images, Key, Labels, Logits, LogitsFn, Variables
 from jaxrobust.data import Dataset
 from jaxrobust.evaluation import verify
+from jaxrobust.evaluation.flags import Flag
 
 Attack = Callable[[LogitsFn, Images, Labels, Key], Images]
 MakeAttack = Callable[[nn.Module, Variables], Attack]
@@ -59,7 +60,7 @@ class EvalRun:
     distance: Mapping[str, Float[np.ndarray, "N"]]
     stages: Mapping[str, Bool[np.ndarray, "N"]] = field(default_factory=dict)
     costs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    flags: Sequence[dict[str, Any]] = ()
+    flags: Sequence[Flag] = ()
     notes: Sequence[str] = ()
     share: Float[np.ndarray, "N"] | None = None
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from jaxrobust.array_types import Norm
 from jaxrobust.evaluation import statistics
 from jaxrobust.evaluation.autoattack.versions import Calls
+from jaxrobust.evaluation.flags import Flag
 
 
 class StageResult(NamedTuple):
@@ -53,34 +54,23 @@ class State(NamedTuple):
 class Result:
     """What AutoAttack found on N images.
 
-    Attributes:
-      robust: bool `[N]`: classified as labelled as it is and under every attack. For a
-        randomised model: in most of its draws.
-      x_adv: `[N, H, W, C]`, dtype of the images: the adversarial image where one was
-        found, else the image itself (for a randomised model the strongest one found).
-      clean: bool `[N]`, classified as labelled without an attack.
-      stages: one per attack, in their order.
-      flags: warnings: dicts of `name`, `message`, `values`.
-      replaced: what differs from the published settings, in words.
-      version: of AutoAttack.
-      norm: of the ball.
-      eps: its radius.
-      correct_share: `[N]`, in which share of fresh draws the worst image found is
-        classified as labelled; 0 or 1 unless the model is randomised.
-      draws: fresh draws per image; 1 unless the model is randomised.
+    An image is robust if it is classified as labelled as it is and under every attack;
+    for a randomised model, in most of its draws. Where no adversarial image was found,
+    `x_adv` is the image itself, for a randomised model the strongest one found.
+    `correct_share` is 0 or 1, and `draws` is 1, unless the model is randomised.
     """
 
     robust: Bool[np.ndarray, "N"]
     x_adv: Float[np.ndarray, "N H W C"]
     clean: Bool[np.ndarray, "N"]
-    stages: list[StageResult]
-    flags: list[dict[str, Any]]
-    replaced: tuple[str, ...]
+    stages: list[StageResult]  # one per attack, in their order
+    flags: list[Flag]  # warnings
+    replaced: tuple[str, ...]  # what differs from the published settings, in words
     version: str
     norm: Norm
     eps: float
-    correct_share: Float[np.ndarray, "N"]
-    draws: int
+    correct_share: Float[np.ndarray, "N"]  # of fresh draws, at the worst image found
+    draws: int  # fresh ones per image
 
     @property
     def robust_accuracy(self) -> float:
