@@ -15,6 +15,7 @@ from jaxrobust.results.typed import (
     MaybeNumbers,
     MaybeRadius,
     MaybeShare,
+    Measured,
     Number,
     Numbers,
     Pair,
@@ -260,7 +261,7 @@ class GradientCheck(Part):
     misled_share: MaybeShare = ABSENT
     loss_rises_share: MaybeShare
     loss_rises_n: Count | None = None
-    zero_slope_share: Share = ABSENT
+    zero_slope_share: Measured = ABSENT
     changed_share: MaybeShare = ABSENT
 
 
@@ -268,19 +269,19 @@ class Gradients(GradientCheck):
     """What was seen of the input gradients."""
 
     zero_gradient_share: MaybeShare
-    non_finite_gradient_share: Share = ABSENT
-    median_length: MaybeNumber = ABSENT
+    non_finite_gradient_share: Measured = ABSENT
+    median_length: Measured = ABSENT
 
 
 class LogitsSeen(Part):
     """What was seen of the logits; shares of images whose softmax or loss rounds."""
 
     probabilities: bool | None = None
-    certain_share: Share = ABSENT
+    certain_share: Measured = ABSENT
     no_loss_share: MaybeShare
-    at_ceiling_share: Share = ABSENT
-    largest: MaybeNumber = ABSENT
-    rescaled_by: Number = ABSENT
+    at_ceiling_share: Measured = ABSENT
+    largest: Measured = ABSENT
+    rescaled_by: Measured = ABSENT
 
 
 class Calls(Part):
@@ -300,12 +301,12 @@ class Trials(Part):
     """
 
     accuracy: dict[str, MaybeShare]
-    only_single_step_share: Share = ABSENT
-    only_rescaled_share: Share = ABSENT
-    only_black_box_share: Share = ABSENT
-    zero_gradient_share_attacked: Share = ABSENT
-    raised: Number = ABSENT
-    covering_eps: Number = ABSENT
+    only_single_step_share: Measured = ABSENT
+    only_rescaled_share: Measured = ABSENT
+    only_black_box_share: Measured = ABSENT
+    zero_gradient_share_attacked: Measured = ABSENT
+    raised: Measured = ABSENT
+    covering_eps: Measured = ABSENT
 
 
 class Diagnostics(Trials):

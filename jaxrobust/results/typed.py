@@ -28,6 +28,7 @@ ABSENT = math.nan  # the default of a number that may be null, too
 _LARGEST = 1e100
 _MOST = 10**15
 _DRAWN = 1_000  # points of a drawing
+_UNIONS = (Union, types.UnionType)
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -97,6 +98,7 @@ _PLAIN = {
 
 Number = Annotated[float, _NUMBER]
 MaybeNumber = Annotated[float | None, _or_null(_NUMBER)]
+Measured = Annotated[float, _or_null(_NUMBER)]  # null where it was not finite
 Share = Annotated[float, _SHARE]
 MaybeShare = Annotated[float | None, _or_null(_SHARE)]
 Count = Annotated[int, _COUNT]
@@ -143,10 +145,10 @@ def make(wanted: type[T], values: Mapping[str, Any]) -> T:
     hints, known = _hints(wanted), {}
     for key in values.keys() & hints.keys() - {"rest"}:
         hint, value = hints[key], values[key]
-        # A part, or one that may be None.
-        inner = [h for h in (hint, *get_args(hint)) if _is_part(h)]
-        nested = inner and isinstance(value, Mapping)
-        known[key] = make(inner[0], value) if nested else value
+        if get_origin(hint) in _UNIONS:  # with None
+            hint = get_args(hint)[0]
+        part = isinstance(hint, type) and issubclass(hint, Part)
+        known[key] = make(hint, value) if part and isinstance(value, Mapping) else value
     others = {key: value for key, value in values.items() if key not in known}
     return wanted(**known, **({"rest": others} if others else {}))
 
@@ -168,10 +170,6 @@ def merged(first: Any, more: Any) -> Any:
     return more
 
 
-def _is_part(hint: Any) -> bool:
-    return isinstance(hint, type) and issubclass(hint, Part)
-
-
 def named(key: str) -> Any:
     """A field that JSON calls what Python reserves, such as `class`."""
     return dataclasses.field(metadata={"key": key})
@@ -188,7 +186,7 @@ def _hints(wanted: Any) -> dict[str, Any]:
 
 def _read(hint: Any, value: Any, name: str) -> Any:
     origin, parts = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):  # with None
+    if origin in _UNIONS:  # with None
         return None if value is None else _read(parts[0], value, name)
     if origin is Annotated or hint in _PLAIN:
         kind: Kind = parts[1] if origin is Annotated else _PLAIN[hint]
