@@ -125,10 +125,11 @@ def table(method: str, eps: str, norm: Norm = "linf") -> Table:
     threat = {"norm": norm, "eps": eps, "steps": STEPS, "restarts": RESTARTS}
     pgd = {"name": "pgd", **threat, "step_size": str(exact(eps) / 10)}
     apgd = {"name": "apgd", **threat}
-    own = _TABLES.get(method, _any)(
-        lambda loss, why, **more: {**pgd, "loss": loss, "why": why, **more},
-        lambda loss, why, **more: {**apgd, "loss": loss, "why": why, **more},
-    )
+
+    def using(attack: Fields) -> Make:
+        return lambda loss, why, **more: {**attack, "loss": loss, "why": why, **more}
+
+    own = _TABLES.get(method, _any)(using(pgd), using(apgd))
     return {**own, "autoattack": {"name": "autoattack", "norm": norm, "eps": eps}}
 
 

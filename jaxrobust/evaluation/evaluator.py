@@ -78,7 +78,7 @@ def evaluate(
     entries = _connected(entries, setting, config, state)
     analyses.check_images(fields, setting.dataset.images.shape[1:], own_analyses)
     done = passes.run(setting, entries, fields)
-    parts, arrays = _looked_at(done, config, own_analyses)
+    parts, arrays = _analysed(done, config, own_analyses)
     draws, examples = getattr(model, "draws", 0), len(done.setting.indices)
     results = schema.Results(
         **parts,
@@ -151,7 +151,7 @@ def _connected(
     return autoattack.connect(entries, state, config["eval"].get("slots", 0))
 
 
-def _looked_at(
+def _analysed(
     done: passes.Passes, config: Mapping[str, Any], own_analyses: analyses.Own
 ) -> tuple[Parts, dict[str, Any]]:
     """Returns parts of `Results` and arrays: of the attacks, then of each analysis."""

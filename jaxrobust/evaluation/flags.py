@@ -194,7 +194,7 @@ def from_gradient_check(found: schema.GradientCheck) -> Iterator[Flag]:
     """Flags a gradient that is not, or not all of, the network's."""
     explained, near = found.explained, found.explained_near
     misled, rises = found.misled_share or 0.0, found.loss_rises_share
-    least = min(1.0 if value is None else value for value in (explained, near, 1.0))
+    least = min(value for value in (explained, near, 1.0) if value is not None)
     which = told = ""
     if (explained is not None and explained < EXPLAINED) or (
         near is not None and near < EXPLAINED_NEAR

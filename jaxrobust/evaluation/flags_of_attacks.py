@@ -97,10 +97,11 @@ def from_attacks(attacks: Sequence[Attack]) -> Iterator[Flag]:
                 f"{weak.robust_accuracy:.1%}, the iterative attacks "
                 f"{min(strong):.1%}: they miss what is there (masked gradients?)."
             )
-            one_step = traits.access == "gradient"
-            which = "single_step_beats_iterative", "black_box_beats_white_box"
+            name = "black_box_beats_white_box"
+            if traits.access == "gradient":
+                name = "single_step_beats_iterative"
             values = {"weak": weak.robust_accuracy, "iterative": min(strong)}
-            yield severe(which[not one_step], message, **values)
+            yield severe(name, message, **values)
 
 
 def from_curve(curve: Curve, chance: float, size: int) -> Iterator[Flag]:
