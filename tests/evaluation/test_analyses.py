@@ -235,7 +235,7 @@ def test_protocols_run_and_list_what_is_pending(tmp_path):
     ran = [one["label"] for one in found["attacks"]]
     assert set(ran) >= {f"mim10_{eps}" for eps in ("0.01", "0.02", "0.03")}
     pending = suite.chosen({"suite": "pclc2021"}, "toy")[1]
-    assert found["pending"] == [one._asdict() for one in pending]
+    assert found["pending"] == [as_json(one) for one in pending]
 
 
 @pytest.mark.parametrize(
