@@ -193,7 +193,7 @@ def test_of_few_images_one_is_no_sign():
 
 
 def test_a_sign_is_told_once():
-    first, again, other = ({"name": name, "of": i} for i, name in enumerate("aab"))
+    first, again, other = (flags.minor(name, ".", of=i) for i, name in enumerate("aab"))
     assert flags.joined([first], [again, other]) == [first, other]
     assert flags.joined([], []) == []
 

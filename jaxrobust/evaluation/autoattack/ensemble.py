@@ -128,9 +128,11 @@ def autoattack(
             state_tag,
         )
         clean = clean_logits(forward, images, keys)
-        display = progress
-        if isinstance(progress, bool):
-            display = StageProgress(unit="step") if progress else None
+        display: step.Progress | None = None
+        if not isinstance(progress, bool):
+            display = progress
+        elif progress:
+            display = StageProgress(unit="step")
         state = _run(setup, clean, StateFile(setup, state_dir, save_every), display)
         if display is not None:
             display.close()
