@@ -160,7 +160,7 @@ def _analysed(
     attacks: list[schema.Attack] = parts["attacks"]
     arrays = outputs.predictions(done) | outputs.grid(done, attacks, fields)
     plain = flags.predictions(runs["clean"].logits, setting.labels)
-    nothing = flags.learned_nothing(plain, len(setting.labels))
+    nothing = flags.learned_nothing(**vars(plain), n=len(setting.labels))
     raised = flags_of_attacks.raised(attacks, parts["clean"])
     found = flags.joined(
         [*nothing, *(flag for run in runs.values() for flag in run.flags)],

@@ -77,7 +77,7 @@ def from_diagnostics(numbers: schema.Diagnostics) -> list[Flag]:
     """
     assert numbers.predictions is not None
     calls, n = from_calls(numbers.calls), numbers.n
-    nothing = learned_nothing(numbers.predictions, n)
+    nothing = learned_nothing(**vars(numbers.predictions), n=n)
     if nothing and numbers.predictions.constant:
         return [*nothing, *calls]
     logits = [] if nothing else from_logits(numbers.logits, n)
@@ -108,13 +108,14 @@ def chance_of(y: Int[np.ndarray, "N"], classes: int) -> float:
     return float(counts.max() / len(y)) if len(counts) > 1 else 1 / classes
 
 
-def learned_nothing(plain: schema.Predictions, n: int) -> list[Flag]:
+def learned_nothing(
+    accuracy: float, chance: float, n: int, *, constant: bool = False
+) -> list[Flag]:
     """Flags a network that is no better than always answering the commonest class."""
-    accuracy, chance = plain.accuracy, plain.chance
     low = statistics.wilson_interval(round(accuracy * n), n)[0]
     if low > chance:
         return []
-    answer = f" It gives all {n:,} images the same class." if plain.constant else ""
+    answer = f" It gives all {n:,} images the same class." if constant else ""
     message = (
         f"Clean accuracy is {accuracy:.1%} of {n:,} images, no better than chance (the "
         f"commonest class: {chance:.1%}): the network has learned nothing.{answer} "

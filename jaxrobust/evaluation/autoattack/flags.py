@@ -81,7 +81,7 @@ def raised(setup: Setup, state: State) -> list[flags.Flag]:
         chance=numbers["clean_chance"],
         constant=bool(numbers["clean_constant"]),
     )
-    nothing = flags.learned_nothing(plain, len(state.clean))
+    nothing = flags.learned_nothing(**vars(plain), n=len(state.clean))
     if nothing and plain.constant:
         kept = [flag for flag in own if flag["name"] not in _OF_CONSTANT]
         return flags.joined(kept, nothing)
