@@ -118,7 +118,7 @@ def test_linear_model(norm, loss):
     np.testing.assert_array_equal(x_adv[32:], x[32:])
 
 
-@pytest.mark.parametrize("norm", threat.NORMS)
+@pytest.mark.parametrize("norm", full_but(threat.NORMS, ["linf"]))
 def test_best_loss(norm):
     """The point of the highest loss, also where it does not fool the model."""
     x_adv, trace = apgd(
@@ -185,7 +185,7 @@ def test_a_start_of_ones_own():
     assert fooled(apgd(x_init=far, restarts=2, eps=0.5)).all()
 
 
-@pytest.mark.parametrize("classes", [2, 3, 4])
+@pytest.mark.parametrize("classes", full_but([2, 3, 4], [2]))
 def test_few_classes(classes):
     """Where a loss is undefined the margin stands in, and there are fewer targets."""
 
@@ -225,7 +225,7 @@ def test_targeted_descends_to_a_class():
     np.testing.assert_array_equal(jnp.argmax(net(x_adv), axis=1), target)
 
 
-@pytest.mark.parametrize("steps", [0, 1, 2, 12])
+@pytest.mark.parametrize("steps", full_but([0, 1, 2, 12], [1, 12]))
 def test_large_radius_ends_in_the_ball(steps):
     x_adv, trace = apgd(
         norm="l1", eps=1.5, steps=steps, large_radius=True, return_trace=True

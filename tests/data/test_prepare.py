@@ -300,7 +300,7 @@ _CALTECH_256 = [f"{i:03d}.{'dog' if i == 56 else f'c{i}'}" for i in range(1, 257
 @pytest.mark.parametrize(
     ("name", "folders"),
     [
-        ("caltech101_90_10", _CALTECH_101),
+        pytest.param("caltech101_90_10", _CALTECH_101, marks=pytest.mark.full),
         ("caltech256", [*_CALTECH_256, "257.clutter"]),
     ],
 )

@@ -294,7 +294,7 @@ def test_a_randomised_function(theirs, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("model", "flags"),
     [
-        ("hosted", ("--black_box",)),
+        pytest.param("hosted", ("--black_box",), marks=pytest.mark.full),
         ("hosted", ("--attack=square:queries=40", "--attack=ball:draws=3")),
         ("hosted_in_place", ("--black_box", "--attack=square:queries=40")),
         ("hosted_first", ("--layout=NCHW", "--attack=square:queries=40")),

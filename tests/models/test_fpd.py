@@ -17,6 +17,7 @@ from jaxrobust import models
 from jaxrobust.models import _residual
 from jaxrobust.models._decoder import Decoder, TransposedConv, upsample_add
 from jaxrobust.models.fpd import Classifier, gram_denoise, spectral_norm
+from tests.marks import full_but
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 TINY = {"layers": (1, 1, 1, 1), "width": 4}
@@ -24,7 +25,7 @@ TINY = {"layers": (1, 1, 1, 1), "width": 4}
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
-@pytest.fixture(params=["float32", "float64"])
+@pytest.fixture(params=full_but(["float32", "float64"], ["float32"]))
 def dtype(request):
     with jax.enable_x64(request.param == "float64"):
         yield np.dtype(request.param)
