@@ -285,11 +285,11 @@ def test_attacks_of_the_command_line_replace_those_of_the_config(
     [(used, *_, attacks)] = [(args[0], args[5:]) for args in seen]
     if not config:
         used = {"data": {"name": "digits"}, "eval": {"suite": "fpd2020"}}
-        used["eval"]["attacks"] = {"a": {"name": "fgsm", "eps": "0.15"}}
+        used["eval"]["attacks"] = {"a": {"name": "fgsm", "eps": "0.1"}}
         used = main.program.with_attacks(used, *attacks)
     found = used["eval"]["attacks"]
     assert list(found) == ["pgd", "square"]
-    assert {f["eps"] for f in found.values()} == {"0.15"}
+    assert {f["eps"] for f in found.values()} == {"0.1"}
     assert used["eval"]["suite"] == ""
 
 
