@@ -4,13 +4,13 @@ import importlib.metadata
 import os
 
 _NAME = "--xla_cpu_experimental_ynn_fusion_type"
-# Where it was measured. XLA ends a program for a flag that it does not know, so other
-# versions run as they are.
+# Versions that know it. XLA ends a program for a flag that it does not know, so others
+# run as they are.
 _FROM, _BEFORE = (0, 10), (0, 13)
 
 
 def tune_cpu() -> bool:
-    """Lets convolutions on CPUs use all cores: they take .5 to .9 of the time.
+    """Lets convolutions on CPUs use all cores.
 
     XLA sends them to YNNPACK's fusions, which keep one core busy; this turns those off
     through XLA_FLAGS. Call it before anything runs on a device, as XLA reads its flags
@@ -19,7 +19,7 @@ def tune_cpu() -> bool:
 
     Returns:
       Whether the flags turn the fusions off, or say something else about them. False
-      for a version of jaxlib where that was not measured.
+      for a version of jaxlib that may not know the flag.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if _NAME in flags:
