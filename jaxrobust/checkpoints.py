@@ -9,11 +9,10 @@ them without orbax is in `runtime.checkpoint_folder`.
 
 import contextlib
 import functools
-import json
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -21,20 +20,18 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
-from jax.sharding import Sharding
 from orbax.checkpoint import checkpoint_managers as policies
 
 from jaxrobust import named_code
 from jaxrobust.array_types import PyTree, Variables
-from jaxrobust.named_models import Refused, create_stored
+from jaxrobust.named_models import create_stored
 from jaxrobust.parallel import processes
 from jaxrobust.runtime import checkpoint_folder, files, reading
-from jaxrobust.runtime.checkpoint_folder import BEST, metric, ordered_steps, read_part
+from jaxrobust.runtime.checkpoint_folder import BEST, Refused, metric, read_part
 from jaxrobust.runtime.checkpoint_folder import WHICH as WHICH
 from jaxrobust.runtime.checkpoint_folder import exists as exists
 from jaxrobust.runtime.checkpoint_folder import usable as usable
 
-_Loaded = TypeVar("_Loaded")
 # Arrays may take so many bytes, or so many times what their files have: zeros compress.
 _SMALL, _RATIO = 1 << 28, 1000
 
@@ -64,10 +61,10 @@ class Checkpointer:
         )
         folder = files.own_folder(usable(workdir) / "checkpoints")
         if processes.is_lead():
-            checkpoint_folder.require_no_links(folder)
-            checkpoint_folder.mend_metrics(folder)
+            checkpoint_folder.put_in_order(folder)
         processes.wait("jaxrobust: the checkpoints are in order")
         self._manager = ocp.CheckpointManager(folder, options=options)
+        self._folder = folder
         self._writing: int | None = None
 
     @property
@@ -87,15 +84,7 @@ class Checkpointer:
         """Starts to write a checkpoint, once the one before is written.
 
         State and variables are copied before the call returns, so that the caller may
-        donate them to the next step.
-
-        Args:
-          step: its name.
-          state: to resume from.
-          variables: to evaluate.
-          config: of the run.
-          metrics: validation accuracies where measured.
-          layout: of the run, for `layout`.
+        donate them to the next step. `metrics` are validation accuracies.
 
         Raises:
           OSError: if this one cannot be begun, or the one before was not written.
@@ -119,6 +108,11 @@ class Checkpointer:
         with self._told(Exception):  # of a thread of orbax's, of many kinds
             self._manager.wait_until_finished()
 
+    def close(self) -> None:
+        """Waits, as `wait`, for what is being written and releases the folder."""
+        with self._told(Exception):
+            self._manager.close()
+
     @contextlib.contextmanager
     def _told(self, kind: type[Exception]) -> Iterator[None]:
         """Tells an error as that of the checkpoint that is being written."""
@@ -129,9 +123,9 @@ class Checkpointer:
             if len(reason) > 200:  # the cause comes after the paths
                 reason = f"... {reason[-200:]}"
             raise OSError(
-                f"checkpoint {self._writing} could not be written to "
-                f"{self._manager.directory}: {reason}. Make room there, or make it "
-                "writable; the same command goes on from the checkpoint before."
+                f"checkpoint {self._writing} could not be written to {self._folder}: "
+                f"{reason}. Make room there, or make it writable; the same command "
+                "goes on from the checkpoint before."
             ) from error
 
     def restore(self, like: PyTree) -> PyTree | None:
@@ -159,7 +153,7 @@ class Checkpointer:
             except Exception as error:  # orbax raises many kinds for a damaged folder
                 if self._is_other_architecture(step, like):
                     raise ValueError(
-                        f"checkpoint {step} in {self._manager.directory} holds another "
+                        f"checkpoint {step} in {self._folder} holds another "
                         "architecture or optimiser than this config; use another "
                         "--workdir."
                     ) from None
@@ -176,15 +170,15 @@ class Checkpointer:
             damaged.append(step)
         if damaged:
             raise ValueError(
-                f"no checkpoint in {self._manager.directory} can be read (tried "
-                f"{damaged}); repair them, or use another --workdir to start over."
+                f"no checkpoint in {self._folder} can be read (tried {damaged}); "
+                "repair them, or use another --workdir to start over."
             )
         return None
 
     def _is_other_architecture(self, step: int, like: PyTree) -> bool:
         """Says whether the checkpoint describes itself as another tree."""
         try:
-            folder = self._folder(step) / "state"
+            folder = self._folder / str(step) / "state"
             found = ocp.StandardCheckpointHandler().metadata(folder).tree
         except Exception:
             return False
@@ -192,19 +186,11 @@ class Checkpointer:
 
     def layout(self, step: int) -> dict[str, Any]:
         """Returns the layout of the run that wrote a checkpoint; empty if unknown."""
-        return read_part(self._folder(step), "layout")
+        return read_part(self._folder / str(step), "layout")
 
     def config(self, step: int) -> dict[str, Any]:
         """Returns the config that a checkpoint was saved with; empty if unknown."""
-        return read_part(self._folder(step), "config")
-
-    def _folder(self, step: int) -> epath.Path:
-        return epath.Path(self._manager.directory) / str(step)
-
-    def close(self) -> None:
-        """Waits, as `wait`, for what is being written and releases the folder."""
-        with self._told(Exception):
-            self._manager.close()
+        return read_part(self._folder / str(step), "config")
 
 
 def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
@@ -241,18 +227,12 @@ def load(
         config = reading.read_json(path / "config" / "metadata")
         if not isinstance(config, dict):
             raise ValueError(f"{path / 'config' / 'metadata'} is no JSON object.")
-        tree = _metadata(path)
-        counts = [math.prod(leaf.shape) for leaf in jax.tree.leaves(tree)]
-        model = create_stored(
-            config,
-            f"checkpoint {path}",
-            model_name=model_name,
-            leaves=len(counts),
-            elements=sum(counts),
-        )
-        return model, _read_variables(path, tree), named_code.marked(config)
+        variables = _read_variables(path)
+        sizes = [leaf.size for leaf in jax.tree.leaves(variables)]
+        model = create_stored(config, f"checkpoint {path}", sizes, model_name)
+        return model, variables, named_code.marked(config)
 
-    return _first_readable(workdir, which, read)
+    return checkpoint_folder.first_readable(workdir, which, read)
 
 
 def load_variables(workdir: epath.PathLike, which: str = "last") -> Variables:
@@ -261,51 +241,7 @@ def load_variables(workdir: epath.PathLike, which: str = "last") -> Variables:
     Raises:
       FileNotFoundError: if there is no checkpoint.
     """
-    return _first_readable(
-        workdir, which, lambda path: _read_variables(path, _metadata(path))
-    )
-
-
-def _without_late_reads(before: Callable[[Any], Any], found: Any) -> None:
-    """A `sys.unraisablehook` that leaves out what threads do after a failed read.
-
-    The other arrays of a damaged checkpoint arrive once orbax has closed the loop that
-    waits for them; the error itself is told.
-    """
-    if str(found.exc_value) != "Event loop is closed":
-        before(found)
-
-
-def _leave_out_late_reads() -> None:
-    before = sys.unraisablehook
-    if getattr(before, "func", None) is not _without_late_reads:
-        sys.unraisablehook = functools.partial(_without_late_reads, before)
-
-
-def _first_readable(
-    workdir: epath.PathLike, which: str, read: Callable[[epath.Path], _Loaded]
-) -> _Loaded:
-    """Reads the checkpoint asked for, or where it is damaged the next best."""
-    if which not in WHICH:
-        raise ValueError(f"`which` must be one of {', '.join(WHICH)}, got {which!r}.")
-    path = usable(workdir)
-    folder, reason = path / "checkpoints", ""
-    if (path / "variables").is_dir():
-        folder, wanted = path.parent, [path.name]
-    elif folder.is_dir():
-        wanted = list(map(str, ordered_steps(folder, which)))
-    else:
-        raise FileNotFoundError(f"no checkpoints in {path}; train there first.")
-    for name in wanted:
-        try:
-            return read(folder / name)
-        except Refused:
-            raise
-        except Exception as error:  # orbax raises many kinds for a damaged folder
-            first = reading.first_line(error)[:200]
-            logging.warning("checkpoint %s: %s", folder / name, first)
-            reason = reason or f" ({first})"
-    raise FileNotFoundError(f"no readable checkpoint in {folder}{reason}.")
+    return checkpoint_folder.first_readable(workdir, which, _read_variables)
 
 
 def verify(workdir: epath.PathLike) -> None:
@@ -315,30 +251,27 @@ def verify(workdir: epath.PathLike) -> None:
       OSError: if it cannot be read: better told now than when the weights are needed.
     """
     folder = usable(workdir) / "checkpoints"
-    for step in ordered_steps(folder, "last")[:1]:
-        path = folder / str(step)
+    for step in checkpoint_folder.ordered_steps(folder, "last")[:1]:
         try:
-            _read_variables(path, _metadata(path))
+            _read_variables(folder / str(step))
         except Exception as error:  # orbax raises many kinds for a damaged folder
-            reason = reading.first_line(error)[-200:]
             raise OSError(
-                f"checkpoint {path} was written and cannot be read again "
-                f"({reason}); look at that disk, and train again."
+                f"checkpoint {folder / str(step)} was written and cannot be read again "
+                f"({reading.first_line(error)[-200:]}); look at that disk, and train "
+                "again."
             ) from None
 
 
-def _metadata(path: epath.Path) -> PyTree:
-    """Returns what the variables of a checkpoint say they are.
+def _read_variables(path: epath.Path) -> Variables:
+    """Reads the variables of a checkpoint.
 
     Raises:
-      ValueError: if they would take far more memory than they take room on the disk.
+      Refused: if they would take far more memory than they take room on the disk.
     """
     _leave_out_late_reads()
-    try:  # first: what is no file may never end
-        stored = checkpoint_folder.size(path / "variables")
-    except ValueError as error:
-        raise Refused(f"checkpoint {error}") from None
-    tree = ocp.StandardCheckpointHandler().metadata(path / "variables").tree
+    folder = path / "variables"
+    stored = checkpoint_folder.size(folder)  # first: what is no file may never end
+    tree = ocp.StandardCheckpointHandler().metadata(folder).tree
     declared = sum(
         math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize
         for leaf in jax.tree.leaves(tree)
@@ -348,16 +281,28 @@ def _metadata(path: epath.Path) -> PyTree:
             f"checkpoint {path} is damaged: its arrays would take "
             f"{reading.size(declared)}, and its files have {reading.size(stored)}."
         )
-    return tree
-
-
-def _read_variables(path: epath.Path, metadata: PyTree) -> Variables:
-    here: Sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.tree.map(
-        lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=here), metadata
+        lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=here), tree
     )
     args = ocp.args.StandardRestore(abstract)
-    return ocp.StandardCheckpointHandler().restore(path / "variables", args=args)
+    return ocp.StandardCheckpointHandler().restore(folder, args=args)
+
+
+def _leave_out_late_reads() -> None:
+    """Silences what threads do after a failed read, which itself is told.
+
+    The other arrays of a damaged checkpoint arrive once orbax has closed the loop that
+    waits for them.
+    """
+    before = sys.unraisablehook
+    if getattr(before, "func", None) is not _without_late_reads:
+        sys.unraisablehook = functools.partial(_without_late_reads, before)
+
+
+def _without_late_reads(before: Callable[[Any], Any], found: Any) -> None:
+    if str(found.exc_value) != "Event loop is closed":
+        before(found)
 
 
 def save_variables(
@@ -387,6 +332,5 @@ def save_variables(
         writer.save(folder / "config", dict(config))
     with ocp.StandardCheckpointer() as writer:
         writer.save(folder / "variables", dict(variables))
-    text = json.dumps({"config": dict(config), "command": ""}, indent=2)
-    files.write_text(workdir / "config.json", text)
+    files.write_json(workdir / "config.json", {"config": config, "command": ""})
     return folder

@@ -7,7 +7,7 @@ config or arguments; what came from a file goes through `refuse` or `marked` fir
 import difflib
 import importlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeGuard
 
 _SPEC = re.compile(r"([\w.]+):([\w.]+)")
@@ -96,17 +96,25 @@ def said(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
-def refuse(config: Mapping[str, Any]) -> None:
+def refuse(config: Mapping[str, Any], place: str = "") -> None:
     """Raises for a config from a file that names code beside its network.
+
+    `place` is of the table in a whole config, with a dot at its end.
 
     Raises:
       ValueError: with the field and the name.
     """
-    for field, value in _named(config):
-        raise ValueError(
-            f"its {field} is {value!r}, code from outside jaxrobust, and a file's "
-            "code is not run"
-        )
+    for key, value in config.items():
+        where = f"{place}{key}"
+        if isinstance(value, Mapping):
+            refuse(value, f"{where}.")
+        elif key not in _NAMING or not names(value) or where == "model.name":
+            continue
+        elif where != "data.name" or not value.startswith(_FILES):
+            raise ValueError(
+                f"its {where} is {value!r}, code from outside jaxrobust, and a file's "
+                "code is not run"
+            )
 
 
 def marked(tree: Any) -> Any:
@@ -116,17 +124,3 @@ def marked(tree: Any) -> Any:
     if isinstance(tree, list):
         return [marked(value) for value in tree]
     return Stored(tree) if names(tree) else tree
-
-
-def _named(tree: Any, place: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in tree.items():
-        where = f"{place}{key}"
-        if isinstance(value, Mapping):
-            yield from _named(value, f"{where}.")
-        elif key in _NAMING and names(value) and not _may_be_named(where, value):
-            yield where, value
-
-
-def _may_be_named(where: str, value: str) -> bool:
-    """Whether others look at this name, or it stands for files."""
-    return where == "model.name" or (where == "data.name" and value.startswith(_FILES))

@@ -7,7 +7,6 @@ on one device and on many.
 from jaxrobust.parallel import processes as processes
 from jaxrobust.parallel import watch as watch
 from jaxrobust.parallel.mesh import by_batch as by_batch
-from jaxrobust.parallel.mesh import check_batch_size as check_batch_size
 from jaxrobust.parallel.mesh import from_rows as from_rows
 from jaxrobust.parallel.mesh import make_mesh as make_mesh
 from jaxrobust.parallel.mesh import own_rows as own_rows

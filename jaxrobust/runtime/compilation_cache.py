@@ -25,12 +25,17 @@ def use(folder: str | None = None) -> None:
     """
     given = os.environ.get("JAX_COMPILATION_CACHE_DIR") if folder is None else folder
     own = caches.folder() if folder is None and not given else None
-    chosen = str(own or given or "")
-    there, problem = None, None
-    if chosen:
-        there, problem = _checked(chosen, private=own is not None)
-    elif folder is None:
-        problem = caches.NO_HOME
+    there, problem = str(own or given or ""), None
+    try:
+        if there:
+            there = str(files.expand(there))
+            # What is loaded from there is run; a folder that was named is trusted.
+            found = caches.problem(there, private=own is not None)
+            problem = found and f"{there} {found}"
+        elif folder is None:
+            problem = caches.NO_HOME
+    except ValueError as error:
+        problem = str(error)
     if problem:
         logging.warning(
             "compiled programs are not kept: %s; set --compilation_cache or "
@@ -38,16 +43,5 @@ def use(folder: str | None = None) -> None:
             problem,
         )
     # None also turns off what JAX read from the environment by itself.
-    jax.config.update("jax_compilation_cache_dir", there)
+    jax.config.update("jax_compilation_cache_dir", None if problem else there or None)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", SHORTEST)
-
-
-def _checked(folder: str, *, private: bool) -> tuple[str | None, str | None]:
-    """Returns the folder in full, or why it cannot be used."""
-    try:
-        folder = str(files.expand(folder))
-    except ValueError as error:
-        return None, str(error)
-    # What is loaded from there is run; a folder that was named is trusted.
-    found = caches.problem(folder, private=private)
-    return (None, f"{folder} {found}") if found else (folder, None)

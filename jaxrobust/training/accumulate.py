@@ -8,7 +8,6 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from jaxrobust import parallel
 from jaxrobust.array_types import Key, PyTree
 from jaxrobust.defenses.base import Batch, ModelState, Params, Phase
 
@@ -16,11 +15,8 @@ from jaxrobust.defenses.base import Batch, ModelState, Params, Phase
 class Found(NamedTuple):
     """What a phase finds on a batch.
 
-    Attributes:
-      grads: of its loss.
-      model_state: moved.
-      metrics: its own and `loss`; scalars.
-      handed: arrays that later phases see: what it prepared and what it handed on.
+    The metrics, scalars, are its own and `loss`. `handed` is what later phases see:
+    arrays that it prepared, and that it handed on.
     """
 
     grads: PyTree
@@ -30,19 +26,14 @@ class Found(NamedTuple):
 
 
 def check_parts(mesh: Mesh, batch_size: int, parts: int) -> None:
-    """Refuses a batch that parts and devices cannot share evenly.
-
-    Raises:
-      ValueError: if `batch_size` is not a positive multiple of parts x devices.
-    """
+    """Raises ValueError for a batch that parts and devices cannot share evenly."""
     if parts < 1:
         raise ValueError(f"`train.accumulate` must be at least 1, got {parts}.")
-    if parts == 1:
-        return parallel.check_batch_size(mesh, batch_size, "train.batch_size")
     if batch_size < 1 or batch_size % (parts * mesh.size):
+        each = f"{parts * mesh.size}: `train.accumulate` {parts} x" if parts > 1 else ""
         raise ValueError(
-            f"`train.batch_size` must be a positive multiple of {parts * mesh.size}: "
-            f"`train.accumulate` {parts} x {mesh.size} devices; got {batch_size}."
+            f"`train.batch_size` must be a positive multiple of {each or 'the'} "
+            f"{mesh.size} devices, got {batch_size}."
         )
 
 
@@ -60,9 +51,10 @@ def evaluate(
     Part j is the rows j, j + parts, j + 2 parts ... of the batch, so that each device
     keeps its own rows. The parts run one after the other in a loop: what a backward
     pass keeps is that of one part. Gradients and metrics are means over the parts; each
-    part starts from the running statistics that the one before left, as a smaller batch
-    would. Whatever a loss takes from the batch as a whole (BatchNorm, pairs of
-    examples, one radius for all, a condition) it takes from a part.
+    part has a key of its own and starts from the running statistics that the one before
+    left, as a smaller batch would. Whatever a loss takes from the batch as a whole
+    (BatchNorm, pairs of examples, one radius for all, a condition) it takes from a
+    part.
 
     Args:
       phase: of a defence; the arguments after `parts` are its own.
@@ -70,7 +62,7 @@ def evaluate(
       params: `{'model': ..., 'extra': ...}`.
       model_state: running statistics and the like.
       batch: arrays `[B, ...]`, B a multiple of `parts`.
-      key: each part has one of its own.
+      key: of the phase.
       step: of the run.
 
     Raises:
@@ -81,8 +73,7 @@ def evaluate(
         return _whole(phase, params, model_state, batch, key, step)
 
     def part(carry: Any, this: tuple[Array, Batch]) -> tuple[Any, Any]:
-        number, rows = this
-        total, moved = carry
+        (total, moved), (number, rows) = carry, this
         part_key = jax.random.fold_in(key, number)
         found = _whole(phase, params, moved, rows, part_key, step)
         total = jax.tree.map(jnp.add, total, found.grads)
@@ -129,8 +120,7 @@ def _split(name: str, array: Array, parts: int) -> Array:
     """
     if not array.ndim or array.shape[0] % parts:
         raise ValueError(_NO_ROWS.format(name, array.shape))
-    rows = array.reshape(array.shape[0] // parts, parts, *array.shape[1:])
-    return jnp.moveaxis(rows, 1, 0)
+    return jnp.moveaxis(array.reshape(-1, parts, *array.shape[1:]), 1, 0)
 
 
 def _join(name: str, array: Array, size: int) -> Array:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.struct
-import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
@@ -151,18 +150,16 @@ class Plateau(flax.struct.PyTreeNode):
     waited: Int[Array, ""] = _start(jnp.int32, 0)
 
 
-@jax.jit
 def update_plateau(
-    state: Plateau, loss: Float[Array, ""], factor: float, patience: int
+    state: Plateau, loss: float, factor: float, patience: int
 ) -> Plateau:
     """Shrinks the scale after more than `patience` validations without a new best."""
-    better = loss < state.best
-    waited = jnp.where(better, 0, state.waited + 1)
-    drop = waited > patience
-    return Plateau(
-        scale=jnp.where(drop, state.scale * factor, state.scale),
-        best=jnp.where(better, loss, state.best).astype(state.best.dtype),
-        waited=jnp.where(drop, 0, waited).astype(state.waited.dtype),
+    if jnp.float32(loss) < state.best:
+        return state.replace(best=jnp.float32(loss), waited=jnp.int32(0))
+    if state.waited < patience:
+        return state.replace(waited=jnp.int32(state.waited + 1))
+    return state.replace(
+        scale=jnp.float32(state.scale) * factor, waited=jnp.int32(0)
     )
 
 
@@ -178,11 +175,8 @@ class Patience(flax.struct.PyTreeNode):
     waited: Int[Array, ""] = _start(jnp.int32, 0)
 
 
-@jax.jit
-def update_patience(state: Patience, accuracy: Float[Array, ""]) -> Patience:
+def update_patience(state: Patience, accuracy: float) -> Patience:
     """Counts the validations without a new best."""
-    better = accuracy > state.best
-    return Patience(
-        best=jnp.where(better, accuracy, state.best).astype(state.best.dtype),
-        waited=jnp.where(better, 0, state.waited + 1).astype(state.waited.dtype),
-    )
+    if jnp.float32(accuracy) > state.best:
+        return Patience(best=jnp.float32(accuracy))
+    return state.replace(waited=jnp.int32(state.waited + 1))

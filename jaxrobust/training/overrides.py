@@ -1,12 +1,12 @@
 """Fields of a config from the command line: `--config.a.b=value`."""
 
-import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from jaxrobust._checks import did_you_mean
 from jaxrobust.evaluation.text import literal, number, python, shown
 
 _FLAG = re.compile(r"--?(no)?config\.([^=]*)(=.*)?", re.DOTALL)
@@ -105,8 +105,7 @@ def _names(config: ConfigDict, prefix: str = "") -> list[str]:
 
 
 def _unknown(field: str, known: Sequence[str]) -> str:
-    [near] = difflib.get_close_matches(field, known, n=1, cutoff=0.0) or [""]
-    return f"config has no field {shown(field)}. Did you mean {near!r}?"
+    return f"config has no field {shown(field)}. {did_you_mean(field, known)}"
 
 
 def _value(field: str, text: str | None, default: Any, kind: type) -> Any:
@@ -143,7 +142,7 @@ def read(text: str, default: Any, kind: type, *, radius: bool = False) -> Any:
     if radius and kind in (int, float):
         return text
     readers: Mapping[type, tuple[Callable[[str], Any], str]] = {
-        bool: (_boolean, "true or false"),
+        bool: (lambda t: _BOOLEANS[t.lower()], "true or false"),
         int: (int, "a whole number"),
         float: (number, "a number"),
         str: (str, "text"),
@@ -156,14 +155,8 @@ def read(text: str, default: Any, kind: type, *, radius: bool = False) -> Any:
     reader, told = readers[kind]
     try:
         return reader(text)
-    except ValueError:
+    except (ValueError, KeyError):
         raise ValueError(f"{told}, got {shown(text)}.") from None
-
-
-def _boolean(text: str) -> bool:
-    if text.lower() not in _BOOLEANS:
-        raise ValueError(text)
-    return _BOOLEANS[text.lower()]
 
 
 def _items(text: str) -> list[Any]:

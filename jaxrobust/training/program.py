@@ -217,7 +217,7 @@ def run(
             runs.insert(0, (twin_of(config), os.fspath(twin)))
         mesh = parallel.make_mesh()
         if len(runs) > 1 and mode != "eval":  # the second's mistakes before the first
-            images = setup.open_train(config)
+            images = open_split(config, "train")
             for one, _ in runs:
                 check_data(one, create_model(one), images)
         # All training before any evaluation, where SIGTERM ends processes at once.

@@ -8,7 +8,7 @@ import pytest
 
 from jaxrobust import checkpoints, parallel
 from jaxrobust.training import config, loop, setup
-from jaxrobust.training.metrics import read
+from jaxrobust.results.files import read_metrics as read
 
 
 def small(**train):

@@ -17,7 +17,8 @@ from jaxrobust import data, report
 from jaxrobust.data import prepare
 from jaxrobust.runtime import files, workdir
 from jaxrobust.training import metrics
-from jaxrobust.training.metrics import MetricWriter, read
+from jaxrobust.results.files import read_metrics as read
+from jaxrobust.training.metrics import MetricWriter
 
 RUN = "gs://bucket/run"
 

@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 
 from jaxrobust import checkpoints, named_models, parallel
 from jaxrobust.training import config, loop, program, setup, start
-from jaxrobust.training.metrics import read
+from jaxrobust.results.files import read_metrics as read
 
 HEADS = {
     "ssp_cifar": {"blocks": 1, "width": 4},
