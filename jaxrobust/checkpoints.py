@@ -67,11 +67,6 @@ class Checkpointer:
         self._folder = folder
         self._writing: int | None = None
 
-    @property
-    def started(self) -> bool:
-        """Says whether anything was saved here."""
-        return bool(self._manager.all_steps())
-
     def save(
         self,
         step: int,
@@ -224,9 +219,7 @@ def load(
     """
 
     def read(path: epath.Path) -> tuple[nn.Module, Variables, dict[str, Any]]:
-        config = reading.read_json(path / "config" / "metadata")
-        if not isinstance(config, dict):
-            raise ValueError(f"{path / 'config' / 'metadata'} is no JSON object.")
+        config = reading.read_json(path / "config" / "metadata", kind=dict)
         variables = _read_variables(path)
         sizes = [leaf.size for leaf in jax.tree.leaves(variables)]
         model = create_stored(config, f"checkpoint {path}", sizes, model_name)

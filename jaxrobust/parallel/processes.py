@@ -62,12 +62,12 @@ def start(
     coordinator = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS") or None
     count = _whole(count, "JAX_NUM_PROCESSES")
     index = _whole(index, "JAX_PROCESS_ID")
-    known = [coordinator is not None, count is not None, index is not None]
-    detect = (not any(known) and _launched()) if detect is None else detect
+    known = sum(one is not None for one in (coordinator, count, index))
+    detect = (not known and _launched()) if detect is None else detect
     if not detect:
-        if not any(known):
+        if not known:
             return
-        if not all(known):
+        if known < 3:
             raise ValueError(
                 "several processes need --coordinator=HOST:PORT, --processes=N and "
                 f"--process=I, got {coordinator}, {count} and {index}; or "
@@ -212,14 +212,6 @@ def check_same(what: str, value: Callable[[], Any]) -> None:
         )
 
 
-def _appears(path: epath.Path, seconds: int = 5) -> bool:
-    for _ in range(seconds):
-        if path.exists():
-            return True
-        time.sleep(1)
-    return path.exists()
-
-
 def digest(tree: PyTree) -> str:
     """Names arrays, which this process has, by what they hold."""
     found = hashlib.sha256()
@@ -243,7 +235,11 @@ def check_shared(folder: epath.PathLike) -> None:
     if is_lead():
         files.write_text(path, "")
     wait("jaxrobust: token written")
-    found = multihost_utils.process_allgather(np.asarray(_appears(path)))
+    for _ in range(5):
+        if path.exists():
+            break
+        time.sleep(1)
+    found = multihost_utils.process_allgather(np.asarray(path.exists()))
     if is_lead():
         path.unlink(missing_ok=True)
     if not found.all():

@@ -115,10 +115,9 @@ def metric(name: str) -> Callable[[Any], float]:
 def read_part(step: epath.Path, part: str, file: str = "metadata") -> dict[str, Any]:
     """Reads one JSON part of a checkpoint; empty where it is missing or damaged."""
     try:
-        found = reading.read_json(step / part / file)
+        return reading.read_json(step / part / file, kind=dict)
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def size(folder: epath.Path) -> int:
@@ -163,9 +162,7 @@ def put_in_order(folder: epath.Path) -> None:
         if not (step.name.isdigit() and file.exists()):
             continue
         try:
-            found = reading.read_json(file)
+            reading.read_json(file, kind=dict)
         except (OSError, ValueError):
-            found = None
-        if not isinstance(found, dict):
             logging.warning("checkpoint %s: its accuracies cannot be read", step)
             files.write_text(file, "{}")

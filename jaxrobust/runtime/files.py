@@ -147,17 +147,6 @@ def write_npz(path: epath.PathLike, arrays: Mapping[str, Any], compress: bool) -
         (np.savez_compressed if compress else np.savez)(file, **arrays)
 
 
-def create(path: epath.PathLike, text: str) -> None:
-    """Makes a file of this machine that must not be there, a link neither.
-
-    Raises:
-      FileExistsError: if it is.
-    """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    with open(os.open(path, flags, 0o666), "w", encoding="utf-8") as file:
-        file.write(text)
-
-
 def append_to(path: epath.PathLike) -> IO[str]:
     """Opens a file of this machine to add lines at its end, if it is an `own_file`."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND

@@ -76,7 +76,8 @@ def _by_name(folder: epath.Path) -> Iterator[None]:
     path, me = folder / _OWNER, _identity(os.getpid())
     for _ in range(3):  # others may remove what a dead process left, too
         try:
-            files.create(path, me)
+            with open(path, "x") as file:  # which follows no link
+                file.write(me)
             break
         except FileExistsError:
             _remove_dead(path)

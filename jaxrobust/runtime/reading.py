@@ -79,8 +79,8 @@ def read_bytes(path: epath.PathLike, limit: int) -> bytes:
     return content
 
 
-def read_json(path: epath.PathLike, limit: int = 64 * MIB) -> Any:
-    """Reads JSON of any shape; a number that is not finite becomes None.
+def read_json(path: epath.PathLike, limit: int = 64 * MIB, kind: type = object) -> Any:
+    """Reads JSON of any shape, or of a `kind`; what is not finite becomes None.
 
     Raises:
       FileNotFoundError: if the file is not there.
@@ -88,9 +88,12 @@ def read_json(path: epath.PathLike, limit: int = 64 * MIB) -> Any:
     """
     content = read_bytes(path, limit)
     try:
-        return _parsed(content)
+        value = _parsed(content)
+        if not isinstance(value, kind):
+            raise ValueError(f"{type(value).__name__} in place of {kind.__name__}")
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}).") from None
+    return value
 
 
 def read_json_lines(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from etils import epath
+from flax.traverse_util import flatten_dict
 
 from jaxrobust.runtime import checkpoint_folder, files, lock, reading
 from jaxrobust.runtime.environment import is_lead
@@ -110,15 +111,11 @@ def check_config(
         return None
     there = _read(path)
     changed = differences(there["config"], config, defaults)
-    begun = _begun(path.parent)
+    results = path.parent / "results.json"
+    begun = checkpoint_folder.has_steps(path.parent) or results.exists()
     if changed and begun:
         _check_change(workdir, changed, extend=extend)
     return there.get("command") if begun or not changed else None
-
-
-def _begun(workdir: epath.Path) -> bool:
-    """Says whether there is anything that a config could be the wrong one of."""
-    return checkpoint_folder.has_steps(workdir) or (workdir / "results.json").exists()
 
 
 def differences(
@@ -131,7 +128,8 @@ def differences(
     A config from before a field existed had what is now the field's default.
     """
     there, now, default = (
-        _flat(json.loads(json.dumps(c))) for c in (saved, given, defaults or {})
+        flatten_dict(json.loads(json.dumps(one)), sep=".")
+        for one in (saved, given, defaults or {})
     )
     there = {k: default[k] for k in now if k in default} | there
     return {
@@ -173,8 +171,8 @@ def _check_change(
 
 def _read(path: epath.Path) -> dict[str, Any]:
     try:
-        found = reading.read_json(path)
-        if not isinstance(found, dict) or not isinstance(found.get("config"), dict):
+        found = reading.read_json(path, kind=dict)
+        if not isinstance(found.get("config"), dict):
             raise ValueError("it holds no config")
         return found
     except ValueError as error:
@@ -183,13 +181,3 @@ def _read(path: epath.Path) -> dict[str, Any]:
         raise ValueError(
             f"{told}; delete that file to go on with the config given now."
         ) from None
-
-
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Joins the names of nested dictionaries with dots."""
-    if not isinstance(tree, dict):
-        return {prefix: tree}
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        flat |= _flat(value, f"{prefix}.{name}" if prefix else name)
-    return flat

@@ -56,26 +56,30 @@ def evaluate(
     (BatchNorm, pairs of examples, one radius for all, a condition) it takes from a
     part.
 
-    Args:
-      phase: of a defence; the arguments after `parts` are its own.
-      parts: how many; 1 is the batch at once.
-      params: `{'model': ..., 'extra': ...}`.
-      model_state: running statistics and the like.
-      batch: arrays `[B, ...]`, B a multiple of `parts`.
-      key: of the phase.
-      step: of the run.
+    The arguments after `parts`, which divides the rows, are those of `Phase.loss`.
 
     Raises:
       ValueError: in parts, for an array in the batch, prepared or handed on that does
         not have a row per example.
     """
+    def whole(stats: ModelState, rows: Batch, own_key: Key) -> Found:
+        prepared: dict[str, Array] = {}
+        if phase.prepare is not None:
+            fixed = jax.lax.stop_gradient(params)
+            prepared = dict(phase.prepare(fixed, stats, rows, own_key, step))
+        gradient = jax.value_and_grad(phase.loss, has_aux=True)
+        (loss, (moved, metrics, *carry)), grads = gradient(
+            params, stats, {**rows, **prepared}, own_key, step
+        )
+        handed = {**prepared, **(carry[0] if carry else {})}
+        return Found(grads, moved, {"loss": loss, **metrics}, handed)
+
     if parts == 1:
-        return _whole(phase, params, model_state, batch, key, step)
+        return whole(model_state, batch, key)
 
     def part(carry: Any, this: tuple[Array, Batch]) -> tuple[Any, Any]:
         (total, moved), (number, rows) = carry, this
-        part_key = jax.random.fold_in(key, number)
-        found = _whole(phase, params, moved, rows, part_key, step)
+        found = whole(moved, rows, jax.random.fold_in(key, number))
         total = jax.tree.map(jnp.add, total, found.grads)
         return (total, found.model_state), (found.metrics, found.handed)
 
@@ -91,26 +95,6 @@ def evaluate(
         jax.tree.map(lambda values: jnp.mean(values, 0), metrics),
         {name: _join(name, array, size) for name, array in handed.items()},
     )
-
-
-def _whole(
-    phase: Phase,
-    params: Params,
-    model_state: ModelState,
-    batch: Batch,
-    key: Key,
-    step: Array,
-) -> Found:
-    prepared: dict[str, Array] = {}
-    if phase.prepare is not None:
-        fixed = jax.lax.stop_gradient(params)
-        prepared = dict(phase.prepare(fixed, model_state, batch, key, step))
-    gradient = jax.value_and_grad(phase.loss, has_aux=True)
-    (loss, (moved, metrics, *carry)), grads = gradient(
-        params, model_state, {**batch, **prepared}, key, step
-    )
-    handed = {**prepared, **(carry[0] if carry else {})}
-    return Found(grads, moved, {"loss": loss, **metrics}, handed)
 
 
 def _split(name: str, array: Array, parts: int) -> Array:

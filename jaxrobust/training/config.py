@@ -146,21 +146,20 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Tables of a user's own making (`model`, attacks) stay as they are.
     """
-    return _over(base().to_dict(), config, _WHOLE)
+    return _over(base().to_dict(), config)
 
 
 # Tables that stand for themselves.
 _WHOLE = ("model", "attacks", "within", "attack", "own_analyses")
 
 
-def _over(
-    default: Mapping[str, Any], given: Mapping[str, Any], whole: tuple[str, ...]
-) -> dict[str, Any]:
+def _over(default: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     found = {**default, **given}
     for name, below in default.items():
         above = given.get(name)
-        if isinstance(below, Mapping) and isinstance(above, Mapping):
-            found[name] = above if name in whole else _over(below, above, whole)
+        tables = isinstance(below, Mapping) and isinstance(above, Mapping)
+        if tables and name not in _WHOLE:
+            found[name] = _over(below, above)
     return found
 
 
@@ -211,10 +210,17 @@ def fit_cpu(config: Any, epochs: float) -> None:
     config.eval.analysis.examples = 200
 
 
-def finish(config: Any, options: Any, fit: Callable[[Any], None]) -> None:
+# Arguments of a config that `finish` applies.
+FINISHING: dict[str, str | int | bool] = {"twin": "", "budget": "", "quick": False}
+
+
+def finish(
+    config: Any, options: Any, fit: Callable[[Any], None], **small: int
+) -> None:
     """Applies the arguments `twin`, `budget` and `quick` of a config.
 
-    `fit` is what `budget=cpu` does to it; another budget is a ValueError.
+    `fit` is what `budget=cpu` does to it (another budget is a ValueError), `small` the
+    fields of the network that `quick` sets.
     """
     config.twin = options.twin
     if options.budget == "cpu":
@@ -223,3 +229,4 @@ def finish(config: Any, options: Any, fit: Callable[[Any], None]) -> None:
         raise ValueError(f"`budget` is cpu or left out, got {options.budget!r}.")
     if options.quick:
         shrink(config)
+        config.model.update(small)

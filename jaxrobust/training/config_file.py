@@ -118,13 +118,12 @@ def _check_parts(file: str, config: ConfigDict) -> None:
     known = base()
     lacking = [name for name in known if name not in config]
     for part in _PARTS:
-        own = config.get(part)
-        if own is not None and not isinstance(own, ConfigDict):
+        own = config.get(part, known[part])
+        if not isinstance(own, ConfigDict):
             raise ValueError(
                 f"config {file}: `{part}` must be a table of fields, got {own!r:.60}."
             )
-        if own is not None:
-            lacking += [f"{part}.{name}" for name in known[part] if name not in own]
+        lacking += [f"{part}.{name}" for name in known[part] if name not in own]
     if lacking:
         raise ValueError(
             f"config {file} lacks {', '.join(lacking[:5])}"

@@ -50,11 +50,7 @@ def epoch_order(size: int, seed: int, epoch: int) -> np.ndarray:
 def step_indices(size: int, batch_size: int, seed: int, step: int) -> np.ndarray:
     """Returns the examples of a step, int32 [B]; an epoch's last part is dropped.
 
-    Args:
-      size: number of examples.
-      batch_size: examples per step.
-      seed: of the run.
-      step: from 0 on, over all epochs.
+    Of `size` examples; steps count from 0 on, over all epochs.
     """
     epoch, place = divmod(step, size // batch_size)
     order = epoch_order(size, seed, epoch)
@@ -69,11 +65,7 @@ class ResidentFeed:
     ) -> None:
         """Copies the images of `source` to every device of `mesh`.
 
-        Args:
-          source: the training set, of `batch_size` images at least.
-          mesh: the devices.
-          batch_size: examples per step, a multiple of the devices.
-          seed: of the run.
+        A step has `batch_size` of them, a multiple of the devices.
         """
         self._mesh, dataset = mesh, source.load()
         self._of_step = functools.partial(step_indices, len(dataset), batch_size, seed)
@@ -151,10 +143,10 @@ class StreamFeed:
         """Reads nothing but the labels.
 
         Args:
-          source: as of `ResidentFeed`, and so are `mesh`, `batch_size` and `seed`.
-          mesh: see there.
-          batch_size: see there; of the global batch.
-          seed: see there.
+          source: the training set.
+          mesh: the devices.
+          batch_size: of the global batch.
+          seed: of the run.
           threads: that read and decode; None is one per CPU core, 16 at most. Decoding
             leaves Python's lock to the others.
           workers: processes that do it instead, with so many threads each; 0 for

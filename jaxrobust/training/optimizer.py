@@ -137,17 +137,11 @@ def _start(kind: type, value: float) -> Any:
 
 
 class Plateau(flax.struct.PyTreeNode):
-    """Progress of the plateau schedule, part of the training state; first its start.
+    """Progress of the plateau schedule, part of the training state; first its start."""
 
-    Attributes:
-      scale: factor on every update.
-      best: lowest validation loss so far.
-      waited: validations since then.
-    """
-
-    scale: Float[Array, ""] = _start(jnp.float32, 1.0)
-    best: Float[Array, ""] = _start(jnp.float32, math.inf)
-    waited: Int[Array, ""] = _start(jnp.int32, 0)
+    scale: Float[Array, ""] = _start(jnp.float32, 1.0)  # factor on every update
+    best: Float[Array, ""] = _start(jnp.float32, math.inf)  # lowest validation loss
+    waited: Int[Array, ""] = _start(jnp.int32, 0)  # validations since then
 
 
 def update_plateau(
@@ -164,15 +158,10 @@ def update_plateau(
 
 
 class Patience(flax.struct.PyTreeNode):
-    """Progress of early stopping, part of the training state; first its start.
+    """Progress of early stopping, part of the training state; first its start."""
 
-    Attributes:
-      best: highest validation accuracy so far.
-      waited: validations since then.
-    """
-
-    best: Float[Array, ""] = _start(jnp.float32, -1.0)
-    waited: Int[Array, ""] = _start(jnp.int32, 0)
+    best: Float[Array, ""] = _start(jnp.float32, -1.0)  # highest validation accuracy
+    waited: Int[Array, ""] = _start(jnp.int32, 0)  # validations since then
 
 
 def update_patience(state: Patience, accuracy: float) -> Patience:

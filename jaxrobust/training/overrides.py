@@ -66,10 +66,6 @@ def split(argv: Sequence[str]) -> tuple[list[str], list[Override]]:
 def apply(config: ConfigDict, overrides: Sequence[Override]) -> dict[str, Any]:
     """Sets fields of a config, in order; the last value of a field counts.
 
-    Args:
-      config: with a default for every field; changed.
-      overrides: what `split` found.
-
     Returns:
       The values that were set, by field.
 

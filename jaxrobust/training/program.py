@@ -13,13 +13,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jaxrobust import checkpoints, evaluation, named_code, parallel
-from jaxrobust.evaluation import (
-    analyses,
-    attack_text,
-    evaluator,
-    protocols,
-    suite,
-)
+from jaxrobust.evaluation import analyses, attack_text, evaluator, protocols, suite
 from jaxrobust.named_models import create_model
 from jaxrobust.parallel import processes
 from jaxrobust.runtime import files, out_of_memory, workdir
@@ -32,25 +26,20 @@ MODES = ("train_eval", "train", "eval", "report")
 
 
 def default_workdir(path: str, overrides: dict[str, Any]) -> str:
-    """Names a work directory after the config, so that the same command resumes.
+    """Names a work directory after the config `path`, so that the same command resumes.
 
-    Args:
-      path: what was given as --config.
-      overrides: fields set by --config.field=value; those that may change from run to
-        run (`workdir.FREE`) do not count, so that a trained network can be attacked in
-        another way.
+    Fields set by --config.field=value count, but for those that may change from run to
+    run (`workdir.FREE`): a trained network can be attacked in another way.
     """
     file, argument = config_file.split(path)
     name = pathlib.Path(file).stem
     if argument:
         name += "-" + "".join(c if c.isalnum() or c in "=.," else "_" for c in argument)
-    trained = {
-        k: str(v) for k, v in overrides.items() if not k.startswith(workdir.FREE)
-    }
+    trained = sorted(
+        (k, str(v)) for k, v in overrides.items() if not k.startswith(workdir.FREE)
+    )
     if trained:
-        name += (
-            "-" + hashlib.sha256(repr(sorted(trained.items())).encode()).hexdigest()[:8]
-        )
+        name += f"-{hashlib.sha256(repr(trained).encode()).hexdigest()[:8]}"
     return os.path.join("runs", name)
 
 
@@ -70,8 +59,8 @@ def with_attacks(config: dict[str, Any], texts: Sequence[str]) -> dict[str, Any]
     if not texts:
         return config
     fields = config["eval"]
-    threat: dict[str, Any] = {"eps": protocols.threat_of(config["data"]["name"]).eps}
-    threat |= suite.first_threat(fields["attacks"])
+    usual = {"eps": protocols.threat_of(config["data"]["name"]).eps}
+    threat: Any = usual | suite.first_threat(fields["attacks"])
     source = fields.get("transfer_from", "")
     table = attack_text.table(texts, **threat, transfer_from=source)
     return {**config, "eval": {**fields, "attacks": table, "suite": ""}}
@@ -222,16 +211,12 @@ def run(
                 check_data(one, create_model(one), images)
         # All training before any evaluation, where SIGTERM ends processes at once.
         for one, place in runs if mode != "eval" else ():
-            given: Any = {
-                "extend": one["train"]["extend"],
-                "defaults": base().to_dict(),
-            }
+            extend = one["train"]["extend"]
+            given: Any = {"extend": extend, "defaults": base().to_dict()}
             if processes.is_lead():
                 workdir.check_config(place, one, **given)
             # What cannot start leaves the config that is there as it is.
-            write = functools.partial(
-                workdir.write_config, place, one, command, **given
-            )
-            loop.train(one, place, mesh, on_start=write)
+            write = functools.partial(workdir.write_config, place, one, command)
+            loop.train(one, place, mesh, on_start=functools.partial(write, **given))
         for one, place in runs if mode != "train" else ():
             evaluate(one, place, checkpoint, mesh, command)

@@ -22,23 +22,14 @@ FILE = "training_data.json"
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
-    """A training split and what of it was held out.
+    """A training split and what of it was held out."""
 
-    Attributes:
-      name: of the data set.
-      examples: how many images the split has.
-      digest: of its content (`data.digest`).
-      class_names: in label order.
-      rows: those held out, while the content is the same.
-      held_out: the images that were ever held out (`data.image_digests`).
-    """
-
-    name: str
-    examples: int
-    digest: str
-    class_names: tuple[str, ...]
-    rows: Int[np.ndarray, "V"]
-    held_out: UInt64[np.ndarray, "M"]
+    name: str  # of the data set
+    examples: int  # how many images the split has
+    digest: str  # of its content (`data.digest`)
+    class_names: tuple[str, ...]  # in label order
+    rows: Int[np.ndarray, "V"]  # those held out, while the content is the same
+    held_out: UInt64[np.ndarray, "M"]  # images ever held out (`data.image_digests`)
 
     @classmethod
     def of(
@@ -73,23 +64,20 @@ def read(workdir: epath.PathLike) -> Seen | None:
     if not path.exists():
         return None
     try:
-        return _parse(reading.read_json(path))
+        fields = reading.read_json(path, kind=dict)
+        return Seen(
+            name=str(fields["name"]),
+            examples=int(fields["examples"]),
+            digest=str(fields["digest"]),
+            class_names=tuple(map(str, fields["class_names"])),
+            rows=np.asarray(fields["rows"], np.int64).reshape(-1),
+            held_out=np.asarray([int(n, 16) for n in fields["held_out"]], np.uint64),
+        )
     except (ValueError, TypeError, KeyError, OverflowError):
         raise ValueError(
             f"{path} is damaged, so nothing tells whether the training data changed; "
             "put it back, or delete it to go on with the data that are there now."
         ) from None
-
-
-def _parse(fields: dict[str, Any]) -> Seen:
-    return Seen(
-        name=str(fields["name"]),
-        examples=int(fields["examples"]),
-        digest=str(fields["digest"]),
-        class_names=tuple(map(str, fields["class_names"])),
-        rows=np.asarray(fields["rows"], np.int64).reshape(-1),
-        held_out=np.asarray([int(n, 16) for n in fields["held_out"]], np.uint64),
-    )
 
 
 def divide(

@@ -20,14 +20,7 @@ from jaxrobust.evaluation import flags
 from jaxrobust.named_models import create_model
 from jaxrobust.parallel import processes
 from jaxrobust.runtime import out_of_memory
-from jaxrobust.training import (
-    compute,
-    nonfinite,
-    optimizer,
-    seen,
-    state,
-    step,
-)
+from jaxrobust.training import compute, nonfinite, optimizer, seen, state, step
 from jaxrobust.training.accumulate import check_parts
 from jaxrobust.training.check import attack_options, check_data, make_defense
 from jaxrobust.training.feed import Feed, ResidentFeed, StreamFeed, streams

@@ -14,9 +14,7 @@ ARGUMENTS: dict[str, str | int | bool] = {
     "model": "preact_resnet",
     "awp": False,
     "ema": False,
-    "twin": "",
-    "budget": "",
-    "quick": False,
+    **common.FINISHING,
 }
 
 

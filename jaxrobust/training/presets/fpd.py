@@ -14,9 +14,7 @@ ARGUMENTS = {
     "without": "",
     "undefended": False,
     "from": "",
-    "twin": "",
-    "budget": "",
-    "quick": False,
+    **common.FINISHING,
 }
 SWITCHES = {
     "restoration": "restoration",

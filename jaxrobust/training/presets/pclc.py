@@ -11,9 +11,7 @@ EPOCHS, DROPS = 150.0, ((50.0, 0.2), (100.0, 0.04))
 ARGUMENTS: dict[str, str | int | bool] = {
     "attack": "none",
     "from": "",
-    "twin": "",
-    "budget": "",
-    "quick": False,
+    **common.FINISHING,
 }
 
 

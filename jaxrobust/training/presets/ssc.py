@@ -20,9 +20,7 @@ ARGUMENTS: dict[str, str | int | bool] = {
     "distance": "euc",
     "weight": -1,
     "embedding": "",
-    "twin": "",
-    "budget": "",
-    "quick": False,
+    **common.FINISHING,
 }
 
 
@@ -89,15 +87,7 @@ def use_objective(config: Any, options: Any) -> None:
         config.schedule.milestones = (30.0, 60.0, 90.0)
         config.train.epochs = 100.0
 
-
-def finish(config: Any, options: Any, width: int | None = None) -> None:
-    """Applies `twin`, `budget` and `quick`, with a `width` of the network."""
-    common.finish(config, options, _fit)
-    if options.quick and width is not None:
-        config.model.width = width
-
-
-def _fit(config: Any) -> None:
+def fit(config: Any) -> None:
     """Cuts the run down; sigmoid LeNet leaves its start sooner with Adam than SGD."""
     common.fit_cpu(config, epochs=6.0)
     config.optimizer.name = "adam"
