@@ -85,8 +85,8 @@ def create_stored(
         most = len(sizes) if field.key in _COUNTS else max(sum(sizes), _SMALLEST)
         if abs(number) > most:
             raise Refused(
-                f"{where} is damaged: model.{field.key} is {number:.7g}, and its weights "
-                f"are {len(sizes)} arrays of {sum(sizes)} numbers."
+                f"{where} is damaged: model.{field.key} is {number:.7g}, and its "
+                f"weights are {len(sizes)} arrays of {sum(sizes)} numbers."
             )
     try:
         return create_model(config)

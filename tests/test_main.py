@@ -16,8 +16,8 @@ import pytest
 from absl.testing import flagsaver
 
 from jaxrobust import checkpoints
-from jaxrobust.runtime import compilation_cache
 from jaxrobust.results.files import read_metrics as read
+from jaxrobust.runtime import compilation_cache
 
 ROOT = pathlib.Path(__file__).parents[1]
 # Small enough for seconds: one epoch is 16 steps. The whole quickstart, with every

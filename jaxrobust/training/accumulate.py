@@ -62,6 +62,7 @@ def evaluate(
       ValueError: in parts, for an array in the batch, prepared or handed on that does
         not have a row per example.
     """
+
     def whole(stats: ModelState, rows: Batch, own_key: Key) -> Found:
         prepared: dict[str, Array] = {}
         if phase.prepare is not None:

@@ -157,9 +157,8 @@ def _over(default: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
     found = {**default, **given}
     for name, below in default.items():
         above = given.get(name)
-        tables = isinstance(below, Mapping) and isinstance(above, Mapping)
-        if tables and name not in _WHOLE:
-            found[name] = _over(below, above)
+        if isinstance(below, Mapping) and isinstance(above, Mapping):
+            found[name] = above if name in _WHOLE else _over(below, above)
     return found
 
 
@@ -214,9 +213,7 @@ def fit_cpu(config: Any, epochs: float) -> None:
 FINISHING: dict[str, str | int | bool] = {"twin": "", "budget": "", "quick": False}
 
 
-def finish(
-    config: Any, options: Any, fit: Callable[[Any], None], **small: int
-) -> None:
+def finish(config: Any, options: Any, fit: Callable[[Any], None], **small: int) -> None:
     """Applies the arguments `twin`, `budget` and `quick` of a config.
 
     `fit` is what `budget=cpu` does to it (another budget is a ValueError), `small` the

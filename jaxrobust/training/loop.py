@@ -99,7 +99,8 @@ def layout_change(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     there, here = (
         f"{one['processes']} process{'es' * (one['processes'] > 1)} with "
         f"{one['devices']} device{'s' * (one['devices'] > 1)}"
-        + f" ({one['feed']} data)" * (saved["feed"] != now["feed"])
+        + f" ({one['feed']} data)"
+        * (saved["feed"] != now["feed"])
         for one in (saved, now)
     )
     return (

@@ -152,9 +152,7 @@ def update_plateau(
         return state.replace(best=jnp.float32(loss), waited=jnp.int32(0))
     if state.waited < patience:
         return state.replace(waited=jnp.int32(state.waited + 1))
-    return state.replace(
-        scale=jnp.float32(state.scale) * factor, waited=jnp.int32(0)
-    )
+    return state.replace(scale=jnp.float32(state.scale) * factor, waited=jnp.int32(0))
 
 
 class Patience(flax.struct.PyTreeNode):

@@ -18,9 +18,10 @@ from jaxrobust.named_models import create_model
 from jaxrobust.parallel import processes
 from jaxrobust.runtime import files, out_of_memory, workdir
 from jaxrobust.runtime.progress import StageProgress
-from jaxrobust.training import config_file, loop, preemption, seen, setup
+from jaxrobust.training import config_file, loop, preemption, seen
 from jaxrobust.training.check import check, check_data, check_evaluation, notices
 from jaxrobust.training.config import base, completed
+from jaxrobust.training.test_split import open_split
 
 MODES = ("train_eval", "train", "eval", "report")
 
@@ -163,13 +164,9 @@ def run(
 ) -> None:
     """Runs a mode on a work directory that this process holds; its twin first.
 
-    Args:
-      config: of the run; None evaluates a checkpoint under its own.
-      folder: the work directory.
-      mode: `train_eval`, `train` or `eval`.
-      checkpoint: which, a path (to evaluate only), or None for the default.
-      command: what reproduces the run, for the report.
-      attacks: to evaluate with in place of the config's, as text.
+    Without a config, a checkpoint is evaluated under its own. `checkpoint` says which,
+    or is a path (to evaluate only); `attacks` are texts, in place of the config's.
+    `command` is what reproduces the run, for the report.
 
     Raises:
       ValueError: for a mistake in the config, before any work.
@@ -196,21 +193,18 @@ def run(
     processes.check_same("the config", lambda: [config, mode, checkpoint])
     with workdir.locked(folder):
         processes.check_shared(folder)
-        if config is None:
-            mesh = parallel.make_mesh()
-            evaluate(None, folder, checkpoint, mesh, command, attacks)
-            return
-        runs = [(config, folder)]
-        if config["twin"] and named:
+        runs: list[Any] = [(config, folder)]
+        if config is not None and config["twin"] and named:
             twin = files.own_folder(os.path.join(folder, "twin"))
             runs.insert(0, (twin_of(config), os.fspath(twin)))
         mesh = parallel.make_mesh()
-        if len(runs) > 1 and mode != "eval":  # the second's mistakes before the first
-            images = open_split(config, "train")
-            for one, _ in runs:
+        training = runs if config is not None and mode != "eval" else []
+        if len(training) > 1:  # the second's mistakes before the first
+            images = open_split(training[0][0], "train")
+            for one, _ in training:
                 check_data(one, create_model(one), images)
         # All training before any evaluation, where SIGTERM ends processes at once.
-        for one, place in runs if mode != "eval" else ():
+        for one, place in training:
             extend = one["train"]["extend"]
             given: Any = {"extend": extend, "defaults": base().to_dict()}
             if processes.is_lead():
@@ -219,4 +213,4 @@ def run(
             write = functools.partial(workdir.write_config, place, one, command)
             loop.train(one, place, mesh, on_start=functools.partial(write, **given))
         for one, place in runs if mode != "train" else ():
-            evaluate(one, place, checkpoint, mesh, command)
+            evaluate(one, place, checkpoint, mesh, command, attacks)

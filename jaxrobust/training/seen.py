@@ -7,7 +7,7 @@ never be trained on later, and one that was trained on never held out.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from absl import logging

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import pytest
 
 from jaxrobust import checkpoints, evaluation, named_models, parallel
+from jaxrobust.results.files import read_metrics as read
 from jaxrobust.runtime.out_of_memory import explained
 from jaxrobust.training import config, loop, nonfinite, preemption, program
-from jaxrobust.results.files import read_metrics as read
 
 STEPS = 6
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from jaxrobust import checkpoints, parallel
-from jaxrobust.training import config, loop, setup
 from jaxrobust.results.files import read_metrics as read
+from jaxrobust.training import config, loop, setup
 
 
 def small(**train):

@@ -87,6 +87,7 @@ def use_objective(config: Any, options: Any) -> None:
         config.schedule.milestones = (30.0, 60.0, 90.0)
         config.train.epochs = 100.0
 
+
 def fit(config: Any) -> None:
     """Cuts the run down; sigmoid LeNet leaves its start sooner with Adam than SGD."""
     common.fit_cpu(config, epochs=6.0)
