@@ -127,10 +127,8 @@ class Checkpointer:
         """Returns the newest readable state, or None where nothing was saved.
 
         Checkpoints that cannot be read (cut short by a crash or a full disk) are passed
-        over with a warning, and deleted once an older one has been read.
-
-        Args:
-          like: a state with the expected tree, shapes, dtypes and shardings.
+        over with a warning, and deleted once an older one has been read. `like` is a
+        state with the expected tree, shapes, dtypes and shardings.
 
         Raises:
           ValueError: if a readable checkpoint holds another architecture, or if none
@@ -204,9 +202,8 @@ def load(
     Args:
       workdir: a work directory, or the folder of one checkpoint inside it.
       which: `best_robust`, `best_clean` or `last` (on held-out training data).
-      model_name: of a network that is not one of `models.names()` but made by a
-        function `package.module:build`. It is imported and called only where the
-        caller names it here, too.
+      model_name: of a network made by a function `package.module:build`, which is
+        imported and called only where the caller names it here, too.
 
     Returns:
       The model, its variables (ready for `models.logits_fn`) and the config. What in
@@ -229,19 +226,14 @@ def load(
 
 
 def load_variables(workdir: epath.PathLike, which: str = "last") -> Variables:
-    """Loads the variables of a trained network; its config is not even read.
-
-    Raises:
-      FileNotFoundError: if there is no checkpoint.
-    """
+    """Loads the variables of a trained network; its config is not even read."""
     return checkpoint_folder.first_readable(workdir, which, _read_variables)
 
 
 def verify(workdir: epath.PathLike) -> None:
-    """Opens the newest checkpoint once, as `load` will.
+    """Opens the newest checkpoint once, as `load` will; OSError if it cannot be read.
 
-    Raises:
-      OSError: if it cannot be read: better told now than when the weights are needed.
+    Better told now than when the weights are needed.
     """
     folder = usable(workdir) / "checkpoints"
     for step in checkpoint_folder.ordered_steps(folder, "last")[:1]:
@@ -256,11 +248,7 @@ def verify(workdir: epath.PathLike) -> None:
 
 
 def _read_variables(path: epath.Path) -> Variables:
-    """Reads the variables of a checkpoint.
-
-    Raises:
-      Refused: if they would take far more memory than they take room on the disk.
-    """
+    """Reads variables; `Refused` if they would need far more memory than disk."""
     _leave_out_late_reads()
     folder = path / "variables"
     stored = checkpoint_folder.size(folder)  # first: what is no file may never end

@@ -28,15 +28,9 @@ def names(name: object) -> TypeGuard[str]:
 
 
 def load(kind: str, name: str) -> Callable[..., Any]:
-    """Imports the function that a name stands for; see `find`.
+    """Imports a function as `find`; TypeError for what cannot be called.
 
-    Args:
-      kind: what it should be, for errors: 'attack', 'model' ...
-      name: `package.module:function`, given by the caller.
-
-    Raises:
-      ValueError: if there is no such module or function.
-      TypeError: if what is there cannot be called.
+    `kind` is what it should be, for errors: 'attack', 'model' ...
     """
     found = find(name, kind)
     if not callable(found):
@@ -97,12 +91,9 @@ def said(error: BaseException) -> str:
 
 
 def refuse(config: Mapping[str, Any], place: str = "") -> None:
-    """Raises for a config from a file that names code beside its network.
+    """Raises ValueError for a config from a file that names code beside its network.
 
     `place` is of the table in a whole config, with a dot at its end.
-
-    Raises:
-      ValueError: with the field and the name.
     """
     for key, value in config.items():
         where = f"{place}{key}"

@@ -25,14 +25,11 @@ _SMALLEST = 1 << 16  # sizes up to here are never too large
 
 
 def create_model(config: Mapping[str, Any]) -> nn.Module:
-    """Builds the network that `config['model']` describes.
+    """Builds the network that `config['model']` of the caller's own config describes.
 
     `name` is one of `models.names()` or `package.module:build`, a function that returns
     a Linen module (`apply(variables, images, train=...)`); it gets those of the other
     fields that it takes.
-
-    Args:
-      config: the caller's own; for one from a file see `create_stored`.
 
     Raises:
       ValueError: if the function cannot be imported, or for an unknown name.
@@ -62,12 +59,11 @@ def create_stored(
       config: as it was read.
       where: it was read from, for errors.
       sizes: how many numbers each array holds that was stored beside it.
-      model_name: code from outside jaxrobust that the caller names, too; no other is
-        run.
+      model_name: code from outside jaxrobust that the caller names, too.
 
     Raises:
-      Refused: if the config names code that the caller does not, or is no description
-        of a network with these arrays.
+      Refused: if the config names other code, or is no description of a network with
+        these arrays.
     """
     fields = config.get("model")
     name = fields.get("name") if isinstance(fields, dict) else None

@@ -44,10 +44,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def put_batch(mesh: Mesh, tree: PyTree) -> PyTree:
-    """Splits the leading axis of every array of `tree` over the devices.
-
-    Every process has the whole arrays.
-    """
+    """Splits the leading axis of arrays that every process has over the devices."""
     return _put(tree, by_batch(mesh))
 
 

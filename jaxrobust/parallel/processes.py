@@ -122,11 +122,7 @@ def _check_place(coordinator: Any, count: Any, index: Any) -> None:
 
 
 def _meet(coordinator: Any, count: Any, index: Any, timeout: int) -> None:
-    """Waits until process 0 listens: jax would end this process without a word of why.
-
-    Raises:
-      ConnectionError: if it does not in `timeout` seconds.
-    """
+    """Waits until process 0 listens: jax would end this process without saying why."""
     if index == 0:
         if count > 1:
             logging.warning("waiting for %d processes at %s", count - 1, coordinator)
@@ -196,8 +192,7 @@ def wait(name: str) -> None:
 def check_same(what: str, value: Callable[[], Any]) -> None:
     """Checks that something JSON can hold is the same on all processes.
 
-    Raises:
-      ValueError: naming the first process whose value differs from the lead's.
+    ValueError names the first process whose value differs from the lead's.
     """
     if not several():
         return
@@ -223,8 +218,7 @@ def digest(tree: PyTree) -> str:
 def check_shared(folder: epath.PathLike) -> None:
     """Checks that all processes see one and the same folder.
 
-    Raises:
-      ValueError: naming the first process that does not see what the lead wrote.
+    ValueError names the first process that does not see what the lead wrote.
     """
     if not several():
         return

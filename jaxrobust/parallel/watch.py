@@ -51,10 +51,8 @@ def fail(error: BaseException) -> None:
 def watched(silent: float = _SILENT) -> Iterator[None]:
     """Ends this process if another one dies or fails while the block runs.
 
-    An error in the block leaves the watch on: `fail` waits for what it finds.
-
-    Args:
-      silent: seconds without a sign of life after which a process is dead.
+    That is: gives no sign of life for `silent` seconds. An error in the block leaves
+    the watch on: `fail` waits for what it finds.
     """
     client = _client()
     if client is None:

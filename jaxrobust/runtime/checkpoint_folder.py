@@ -24,9 +24,9 @@ def usable(workdir: epath.PathLike) -> epath.Path:
     """Returns the full path of a work directory that checkpoints can be kept in.
 
     Raises:
-      ValueError: if it has characters that orbax takes for patterns of names: it would
-        save there and not find what it saved. Or for bytes that are no text, which
-        orbax cannot open; for `~` without a home folder; for an empty path.
+      ValueError: for characters that orbax takes for patterns of names (it would save
+        there and not find what it saved), bytes that are no text (it cannot open
+        them), an empty path, or `~` without a home folder.
     """
     path = files.expand(workdir).absolute()
     odd = sorted(set(os.fspath(path)) & set(_PATTERN))
@@ -123,8 +123,7 @@ def read_part(step: epath.Path, part: str, file: str = "metadata") -> dict[str, 
 def size(folder: epath.Path) -> int:
     """Returns the bytes of the files below a folder; links to folders do not count.
 
-    Raises:
-      Refused: for a pipe, a socket or a device: reading it might never end.
+    `Refused` is a pipe, a socket or a device: reading it might never end.
     """
     whole = 0
     for place in folder.iterdir():
@@ -143,9 +142,7 @@ def size(folder: epath.Path) -> int:
 
 
 def put_in_order(folder: epath.Path) -> None:
-    """Prepares a folder of checkpoints for orbax's manager, which reads all of them.
-
-    Metrics that were cut short are emptied.
+    """Empties metrics that were cut short: orbax's manager reads those of all steps.
 
     Raises:
       OSError: for a checkpoint that is a link: what it leads to might be deleted.

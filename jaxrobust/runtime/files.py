@@ -37,9 +37,8 @@ def expand(path: epath.PathLike) -> epath.Path:
     """Returns a path that a user gave, with `~` as the home folder.
 
     Raises:
-      ValueError: for an empty path (of a variable of the shell that is not set, say);
-        for `~` where neither `HOME` nor passwd knows a home folder: it must not become
-        a folder called `~`.
+      ValueError: for an empty path (of a variable of the shell that is not set, say),
+        and for `~` where no home folder is known: it must not become one called `~`.
     """
     text = os.fspath(path)
     if not text:
@@ -190,8 +189,7 @@ def _not_ours(path: epath.PathLike, what: str) -> OSError:
 def own_folder(path: epath.PathLike) -> epath.Path:
     """Makes a folder of ours inside one that the user named; it may be there.
 
-    Raises:
-      OSError: if it is a link: nothing is written outside the folder that was named.
+    A link is an OSError: nothing is written outside the folder that was named.
     """
     path = epath.Path(path)
     if not is_remote(path) and os.path.islink(path):
@@ -207,8 +205,8 @@ def require_folder(path: epath.PathLike, advice: str) -> None:
     """Checks that a folder is there or can be made, before any work.
 
     Raises:
-      NotADirectoryError: if the path, or what should be a folder above it, is a file, a
-        pipe, a link to nothing ...; ends with the advice.
+      NotADirectoryError: with the advice, if the path, or what should be a folder above
+        it, is a file, a pipe, a link to nothing ...
     """
     if is_remote(path):
         return

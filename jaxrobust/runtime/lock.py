@@ -102,11 +102,7 @@ def _identity(process: int) -> str:
 
 
 def _remove_dead(path: epath.Path) -> None:
-    """Removes the file of a process that is no more.
-
-    Raises:
-      BlockingIOError: if it lives, or may live.
-    """
+    """Removes the file of a process that is no more; BlockingIOError if it may live."""
     owner = _read(path)
     host, _, rest = owner.partition(" ")
     process = rest.partition(" ")[0]

@@ -82,9 +82,7 @@ def read_bytes(path: epath.PathLike, limit: int) -> bytes:
 def read_json(path: epath.PathLike, limit: int = 64 * MIB, kind: type = object) -> Any:
     """Reads JSON of any shape, or of a `kind`; what is not finite becomes None.
 
-    Raises:
-      FileNotFoundError: if the file is not there.
-      ValueError: if it is damaged, too large or too deeply nested.
+    What is damaged, too large or too deeply nested is a ValueError.
     """
     content = read_bytes(path, limit)
     try:
@@ -101,9 +99,7 @@ def read_json_lines(
 ) -> Iterator[dict[str, Any]]:
     """Gives the objects of a file of JSON lines; what is no object is left out.
 
-    Raises:
-      FileNotFoundError: if the file is not there.
-      ValueError: if it is too large, or has a line that is.
+    A file that is too large, or has a line that is, is a ValueError.
     """
     with opened(path, limit) as file:
         while line := file.readline(_LONGEST + 1):
@@ -150,17 +146,11 @@ def _clean(value: Any, deepest: int) -> Any:
 def read_npz(
     path: epath.PathLike, limit: int, names: Iterable[str] | None = None
 ) -> dict[str, np.ndarray]:
-    """Reads arrays of numbers and text by name.
+    """Reads arrays of numbers and text by name, of all names or of some.
 
-    Args:
-      path: of an npz file.
-      limit: the most bytes that its arrays may take, which is checked by what the
-        file declares before any is read, and that the file itself may have.
-      names: read these only; all by default.
-
-    Raises:
-      FileNotFoundError: if the file is not there.
-      ValueError: if it is damaged, too large, or holds Python objects.
+    `limit` are the most bytes that its arrays may take, which is checked by what the
+    file declares before any is read, and that the file itself may have. What is
+    damaged, too large, or holds Python objects is a ValueError.
     """
     with opened(path, limit) as file:
         try:

@@ -85,15 +85,9 @@ def check_config(
 ) -> str | None:
     """Checks a config against the one that is there; writes nothing.
 
-    How a network is evaluated may change from run to run; how it is trained may not.
-    A folder where nothing came of it yet (no checkpoint, no results) holds no run,
-    whatever config it has.
-
-    Args:
-      workdir: of the run.
-      config: of the run as it is now.
-      extend: whether it may train longer or at another rate than before.
-      defaults: see `differences`.
+    How a network is evaluated may change from run to run; how it is trained may not,
+    but for its length and rates where it is to `extend` the run. A folder where nothing
+    came of it yet (no checkpoint, no results) holds no run, whatever config it has.
 
     Returns:
       The command of the run that is there, or None.

@@ -13,11 +13,7 @@ from jaxrobust.defenses.base import Batch, ModelState, Params, Phase
 
 
 class Found(NamedTuple):
-    """What a phase finds on a batch.
-
-    The metrics, scalars, are its own and `loss`. `handed` is what later phases see:
-    arrays that it prepared, and that it handed on.
-    """
+    """What a phase finds on a batch; the metrics, scalars, are its own and `loss`."""
 
     grads: PyTree
     model_state: ModelState

@@ -123,11 +123,11 @@ class _Reader:
 
 
 class StreamFeed:
-    """A data set whose rows are read as the steps need them.
+    """A data set whose rows are read as the steps need them; there is no state to save.
 
     The batches are those of `ResidentFeed`: the order of an epoch is a function of
     seed and epoch, a step takes its slice of it, and this process reads the rows that
-    its devices hold. There is no state to save; the position is the global step.
+    its devices hold.
     """
 
     def __init__(
@@ -142,17 +142,11 @@ class StreamFeed:
     ) -> None:
         """Reads nothing but the labels.
 
-        Args:
-          source: the training set.
-          mesh: the devices.
-          batch_size: of the global batch.
-          seed: of the run.
-          threads: that read and decode; None is one per CPU core, 16 at most. Decoding
-            leaves Python's lock to the others.
-          workers: processes that do it instead, with so many threads each; 0 for
-            none. They take seconds to start and on two cores read fewer images than
-            threads; they may pay where Python's lock bounds many cores. Grain asks that
-            absl's flags have been parsed, as `absl.app` does.
+        By default one thread per CPU core, 16 at most, reads and decodes, which leaves
+        Python's lock to the others. `workers` are processes that do it instead, with so
+        many threads each. They take seconds to start and on two cores read fewer images
+        than threads; they may pay where Python's lock bounds many cores. Grain asks
+        that absl's flags have been parsed, as `absl.app` does.
         """
         self._mesh, self._batch_size = mesh, batch_size
         self._labels = source.labels

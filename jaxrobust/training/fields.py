@@ -202,13 +202,9 @@ _OPTIONAL = ("objective", "eval.within", "data.augment", *_FREE)
 def problems(config: Mapping[str, Any], only: Sequence[str] = ()) -> list[str]:
     """Returns what is wrong with the fields of a config, a line for each.
 
-    Args:
-      config: as `config.base` has it, a plain dictionary.
-      only: tables and fields to look at; all by default.
-
-    Returns:
-      Unknown fields (with the nearest), missing ones, and values out of range, with the
-      field, the value and what it must be; empty where nothing is wrong.
+    Unknown fields (with the nearest), missing ones, and values out of range, with the
+    field, the value and what it must be. `config` is a plain dictionary, as
+    `config.base` has it; `only` are tables and fields to look at, all by default.
     """
     default = _leaves(base().to_dict()) | _of_objectives(config)
     given = _leaves(config, ends=default.keys() | TABLE.keys())

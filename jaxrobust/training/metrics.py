@@ -72,10 +72,14 @@ class MetricWriter(contextlib.AbstractContextManager["MetricWriter"]):
         else:
             files.write_text(self._path, self._text)
 
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
         """Flushes and closes both files."""
         with contextlib.closing(self._events), self._file or contextlib.nullcontext():
             self._flush_rows()
+
+    def __exit__(self, *error: object) -> None:
+        """Closes both files."""
+        self.close()
 
 
 class _Events:

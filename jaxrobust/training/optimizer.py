@@ -91,13 +91,10 @@ def make_optimizer(
     (norms and biases too) before momentum; for `adamw` it is decoupled.
 
     Args:
-      optimizer: fields of `config.optimizer`.
+      optimizer: fields of `config.optimizer`; an unknown name is a ValueError.
       labels: of a defence, `params -> label per leaf`; `model` is the main optimiser.
       by_label: for every other label the fields in which its optimiser differs. Its
         learning rate keeps its ratio to the main one under the schedule.
-
-    Raises:
-      ValueError: for an unknown name.
     """
     main = _chain(optimizer)
     if labels is None:

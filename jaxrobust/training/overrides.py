@@ -34,13 +34,10 @@ def written(one: Override) -> str:
 
 
 def split(argv: Sequence[str]) -> tuple[list[str], list[Override]]:
-    """Takes the overrides out of a command line.
+    """Takes the overrides out of a command line; returns the other arguments, and them.
 
     `--config.a.b=value`, `--config.a.b value`, and for switches `--config.a.b` and
     `--noconfig.a.b`. Nothing after a lone `--` is touched.
-
-    Returns:
-      The other arguments, and the overrides in their order.
     """
     rest, found = [], []
     words = list(argv)
@@ -64,10 +61,7 @@ def split(argv: Sequence[str]) -> tuple[list[str], list[Override]]:
 
 
 def apply(config: ConfigDict, overrides: Sequence[Override]) -> dict[str, Any]:
-    """Sets fields of a config, in order; the last value of a field counts.
-
-    Returns:
-      The values that were set, by field.
+    """Sets fields of a config, in order; returns the values that were set, by field.
 
     Raises:
       ValueError: for fields that the config does not have (a line for each, with the
@@ -119,14 +113,11 @@ def _value(field: str, text: str | None, default: Any, kind: type) -> Any:
 
 
 def read(text: str, default: Any, kind: type, *, radius: bool = False) -> Any:
-    """Reads a value that is no table.
+    """Reads a value of a `kind` that is no table; a radius may be text or a number.
 
-    Args:
-      text: as given. Items of lists are separated by commas, with or without brackets;
-        nothing, or `[]`, is an empty list.
-      default: the value so far; the items of a list tell of what kind new ones are.
-      kind: of the field; that of None takes a number, true, false, none or text.
-      radius: whether it is a radius, which may be text or a number.
+    Items of lists are separated by commas, with or without brackets; nothing, or `[]`,
+    is an empty list. Those of the default, the value so far, tell of what kind they
+    are. The kind of None takes a number, true, false, none or text.
     """
     if kind in (list, tuple):
         return kind(_item(one, default, radius) for one in _items(text))

@@ -40,10 +40,7 @@ def _end(number: int, frame: object) -> None:
 
 
 def end_in_words() -> None:
-    """Makes SIGUSR1 end this process with a line; by default it does without.
-
-    `catching` takes note of it instead while there is something to save.
-    """
+    """Makes SIGUSR1 end this process with a line, where `catching` does not note it."""
     if in_main_thread():
         signal.signal(signal.SIGUSR1, _end)
 
@@ -70,10 +67,8 @@ class Stop:
         """Says whether to save after `step` and end.
 
         Several processes agree on a step over jax's preemption service, which watches
-        SIGTERM itself: each must ask after every step.
-
-        Raises:
-          KeyboardInterrupt: if ctrl-C was pressed and its own exception got lost.
+        SIGTERM itself: each must ask after every step. KeyboardInterrupt is raised if
+        ctrl-C was pressed and its own exception got lost.
         """
         if self.interrupted:
             raise KeyboardInterrupt

@@ -117,11 +117,7 @@ def evaluate(
 
 
 def _stored(saved: dict[str, Any], source: str) -> dict[str, Any]:
-    """Returns the config of a checkpoint, once it is one of this program's.
-
-    Raises:
-      ValueError: if it is not, or for a field that makes no sense.
-    """
+    """Returns the config of a checkpoint; ValueError unless it is one of ours."""
     if "eval" not in saved:
         raise ValueError(f"{source} holds weights without a config; give --config.")
     try:

@@ -55,11 +55,7 @@ class Seen:
 
 
 def read(workdir: epath.PathLike) -> Seen | None:
-    """Returns what the run of a work directory was trained on, None if unknown.
-
-    Raises:
-      ValueError: if the file is damaged.
-    """
+    """Returns what the run of a work directory was trained on, None if unknown."""
     path = epath.Path(workdir) / FILE
     if not path.exists():
         return None
@@ -129,11 +125,8 @@ def check_classes(
     """Compares classes of an evaluation with those that a network was trained on.
 
     `source` is its work directory, or the folder of a checkpoint in one. Where nothing
-    tells the classes, nothing is said.
-
-    Raises:
-      ValueError: if a class has another label than in training: every number would be
-        wrong.
+    tells the classes, nothing is said. A class that has another label than in training
+    is a ValueError: every number would be wrong.
     """
     folder = files.expand(source)
     places = [folder, folder.parent.parent]  # of W/checkpoints/STEP

@@ -129,12 +129,9 @@ def build(
 ) -> Run:
     """Builds everything a run needs from its config, at step 0.
 
-    Args:
-      config: as of `loop.train`.
-      mesh: the devices.
-      resumed: a checkpoint will take the place of the state, so the network that
-        `train.init_from` names, which may be gone by now, is not read.
-      before: what the run was trained on, where it goes on.
+    Where it is `resumed`, a checkpoint will take the place of the state: the network
+    that `train.init_from` names may be gone by now, and is not read. `before` is what
+    such a run was trained on.
 
     Raises:
       ValueError: if a field of the config makes no sense (unknown names, sizes), or the

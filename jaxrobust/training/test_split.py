@@ -31,8 +31,8 @@ def check_test_split(config: Mapping[str, Any], train_set: data.Source) -> None:
 
     Raises:
       FileNotFoundError: if the data are not there.
-      ValueError: if there is no test split or no image in it, or its images or classes
-        are not those of the training set; if that has a single class.
+      ValueError: if there is no image in it, or its images or classes are not those of
+        the training set; if that has a single class.
     """
     name = config["data"]["name"]
     if train_set.num_classes < 2:

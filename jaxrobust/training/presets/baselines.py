@@ -22,9 +22,6 @@ def start(options: Any, objective: str, *, normalize: bool) -> Any:
     """Returns a config of CIFAR-10, network, objective and SGD with momentum .9.
 
     The network subtracts the data's mean first where it is to `normalize`.
-
-    Raises:
-      ValueError: for another network than `NETWORKS`.
     """
     check_choice("model", options.model, NETWORKS)
     config = common.base()

@@ -27,11 +27,7 @@ ATTACKS = ("fgsm", "pgd")
 
 
 def use_network(config: Any, options: Any, variant: str, num_classes: int) -> None:
-    """Sets the network, its ablations and its image channels.
-
-    Raises:
-      ValueError: for an unknown `encoder`, or module that it is to be `without`.
-    """
+    """Sets the network, its ablations and its image channels."""
     if options.encoder not in ("resnet", "resnext"):
         raise ValueError(f"`encoder` is resnet or resnext, got {options.encoder!r}.")
     off = [name for name in options.without.split("+") if name]
@@ -96,9 +92,6 @@ def use_attack(config: Any, options: Any, delay: float) -> None:
     Half clean, half attacked, on the network's own predictions; no noise. It is meant
     to start from a trained network, the argument `from`. The attack sets in after
     `delay` epochs.
-
-    Raises:
-      ValueError: for another attack.
     """
     config.train.init_from = options["from"]
     if not options.adversarial:

@@ -47,11 +47,7 @@ def use_prototypes(config: Any, contrastive: float) -> None:
 
 
 def use_attack(config: Any, attack: str) -> None:
-    """Sets, after `use_prototypes`, the objective on clean and attacked copies.
-
-    Raises:
-      ValueError: for another attack than `fgsm` and `pgd`.
-    """
+    """Sets, after `use_prototypes`, the objective on clean and attacked copies."""
     if attack not in ("fgsm", "pgd"):
         raise ValueError(f"`attack` must be fgsm or pgd, got {attack!r}.")
     config.objective.name = "pcl_adversarial"
@@ -66,16 +62,11 @@ def use_attack(config: Any, attack: str) -> None:
 
 
 def use_schedule(config: Any, name: str, epochs: float, start: str = "") -> None:
-    """Sets both phases: 164 epochs of cross-entropy at rate .1, then the joint ones.
+    """Sets 164 epochs of cross-entropy at .1, then the joint ones; see `use_prototypes`.
 
-    Args:
-      config: after `use_prototypes`.
-      name: `paper`, or `released`, in which the rate of the second phase never drops.
-      epochs: of the second phase.
-      start: work directory or checkpoint whose network stands for the first phase.
-
-    Raises:
-      ValueError: for another schedule.
+    `name` is `paper`, or `released`, in which the rate of the second phase, of so many
+    `epochs`, never drops. The network of a work directory or checkpoint `start` stands
+    for the first phase.
     """
     check_choice("schedule", name, SCHEDULES)
     first = 0.0 if start else FIRST
@@ -110,12 +101,10 @@ def use_network(config: Any, depth: int, **fields: Any) -> None:
 
 
 def shorten(config: Any, first: float, second: float) -> None:
-    """Cuts both phases down to some epochs, for a few CPU cores.
+    """Cuts both phases down, after `use_schedule`, to some epochs for a few CPU cores.
 
-    Args:
-      config: after `use_schedule`.
-      first: epochs of cross-entropy; none where the run starts from a checkpoint.
-      second: epochs of the joint objective; the rate drops for their last quarter.
+    There is no first phase where the run starts from a checkpoint; in the second the
+    rate drops for the last quarter.
     """
     first = 0.0 if config.train.init_from else first
     common.fit_cpu(config, first + second)
@@ -128,11 +117,7 @@ def shorten(config: Any, first: float, second: float) -> None:
 
 
 def finish(config: Any, options: Any, first: float, second: float) -> None:
-    """Applies `twin`, `budget` and `quick`.
-
-    `first` and `second` are the epochs of the phases of `budget=cpu`; one each in
-    `quick`.
-    """
+    """Applies `twin`, `budget` and `quick`, with the phases' epochs of `budget=cpu`."""
     if options.quick:
         first = second = 1.0
         shorten(config, first, second)

@@ -44,9 +44,6 @@ def use_objective(config: Any, options: Any) -> None:
     decay 1e-3, 20 epochs. `rcc`: alpha = beta = .5, lambda = 15, penultimate features,
     pairs of a class, rows by cosine, BIM; Adam 1e-3, weight decay 5e-4, a tenth every
     30 of 100 epochs.
-
-    Raises:
-      ValueError: for an unknown variant or attack.
     """
     if options.variant not in ("ssc", "rcc"):
         raise ValueError(f"`variant` must be ssc or rcc, got {options.variant!r}.")
