@@ -87,7 +87,11 @@ def writing(path: epath.PathLike) -> Iterator[IO[bytes]]:
             with contextlib.suppress(OSError):
                 os.unlink(partial, dir_fd=folder)
             raise
-        _sync_folder(folder)
+        try:  # a rename lasts through a power cut, where the file system can
+            os.fsync(folder)
+        except OSError as error:
+            if error.errno not in _NO_SYNC:
+                raise
     finally:
         os.close(folder)
 
@@ -113,15 +117,6 @@ def kind(mode: int) -> str:
     if stat.S_ISFIFO(mode):
         return "a named pipe"
     return "a socket" if stat.S_ISSOCK(mode) else "a device"
-
-
-def _sync_folder(folder: int) -> None:
-    """Makes a rename last through a power cut, where the file system can."""
-    try:
-        os.fsync(folder)
-    except OSError as error:
-        if error.errno not in _NO_SYNC:
-            raise
 
 
 def write_bytes(path: epath.PathLike, content: bytes) -> None:

@@ -17,7 +17,7 @@ from jaxrobust.runtime import out_of_memory
 from jaxrobust.runtime.checkpoint_folder import has_steps
 from jaxrobust.runtime.progress import Progress
 from jaxrobust.runtime.workdir import EXTENDED, differences, told
-from jaxrobust.training import nonfinite, optimizer, preemption, seen
+from jaxrobust.training import nonfinite, optimizer, preemption, splits
 from jaxrobust.training.config import base
 from jaxrobust.training.metrics import MetricWriter, fetch_mean
 from jaxrobust.training.setup import Run, build
@@ -57,7 +57,7 @@ def train(
     """
     checkpointer = checkpoints.Checkpointer(workdir)
     started, lead = has_steps(workdir), processes.is_lead()
-    before = seen.read(workdir) if started else None
+    before = splits.read_seen(workdir) if started else None
     with _explained(config, mesh):
         run = build(config, mesh, resumed=started, before=before)
     restored = checkpointer.restore(run.state)

@@ -62,20 +62,17 @@ class MetricWriter(contextlib.AbstractContextManager["MetricWriter"]):
 
     def flush(self) -> None:
         """Makes all rows visible to others."""
-        self._flush_rows()
-        self._events.flush()
-        self._flushed = time.monotonic()
-
-    def _flush_rows(self) -> None:
         if self._file:
             self._file.flush()
         else:
             files.write_text(self._path, self._text)
+        self._events.flush()
+        self._flushed = time.monotonic()
 
     def close(self) -> None:
         """Flushes and closes both files."""
         with contextlib.closing(self._events), self._file or contextlib.nullcontext():
-            self._flush_rows()
+            self.flush()
 
     def __exit__(self, *error: object) -> None:
         """Closes both files."""

@@ -18,10 +18,9 @@ from jaxrobust.named_models import create_model
 from jaxrobust.parallel import processes
 from jaxrobust.runtime import files, out_of_memory, workdir
 from jaxrobust.runtime.progress import StageProgress
-from jaxrobust.training import config_file, loop, preemption, seen
+from jaxrobust.training import config_file, loop, preemption, splits
 from jaxrobust.training.check import check, check_data, check_evaluation, notices
 from jaxrobust.training.config import base, completed
-from jaxrobust.training.test_split import open_split
 
 MODES = ("train_eval", "train", "eval", "report")
 
@@ -95,7 +94,7 @@ def evaluate(
         f"the checkpoint in {source}", lambda: processes.digest(variables)
     )
     dataset = evaluator.load_test(config)
-    seen.check_classes(source, dataset.class_names, config["data"]["name"])
+    splits.check_classes(source, dataset.class_names, config["data"]["name"])
     workdir.write_config(folder, config, command, defaults=base().to_dict())
     progress = StageProgress() if processes.is_lead() else None
     size = config["eval"]["batch_size"]
@@ -196,7 +195,7 @@ def run(
         mesh = parallel.make_mesh()
         training = runs if config is not None and mode != "eval" else []
         if len(training) > 1:  # the second's mistakes before the first
-            images = open_split(training[0][0], "train")
+            images = splits.open_split(training[0][0], "train")
             for one, _ in training:
                 check_data(one, create_model(one), images)
         # All training before any evaluation, where SIGTERM ends processes at once.

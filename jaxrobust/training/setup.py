@@ -20,12 +20,12 @@ from jaxrobust.evaluation import flags
 from jaxrobust.named_models import create_model
 from jaxrobust.parallel import processes
 from jaxrobust.runtime import out_of_memory
-from jaxrobust.training import compute, nonfinite, optimizer, seen, state, step
+from jaxrobust.training import compute, nonfinite, optimizer, state, step
 from jaxrobust.training.accumulate import check_parts
 from jaxrobust.training.check import attack_options, check_data, make_defense
-from jaxrobust.training.feed import Feed, ResidentFeed, StreamFeed, streams
+from jaxrobust.training.feed import Feed, ResidentFeed, StreamFeed
+from jaxrobust.training.splits import Seen, check_test_split, load_train
 from jaxrobust.training.start import start_from
-from jaxrobust.training.test_split import check_test_split, open_split
 
 Validate = Callable[[Mapping[str, Any]], dict[str, float]]
 
@@ -117,7 +117,7 @@ class Run:
     key: Array
     mesh: Mesh
     layout: dict[str, Any]
-    record: seen.Seen
+    record: Seen
 
 
 def build(
@@ -125,7 +125,7 @@ def build(
     mesh: Mesh,
     *,
     resumed: bool = False,
-    before: seen.Seen | None = None,
+    before: Seen | None = None,
 ) -> Run:
     """Builds everything a run needs from its config, at step 0.
 
@@ -232,39 +232,3 @@ def _make_step(
         accumulate=train["accumulate"],
         skip_nonfinite=train["skip_nonfinite"] > 0,
     )
-
-
-def load_train(
-    config: Mapping[str, Any], before: seen.Seen | None = None
-) -> tuple[data.Source, data.Dataset, bool, seen.Seen]:
-    """Opens the training split of a run, or of one that goes on from `before`.
-
-    Returns:
-      The images to train on, left on disk where they stream; the slice held out for
-      validation, in memory; whether the former stream (`data.feed`); and what to
-      remember of them.
-
-    Raises:
-      ValueError: for data that changed since, see `seen.divide`, or too few.
-    """
-    fields = config["data"]
-    found = open_split(config, "train")
-    streamed = streams(fields["feed"], found.nbytes)
-    found = found if streamed else found.load()
-    wanted = fields["validation_examples"]
-    if before is not None:
-        allowed = config["train"]["allow_changed_data"]
-        rows = seen.divide(found, before, fields["name"], allowed=allowed)
-    elif wanted < len(found):
-        rows = data.validation_rows(found, wanted, config["seed"])
-    else:
-        raise ValueError(
-            f"`data.validation_examples` must be below the {len(found)} training "
-            f"images of {fields['name']}, got {wanted}; set "
-            "--config.data.validation_examples."
-        )
-    train_set, held_out = data.divide(found, rows)
-    held_out = held_out.load()
-    if before is None or rows is not before.rows:
-        before = seen.Seen.of(fields["name"], found, rows, before)
-    return train_set, held_out, streamed, before

@@ -62,7 +62,7 @@ def use_attack(config: Any, attack: str) -> None:
 
 
 def use_schedule(config: Any, name: str, epochs: float, start: str = "") -> None:
-    """Sets 164 epochs of cross-entropy at .1, then the joint ones; see `use_prototypes`.
+    """Sets both phases: 164 epochs of cross-entropy at rate .1, then the joint ones.
 
     `name` is `paper`, or `released`, in which the rate of the second phase, of so many
     `epochs`, never drops. The network of a work directory or checkpoint `start` stands

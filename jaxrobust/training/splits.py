@@ -1,4 +1,4 @@
-"""The data a run was trained on, so that a resumed one sees what has changed.
+"""The images of a run: which it trains on, which it holds out, which it is tested on.
 
 A run keeps in its work directory what its training split held, and which images were
 held out for validation. Weights have seen all others: an image that was held out must
@@ -6,8 +6,8 @@ never be trained on later, and one that was trained on never held out.
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Self
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -16,8 +16,11 @@ from jaxtyping import Int, UInt64
 
 from jaxrobust import data
 from jaxrobust.runtime import files, reading
+from jaxrobust.training.feed import streams
 
 FILE = "training_data.json"
+_SHARED = 0.01  # a few images are in both splits of many published sets
+_LOOKED_AT = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,21 +34,6 @@ class Seen:
     rows: Int[np.ndarray, "V"]  # those held out, while the content is the same
     held_out: UInt64[np.ndarray, "M"]  # images ever held out (`data.image_digests`)
 
-    @classmethod
-    def of(
-        cls,
-        name: str,
-        source: data.Source,
-        rows: Int[np.ndarray, "V"],
-        before: Self | None = None,
-    ) -> Self:
-        """Describes a split whose `rows` are held out, as those `before` were."""
-        held_out = data.image_digests(source, rows)
-        if before is not None:
-            held_out = np.union1d(held_out, before.held_out)
-        digest = data.digest(source)
-        return cls(name, len(source), digest, source.class_names, rows, held_out)
-
     def write(self, workdir: epath.PathLike) -> None:
         """Saves it in a work directory."""
         fields = dataclasses.asdict(self)
@@ -54,7 +42,7 @@ class Seen:
         files.write_json(epath.Path(workdir) / FILE, fields)
 
 
-def read(workdir: epath.PathLike) -> Seen | None:
+def read_seen(workdir: epath.PathLike) -> Seen | None:
     """Returns what the run of a work directory was trained on, None if unknown."""
     path = epath.Path(workdir) / FILE
     if not path.exists():
@@ -117,6 +105,112 @@ def divide(
         "%s; the %d images that were held out before stay held out", what, len(rows)
     )
     return rows
+
+
+def load_train(
+    config: Mapping[str, Any], before: Seen | None = None
+) -> tuple[data.Source, data.Dataset, bool, Seen]:
+    """Opens the training split of a run, or of one that goes on from `before`.
+
+    Returns:
+      The images to train on, left on disk where they stream; the slice held out for
+      validation, in memory; whether the former stream (`data.feed`); and what to
+      remember of them.
+
+    Raises:
+      ValueError: for data that changed since, see `divide`, or too few.
+    """
+    fields = config["data"]
+    found = open_split(config, "train")
+    streamed = streams(fields["feed"], found.nbytes)
+    found = found if streamed else found.load()
+    wanted = fields["validation_examples"]
+    if before is not None:
+        allowed = config["train"]["allow_changed_data"]
+        rows = divide(found, before, fields["name"], allowed=allowed)
+    elif wanted < len(found):
+        rows = data.validation_rows(found, wanted, config["seed"])
+    else:
+        raise ValueError(
+            f"`data.validation_examples` must be below the {len(found)} training "
+            f"images of {fields['name']}, got {wanted}; set "
+            "--config.data.validation_examples."
+        )
+    train_set, held_out = data.divide(found, rows)
+    held_out = held_out.load()
+    if before is None or rows is not before.rows:
+        held = data.image_digests(found, rows)
+        if before is not None:  # what was ever held out stays so
+            held = np.union1d(held, before.held_out)
+        names, digest = found.class_names, data.digest(found)
+        before = Seen(fields["name"], len(found), digest, names, rows, held)
+    return train_set, held_out, streamed, before
+
+
+def open_split(config: Mapping[str, Any], split: str) -> data.Source:
+    """Opens the images of a split that `config.data` asks for, without reading them."""
+    fields = config["data"]
+    return data.open_source(
+        fields["name"],
+        split,
+        image_size=fields["image_size"] or None,
+        channels=fields["channels"],
+        limit=fields[f"{split}_examples"] or None,
+    )
+
+
+def check_test_split(config: Mapping[str, Any], train_set: data.Source) -> None:
+    """Checks that the test split is there and is of the kind of the training set.
+
+    Opens it: of image files the headers are read, of a prepared set what describes it.
+
+    Raises:
+      FileNotFoundError: if the data are not there.
+      ValueError: if there is no image in it, or its images or classes are not those of
+        the training set; if that has a single class.
+    """
+    name = config["data"]["name"]
+    if train_set.num_classes < 2:
+        raise ValueError(
+            f"{name} has one class only ({', '.join(train_set.class_names)}): there is "
+            "nothing to tell apart."
+        )
+    test = open_split(config, "test")
+    if not len(test):
+        raise ValueError(f"the test split of {name} has no images.")
+    if test.shape != train_set.shape:
+        found = ["x".join(map(str, one.shape)) for one in (test, train_set)]
+        same_size = test.shape[:2] == train_set.shape[:2]
+        raise ValueError(
+            f"the test images of {name} are {found[0]}, those to train on {found[1]}; "
+            + (
+                "--config.data.channels=3 makes all of them colour."
+                if same_size
+                else f"--config.data.image_size={train_set.shape[0]} makes them one."
+            )
+        )
+    if test.class_names != train_set.class_names:
+        raise ValueError(
+            f"the test split of {name} has {test.num_classes} classes, the training "
+            f"split {train_set.num_classes}, or they are called otherwise."
+        )
+    both = _shared(train_set, test)
+    if both > _SHARED:
+        logging.warning(
+            "%s: %.0f%% of the test images are training images too, so the accuracies "
+            "will say little of new ones",
+            name,
+            100 * both,
+        )
+
+
+def _shared(train_set: data.Source, test: data.Source) -> float:
+    """The share of some test images that are, pixel by pixel, among those in memory."""
+    if not isinstance(train_set, data.Dataset):  # it would be decoded for this alone
+        return 0.0
+    rows = np.unique(np.linspace(0, len(test) - 1, _LOOKED_AT).astype(int))
+    images = data.image_digests(test, rows)
+    return float(np.isin(images, data.image_digests(train_set)).mean())
 
 
 def check_classes(
