@@ -27,7 +27,7 @@ from jaxrobust.array_types import PyTree, Variables
 from jaxrobust.named_models import create_stored
 from jaxrobust.parallel import processes
 from jaxrobust.runtime import checkpoint_folder, files, reading
-from jaxrobust.runtime.checkpoint_folder import BEST, Refused, metric, read_part
+from jaxrobust.runtime.checkpoint_folder import BEST, Refused, metric
 from jaxrobust.runtime.checkpoint_folder import WHICH as WHICH
 from jaxrobust.runtime.checkpoint_folder import exists as exists
 from jaxrobust.runtime.checkpoint_folder import usable as usable
@@ -177,13 +177,9 @@ class Checkpointer:
             return False
         return _shapes(found) != _shapes(like)
 
-    def layout(self, step: int) -> dict[str, Any]:
-        """Returns the layout of the run that wrote a checkpoint; empty if unknown."""
-        return read_part(self._folder / str(step), "layout")
-
-    def config(self, step: int) -> dict[str, Any]:
-        """Returns the config that a checkpoint was saved with; empty if unknown."""
-        return read_part(self._folder / str(step), "config")
+    def part(self, step: int, name: str) -> dict[str, Any]:
+        """Returns `config` or `layout` of a checkpoint; empty if it is unknown."""
+        return checkpoint_folder.read_part(self._folder / str(step), name)
 
 
 def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:

@@ -60,7 +60,18 @@ def find(spec: str, what: str) -> Any:
             "write the name into the config yourself."
         )
     module, path = match.groups()
-    found: Any = _import(module, f"{what} {spec!r}")
+    try:
+        found: Any = importlib.import_module(module)
+    except ImportError as error:
+        raise ValueError(
+            f"{what} {spec!r}: module {module!r} cannot be imported ({error}); run in "
+            "the folder that holds it, or install it."
+        ) from error
+    except (Exception, SystemExit) as error:
+        raise ValueError(
+            f"{what} {spec!r}: module {module!r} fails when it is imported: "
+            f"{said(error)}"
+        ) from error
     for name in path.split("."):
         if not hasattr(found, name):
             near = difflib.get_close_matches(name, dir(found), n=1, cutoff=0.0)
@@ -69,20 +80,6 @@ def find(spec: str, what: str) -> Any:
             raise ValueError(f"{what} {spec!r}: {where} has no {name!r}.{hint}")
         found = getattr(found, name)
     return found
-
-
-def _import(module: str, what: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ValueError(
-            f"{what}: module {module!r} cannot be imported ({error}); run in the "
-            "folder that holds it, or install it."
-        ) from error
-    except (Exception, SystemExit) as error:
-        raise ValueError(
-            f"{what}: module {module!r} fails when it is imported: {said(error)}"
-        ) from error
 
 
 def said(error: BaseException) -> str:

@@ -1,7 +1,6 @@
 """Finds the mistakes of a config before any work is done."""
 
 import contextlib
-import math
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -51,10 +50,6 @@ def make_defense(
         if field == "name" or value in ("", None):
             continue
         if field.endswith("_epochs"):
-            if not 0 <= value < math.inf:
-                raise ValueError(
-                    f"`objective.{field}` must be at least 0 and finite, got {value}."
-                )
             field, value = f"{field[:-7]}_steps", round(value * steps_per_epoch)
         options[field] = value
     if "eps_range" in options:
@@ -93,8 +88,6 @@ def check(config: Mapping[str, Any]) -> None:
     if config["twin"]:
         with _about("twin"):
             make_defense(config, model, config["twin"])
-    with _about("optimizer"):
-        optimizer.make_optimizer(config["optimizer"])
     optimizer.make_schedule(config["schedule"], 1.0, steps_per_epoch=1, total_steps=1)
     with _about("data.augment"):
         augment.make(config["data"]["augment"])

@@ -21,7 +21,6 @@ from jaxrobust.training import nonfinite, optimizer, preemption, splits
 from jaxrobust.training.config import base
 from jaxrobust.training.metrics import MetricWriter, fetch_mean
 from jaxrobust.training.setup import Run, build
-from jaxrobust.training.state import TrainState
 
 # What the progress display shows of a row of metrics, under which name.
 _SHOWN = {
@@ -68,12 +67,12 @@ def train(
     if lead and run.record is not before:
         run.record.write(workdir)
     if start:
-        _extend(run, config, checkpointer.config(start))
+        _extend(run, checkpointer.part(start, "config"))
     if start and lead:
-        moved = layout_change(checkpointer.layout(start), run.layout)
+        moved = layout_change(checkpointer.part(start, "layout"), run.layout)
         what = "resuming %s at step %d of %d%s"
         logging.warning(what, workdir, start, total, moved)
-    if start >= total or _out_of_patience(run.state, config):
+    if start >= total or _out_of_patience(run):
         checkpointer.close()
         return
     progress = Progress(total, config["name"] or "train", done=start, shown=lead)
@@ -81,7 +80,7 @@ def train(
     memory = _explained(config, mesh)
     with preemption.catching() as stop, metrics as writer, memory:
         try:
-            _loop(run, config, start, checkpointer, writer, progress, stop)
+            _loop(run, start, checkpointer, writer, progress, stop)
         finally:
             progress.close()
             run.feed.close()
@@ -109,13 +108,13 @@ def layout_change(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     )
 
 
-def _extend(run: Run, config: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
+def _extend(run: Run, saved: Mapping[str, Any]) -> None:
     """Tells in what a run goes on otherwise than its checkpoint was trained.
 
     The patience of early stopping starts anew, and at another rate so does that of the
     plateau schedule, with the scale it had come to.
     """
-    changed = differences(saved, config, base().to_dict()) if saved else {}
+    changed = differences(saved, run.config, base().to_dict()) if saved else {}
     changed = {k: v for k, v in changed.items() if k.startswith(EXTENDED)}
     if not changed:
         return
@@ -143,15 +142,14 @@ def _explained(
 
 def _loop(
     run: Run,
-    config: Mapping[str, Any],
     start: int,
     checkpointer: checkpoints.Checkpointer,
     writer: MetricWriter | None,
     progress: Progress,
     stop: preemption.Stop,
 ) -> None:
-    skip = config["train"]["skip_nonfinite"]
-    plan, batch_size = run.plan, config["train"]["batch_size"]
+    plan, fields = run.plan, run.config["train"]
+    skip, batch_size = fields["skip_nonfinite"], fields["batch_size"]
     history: collections.deque[Mapping[str, Any]] = collections.deque()
     begin, shown = time.monotonic(), {}
     for number, batch in enumerate(run.feed.batches(start, plan.total), start + 1):
@@ -171,7 +169,7 @@ def _loop(
                 # Else a validation would blame the weights, and not tell the step.
                 nonfinite.check_state(run.state)
                 validated = run.validate(run.state.variables)
-                _after_validation(run, config, validated)
+                _after_validation(run, validated)
             row |= {f"validation/{k}": v for k, v in validated.items()}
             if writer is not None:
                 writer.write(number, {"epoch": number / plan.steps_per_epoch, **row})
@@ -186,14 +184,15 @@ def _loop(
                 nonfinite.check_state(run.state)
             if writer is not None:
                 writer.flush()
+            now = run.state
             checkpointer.save(
-                number, run.state, run.state.variables, config, validated, run.layout
+                number, now, now.variables, run.config, validated, run.layout
             )
         if not history:
             begin = time.monotonic()
         if stopping:
             raise preemption.Stopped(number, plan.total, stop.by)
-        ended = bool(validated) and _out_of_patience(run.state, config)
+        ended = bool(validated) and _out_of_patience(run)
         if validated and (ended or number == plan.total):
             for flag in flags.learned_nothing(validated["accuracy"], *run.chance):
                 logging.warning("of the held-out images: %s", flag["message"])
@@ -204,11 +203,9 @@ def _loop(
         raise preemption.Stopped(plan.total, plan.total, stop.by)
 
 
-def _after_validation(
-    run: Run, config: Mapping[str, Any], validated: Mapping[str, float]
-) -> None:
+def _after_validation(run: Run, validated: Mapping[str, float]) -> None:
     """Moves the plateau schedule and the patience of early stopping."""
-    schedule = config["schedule"]
+    schedule = run.config["schedule"]
     plateau, patience = parallel.to_host((run.state.plateau, run.state.patience))
     patience = optimizer.update_patience(patience, validated["accuracy"])
     if schedule["name"] == "plateau":
@@ -219,7 +216,7 @@ def _after_validation(
     run.state = run.state.replace(**moved)
 
 
-def _out_of_patience(current: TrainState, config: Mapping[str, Any]) -> bool:
+def _out_of_patience(run: Run) -> bool:
     """Says whether early stopping ends the run."""
-    patience = config["train"]["early_stop"]
-    return bool(patience) and int(current.patience.waited) >= patience
+    patience = run.config["train"]["early_stop"]
+    return bool(patience) and int(run.state.patience.waited) >= patience

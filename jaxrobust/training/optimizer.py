@@ -47,7 +47,15 @@ def make_schedule(
     if name == "cosine":
         main = optax.cosine_decay_schedule(learning_rate, max(1, total_steps - warmup))
     elif name == "piecewise":
-        main = _piecewise(schedule, learning_rate, steps_per_epoch, warmup)
+        epochs, scales = schedule["milestones"], schedule["scales"]
+        if len(epochs) != len(scales) or list(epochs) != sorted(epochs):
+            raise ValueError(
+                "a piecewise schedule needs rising `schedule.milestones` and one of "
+                f"`schedule.scales` for each, got {tuple(epochs)} and {tuple(scales)}."
+            )
+        rates = [optax.constant_schedule(learning_rate * s) for s in (1, *scales)]
+        starts = [round(epoch * steps_per_epoch) - warmup for epoch in epochs]
+        main = optax.join_schedules(rates, starts)
     elif name == "step":
         drops: dict[int, float] = {}
         for epoch in schedule["milestones"]:
@@ -60,21 +68,6 @@ def make_schedule(
         return main
     ramp = optax.linear_schedule(learning_rate / warmup, learning_rate, warmup - 1)
     return optax.join_schedules([ramp, main], [warmup])
-
-
-def _piecewise(
-    schedule: Mapping[str, Any], learning_rate: float, steps_per_epoch: int, warmup: int
-) -> optax.Schedule:
-    """Returns the rate that changes at each milestone to what `scales` says."""
-    epochs, scales = schedule["milestones"], schedule["scales"]
-    if len(epochs) != len(scales) or list(epochs) != sorted(epochs):
-        raise ValueError(
-            "a piecewise schedule needs rising `schedule.milestones` and one of "
-            f"`schedule.scales` for each, got {tuple(epochs)} and {tuple(scales)}."
-        )
-    rates = [optax.constant_schedule(learning_rate * scale) for scale in (1, *scales)]
-    starts = [round(epoch * steps_per_epoch) - warmup for epoch in epochs]
-    return optax.join_schedules(rates, starts)
 
 
 def make_optimizer(

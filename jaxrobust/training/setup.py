@@ -108,6 +108,7 @@ class Run:
     number of held-out images; `layout` how the run is spread over the machine.
     """
 
+    config: Mapping[str, Any]
     state: state.TrainState
     step: nonfinite.Update
     feed: Feed
@@ -159,6 +160,7 @@ def build(
     example = jnp.zeros((1, *train_set.shape), compute.state_dtype(config))
     first = _first_state(config, model, defense, tx, example, init_key, resumed)
     return Run(
+        config=config,
         state=parallel.replicate(mesh, first),
         step=_make_step(config, defense, tx, plan, mesh),
         feed=(StreamFeed if streamed else ResidentFeed)(
