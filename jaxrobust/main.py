@@ -19,7 +19,7 @@ from absl import app, flags, logging
 from jaxrobust import report
 from jaxrobust.evaluation import analyses
 from jaxrobust.parallel import processes, watch
-from jaxrobust.runtime import compilation_cache, cpu
+from jaxrobust.runtime import caches, cpu
 from jaxrobust.training import config_file, overrides, preemption, program
 
 CONFIG = flags.DEFINE_string(
@@ -44,7 +44,7 @@ ATTACK = flags.DEFINE_multi_string(
     "NAME:option=value,... such as pgd:eps=8/255,steps=50,loss=margin: evaluate with "
     "this attack in place of those of the config; repeat it for more.",
 )
-CACHE = flags.DEFINE_string("compilation_cache", None, compilation_cache.HELP)
+CACHE = flags.DEFINE_string("compilation_cache", None, caches.HELP)
 COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "Of several processes: HOST:PORT of process 0."
 )
@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> None:
     if not VERBOSE.value:
         logging.get_absl_handler().addFilter(_shown)
     cpu.tune_cpu()
-    compilation_cache.use(CACHE.value)
+    caches.keep_programs(CACHE.value)
     preemption.end_in_words()
     try:
         _run(argv[1:])

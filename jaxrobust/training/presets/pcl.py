@@ -42,13 +42,12 @@ def use_attack(config: Any, attack: str) -> None:
     """Sets, after `use_prototypes`, the objective on clean and attacked copies."""
     if attack not in ("fgsm", "pgd"):
         raise ValueError(f"`attack` must be fgsm or pgd, got {attack!r}.")
-    # One radius per batch, uniform; () = that of config.attack.
-    eps_range = (0.02, 0.05)
     config.objective.update(
         name="pcl_adversarial",
         attack_bn="eval",
         attack_name=attack,
-        eps_range=eps_range,
+        # One radius per batch, uniform; () = that of config.attack.
+        eps_range=(0.02, 0.05),
     )
     # As released: `pgd` starts at the image itself.
     config.attack.update(step_size="2/255", steps=10, random_start=False)
