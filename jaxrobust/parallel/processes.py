@@ -73,7 +73,6 @@ def start(
                 f"--process=I, got {coordinator}, {count} and {index}; or "
                 "--distributed, to have them detected."
             )
-        _check_place(coordinator, count, index)
         _meet(coordinator, count, index, timeout)
     try:
         jax.distributed.initialize(
@@ -111,7 +110,8 @@ def _whole(value: int | None, variable: str) -> int | None:
     return int(text)
 
 
-def _check_place(coordinator: Any, count: Any, index: Any) -> None:
+def _meet(coordinator: Any, count: Any, index: Any, timeout: int) -> None:
+    """Waits until process 0 listens: jax would end this process without saying why."""
     if count < 1 or not 0 <= index < count:
         raise ValueError(
             f"--process must be from 0 to --processes - 1, got {index} of {count}."
@@ -119,15 +119,10 @@ def _check_place(coordinator: Any, count: Any, index: Any) -> None:
     host, colon, port = coordinator.rpartition(":")
     if not (host and colon and port.isdigit()):
         raise ValueError(f"--coordinator must be HOST:PORT, got {coordinator!r}.")
-
-
-def _meet(coordinator: Any, count: Any, index: Any, timeout: int) -> None:
-    """Waits until process 0 listens: jax would end this process without saying why."""
     if index == 0:
         if count > 1:
             logging.warning("waiting for %d processes at %s", count - 1, coordinator)
         return
-    host, _, port = coordinator.rpartition(":")
     end = time.monotonic() + timeout
     while True:
         try:
@@ -171,15 +166,11 @@ def joined() -> bool:
 
 def agree(value: bool) -> bool:
     """Returns the lead's value on every process: for what depends on its clock."""
-    if not several():
-        return value
     return bool(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
 def all_true(value: bool) -> bool:
     """Says whether something is true on every process."""
-    if not several():
-        return value
     return bool(multihost_utils.process_allgather(np.asarray(value)).all())
 
 

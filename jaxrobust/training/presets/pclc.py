@@ -58,13 +58,11 @@ def use_objective(config: Any, attack: str, start: str) -> None:
 
 def finish(config: Any, options: Any, width: int | None = None) -> None:
     """Applies `twin`, `budget` and `quick`, with a `width` and the least depth."""
-    common.finish(config, options, _fit)
+    depth = 20 if config.model.name == "resnet_cifar" else 11
+    small = {} if width is None else {"width": width, "depth": depth}
+    common.finish(config, options, _fit, **small)
     if options.quick:
-        config.train.epochs = 2.0
-        config.objective.warmup_epochs = 1.0
-        if width is not None:
-            config.model.width = width
-            config.model.depth = 20 if config.model.name == "resnet_cifar" else 11
+        config.train.epochs, config.objective.warmup_epochs = 2.0, 1.0
 
 
 def _fit(config: Any) -> None:
