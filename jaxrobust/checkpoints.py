@@ -128,11 +128,8 @@ class Checkpointer:
 
         Checkpoints that cannot be read (cut short by a crash or a full disk) are passed
         over with a warning, and deleted once an older one has been read. `like` is a
-        state with the expected tree, shapes, dtypes and shardings.
-
-        Raises:
-          ValueError: if a readable checkpoint holds another architecture, or if none
-            can be read; nothing is deleted then.
+        state with the expected tree, shapes, dtypes and shardings. Another architecture
+        is a ValueError, and so is none that can be read; nothing is deleted then.
         """
         self.wait()
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
@@ -293,11 +290,8 @@ def save_variables(
       config: at least `{'model': {'name': ..., ...}}`.
 
     Returns:
-      The checkpoint's folder.
-
-    Raises:
-      FileExistsError: if there is one already.
-      OSError: if a link is in its place.
+      The checkpoint's folder. One that is there already is a FileExistsError, a link in
+      its place an OSError.
     """
     workdir = usable(workdir)
     folder = files.own_folder(files.own_folder(workdir / "checkpoints") / "0")

@@ -29,11 +29,7 @@ def create_model(config: Mapping[str, Any]) -> nn.Module:
 
     `name` is one of `models.names()` or `package.module:build`, a function that returns
     a Linen module (`apply(variables, images, train=...)`); it gets those of the other
-    fields that it takes.
-
-    Raises:
-      ValueError: if the function cannot be imported, or for an unknown name.
-      TypeError: for a field that the named network does not have.
+    fields that it takes. An unknown name is a ValueError, an unknown field a TypeError.
     """
     fields = {k: _tuples(v) for k, v in config["model"].items() if k != "name"}
     name = config["model"]["name"]

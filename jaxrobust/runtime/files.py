@@ -36,9 +36,8 @@ def is_remote(path: epath.PathLike) -> bool:
 def expand(path: epath.PathLike) -> epath.Path:
     """Returns a path that a user gave, with `~` as the home folder.
 
-    Raises:
-      ValueError: for an empty path (of a variable of the shell that is not set, say),
-        and for `~` where no home folder is known: it must not become one called `~`.
+    ValueError is raised for an empty path (of a variable of the shell that is not set,
+    say), and where no home folder is known: `~` must not become a folder of that name.
     """
     text = os.fspath(path)
     if not text:
@@ -150,12 +149,8 @@ def append_to(path: epath.PathLike) -> IO[str]:
 def own_file(path: epath.PathLike, flags: int) -> int:
     """Opens a file at a fixed name that others could have put something at.
 
-    Returns:
-      The file's descriptor.
-
-    Raises:
-      OSError: if it is a link, has another name too, or is no ordinary file: what it
-        leads to is not ours to write.
+    Returns its descriptor. A link, a file with another name too, and what is no
+    ordinary file are an OSError: what they lead to is not ours to write.
     """
     # Without O_NONBLOCK a named pipe would wait for its other end.
     flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -199,9 +194,8 @@ def own_folder(path: epath.PathLike) -> epath.Path:
 def require_folder(path: epath.PathLike, advice: str) -> None:
     """Checks that a folder is there or can be made, before any work.
 
-    Raises:
-      NotADirectoryError: with the advice, if the path, or what should be a folder above
-        it, is a file, a pipe, a link to nothing ...
+    If it, or what should be a folder above it, is a file, a pipe, a link to nothing ...
+    that is a NotADirectoryError which ends with the advice.
     """
     if is_remote(path):
         return
@@ -213,10 +207,10 @@ def require_folder(path: epath.PathLike, advice: str) -> None:
 
 
 def safe_path(folder: epath.PathLike, parts: Iterable[str]) -> epath.Path:
-    """Returns a path below a folder, of names that somebody else chose.
+    """Returns a path below a folder, of names that others chose, the outermost first.
 
     A name cannot lead out of the folder, be hidden, or have characters that make it a
-    pattern or break a line. Nothing is made. The outermost folder comes first.
+    pattern or break a line. Nothing is made.
     """
     path = epath.Path(folder)
     for part in parts:

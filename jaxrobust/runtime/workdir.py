@@ -37,14 +37,10 @@ EXTENDED = (
 
 @contextlib.contextmanager
 def locked(workdir: epath.PathLike) -> Iterator[None]:
-    """Holds the work directory for this process, see `lock.held`.
+    """Holds the work directory for this process, see `lock.held` and `require_folder`.
 
     Remote folders (`gs://`) have no lock: two runs there cannot be told apart. Of
     several processes the lead holds it for all.
-
-    Raises:
-      BlockingIOError: if another run holds it.
-      NotADirectoryError: if it is a file, a pipe or a link to nothing.
     """
     path = files.expand(workdir)
     files.require_folder(path, "choose another --workdir")
@@ -90,10 +86,7 @@ def check_config(
     came of it yet (no checkpoint, no results) holds no run, whatever config it has.
 
     Returns:
-      The command of the run that is there, or None.
-
-    Raises:
-      ValueError: naming the fields in which the saved config differs.
+      The command of the run that is there, or None; ValueError for fields that differ.
     """
     path = epath.Path(workdir) / "config.json"
     if extend and not checkpoint_folder.has_steps(path.parent):

@@ -160,11 +160,9 @@ def run(
     """Runs a mode on a work directory that this process holds; its twin first.
 
     Without a config, a checkpoint is evaluated under its own. `checkpoint` says which,
-    or is a path (to evaluate only); `attacks` are texts, in place of the config's.
-    `command` is what reproduces the run, for the report.
-
-    Raises:
-      ValueError: for a mistake in the config, before any work.
+    or is a path (to evaluate only); `attacks` are texts, in place of the config's;
+    `command` reproduces the run, for the report. A mistake in the config is a
+    ValueError before any work.
     """
     checkpoints.usable(folder)
     folder = os.fspath(files.expand(folder))

@@ -132,11 +132,8 @@ def build(
 
     Where it is `resumed`, a checkpoint will take the place of the state: the network
     that `train.init_from` names may be gone by now, and is not read. `before` is what
-    such a run was trained on.
-
-    Raises:
-      ValueError: if a field of the config makes no sense (unknown names, sizes), or the
-        data changed.
+    such a run was trained on. A field that makes no sense (unknown names, sizes), and
+    data that changed, are a ValueError.
     """
     train = config["train"]
     check_parts(mesh, train["batch_size"], train["accumulate"])

@@ -70,11 +70,8 @@ def divide(
     """Returns the rows to hold out of the training split of a resumed run.
 
     The rows held out before; of data that changed, if that is `allowed`
-    (`train.allow_changed_data`), the images held out before.
-
-    Raises:
-      ValueError: for changed data unless `allowed`; for other classes, or where none of
-        the images held out before is left, in any case.
+    (`train.allow_changed_data`), the images held out before. Other classes, and data
+    where none of those is left, are a ValueError in any case.
     """
     if data.digest(source) == before.digest:
         return before.rows
@@ -115,10 +112,7 @@ def load_train(
     Returns:
       The images to train on, left on disk where they stream; the slice held out for
       validation, in memory; whether the former stream (`data.feed`); and what to
-      remember of them.
-
-    Raises:
-      ValueError: for data that changed since, see `divide`, or too few.
+      remember of them. Data that changed since (`divide`), or too few, are refused.
     """
     fields = config["data"]
     found = open_split(config, "train")
@@ -180,14 +174,12 @@ def check_test_split(config: Mapping[str, Any], train_set: data.Source) -> None:
         raise ValueError(f"the test split of {name} has no images.")
     if test.shape != train_set.shape:
         found = ["x".join(map(str, one.shape)) for one in (test, train_set)]
-        same_size = test.shape[:2] == train_set.shape[:2]
+        way = f"image_size={train_set.shape[0]} makes them one"
+        if test.shape[:2] == train_set.shape[:2]:
+            way = "channels=3 makes all of them colour"
         raise ValueError(
             f"the test images of {name} are {found[0]}, those to train on {found[1]}; "
-            + (
-                "--config.data.channels=3 makes all of them colour."
-                if same_size
-                else f"--config.data.image_size={train_set.shape[0]} makes them one."
-            )
+            f"--config.data.{way}."
         )
     if test.class_names != train_set.class_names:
         raise ValueError(

@@ -22,14 +22,10 @@ def start_from(config: Mapping[str, Any], like: Variables, example: Images) -> A
     """Returns a network's variables as `train.init_from` and `.init_skip` say.
 
     The first is a checkpoint or a work directory (its last one). The second names what
-    stays as initialised, joined by commas: leaves (`params/conv/kernel`), modules
-    (`conv`, `params/conv`), patterns of them (`block_*`), or `head`, all whose shape
-    follows the number of classes.
-
-    Args:
-      config: of the run.
-      like: the variables as initialised.
-      example: images [1, H, W, C], for shapes.
+    stays as in `like`, the variables as initialised, joined by commas: leaves
+    (`params/conv/kernel`), modules (`conv`, `params/conv`), patterns of them
+    (`block_*`), or `head`, all whose shape follows the number of classes. `example` are
+    images [1, H, W, C], for shapes.
 
     Raises:
       ValueError: for an architecture that differs in more than what is left out, or a

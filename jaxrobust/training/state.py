@@ -56,19 +56,17 @@ def create(
 
     A defence's own trainables start from `key`; `example` is an image, for shapes.
     """
-    model_state = {k: v for k, v in variables.items() if k != "params"}
     params = {
         "model": variables["params"],
         "extra": defense.init(jax.random.fold_in(key, 1), variables, example),
     }
-    # A donated state must not hold one buffer twice, hence the copy.
-    average = jax.tree.map(jnp.copy, variables["params"]) if ema else None
     return TrainState(
         step=jnp.int32(0),
         params=params,
-        model_state=model_state,
+        model_state={k: v for k, v in variables.items() if k != "params"},
         opt_state=tx.init(params),
-        ema_params=average,
+        # A donated state must not hold one buffer twice, hence the copy.
+        ema_params=jax.tree.map(jnp.copy, variables["params"]) if ema else None,
         plateau=Plateau(),
         patience=Patience(),
     )
