@@ -9,6 +9,7 @@ from ml_collections import ConfigDict, config_dict
 from jaxrobust._checks import nearest_match
 from jaxrobust.data import augment
 from jaxrobust.evaluation import config as evaluation_config
+from jaxrobust.training.overrides import read
 
 
 def parse_arg(arg: str | None, defaults: Mapping[str, str | int | bool]) -> Any:
@@ -27,17 +28,13 @@ def parse_arg(arg: str | None, defaults: Mapping[str, str | int | bool]) -> Any:
             raise ValueError(f"unknown config argument {key!r}. {hint}")
         default = defaults[key]
         if isinstance(default, bool):
-            if text not in ("", "true", "false"):
-                raise ValueError(f"`{key}` is true or false, got {text!r}.")
-            result[key] = text != "false"
+            text = text or "true"
         elif not given:
             raise ValueError(f"`{key}` needs a value, as in {key}={default}.")
-        elif isinstance(default, int):
-            if not text.isdigit():
-                raise ValueError(f"`{key}` must be a whole number, got {text!r}.")
-            result[key] = int(text)
-        else:
-            result[key] = text
+        try:
+            result[key] = read(text, default, type(default))
+        except ValueError as error:
+            raise ValueError(f"`{key}` must be {error}") from None
     return result
 
 
