@@ -1,8 +1,4 @@
-"""Devices and processes: one mesh over all of them, and what processes owe each other.
-
-`parallel.processes.start()` joins the processes of a run; everything else is the same
-on one device and on many.
-"""
+"""One mesh over all devices of all processes, and what processes owe each other."""
 
 from jaxrobust.parallel import processes as processes
 from jaxrobust.parallel import watch as watch

@@ -50,8 +50,8 @@ class MetricWriter(contextlib.AbstractContextManager["MetricWriter"]):
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Adds one row; others see it at once, on a remote folder after a while."""
-        row = {"step": step, **{k: float(v) for k, v in values.items()}}
-        line = json.dumps(row) + "\n"
+        numbers = {k: float(v) for k, v in values.items()}
+        line = json.dumps({"step": step, **numbers}) + "\n"
         if self._file:
             self._file.write(line)
         else:

@@ -10,7 +10,6 @@ from typing import Any
 
 from absl import logging
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from jaxrobust import checkpoints, evaluation, named_code, parallel
 from jaxrobust.evaluation import analyses, attack_text, evaluator, protocols, suite
@@ -45,10 +44,9 @@ def default_workdir(path: str, overrides: dict[str, Any]) -> str:
 
 def twin_of(config: dict[str, Any]) -> dict[str, Any]:
     """Returns the config of the network trained beside the main one."""
-    twin = ConfigDict(config).to_dict()
-    twin["objective"]["name"], twin["twin"] = config["twin"], ""
-    twin["name"] = f"{config['name']} (twin: {config['twin']})"
-    return twin
+    objective = {**config["objective"], "name": config["twin"]}
+    name = f"{config['name']} (twin: {config['twin']})"
+    return {**config, "name": name, "twin": "", "objective": objective}
 
 
 def with_attacks(config: dict[str, Any], texts: Sequence[str]) -> dict[str, Any]:
