@@ -67,6 +67,11 @@ class Checkpointer:
         self._folder = folder
         self._writing: int | None = None
 
+    @property
+    def started(self) -> bool:
+        """Says whether anything was saved here, whole: buckets show what is not."""
+        return bool(self._manager.all_steps())
+
     def save(
         self,
         step: int,

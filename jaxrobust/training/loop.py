@@ -14,7 +14,6 @@ from jaxrobust import checkpoints, parallel
 from jaxrobust.evaluation import flags
 from jaxrobust.parallel import processes
 from jaxrobust.runtime import out_of_memory
-from jaxrobust.runtime.checkpoint_folder import has_steps
 from jaxrobust.runtime.progress import Progress
 from jaxrobust.runtime.workdir import EXTENDED, differences, told
 from jaxrobust.training import nonfinite, optimizer, preemption, splits
@@ -55,7 +54,7 @@ def train(
       preemption.Stopped: after SIGTERM or SIGUSR1; the state is saved.
     """
     checkpointer = checkpoints.Checkpointer(workdir)
-    started, lead = has_steps(workdir), processes.is_lead()
+    started, lead = checkpointer.started, processes.is_lead()
     before = splits.read_seen(workdir) if started else None
     with _explained(config, mesh):
         run = build(config, mesh, resumed=started, before=before)
