@@ -75,11 +75,10 @@ def divide(
     """
     if data.digest(source) == before.digest:
         return before.rows
+    others = "; others or in another order" * (before.examples == len(source))
     what = (
         f"the training data of {name} are not those that this run was trained on: "
-        f"{before.examples} images then, {len(source)} now"
-        + "; others or in another order"
-        * (before.examples == len(source))
+        f"{before.examples} images then, {len(source)} now{others}"
     )
     if source.class_names != before.class_names:
         raise ValueError(
@@ -215,9 +214,8 @@ def check_classes(
     is a ValueError: every number would be wrong.
     """
     folder = files.expand(source)
-    places = [folder, folder.parent.parent]  # of W/checkpoints/STEP
-    found = (read(place) for place in places if (place / FILE).exists())
-    before = next(found, None)
+    # Of W, or of W/checkpoints/STEP.
+    before = read_seen(folder) or read_seen(folder.parent.parent)
     now = tuple(class_names)
     if before is None or before.class_names == now:
         return
