@@ -104,8 +104,7 @@ def _identity(process: int) -> str:
 def _remove_dead(path: epath.Path) -> None:
     """Removes the file of a process that is no more; BlockingIOError if it may live."""
     owner = _read(path)
-    host, _, rest = owner.partition(" ")
-    process = rest.partition(" ")[0]
+    host, process, *_ = [*owner.split(" "), "", ""]
     if not _dead(owner, host, process):
         told = f"process {process or 'unknown'} on {host or 'an unknown machine'}"
         more = f" If it is no more, delete {path}."

@@ -167,22 +167,18 @@ def read_arrays(
 ) -> dict[str, np.ndarray]:
     """Reads the arrays of an open npz file as `read_npz`; errors are of many kinds."""
     with zipfile.ZipFile(file) as archive:
-        wanted = _members(archive, limit)
+        members = archive.infolist()
+        if len(members) > _MEMBERS:
+            raise ValueError(f"{len(members)} arrays, at most {_MEMBERS} are read")
+        total = sum(member.file_size for member in members)
+        if total > limit:
+            raise ValueError(
+                f"its arrays take {size(total)}, such a file's at most {size(limit)}"
+            )
+        wanted = {m.filename.removesuffix(".npy"): m for m in members}
         if names is not None:
             wanted = {k: wanted[k] for k in names if k in wanted}
         return {k: _array(archive, member) for k, member in wanted.items()}
-
-
-def _members(archive: zipfile.ZipFile, limit: int) -> dict[str, zipfile.ZipInfo]:
-    members = archive.infolist()
-    if len(members) > _MEMBERS:
-        raise ValueError(f"{len(members)} arrays, at most {_MEMBERS} are read")
-    total = sum(member.file_size for member in members)
-    if total > limit:
-        raise ValueError(
-            f"its arrays take {size(total)}, such a file's at most {size(limit)}"
-        )
-    return {m.filename.removesuffix(".npy"): m for m in members}
 
 
 def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
