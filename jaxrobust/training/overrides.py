@@ -11,8 +11,10 @@ from jaxrobust.evaluation.text import literal, number, python, shown
 
 _FLAG = re.compile(r"--?(no)?config\.([^=]*)(=.*)?", re.DOTALL)
 _NUMBER = re.compile(r"-[\d.]")
-_BOOLEANS = dict.fromkeys(("true", "t", "1", "yes"), True)
-_BOOLEANS |= dict.fromkeys(("false", "f", "0", "no"), False)
+_BOOLEANS: dict[str, bool] = {
+    **dict.fromkeys(("true", "t", "1", "yes"), True),
+    **dict.fromkeys(("false", "f", "0", "no"), False),
+}
 # Radii are numbers or text such as 8/255, whatever a config has there so far.
 _RADII = ("eps", "step_size", "eps_range")
 # Tables whose names are free: a whole one can be given.

@@ -53,7 +53,7 @@ def use_network(config: Any, options: Any, variant: str, num_classes: int) -> No
         **switches,
     }
     if options.encoder == "resnet":
-        config.model.stem = "imagenet"  # cifar: for small images
+        config.model["stem"] = "imagenet"  # cifar: for small images
 
 
 def use_objective(
