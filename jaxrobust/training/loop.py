@@ -160,7 +160,7 @@ def _loop(
             fetch_mean([history[-3]], number - 2, skip=skip)
         validated: dict[str, float] = {}
         validating = plan.due(number, plan.validate)
-        if plan.due(number, plan.log) or validating:
+        if plan.due(number, fields["log_every_steps"]) or validating:
             row = fetch_mean(history, number, skip=skip)
             seconds = time.monotonic() - begin
             row["images_per_second"] = len(history) * batch_size / seconds
@@ -176,7 +176,7 @@ def _loop(
             history.clear()
         progress.update(1, shown)
         stopping = stop.reached(number)
-        if validated or stopping or number % plan.save == 0:
+        if validated or stopping or number % fields["save_every_steps"] == 0:
             # Never save a broken state.
             fetch_mean(history or [metrics], number, skip=skip)
             if not validated:

@@ -36,8 +36,6 @@ class Plan:
 
     steps_per_epoch: int
     total: int
-    log: int
-    save: int
     validate: int
 
     @classmethod
@@ -59,8 +57,6 @@ class Plan:
         return cls(
             steps_per_epoch=per_epoch,
             total=total,
-            log=train["log_every_steps"],
-            save=train["save_every_steps"],
             validate=math.ceil(train["validate_every_epochs"] * per_epoch),
         )
 
