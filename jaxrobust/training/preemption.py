@@ -20,9 +20,7 @@ _ASKING = (signal.SIGTERM, signal.SIGUSR1)
 class Stopped(Exception):
     """Training was told to end, and has saved."""
 
-    def __init__(
-        self, step: int, total: int, by: signal.Signals = signal.SIGTERM
-    ) -> None:
+    def __init__(self, step: int, total: int, by: signal.Signals) -> None:
         """Says after which step of how many, and by what."""
         super().__init__(
             f"stopped by {by.name} at step {step} of {total}; saved; the same command "
