@@ -90,13 +90,9 @@ def create_stored(
 def count_classes(logits_fn: LogitsFn, shape: Sequence[int], name: str) -> int:
     """Returns the number of classes K that a network tells apart, computing nothing.
 
-    Args:
-      logits_fn: images `[1, H, W, C]` to logits `[1, K]`; only traced, never run.
-      shape: `(H, W, C)` of the images that it gets.
-      name: of their data set, for the error.
-
-    Raises:
-      ValueError: if it cannot take images of this size, or so many channels.
+    `logits_fn` takes images `[1, H, W, C]` to logits `[1, K]` and is only traced;
+    `shape` is `(H, W, C)` of the images of a data set `name`. ValueError is raised if it
+    cannot take images of this size, or so many channels.
     """
     example = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     try:

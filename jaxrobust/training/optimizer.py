@@ -30,16 +30,10 @@ def make_schedule(
 ) -> optax.Schedule:
     """Returns the learning rate as a function of the step.
 
-    Args:
-      schedule: fields of `config.schedule`. At each of `milestones`, in epochs, `step`
-        multiplies the rate by `factor` and `piecewise` sets it to the next of `scales`
-        times `learning_rate`; all have a linear warm-up from 0.
-      learning_rate: the rate after warm-up.
-      steps_per_epoch: batches per epoch.
-      total_steps: length of the run; `cosine` ends at 0 there.
-
-    Raises:
-      ValueError: for an unknown name, or `scales` that are not one per milestone.
+    At each of the `milestones` of `config.schedule`, in epochs, `step` multiplies the
+    rate by `factor` and `piecewise` sets it to the next of `scales` times
+    `learning_rate`; `cosine` ends at 0 at `total_steps`. All have a linear warm-up from
+    0. An unknown name, or `scales` that are not one per milestone, are a ValueError.
     """
     name = schedule["name"]
     _check(name, SCHEDULES, "schedule")
