@@ -91,8 +91,8 @@ def count_classes(logits_fn: LogitsFn, shape: Sequence[int], name: str) -> int:
     """Returns the number of classes K that a network tells apart, computing nothing.
 
     `logits_fn` takes images `[1, H, W, C]` to logits `[1, K]` and is only traced;
-    `shape` is `(H, W, C)` of the images of a data set `name`. ValueError is raised if it
-    cannot take images of this size, or so many channels.
+    `shape` is `(H, W, C)` of the images of a data set `name`. ValueError is raised if
+    it cannot take images of this size, or so many channels.
     """
     example = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     try:

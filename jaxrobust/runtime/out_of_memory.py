@@ -13,8 +13,8 @@ def explained(
     """Tells an out-of-memory error of the devices as a MemoryError with what to try.
 
     `flag` sets the batch size of the work inside, as in `--config.eval.batch_size`; a
-    multiple of the `devices` that share a batch is suggested. `otherwise` says what else
-    would help, the end of a sentence.
+    multiple of the `devices` that share a batch is suggested. `otherwise` says what
+    else would help, the end of a sentence.
     """
     try:
         yield
