@@ -21,8 +21,7 @@ from absl import flags
 
 from jaxrobust import data, models, parallel
 from jaxrobust.training import check, config, nonfinite, optimizer, state, step
-from jaxrobust.training.feed import Feed, ResidentFeed
-from jaxrobust.training.stream import StreamFeed
+from jaxrobust.training.feed import Feed, ResidentFeed, StreamFeed
 
 
 def alone(source: Feed, batch: int, steps: int) -> float:

@@ -31,9 +31,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
             "depth": 110,
             "schedule": "paper",
             "from": "",
-            "twin": "",
-            "budget": "",
-            "quick": False,
+            **common.FINISHING,
         },
     )
     config = common.base()

@@ -29,9 +29,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
             "depth": 20,
             "schedule": "paper",
             "from": "",
-            "twin": "",
-            "budget": "",
-            "quick": False,
+            **common.FINISHING,
         },
     )
     config = common.base()

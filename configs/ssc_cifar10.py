@@ -26,5 +26,5 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.model = ConfigDict({"name": "alexnet", "width": 64, "num_classes": 10})
     common.use_radius(config, "8/255", "2/255", steps=10)
     ssc.use_objective(config, options)
-    ssc.finish(config, options, width=8)
+    common.finish(config, options, ssc.fit, width=8)
     return config

@@ -29,5 +29,5 @@ def get_config(arg: str | None = None) -> ConfigDict:
     ssc.use_resnet(config, options, num_classes=100, mean=MEAN, std=STD)
     common.use_radius(config, "8/255", "2/255", steps=10)
     ssc.use_objective(config, options)
-    ssc.finish(config, options, width=8)
+    common.finish(config, options, ssc.fit, width=8)
     return config

@@ -29,5 +29,5 @@ def get_config(arg: str | None = None) -> ConfigDict:
     common.use_radius(config, "0.1", "0.02", steps=10)
     config.eval.curve.eps = ["0", "0.05", "0.1", "0.15", "0.2", "0.3", "1"]
     ssc.use_objective(config, options)
-    ssc.finish(config, options)
+    common.finish(config, options, ssc.fit)
     return config

@@ -9,11 +9,10 @@ them without orbax is in `runtime.checkpoint_folder`.
 
 import contextlib
 import functools
-import json
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -21,20 +20,18 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
-from jax.sharding import Sharding
 from orbax.checkpoint import checkpoint_managers as policies
 
 from jaxrobust import named_code
 from jaxrobust.array_types import PyTree, Variables
-from jaxrobust.named_models import Refused, create_stored
+from jaxrobust.named_models import create_stored
 from jaxrobust.parallel import processes
 from jaxrobust.runtime import checkpoint_folder, files, reading
-from jaxrobust.runtime.checkpoint_folder import BEST, metric, ordered_steps, read_part
+from jaxrobust.runtime.checkpoint_folder import BEST, Refused, metric
 from jaxrobust.runtime.checkpoint_folder import WHICH as WHICH
 from jaxrobust.runtime.checkpoint_folder import exists as exists
 from jaxrobust.runtime.checkpoint_folder import usable as usable
 
-_Loaded = TypeVar("_Loaded")
 # Arrays may take so many bytes, or so many times what their files have: zeros compress.
 _SMALL, _RATIO = 1 << 28, 1000
 
@@ -64,15 +61,15 @@ class Checkpointer:
         )
         folder = files.own_folder(usable(workdir) / "checkpoints")
         if processes.is_lead():
-            checkpoint_folder.require_no_links(folder)
-            checkpoint_folder.mend_metrics(folder)
+            checkpoint_folder.put_in_order(folder)
         processes.wait("jaxrobust: the checkpoints are in order")
         self._manager = ocp.CheckpointManager(folder, options=options)
+        self._folder = folder
         self._writing: int | None = None
 
     @property
     def started(self) -> bool:
-        """Says whether anything was saved here."""
+        """Says whether anything was saved here, whole: buckets show what is not."""
         return bool(self._manager.all_steps())
 
     def save(
@@ -87,15 +84,7 @@ class Checkpointer:
         """Starts to write a checkpoint, once the one before is written.
 
         State and variables are copied before the call returns, so that the caller may
-        donate them to the next step.
-
-        Args:
-          step: its name.
-          state: to resume from.
-          variables: to evaluate.
-          config: of the run.
-          metrics: validation accuracies where measured.
-          layout: of the run, for `layout`.
+        donate them to the next step. `metrics` are validation accuracies.
 
         Raises:
           OSError: if this one cannot be begun, or the one before was not written.
@@ -119,6 +108,11 @@ class Checkpointer:
         with self._told(Exception):  # of a thread of orbax's, of many kinds
             self._manager.wait_until_finished()
 
+    def close(self) -> None:
+        """Waits, as `wait`, for what is being written and releases the folder."""
+        with self._told(Exception):
+            self._manager.close()
+
     @contextlib.contextmanager
     def _told(self, kind: type[Exception]) -> Iterator[None]:
         """Tells an error as that of the checkpoint that is being written."""
@@ -129,23 +123,18 @@ class Checkpointer:
             if len(reason) > 200:  # the cause comes after the paths
                 reason = f"... {reason[-200:]}"
             raise OSError(
-                f"checkpoint {self._writing} could not be written to "
-                f"{self._manager.directory}: {reason}. Make room there, or make it "
-                "writable; the same command goes on from the checkpoint before."
+                f"checkpoint {self._writing} could not be written to {self._folder}: "
+                f"{reason}. Make room there, or make it writable; the same command "
+                "goes on from the checkpoint before."
             ) from error
 
     def restore(self, like: PyTree) -> PyTree | None:
         """Returns the newest readable state, or None where nothing was saved.
 
         Checkpoints that cannot be read (cut short by a crash or a full disk) are passed
-        over with a warning, and deleted once an older one has been read.
-
-        Args:
-          like: a state with the expected tree, shapes, dtypes and shardings.
-
-        Raises:
-          ValueError: if a readable checkpoint holds another architecture, or if none
-            can be read; nothing is deleted then.
+        over with a warning, and deleted once an older one has been read. `like` is a
+        state with the expected tree, shapes, dtypes and shardings. Another architecture
+        is a ValueError, and so is none that can be read; nothing is deleted then.
         """
         self.wait()
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
@@ -159,7 +148,7 @@ class Checkpointer:
             except Exception as error:  # orbax raises many kinds for a damaged folder
                 if self._is_other_architecture(step, like):
                     raise ValueError(
-                        f"checkpoint {step} in {self._manager.directory} holds another "
+                        f"checkpoint {step} in {self._folder} holds another "
                         "architecture or optimiser than this config; use another "
                         "--workdir."
                     ) from None
@@ -176,35 +165,23 @@ class Checkpointer:
             damaged.append(step)
         if damaged:
             raise ValueError(
-                f"no checkpoint in {self._manager.directory} can be read (tried "
-                f"{damaged}); repair them, or use another --workdir to start over."
+                f"no checkpoint in {self._folder} can be read (tried {damaged}); "
+                "repair them, or use another --workdir to start over."
             )
         return None
 
     def _is_other_architecture(self, step: int, like: PyTree) -> bool:
         """Says whether the checkpoint describes itself as another tree."""
         try:
-            folder = self._folder(step) / "state"
+            folder = self._folder / str(step) / "state"
             found = ocp.StandardCheckpointHandler().metadata(folder).tree
         except Exception:
             return False
         return _shapes(found) != _shapes(like)
 
-    def layout(self, step: int) -> dict[str, Any]:
-        """Returns the layout of the run that wrote a checkpoint; empty if unknown."""
-        return read_part(self._folder(step), "layout")
-
-    def config(self, step: int) -> dict[str, Any]:
-        """Returns the config that a checkpoint was saved with; empty if unknown."""
-        return read_part(self._folder(step), "config")
-
-    def _folder(self, step: int) -> epath.Path:
-        return epath.Path(self._manager.directory) / str(step)
-
-    def close(self) -> None:
-        """Waits, as `wait`, for what is being written and releases the folder."""
-        with self._told(Exception):
-            self._manager.close()
+    def part(self, step: int, name: str) -> dict[str, Any]:
+        """Returns `config` or `layout` of a checkpoint; empty if it is unknown."""
+        return checkpoint_folder.read_part(self._folder / str(step), name)
 
 
 def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
@@ -223,9 +200,8 @@ def load(
     Args:
       workdir: a work directory, or the folder of one checkpoint inside it.
       which: `best_robust`, `best_clean` or `last` (on held-out training data).
-      model_name: of a network that is not one of `models.names()` but made by a
-        function `package.module:build`. It is imported and called only where the
-        caller names it here, too.
+      model_name: of a network made by a function `package.module:build`, which is
+        imported and called only where the caller names it here, too.
 
     Returns:
       The model, its variables (ready for `models.logits_fn`) and the config. What in
@@ -238,107 +214,43 @@ def load(
     """
 
     def read(path: epath.Path) -> tuple[nn.Module, Variables, dict[str, Any]]:
-        config = reading.read_json(path / "config" / "metadata")
-        if not isinstance(config, dict):
-            raise ValueError(f"{path / 'config' / 'metadata'} is no JSON object.")
-        tree = _metadata(path)
-        counts = [math.prod(leaf.shape) for leaf in jax.tree.leaves(tree)]
-        model = create_stored(
-            config,
-            f"checkpoint {path}",
-            model_name=model_name,
-            leaves=len(counts),
-            elements=sum(counts),
-        )
-        return model, _read_variables(path, tree), named_code.marked(config)
+        config = reading.read_json(path / "config" / "metadata", kind=dict)
+        variables = _read_variables(path)
+        sizes = [leaf.size for leaf in jax.tree.leaves(variables)]
+        model = create_stored(config, f"checkpoint {path}", sizes, model_name)
+        return model, variables, named_code.marked(config)
 
-    return _first_readable(workdir, which, read)
+    return checkpoint_folder.first_readable(workdir, which, read)
 
 
 def load_variables(workdir: epath.PathLike, which: str = "last") -> Variables:
-    """Loads the variables of a trained network; its config is not even read.
-
-    Raises:
-      FileNotFoundError: if there is no checkpoint.
-    """
-    return _first_readable(
-        workdir, which, lambda path: _read_variables(path, _metadata(path))
-    )
-
-
-def _without_late_reads(before: Callable[[Any], Any], found: Any) -> None:
-    """A `sys.unraisablehook` that leaves out what threads do after a failed read.
-
-    The other arrays of a damaged checkpoint arrive once orbax has closed the loop that
-    waits for them; the error itself is told.
-    """
-    if str(found.exc_value) != "Event loop is closed":
-        before(found)
-
-
-def _leave_out_late_reads() -> None:
-    before = sys.unraisablehook
-    if getattr(before, "func", None) is not _without_late_reads:
-        sys.unraisablehook = functools.partial(_without_late_reads, before)
-
-
-def _first_readable(
-    workdir: epath.PathLike, which: str, read: Callable[[epath.Path], _Loaded]
-) -> _Loaded:
-    """Reads the checkpoint asked for, or where it is damaged the next best."""
-    if which not in WHICH:
-        raise ValueError(f"`which` must be one of {', '.join(WHICH)}, got {which!r}.")
-    path = usable(workdir)
-    folder, reason = path / "checkpoints", ""
-    if (path / "variables").is_dir():
-        folder, wanted = path.parent, [path.name]
-    elif folder.is_dir():
-        wanted = list(map(str, ordered_steps(folder, which)))
-    else:
-        raise FileNotFoundError(f"no checkpoints in {path}; train there first.")
-    for name in wanted:
-        try:
-            return read(folder / name)
-        except Refused:
-            raise
-        except Exception as error:  # orbax raises many kinds for a damaged folder
-            first = reading.first_line(error)[:200]
-            logging.warning("checkpoint %s: %s", folder / name, first)
-            reason = reason or f" ({first})"
-    raise FileNotFoundError(f"no readable checkpoint in {folder}{reason}.")
+    """Loads the variables of a trained network; its config is not even read."""
+    return checkpoint_folder.first_readable(workdir, which, _read_variables)
 
 
 def verify(workdir: epath.PathLike) -> None:
-    """Opens the newest checkpoint once, as `load` will.
+    """Opens the newest checkpoint once, as `load` will; OSError if it cannot be read.
 
-    Raises:
-      OSError: if it cannot be read: better told now than when the weights are needed.
+    Better told now than when the weights are needed.
     """
     folder = usable(workdir) / "checkpoints"
-    for step in ordered_steps(folder, "last")[:1]:
-        path = folder / str(step)
+    for step in checkpoint_folder.ordered_steps(folder, "last")[:1]:
         try:
-            _read_variables(path, _metadata(path))
+            _read_variables(folder / str(step))
         except Exception as error:  # orbax raises many kinds for a damaged folder
-            reason = reading.first_line(error)[-200:]
             raise OSError(
-                f"checkpoint {path} was written and cannot be read again "
-                f"({reason}); look at that disk, and train again."
+                f"checkpoint {folder / str(step)} was written and cannot be read again "
+                f"({reading.first_line(error)[-200:]}); look at that disk, and train "
+                "again."
             ) from None
 
 
-def _metadata(path: epath.Path) -> PyTree:
-    """Returns what the variables of a checkpoint say they are.
-
-    Raises:
-      ValueError: if they would take far more memory than they take room on the disk.
-    """
+def _read_variables(path: epath.Path) -> Variables:
+    """Reads variables; `Refused` if they would need far more memory than disk."""
     _leave_out_late_reads()
-    try:  # first: what is no file may never end
-        stored = checkpoint_folder.size(path / "variables")
-    except ValueError as error:
-        raise Refused(f"checkpoint {error}") from None
-    tree = ocp.StandardCheckpointHandler().metadata(path / "variables").tree
+    folder = path / "variables"
+    stored = checkpoint_folder.size(folder)  # first: what is no file may never end
+    tree = ocp.StandardCheckpointHandler().metadata(folder).tree
     declared = sum(
         math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize
         for leaf in jax.tree.leaves(tree)
@@ -348,16 +260,28 @@ def _metadata(path: epath.Path) -> PyTree:
             f"checkpoint {path} is damaged: its arrays would take "
             f"{reading.size(declared)}, and its files have {reading.size(stored)}."
         )
-    return tree
-
-
-def _read_variables(path: epath.Path, metadata: PyTree) -> Variables:
-    here: Sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.tree.map(
-        lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=here), metadata
+        lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=here), tree
     )
     args = ocp.args.StandardRestore(abstract)
-    return ocp.StandardCheckpointHandler().restore(path / "variables", args=args)
+    return ocp.StandardCheckpointHandler().restore(folder, args=args)
+
+
+def _leave_out_late_reads() -> None:
+    """Silences what threads do after a failed read, which itself is told.
+
+    The other arrays of a damaged checkpoint arrive once orbax has closed the loop that
+    waits for them.
+    """
+    before = sys.unraisablehook
+    if getattr(before, "func", None) is not _without_late_reads:
+        sys.unraisablehook = functools.partial(_without_late_reads, before)
+
+
+def _without_late_reads(before: Callable[[Any], Any], found: Any) -> None:
+    if str(found.exc_value) != "Event loop is closed":
+        before(found)
 
 
 def save_variables(
@@ -371,11 +295,8 @@ def save_variables(
       config: at least `{'model': {'name': ..., ...}}`.
 
     Returns:
-      The checkpoint's folder.
-
-    Raises:
-      FileExistsError: if there is one already.
-      OSError: if a link is in its place.
+      The checkpoint's folder. One that is there already is a FileExistsError, a link in
+      its place an OSError.
     """
     workdir = usable(workdir)
     folder = files.own_folder(files.own_folder(workdir / "checkpoints") / "0")
@@ -387,6 +308,5 @@ def save_variables(
         writer.save(folder / "config", dict(config))
     with ocp.StandardCheckpointer() as writer:
         writer.save(folder / "variables", dict(variables))
-    text = json.dumps({"config": dict(config), "command": ""}, indent=2)
-    files.write_text(workdir / "config.json", text)
+    files.write_json(workdir / "config.json", {"config": config, "command": ""})
     return folder

@@ -19,13 +19,8 @@ from absl import app, flags, logging
 from jaxrobust import report
 from jaxrobust.evaluation import analyses
 from jaxrobust.parallel import processes, watch
-from jaxrobust.runtime import compilation_cache, cpu
-from jaxrobust.training import (
-    config_file,
-    overrides,
-    preemption,
-    program,
-)
+from jaxrobust.runtime import caches, cpu
+from jaxrobust.training import config_file, overrides, preemption, program
 
 CONFIG = flags.DEFINE_string(
     "config",
@@ -49,11 +44,7 @@ ATTACK = flags.DEFINE_multi_string(
     "NAME:option=value,... such as pgd:eps=8/255,steps=50,loss=margin: evaluate with "
     "this attack in place of those of the config; repeat it for more.",
 )
-CACHE = flags.DEFINE_string(
-    "compilation_cache",
-    None,
-    compilation_cache.HELP,
-)
+CACHE = flags.DEFINE_string("compilation_cache", None, caches.HELP)
 COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "Of several processes: HOST:PORT of process 0."
 )
@@ -80,7 +71,7 @@ def main(argv: Sequence[str]) -> None:
     if not VERBOSE.value:
         logging.get_absl_handler().addFilter(_shown)
     cpu.tune_cpu()
-    compilation_cache.use(CACHE.value)
+    caches.keep_programs(CACHE.value)
     preemption.end_in_words()
     try:
         _run(argv[1:])
@@ -158,8 +149,7 @@ def _shown(record: LogRecord) -> bool:
 def _read_flags(arguments: Sequence[str]) -> tuple[dict[str, Any] | None, str]:
     """Returns the config (None without --config) and the work directory.
 
-    Args:
-      arguments: what is no flag: fields of the config, and mistakes.
+    `arguments` are what is no flag: fields of the config, and mistakes.
     """
     others, fields = overrides.split(arguments)
     if others:

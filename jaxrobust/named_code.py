@@ -7,7 +7,7 @@ config or arguments; what came from a file goes through `refuse` or `marked` fir
 import difflib
 import importlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeGuard
 
 _SPEC = re.compile(r"([\w.]+):([\w.]+)")
@@ -28,15 +28,9 @@ def names(name: object) -> TypeGuard[str]:
 
 
 def load(kind: str, name: str) -> Callable[..., Any]:
-    """Imports the function that a name stands for; see `find`.
+    """Imports a function as `find`; TypeError for what cannot be called.
 
-    Args:
-      kind: what it should be, for errors: 'attack', 'model' ...
-      name: `package.module:function`, given by the caller.
-
-    Raises:
-      ValueError: if there is no such module or function.
-      TypeError: if what is there cannot be called.
+    `kind` is what it should be, for errors: 'attack', 'model' ...
     """
     found = find(name, kind)
     if not callable(found):
@@ -66,7 +60,18 @@ def find(spec: str, what: str) -> Any:
             "write the name into the config yourself."
         )
     module, path = match.groups()
-    found: Any = _import(module, f"{what} {spec!r}")
+    try:
+        found: Any = importlib.import_module(module)
+    except ImportError as error:
+        raise ValueError(
+            f"{what} {spec!r}: module {module!r} cannot be imported ({error}); run in "
+            "the folder that holds it, or install it."
+        ) from error
+    except (Exception, SystemExit) as error:
+        raise ValueError(
+            f"{what} {spec!r}: module {module!r} fails when it is imported: "
+            f"{said(error)}"
+        ) from error
     for name in path.split("."):
         if not hasattr(found, name):
             near = difflib.get_close_matches(name, dir(found), n=1, cutoff=0.0)
@@ -77,36 +82,27 @@ def find(spec: str, what: str) -> Any:
     return found
 
 
-def _import(module: str, what: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ValueError(
-            f"{what}: module {module!r} cannot be imported ({error}); run in the "
-            "folder that holds it, or install it."
-        ) from error
-    except (Exception, SystemExit) as error:
-        raise ValueError(
-            f"{what}: module {module!r} fails when it is imported: {said(error)}"
-        ) from error
-
-
 def said(error: BaseException) -> str:
     """Returns what an error of someone's code says, on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
-def refuse(config: Mapping[str, Any]) -> None:
-    """Raises for a config from a file that names code beside its network.
+def refuse(config: Mapping[str, Any], place: str = "") -> None:
+    """Raises ValueError for a config from a file that names code beside its network.
 
-    Raises:
-      ValueError: with the field and the name.
+    `place` is of the table in a whole config, with a dot at its end.
     """
-    for field, value in _named(config):
-        raise ValueError(
-            f"its {field} is {value!r}, code from outside jaxrobust, and a file's "
-            "code is not run"
-        )
+    for key, value in config.items():
+        where = f"{place}{key}"
+        if isinstance(value, Mapping):
+            refuse(value, f"{where}.")
+        elif key not in _NAMING or not names(value) or where == "model.name":
+            continue
+        elif where != "data.name" or not value.startswith(_FILES):
+            raise ValueError(
+                f"its {where} is {value!r}, code from outside jaxrobust, and a file's "
+                "code is not run"
+            )
 
 
 def marked(tree: Any) -> Any:
@@ -116,17 +112,3 @@ def marked(tree: Any) -> Any:
     if isinstance(tree, list):
         return [marked(value) for value in tree]
     return Stored(tree) if names(tree) else tree
-
-
-def _named(tree: Any, place: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in tree.items():
-        where = f"{place}{key}"
-        if isinstance(value, Mapping):
-            yield from _named(value, f"{where}.")
-        elif key in _NAMING and names(value) and not _may_be_named(where, value):
-            yield where, value
-
-
-def _may_be_named(where: str, value: str) -> bool:
-    """Whether others look at this name, or it stands for files."""
-    return where == "model.name" or (where == "data.name" and value.startswith(_FILES))

@@ -6,7 +6,7 @@ stored; code of others runs only where the caller names it too.
 """
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.errors
@@ -17,29 +17,19 @@ import jax.numpy as jnp
 from jaxrobust import models, named_code
 from jaxrobust.array_types import LogitsFn
 from jaxrobust.runtime import reading
+from jaxrobust.runtime.checkpoint_folder import Refused
 
 # Fields that count blocks: each has weights of its own.
 _COUNTS = ("blocks", "depth", "layers", "stages")
 _SMALLEST = 1 << 16  # sizes up to here are never too large
 
 
-class Refused(ValueError):
-    """A stored config that must not, or cannot, be followed."""
-
-
 def create_model(config: Mapping[str, Any]) -> nn.Module:
-    """Builds the network that `config['model']` describes.
+    """Builds the network that `config['model']` of the caller's own config describes.
 
     `name` is one of `models.names()` or `package.module:build`, a function that returns
     a Linen module (`apply(variables, images, train=...)`); it gets those of the other
-    fields that it takes.
-
-    Args:
-      config: the caller's own; for one from a file see `create_stored`.
-
-    Raises:
-      ValueError: if the function cannot be imported, or for an unknown name.
-      TypeError: for a field that the named network does not have.
+    fields that it takes. An unknown name is a ValueError, an unknown field a TypeError.
     """
     fields = {k: _tuples(v) for k, v in config["model"].items() if k != "name"}
     name = config["model"]["name"]
@@ -56,24 +46,20 @@ def create_model(config: Mapping[str, Any]) -> nn.Module:
 def create_stored(
     config: Mapping[str, Any],
     where: str,
-    *,
+    sizes: Sequence[int],
     model_name: str | None = None,
-    leaves: int,
-    elements: int,
 ) -> nn.Module:
     """Builds the network that a config from a file describes.
 
     Args:
       config: as it was read.
       where: it was read from, for errors.
-      model_name: code from outside jaxrobust that the caller names, too; no other is
-        run.
-      leaves: how many arrays were stored beside it.
-      elements: how many numbers these hold.
+      sizes: how many numbers each array holds that was stored beside it.
+      model_name: code from outside jaxrobust that the caller names, too.
 
     Raises:
-      Refused: if the config names code that the caller does not, or is no description
-        of a network with these arrays.
+      Refused: if the config names other code, or is no description of a network with
+        these arrays.
     """
     fields = config.get("model")
     name = fields.get("name") if isinstance(fields, dict) else None
@@ -85,12 +71,14 @@ def create_stored(
             "jaxrobust, and a file's code is not run: if it is yours, give a config "
             f"with that model.name, or load(..., model_name={name!r}) from Python."
         )
-    for field, number in _numbers(fields):
-        most = leaves if field in _COUNTS else max(elements, _SMALLEST)
+    for (field, *_), number in jax.tree_util.tree_leaves_with_path(fields):
+        if not isinstance(number, int | float):
+            continue
+        most = len(sizes) if field.key in _COUNTS else max(sum(sizes), _SMALLEST)
         if abs(number) > most:
             raise Refused(
-                f"{where} is damaged: model.{field} is {number:.7g}, and its weights "
-                f"are {leaves} arrays of {elements} numbers."
+                f"{where} is damaged: model.{field.key} is {number:.7g}, and its "
+                f"weights are {len(sizes)} arrays of {sum(sizes)} numbers."
             )
     try:
         return create_model(config)
@@ -102,13 +90,9 @@ def create_stored(
 def count_classes(logits_fn: LogitsFn, shape: Sequence[int], name: str) -> int:
     """Returns the number of classes K that a network tells apart, computing nothing.
 
-    Args:
-      logits_fn: images `[1, H, W, C]` to logits `[1, K]`; only traced, never run.
-      shape: `(H, W, C)` of the images that it gets.
-      name: of their data set, for the error.
-
-    Raises:
-      ValueError: if it cannot take images of this size, or so many channels.
+    `logits_fn` takes images `[1, H, W, C]` to logits `[1, K]` and is only traced;
+    `shape` is `(H, W, C)` of the images of a data set `name`. ValueError is raised if
+    it cannot take images of this size, or so many channels.
     """
     example = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     try:
@@ -120,18 +104,6 @@ def count_classes(logits_fn: LogitsFn, shape: Sequence[int], name: str) -> int:
             f"of {name}: {reason}. --config.data.image_size and "
             "--config.data.channels change the images."
         ) from None
-
-
-def _numbers(value: Any, field: str = "") -> Iterator[tuple[str, float]]:
-    """Gives every number in the fields of a network, with the field's name."""
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from _numbers(inner, field or str(name))
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _numbers(inner, field)
-    elif isinstance(value, int | float):
-        yield field, value
 
 
 def _tuples(value: Any) -> Any:

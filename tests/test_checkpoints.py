@@ -194,9 +194,9 @@ def test_the_layout_of_the_run_is_kept(tmp_path):
     layout = {"processes": 2, "devices": 4}
     checkpointer.save(2, {"x": jnp.zeros(3)}, variables_of(0.0), CONFIG, layout=layout)
     checkpointer.wait()
-    assert checkpointer.layout(2) == layout
+    assert checkpointer.part(2, "layout") == layout
     shutil.rmtree(tmp_path / "checkpoints" / "2" / "layout")  # as before it was kept
-    assert checkpointer.layout(2) == {}
+    assert checkpointer.part(2, "layout") == {}
     chex.assert_trees_all_equal(
         checkpointer.restore({"x": jnp.ones(3)}), {"x": jnp.zeros(3)}
     )

@@ -20,9 +20,9 @@ import pytest
 
 from jaxrobust import checkpoints, models, parallel
 from jaxrobust.data import augment
+from jaxrobust.results.files import read_metrics as read
 from jaxrobust.training import check, setup
 from jaxrobust.training import config as common
-from jaxrobust.training.metrics import read
 from tests.marks import full_but
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -16,8 +16,8 @@ import pytest
 from absl.testing import flagsaver
 
 from jaxrobust import checkpoints
-from jaxrobust.runtime import compilation_cache
-from jaxrobust.training.metrics import read
+from jaxrobust.results.files import read_metrics as read
+from jaxrobust.runtime import caches
 
 ROOT = pathlib.Path(__file__).parents[1]
 # Small enough for seconds: one epoch is 16 steps. The whole quickstart, with every
@@ -184,7 +184,7 @@ def test_evaluation_of_a_checkpoint_by_path_and_report_alone(trained, tmp_path):
 def told(monkeypatch, capsys):
     """Calls the program in this process; returns its status and what it said."""
     main = importlib.import_module("jaxrobust.main")
-    monkeypatch.setattr(compilation_cache, "use", lambda folder: None)
+    monkeypatch.setattr(caches, "keep_programs", lambda where: None)
     monkeypatch.chdir(ROOT)
 
     def call(*argv):
@@ -274,7 +274,7 @@ def test_attacks_of_the_command_line_replace_those_of_the_config(
 ):
     """Also where the config is the checkpoint's; the first radius is the default."""
     main = importlib.import_module("jaxrobust.main")
-    monkeypatch.setattr(compilation_cache, "use", lambda folder: None)
+    monkeypatch.setattr(caches, "keep_programs", lambda where: None)
     monkeypatch.chdir(ROOT)
     seen = []
     monkeypatch.setattr(main.program, "evaluate", lambda *args: seen.append(args))

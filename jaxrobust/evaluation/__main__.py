@@ -41,7 +41,7 @@ from jaxrobust.evaluation import (
 from jaxrobust.evaluation import config as common
 from jaxrobust.report import verdict
 from jaxrobust.results import files as stored
-from jaxrobust.runtime import compilation_cache, cpu, files, out_of_memory, workdir
+from jaxrobust.runtime import caches, cpu, files, out_of_memory, workdir
 from jaxrobust.runtime.progress import StageProgress
 
 _BAD_INPUT = (ValueError, TypeError, OSError, FloatingPointError, MemoryError)
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.traceback:  # what a black box raises is told in a line
         logging.getLogger("jax._src.callback").setLevel(logging.CRITICAL)
     cpu.tune_cpu()
-    compilation_cache.use(args.compilation_cache)
+    caches.keep_programs(args.compilation_cache)
     named = args.workdir or f"runs/{re.sub(r'[^A-Za-z0-9.=-]+', '_', args.model)}"
     command = shlex.join(["python", "-m", "jaxrobust.evaluation", *argv])
     try:
@@ -284,7 +284,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="FIELD=VALUE",
         help="for robustbench.json: link, name, authors, venue, reported ...",
     )
-    add("--compilation_cache", help=compilation_cache.HELP)
+    add("--compilation_cache", help=caches.HELP)
     add("--traceback", action="store_true", help="show the traceback of an error")
     return made
 

@@ -1,13 +1,8 @@
-"""Devices and processes: one mesh over all of them, and what processes owe each other.
-
-`parallel.processes.start()` joins the processes of a run; everything else is the same
-on one device and on many.
-"""
+"""One mesh over all devices of all processes, and what processes owe each other."""
 
 from jaxrobust.parallel import processes as processes
 from jaxrobust.parallel import watch as watch
 from jaxrobust.parallel.mesh import by_batch as by_batch
-from jaxrobust.parallel.mesh import check_batch_size as check_batch_size
 from jaxrobust.parallel.mesh import from_rows as from_rows
 from jaxrobust.parallel.mesh import make_mesh as make_mesh
 from jaxrobust.parallel.mesh import own_rows as own_rows

@@ -4,6 +4,7 @@ Arrays go to the mesh and come back through here, so nothing else needs to know 
 its devices belong to one process or to several.
 """
 
+import operator
 from typing import Any
 
 import jax
@@ -43,10 +44,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def put_batch(mesh: Mesh, tree: PyTree) -> PyTree:
-    """Splits the leading axis of every array of `tree` over the devices.
-
-    Every process has the whole arrays.
-    """
+    """Splits the leading axis of arrays that every process has over the devices."""
     return _put(tree, by_batch(mesh))
 
 
@@ -120,22 +118,5 @@ def rows_to_host(array: Any, rows: Int[np.ndarray, "n"]) -> np.ndarray:
     # Few sizes, so that few programs are compiled.
     padded = np.resize(rows, 1 << max(len(rows) - 1, 0).bit_length())
     everywhere = array.sharding.update(spec=PartitionSpec())  # pyright: ignore[reportAttributeAccessIssue]
-    taken = jax.jit(_take, out_shardings=everywhere)(array, padded)
+    taken = jax.jit(operator.getitem, out_shardings=everywhere)(array, padded)
     return np.asarray(taken)[: len(rows)]
-
-
-def _take(array: jax.Array, rows: jax.Array) -> jax.Array:
-    return array[rows]
-
-
-def check_batch_size(mesh: Mesh, batch_size: int, name: str) -> None:
-    """Refuses a batch that the devices cannot share evenly.
-
-    Raises:
-      ValueError: if `batch_size` is not a positive multiple of the device count.
-    """
-    if batch_size < 1 or batch_size % mesh.size:
-        raise ValueError(
-            f"`{name}` must be a positive multiple of the {mesh.size} devices, got "
-            f"{batch_size}."
-        )

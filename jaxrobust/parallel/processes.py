@@ -62,18 +62,17 @@ def start(
     coordinator = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS") or None
     count = _whole(count, "JAX_NUM_PROCESSES")
     index = _whole(index, "JAX_PROCESS_ID")
-    known = [coordinator is not None, count is not None, index is not None]
-    detect = (not any(known) and _launched()) if detect is None else detect
+    known = sum(one is not None for one in (coordinator, count, index))
+    detect = (not known and _launched()) if detect is None else detect
     if not detect:
-        if not any(known):
+        if not known:
             return
-        if not all(known):
+        if known < 3:
             raise ValueError(
                 "several processes need --coordinator=HOST:PORT, --processes=N and "
                 f"--process=I, got {coordinator}, {count} and {index}; or "
                 "--distributed, to have them detected."
             )
-        _check_place(coordinator, count, index)
         _meet(coordinator, count, index, timeout)
     try:
         jax.distributed.initialize(
@@ -111,7 +110,8 @@ def _whole(value: int | None, variable: str) -> int | None:
     return int(text)
 
 
-def _check_place(coordinator: Any, count: Any, index: Any) -> None:
+def _meet(coordinator: Any, count: Any, index: Any, timeout: int) -> None:
+    """Waits until process 0 listens: jax would end this process without saying why."""
     if count < 1 or not 0 <= index < count:
         raise ValueError(
             f"--process must be from 0 to --processes - 1, got {index} of {count}."
@@ -119,19 +119,10 @@ def _check_place(coordinator: Any, count: Any, index: Any) -> None:
     host, colon, port = coordinator.rpartition(":")
     if not (host and colon and port.isdigit()):
         raise ValueError(f"--coordinator must be HOST:PORT, got {coordinator!r}.")
-
-
-def _meet(coordinator: Any, count: Any, index: Any, timeout: int) -> None:
-    """Waits until process 0 listens: jax would end this process without a word of why.
-
-    Raises:
-      ConnectionError: if it does not in `timeout` seconds.
-    """
     if index == 0:
         if count > 1:
             logging.warning("waiting for %d processes at %s", count - 1, coordinator)
         return
-    host, _, port = coordinator.rpartition(":")
     end = time.monotonic() + timeout
     while True:
         try:
@@ -175,15 +166,11 @@ def joined() -> bool:
 
 def agree(value: bool) -> bool:
     """Returns the lead's value on every process: for what depends on its clock."""
-    if not several():
-        return value
     return bool(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
 def all_true(value: bool) -> bool:
     """Says whether something is true on every process."""
-    if not several():
-        return value
     return bool(multihost_utils.process_allgather(np.asarray(value)).all())
 
 
@@ -196,8 +183,7 @@ def wait(name: str) -> None:
 def check_same(what: str, value: Callable[[], Any]) -> None:
     """Checks that something JSON can hold is the same on all processes.
 
-    Raises:
-      ValueError: naming the first process whose value differs from the lead's.
+    ValueError names the first process whose value differs from the lead's.
     """
     if not several():
         return
@@ -212,14 +198,6 @@ def check_same(what: str, value: Callable[[], Any]) -> None:
         )
 
 
-def _appears(path: epath.Path, seconds: int = 5) -> bool:
-    for _ in range(seconds):
-        if path.exists():
-            return True
-        time.sleep(1)
-    return path.exists()
-
-
 def digest(tree: PyTree) -> str:
     """Names arrays, which this process has, by what they hold."""
     found = hashlib.sha256()
@@ -231,8 +209,7 @@ def digest(tree: PyTree) -> str:
 def check_shared(folder: epath.PathLike) -> None:
     """Checks that all processes see one and the same folder.
 
-    Raises:
-      ValueError: naming the first process that does not see what the lead wrote.
+    ValueError names the first process that does not see what the lead wrote.
     """
     if not several():
         return
@@ -243,7 +220,11 @@ def check_shared(folder: epath.PathLike) -> None:
     if is_lead():
         files.write_text(path, "")
     wait("jaxrobust: token written")
-    found = multihost_utils.process_allgather(np.asarray(_appears(path)))
+    for _ in range(5):
+        if path.exists():
+            break
+        time.sleep(1)
+    found = multihost_utils.process_allgather(np.asarray(path.exists()))
     if is_lead():
         path.unlink(missing_ok=True)
     if not found.all():

@@ -5,7 +5,6 @@ through the key-value store of `jax.distributed`, that it is alive.
 """
 
 import contextlib
-import functools
 import os
 import socket
 import subprocess
@@ -52,34 +51,25 @@ def fail(error: BaseException) -> None:
 def watched(silent: float = _SILENT) -> Iterator[None]:
     """Ends this process if another one dies or fails while the block runs.
 
-    An error in the block leaves the watch on: `fail` waits for what it finds.
-
-    Args:
-      silent: seconds without a sign of life after which a process is dead.
+    That is: gives no sign of life for `silent` seconds. An error in the block leaves
+    the watch on: `fail` waits for what it finds.
     """
     client = _client()
     if client is None:
         yield
         return
-    stop, heir = threading.Event(), None if is_lead() else _Heir()
-    watch = functools.partial(_watch, client, stop, heir, silent)
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
+    stop, heir = threading.Event(), None if is_lead() else _heir()
+    watch = threading.Thread(
+        target=_watch, args=(client, stop, heir, silent), daemon=True
+    )
+    watch.start()
     yield
     stop.set()
-    thread.join()
-    if heir is not None:
-        heir.dismiss()
+    watch.join()
+    _dismiss(heir)
 
 
-class _Heir:
-    """A small process that outlives this one to say why it ended.
-
-    When process 0 dies, the service of jax.distributed dies with it and its client
-    aborts every other process at once, without a name.
-    """
-
-    _CODE = """
+_HEIR = """
 import socket, sys
 address, text = sys.argv[1:]
 if not sys.stdin.read():
@@ -90,26 +80,34 @@ if not sys.stdin.read():
         sys.stderr.write(text)
 """
 
-    def __init__(self) -> None:
-        from jax._src import distributed
 
-        address = distributed.global_state.coordinator_address
-        text = (
-            f"process 0 of {jax.process_count()}, which coordinates at {address}, "
-            f"died. Process {jax.process_index()} ended too; start all of them again "
-            "to go on from the last checkpoint.\n"
-        )
-        self._child = subprocess.Popen(
-            [sys.executable, "-c", self._CODE, str(address), text],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,  # not to get this process's signals
-        )
+def _heir() -> subprocess.Popen[bytes]:
+    """Starts a small process that outlives this one to say why it ended.
 
-    def dismiss(self) -> None:
-        """Lets it go without a word."""
+    When process 0 dies, the service of jax.distributed dies with it and its client
+    aborts every other process at once, without a name.
+    """
+    from jax._src import distributed
+
+    address = distributed.global_state.coordinator_address
+    text = (
+        f"process 0 of {jax.process_count()}, which coordinates at {address}, died. "
+        f"Process {jax.process_index()} ended too; start all of them again to go on "
+        "from the last checkpoint.\n"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", _HEIR, str(address), text],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,  # not to get this process's signals
+    )
+
+
+def _dismiss(heir: subprocess.Popen[bytes] | None) -> None:
+    """Lets it go without a word."""
+    if heir is not None:
         with contextlib.suppress(OSError):
-            self._child.communicate(b"dismissed", timeout=10)
+            heir.communicate(b"dismissed", timeout=10)
 
 
 def _client() -> Any:
@@ -119,9 +117,7 @@ def _client() -> Any:
     return distributed.global_state.client if joined() and several() else None
 
 
-def _watch(
-    client: Any, stop: threading.Event, heir: _Heir | None, silent: float
-) -> None:
+def _watch(client: Any, stop: threading.Event, heir: Any, silent: float) -> None:
     own, count = jax.process_index(), jax.process_count()
     here = f"{socket.gethostname()}, pid {os.getpid()}"
     begin, beat = time.monotonic(), 0
@@ -149,10 +145,9 @@ def _watch(
         client.key_value_set(f"{_ALIVE}{own}", f"done {here}", True)
 
 
-def _end(reason: str, heir: _Heir | None) -> None:
+def _end(reason: str, heir: subprocess.Popen[bytes] | None) -> None:
     """Ends this process at once: its main thread may hang in a collective."""
-    if heir is not None:
-        heir.dismiss()
+    _dismiss(heir)
     sys.stderr.write(
         f"{reason}. Process {jax.process_index()} ends too; start all of them again to "
         "go on from the last checkpoint.\n"

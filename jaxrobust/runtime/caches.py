@@ -1,4 +1,7 @@
-"""The user's caches, where the XDG base directory specification puts them."""
+"""The user's caches, where the XDG base directory specification puts them.
+
+Compiled programs are kept in one, so that the next run does not compile them again.
+"""
 
 import contextlib
 import os
@@ -7,6 +10,8 @@ import secrets
 import stat
 import tempfile
 
+import jax
+from absl import logging
 from etils import epath
 
 from jaxrobust.runtime import files
@@ -14,6 +19,12 @@ from jaxrobust.runtime import files
 NO_HOME = (
     "no folder of the user's is known (neither XDG_CACHE_HOME nor HOME is set to a "
     "path in full)"
+)
+_SHORTEST = 0.5  # seconds of compilation that are worth a file
+HELP = (
+    "Where compiled programs are kept between runs; by default "
+    "JAX_COMPILATION_CACHE_DIR, else `jaxrobust` in the user's cache. Empty turns that "
+    "off."
 )
 
 
@@ -66,3 +77,34 @@ def _others_write(path: epath.Path) -> bool:
     open_above = above.st_mode & stat.S_IWOTH and not above.st_mode & stat.S_ISVTX
     owners = {here.st_uid, above.st_uid}
     return bool(here.st_mode & stat.S_IWOTH or open_above or owners - trusted)
+
+
+def keep_programs(where: str | None = None) -> None:
+    """Keeps this process's compiled programs in a folder; for command lines.
+
+    It is made if it is not there, `gs://` too; empty is none; None is the one in
+    `JAX_COMPILATION_CACHE_DIR`, else `jaxrobust` in the user's cache. One that cannot
+    be written is told in a warning and not used: no run needs it.
+    """
+    given = os.environ.get("JAX_COMPILATION_CACHE_DIR") if where is None else where
+    own = folder() if where is None and not given else None
+    there, told = str(own or given or ""), None
+    try:
+        if there:
+            there = str(files.expand(there))
+            # What is loaded from there is run; a folder that was named is trusted.
+            found = problem(there, private=own is not None)
+            told = found and f"{there} {found}"
+        elif where is None:
+            told = NO_HOME
+    except ValueError as error:
+        told = str(error)
+    if told:
+        logging.warning(
+            "compiled programs are not kept: %s; set --compilation_cache or "
+            "JAX_COMPILATION_CACHE_DIR to another folder.",
+            told,
+        )
+    # None also turns off what JAX read from the environment by itself.
+    jax.config.update("jax_compilation_cache_dir", None if told else there or None)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", _SHORTEST)

@@ -3,7 +3,7 @@
 import os
 import stat
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from absl import logging
 from etils import epath
@@ -13,15 +13,20 @@ from jaxrobust.runtime import files, reading
 BEST = {"best_clean": "accuracy", "best_robust": "robust_accuracy"}
 WHICH = ("best_robust", "best_clean", "last")
 _PATTERN = "*?[\\"  # orbax looks for its files with a glob
+_Read = TypeVar("_Read")
+
+
+class Refused(ValueError):
+    """A checkpoint that must not be followed; none is tried in its place."""
 
 
 def usable(workdir: epath.PathLike) -> epath.Path:
     """Returns the full path of a work directory that checkpoints can be kept in.
 
     Raises:
-      ValueError: if it has characters that orbax takes for patterns of names: it would
-        save there and not find what it saved. Or for bytes that are no text, which
-        orbax cannot open; for `~` without a home folder; for an empty path.
+      ValueError: for characters that orbax takes for patterns of names (it would save
+        there and not find what it saved), bytes that are no text (it cannot open
+        them), an empty path, or `~` without a home folder.
     """
     path = files.expand(workdir).absolute()
     odd = sorted(set(os.fspath(path)) & set(_PATTERN))
@@ -52,6 +57,38 @@ def has_steps(workdir: epath.PathLike) -> bool:
     return folder.is_dir() and any(p.name.isdigit() for p in folder.iterdir())
 
 
+def first_readable(
+    workdir: epath.PathLike, which: str, read: Callable[[epath.Path], _Read]
+) -> _Read:
+    """Reads the checkpoint asked for, or where it is damaged the next best.
+
+    Raises:
+      ValueError: for an unknown `which`, a path that is not `usable`, or what `read`
+        has `Refused`.
+      FileNotFoundError: if there is no checkpoint, or none can be read.
+    """
+    if which not in WHICH:
+        raise ValueError(f"`which` must be one of {', '.join(WHICH)}, got {which!r}.")
+    path = usable(workdir)
+    folder, reason = path / "checkpoints", ""
+    if (path / "variables").is_dir():
+        folder, wanted = path.parent, [path.name]
+    elif folder.is_dir():
+        wanted = list(map(str, ordered_steps(folder, which)))
+    else:
+        raise FileNotFoundError(f"no checkpoints in {path}; train there first.")
+    for name in wanted:
+        try:
+            return read(folder / name)
+        except Refused:
+            raise
+        except Exception as error:  # orbax raises many kinds for a damaged folder
+            first = reading.first_line(error)[:200]
+            logging.warning("checkpoint %s: %s", folder / name, first)
+            reason = reason or f" ({first})"
+    raise FileNotFoundError(f"no readable checkpoint in {folder}{reason}.")
+
+
 def ordered_steps(folder: epath.Path, which: str) -> list[int]:
     """Returns the steps in a folder of checkpoints, the one asked for first."""
     # A checkpoint that is being written has a longer name until it is complete.
@@ -61,11 +98,8 @@ def ordered_steps(folder: epath.Path, which: str) -> list[int]:
     if which == "last":
         return steps
     best = metric(BEST[which])
-
-    def measured(step: int) -> float:
-        return best(read_part(folder / str(step), "metrics", "metrics"))
-
-    return sorted(steps, key=measured, reverse=True)
+    found = {s: best(read_part(folder / str(s), "metrics", "metrics")) for s in steps}
+    return sorted(steps, key=found.__getitem__, reverse=True)
 
 
 def metric(name: str) -> Callable[[Any], float]:
@@ -81,17 +115,15 @@ def metric(name: str) -> Callable[[Any], float]:
 def read_part(step: epath.Path, part: str, file: str = "metadata") -> dict[str, Any]:
     """Reads one JSON part of a checkpoint; empty where it is missing or damaged."""
     try:
-        found = reading.read_json(step / part / file)
+        return reading.read_json(step / part / file, kind=dict)
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def size(folder: epath.Path) -> int:
     """Returns the bytes of the files below a folder; links to folders do not count.
 
-    Raises:
-      ValueError: for a pipe, a socket or a device: reading it might never end.
+    `Refused` is a pipe, a socket or a device: reading it might never end.
     """
     whole = 0
     for place in folder.iterdir():
@@ -102,39 +134,32 @@ def size(folder: epath.Path) -> int:
         if stat.S_ISREG(found.st_mode):
             whole += found.st_size
         elif not stat.S_ISDIR(found.st_mode):
-            raise ValueError(f"{place} is {files.kind(found.st_mode)}, not a file.")
+            kind = files.kind(found.st_mode)
+            raise Refused(f"checkpoint {place} is {kind}, not a file.")
         elif not os.path.islink(place):
             whole += size(place)
     return whole
 
 
-def require_no_links(folder: epath.Path) -> None:
-    """Refuses checkpoints that are links: what they lead to might be deleted.
+def put_in_order(folder: epath.Path) -> None:
+    """Empties metrics that were cut short: orbax's manager reads those of all steps.
 
     Raises:
-      OSError: naming the first.
+      OSError: for a checkpoint that is a link: what it leads to might be deleted.
     """
-    if files.is_remote(folder):
-        return
     for step in folder.iterdir():
         for place in (step, step / "metrics"):
-            if os.path.islink(place):
+            if not files.is_remote(place) and os.path.islink(place):
                 raise OSError(
                     f"{place} is a link, and checkpoints are not written through "
                     "links: replace it by the folder itself."
                 )
-
-
-def mend_metrics(folder: epath.Path) -> None:
-    """Empties metrics that were cut short: orbax's manager reads those of all steps."""
     for step in folder.iterdir():
         file = step / "metrics" / "metrics"
         if not (step.name.isdigit() and file.exists()):
             continue
         try:
-            found = reading.read_json(file)
+            reading.read_json(file, kind=dict)
         except (OSError, ValueError):
-            found = None
-        if not isinstance(found, dict):
             logging.warning("checkpoint %s: its accuracies cannot be read", step)
             files.write_text(file, "{}")

@@ -18,8 +18,8 @@ def tune_cpu() -> bool:
     yours stay, and one that already says something about the fusions is left alone.
 
     Returns:
-      Whether the flags turn the fusions off, or say something else about them. False
-      for a version of jaxlib that may not know the flag.
+      Whether the flags now say something about them. False for a version of jaxlib that
+      may not know the flag.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if _NAME in flags:

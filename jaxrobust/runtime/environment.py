@@ -41,17 +41,15 @@ def _commit() -> str | None:
     here = pathlib.Path(__file__).resolve().parents[2]
     if not (here / ".git").exists():
         return None
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here), *arguments]
+        quiet = subprocess.DEVNULL
+        return subprocess.check_output(command, text=True, stderr=quiet, timeout=9)
+
     try:
-        commit = _git(here, "rev-parse", "--short=12", "HEAD")
-        changed = _git(here, "status", "--porcelain", "--untracked-files=no")
+        commit = git("rev-parse", "--short=12", "HEAD").strip()
+        changed = git("status", "--porcelain", "--untracked-files=no").strip()
     except (OSError, subprocess.SubprocessError):
         return None
     return commit + ("+" if changed else "")
-
-
-def _git(folder: pathlib.Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=True, timeout=9
-    )
-    return done.stdout.strip()

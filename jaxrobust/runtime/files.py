@@ -36,10 +36,8 @@ def is_remote(path: epath.PathLike) -> bool:
 def expand(path: epath.PathLike) -> epath.Path:
     """Returns a path that a user gave, with `~` as the home folder.
 
-    Raises:
-      ValueError: for an empty path (of a variable of the shell that is not set, say);
-        for `~` where neither `HOME` nor passwd knows a home folder: it must not become
-        a folder called `~`.
+    ValueError is raised for an empty path (of a variable of the shell that is not set,
+    say), and where no home folder is known: `~` must not become a folder of that name.
     """
     text = os.fspath(path)
     if not text:
@@ -88,7 +86,11 @@ def writing(path: epath.PathLike) -> Iterator[IO[bytes]]:
             with contextlib.suppress(OSError):
                 os.unlink(partial, dir_fd=folder)
             raise
-        _sync_folder(folder)
+        try:  # a rename lasts through a power cut, where the file system can
+            os.fsync(folder)
+        except OSError as error:
+            if error.errno not in _NO_SYNC:
+                raise
     finally:
         os.close(folder)
 
@@ -116,15 +118,6 @@ def kind(mode: int) -> str:
     return "a socket" if stat.S_ISSOCK(mode) else "a device"
 
 
-def _sync_folder(folder: int) -> None:
-    """Makes a rename last through a power cut, where the file system can."""
-    try:
-        os.fsync(folder)
-    except OSError as error:
-        if error.errno not in _NO_SYNC:
-            raise
-
-
 def write_bytes(path: epath.PathLike, content: bytes) -> None:
     """Writes a file, replacing an existing one at once; see `writing`."""
     with writing(path) as file:
@@ -147,17 +140,6 @@ def write_npz(path: epath.PathLike, arrays: Mapping[str, Any], compress: bool) -
         (np.savez_compressed if compress else np.savez)(file, **arrays)
 
 
-def create(path: epath.PathLike, text: str) -> None:
-    """Makes a file of this machine that must not be there, a link neither.
-
-    Raises:
-      FileExistsError: if it is.
-    """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    with open(os.open(path, flags, 0o666), "w", encoding="utf-8") as file:
-        file.write(text)
-
-
 def append_to(path: epath.PathLike) -> IO[str]:
     """Opens a file of this machine to add lines at its end, if it is an `own_file`."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
@@ -167,12 +149,8 @@ def append_to(path: epath.PathLike) -> IO[str]:
 def own_file(path: epath.PathLike, flags: int) -> int:
     """Opens a file at a fixed name that others could have put something at.
 
-    Returns:
-      The file's descriptor.
-
-    Raises:
-      OSError: if it is a link, has another name too, or is no ordinary file: what it
-        leads to is not ours to write.
+    Returns its descriptor. A link, a file with another name too, and what is no
+    ordinary file are an OSError: what they lead to is not ours to write.
     """
     # Without O_NONBLOCK a named pipe would wait for its other end.
     flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -201,8 +179,7 @@ def _not_ours(path: epath.PathLike, what: str) -> OSError:
 def own_folder(path: epath.PathLike) -> epath.Path:
     """Makes a folder of ours inside one that the user named; it may be there.
 
-    Raises:
-      OSError: if it is a link: nothing is written outside the folder that was named.
+    A link is an OSError: nothing is written outside the folder that was named.
     """
     path = epath.Path(path)
     if not is_remote(path) and os.path.islink(path):
@@ -217,9 +194,8 @@ def own_folder(path: epath.PathLike) -> epath.Path:
 def require_folder(path: epath.PathLike, advice: str) -> None:
     """Checks that a folder is there or can be made, before any work.
 
-    Raises:
-      NotADirectoryError: if the path, or what should be a folder above it, is a file, a
-        pipe, a link to nothing ...; ends with the advice.
+    If it, or what should be a folder above it, is a file, a pipe, a link to nothing ...
+    that is a NotADirectoryError which ends with the advice.
     """
     if is_remote(path):
         return
@@ -231,10 +207,10 @@ def require_folder(path: epath.PathLike, advice: str) -> None:
 
 
 def safe_path(folder: epath.PathLike, parts: Iterable[str]) -> epath.Path:
-    """Returns a path below a folder, of names that somebody else chose.
+    """Returns a path below a folder, of names that others chose, the outermost first.
 
     A name cannot lead out of the folder, be hidden, or have characters that make it a
-    pattern or break a line. Nothing is made. The outermost folder comes first.
+    pattern or break a line. Nothing is made.
     """
     path = epath.Path(folder)
     for part in parts:

@@ -76,7 +76,8 @@ def _by_name(folder: epath.Path) -> Iterator[None]:
     path, me = folder / _OWNER, _identity(os.getpid())
     for _ in range(3):  # others may remove what a dead process left, too
         try:
-            files.create(path, me)
+            with open(path, "x") as file:  # which follows no link
+                file.write(me)
             break
         except FileExistsError:
             _remove_dead(path)
@@ -101,14 +102,9 @@ def _identity(process: int) -> str:
 
 
 def _remove_dead(path: epath.Path) -> None:
-    """Removes the file of a process that is no more.
-
-    Raises:
-      BlockingIOError: if it lives, or may live.
-    """
+    """Removes the file of a process that is no more; BlockingIOError if it may live."""
     owner = _read(path)
-    host, _, rest = owner.partition(" ")
-    process = rest.partition(" ")[0]
+    host, process, *_ = [*owner.split(" "), "", ""]
     if not _dead(owner, host, process):
         told = f"process {process or 'unknown'} on {host or 'an unknown machine'}"
         more = f" If it is no more, delete {path}."

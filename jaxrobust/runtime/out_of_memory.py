@@ -10,16 +10,11 @@ import jax
 def explained(
     flag: str, batch_size: int, devices: int, otherwise: str = ""
 ) -> Iterator[None]:
-    """Tells an out-of-memory error of the devices as what to try.
+    """Tells an out-of-memory error of the devices as a MemoryError with what to try.
 
-    Args:
-      flag: sets the batch size of the work inside, as in `--config.eval.batch_size`.
-      batch_size: its value.
-      devices: how many share a batch; what is suggested is a multiple of it.
-      otherwise: what else would help, the end of a sentence.
-
-    Raises:
-      MemoryError: in place of the runtime's error.
+    `flag` sets the batch size of the work inside, as in `--config.eval.batch_size`; a
+    multiple of the `devices` that share a batch is suggested. `otherwise` says what
+    else would help, the end of a sentence.
     """
     try:
         yield

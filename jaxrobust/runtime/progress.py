@@ -4,16 +4,17 @@ import io
 import sys
 import time
 from collections.abc import Mapping
-from typing import TextIO
 
 from tqdm import tqdm
+
+_EVERY_S = 30.0  # between lines in a log
 
 
 class Progress:
     """Shows how far a piece of work is, its rate and when it will end.
 
-    In a terminal one line is redrawn; elsewhere a full line is printed at most every
-    `every` seconds, so a log stays readable.
+    In a terminal one line is redrawn; elsewhere a full line is printed now and then, so
+    a log stays readable.
     """
 
     def __init__(
@@ -23,14 +24,11 @@ class Progress:
         *,
         done: int = 0,
         unit: str = "step",
-        stream: TextIO | None = None,
-        every: float = 30.0,
         shown: bool = True,
     ) -> None:
         """Starts at `done` of `total`; shows nothing unless `shown`."""
-        self._stream = (stream or sys.stderr) if shown else io.StringIO()
+        self._stream = sys.stderr if shown else io.StringIO()
         self._terminal = self._stream.isatty()
-        self._every, self._printed = every, time.monotonic()
         self._bar = tqdm(
             total=total,
             initial=done,
@@ -38,10 +36,11 @@ class Progress:
             unit=unit,
             file=self._stream,
             dynamic_ncols=self._terminal,
-            disable=False if self._terminal else None,
+            disable=not self._terminal,
         )
         self._total, self._done, self._name = total, done, name
-        self._first, self._begin, self._values = done, time.monotonic(), ""
+        self._first, self._values = done, ""
+        self._begin = self._printed = time.monotonic()
 
     def update(self, steps: int = 1, values: Mapping[str, float] | None = None) -> None:
         """Adds finished steps and, where given, the latest values to show."""
@@ -51,15 +50,15 @@ class Progress:
         if self._terminal:
             self._bar.set_postfix_str(self._values, refresh=False)
             self._bar.update(steps)
-        elif time.monotonic() - self._printed >= self._every:
+        elif time.monotonic() - self._printed >= _EVERY_S:
             self._print()
 
     def _print(self) -> None:
         self._printed = time.monotonic()
-        passed = self._printed - self._begin
         text = f"{self._name}: {self._done}/{self._total}"
         if self._done > self._first:
-            rate = (self._done - self._first) / max(passed, 1e-9)
+            passed = max(self._printed - self._begin, 1e-9)
+            rate = (self._done - self._first) / passed
             left = tqdm.format_interval((self._total - self._done) / rate)
             text += f"  {rate:.3g}/s  left {left}"
         text += f"  {self._values}" if self._values else ""
@@ -75,10 +74,9 @@ class Progress:
 class StageProgress:
     """The same display for work in named stages (`evaluation` reports to it)."""
 
-    def __init__(self, unit: str = "image", every: float = 30.0) -> None:
+    def __init__(self, unit: str = "image") -> None:
         """Shows nothing until the first stage reports."""
-        self._unit, self._every = unit, every
-        self._label, self._done = "", 0
+        self._unit, self._label, self._done = unit, "", 0
         self._shown: Progress | None = None
 
     def update(
@@ -88,8 +86,7 @@ class StageProgress:
         if self._shown is None or label != self._label or done < self._done:
             self.close()
             # The first report comes when work is done: time runs from there.
-            unit, every = self._unit, self._every
-            self._shown = Progress(total, label, done=done, unit=unit, every=every)
+            self._shown = Progress(total, label, done=done, unit=self._unit)
             self._label, self._done = label, done
         self._shown.update(done - self._done, values)
         self._done = done

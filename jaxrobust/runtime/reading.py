@@ -79,18 +79,19 @@ def read_bytes(path: epath.PathLike, limit: int) -> bytes:
     return content
 
 
-def read_json(path: epath.PathLike, limit: int = 64 * MIB) -> Any:
-    """Reads JSON of any shape; a number that is not finite becomes None.
+def read_json(path: epath.PathLike, limit: int = 64 * MIB, kind: type = object) -> Any:
+    """Reads JSON of any shape, or of a `kind`; what is not finite becomes None.
 
-    Raises:
-      FileNotFoundError: if the file is not there.
-      ValueError: if it is damaged, too large or too deeply nested.
+    What is damaged, too large or too deeply nested is a ValueError.
     """
     content = read_bytes(path, limit)
     try:
-        return _parsed(content)
+        value = _parsed(content)
+        if not isinstance(value, kind):
+            raise ValueError(f"{type(value).__name__} in place of {kind.__name__}")
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}).") from None
+    return value
 
 
 def read_json_lines(
@@ -98,9 +99,7 @@ def read_json_lines(
 ) -> Iterator[dict[str, Any]]:
     """Gives the objects of a file of JSON lines; what is no object is left out.
 
-    Raises:
-      FileNotFoundError: if the file is not there.
-      ValueError: if it is too large, or has a line that is.
+    A file that is too large, or has a line that is, is a ValueError.
     """
     with opened(path, limit) as file:
         while line := file.readline(_LONGEST + 1):
@@ -147,17 +146,11 @@ def _clean(value: Any, deepest: int) -> Any:
 def read_npz(
     path: epath.PathLike, limit: int, names: Iterable[str] | None = None
 ) -> dict[str, np.ndarray]:
-    """Reads arrays of numbers and text by name.
+    """Reads arrays of numbers and text by name, of all names or of some.
 
-    Args:
-      path: of an npz file.
-      limit: the most bytes that its arrays may take, which is checked by what the
-        file declares before any is read, and that the file itself may have.
-      names: read these only; all by default.
-
-    Raises:
-      FileNotFoundError: if the file is not there.
-      ValueError: if it is damaged, too large, or holds Python objects.
+    `limit` are the most bytes that its arrays may take, which is checked by what the
+    file declares before any is read, and that the file itself may have. What is
+    damaged, too large, or holds Python objects is a ValueError.
     """
     with opened(path, limit) as file:
         try:
@@ -174,22 +167,18 @@ def read_arrays(
 ) -> dict[str, np.ndarray]:
     """Reads the arrays of an open npz file as `read_npz`; errors are of many kinds."""
     with zipfile.ZipFile(file) as archive:
-        wanted = _members(archive, limit)
+        members = archive.infolist()
+        if len(members) > _MEMBERS:
+            raise ValueError(f"{len(members)} arrays, at most {_MEMBERS} are read")
+        total = sum(member.file_size for member in members)
+        if total > limit:
+            raise ValueError(
+                f"its arrays take {size(total)}, such a file's at most {size(limit)}"
+            )
+        wanted = {m.filename.removesuffix(".npy"): m for m in members}
         if names is not None:
             wanted = {k: wanted[k] for k in names if k in wanted}
         return {k: _array(archive, member) for k, member in wanted.items()}
-
-
-def _members(archive: zipfile.ZipFile, limit: int) -> dict[str, zipfile.ZipInfo]:
-    members = archive.infolist()
-    if len(members) > _MEMBERS:
-        raise ValueError(f"{len(members)} arrays, at most {_MEMBERS} are read")
-    total = sum(member.file_size for member in members)
-    if total > limit:
-        raise ValueError(
-            f"its arrays take {size(total)}, such a file's at most {size(limit)}"
-        )
-    return {m.filename.removesuffix(".npy"): m for m in members}
 
 
 def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:

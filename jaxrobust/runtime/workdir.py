@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from etils import epath
+from flax.traverse_util import flatten_dict
 
 from jaxrobust.runtime import checkpoint_folder, files, lock, reading
 from jaxrobust.runtime.environment import is_lead
@@ -36,14 +37,10 @@ EXTENDED = (
 
 @contextlib.contextmanager
 def locked(workdir: epath.PathLike) -> Iterator[None]:
-    """Holds the work directory for this process, see `lock.held`.
+    """Holds the work directory for this process, see `lock.held` and `require_folder`.
 
     Remote folders (`gs://`) have no lock: two runs there cannot be told apart. Of
     several processes the lead holds it for all.
-
-    Raises:
-      BlockingIOError: if another run holds it.
-      NotADirectoryError: if it is a file, a pipe or a link to nothing.
     """
     path = files.expand(workdir)
     files.require_folder(path, "choose another --workdir")
@@ -84,21 +81,12 @@ def check_config(
 ) -> str | None:
     """Checks a config against the one that is there; writes nothing.
 
-    How a network is evaluated may change from run to run; how it is trained may not.
-    A folder where nothing came of it yet (no checkpoint, no results) holds no run,
-    whatever config it has.
-
-    Args:
-      workdir: of the run.
-      config: of the run as it is now.
-      extend: whether it may train longer or at another rate than before.
-      defaults: see `differences`.
+    How a network is evaluated may change from run to run; how it is trained may not,
+    but for its length and rates where it is to `extend` the run. A folder where nothing
+    came of it yet (no checkpoint, no results) holds no run, whatever config it has.
 
     Returns:
-      The command of the run that is there, or None.
-
-    Raises:
-      ValueError: naming the fields in which the saved config differs.
+      The command of the run that is there, or None; ValueError for fields that differ.
     """
     path = epath.Path(workdir) / "config.json"
     if extend and not checkpoint_folder.has_steps(path.parent):
@@ -110,15 +98,11 @@ def check_config(
         return None
     there = _read(path)
     changed = differences(there["config"], config, defaults)
-    begun = _begun(path.parent)
+    results = path.parent / "results.json"
+    begun = checkpoint_folder.has_steps(path.parent) or results.exists()
     if changed and begun:
         _check_change(workdir, changed, extend=extend)
     return there.get("command") if begun or not changed else None
-
-
-def _begun(workdir: epath.Path) -> bool:
-    """Says whether there is anything that a config could be the wrong one of."""
-    return checkpoint_folder.has_steps(workdir) or (workdir / "results.json").exists()
 
 
 def differences(
@@ -131,7 +115,8 @@ def differences(
     A config from before a field existed had what is now the field's default.
     """
     there, now, default = (
-        _flat(json.loads(json.dumps(c))) for c in (saved, given, defaults or {})
+        flatten_dict(json.loads(json.dumps(one)), sep=".")
+        for one in (saved, given, defaults or {})
     )
     there = {k: default[k] for k in now if k in default} | there
     return {
@@ -173,8 +158,8 @@ def _check_change(
 
 def _read(path: epath.Path) -> dict[str, Any]:
     try:
-        found = reading.read_json(path)
-        if not isinstance(found, dict) or not isinstance(found.get("config"), dict):
+        found = reading.read_json(path, kind=dict)
+        if not isinstance(found.get("config"), dict):
             raise ValueError("it holds no config")
         return found
     except ValueError as error:
@@ -183,13 +168,3 @@ def _read(path: epath.Path) -> dict[str, Any]:
         raise ValueError(
             f"{told}; delete that file to go on with the config given now."
         ) from None
-
-
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Joins the names of nested dictionaries with dots."""
-    if not isinstance(tree, dict):
-        return {prefix: tree}
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        flat |= _flat(value, f"{prefix}.{name}" if prefix else name)
-    return flat

@@ -8,20 +8,12 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from jaxrobust import parallel
 from jaxrobust.array_types import Key, PyTree
 from jaxrobust.defenses.base import Batch, ModelState, Params, Phase
 
 
 class Found(NamedTuple):
-    """What a phase finds on a batch.
-
-    Attributes:
-      grads: of its loss.
-      model_state: moved.
-      metrics: its own and `loss`; scalars.
-      handed: arrays that later phases see: what it prepared and what it handed on.
-    """
+    """What a phase finds on a batch; the metrics, scalars, are its own and `loss`."""
 
     grads: PyTree
     model_state: ModelState
@@ -30,19 +22,14 @@ class Found(NamedTuple):
 
 
 def check_parts(mesh: Mesh, batch_size: int, parts: int) -> None:
-    """Refuses a batch that parts and devices cannot share evenly.
-
-    Raises:
-      ValueError: if `batch_size` is not a positive multiple of parts x devices.
-    """
+    """Raises ValueError for a batch that parts and devices cannot share evenly."""
     if parts < 1:
         raise ValueError(f"`train.accumulate` must be at least 1, got {parts}.")
-    if parts == 1:
-        return parallel.check_batch_size(mesh, batch_size, "train.batch_size")
     if batch_size < 1 or batch_size % (parts * mesh.size):
+        each = f"{parts * mesh.size}: `train.accumulate` {parts} x" if parts > 1 else ""
         raise ValueError(
-            f"`train.batch_size` must be a positive multiple of {parts * mesh.size}: "
-            f"`train.accumulate` {parts} x {mesh.size} devices; got {batch_size}."
+            f"`train.batch_size` must be a positive multiple of {each or 'the'} "
+            f"{mesh.size} devices, got {batch_size}."
         )
 
 
@@ -60,31 +47,36 @@ def evaluate(
     Part j is the rows j, j + parts, j + 2 parts ... of the batch, so that each device
     keeps its own rows. The parts run one after the other in a loop: what a backward
     pass keeps is that of one part. Gradients and metrics are means over the parts; each
-    part starts from the running statistics that the one before left, as a smaller batch
-    would. Whatever a loss takes from the batch as a whole (BatchNorm, pairs of
-    examples, one radius for all, a condition) it takes from a part.
+    part has a key of its own and starts from the running statistics that the one before
+    left, as a smaller batch would. Whatever a loss takes from the batch as a whole
+    (BatchNorm, pairs of examples, one radius for all, a condition) it takes from a
+    part.
 
-    Args:
-      phase: of a defence; the arguments after `parts` are its own.
-      parts: how many; 1 is the batch at once.
-      params: `{'model': ..., 'extra': ...}`.
-      model_state: running statistics and the like.
-      batch: arrays `[B, ...]`, B a multiple of `parts`.
-      key: each part has one of its own.
-      step: of the run.
+    The arguments after `parts`, which divides the rows, are those of `Phase.loss`.
 
     Raises:
       ValueError: in parts, for an array in the batch, prepared or handed on that does
         not have a row per example.
     """
+
+    def whole(stats: ModelState, rows: Batch, own_key: Key) -> Found:
+        prepared: dict[str, Array] = {}
+        if phase.prepare is not None:
+            fixed = jax.lax.stop_gradient(params)
+            prepared = dict(phase.prepare(fixed, stats, rows, own_key, step))
+        gradient = jax.value_and_grad(phase.loss, has_aux=True)
+        (loss, (moved, metrics, *carry)), grads = gradient(
+            params, stats, {**rows, **prepared}, own_key, step
+        )
+        handed = {**prepared, **(carry[0] if carry else {})}
+        return Found(grads, moved, {"loss": loss, **metrics}, handed)
+
     if parts == 1:
-        return _whole(phase, params, model_state, batch, key, step)
+        return whole(model_state, batch, key)
 
     def part(carry: Any, this: tuple[Array, Batch]) -> tuple[Any, Any]:
-        number, rows = this
-        total, moved = carry
-        part_key = jax.random.fold_in(key, number)
-        found = _whole(phase, params, moved, rows, part_key, step)
+        (total, moved), (number, rows) = carry, this
+        found = whole(moved, rows, jax.random.fold_in(key, number))
         total = jax.tree.map(jnp.add, total, found.grads)
         return (total, found.model_state), (found.metrics, found.handed)
 
@@ -102,26 +94,6 @@ def evaluate(
     )
 
 
-def _whole(
-    phase: Phase,
-    params: Params,
-    model_state: ModelState,
-    batch: Batch,
-    key: Key,
-    step: Array,
-) -> Found:
-    prepared: dict[str, Array] = {}
-    if phase.prepare is not None:
-        fixed = jax.lax.stop_gradient(params)
-        prepared = dict(phase.prepare(fixed, model_state, batch, key, step))
-    gradient = jax.value_and_grad(phase.loss, has_aux=True)
-    (loss, (moved, metrics, *carry)), grads = gradient(
-        params, model_state, {**batch, **prepared}, key, step
-    )
-    handed = {**prepared, **(carry[0] if carry else {})}
-    return Found(grads, moved, {"loss": loss, **metrics}, handed)
-
-
 def _split(name: str, array: Array, parts: int) -> Array:
     """Turns `[B, ...]` into `[parts, B / parts, ...]`, every `parts`-th row together.
 
@@ -129,8 +101,7 @@ def _split(name: str, array: Array, parts: int) -> Array:
     """
     if not array.ndim or array.shape[0] % parts:
         raise ValueError(_NO_ROWS.format(name, array.shape))
-    rows = array.reshape(array.shape[0] // parts, parts, *array.shape[1:])
-    return jnp.moveaxis(rows, 1, 0)
+    return jnp.moveaxis(array.reshape(-1, parts, *array.shape[1:]), 1, 0)
 
 
 def _join(name: str, array: Array, size: int) -> Array:

@@ -1,7 +1,6 @@
 """Finds the mistakes of a config before any work is done."""
 
 import contextlib
-import math
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -48,16 +47,11 @@ def make_defense(
     given = config["objective"]
     options: dict[str, Any] = {}
     for field, value in given.items():
-        if value in ("", None):
+        if field == "name" or value in ("", None):
             continue
         if field.endswith("_epochs"):
-            if not 0 <= value < math.inf:
-                raise ValueError(
-                    f"`objective.{field}` must be at least 0 and finite, got {value}."
-                )
             field, value = f"{field[:-7]}_steps", round(value * steps_per_epoch)
-        if field != "name":
-            options[field] = value
+        options[field] = value
     if "eps_range" in options:
         options["eps_range"] = tuple(
             suite.parse_radius(eps, "objective.eps_range")
@@ -94,14 +88,7 @@ def check(config: Mapping[str, Any]) -> None:
     if config["twin"]:
         with _about("twin"):
             make_defense(config, model, config["twin"])
-    with _about("optimizer"):
-        optimizer.make_optimizer(config["optimizer"])
-    optimizer.make_schedule(
-        config["schedule"],
-        config["optimizer"]["learning_rate"],
-        steps_per_epoch=1,
-        total_steps=1,
-    )
+    optimizer.make_schedule(config["schedule"], 1.0, steps_per_epoch=1, total_steps=1)
     with _about("data.augment"):
         augment.make(config["data"]["augment"])
     chosen = config["validation"]["attack"]

@@ -17,10 +17,7 @@ def state_dtype(config: Mapping[str, Any]) -> Any:
     """Returns the dtype of images, parameters, statistics and loss.
 
     float32, whatever the network computes in; float64 where `train.compute_dtype` says
-    so, which tests of parity between devices need.
-
-    Raises:
-      ValueError: for float64 where JAX has it turned off.
+    so, which tests of parity between devices need: ValueError if JAX has it turned off.
     """
     if config["train"]["compute_dtype"] != "float64":
         return jnp.float32
@@ -42,17 +39,14 @@ def cast(tree: PyTree, dtype: Any) -> PyTree:
 def training_model(model: nn.Module, config: Mapping[str, Any]) -> nn.Module:
     """Returns the network as training runs it; its variables are the same.
 
-    Modules that are fields of the network (the encoder of `models.fpd`) follow.
-
-    Args:
-      model: a Linen module. `train.compute_dtype` bfloat16 needs a field `dtype`, which
-        it computes in, and `train.remat` a field `remat`, on which it computes its
-        blocks again in the backward pass (`models.layers.run_block`).
-      config: of the run.
+    `train.compute_dtype` bfloat16 needs a field `dtype`, which it computes in, and
+    `train.remat` a field `remat`, on which it computes its blocks again in the backward
+    pass (`models.layers.run_block`). Modules that are fields of the network (the
+    encoder of `models.fpd`) follow.
 
     Raises:
-      ValueError: if neither the network nor a module inside it has such a field, or for
-        float64 where JAX has it turned off.
+      ValueError: if neither the network nor a module inside it has such a field, or as
+        `state_dtype`.
     """
     train = config["train"]
     state_dtype(config)

@@ -1,7 +1,7 @@
 """The config that every experiment starts from, and its small parsers."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
@@ -9,6 +9,7 @@ from ml_collections import ConfigDict, config_dict
 from jaxrobust._checks import nearest_match
 from jaxrobust.data import augment
 from jaxrobust.evaluation import config as evaluation_config
+from jaxrobust.training.overrides import read
 
 
 def parse_arg(arg: str | None, defaults: Mapping[str, str | int | bool]) -> Any:
@@ -27,17 +28,13 @@ def parse_arg(arg: str | None, defaults: Mapping[str, str | int | bool]) -> Any:
             raise ValueError(f"unknown config argument {key!r}. {hint}")
         default = defaults[key]
         if isinstance(default, bool):
-            if text not in ("", "true", "false"):
-                raise ValueError(f"`{key}` is true or false, got {text!r}.")
-            result[key] = text != "false"
+            text = text or "true"
         elif not given:
             raise ValueError(f"`{key}` needs a value, as in {key}={default}.")
-        elif isinstance(default, int):
-            if not text.isdigit():
-                raise ValueError(f"`{key}` must be a whole number, got {text!r}.")
-            result[key] = int(text)
-        else:
-            result[key] = text
+        try:
+            result[key] = read(text, default, type(default))
+        except ValueError as error:
+            raise ValueError(f"`{key}` must be {error}") from None
     return result
 
 
@@ -146,21 +143,19 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Tables of a user's own making (`model`, attacks) stay as they are.
     """
-    return _over(base().to_dict(), config, _WHOLE)
+    return _over(base().to_dict(), config)
 
 
 # Tables that stand for themselves.
 _WHOLE = ("model", "attacks", "within", "attack", "own_analyses")
 
 
-def _over(
-    default: Mapping[str, Any], given: Mapping[str, Any], whole: tuple[str, ...]
-) -> dict[str, Any]:
+def _over(default: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     found = {**default, **given}
     for name, below in default.items():
         above = given.get(name)
         if isinstance(below, Mapping) and isinstance(above, Mapping):
-            found[name] = above if name in whole else _over(below, above, whole)
+            found[name] = above if name in _WHOLE else _over(below, above)
     return found
 
 
@@ -172,49 +167,51 @@ def use_radius(config: Any, eps: str, step_size: str, steps: int) -> None:
     evaluation_config.use_radius(config.eval, eps, step_size)
 
 
+def use_piecewise(config: Any, steps: Sequence[tuple[float, float]]) -> None:
+    """Sets a rate that changes at epochs; `steps` are these, each with its factor."""
+    epochs, scales = zip(*steps, strict=True)
+    config.schedule.update(name="piecewise", milestones=epochs, scales=scales)
+
+
 def shrink(config: Any) -> None:
     """Shrinks a run to seconds, to see that it works; its numbers mean nothing."""
-    config.data.train_examples = 192
-    config.data.validation_examples = 64
-    config.data.test_examples = 64
+    config.data.update(train_examples=192, validation_examples=64, test_examples=64)
     for field, least in (("blocks", 1), ("layers", (1, 1, 1, 1))):
         if field in config.model:
             config.model[field] = least
-    config.attack.steps = 2
-    config.train.batch_size = 64
-    config.train.epochs = 1.0
-    config.validation.batch_size = 64
-    config.validation.attack.steps = 2
-    config.eval.batch_size = 64
-    config.eval.curve.examples = 32
-    config.eval.growth.examples = 32
-    config.eval.diagnostics.examples = 32
-    config.eval.diagnostics.steps = 2
-    config.eval.diagnostics.queries = 10
-    config.eval.analysis.examples = 32
+    config.attack.steps = config.validation.attack.steps = 2
+    config.train.update(batch_size=64, epochs=1.0)
+    config.validation.batch_size = config.eval.batch_size = 64
+    config.eval.diagnostics.update(steps=2, queries=10)
     config.eval.analysis.steps = 2
-    config.eval.corruptions.examples = 32
+    for name in ("curve", "growth", "diagnostics", "analysis", "corruptions"):
+        config.eval[name].examples = 32
 
 
 def fit_cpu(config: Any, epochs: float) -> None:
     """Cuts a run down to `epochs` and a cosine schedule, for a few CPU cores."""
-    config.train.epochs = epochs
     config.schedule.name = "cosine"
-    config.data.validation_examples = 500
-    config.train.validate_every_epochs = max(epochs / 4, 0.05)
-    config.train.save_every_steps = 50
-    config.train.log_every_steps = 10
-    config.data.test_examples = 2000
-    config.eval.curve.examples = 200
-    config.eval.growth.examples = 200
+    config.data.update(validation_examples=500, test_examples=2000)
+    config.train.update(
+        epochs=epochs,
+        validate_every_epochs=max(epochs / 4, 0.05),
+        save_every_steps=50,
+        log_every_steps=10,
+    )
     config.eval.diagnostics.examples = 50
-    config.eval.analysis.examples = 200
+    for name in ("curve", "growth", "analysis"):
+        config.eval[name].examples = 200
 
 
-def finish(config: Any, options: Any, fit: Callable[[Any], None]) -> None:
+# Arguments of a config that `finish` applies.
+FINISHING: dict[str, str | int | bool] = {"twin": "", "budget": "", "quick": False}
+
+
+def finish(config: Any, options: Any, fit: Callable[[Any], None], **small: int) -> None:
     """Applies the arguments `twin`, `budget` and `quick` of a config.
 
-    `fit` is what `budget=cpu` does to it; another budget is a ValueError.
+    `fit` is what `budget=cpu` does to it (another budget is a ValueError), `small` the
+    fields of the network that `quick` sets.
     """
     config.twin = options.twin
     if options.budget == "cpu":
@@ -223,3 +220,4 @@ def finish(config: Any, options: Any, fit: Callable[[Any], None]) -> None:
         raise ValueError(f"`budget` is cpu or left out, got {options.budget!r}.")
     if options.quick:
         shrink(config)
+        config.model.update(small)

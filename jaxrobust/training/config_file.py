@@ -37,7 +37,9 @@ def load(text: str) -> ConfigDict:
         or is no Python, fails, has no `get_config`, or returns no config.
     """
     file, argument = split(os.path.expanduser(text))
-    file = _shipped(file)
+    shipped = folder() / f"{file}.py"
+    if file.isidentifier() and not os.path.exists(file) and shipped.is_file():
+        file = str(shipped)
     module = _run(file)
     function = getattr(module, "get_config", None)
     if not callable(function):
@@ -59,13 +61,6 @@ def folder() -> pathlib.Path:
     package = pathlib.Path(__file__).resolve().parents[1]
     inside = package / "configs"
     return inside if inside.is_dir() else package.parent / "configs"
-
-
-def _shipped(file: str) -> str:
-    """Returns the path of a config that is given by its name alone."""
-    path = folder() / f"{file}.py"
-    named = file.isidentifier() and not os.path.exists(file) and path.is_file()
-    return str(path) if named else file
 
 
 def _run(file: str) -> types.ModuleType:
@@ -118,13 +113,12 @@ def _check_parts(file: str, config: ConfigDict) -> None:
     known = base()
     lacking = [name for name in known if name not in config]
     for part in _PARTS:
-        own = config.get(part)
-        if own is not None and not isinstance(own, ConfigDict):
+        own = config.get(part, known[part])
+        if not isinstance(own, ConfigDict):
             raise ValueError(
                 f"config {file}: `{part}` must be a table of fields, got {own!r:.60}."
             )
-        if own is not None:
-            lacking += [f"{part}.{name}" for name in known[part] if name not in own]
+        lacking += [f"{part}.{name}" for name in known[part] if name not in own]
     if lacking:
         raise ValueError(
             f"config {file} lacks {', '.join(lacking[:5])}"

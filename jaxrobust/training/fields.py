@@ -1,13 +1,14 @@
 """What each field of a config may hold: one table, looked at before any work."""
 
-import difflib
 import inspect
 import math
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from flax.traverse_util import flatten_dict
+
 from jaxrobust import attacks, corruptions, defenses, named_code
+from jaxrobust._checks import NORMS, did_you_mean
 from jaxrobust.evaluation import suite
 from jaxrobust.training import compute, feed, optimizer
 from jaxrobust.training.config import base
@@ -27,11 +28,10 @@ class Rule(NamedTuple):
 
 def whole(least: int = 0, most: int = _MOST) -> Rule:
     """A whole number in [least, most]."""
-
-    def holds(value: Any) -> bool:
-        return type(value) is int and least <= value <= most
-
-    return Rule(f"a whole number from {least} to {most}", holds)
+    return Rule(
+        f"a whole number from {least} to {most}",
+        lambda v: type(v) is int and least <= v <= most,
+    )
 
 
 def number(
@@ -45,10 +45,9 @@ def number(
     low = f"above {least:g}" if above else f"of at least {least:g}"
     high = f" and {'below' if below else 'at most'} {most:g}" * (most < math.inf)
 
-    def holds(value: Any) -> bool:
-        fine = type(value) in (int, float) and math.isfinite(value)
-        inside = fine and least <= value <= most
-        return inside and not ((above and value == least) or (below and value == most))
+    def holds(v: Any) -> bool:
+        inside = type(v) in (int, float) and least <= v <= most and abs(v) < math.inf
+        return inside and not ((above and v == least) or (below and v == most))
 
     return Rule(f"a finite number {low}{high}", holds)
 
@@ -114,91 +113,75 @@ RADIUS = Rule("a number of at least 0 or a fraction such as '8/255'", _is_radius
 PLAIN = Rule("plain data (finite numbers, texts, lists of them)", _is_plain)
 SHARE = number(0, 1, below=True)
 EPOCHS = number(0, 1e6)
-NORM = choice(("linf", "l2", "l1"))
+NORM = choice(NORMS)
 
 # Of an optimiser, the main one's and those of `label_optimizers`. Rates are float32.
-_OPTIMIZER: Mapping[str, Rule] = MappingProxyType(
-    {
-        "name": choice(optimizer.OPTIMIZERS),
-        "learning_rate": number(1e-30, 1e6),
-        "momentum": SHARE,
-        "nesterov": FLAG,
-        "b1": SHARE,
-        "b2": SHARE,
-        "weight_decay": number(0, 1e6),
-        "clip_norm": number(0, 1e30),
-    }
-)
-
-# What several fields hold, by the words of their names.
-_SHARED: Sequence[tuple[Rule, str]] = (
-    (NAME, "data.name model.name"),
-    (
-        whole(1),
-        "data.validation_examples train.batch_size train.accumulate "
-        "train.log_every_steps train.save_every_steps validation.batch_size "
-        "eval.batch_size eval.curve.steps eval.diagnostics.steps eval.growth.steps "
-        "eval.analysis.steps",
-    ),
-    (whole(1, 10**5), "model.width model.depth"),
-    (SHARE, "model.dropout objective.label_smoothing train.ema eval.ci"),
-    (
-        number(0, 1),
-        "data.augment.random_resized_crop data.augment.probability objective.margin",
-    ),
-    (
-        EPOCHS,
-        "objective.attack_warmup_epochs objective.awp_warmup_epochs "
-        "schedule.warmup_epochs",
-    ),
-    (number(0, 1e6, above=True), "train.epochs train.validate_every_epochs"),
-    (choice(PRECISIONS), "precision eval.precision"),
-    (RADIUS, "eval.growth.eps eval.growth.step_size"),
-    (
-        each(RADIUS),
-        "objective.eps_range eval.within.linf eval.within.l2 eval.within.l1 "
-        "eval.curve.eps eval.analysis.eps",
-    ),
-)
+_OPTIMIZER: dict[str, Rule] = {
+    "name": choice(optimizer.OPTIMIZERS),
+    "learning_rate": number(1e-30, 1e6),
+    "momentum": SHARE,
+    "nesterov": FLAG,
+    "b1": SHARE,
+    "b2": SHARE,
+    "weight_decay": number(0, 1e6),
+    "clip_norm": number(0, 1e30),
+}
+# What fields hold: by their names, several where it is the same.
+_RULES: dict[str, Rule] = {
+    "seed": whole(0, 2**32 - 1),
+    "twin": choice_or_code(("", *defenses.FACTORIES)),
+    "precision eval.precision": choice(PRECISIONS),
+    "data.name model.name": NAME,
+    "data.image_size": whole(0, 16384),
+    "data.channels": Rule("0 or 3", lambda v: type(v) is int and v in (0, 3)),
+    "data.feed": choice(feed.FEEDS),
+    "data.augment.crop_padding": whole(0, 4096),
+    "data.augment.random_resized_crop data.augment.probability": number(0, 1),
+    "data.augment.rotation": number(0, 180),
+    "data.augment.color_jitter": number(0, 1e3),
+    "data.augment.hue": number(0, 0.5),
+    "data.validation_examples train.batch_size train.accumulate train.log_every_steps "
+    "train.save_every_steps validation.batch_size eval.batch_size eval.curve.steps "
+    "eval.diagnostics.steps eval.growth.steps eval.analysis.steps": whole(1),
+    "model.num_classes": whole(2, 10**7),
+    "model.width model.depth": whole(1, 10**5),
+    "model.mean": number_or_each(number(-1e6, 1e6)),
+    "model.std": number_or_each(number(0, 1e6, above=True)),
+    "model.dropout objective.label_smoothing train.ema eval.ci": SHARE,
+    "objective.name": choice_or_code(tuple(defenses.FACTORIES)),
+    "objective.attack_bn": choice(("", "train", "eval")),
+    "objective.beta": number(0, 1e6),
+    "objective.margin": number(0, 1),
+    "objective.draws": whole(1, 10**6),
+    "objective.awp_gamma": number(0, 1e3),
+    "objective.attack_name": choice_or_code(("", *attacks.names())),
+    "objective.layers": each(NAME),
+    "objective.attack_warmup_epochs objective.awp_warmup_epochs": EPOCHS,
+    **{f"optimizer.{name}": rule for name, rule in _OPTIMIZER.items()},
+    "schedule.name": choice(optimizer.SCHEDULES),
+    "schedule.milestones": each(EPOCHS, rising=True),
+    "schedule.factor": number(0, 1, above=True),
+    "schedule.scales": each(number(0, 1e6)),
+    "schedule.warmup_epochs": EPOCHS,
+    "train.epochs train.validate_every_epochs": number(0, 1e6, above=True),
+    "train.compute_dtype": choice(compute.DTYPES),
+    "eval.suite": choice(("", *suite.SUITES)),
+    "eval.growth.eps eval.growth.step_size": RADIUS,
+    "objective.eps_range eval.within.linf eval.within.l2 eval.within.l1 "
+    "eval.curve.eps eval.analysis.eps": each(RADIUS),
+    "eval.corruptions.names": each(choice(corruptions.names())),
+    "eval.corruptions.severities": each(whole(1, 5), filled=True),
+    "eval.grid": whole(0, 10**4),
+}
 # A field that is not here is of its default's type, and a number at least 0.
-TABLE: Mapping[str, Rule] = MappingProxyType(
-    {
-        **{name: rule for rule, names in _SHARED for name in names.split()},
-        "seed": whole(0, 2**32 - 1),
-        "twin": choice_or_code(("", *defenses.FACTORIES)),
-        "data.image_size": whole(0, 16384),
-        "data.channels": Rule("0 or 3", lambda v: type(v) is int and v in (0, 3)),
-        "data.feed": choice(feed.FEEDS),
-        "data.augment.crop_padding": whole(0, 4096),
-        "data.augment.rotation": number(0, 180),
-        "data.augment.color_jitter": number(0, 1e3),
-        "data.augment.hue": number(0, 0.5),
-        "model.num_classes": whole(2, 10**7),
-        "model.mean": number_or_each(number(-1e6, 1e6)),
-        "model.std": number_or_each(number(0, 1e6, above=True)),
-        "objective.name": choice_or_code(tuple(defenses.FACTORIES)),
-        "objective.attack_bn": choice(("", "train", "eval")),
-        "objective.beta": number(0, 1e6),
-        "objective.draws": whole(1, 10**6),
-        "objective.awp_gamma": number(0, 1e3),
-        "objective.attack_name": choice_or_code(("", *attacks.names())),
-        "objective.layers": each(NAME),
-        **{f"optimizer.{name}": rule for name, rule in _OPTIMIZER.items()},
-        "schedule.name": choice(optimizer.SCHEDULES),
-        "schedule.milestones": each(EPOCHS, rising=True),
-        "schedule.factor": number(0, 1, above=True),
-        "schedule.scales": each(number(0, 1e6)),
-        "train.compute_dtype": choice(compute.DTYPES),
-        "eval.suite": choice(("", *suite.SUITES)),
-        "eval.corruptions.names": each(choice(corruptions.names())),
-        "eval.corruptions.severities": each(whole(1, 5), filled=True),
-        "eval.grid": whole(0, 10**4),
-    }
-)
+TABLE = {name: rule for names, rule in _RULES.items() for name in names.split()}
 # Of the attacks of training and validation; `attacks.get` looks at the others.
-_ATTACK: Mapping[str, Rule] = MappingProxyType(
-    {"eps": RADIUS, "step_size": RADIUS, "steps": whole(1, 10**6), "norm": NORM}
-)
+_ATTACK: dict[str, Rule] = {
+    "eps": RADIUS,
+    "step_size": RADIUS,
+    "steps": whole(1, 10**6),
+    "norm": NORM,
+}
 _ATTACKS = ("attack", "validation.attack")
 # Tables of a user's own making: beside what is said above they hold plain data, and
 # what reads them knows their fields.
@@ -219,33 +202,31 @@ _OPTIONAL = ("objective", "eval.within", "data.augment", *_FREE)
 def problems(config: Mapping[str, Any], only: Sequence[str] = ()) -> list[str]:
     """Returns what is wrong with the fields of a config, a line for each.
 
-    Args:
-      config: as `config.base` has it, a plain dictionary.
-      only: tables and fields to look at; all by default.
-
-    Returns:
-      Unknown fields (with the nearest), missing ones, and values out of range, with the
-      field, the value and what it must be; empty where nothing is wrong.
+    Unknown fields (with the nearest), missing ones, and values out of range, with the
+    field, the value and what it must be. `config` is a plain dictionary, as
+    `config.base` has it; `only` are tables and fields to look at, all by default.
     """
-    default = dict(_leaves(base().to_dict())) | _of_objectives(config)
-    given = dict(_leaves(config, ends=default.keys() | TABLE.keys()))
-    own = [v for k, v in given.items() if k.endswith(("attack.name", "attack_name"))]
+    default = _leaves(base().to_dict()) | _of_objectives(config)
+    given = _leaves(config, ends=default.keys() | TABLE.keys())
     if only:
         default, given = (
             {name: value for name, value in leaves.items() if _inside(name, only)}
             for leaves in (default, given)
         )
+    rules = _rules(default, given)
     found, flat = [], []
     for name, value in given.items():
-        rule, known = _rule(name, default, own)
-        if rule is None and _is_table(name, default):
+        head = name.rpartition(".")[0]
+        closed = head in _ATTACKS or _inside(head, ["label_optimizers"])
+        if name in rules:
+            found += _broken(name, value, rules[name])
+        elif _inside(name, _FREE) and not closed:
+            found += _broken(name, value, PLAIN)
+        elif any(known.startswith(f"{name}.") for known in default):
             flat.append(name)
             found.append(f"`{name}` must be a table of fields, got {value!r}.")
-        elif rule is None:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-            found.append(f"config has no field {name!r}. Did you mean {near[0]!r}?")
-        elif not rule.holds(value):
-            found.append(_told(name, value, rule))
+        else:
+            found.append(f"config has no field {name!r}. {did_you_mean(name, rules)}")
     missing = [
         name
         for name in default.keys() - given.keys()
@@ -258,21 +239,14 @@ def problems(config: Mapping[str, Any], only: Sequence[str] = ()) -> list[str]:
     ]
 
 
-def _leaves(
-    tree: Mapping[str, Any], prefix: str = "", ends: Container[str] = ()
-) -> Iterator[tuple[str, Any]]:
-    """Yields fields with names in dots; those in `ends` are fields, not tables."""
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping) and name not in ends:
-            yield from _leaves(value, f"{name}.", ends)
-        else:
-            yield name, value
+def _leaves(tree: Mapping[str, Any], ends: Container[str] = ()) -> dict[str, Any]:
+    """Returns fields by names with dots; those in `ends` are fields, not tables."""
 
+    def named(path: Sequence[Any]) -> str:
+        return ".".join(map(str, path))
 
-def _is_table(name: str, default: Mapping[str, Any]) -> bool:
-    """Says whether there are fields below a name."""
-    return name in _FREE or any(field.startswith(f"{name}.") for field in default)
+    flat = flatten_dict(dict(tree), is_leaf=lambda path, _: named(path) in ends)
+    return {named(path): value for path, value in flat.items()}
 
 
 def _inside(name: str, tables: Sequence[str]) -> bool:
@@ -293,59 +267,49 @@ def _of_objectives(config: Mapping[str, Any]) -> dict[str, Any]:
     own = [defenses.factory(name) for name in named if named_code.names(name)]
     for factory in (*defenses.FACTORIES.values(), *own):
         for name, parameter in inspect.signature(factory).parameters.items():
-            if name in ("name", "model", "attack"):
-                continue
             if name.endswith("_steps"):
                 found[f"objective.{name[:-6]}_epochs"] = 0.0
-            else:
+            elif name not in ("name", "model", "attack"):
                 found[f"objective.{name}"] = parameter.default
     return found
 
 
-def _rule(
-    name: str, default: Mapping[str, Any], own: Sequence[Any]
-) -> tuple[Rule | None, Iterable[str]]:
-    """Returns the rule of a field, or none and the fields that there are.
-
-    `default` has all of them, `own` the names of attacks in the config, of which some
-    may be of the caller's own code.
-    """
-    head, _, last = name.rpartition(".")
-    if head in _ATTACKS:
-        known = {
-            option
-            for a in (*attacks.names(), *filter(named_code.names, own))
-            for option in attacks.hyperparameters(a)
-        }
-        rule = _ATTACK.get(last, PLAIN if last in known | {"name"} else None)
-        return rule, [f"{head}.{option}" for option in known]
-    if head == "label_optimizers":
-        return TABLE_OF_FIELDS, ()
-    if head.startswith("label_optimizers."):
-        return _OPTIMIZER.get(last), [f"{head}.{field}" for field in _OPTIMIZER]
-    if name not in TABLE and _inside(name, _FREE):
-        return PLAIN, ()
-    if name not in TABLE and name not in default:
-        return None, default
-    rule = TABLE.get(name) or _like(default[name])
-    if head != "objective" or last == "name":
-        return rule, ()
-
-    def holds(value: Any) -> bool:  # None and '' leave an option to the method
-        return value in (None, "") or rule.holds(value)
-
-    return rule._replace(says=f"None or {rule.says}", holds=holds), ()
+def _rules(default: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Rule]:
+    """Returns the rule of every field there is, from the defaults of all."""
+    by_kind = {bool: FLAG, str: TEXT, int: whole(), float: number()}
+    rules = {k: by_kind.get(type(value), PLAIN) for k, value in default.items()} | TABLE
+    for name, rule in rules.items():
+        if name.startswith("objective.") and name != "objective.name":
+            # None and '' leave an option to the method.
+            rules[name] = rule._replace(
+                says=f"None or {rule.says}",
+                holds=lambda v, rule=rule: v in (None, "") or rule.holds(v),
+            )
+    # Names of attacks in the config may be of the caller's own code.
+    named = [v for k, v in given.items() if k.endswith(("attack.name", "attack_name"))]
+    options = {
+        option
+        for name in (*attacks.names(), *filter(named_code.names, named))
+        for option in attacks.hyperparameters(name)
+    }
+    for head in _ATTACKS:
+        of_attack = dict.fromkeys(("name", *options), PLAIN) | _ATTACK
+        rules |= {f"{head}.{option}": rule for option, rule in of_attack.items()}
+    for name in given:
+        head = name.rpartition(".")[0]
+        if head == "label_optimizers":
+            rules[name] = TABLE_OF_FIELDS
+        elif head.startswith("label_optimizers."):
+            rules |= {f"{head}.{field}": rule for field, rule in _OPTIMIZER.items()}
+    return rules
 
 
-def _like(value: Any) -> Rule:
-    """Returns the rule of a field that has this default."""
-    rules = {bool: FLAG, str: TEXT, int: whole(), float: number()}
-    return rules.get(type(value), PLAIN)
-
-
-def _told(name: str, value: Any, rule: Rule) -> str:
+def _broken(name: str, value: Any, rule: Rule) -> list[str]:
+    """Returns a line where a value is not as a rule says, else nothing."""
+    if rule.holds(value):
+        return []
     shown = repr(value)
     shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
-    near = isinstance(value, str) and difflib.get_close_matches(value, rule.known, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"`{name}` must be {rule.says}, got {shown}; set --config.{name}.{hint}"
+    near = did_you_mean(value, rule.known, 0.6) if isinstance(value, str) else ""
+    told = f"`{name}` must be {rule.says}, got {shown}; set --config.{name}. {near}"
+    return [told.rstrip()]

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax.numpy as jnp
 from absl import logging
 from etils import epath
 from jax.sharding import Mesh
@@ -17,17 +16,19 @@ from jaxrobust.parallel import processes
 from jaxrobust.runtime import out_of_memory
 from jaxrobust.runtime.progress import Progress
 from jaxrobust.runtime.workdir import EXTENDED, differences, told
-from jaxrobust.training import (
-    layout,
-    nonfinite,
-    optimizer,
-    preemption,
-    seen,
-    state,
-)
+from jaxrobust.training import nonfinite, optimizer, preemption, splits
 from jaxrobust.training.config import base
-from jaxrobust.training.metrics import MetricWriter, fetch, fetch_mean
+from jaxrobust.training.metrics import MetricWriter, fetch_mean
 from jaxrobust.training.setup import Run, build
+
+# What the progress display shows of a row of metrics, under which name.
+_SHOWN = {
+    "loss": "loss",
+    "accuracy": "batch clean",
+    "robust_accuracy": "batch robust",
+    "validation/accuracy": "clean",
+    "validation/robust_accuracy": "robust",
+}
 
 
 def train(
@@ -54,37 +55,31 @@ def train(
     """
     checkpointer = checkpoints.Checkpointer(workdir)
     started, lead = checkpointer.started, processes.is_lead()
-    before = seen.read(workdir) if started else None
+    before = splits.read_seen(workdir) if started else None
     with _explained(config, mesh):
         run = build(config, mesh, resumed=started, before=before)
     restored = checkpointer.restore(run.state)
     if restored is not None:
         run.state = restored
-    start = int(run.state.step)
+    start, total = int(run.state.step), run.plan.total
     on_start()
     if lead and run.record is not before:
         run.record.write(workdir)
     if start:
-        _extend(run, config, checkpointer.config(start))
+        _extend(run, checkpointer.part(start, "config"))
     if start and lead:
-        logging.warning(
-            "resuming %s at step %d of %d%s",
-            workdir,
-            start,
-            run.plan.total,
-            layout.told(checkpointer.layout(start), run.layout),
-        )
-    if start >= run.plan.total or _out_of_patience(run.state, config):
+        moved = layout_change(checkpointer.part(start, "layout"), run.layout)
+        what = "resuming %s at step %d of %d%s"
+        logging.warning(what, workdir, start, total, moved)
+    if start >= total or _out_of_patience(run):
         checkpointer.close()
         return
-    progress = Progress(
-        run.plan.total, config["name"] or "train", done=start, shown=lead
-    )
+    progress = Progress(total, config["name"] or "train", done=start, shown=lead)
     metrics = MetricWriter(workdir, start) if lead else contextlib.nullcontext()
     memory = _explained(config, mesh)
     with preemption.catching() as stop, metrics as writer, memory:
         try:
-            _loop(run, config, start, checkpointer, writer, progress, stop)
+            _loop(run, start, checkpointer, writer, progress, stop)
         finally:
             progress.close()
             run.feed.close()
@@ -92,13 +87,33 @@ def train(
     checkpoints.verify(workdir)
 
 
-def _extend(run: Run, config: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
+def layout_change(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Returns what a resumed run should say of other devices; '' if they are the same.
+
+    The layout of the run that wrote the checkpoint is empty if it is unknown.
+    """
+    if not saved or dict(saved) == dict(now):
+        return ""
+    there, here = (
+        f"{one['processes']} process{'es' * (one['processes'] > 1)} with "
+        f"{one['devices']} device{'s' * (one['devices'] > 1)}"
+        + f" ({one['feed']} data)"
+        * (saved["feed"] != now["feed"])
+        for one in (saved, now)
+    )
+    return (
+        f"; it was saved by {there}, this is {here}: the batches are the same, "
+        "parameters agree to rounding"
+    )
+
+
+def _extend(run: Run, saved: Mapping[str, Any]) -> None:
     """Tells in what a run goes on otherwise than its checkpoint was trained.
 
     The patience of early stopping starts anew, and at another rate so does that of the
     plateau schedule, with the scale it had come to.
     """
-    changed = differences(saved, config, base().to_dict()) if saved else {}
+    changed = differences(saved, run.config, base().to_dict()) if saved else {}
     changed = {k: v for k, v in changed.items() if k.startswith(EXTENDED)}
     if not changed:
         return
@@ -126,15 +141,14 @@ def _explained(
 
 def _loop(
     run: Run,
-    config: Mapping[str, Any],
     start: int,
     checkpointer: checkpoints.Checkpointer,
     writer: MetricWriter | None,
     progress: Progress,
     stop: preemption.Stop,
 ) -> None:
-    skip = config["train"]["skip_nonfinite"]
-    plan, batch_size = run.plan, config["train"]["batch_size"]
+    plan, fields = run.plan, run.config["train"]
+    skip, batch_size = fields["skip_nonfinite"], fields["batch_size"]
     history: collections.deque[Mapping[str, Any]] = collections.deque()
     begin, shown = time.monotonic(), {}
     for number, batch in enumerate(run.feed.batches(start, plan.total), start + 1):
@@ -143,41 +157,41 @@ def _loop(
         # The host may run ahead of the device by two steps, so that the display, a
         # signal and a value that is not finite are never far behind.
         if len(history) > 2:
-            history[-3] = fetch(history[-3], number - 2, skip=skip)
+            fetch_mean([history[-3]], number - 2, skip=skip)
         validated: dict[str, float] = {}
         validating = plan.due(number, plan.validate)
-        if plan.due(number, plan.log) or validating:
+        if plan.due(number, fields["log_every_steps"]) or validating:
             row = fetch_mean(history, number, skip=skip)
-            row["images_per_second"] = (
-                len(history) * batch_size / (time.monotonic() - begin)
-            )
+            seconds = time.monotonic() - begin
+            row["images_per_second"] = len(history) * batch_size / seconds
             if validating:
                 # Else a validation would blame the weights, and not tell the step.
                 nonfinite.check_state(run.state)
                 validated = run.validate(run.state.variables)
-                run.state = _after_validation(run.state, config, validated, run.mesh)
+                _after_validation(run, validated)
             row |= {f"validation/{k}": v for k, v in validated.items()}
             if writer is not None:
                 writer.write(number, {"epoch": number / plan.steps_per_epoch, **row})
-            shown |= _shown(row)
+            shown |= {short: row[name] for name, short in _SHOWN.items() if name in row}
             history.clear()
         progress.update(1, shown)
         stopping = stop.reached(number)
-        if validated or stopping or number % plan.save == 0:
+        if validated or stopping or number % fields["save_every_steps"] == 0:
             # Never save a broken state.
             fetch_mean(history or [metrics], number, skip=skip)
             if not validated:
                 nonfinite.check_state(run.state)
             if writer is not None:
                 writer.flush()
+            now = run.state
             checkpointer.save(
-                number, run.state, run.state.variables, config, validated, run.layout
+                number, now, now.variables, run.config, validated, run.layout
             )
         if not history:
             begin = time.monotonic()
         if stopping:
             raise preemption.Stopped(number, plan.total, stop.by)
-        ended = bool(validated) and _out_of_patience(run.state, config)
+        ended = bool(validated) and _out_of_patience(run)
         if validated and (ended or number == plan.total):
             for flag in flags.learned_nothing(validated["accuracy"], *run.chance):
                 logging.warning("of the held-out images: %s", flag["message"])
@@ -188,40 +202,20 @@ def _loop(
         raise preemption.Stopped(plan.total, plan.total, stop.by)
 
 
-def _shown(row: Mapping[str, float]) -> dict[str, float]:
-    """Picks the values that the progress display shows."""
-    names = {
-        "loss": "loss",
-        "accuracy": "batch clean",
-        "robust_accuracy": "batch robust",
-        "validation/accuracy": "clean",
-        "validation/robust_accuracy": "robust",
-    }
-    return {short: row[name] for name, short in names.items() if name in row}
-
-
-def _after_validation(
-    current: state.TrainState,
-    config: Mapping[str, Any],
-    validated: dict[str, float],
-    mesh: Mesh,
-) -> state.TrainState:
+def _after_validation(run: Run, validated: Mapping[str, float]) -> None:
     """Moves the plateau schedule and the patience of early stopping."""
-    schedule = config["schedule"]
-    plateau, patience = parallel.to_host((current.plateau, current.patience))
-    patience = optimizer.update_patience(patience, jnp.float32(validated["accuracy"]))
+    schedule = run.config["schedule"]
+    plateau, patience = parallel.to_host((run.state.plateau, run.state.patience))
+    patience = optimizer.update_patience(patience, validated["accuracy"])
     if schedule["name"] == "plateau":
         plateau = optimizer.update_plateau(
-            plateau,
-            jnp.float32(validated["loss"]),
-            schedule["factor"],
-            schedule["patience"],
+            plateau, validated["loss"], schedule["factor"], schedule["patience"]
         )
-    plateau, patience = parallel.replicate(mesh, (plateau, patience))
-    return current.replace(plateau=plateau, patience=patience)
+    moved = parallel.replicate(run.mesh, {"plateau": plateau, "patience": patience})
+    run.state = run.state.replace(**moved)
 
 
-def _out_of_patience(current: state.TrainState, config: Mapping[str, Any]) -> bool:
+def _out_of_patience(run: Run) -> bool:
     """Says whether early stopping ends the run."""
-    patience = config["train"]["early_stop"]
-    return bool(patience) and int(current.patience.waited) >= patience
+    patience = run.config["train"]["early_stop"]
+    return bool(patience) and int(run.state.patience.waited) >= patience

@@ -45,9 +45,9 @@ def dropping(update: Update) -> Update:
     """Makes of a step, not compiled yet, one that drops updates that are not finite.
 
     Of a dropped update nothing stays but the step's number: parameters, optimiser,
-    BatchNorm statistics and averages are as they were, and the next batch is the next.
-    The result is for states of `Counted.of`. Its metrics have `skipped`, the number of
-    updates dropped in a row up to this one, 0 after a good one.
+    BatchNorm statistics and averages are as they were. States are those of
+    `Counted.of`. Metrics have `skipped`, the number of updates dropped in a row up to
+    this one, 0 after a good one.
     """
 
     def step(
@@ -81,13 +81,10 @@ def _broken(tree: PyTree) -> list[Bool[Array, ""]]:
 
 
 def check_state(state: TrainState) -> None:
-    """Looks at a state before it is saved.
+    """Looks at a state before it is saved; FloatingPointError names what is not finite.
 
     The metrics of a step are those of the parameters before its update: finite ones do
     not tell of an update that overflowed.
-
-    Raises:
-      FloatingPointError: naming the step and the array that is not finite.
     """
     trained: Any = _trained(state)
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(trained)]

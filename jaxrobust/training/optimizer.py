@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.struct
-import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
@@ -31,16 +30,10 @@ def make_schedule(
 ) -> optax.Schedule:
     """Returns the learning rate as a function of the step.
 
-    Args:
-      schedule: fields of `config.schedule`. At each of `milestones`, in epochs, `step`
-        multiplies the rate by `factor` and `piecewise` sets it to the next of `scales`
-        times `learning_rate`; all have a linear warm-up from 0.
-      learning_rate: the rate after warm-up.
-      steps_per_epoch: batches per epoch.
-      total_steps: length of the run; `cosine` ends at 0 there.
-
-    Raises:
-      ValueError: for an unknown name, or `scales` that are not one per milestone.
+    At each of the `milestones` of `config.schedule`, in epochs, `step` multiplies the
+    rate by `factor` and `piecewise` sets it to the next of `scales` times
+    `learning_rate`; `cosine` ends at 0 at `total_steps`. All have a linear warm-up from
+    0. An unknown name, or `scales` that are not one per milestone, are a ValueError.
     """
     name = schedule["name"]
     _check(name, SCHEDULES, "schedule")
@@ -48,7 +41,15 @@ def make_schedule(
     if name == "cosine":
         main = optax.cosine_decay_schedule(learning_rate, max(1, total_steps - warmup))
     elif name == "piecewise":
-        main = _piecewise(schedule, learning_rate, steps_per_epoch, warmup)
+        epochs, scales = schedule["milestones"], schedule["scales"]
+        if len(epochs) != len(scales) or list(epochs) != sorted(epochs):
+            raise ValueError(
+                "a piecewise schedule needs rising `schedule.milestones` and one of "
+                f"`schedule.scales` for each, got {tuple(epochs)} and {tuple(scales)}."
+            )
+        rates = [optax.constant_schedule(learning_rate * s) for s in (1, *scales)]
+        starts = [round(epoch * steps_per_epoch) - warmup for epoch in epochs]
+        main = optax.join_schedules(rates, starts)
     elif name == "step":
         drops: dict[int, float] = {}
         for epoch in schedule["milestones"]:
@@ -61,21 +62,6 @@ def make_schedule(
         return main
     ramp = optax.linear_schedule(learning_rate / warmup, learning_rate, warmup - 1)
     return optax.join_schedules([ramp, main], [warmup])
-
-
-def _piecewise(
-    schedule: Mapping[str, Any], learning_rate: float, steps_per_epoch: int, warmup: int
-) -> optax.Schedule:
-    """Returns the rate that changes at each milestone to what `scales` says."""
-    epochs, scales = schedule["milestones"], schedule["scales"]
-    if len(epochs) != len(scales) or list(epochs) != sorted(epochs):
-        raise ValueError(
-            "a piecewise schedule needs rising `schedule.milestones` and one of "
-            f"`schedule.scales` for each, got {tuple(epochs)} and {tuple(scales)}."
-        )
-    rates = [optax.constant_schedule(learning_rate * scale) for scale in (1, *scales)]
-    starts = [round(epoch * steps_per_epoch) - warmup for epoch in epochs]
-    return optax.join_schedules(rates, starts)
 
 
 def make_optimizer(
@@ -92,13 +78,10 @@ def make_optimizer(
     (norms and biases too) before momentum; for `adamw` it is decoupled.
 
     Args:
-      optimizer: fields of `config.optimizer`.
+      optimizer: fields of `config.optimizer`; an unknown name is a ValueError.
       labels: of a defence, `params -> label per leaf`; `model` is the main optimiser.
       by_label: for every other label the fields in which its optimiser differs. Its
         learning rate keeps its ratio to the main one under the schedule.
-
-    Raises:
-      ValueError: for an unknown name.
     """
     main = _chain(optimizer)
     if labels is None:
@@ -138,51 +121,33 @@ def _start(kind: type, value: float) -> Any:
 
 
 class Plateau(flax.struct.PyTreeNode):
-    """Progress of the plateau schedule, part of the training state; first its start.
+    """Progress of the plateau schedule, part of the training state; first its start."""
 
-    Attributes:
-      scale: factor on every update.
-      best: lowest validation loss so far.
-      waited: validations since then.
-    """
-
-    scale: Float[Array, ""] = _start(jnp.float32, 1.0)
-    best: Float[Array, ""] = _start(jnp.float32, math.inf)
-    waited: Int[Array, ""] = _start(jnp.int32, 0)
+    scale: Float[Array, ""] = _start(jnp.float32, 1.0)  # factor on every update
+    best: Float[Array, ""] = _start(jnp.float32, math.inf)  # lowest validation loss
+    waited: Int[Array, ""] = _start(jnp.int32, 0)  # validations since then
 
 
-@jax.jit
 def update_plateau(
-    state: Plateau, loss: Float[Array, ""], factor: float, patience: int
+    state: Plateau, loss: float, factor: float, patience: int
 ) -> Plateau:
     """Shrinks the scale after more than `patience` validations without a new best."""
-    better = loss < state.best
-    waited = jnp.where(better, 0, state.waited + 1)
-    drop = waited > patience
-    return Plateau(
-        scale=jnp.where(drop, state.scale * factor, state.scale),
-        best=jnp.where(better, loss, state.best).astype(state.best.dtype),
-        waited=jnp.where(drop, 0, waited).astype(state.waited.dtype),
-    )
+    if jnp.float32(loss) < state.best:
+        return state.replace(best=jnp.float32(loss), waited=jnp.int32(0))
+    if state.waited < patience:
+        return state.replace(waited=jnp.int32(state.waited + 1))
+    return state.replace(scale=jnp.float32(state.scale) * factor, waited=jnp.int32(0))
 
 
 class Patience(flax.struct.PyTreeNode):
-    """Progress of early stopping, part of the training state; first its start.
+    """Progress of early stopping, part of the training state; first its start."""
 
-    Attributes:
-      best: highest validation accuracy so far.
-      waited: validations since then.
-    """
-
-    best: Float[Array, ""] = _start(jnp.float32, -1.0)
-    waited: Int[Array, ""] = _start(jnp.int32, 0)
+    best: Float[Array, ""] = _start(jnp.float32, -1.0)  # highest validation accuracy
+    waited: Int[Array, ""] = _start(jnp.int32, 0)  # validations since then
 
 
-@jax.jit
-def update_patience(state: Patience, accuracy: Float[Array, ""]) -> Patience:
+def update_patience(state: Patience, accuracy: float) -> Patience:
     """Counts the validations without a new best."""
-    better = accuracy > state.best
-    return Patience(
-        best=jnp.where(better, accuracy, state.best).astype(state.best.dtype),
-        waited=jnp.where(better, 0, state.waited + 1).astype(state.waited.dtype),
-    )
+    if jnp.float32(accuracy) > state.best:
+        return Patience(best=jnp.float32(accuracy))
+    return state.replace(waited=jnp.int32(state.waited + 1))

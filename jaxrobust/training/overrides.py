@@ -1,17 +1,17 @@
 """Fields of a config from the command line: `--config.a.b=value`."""
 
-import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from jaxrobust._checks import did_you_mean
 from jaxrobust.evaluation.text import literal, number, python, shown
 
 _FLAG = re.compile(r"--?(no)?config\.([^=]*)(=.*)?", re.DOTALL)
 _NUMBER = re.compile(r"-[\d.]")
-_BOOLEANS = {
+_BOOLEANS: dict[str, bool] = {
     **dict.fromkeys(("true", "t", "1", "yes"), True),
     **dict.fromkeys(("false", "f", "0", "no"), False),
 }
@@ -34,13 +34,10 @@ def written(one: Override) -> str:
 
 
 def split(argv: Sequence[str]) -> tuple[list[str], list[Override]]:
-    """Takes the overrides out of a command line.
+    """Takes the overrides out of a command line; returns the other arguments, and them.
 
     `--config.a.b=value`, `--config.a.b value`, and for switches `--config.a.b` and
     `--noconfig.a.b`. Nothing after a lone `--` is touched.
-
-    Returns:
-      The other arguments, and the overrides in their order.
     """
     rest, found = [], []
     words = list(argv)
@@ -64,14 +61,7 @@ def split(argv: Sequence[str]) -> tuple[list[str], list[Override]]:
 
 
 def apply(config: ConfigDict, overrides: Sequence[Override]) -> dict[str, Any]:
-    """Sets fields of a config, in order; the last value of a field counts.
-
-    Args:
-      config: with a default for every field; changed.
-      overrides: what `split` found.
-
-    Returns:
-      The values that were set, by field.
+    """Sets fields of a config, in order; returns the values that were set, by field.
 
     Raises:
       ValueError: for fields that the config does not have (a line for each, with the
@@ -105,8 +95,7 @@ def _names(config: ConfigDict, prefix: str = "") -> list[str]:
 
 
 def _unknown(field: str, known: Sequence[str]) -> str:
-    [near] = difflib.get_close_matches(field, known, n=1, cutoff=0.0) or [""]
-    return f"config has no field {shown(field)}. Did you mean {near!r}?"
+    return f"config has no field {shown(field)}. {did_you_mean(field, known)}"
 
 
 def _value(field: str, text: str | None, default: Any, kind: type) -> Any:
@@ -124,14 +113,11 @@ def _value(field: str, text: str | None, default: Any, kind: type) -> Any:
 
 
 def read(text: str, default: Any, kind: type, *, radius: bool = False) -> Any:
-    """Reads a value that is no table.
+    """Reads a value of a `kind` that is no table; a radius may be text or a number.
 
-    Args:
-      text: as given. Items of lists are separated by commas, with or without brackets;
-        nothing, or `[]`, is an empty list.
-      default: the value so far; the items of a list tell of what kind new ones are.
-      kind: of the field; that of None takes a number, true, false, none or text.
-      radius: whether it is a radius, which may be text or a number.
+    Items of lists are separated by commas, with or without brackets; nothing, or `[]`,
+    is an empty list. Those of the default, the value so far, tell of what kind they
+    are. The kind of None takes a number, true, false, none or text.
     """
     if kind in (list, tuple):
         return kind(_item(one, default, radius) for one in _items(text))
@@ -143,7 +129,7 @@ def read(text: str, default: Any, kind: type, *, radius: bool = False) -> Any:
     if radius and kind in (int, float):
         return text
     readers: Mapping[type, tuple[Callable[[str], Any], str]] = {
-        bool: (_boolean, "true or false"),
+        bool: (lambda t: _BOOLEANS[t.lower()], "true or false"),
         int: (int, "a whole number"),
         float: (number, "a number"),
         str: (str, "text"),
@@ -156,14 +142,8 @@ def read(text: str, default: Any, kind: type, *, radius: bool = False) -> Any:
     reader, told = readers[kind]
     try:
         return reader(text)
-    except ValueError:
+    except (ValueError, KeyError):
         raise ValueError(f"{told}, got {shown(text)}.") from None
-
-
-def _boolean(text: str) -> bool:
-    if text.lower() not in _BOOLEANS:
-        raise ValueError(text)
-    return _BOOLEANS[text.lower()]
 
 
 def _items(text: str) -> list[Any]:

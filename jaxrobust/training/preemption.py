@@ -20,9 +20,7 @@ _ASKING = (signal.SIGTERM, signal.SIGUSR1)
 class Stopped(Exception):
     """Training was told to end, and has saved."""
 
-    def __init__(
-        self, step: int, total: int, by: signal.Signals = signal.SIGTERM
-    ) -> None:
+    def __init__(self, step: int, total: int, by: signal.Signals) -> None:
         """Says after which step of how many, and by what."""
         super().__init__(
             f"stopped by {by.name} at step {step} of {total}; saved; the same command "
@@ -40,10 +38,7 @@ def _end(number: int, frame: object) -> None:
 
 
 def end_in_words() -> None:
-    """Makes SIGUSR1 end this process with a line; by default it does without.
-
-    `catching` takes note of it instead while there is something to save.
-    """
+    """Makes SIGUSR1 end this process with a line, where `catching` does not note it."""
     if in_main_thread():
         signal.signal(signal.SIGUSR1, _end)
 
@@ -70,10 +65,8 @@ class Stop:
         """Says whether to save after `step` and end.
 
         Several processes agree on a step over jax's preemption service, which watches
-        SIGTERM itself: each must ask after every step.
-
-        Raises:
-          KeyboardInterrupt: if ctrl-C was pressed and its own exception got lost.
+        SIGTERM itself: each must ask after every step. KeyboardInterrupt is raised if
+        ctrl-C was pressed and its own exception got lost.
         """
         if self.interrupted:
             raise KeyboardInterrupt

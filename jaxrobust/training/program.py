@@ -10,21 +10,14 @@ from typing import Any
 
 from absl import logging
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from jaxrobust import checkpoints, evaluation, named_code, parallel
-from jaxrobust.evaluation import (
-    analyses,
-    attack_text,
-    evaluator,
-    protocols,
-    suite,
-)
+from jaxrobust.evaluation import analyses, attack_text, evaluator, protocols, suite
 from jaxrobust.named_models import create_model
 from jaxrobust.parallel import processes
 from jaxrobust.runtime import files, out_of_memory, workdir
 from jaxrobust.runtime.progress import StageProgress
-from jaxrobust.training import config_file, loop, preemption, seen, setup
+from jaxrobust.training import config_file, loop, preemption, splits
 from jaxrobust.training.check import check, check_data, check_evaluation, notices
 from jaxrobust.training.config import base, completed
 
@@ -32,34 +25,28 @@ MODES = ("train_eval", "train", "eval", "report")
 
 
 def default_workdir(path: str, overrides: dict[str, Any]) -> str:
-    """Names a work directory after the config, so that the same command resumes.
+    """Names a work directory after the config `path`, so that the same command resumes.
 
-    Args:
-      path: what was given as --config.
-      overrides: fields set by --config.field=value; those that may change from run to
-        run (`workdir.FREE`) do not count, so that a trained network can be attacked in
-        another way.
+    Fields set by --config.field=value count, but for those that may change from run to
+    run (`workdir.FREE`): a trained network can be attacked in another way.
     """
     file, argument = config_file.split(path)
     name = pathlib.Path(file).stem
     if argument:
         name += "-" + "".join(c if c.isalnum() or c in "=.," else "_" for c in argument)
-    trained = {
-        k: str(v) for k, v in overrides.items() if not k.startswith(workdir.FREE)
-    }
+    trained = sorted(
+        (k, str(v)) for k, v in overrides.items() if not k.startswith(workdir.FREE)
+    )
     if trained:
-        name += (
-            "-" + hashlib.sha256(repr(sorted(trained.items())).encode()).hexdigest()[:8]
-        )
+        name += f"-{hashlib.sha256(repr(trained).encode()).hexdigest()[:8]}"
     return os.path.join("runs", name)
 
 
 def twin_of(config: dict[str, Any]) -> dict[str, Any]:
     """Returns the config of the network trained beside the main one."""
-    twin = ConfigDict(config).to_dict()
-    twin["objective"]["name"], twin["twin"] = config["twin"], ""
-    twin["name"] = f"{config['name']} (twin: {config['twin']})"
-    return twin
+    objective = {**config["objective"], "name": config["twin"]}
+    name = f"{config['name']} (twin: {config['twin']})"
+    return {**config, "name": name, "twin": "", "objective": objective}
 
 
 def with_attacks(config: dict[str, Any], texts: Sequence[str]) -> dict[str, Any]:
@@ -70,8 +57,8 @@ def with_attacks(config: dict[str, Any], texts: Sequence[str]) -> dict[str, Any]
     if not texts:
         return config
     fields = config["eval"]
-    threat: dict[str, Any] = {"eps": protocols.threat_of(config["data"]["name"]).eps}
-    threat |= suite.first_threat(fields["attacks"])
+    usual = {"eps": protocols.threat_of(config["data"]["name"]).eps}
+    threat: Any = usual | suite.first_threat(fields["attacks"])
     source = fields.get("transfer_from", "")
     table = attack_text.table(texts, **threat, transfer_from=source)
     return {**config, "eval": {**fields, "attacks": table, "suite": ""}}
@@ -105,7 +92,7 @@ def evaluate(
         f"the checkpoint in {source}", lambda: processes.digest(variables)
     )
     dataset = evaluator.load_test(config)
-    seen.check_classes(source, dataset.class_names, config["data"]["name"])
+    splits.check_classes(source, dataset.class_names, config["data"]["name"])
     workdir.write_config(folder, config, command, defaults=base().to_dict())
     progress = StageProgress() if processes.is_lead() else None
     size = config["eval"]["batch_size"]
@@ -127,11 +114,7 @@ def evaluate(
 
 
 def _stored(saved: dict[str, Any], source: str) -> dict[str, Any]:
-    """Returns the config of a checkpoint, once it is one of this program's.
-
-    Raises:
-      ValueError: if it is not, or for a field that makes no sense.
-    """
+    """Returns the config of a checkpoint; ValueError unless it is one of ours."""
     if "eval" not in saved:
         raise ValueError(f"{source} holds weights without a config; give --config.")
     try:
@@ -174,16 +157,10 @@ def run(
 ) -> None:
     """Runs a mode on a work directory that this process holds; its twin first.
 
-    Args:
-      config: of the run; None evaluates a checkpoint under its own.
-      folder: the work directory.
-      mode: `train_eval`, `train` or `eval`.
-      checkpoint: which, a path (to evaluate only), or None for the default.
-      command: what reproduces the run, for the report.
-      attacks: to evaluate with in place of the config's, as text.
-
-    Raises:
-      ValueError: for a mistake in the config, before any work.
+    Without a config, a checkpoint is evaluated under its own. `checkpoint` says which,
+    or is a path (to evaluate only); `attacks` are texts, in place of the config's;
+    `command` reproduces the run, for the report. A mistake in the config is a
+    ValueError before any work.
     """
     checkpoints.usable(folder)
     folder = os.fspath(files.expand(folder))
@@ -207,31 +184,24 @@ def run(
     processes.check_same("the config", lambda: [config, mode, checkpoint])
     with workdir.locked(folder):
         processes.check_shared(folder)
-        if config is None:
-            mesh = parallel.make_mesh()
-            evaluate(None, folder, checkpoint, mesh, command, attacks)
-            return
-        runs = [(config, folder)]
-        if config["twin"] and named:
+        runs: list[Any] = [(config, folder)]
+        if config is not None and config["twin"] and named:
             twin = files.own_folder(os.path.join(folder, "twin"))
             runs.insert(0, (twin_of(config), os.fspath(twin)))
         mesh = parallel.make_mesh()
-        if len(runs) > 1 and mode != "eval":  # the second's mistakes before the first
-            images = setup.open_train(config)
-            for one, _ in runs:
+        training = runs if config is not None and mode != "eval" else []
+        if len(training) > 1:  # the second's mistakes before the first
+            images = splits.open_split(training[0][0], "train")
+            for one, _ in training:
                 check_data(one, create_model(one), images)
         # All training before any evaluation, where SIGTERM ends processes at once.
-        for one, place in runs if mode != "eval" else ():
-            given: Any = {
-                "extend": one["train"]["extend"],
-                "defaults": base().to_dict(),
-            }
+        for one, place in training:
+            extend = one["train"]["extend"]
+            given: Any = {"extend": extend, "defaults": base().to_dict()}
             if processes.is_lead():
                 workdir.check_config(place, one, **given)
             # What cannot start leaves the config that is there as it is.
-            write = functools.partial(
-                workdir.write_config, place, one, command, **given
-            )
-            loop.train(one, place, mesh, on_start=write)
+            write = functools.partial(workdir.write_config, place, one, command)
+            loop.train(one, place, mesh, on_start=functools.partial(write, **given))
         for one, place in runs if mode != "train" else ():
-            evaluate(one, place, checkpoint, mesh, command)
+            evaluate(one, place, checkpoint, mesh, command, attacks)

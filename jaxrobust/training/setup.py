@@ -8,10 +8,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Int
+from jaxtyping import Array
 
 from jaxrobust import attacks, data, evaluation, parallel
 from jaxrobust.array_types import Images, Key
@@ -21,21 +20,12 @@ from jaxrobust.evaluation import flags
 from jaxrobust.named_models import create_model
 from jaxrobust.parallel import processes
 from jaxrobust.runtime import out_of_memory
-from jaxrobust.training import (
-    compute,
-    layout,
-    nonfinite,
-    optimizer,
-    seen,
-    state,
-    step,
-)
+from jaxrobust.training import compute, nonfinite, optimizer, state, step
 from jaxrobust.training.accumulate import check_parts
 from jaxrobust.training.check import attack_options, check_data, make_defense
-from jaxrobust.training.feed import Feed, ResidentFeed, streams
+from jaxrobust.training.feed import Feed, ResidentFeed, StreamFeed
+from jaxrobust.training.splits import Seen, check_test_split, load_train
 from jaxrobust.training.start import start_from
-from jaxrobust.training.stream import StreamFeed
-from jaxrobust.training.test_split import check_test_split, open_split
 
 Validate = Callable[[Mapping[str, Any]], dict[str, float]]
 
@@ -46,17 +36,11 @@ class Plan:
 
     steps_per_epoch: int
     total: int
-    log: int
-    save: int
     validate: int
 
     @classmethod
     def of(cls, config: Mapping[str, Any], examples: int) -> "Plan":
-        """Makes the plan for a training set of `examples`.
-
-        Raises:
-          ValueError: if the set is smaller than a batch or a cadence is not positive.
-        """
+        """Makes the plan for a training set of `examples`; ValueError for too few."""
         train = config["train"]
         per_epoch = examples // train["batch_size"]
         if per_epoch < 1:
@@ -64,9 +48,6 @@ class Plan:
                 f"`train.batch_size` {train['batch_size']} is larger than the "
                 f"{examples} training examples."
             )
-        for name in ("log_every_steps", "save_every_steps", "validate_every_epochs"):
-            if not train[name] > 0:
-                raise ValueError(f"`train.{name}` must be positive, got {train[name]}.")
         total = max(1, round(train["epochs"] * per_epoch))
         if total >= 2**31:
             raise ValueError(
@@ -76,8 +57,6 @@ class Plan:
         return cls(
             steps_per_epoch=per_epoch,
             total=total,
-            log=train["log_every_steps"],
-            save=train["save_every_steps"],
             validate=math.ceil(train["validate_every_epochs"] * per_epoch),
         )
 
@@ -122,9 +101,10 @@ class Run:
     """What the loop works with; `state` is the only thing that changes.
 
     `chance` is the accuracy of always answering the commonest held-out class, and the
-    number of held-out images.
+    number of held-out images; `layout` how the run is spread over the machine.
     """
 
+    config: Mapping[str, Any]
     state: state.TrainState
     step: nonfinite.Update
     feed: Feed
@@ -134,7 +114,7 @@ class Run:
     key: Array
     mesh: Mesh
     layout: dict[str, Any]
-    record: seen.Seen
+    record: Seen
 
 
 def build(
@@ -142,24 +122,17 @@ def build(
     mesh: Mesh,
     *,
     resumed: bool = False,
-    before: seen.Seen | None = None,
+    before: Seen | None = None,
 ) -> Run:
     """Builds everything a run needs from its config, at step 0.
 
-    Args:
-      config: as of `loop.train`.
-      mesh: the devices.
-      resumed: a checkpoint will take the place of the state, so the network that
-        `train.init_from` names, which may be gone by now, is not read.
-      before: what the run was trained on, where it goes on.
-
-    Raises:
-      ValueError: if a field of the config makes no sense (unknown names, sizes), or the
-        data changed.
+    Where it is `resumed`, a checkpoint will take the place of the state: the network
+    that `train.init_from` names may be gone by now, and is not read. `before` is what
+    such a run was trained on. A field that makes no sense (unknown names, sizes), and
+    data that changed, are a ValueError.
     """
     train = config["train"]
-    batch_size = train["batch_size"]
-    check_parts(mesh, batch_size, train["accumulate"])
+    check_parts(mesh, train["batch_size"], train["accumulate"])
     train_set, held_out, streamed, record = load_train(config, before)
     processes.check_same("the training data", lambda: data.digest(train_set))
     plan = Plan.of(config, len(train_set))
@@ -175,15 +148,16 @@ def build(
     tx = optimizer.make_optimizer(
         config["optimizer"], defense.labels, config["label_optimizers"]
     )
-    key = jax.random.key(config["seed"])
-    init_key, run_key, validation_key = jax.random.split(key, 3)
+    keys = jax.random.split(jax.random.key(config["seed"]), 3)
+    init_key, run_key, validation_key = keys
     example = jnp.zeros((1, *train_set.shape), compute.state_dtype(config))
     first = _first_state(config, model, defense, tx, example, init_key, resumed)
     return Run(
+        config=config,
         state=parallel.replicate(mesh, first),
         step=_make_step(config, defense, tx, plan, mesh),
         feed=(StreamFeed if streamed else ResidentFeed)(
-            train_set, mesh, batch_size=batch_size, seed=config["seed"]
+            train_set, mesh, batch_size=train["batch_size"], seed=config["seed"]
         ),
         validate=make_validation(model, config, held_out, mesh, validation_key),
         chance=(
@@ -193,7 +167,11 @@ def build(
         plan=plan,
         key=parallel.replicate(mesh, run_key),
         mesh=mesh,
-        layout=layout.of(mesh, "stream" if streamed else "resident"),
+        layout={
+            "processes": jax.process_count(),
+            "devices": mesh.size,
+            "feed": "stream" if streamed else "resident",
+        },
         record=record,
     )
 
@@ -229,7 +207,7 @@ def _make_step(
     plan: Plan,
     mesh: Mesh,
 ) -> nonfinite.Update:
-    """Compiles nothing yet: makes the step as the config has it."""
+    """Makes the step as the config has it; compiles nothing yet."""
     train = config["train"]
     schedule = optimizer.make_schedule(
         config["schedule"],
@@ -249,50 +227,3 @@ def _make_step(
         accumulate=train["accumulate"],
         skip_nonfinite=train["skip_nonfinite"] > 0,
     )
-
-
-def load_train(
-    config: Mapping[str, Any], before: seen.Seen | None = None
-) -> tuple[data.Source, data.Dataset, bool, seen.Seen]:
-    """Opens the training split of a run, or of one that goes on from `before`.
-
-    Returns:
-      The images to train on, left on disk where they stream; the slice held out for
-      validation, in memory; whether the former stream (`data.feed`); and what to
-      remember of them.
-
-    Raises:
-      ValueError: for data that changed since, see `seen.divide`, or too few.
-    """
-    fields = config["data"]
-    found = open_train(config)
-    streamed = streams(fields["feed"], found.nbytes)
-    found = found if streamed else found.load()
-    rows = _rows_to_hold_out(config, found, before)
-    train_set, held_out = data.divide(found, rows)
-    held_out = held_out.load()
-    if before is None or rows is not before.rows:
-        before = seen.Seen.of(fields["name"], found, rows, before)
-    return train_set, held_out, streamed, before
-
-
-def open_train(config: Mapping[str, Any]) -> data.Source:
-    """Opens all of the training split, without reading it."""
-    return open_split(config, "train")
-
-
-def _rows_to_hold_out(
-    config: Mapping[str, Any], found: data.Source, before: seen.Seen | None
-) -> Int[np.ndarray, "V"]:
-    """Returns which of the training images are for validation."""
-    fields, wanted = config["data"], config["data"]["validation_examples"]
-    if before is not None:
-        allowed = config["train"]["allow_changed_data"]
-        return seen.divide(found, before, fields["name"], allowed=allowed)
-    if wanted >= len(found):
-        raise ValueError(
-            f"`data.validation_examples` must be below the {len(found)} training "
-            f"images of {fields['name']}, got {wanted}; set "
-            "--config.data.validation_examples."
-        )
-    return data.validation_rows(found, wanted, config["seed"])

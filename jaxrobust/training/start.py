@@ -21,13 +21,11 @@ _Leaves = dict[str, Any]
 def start_from(config: Mapping[str, Any], like: Variables, example: Images) -> Any:
     """Returns a network's variables as `train.init_from` and `.init_skip` say.
 
-    Args:
-      config: with `train.init_from`, a checkpoint or a work directory (its last one),
-        and `train.init_skip`, what stays as initialised: names joined by commas, of
-        leaves (`params/conv/kernel`), of modules (`conv`, `params/conv`), patterns of
-        them (`block_*`), or `head`, all whose shape follows the number of classes.
-      like: the variables as initialised.
-      example: images [1, H, W, C], for shapes.
+    The first is a checkpoint or a work directory (its last one). The second names what
+    stays as in `like`, the variables as initialised, joined by commas: leaves
+    (`params/conv/kernel`), modules (`conv`, `params/conv`), patterns of them
+    (`block_*`), or `head`, all whose shape follows the number of classes. `example` are
+    images [1, H, W, C], for shapes.
 
     Raises:
       ValueError: for an architecture that differs in more than what is left out, or a
@@ -43,7 +41,8 @@ def start_from(config: Mapping[str, Any], like: Variables, example: Images) -> A
     for name in asked:
         found = head if name == HEAD else {n for n in ours if _is(n, name)}
         if not found:
-            hint = threat.nearest_match(name, {HEAD, *_modules(ours)})
+            modules = {leaf.split("/")[1] for leaf in ours if "/" in leaf}
+            hint = threat.nearest_match(name, {HEAD, *modules})
             raise ValueError(
                 f"`train.init_skip`: the network has nothing called {name!r}. {hint}"
             )
@@ -113,11 +112,6 @@ def _is(leaf: str, name: str) -> bool:
     return any(fnmatch.fnmatchcase(head, name) for head in heads)
 
 
-def _modules(leaves: Mapping[str, Any]) -> set[str]:
-    """Returns the names of the outermost modules."""
-    return {leaf.split("/")[1] for leaf in leaves if "/" in leaf}
-
-
 def _shape(leaf: Any) -> str:
     return "missing" if leaf is None else f"{tuple(jnp.shape(leaf))}"
 
@@ -125,15 +119,14 @@ def _shape(leaf: Any) -> str:
 def _another(path: str, differing: Mapping[str, str], head: Set[str]) -> str:
     shown = "; ".join(list(differing.values())[:3])
     more = f" (and {len(differing) - 3} more)" if len(differing) > 3 else ""
+    advice = (
+        "Give this config the same model fields, or name what is to start anew in "
+        "--config.train.init_skip (head = the classifier)."
+    )
     if differing.keys() <= head:
         advice = (
             "The classifier alone differs: --config.train.init_skip=head takes all but "
             "it, which starts anew."
-        )
-    else:
-        advice = (
-            "Give this config the same model fields, or name what is to start anew in "
-            "--config.train.init_skip (head = the classifier)."
         )
     return (
         f"`train.init_from` {path} holds another architecture than this config: "

@@ -1,5 +1,6 @@
 """The training state: one pytree of arrays, all that a step changes."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -15,23 +16,13 @@ from jaxrobust.training.optimizer import Patience, Plateau
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """Everything a step changes; arrays only.
+    """Everything a step changes; arrays only."""
 
-    Attributes:
-      step: updates made so far.
-      params: `{'model': ..., 'extra': ...}`; `extra` are a defence's own trainables.
-      model_state: the network's other collections (`batch_stats`).
-      opt_state: the optimiser's.
-      ema_params: averaged `params['model']`, or None where no average is kept.
-      plateau: progress of the plateau schedule.
-      patience: progress of early stopping.
-    """
-
-    step: Int[Array, ""]
-    params: PyTree
-    model_state: PyTree
+    step: Int[Array, ""]  # updates made so far
+    params: PyTree  # `{"model": ..., "extra": a defence's own trainables}`
+    model_state: PyTree  # the network's other collections (`batch_stats`)
     opt_state: optax.OptState
-    ema_params: PyTree
+    ema_params: PyTree  # averaged `params["model"]`, or None
     plateau: Plateau
     patience: Patience
 
@@ -48,10 +39,7 @@ def init_variables(model: nn.Module, example: Images, key: Key) -> Variables:
     # One program is faster than eager initialisation, which compiles every small op; it
     # runs once, so optimising its many random draws would cost more than it gains.
     quickly = {"xla_backend_optimization_level": 0}
-
-    def init(key: Key, x: Images) -> Variables:
-        return model.init(key, x, train=False)
-
+    init = functools.partial(model.init, train=False)
     return jax.jit(init, compiler_options=quickly)(key, example)
 
 
@@ -64,29 +52,21 @@ def create(
     key: Key,
     ema: bool = False,
 ) -> TrainState:
-    """Returns the state before the first step.
+    """Returns the state before the first step, with averaged weights for `ema`.
 
-    Args:
-      variables: of the network.
-      defense: the objective, whose own trainables start from `key`.
-      tx: the optimiser.
-      example: a batch of one image, for shapes.
-      key: of the run's start.
-      ema: keep averaged weights.
+    A defence's own trainables start from `key`; `example` is an image, for shapes.
     """
-    model_state = {k: v for k, v in variables.items() if k != "params"}
     params = {
         "model": variables["params"],
         "extra": defense.init(jax.random.fold_in(key, 1), variables, example),
     }
-    # A donated state must not hold one buffer twice, hence the copy.
-    average = jax.tree.map(jnp.copy, variables["params"]) if ema else None
     return TrainState(
         step=jnp.int32(0),
         params=params,
-        model_state=model_state,
+        model_state={k: v for k, v in variables.items() if k != "params"},
         opt_state=tx.init(params),
-        ema_params=average,
+        # A donated state must not hold one buffer twice, hence the copy.
+        ema_params=jax.tree.map(jnp.copy, variables["params"]) if ema else None,
         plateau=Plateau(),
         patience=Patience(),
     )

@@ -44,10 +44,8 @@ def make_train_step(
       ema: decay of the averaged weights, 0 for none.
       precision: of matmuls and convolutions, as `jax.default_matmul_precision`.
       dtype: of the images; float64 in tests of parity.
-      accumulate: parts that a batch is worked on in, see `accumulate.evaluate`; the
-        update is one, from the mean gradient.
-      skip_nonfinite: drop updates that are not finite; the state is one of
-        `nonfinite.Counted.of`.
+      accumulate: parts of a batch, see `accumulate.evaluate`; the update is one.
+      skip_nonfinite: drop updates as `nonfinite.dropping`, whose states it takes.
 
     Returns:
       `step(state, batch, key) -> (state, metrics)`, jitted; the state is donated.

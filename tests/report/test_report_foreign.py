@@ -12,7 +12,7 @@ from jaxrobust import report
 from jaxrobust.evaluation import comparison
 from jaxrobust.evaluation.autoattack import saved_state
 from jaxrobust.report import drawing
-from jaxrobust.training import metrics
+from jaxrobust.results.files import read_metrics
 
 NASTY = "<script>alert(1)</script>\ud800\0 & \"'"
 SHARE = {"ci95": [0.4, 0.6], "n": 10}
@@ -250,7 +250,7 @@ def test_metrics_that_are_no_numbers(new, tmp_path):
         f'{{"step": 1, "loss": 1.0}}\n{{"step": {new}, "loss": 1}}\n'
         f'{{"step": 2, "loss": {new}, "epoch": {new}}}\n'
     )
-    assert [row["step"] for row in metrics.read(tmp_path / "metrics.jsonl")] == [1, 2]
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2]
     told(tmp_path)
 
 

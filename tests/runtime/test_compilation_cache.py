@@ -8,7 +8,7 @@ import jax
 import pytest
 
 from jaxrobust.evaluation import __main__ as evaluation
-from jaxrobust.runtime import compilation_cache
+from jaxrobust.runtime import caches
 from tests.marks import full_but
 
 NAMES = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
@@ -76,7 +76,7 @@ def test_an_empty_flag_turns_it_off(program, tmp_path, monkeypatch):
 
 def test_a_folder_that_cannot_be_written_is_told_and_left(tmp_path, caplog):
     (tmp_path / "file").write_text("")
-    compilation_cache.use(str(tmp_path / "file" / "cache"))
+    caches.keep_programs(str(tmp_path / "file" / "cache"))
     assert jax.config.jax_compilation_cache_dir is None
     assert "file/cache cannot be written (NotADirectoryError" in caplog.text
     jax.block_until_ready(jax.jit(lambda x: x + 1)(1.0))

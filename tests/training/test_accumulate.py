@@ -210,7 +210,7 @@ def test_mistakes_are_told_before_any_work():
     settings["train"] |= {"batch_size": 128, "accumulate": 3}
     with pytest.raises(ValueError, match=r"`train\.accumulate` must be a divisor of"):
         check.check(settings)
-    with pytest.raises(ValueError, match=r"`train\.accumulate` 3 x 4 devices; got 128"):
+    with pytest.raises(ValueError, match=r"`train\.accumulate` 3 x 4 devices, got 128"):
         setup.build(settings, mesh)
 
 

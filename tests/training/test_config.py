@@ -25,7 +25,7 @@ def test_argument():
         ("blok=res", "unknown config argument 'blok'.*Did you mean 'block'"),
         ("n=two", "`n` must be a whole number, got 'two'"),
         ("n", "`n` needs a value"),
-        ("quick=maybe", "`quick` is true or false"),
+        ("quick=maybe", "`quick` must be true or false"),
     ],
 )
 def test_bad_argument_is_named(text, message):

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import pytest
 
 from jaxrobust import checkpoints, evaluation, named_models, parallel
+from jaxrobust.results.files import read_metrics as read
 from jaxrobust.runtime.out_of_memory import explained
-from jaxrobust.training import config, layout, loop, nonfinite, preemption, program
-from jaxrobust.training.metrics import read
+from jaxrobust.training import config, loop, nonfinite, preemption, program
 from tests.marks import full_but
 
 STEPS = 6
@@ -436,10 +436,10 @@ def test_another_layout_is_told(tmp_path, faulty, caplog, whole):
 
 def test_layouts_in_words():
     here = {"processes": 1, "devices": 2, "feed": "resident"}
-    assert layout.told(here, here) == ""
-    assert layout.told({}, here) == ""  # a checkpoint from before it was written
+    assert loop.layout_change(here, here) == ""
+    assert loop.layout_change({}, here) == ""  # a checkpoint from before it was written
     there = {"processes": 2, "devices": 4, "feed": "stream"}
-    assert layout.told(there, here) == (
+    assert loop.layout_change(there, here) == (
         "; it was saved by 2 processes with 4 devices (stream data), this is 1 process "
         "with 2 devices (resident data): the batches are the same, parameters agree to "
         "rounding"

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from jaxrobust import checkpoints, parallel
+from jaxrobust.results.files import read_metrics as read
 from jaxrobust.training import config, loop, setup
-from jaxrobust.training.metrics import read
 
 
 def small(**train):

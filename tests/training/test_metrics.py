@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from jaxrobust.training.metrics import MetricWriter, fetch_mean, read
+from jaxrobust.results.files import read_metrics as read
+from jaxrobust.training.metrics import MetricWriter, fetch_mean
 
 
 def test_rows_beyond_the_checkpoint_and_half_a_line_are_dropped(tmp_path):

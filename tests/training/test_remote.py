@@ -15,9 +15,10 @@ from PIL import Image
 
 from jaxrobust import data, report
 from jaxrobust.data import prepare
+from jaxrobust.results.files import read_metrics as read
 from jaxrobust.runtime import files, workdir
 from jaxrobust.training import metrics
-from jaxrobust.training.metrics import MetricWriter, read
+from jaxrobust.training.metrics import MetricWriter
 
 RUN = "gs://bucket/run"
 

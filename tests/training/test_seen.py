@@ -8,7 +8,7 @@ import pytest
 
 from jaxrobust import data
 from jaxrobust.training import config as common
-from jaxrobust.training import seen, setup
+from jaxrobust.training import setup, splits
 
 NAMES = ("a", "b", "c")
 DRAWN = np.random.default_rng(0)
@@ -58,15 +58,15 @@ def test_classes_of_an_evaluation(kind, place, monkeypatch, tmp_path, caplog):
     names, message = CLASSES[kind]
     if message and "label" in message:
         with pytest.raises(ValueError, match=rf"\('a', 'b', 'c'\) of mine.*{message}"):
-            seen.check_classes(tmp_path / place, names, "theirs")
+            splits.check_classes(tmp_path / place, names, "theirs")
         return
-    seen.check_classes(tmp_path / place, names, "theirs")
+    splits.check_classes(tmp_path / place, names, "theirs")
     assert (message or "") in caplog.text
     assert bool(message) == bool(caplog.records)
 
 
 def test_weights_that_do_not_tell_their_classes(tmp_path, caplog):
-    seen.check_classes(tmp_path, ("b", "a"), "theirs")
+    splits.check_classes(tmp_path, ("b", "a"), "theirs")
     assert not caplog.records
 
 
@@ -83,7 +83,7 @@ CHANGED = {
 def test_changed_data_are_refused_and_never_mixed(kind, monkeypatch, tmp_path):
     _, held_out, _, record = load(monkeypatch, made())
     record.write(tmp_path)
-    before, changed = seen.read(tmp_path), CHANGED[kind]
+    before, changed = splits.read_seen(tmp_path), CHANGED[kind]
     with pytest.raises(
         ValueError, match=rf"mine .* 60 images then, {len(changed)} now"
     ):
@@ -125,16 +125,16 @@ def test_some_changes_are_refused_in_any_case(changed, said, monkeypatch):
     "content", ["", "[]", "{}", '{"name": 1', '{"rows": "x"}', "null", "\x00"]
 )
 def test_a_damaged_record_is_told(content, tmp_path):
-    assert seen.read(tmp_path) is None
-    (tmp_path / seen.FILE).write_text(content)
+    assert splits.read_seen(tmp_path) is None
+    (tmp_path / splits.FILE).write_text(content)
     with pytest.raises(ValueError, match=r"training_data\.json is damaged"):
-        seen.read(tmp_path)
+        splits.read_seen(tmp_path)
 
 
 def test_the_record_holds_plain_data(monkeypatch, tmp_path):
     record = load(monkeypatch, made())[3]
     record.write(tmp_path)
-    fields = json.loads((tmp_path / seen.FILE).read_text())
+    fields = json.loads((tmp_path / splits.FILE).read_text())
     assert fields["examples"] == 60
     assert len(fields["held_out"]) == len(fields["rows"]) == 12
 

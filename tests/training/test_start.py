@@ -9,8 +9,8 @@ import pytest
 from sklearn.datasets import load_digits
 
 from jaxrobust import checkpoints, named_models, parallel
+from jaxrobust.results.files import read_metrics as read
 from jaxrobust.training import config, loop, program, setup, start
-from jaxrobust.training.metrics import read
 
 HEADS = {
     "ssp_cifar": {"blocks": 1, "width": 4},

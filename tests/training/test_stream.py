@@ -13,8 +13,7 @@ from PIL import Image
 
 from jaxrobust import checkpoints, data, models, parallel
 from jaxrobust.training import check, config, loop, optimizer, setup, state, step
-from jaxrobust.training.feed import ResidentFeed
-from jaxrobust.training.stream import StreamFeed
+from jaxrobust.training.feed import ResidentFeed, StreamFeed
 
 RNG = np.random.default_rng(0)
 

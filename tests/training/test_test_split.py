@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from jaxrobust import data
 from jaxrobust.training import config as common
 from jaxrobust.training import setup
-from jaxrobust.training.test_split import check_test_split
+from jaxrobust.training.splits import check_test_split
 
 RNG = np.random.default_rng(0)
 

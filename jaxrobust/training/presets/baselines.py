@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from jaxrobust._checks import check_choice
 from jaxrobust.training import config as common
 
@@ -14,9 +12,7 @@ ARGUMENTS: dict[str, str | int | bool] = {
     "model": "preact_resnet",
     "awp": False,
     "ema": False,
-    "twin": "",
-    "budget": "",
-    "quick": False,
+    **common.FINISHING,
 }
 
 
@@ -24,21 +20,16 @@ def start(options: Any, objective: str, *, normalize: bool) -> Any:
     """Returns a config of CIFAR-10, network, objective and SGD with momentum .9.
 
     The network subtracts the data's mean first where it is to `normalize`.
-
-    Raises:
-      ValueError: for another network than `NETWORKS`.
     """
     check_choice("model", options.model, NETWORKS)
     config = common.base()
-    config.data.name = "cifar10"
-    config.data.validation_examples = 2000
-    config.data.augment.crop_padding = 4
-    config.data.augment.flip = True
+    config.data.update(name="cifar10", validation_examples=2000)
+    config.data.augment.update(crop_padding=4, flip=True)
     wide = options.model == "wide_resnet"
     size = {"depth": 34, "width": 10} if wide else {"depth": 18, "width": 64}
-    config.model = ConfigDict({"name": options.model, **size, "num_classes": 10})
+    config.model = {"name": options.model, **size, "num_classes": 10}
     if normalize:
-        config.model.update({"mean": MEAN, "std": STD})
+        config.model.update(mean=MEAN, std=STD)
     config.objective.name = objective
     config.optimizer.nesterov = False
     return config
@@ -46,8 +37,7 @@ def start(options: Any, objective: str, *, normalize: bool) -> Any:
 
 def use_awp(config: Any, gamma: float, warmup_epochs: float) -> None:
     """Perturbs the weights, with the schedule and decay of the AWP release."""
-    config.objective.awp_gamma = gamma
-    config.objective.awp_warmup_epochs = warmup_epochs
+    config.objective.update(awp_gamma=gamma, awp_warmup_epochs=warmup_epochs)
     config.optimizer.weight_decay = 5e-4
     config.schedule.milestones = (100.0, 150.0)
     config.train.epochs = 200.0
@@ -57,19 +47,17 @@ def finish(config: Any, options: Any) -> None:
     """Applies the arguments that all baselines have."""
     if options.ema:
         config.train.ema = EMA
-    common.finish(config, options, _fit)
-    if options.quick:
-        wide = options.model == "wide_resnet"
-        config.model.width, config.model.depth = (1, 10) if wide else (4, 18)
+    wide = options.model == "wide_resnet"
+    small = {"width": 1, "depth": 10} if wide else {"width": 4, "depth": 18}
+    common.finish(config, options, _fit, **small)
 
 
 def _fit(config: Any) -> None:
     """Cuts down to a narrow network, one epoch and three attack steps."""
     common.fit_cpu(config, epochs=1.0)
     if config.model.name == "wide_resnet":
-        config.model.update({"depth": 10, "width": 1})
+        config.model.update(depth=10, width=1)
     else:
         config.model.width = 8
-    config.attack.steps = 3
-    config.attack.step_size = "4/255"
+    config.attack.update(steps=3, step_size="4/255")
     config.objective.awp_warmup_epochs = 0.0

@@ -14,9 +14,7 @@ ARGUMENTS = {
     "without": "",
     "undefended": False,
     "from": "",
-    "twin": "",
-    "budget": "",
-    "quick": False,
+    **common.FINISHING,
 }
 SWITCHES = {
     "restoration": "restoration",
@@ -29,11 +27,7 @@ ATTACKS = ("fgsm", "pgd")
 
 
 def use_network(config: Any, options: Any, variant: str, num_classes: int) -> None:
-    """Sets the network, its ablations and its image channels.
-
-    Raises:
-      ValueError: for an unknown `encoder`, or module that it is to be `without`.
-    """
+    """Sets the network, its ablations and its image channels."""
     if options.encoder not in ("resnet", "resnext"):
         raise ValueError(f"`encoder` is resnet or resnext, got {options.encoder!r}.")
     off = [name for name in options.without.split("+") if name]
@@ -45,23 +39,21 @@ def use_network(config: Any, options: Any, variant: str, num_classes: int) -> No
     defended = not options.undefended
     switches = {field: defended and name not in off for name, field in SWITCHES.items()}
     config.data.channels = 3
-    config.model = ConfigDict(
-        {
-            "name": f"fpd_{options.encoder}",
-            "depth": options.depth,
-            "layers": (),  # blocks of each stage, in place of the depth
-            "variant": variant,
-            "defended": defended,
-            "num_classes": num_classes,
-            "width": 64,
-            "dropout": 0.0 if variant == "mnist" or not defended else 0.5,
-            # Largest spectral norm of the dense layer; 0 = any.
-            "spectral_bound": 0.0,
-            **switches,
-        }
-    )
+    config.model = {
+        "name": f"fpd_{options.encoder}",
+        "depth": options.depth,
+        "layers": (),  # blocks of each stage, in place of the depth
+        "variant": variant,
+        "defended": defended,
+        "num_classes": num_classes,
+        "width": 64,
+        "dropout": 0.0 if variant == "mnist" or not defended else 0.5,
+        # Largest spectral norm of the dense layer; 0 = any.
+        "spectral_bound": 0.0,
+        **switches,
+    }
     if options.encoder == "resnet":
-        config.model.stem = "imagenet"  # cifar: for small images
+        config.model["stem"] = "imagenet"  # cifar: for small images
 
 
 def use_objective(
@@ -72,23 +64,22 @@ def use_objective(
     Without restoration there is nothing to restore in two phases: cross-entropy. And
     what all runs of the release share. `weight` is that of the second update.
     """
-    config.objective.name = "fpd" if config.model.restoration else "standard"
     config.objective.update(
-        {
-            "noise": noise,
-            "threshold": threshold,
-            "phase1": "restoration",  # or all_but_classifier, what the release means
-            "second_weight": weight,
-            # Weight of the spectral norm of the dense layer.
-            "spectral_penalty": 0.0,
-            "attack_name": "",
-            "delay_epochs": 0.0,
-        }
+        name="fpd" if config.model.restoration else "standard",
+        noise=noise,
+        threshold=threshold,
+        phase1="restoration",  # or all_but_classifier, what the release means
+        second_weight=weight,
+        # Weight of the spectral norm of the dense layer.
+        spectral_penalty=0.0,
+        attack_name="",
+        delay_epochs=0.0,
     )
-    config.optimizer.update({"name": "adam", "learning_rate": 1e-4, "clip_norm": 5.0})
-    config.optimizer.weight_decay = 0.0
-    config.schedule.update({"name": "plateau", "factor": 0.1, "patience": 10})
-    config.train.update({"epochs": 100.0, "batch_size": 300, "early_stop": 20})
+    config.optimizer.update(
+        name="adam", learning_rate=1e-4, clip_norm=5.0, weight_decay=0.0
+    )
+    config.schedule.update(name="plateau", factor=0.1, patience=10)
+    config.train.update(epochs=100.0, batch_size=300, early_stop=20)
     config.eval.growth.enabled = False  # a measure of stages as integrators
 
 
@@ -98,9 +89,6 @@ def use_attack(config: Any, options: Any, delay: float) -> None:
     Half clean, half attacked, on the network's own predictions; no noise. It is meant
     to start from a trained network, the argument `from`. The attack sets in after
     `delay` epochs.
-
-    Raises:
-      ValueError: for another attack.
     """
     config.train.init_from = options["from"]
     if not options.adversarial:
@@ -111,9 +99,9 @@ def use_attack(config: Any, options: Any, delay: float) -> None:
             f"{options.adversarial!r}."
         )
     if config.objective.name == "fpd":
-        config.objective.attack_name = options.adversarial
-        config.objective.noise = 0.0
-        config.objective.delay_epochs = delay
+        config.objective.update(
+            attack_name=options.adversarial, noise=0.0, delay_epochs=delay
+        )
     else:
         config.objective.name = options.adversarial
     config.schedule.patience = 15
@@ -127,12 +115,11 @@ def finish(config: Any, options: Any, fit: Callable[[Any], None] | None = None) 
         # The Gram matrices are not normalised: wide networks learn late, and the stem
         # of stride 4 leaves little to restore a small image from.
         config.data.image_size = 32
-        config.model.update({"layers": (1, 1, 1, 1), "width": 8})
+        config.model.update(layers=(1, 1, 1, 1), width=8)
         if options.encoder == "resnet":
             config.model.stem = "cifar"
-        config.optimizer.update({"name": "adam", "learning_rate": 2e-3})
-        config.train.batch_size = 64
-        config.train.early_stop = 0
+        config.optimizer.update(name="adam", learning_rate=2e-3)
+        config.train.update(batch_size=64, early_stop=0)
         config.objective.delay_epochs = 0.0
         config.attack.steps = 5
         common.fit_cpu(config, epochs=1.0)
@@ -148,12 +135,8 @@ def finish(config: Any, options: Any, fit: Callable[[Any], None] | None = None) 
 def caltech(options: Any, data: str, variant: str, num_classes: int) -> ConfigDict:
     """Returns the setting of both Caltech sets, by name."""
     config: Any = common.base()
-    config.data.name = data
-    config.data.image_size = 224
-    config.data.validation_examples = 500
-    config.data.augment.update(
-        {"random_resized_crop": 0.8, "rotation": 15.0, "flip": True}
-    )
+    config.data.update(name=data, image_size=224, validation_examples=500)
+    config.data.augment.update(random_resized_crop=0.8, rotation=15.0, flip=True)
     use_network(config, options, variant, num_classes)
     use_objective(config, noise=0.03, threshold=1.0, weight=0.1)
     config.schedule.patience = 15

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from jaxrobust._checks import check_choice
 from jaxrobust.training import config as common
 
@@ -23,59 +21,45 @@ def use_prototypes(config: Any, contrastive: float) -> None:
     """
     config.objective.name = "pcl"
     config.objective.update(
-        {
-            # Features with centres: names in `Outputs.features`.
-            "layers": ("pooled", "embedding"),
-            "proximity_weight": 1.0,
-            "contrastive_weight": contrastive,
-            # Of the paper's term between the centres, which the release lacks.
-            "separation_weight": 0.0,
-            # Cross-entropy alone before.
-            "warmup_epochs": FIRST,
-        }
+        # Features with centres: names in `Outputs.features`.
+        layers=("pooled", "embedding"),
+        proximity_weight=1.0,
+        contrastive_weight=contrastive,
+        # Of the paper's term between the centres, which the release lacks.
+        separation_weight=0.0,
+        # Cross-entropy alone before.
+        warmup_epochs=FIRST,
     )
-    config.optimizer.learning_rate = 0.01
-    config.optimizer.nesterov = False
-    config.optimizer.weight_decay = 1e-4
+    config.optimizer.update(learning_rate=0.01, nesterov=False, weight_decay=1e-4)
     plain = {"name": "sgd", "momentum": 0.0, "weight_decay": 0.0, "clip_norm": 0.0}
-    config.label_optimizers = ConfigDict(
-        {
-            "proximity": {**plain, "learning_rate": 0.5},
-            "contrastive": {**plain, "learning_rate": contrastive},
-        }
-    )
+    config.label_optimizers = {
+        "proximity": {**plain, "learning_rate": 0.5},
+        "contrastive": {**plain, "learning_rate": contrastive},
+    }
 
 
 def use_attack(config: Any, attack: str) -> None:
-    """Sets, after `use_prototypes`, the objective on clean and attacked copies.
-
-    Raises:
-      ValueError: for another attack than `fgsm` and `pgd`.
-    """
+    """Sets, after `use_prototypes`, the objective on clean and attacked copies."""
     if attack not in ("fgsm", "pgd"):
         raise ValueError(f"`attack` must be fgsm or pgd, got {attack!r}.")
-    config.objective.name = "pcl_adversarial"
-    config.objective.attack_bn = "eval"
-    config.objective.attack_name = attack
-    # One radius per batch, uniform; () = that of config.attack.
-    config.objective.eps_range = (0.02, 0.05)
-    config.attack.step_size, config.attack.steps = "2/255", 10
+    config.objective.update(
+        name="pcl_adversarial",
+        attack_bn="eval",
+        attack_name=attack,
+        # One radius per batch, uniform; () = that of config.attack.
+        eps_range=(0.02, 0.05),
+    )
     # As released: `pgd` starts at the image itself.
-    config.attack.random_start = False
+    config.attack.update(step_size="2/255", steps=10, random_start=False)
     config.train.batch_size = 64
 
 
 def use_schedule(config: Any, name: str, epochs: float, start: str = "") -> None:
     """Sets both phases: 164 epochs of cross-entropy at rate .1, then the joint ones.
 
-    Args:
-      config: after `use_prototypes`.
-      name: `paper`, or `released`, in which the rate of the second phase never drops.
-      epochs: of the second phase.
-      start: work directory or checkpoint whose network stands for the first phase.
-
-    Raises:
-      ValueError: for another schedule.
+    `name` is `paper`, or `released`, in which the rate of the second phase, of so many
+    `epochs`, never drops. The network of a work directory or checkpoint `start` stands
+    for the first phase.
     """
     check_choice("schedule", name, SCHEDULES)
     first = 0.0 if start else FIRST
@@ -87,52 +71,39 @@ def use_schedule(config: Any, name: str, epochs: float, start: str = "") -> None
     if name == "paper":
         drops = zip(SECOND_DROPS, (0.1, 0.01, 0.001), strict=True)
         steps += [(first + epoch, scale) for epoch, scale in drops]
-    config.schedule.name = "piecewise"
-    config.schedule.milestones = tuple(float(epoch) for epoch, _ in steps)
-    config.schedule.scales = tuple(float(scale) for _, scale in steps)
+    common.use_piecewise(config, steps)
     config.objective.warmup_epochs = first
-    config.train.epochs = first + epochs
-    config.train.init_from = start
+    config.train.update(epochs=first + epochs, init_from=start)
 
 
 def use_network(config: Any, depth: int, **fields: Any) -> None:
     """Sets the network: `pcl_resnet` of a depth for ten classes."""
-    config.model = ConfigDict(
-        {
-            "name": "pcl_resnet",
-            "depth": depth,
-            "width": 16,
-            "branches": ("auxiliary",),
-            "num_classes": 10,
-            **fields,
-        }
-    )
+    config.model = {
+        "name": "pcl_resnet",
+        "depth": depth,
+        "width": 16,
+        "branches": ("auxiliary",),
+        "num_classes": 10,
+        **fields,
+    }
 
 
 def shorten(config: Any, first: float, second: float) -> None:
-    """Cuts both phases down to some epochs, for a few CPU cores.
+    """Cuts both phases down, after `use_schedule`, to some epochs for a few CPU cores.
 
-    Args:
-      config: after `use_schedule`.
-      first: epochs of cross-entropy; none where the run starts from a checkpoint.
-      second: epochs of the joint objective; the rate drops for their last quarter.
+    There is no first phase where the run starts from a checkpoint; in the second the
+    rate drops for the last quarter.
     """
     first = 0.0 if config.train.init_from else first
     common.fit_cpu(config, first + second)
     config.model.depth, config.train.batch_size = 8, 64
     config.objective.warmup_epochs = first
-    config.schedule.name = "piecewise"
-    last = first + 0.75 * second
-    config.schedule.milestones = (0.0, first, last) if first else (last,)
-    config.schedule.scales = (10.0, 1.0, 0.1) if first else (0.1,)
+    start = [(0.0, 10.0), (first, 1.0)] if first else []
+    common.use_piecewise(config, [*start, (first + 0.75 * second, 0.1)])
 
 
 def finish(config: Any, options: Any, first: float, second: float) -> None:
-    """Applies `twin`, `budget` and `quick`.
-
-    `first` and `second` are the epochs of the phases of `budget=cpu`; one each in
-    `quick`.
-    """
+    """Applies `twin`, `budget` and `quick`, with the phases' epochs of `budget=cpu`."""
     if options.quick:
         first = second = 1.0
         shorten(config, first, second)

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from jaxrobust.training import config as common
 
 # Epochs of each phase, and where its rate drops to a fifth.
@@ -11,9 +9,7 @@ EPOCHS, DROPS = 150.0, ((50.0, 0.2), (100.0, 0.04))
 ARGUMENTS: dict[str, str | int | bool] = {
     "attack": "none",
     "from": "",
-    "twin": "",
-    "budget": "",
-    "quick": False,
+    **common.FINISHING,
 }
 
 
@@ -25,17 +21,14 @@ def photographs(options: Any, data: str, num_classes: int) -> Any:
     config = common.base()
     config.data.name = data
     config.data.augment.update(
-        {"flip": True, "rotation": 10.0, "random_resized_crop": 0.08}
+        flip=True, rotation=10.0, random_resized_crop=0.08, probability=0.8
     )
-    config.data.augment.probability = 0.8
-    config.model = ConfigDict(
-        {
-            "name": options.model,
-            "depth": options.depth,
-            "width": 16 if options.model == "resnet_cifar" else 64,
-            "num_classes": num_classes,
-        }
-    )
+    config.model = {
+        "name": options.model,
+        "depth": options.depth,
+        "width": 16 if options.model == "resnet_cifar" else 64,
+        "num_classes": num_classes,
+    }
     use_objective(config, options.attack, options["from"])
     return config
 
@@ -48,38 +41,28 @@ def use_objective(config: Any, attack: str, start: str) -> None:
     own clean images; the network of a checkpoint `start` stands for the first phase.
     """
     config.objective.update(
-        {
-            "name": "pc_lc",
-            "margin": 0.995,
-            "constraint_weight": 0.05,
-            "warmup_epochs": 0.0 if start else EPOCHS,
-            "attack_name": "" if attack == "none" else attack,
-        }
+        name="pc_lc",
+        margin=0.995,
+        constraint_weight=0.05,
+        warmup_epochs=0.0 if start else EPOCHS,
+        attack_name="" if attack == "none" else attack,
     )
-    config.optimizer.name = "adam"
-    config.optimizer.learning_rate = 0.01
-    config.optimizer.weight_decay = 0.0
+    config.optimizer.update(name="adam", learning_rate=0.01, weight_decay=0.0)
     first = [] if start else [*DROPS, (EPOCHS, 1.0)]
     after = 0.0 if start else EPOCHS
     steps = first + [(after + epoch, scale) for epoch, scale in DROPS]
-    config.schedule.name = "piecewise"
-    config.schedule.milestones = tuple(epoch for epoch, _ in steps)
-    config.schedule.scales = tuple(scale for _, scale in steps)
-    config.train.epochs = after + EPOCHS
-    config.train.batch_size = 256
-    config.train.init_from = start
+    common.use_piecewise(config, steps)
+    config.train.update(epochs=after + EPOCHS, batch_size=256, init_from=start)
     config.data.validation_examples = 2000
 
 
 def finish(config: Any, options: Any, width: int | None = None) -> None:
     """Applies `twin`, `budget` and `quick`, with a `width` and the least depth."""
-    common.finish(config, options, _fit)
+    depth = 20 if config.model.name == "resnet_cifar" else 11
+    small = {} if width is None else {"width": width, "depth": depth}
+    common.finish(config, options, _fit, **small)
     if options.quick:
-        config.train.epochs = 2.0
-        config.objective.warmup_epochs = 1.0
-        if width is not None:
-            config.model.width = width
-            config.model.depth = 20 if config.model.name == "resnet_cifar" else 11
+        config.train.epochs, config.objective.warmup_epochs = 2.0, 1.0
 
 
 def _fit(config: Any) -> None:

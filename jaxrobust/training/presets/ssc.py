@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from jaxrobust._checks import check_choice
 from jaxrobust.training import config as common
 
@@ -20,23 +18,19 @@ ARGUMENTS: dict[str, str | int | bool] = {
     "distance": "euc",
     "weight": -1,
     "embedding": "",
-    "twin": "",
-    "budget": "",
-    "quick": False,
+    **common.FINISHING,
 }
 
 
 def use_resnet(config: Any, options: Any, **fields: Any) -> None:
     """Sets the network of CIFAR-100 and TinyImageNet: an ImageNet-form ResNet."""
-    config.model = ConfigDict(
-        {
-            "name": "resnet",
-            "depth": options.depth,
-            "stem": options.stem,
-            "width": 64,
-            **fields,
-        }
-    )
+    config.model = {
+        "name": "resnet",
+        "depth": options.depth,
+        "stem": options.stem,
+        "width": 64,
+        **fields,
+    }
 
 
 def use_objective(config: Any, options: Any) -> None:
@@ -46,9 +40,6 @@ def use_objective(config: Any, options: Any) -> None:
     decay 1e-3, 20 epochs. `rcc`: alpha = beta = .5, lambda = 15, penultimate features,
     pairs of a class, rows by cosine, BIM; Adam 1e-3, weight decay 5e-4, a tenth every
     30 of 100 epochs.
-
-    Raises:
-      ValueError: for an unknown variant or attack.
     """
     if options.variant not in ("ssc", "rcc"):
         raise ValueError(f"`variant` must be ssc or rcc, got {options.variant!r}.")
@@ -56,50 +47,32 @@ def use_objective(config: Any, options: Any) -> None:
     attack = options.attack or ("bim" if rcc else "fgsm")
     check_choice("attack", attack, ATTACKS)
     config.objective.update(
-        {
-            "name": "ssc",
-            "attack_name": attack,
-            "attack_bn": "train",
-            "alpha": 0.5 if rcc else 0.0,
-            "beta": 0.5 if rcc else 1.0,
-            "structure_weight": 15.0 if rcc else 300.0,
-            "embedding": options.embedding or ("penultimate" if rcc else "logits"),
-            "distance": options.distance,
-            "same_class": rcc,
-            "compare": "cosine" if rcc else "frobenius",
-        }
+        name="ssc",
+        attack_name=attack,
+        attack_bn="train",
+        alpha=0.5 if rcc else 0.0,
+        beta=0.5 if rcc else 1.0,
+        structure_weight=15.0 if rcc else 300.0,
+        embedding=options.embedding or ("penultimate" if rcc else "logits"),
+        distance=options.distance,
+        same_class=rcc,
+        compare="cosine" if rcc else "frobenius",
     )
     if options.weight >= 0:
         config.objective.structure_weight = float(options.weight)
     eps, step_size, steps = ATTACKS[attack]
-    config.attack.update(
-        {"eps": eps, "step_size": step_size, "steps": steps, "decay": 0.9}
-    )
-    config.optimizer.nesterov = False
-    config.optimizer.learning_rate = 0.01
-    config.optimizer.weight_decay = 1e-3
+    config.attack.update(eps=eps, step_size=step_size, steps=steps, decay=0.9)
+    config.optimizer.update(nesterov=False, learning_rate=0.01, weight_decay=1e-3)
     config.schedule.name = "constant"
     config.train.epochs = 20.0
     config.data.validation_examples = 2000
     if rcc:
-        config.optimizer.name = "adam"
-        config.optimizer.learning_rate = 1e-3
-        config.optimizer.weight_decay = 5e-4
-        config.schedule.name = "step"
-        config.schedule.milestones = (30.0, 60.0, 90.0)
+        config.optimizer.update(name="adam", learning_rate=1e-3, weight_decay=5e-4)
+        config.schedule.update(name="step", milestones=(30.0, 60.0, 90.0))
         config.train.epochs = 100.0
 
 
-def finish(config: Any, options: Any, width: int | None = None) -> None:
-    """Applies `twin`, `budget` and `quick`, with a `width` of the network."""
-    common.finish(config, options, _fit)
-    if options.quick and width is not None:
-        config.model.width = width
-
-
-def _fit(config: Any) -> None:
+def fit(config: Any) -> None:
     """Cuts the run down; sigmoid LeNet leaves its start sooner with Adam than SGD."""
     common.fit_cpu(config, epochs=6.0)
-    config.optimizer.name = "adam"
-    config.optimizer.learning_rate = 2e-3
-    config.optimizer.weight_decay = 0.0
+    config.optimizer.update(name="adam", learning_rate=2e-3, weight_decay=0.0)
