@@ -33,8 +33,8 @@ class LeNet(nn.Module):
         """Builds the layers under the original's names."""
         super().__init__()
         self.conv1, self.conv2 = nn.Conv2d(1, 6, 5, 1, 2), nn.Conv2d(6, 16, 5)
-        sizes = (400, 120, 84, 10)
-        self.fc1, self.fc2, self.fc3 = (nn.Linear(*s) for s in zip(sizes, sizes[1:]))  # noqa: B905
+        self.fc1, self.fc2 = nn.Linear(400, 120), nn.Linear(120, 84)
+        self.fc3 = nn.Linear(84, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps images [B, 1, 28, 28] to logits."""
