@@ -124,10 +124,10 @@ def test_tables_go_to_their_places():
 
 
 def test_a_step_of_a_config_is_its_attack_and_its_update():
-    """PGD-5 and an update: 5 gradients to the image, one to the weights."""
+    """PGD-4 and an update: 4 gradients to the image, one to the weights."""
     work = traced.training_step("quickstart", 8)
     n = traced.network("quickstart")
-    expected = 8 * (5 * n["input"] + n["weights"])
+    expected = 8 * (4 * n["input"] + n["weights"])
     assert flops.flops(list(work.found)) == pytest.approx(expected, rel=0.02)
     assert work.gradients == 4 * n["parameters"]
     assert work.update == (3 + 2) * work.gradients  # weights and momentum
