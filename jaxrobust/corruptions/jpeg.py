@@ -44,7 +44,6 @@ TO_YCC = np.asarray(
 
 def jpeg_compression(x: Image, key: Key, level: Level) -> Image:
     """Rounds to 8-bit levels, encodes as JPEG and decodes; grey has no chroma."""
-    del key
     levels = jnp.round(255 * x)
     light = pick([_steps(LUMINANCE, quality) for quality in QUALITY], level, x)
     if x.shape[-1] == 1:

@@ -10,8 +10,8 @@ from etils import epath
 from jaxrobust.data import _folders
 from jaxrobust.data._archives import Members
 from jaxrobust.data._formats import Example, Splits
+from jaxrobust.data._tfds import FORMAT
 
-FORMAT = "array_record"
 _ABANDONED_S = 3600
 
 
@@ -32,34 +32,18 @@ def custom(name: str, root: epath.Path, members: Members) -> Any:
     The feature's height and width are those of the images, unknown where they differ;
     it has one channel where no image has colour.
     """
-    import tensorflow_datasets as tfds
+    from jaxrobust.data.own_builders import ImageBuilder
 
     headers = [_folders.header(read(), path) for path, read in members.items()]
     sizes = {(one.height, one.width) for one in headers}
     height, width = sizes.pop() if len(sizes) == 1 else (None, None)
-    shape = (height, width, 1 if all(one.grey for one in headers) else 3)
 
-    class Folder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    class Folder(ImageBuilder, skip_registration=True):
         """Images of a folder, one folder per class."""
 
-        VERSION = tfds.core.Version("1.0.0")
-
-        def _info(self) -> Any:
-            features = {
-                "image": tfds.features.Image(shape=shape),
-                "label": tfds.features.ClassLabel(),
-            }
-            return tfds.core.DatasetInfo(
-                builder=self,
-                description=f"Images of the user's own: {name}.",
-                features=tfds.features.FeaturesDict(features),
-                supervised_keys=("image", "label"),
-            )
-
-        def _split_generators(self, dl_manager: Any) -> Any:
-            raise NotImplementedError("`write` supplies the examples")
-
-        _generate_examples = _split_generators
+        ABOUT = f"Images of the user's own: {name}."
+        SHAPE = (height, width, 1 if all(one.grey for one in headers) else 3)
+        TEXT = None
 
     Folder.name = name
     return Folder(data_dir=root)

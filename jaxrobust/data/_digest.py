@@ -52,18 +52,12 @@ def image_digests(
         with a chance of about N^2 / 2^65 in a set of N.
     """
     rows = np.arange(len(source)) if indices is None else np.asarray(indices, np.int64)
-    found = np.empty(len(rows), "<u8")
     shape = np.asarray(source.shape, "<i8").tobytes()
 
-    def fill(positions: range) -> None:
-        part = slice(positions.start, positions.stop)
-        images = source.read(rows[part])
-        found[part] = [_of(shape, image) for image in images]
+    def hashes(part: slice) -> list[int]:
+        contents = (image.tobytes() for image in source.read(rows[part]))
+        found = (hashlib.blake2b(one, digest_size=8, key=shape) for one in contents)
+        return [int.from_bytes(one.digest(), "little") for one in found]
 
-    in_threads(fill, len(rows), _CHUNK, "comparing images")
-    return found.astype(np.uint64)
-
-
-def _of(shape: bytes, image: NDArray[np.uint8]) -> int:
-    content = hashlib.blake2b(image.tobytes(), digest_size=8, key=shape)
-    return int.from_bytes(content.digest(), "little")
+    found = in_threads(hashes, len(rows), _CHUNK, "comparing images")
+    return np.array(found, np.uint64)

@@ -1,15 +1,13 @@
-"""TFDS builders of sets that TFDS does not have, or divides in another way.
+"""TFDS builders of sets that TFDS does not have, or divides in another way."""
 
-Tiny ImageNet; Caltech-101 and -256 with nine tenths of each class to train, where
-TFDS's own `caltech101` has 30 images of each.
-"""
-
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
 from jaxrobust.data import _archives, _caltech, _folders
+from jaxrobust.data._archives import Members
 from jaxrobust.data._formats import Example, Splits
 
 _NINE_TENTHS = (
@@ -18,41 +16,42 @@ _NINE_TENTHS = (
 )
 
 
-class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """What the sets share: an image, a label and a text for each example."""
+class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """What the sets share: an image, a label and maybe a text for each example."""
 
     VERSION = tfds.core.Version("1.0.0")
     ABOUT: ClassVar[str]
-    HOMEPAGE: ClassVar[str]
+    HOMEPAGE: ClassVar[str | None] = None
     SHAPE: ClassVar[tuple[int | None, int | None, int]] = (None, None, 3)
-    TEXT: ClassVar[str] = "image/file_name"
-    NUM_CLASSES: ClassVar[int]
+    TEXT: ClassVar[str | None] = "image/file_name"
+    NUM_CLASSES: ClassVar[int | None] = None  # as many as there are names
+    # Gives what the official archive holds; None where these are no files of it.
+    read: ClassVar[Callable[[Members], Splits | None]] = staticmethod(
+        lambda files: None
+    )
 
     def _info(self) -> tfds.core.DatasetInfo:
+        features: dict[str, Any] = {
+            "image": tfds.features.Image(shape=self.SHAPE),
+            "label": tfds.features.ClassLabel(num_classes=self.NUM_CLASSES),
+        }
+        if self.TEXT:
+            features[self.TEXT] = tfds.features.Text()
         return tfds.core.DatasetInfo(
             builder=self,
             description=self.ABOUT,
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(shape=self.SHAPE),
-                    "label": tfds.features.ClassLabel(num_classes=self.NUM_CLASSES),
-                    self.TEXT: tfds.features.Text(),
-                }
-            ),
+            features=tfds.features.FeaturesDict(features),
             supervised_keys=("image", "label"),
             homepage=self.HOMEPAGE,
         )
 
-    def _read(
-        self, dl_manager: tfds.download.DownloadManager
-    ) -> tuple[str, Splits | None]:
-        """Returns where the archive is, and what it holds if in the official layout."""
+    def _archive(self, dl_manager: Any) -> Any:
+        """Where the official archive is, for TFDS's own program."""
         raise NotImplementedError
 
-    def _split_generators(
-        self, dl_manager: tfds.download.DownloadManager
-    ) -> dict[str, Iterator[Example]]:
-        place, found = self._read(dl_manager)
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[Example]]:
+        place = self._archive(dl_manager)
+        found = type(self).read(_archives.open_members(place))
         if found is None:
             raise ValueError(f"{place} is not in the official layout")
         features: Any = self.info.features
@@ -63,7 +62,7 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         raise NotImplementedError("the split generators hold the examples")
 
 
-class TinyImagenet(_Builder):
+class TinyImagenet(ImageBuilder):
     """Tiny ImageNet: 100,000 images to train, 10,000 to validate, 64x64x3.
 
     The 10,000 images of the official test split have no public labels and are left
@@ -78,15 +77,13 @@ class TinyImagenet(_Builder):
     TEXT = "id"
     NUM_CLASSES = 200
     URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+    read = staticmethod(_folders.read_tiny_imagenet)
 
-    def _read(
-        self, dl_manager: tfds.download.DownloadManager
-    ) -> tuple[str, Splits | None]:
-        members = _archives.open_members(dl_manager.download(self.URL))
-        return self.URL, _folders.read_tiny_imagenet(members)
+    def _archive(self, dl_manager: Any) -> Any:
+        return dl_manager.download(self.URL)
 
 
-class _Caltech(_Builder, skip_registration=True):
+class _Caltech(ImageBuilder, skip_registration=True):
     """What both sets share: colour images of many sizes."""
 
     HOMEPAGE = "https://data.caltech.edu/"
@@ -97,12 +94,8 @@ class _Caltech(_Builder, skip_registration=True):
         """What to fetch by hand for TFDS's own program; ours downloads it."""
         return f"Put {self.ARCHIVE} (data.caltech.edu) into the manual directory."
 
-    def _read(
-        self, dl_manager: tfds.download.DownloadManager
-    ) -> tuple[str, Splits | None]:
-        archive = dl_manager.manual_dir / self.ARCHIVE
-        members = _archives.open_members(archive)
-        return f"{archive}", _caltech.read_nine_tenths(members, self.NUM_CLASSES)
+    def _archive(self, dl_manager: Any) -> Any:
+        return dl_manager.manual_dir / self.ARCHIVE
 
 
 class Caltech256(_Caltech):
@@ -112,6 +105,7 @@ class Caltech256(_Caltech):
     ABOUT = _NINE_TENTHS.format("Caltech-256", 257)
     ARCHIVE = "256_ObjectCategories.tar"
     NUM_CLASSES = 257
+    read = staticmethod(partial(_caltech.read_nine_tenths, num_classes=257))
 
 
 class Caltech101NineTenths(_Caltech):
@@ -125,3 +119,4 @@ class Caltech101NineTenths(_Caltech):
     ABOUT = _NINE_TENTHS.format("Caltech-101", 102)
     ARCHIVE = "caltech-101.zip"
     NUM_CLASSES = 102
+    read = staticmethod(partial(_caltech.read_nine_tenths, num_classes=102))
