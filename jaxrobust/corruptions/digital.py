@@ -66,9 +66,7 @@ def elastic_transform(x: Image, key: Key, level: Level) -> Image:
     side = min(height, width)
     strength, sigma, reach = pick(ELASTIC, level, x) * side
     corner_key, field_key = jax.random.split(key)
-    rows, columns = (
-        jnp.asarray(at, x.dtype) for at in np.mgrid[:height, :width].astype(float)
-    )
+    rows, columns = jnp.mgrid[:height, :width].astype(x.dtype)
     x = _sample(x, *_affine(corner_key, rows, columns, reach), mode="mirror")
     largest = side * max(one[1] for one in ELASTIC)
     field = _linear.uniform(field_key, (height, width, 2), -1, 1, x)

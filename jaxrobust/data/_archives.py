@@ -1,7 +1,6 @@
 """Files of a local folder or archive, by relative path."""
 
 import bz2
-import contextlib
 import functools
 import gzip
 import io
@@ -9,7 +8,7 @@ import lzma
 import os
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import IO, Any, cast
 
 import tqdm
@@ -23,8 +22,7 @@ from jaxrobust.runtime import files, reading
 Members = Mapping[str, Callable[[], bytes]]
 """Relative path with forward slashes -> a function that reads the file."""
 
-ZIP_SUFFIXES = (".zip",)
-TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 # How a compressed file begins, and what unpacks it.
 _PACKED: Mapping[bytes, Callable[..., Any]] = {
     b"\x1f\x8b": gzip.open,
@@ -57,13 +55,13 @@ def open_members(source: os.PathLike[str] | str) -> Members:
     if not path.exists():
         raise FileNotFoundError(f"no such archive or folder: {path.resolve()}")
     name, shown = path.name.lower(), printable(str(path))
-    if not name.endswith(ZIP_SUFFIXES + TAR_SUFFIXES):
+    if not name.endswith(_SUFFIXES):
         raise ValueError(
             f"{printable(path.name)!r} is neither a folder nor an archive "
-            f"({', '.join(ZIP_SUFFIXES + TAR_SUFFIXES)}); give the folder that holds it"
+            f"({', '.join(_SUFFIXES)}); give the folder that holds it"
         )
     with _reading.open_file(path, MOST_ARCHIVE) as stream:
-        if name.endswith(TAR_SUFFIXES):
+        if not name.endswith(".zip"):
             return read_tar(stream, shown)
         packed = stream.seek(0, io.SEEK_END)
     return _list_zip(path, packed)
@@ -72,7 +70,7 @@ def open_members(source: os.PathLike[str] | str) -> Members:
 def _list_zip(path: epath.Path, packed: int) -> Members:
     """Lists the files of a zip; each is read when asked, and no more than announced."""
     shown = printable(str(path))
-    with _damage(f"{shown} is not a complete archive"):
+    with _reading.damage(f"{shown} is not a complete archive"):
         archive = zipfile.ZipFile(path)
     infos = [info for info in archive.infolist() if not info.is_dir()]
     _reading.require_density(shown, packed, sum(info.file_size for info in infos))
@@ -90,7 +88,7 @@ def _list_zip(path: epath.Path, packed: int) -> Members:
         _require_size(info.file_size, member)
 
     def read(info: zipfile.ZipInfo) -> bytes:
-        with _damage(f"{printable(info.filename)} in {shown} is damaged"):
+        with _reading.damage(f"{printable(info.filename)} in {shown} is damaged"):
             return archive.read(info)
 
     return {info.filename: functools.partial(read, info) for info in infos}
@@ -104,7 +102,7 @@ def read_tar(stream: IO[bytes], title: str) -> Members:
     stream.seek(0)
     bounded = cast(IO[bytes], _Bounded(_unpacked(stream), packed, title))
     with (
-        _damage(f"{title} is not a complete archive"),
+        _reading.damage(f"{title} is not a complete archive"),
         tarfile.open(fileobj=bounded, mode="r:") as archive,
     ):
         bar = tqdm.tqdm(archive, f"reading {title}", leave=False, disable=None)
@@ -161,18 +159,6 @@ def _require_size(size: int, member: str) -> None:
             f"{member} announces {reading.size(size)}, more than the "
             f"{reading.size(_MOST_MEMBER)} that are read of one file"
         )
-
-
-@contextlib.contextmanager
-def _damage(what: str) -> Iterator[None]:
-    """Says in a line what is damaged: the readers of archives raise many kinds."""
-    try:
-        yield
-    except (_reading.Refused, MemoryError):
-        raise
-    except Exception as error:
-        reason = printable(reading.first_line(error))
-        raise ValueError(f"{what}: {reason}") from None
 
 
 def by_name(members: Members) -> dict[str, Callable[[], bytes]]:

@@ -1,5 +1,6 @@
 """TFDS builders that write examples of ours, without TensorFlow."""
 
+import io
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -7,9 +8,11 @@ from typing import Any
 
 from etils import epath
 
-from jaxrobust.data import _folders
+from jaxrobust.data import _images
 from jaxrobust.data._archives import Members
 from jaxrobust.data._formats import Example, Splits
+from jaxrobust.data._names import printable
+from jaxrobust.data._reading import named
 from jaxrobust.data._tfds import FORMAT
 
 _ABANDONED_S = 3600
@@ -34,7 +37,10 @@ def custom(name: str, root: epath.Path, members: Members) -> Any:
     """
     from jaxrobust.data.own_builders import ImageBuilder
 
-    headers = [_folders.header(read(), path) for path, read in members.items()]
+    headers = []
+    for path, read in members.items():
+        with named(printable, path):
+            headers.append(_images.header(io.BytesIO(read())))
     sizes = {(one.height, one.width) for one in headers}
     height, width = sizes.pop() if len(sizes) == 1 else (None, None)
 
@@ -69,14 +75,14 @@ def write(builder: Any, source: Splits) -> epath.Path:
         split: fitting(generate) for split, generate in source.splits.items()
     }
     prepared = epath.Path(builder.data_dir)
-    _remove_abandoned(prepared.parent)
+    parent = prepared.parent
+    _remove_abandoned(parent)
     try:
         # TFDS makes a download folder even where nothing is downloaded.
         with tempfile.TemporaryDirectory() as scratch:
             builder.download_and_prepare(download_dir=scratch, file_format=FORMAT)
     except BaseException:
         # TFDS has removed its incomplete directory, but not the one around it.
-        parent = prepared.parent
         if parent.exists() and not list(parent.iterdir()):
             parent.rmdir()
         raise

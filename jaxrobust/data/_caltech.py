@@ -3,7 +3,7 @@
 import io
 import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from jaxrobust.data import _archives
@@ -40,7 +40,7 @@ def read_thirty(members: Members, known: Sequence[str]) -> Splits | None:
         for name in sorted(classes)
         for path in draw.sample(classes[name], min(_TRAIN_IMAGES, len(classes[name])))
     }
-    return _splits(members, classes, known, train)
+    return Splits(_splits(members, classes, known, train))
 
 
 def read_nine_tenths(members: Members, num_classes: int) -> Splits | None:
@@ -52,10 +52,8 @@ def read_nine_tenths(members: Members, num_classes: int) -> Splits | None:
     Classes are numbered in the sorted order of their folders, upper case first, as
     torchvision's ImageFolder does: the order that the authors' weights have.
 
-    `members` are as in `read_thirty`; the clutter class is one of the `num_classes`.
-
-    Raises:
-        ValueError: another number of class folders.
+    `members` are as in `read_thirty`; another number of classes than `num_classes`, of
+    which the clutter class is one, is refused.
     """
     members = _inside(members)
     folders: dict[str, dict[str, list[str]]] = {}
@@ -76,9 +74,8 @@ def read_nine_tenths(members: Members, num_classes: int) -> Splits | None:
     train = {
         path for paths in classes.values() for path in paths[: len(paths) * 9 // 10]
     }
-    found = _splits(members, classes, order, train)
     names = tuple(re.sub(r"^\d{3}\.", "", name) for name in order)
-    return Splits(found.splits, {"label": names})
+    return Splits(_splits(members, classes, order, train), {"label": names})
 
 
 def _inside(members: Members) -> Members:
@@ -94,7 +91,7 @@ def _splits(
     classes: Mapping[str, Sequence[str]],
     order: Sequence[str],
     train: set[str],
-) -> Splits:
+) -> Mapping[str, Callable[[], Iterator[Example]]]:
     """The images of each class, labelled by its place in `order`."""
 
     def generate(split: str) -> Iterator[Example]:
@@ -107,4 +104,4 @@ def _splits(
                     features = {"image": image, "label": label}
                     yield f"{name}/{file}", features | {"image/file_name": file}
 
-    return Splits({split: partial(generate, split) for split in ("train", "test")})
+    return {split: partial(generate, split) for split in ("train", "test")}

@@ -68,10 +68,8 @@ class Dataset:
 
     def take(self, indices: ArrayLike) -> Self:
         """The examples at `indices` (integers), in that order, as a new data set."""
-        rows = checked_rows(indices, len(self))
-        return dataclasses.replace(
-            self, images=self.images[rows], labels=self.labels[rows]
-        )
+        at = checked_rows(indices, len(self))
+        return dataclasses.replace(self, images=self.images[at], labels=self.labels[at])
 
     @property
     def nbytes(self) -> int:

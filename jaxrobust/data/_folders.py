@@ -9,9 +9,9 @@ from absl import logging
 
 from jaxrobust.data import _images
 from jaxrobust.data._archives import Members
-from jaxrobust.data._formats import Example, Splits, encode_png, text_of
+from jaxrobust.data._formats import Example, Splits, encode_png
 from jaxrobust.data._names import class_names, normal, printable
-from jaxrobust.data._reading import is_hidden, named
+from jaxrobust.data._reading import is_hidden, named, text_of
 
 _TEST_FOLDERS = ("test", "val", "validation")
 
@@ -23,12 +23,6 @@ def is_image(path: str) -> bool:
     return path.lower().endswith(_images.SUFFIXES) and not is_hidden(path)
 
 
-def header(encoded: bytes, path: str) -> _images.Header:
-    """What an image file says of itself; an error names its path."""
-    with named(printable, path):
-        return _images.header(io.BytesIO(encoded))
-
-
 def checked(encoded: bytes, shape: Shape, path: str) -> bytes:
     """Returns the image as PNG or JPEG of the wanted channels, upright.
 
@@ -36,8 +30,8 @@ def checked(encoded: bytes, shape: Shape, path: str) -> bytes:
     another height or width than `shape` says is refused.
     """
     channels = shape[2] or 3
-    about = header(encoded, path)
     with named(printable, path):
+        about = _images.header(io.BytesIO(encoded))
         image = _images.decode(encoded, channels)
     wanted = (shape[0] or image.shape[0], shape[1] or image.shape[1])
     if image.shape[:2] != wanted:
@@ -117,9 +111,8 @@ def read_tiny_imagenet(members: Members) -> Splits | None:
     def generate(folder: str) -> Iterator[Example]:
         for path, read_image in members.items():
             parts = path.removeprefix(root).split("/")
-            if not path.startswith(root) or parts[0] != folder or len(parts) < 3:
-                continue
-            if not is_image(path):
+            inside = path.startswith(root) and is_image(path)
+            if not inside or parts[0] != folder or len(parts) < 3:
                 continue
             wnid = truth.get(parts[-1]) if folder == "val" else parts[1]
             if wnid not in labels:
@@ -176,12 +169,12 @@ def _label_names(folders: Sequence[str], known: Sequence[str]) -> tuple[str, ...
 
 def _compare(train: Sequence[str], test: Sequence[str]) -> None:
     """Refuses classes of the test split alone; tells those of train alone."""
-    alone = sorted({*map(normal, test)} - {*map(normal, train)})
-    if alone:
+    ours, theirs = ({*map(normal, folders)} for folders in (train, test))
+    if alone := sorted(theirs - ours):
         raise ValueError(
             f"the test split has classes that train has not: {', '.join(alone[:5])}"
         )
-    missing = sorted({*map(normal, train)} - {*map(normal, test)})
+    missing = sorted(ours - theirs)
     if test and missing:
         text = "no test images of %d of %d classes: %s"
         logging.warning(text, len(missing), len(train), ", ".join(missing[:5]))

@@ -5,7 +5,6 @@ where the members are not in its format. Images leave here encoded (PNG, or the 
 that was there): TFDS needs TensorFlow only to encode arrays.
 """
 
-import contextlib
 import dataclasses
 import gzip
 import io
@@ -22,6 +21,7 @@ from PIL import Image
 
 from jaxrobust.data import _archives
 from jaxrobust.data._archives import Members
+from jaxrobust.data._reading import damage, text_of
 
 _MOST_IDX = 1 << 30
 Example = tuple[int | str, dict[str, Any]]
@@ -30,46 +30,37 @@ _Parsed = tuple[NDArray[np.uint8], dict[str, Any]]  # pixels and labels of a fil
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-    """Examples of every split, ready for a TFDS builder.
+    """Examples of every split, ready for a TFDS builder."""
 
-    Attributes:
-        splits: split name -> a function that yields `(key, features)`; TFDS orders
-            the set by the hash of the key, so official keys give the official order.
-        names: feature name -> class names in label order, where the files say them.
-    """
-
+    # Split -> a function that yields `(key, features)`; TFDS orders the set by the hash
+    # of the key, so official keys give the official order.
     splits: Mapping[str, Callable[[], Iterator[Example]]]
+    # Feature -> class names in label order, where the files say them.
     names: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
 
 class _Cifar(NamedTuple):
-    """How the files of a CIFAR set are called, and where they have its labels.
+    """How the files of a CIFAR set are called, and where they have its labels."""
 
-    Attributes:
-        stems: split -> its files.
-        meta: the file of class names in the Python version.
-        labels: feature -> the keys of labels and of names in pickles, and the file of
-            names in the binary version; in the order of the bytes before an image.
-    """
-
-    stems: Mapping[str, Sequence[str]]
-    meta: str
-    labels: Mapping[str, tuple[str, str, str]]
+    stems: Mapping[str, Sequence[str]]  # of each split
+    meta: str  # the file of class names in the Python version
+    text: str  # ... of a feature in the binary version
+    # Feature -> how its keys begin in the Python version; in the order of the bytes
+    # before an image in the binary version.
+    labels: Mapping[str, str]
 
 
 _CIFAR10 = _Cifar(
     {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]},
     "batches.meta",
-    {"label": ("labels", "label_names", "batches.meta.txt")},
+    "batches.meta.txt",
+    {"label": ""},
 )
-_COARSE, _FINE = "coarse_label_names", "fine_label_names"
 _CIFAR100 = _Cifar(
     {"train": ["train"], "test": ["test"]},
     "meta",
-    {
-        "coarse_label": ("coarse_labels", _COARSE, f"{_COARSE}.txt"),
-        "label": ("fine_labels", _FINE, f"{_FINE}.txt"),
-    },
+    "{}label_names.txt",
+    {"coarse_label": "coarse_", "label": "fine_"},
 )
 
 
@@ -131,7 +122,7 @@ def read_svhn(members: Members) -> Splits | None:
 
         name = f"{split}_32x32.mat"
         stream = io.BytesIO(files[name]())
-        with _foreign(f"{name} is no file of SVHN"):
+        with damage(f"{name} is no file of SVHN"):
             content = scipy_io.loadmat(stream, variable_names=("X", "y"))
             images = np.moveaxis(content["X"], -1, 0)
             labels = content["y"].ravel()
@@ -150,27 +141,6 @@ def read_svhn(members: Members) -> Splits | None:
 
     present = [s for s in ("train", "test", "extra") if f"{s}_32x32.mat" in files]
     return Splits({split: partial(generate, split) for split in present})
-
-
-@contextlib.contextmanager
-def _foreign(what: str) -> Iterator[None]:
-    """Says what a file is not: scipy and damaged pickles raise many kinds."""
-    try:
-        yield
-    except Exception as error:
-        [reason, *_] = str(error).splitlines() or [""]
-        speaks = isinstance(error, ValueError | EOFError | pickle.PickleError)
-        if not (reason and speaks):
-            reason = f"{type(error).__name__}: {reason}"
-        raise ValueError(f"{what}: {reason}") from None
-
-
-def text_of(content: bytes, name: str) -> str:
-    """Decodes UTF-8; an error names the file."""
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{name} is no text in UTF-8: {error.reason}") from None
 
 
 def _parse_idx(content: bytes, name: str) -> NDArray[np.uint8]:
@@ -196,14 +166,11 @@ def _parse_idx(content: bytes, name: str) -> NDArray[np.uint8]:
 
 
 def _cifar_examples(
-    files: Members,
-    parse: Callable[[bytes], _Parsed],
-    split: str,
-    names: Sequence[str],
+    files: Members, parse: Callable[[bytes], _Parsed], split: str, names: Sequence[str]
 ) -> Iterator[Example]:
     index = 0
     for file in names:
-        with _foreign(f"{file} is not a CIFAR file"):
+        with damage(f"{file} is not a CIFAR file"):
             flat, labels = parse(files[file]())
             planes = flat.reshape(-1, 3, 32, 32)
         for row, image in enumerate(np.ascontiguousarray(planes.transpose(0, 2, 3, 1))):
@@ -221,19 +188,20 @@ def _parse_cifar_binary(kind: _Cifar, content: bytes) -> _Parsed:
 
 def _parse_cifar_python(kind: _Cifar, content: bytes) -> _Parsed:
     batch = _unpickled(content)
-    labels = {key: batch[own] for key, (own, _, _) in kind.labels.items()}
+    labels = {key: batch[f"{start}labels"] for key, start in kind.labels.items()}
     return np.asarray(batch["data"], np.uint8), labels
 
 
 def _cifar_names(files: Members, kind: _Cifar) -> dict[str, tuple[str, ...]]:
-    texts = {key: text for key, (_, _, text) in kind.labels.items()}
+    texts = {key: kind.text.format(start) for key, start in kind.labels.items()}
     if all(text in files for text in texts.values()):
         return {k: tuple(text_of(files[t](), t).split()) for k, t in texts.items()}
     if kind.meta not in files:
         return {}
-    with _foreign(f"{kind.meta} is not a CIFAR file"):
+    with damage(f"{kind.meta} is not a CIFAR file"):
         content = _unpickled(files[kind.meta]())
-        return {key: tuple(content[own]) for key, (_, own, _) in kind.labels.items()}
+        labels = kind.labels.items()
+        return {key: tuple(content[f"{start}label_names"]) for key, start in labels}
 
 
 def _unpickled(content: bytes) -> Any:

@@ -88,14 +88,16 @@ def open_folder(
         name=name,
         class_names=names,
         rows=rows[spread(len(rows), wanted.limit)],
-        stored_shape=(0, 0, 0),  # until the headers are read
+        shape=(0, 0, 0),  # until the headers are read
+        stored_channels=0,
         size=wanted.image_size,
-        channels=wanted.channels,
         root=place,
         files=list(itertools.chain.from_iterable(of_class.values())),
         file_labels=labels,
     )
-    return dataclasses.replace(source, stored_shape=_look(source))
+    height, width, stored = _look(source)
+    shape = (height, width, wanted.channels or stored)
+    return dataclasses.replace(source, shape=shape, stored_channels=stored)
 
 
 def _divisions(root: epath.Path) -> dict[str, str]:
@@ -107,8 +109,8 @@ def _divisions(root: epath.Path) -> dict[str, str]:
     found = {}
     for split, known in _SPLITS.items():
         for wanted in known:
-            folders = [f for f in inside if f.lower() == wanted]
-            folders = [f for f in folders if _reading.folders(root / f)]
+            named = (f for f in inside if f.lower() == wanted)
+            folders = [f for f in named if _reading.folders(root / f)]
             if len(folders) > 1:
                 raise ValueError(
                     f"{printable(str(root))} has the folders {_quoted(folders)}; which "
@@ -179,13 +181,10 @@ def _tell(
     """Logs what is left out, and what is read from deeper down."""
     kinds = ", ".join(f"{kind} {count}" for kind, count in others.most_common(5))
     kinds += ", ..." * (len(others) > 5)
+    out = f"of the {split} folders left out, no images ({kinds})"
     deeper = "in folders below a class folder taken for that class's"
     for count, noun, what in (
-        (
-            others.total(),
-            "file",
-            f"of the {split} folders left out, no images ({kinds})",
-        ),
+        (others.total(), "file", out),
         (loose, "image", f"beside the class folders of {split} left out, of no class"),
         (nested, "image", f"of {split} {deeper}"),
     ):
@@ -214,10 +213,7 @@ def _suffix(path: str) -> str:
 
 
 def _look(source: ImageFiles) -> tuple[int, int, int]:
-    """Reads the headers of all images: their height, width and channels.
-
-    One of another size is refused where they are not resized.
-    """
+    """Height, width and channels of all images, of which only headers are read."""
     known: dict[_images.Header, _images.Header] = {}  # few differ: kept once each
 
     def read(part: slice) -> list[_images.Header]:

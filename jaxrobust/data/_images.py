@@ -55,24 +55,16 @@ MOST_PIXELS = (1 << 30) // 4 // 3
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """What an image file says of itself; size is that of the upright image.
+    """What an image file says of itself."""
 
-    Attributes:
-        format: in Pillow's words, as `mode` is.
-        grey: whether it has no colour.
-        alpha: whether it has transparency, which is dropped.
-        animated: whether it has more pictures than the first, which is taken.
-        upright: whether it is stored as it is to be seen, without EXIF's rotation.
-    """
-
-    format: str
+    format: str  # in Pillow's words
     mode: str
-    height: int
+    height: int  # of the upright image
     width: int
-    grey: bool
-    alpha: bool
-    animated: bool
-    upright: bool
+    grey: bool  # without colour
+    alpha: bool  # with transparency, which is dropped
+    animated: bool  # with more pictures than the first, which is taken
+    upright: bool  # stored as it is to be seen, without EXIF's rotation
 
 
 def decode(encoded: bytes, channels: int, size: int | None = None) -> NDArray[np.uint8]:

@@ -155,9 +155,8 @@ def _digits(split: str) -> Dataset:
 
 def _locate(kind: str, path: str) -> epath.Path:
     """Finds a user's file (npz) or folder; says in three lines what is not there."""
-    noun, other, other_kind = "file", "folder", "folder"
-    if kind == "folder":
-        noun, other, other_kind = "folder", "file", "npz"
+    noun, other = ("folder", "file") if kind == "folder" else ("file", "folder")
+    other_kind = "npz" if kind == "folder" else "folder"
     if not path.strip():
         raise ValueError(f"data set '{kind}:' names no {noun}: write {kind}:PATH")
     shown = f"data set '{kind}:{printable(path)}'"

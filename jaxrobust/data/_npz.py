@@ -32,11 +32,11 @@ def load_npz(name: str, file: epath.Path, split: str) -> Dataset:
     """Reads a user's arrays, in either form of `RULE`.
 
     Without `class_names` there are as many classes as the largest label of both splits
-    says. Arguments are as of `data.load`, which also tells of the arrays. They may take
-    half of the memory.
+    says. Arguments are as of `data.load`, which also tells of the arrays.
     """
+    limit = max(memory() // 2, _reading.SMALL)  # of bytes that the arrays may take
     with _reading.readable(file):
-        keys = _keys(file)
+        keys = _keys(file, limit)
         own = {"images", "labels"} <= keys
         pair = ("images", "labels") if own else (f"x_{split}", f"y_{split}")
         for key in pair:
@@ -48,7 +48,7 @@ def load_npz(name: str, file: epath.Path, split: str) -> Dataset:
                 )
         of_labels = ("labels",) if own else ("y_train", "y_test")
         wanted = (pair[0], *of_labels, "class_names")
-        arrays = reading.read_npz(file, _limit(), wanted)
+        arrays = reading.read_npz(file, limit, wanted)
     with _reading.named("data set {!r}".format, name):
         images = _to_uint8(arrays[pair[0]], pair[0])
         if images.size and images.max() <= 1:
@@ -77,10 +77,10 @@ def load_npz(name: str, file: epath.Path, split: str) -> Dataset:
     return found.take(own_split(labels, split)) if own else found
 
 
-def _keys(file: epath.Path) -> set[str]:
+def _keys(file: epath.Path, limit: int) -> set[str]:
     """The names of the arrays; refuses other kinds of file by their first bytes."""
     shown = printable(str(file))
-    with reading.opened(file, _limit()) as stream:
+    with reading.opened(file, limit) as stream:
         start = stream.read(6)
         advice = "np.savez(FILE, images=..., labels=...)"
         if start == b"\x93NUMPY":
@@ -90,18 +90,10 @@ def _keys(file: epath.Path) -> set[str]:
         if not start.startswith(b"PK"):
             raise ValueError(f"{shown} is no .npz file; save it with {advice}")
         packed = stream.seek(0, io.SEEK_END)
-        try:
+        with _reading.damage(f"{shown} is damaged"):
             members = zipfile.ZipFile(stream).infolist()
-        except Exception as error:  # zipfile raises many kinds
-            reason = reading.first_line(error)
-            raise ValueError(f"{shown} is damaged ({reason}).") from None
     _reading.require_density(shown, packed, sum(one.file_size for one in members))
     return {member.filename.removesuffix(".npy") for member in members}
-
-
-def _limit() -> int:
-    """The most bytes that the arrays may take."""
-    return max(memory() // 2, _reading.SMALL)
 
 
 def _to_uint8(images: NDArray[Any], key: str) -> NDArray[np.uint8]:

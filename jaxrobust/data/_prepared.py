@@ -4,6 +4,7 @@ TFDS imports the modules that `features.json` names, and makes as many names and
 records as the files declare.
 """
 
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 from etils import epath
 
+from jaxrobust.data._reading import text_of
 from jaxrobust.runtime import reading
 
 # TFDS's own features; protobuf takes both spellings of a field.
@@ -61,12 +63,8 @@ def check(folder: epath.Path) -> None:
                 _require_most(where, key, one, _MOST_PIXELS)
     for file in folder.iterdir():
         if file.name.endswith((".txt", ".json")):  # TFDS reads all of it
-            try:
-                reading.read_bytes(file, _MOST_BYTES).decode()
-            except UnicodeDecodeError as error:  # names of classes would be left out
-                raise ValueError(
-                    f"{file} is damaged: it is no UTF-8 ({error})."
-                ) from None
+            # TFDS would go on without the names of classes that it cannot decode.
+            text_of(reading.read_bytes(file, _MOST_BYTES), os.fspath(file))
         elif not file.is_dir():
             with reading.opened(file, sys.maxsize):  # a pipe would never end
                 pass
@@ -95,10 +93,9 @@ def _check_records(folder: epath.Path) -> None:
 def _pairs(value: Any) -> Iterator[tuple[str, Any]]:
     """Gives every field of nested JSON."""
     if isinstance(value, dict):
-        for key, inner in value.items():
-            yield key, inner
-            yield from _pairs(inner)
-    elif isinstance(value, list):
+        yield from value.items()
+        value = list(value.values())
+    if isinstance(value, list):
         for inner in value:
             yield from _pairs(inner)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pickle
 from collections.abc import Callable, Iterator
 from typing import IO, Any
 
@@ -45,6 +46,20 @@ def named(describe: Callable[..., str], *args: Any) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(f"{describe(*args)}: {error}") from None
+
+
+@contextlib.contextmanager
+def damage(what: str) -> Iterator[None]:
+    """Says in a line what is damaged: readers of archives raise many kinds."""
+    try:
+        yield
+    except (Refused, MemoryError):
+        raise
+    except Exception as error:
+        reason = printable(reading.first_line(error))
+        if not isinstance(error, ValueError | EOFError | pickle.PickleError):
+            reason = f"{type(error).__name__}: {reason}"
+        raise ValueError(f"{what}: {reason}") from None
 
 
 @contextlib.contextmanager
@@ -152,3 +167,11 @@ def read_file(path: os.PathLike[str] | str, limit: int = MOST_BYTES) -> bytes:
     with open_file(path, limit) as stream, readable(path):
         # Without a size, which would be taken from memory at once for any file.
         return stream.read()
+
+
+def text_of(content: bytes, name: str) -> str:
+    """Decodes UTF-8; an error names the file."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name} is no text in UTF-8: {error.reason}") from None

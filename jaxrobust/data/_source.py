@@ -1,6 +1,7 @@
 """Image sets that are read when asked: in memory, or encoded on disk."""
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from typing import Self, TypeVar
 
@@ -8,11 +9,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jaxrobust.data import _images
-from jaxrobust.data._dataset import Dataset, as_labels, checked_rows, stratified_indices
+from jaxrobust.data._dataset import (
+    Dataset,
+    as_labels,
+    checked_rows,
+    spread,
+    stratified_indices,
+)
 from jaxrobust.data._machine import in_threads, memory
 from jaxrobust.data._reading import named
 
 _CHUNK = 256
+# Up to here every image counts: what `data.feed=auto` keeps in memory anyway.
+_WHOLE_BYTES = 2 << 30
+_SAMPLE = 4096
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -21,24 +31,15 @@ class EncodedSource:
 
     A kind of set says how with `fetch`, `stored_labels` and `describe`, of the rows
     that are stored.
-
-    Attributes:
-        name: what `data.load` calls the set.
-        class_names: in label order.
-        rows: the stored rows that belong to the set, in its order.
-        stored_shape: `[H, W, C]` of every image once decoded and resized.
-        size: None, or the side to resize to.
-        channels: 3 copies grey images to three channels; 0 keeps what there is.
-        known_labels: of these rows, once they are known.
     """
 
-    name: str
+    name: str  # in errors
     class_names: tuple[str, ...]
-    rows: NDArray[np.int64]
-    stored_shape: tuple[int, int, int]
-    size: int | None
-    channels: int
-    known_labels: NDArray[np.int32] | None = None
+    rows: NDArray[np.int64]  # those stored that belong to the set, in its order
+    shape: tuple[int, int, int]  # height, width and channels of every image
+    stored_channels: int  # 1 or 3; one is copied where `shape` has three
+    size: int | None  # to resize to
+    known_labels: NDArray[np.int32] | None = None  # of `rows`, once they are read
 
     def fetch(self, rows: Sequence[int]) -> Sequence[tuple[bytes, int]]:
         """The content of the image files of some rows, and their labels."""
@@ -55,12 +56,6 @@ class EncodedSource:
     def __len__(self) -> int:
         """The number of images N."""
         return len(self.rows)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of every image."""
-        height, width, stored = self.stored_shape
-        return height, width, self.channels or stored
 
     @property
     def num_classes(self) -> int:
@@ -115,13 +110,14 @@ class EncodedSource:
     def _decode(self, rows: NDArray[np.int64], images: NDArray[np.uint8]) -> list[int]:
         """Puts the images of some rows into `images`; returns their labels."""
         found = self.fetch(rows.tolist())
+        stored_shape = (*self.shape[:2], self.stored_channels)
         for place, (row, (encoded, _)) in enumerate(zip(rows, found, strict=True)):
             with named(self.describe, int(row)):
-                image = _images.decode(encoded, self.stored_shape[2], self.size)
-            if image.shape != self.stored_shape:
+                image = _images.decode(encoded, self.stored_channels, self.size)
+            if image.shape != stored_shape:
                 raise ValueError(
                     f"the images differ in size: {self.describe(int(row))} is "
-                    f"{image.shape}, not {self.stored_shape}; pass image_size to "
+                    f"{image.shape}, not {stored_shape}; pass image_size to "
                     "resize them"
                 )
             images[place] = image  # one channel is copied to three
@@ -161,3 +157,51 @@ def divide(dataset: SourceT, held_out: ArrayLike) -> tuple[SourceT, SourceT]:
     rows = np.asarray(held_out, np.int64)
     kept = np.setdiff1d(np.arange(len(dataset)), rows)
     return dataset.take(kept), dataset.take(rows)
+
+
+def digest(source: Source) -> str:
+    """Names a set, or a part of one, by its content, in memory or on disk.
+
+    Count, shape, class names, every label and, in order, the pixels of every image;
+    of a set of more than 2 GiB (as uint8) the pixels of 4,096 images at even distances,
+    so that a change of others goes unseen there. Sets on disk are decoded once for it.
+    The pixels of a JPEG may differ between versions of Pillow.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    about = (len(source), source.shape, source.class_names)
+    found = hashlib.sha256(repr(about).encode())
+    found.update(np.ascontiguousarray(source.labels, "<i4").tobytes())
+    limit = None if source.nbytes <= _WHOLE_BYTES else _SAMPLE
+    rows = spread(len(source), limit)
+    found.update(image_digests(source, rows).astype("<u8").tobytes())
+    return found.hexdigest()
+
+
+def image_digests(
+    source: Source, indices: ArrayLike | None = None
+) -> NDArray[np.uint64]:
+    """Names single images by their content, so that they are known again elsewhere.
+
+    `np.isin(image_digests(a), image_digests(b))` says which images of `a` are in `b`,
+    whatever their order, file names and labels (both at the same size and channels).
+
+    Args:
+        source: the set; images on disk are decoded for it, in threads.
+        indices: of the images wanted; None means all.
+
+    Returns:
+        uint64, one per image, of its shape and pixels: two different images share one
+        with a chance of about N^2 / 2^65 in a set of N.
+    """
+    rows = np.arange(len(source)) if indices is None else np.asarray(indices, np.int64)
+    shape = np.asarray(source.shape, "<i8").tobytes()
+
+    def hashes(part: slice) -> list[int]:
+        contents = (image.tobytes() for image in source.read(rows[part]))
+        found = (hashlib.blake2b(one, digest_size=8, key=shape) for one in contents)
+        return [int.from_bytes(one.digest(), "little") for one in found]
+
+    found = in_threads(hashes, len(rows), _CHUNK, "comparing images")
+    return np.array(found, np.uint64)

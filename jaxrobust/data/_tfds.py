@@ -56,8 +56,7 @@ class Records(EncodedSource):
     """
 
     folder: epath.Path
-    split: str
-    files: tuple[str, ...]
+    about: tuple[Any, ...]  # folder, split, sizes and times of files ...
     image_key: str
     label_key: str
     source: Any
@@ -65,23 +64,16 @@ class Records(EncodedSource):
     def fetch(self, rows: Sequence[int]) -> list[tuple[bytes, int]]:
         with _damage(self.name, self.folder):
             examples = self.source.__getitems__(list(rows))
-        return [
-            (example[self.image_key], example[self.label_key]) for example in examples
-        ]
+        return [(one[self.image_key], one[self.label_key]) for one in examples]
 
     def stored_labels(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
         """The labels of some records, one pass over all of them the first time.
 
-        No image is decoded. A part of the set is read alone and not kept. The digest of
-        what the records are (folder, split, sizes and times of files) names the cache's
-        file, so that other records have another.
+        No image is decoded. A part of the set is read alone and not kept. The cache's
+        file is named by what the records are, so that others have another.
         """
         count = len(self.source)
-        with _damage(self.name, self.folder):
-            stats = [(self.folder / file).stat() for file in self.files]
-        about = (os.fspath(self.folder), self.split, self.label_key, count)
-        about += tuple((stat.length, stat.mtime) for stat in stats)
-        digest = hashlib.sha256(repr(about).encode()).hexdigest()[:32]
+        digest = hashlib.sha256(repr(self.about).encode()).hexdigest()[:32]
         cache = caches.folder("labels")
         file = cache and cache / f"{digest}.npy"
         known = _cached(file, count) if file else None
@@ -108,19 +100,15 @@ class Records(EncodedSource):
 
 
 def _cached(file: pathlib.Path, count: int) -> NDArray[np.int32] | None:
-    try:
+    with contextlib.suppress(OSError, ValueError, EOFError):  # not there, or damaged
         labels = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError):  # not there, or damaged
-        return None
-    fits = labels.dtype == np.int32 and labels.shape == (count,)
-    return labels if fits else None
+        if labels.dtype == np.int32 and labels.shape == (count,):
+            return labels
+    return None
 
 
 def open_prepared(
-    name: str,
-    split: str,
-    data_dir: os.PathLike[str] | str | None,
-    wanted: Wanted,
+    name: str, split: str, data_dir: os.PathLike[str] | str | None, wanted: Wanted
 ) -> EncodedSource:
     """Opens one split of the prepared TFDS image set `name`; see `data.load`."""
     import tensorflow_datasets as tfds
@@ -150,22 +138,24 @@ def open_prepared(
         )
     if channels not in (1, 3, None):
         raise ValueError(f"images of {name!r} have {channels} channels, not 1 or 3")
-    with _damage(name, builder.data_dir):
+    folder = epath.Path(builder.data_dir)
+    with _damage(name, folder):
         skip = {image_key: tfds.decode.SkipDecoding()}
         source = builder.as_data_source(stored, decoders=skip)
         count = len(source)
+        stats = [(folder / file).stat() for file in available[stored].filenames]
+    times = ((stat.length, stat.mtime) for stat in stats)
     if not count:
         raise ValueError(f"data set {name!r} has no images in its {stored!r} split")
     return Records(
         name=name,
         class_names=_names.class_names(features[label_key].names, f"data set {name!r}"),
         rows=spread(count, wanted.limit),
-        stored_shape=(size or height, size or width, channels or 3),
+        shape=(size or height, size or width, wanted.channels or channels or 3),
+        stored_channels=channels or 3,
         size=size,
-        channels=wanted.channels,
-        folder=epath.Path(builder.data_dir),
-        split=stored,
-        files=tuple(available[stored].filenames),
+        folder=folder,
+        about=(os.fspath(folder), stored, label_key, count, *times),
         image_key=image_key,
         label_key=label_key,
         source=source,
@@ -175,9 +165,8 @@ def open_prepared(
 def _local_root(root: epath.Path, name: str) -> epath.Path:
     """Copies the set `name` of an object store here, as array_record reads local files.
 
-    Returns the data directory of the copy: in the user's cache directory, so that each
-    machine reads every file once. `root` itself where it is on this machine, or does
-    not have the set.
+    Returns the data directory of the copy, in the user's cache directory; `root` itself
+    where it is on this machine, or does not have the set.
     """
     there = sorted((root / name).glob("*/*")) if files.is_remote(root) else []
     if not there:

@@ -22,6 +22,7 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     VERSION = tfds.core.Version("1.0.0")
     ABOUT: ClassVar[str]
     HOMEPAGE: ClassVar[str | None] = None
+    ARCHIVE: ClassVar[str]  # a URL, or a file in the manual directory
     SHAPE: ClassVar[tuple[int | None, int | None, int]] = (None, None, 3)
     TEXT: ClassVar[str | None] = "image/file_name"
     NUM_CLASSES: ClassVar[int | None] = None  # as many as there are names
@@ -45,15 +46,14 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             homepage=self.HOMEPAGE,
         )
 
-    def _archive(self, dl_manager: Any) -> Any:
-        """Where the official archive is, for TFDS's own program."""
-        raise NotImplementedError
-
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[Example]]:
-        place = self._archive(dl_manager)
+        if "//" in self.ARCHIVE:
+            place = dl_manager.download(self.ARCHIVE)
+        else:
+            place = dl_manager.manual_dir / self.ARCHIVE
         found = type(self).read(_archives.open_members(place))
         if found is None:
-            raise ValueError(f"{place} is not in the official layout")
+            raise ValueError(f"{self.ARCHIVE} ({place}) is not in the official layout")
         features: Any = self.info.features
         features["label"].names = list(found.names["label"])
         return {split: generate() for split, generate in found.splits.items()}
@@ -76,26 +76,19 @@ class TinyImagenet(ImageBuilder):
     SHAPE = (64, 64, 3)
     TEXT = "id"
     NUM_CLASSES = 200
-    URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+    ARCHIVE = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
     read = staticmethod(_folders.read_tiny_imagenet)
-
-    def _archive(self, dl_manager: Any) -> Any:
-        return dl_manager.download(self.URL)
 
 
 class _Caltech(ImageBuilder, skip_registration=True):
     """What both sets share: colour images of many sizes."""
 
     HOMEPAGE = "https://data.caltech.edu/"
-    ARCHIVE: ClassVar[str]
 
     @property
     def MANUAL_DOWNLOAD_INSTRUCTIONS(self) -> str:
         """What to fetch by hand for TFDS's own program; ours downloads it."""
         return f"Put {self.ARCHIVE} (data.caltech.edu) into the manual directory."
-
-    def _archive(self, dl_manager: Any) -> Any:
-        return dl_manager.manual_dir / self.ARCHIVE
 
 
 class Caltech256(_Caltech):

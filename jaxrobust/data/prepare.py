@@ -99,8 +99,7 @@ def prepare(
         members = _folders.divide(every)
         out = sum(not is_hidden(path) for path in every) - len(members)
         if members and out:
-            text = "%d files are no images of train or test: left out"
-            logging.warning(text, out)
+            logging.warning("%d files are no images of train or test: left out", out)
         builder = _builders.custom(name, root, members)
         if _finished(builder):
             return epath.Path(builder.data_dir)

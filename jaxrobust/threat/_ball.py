@@ -8,13 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxrobust._checks import (
-    check_bounds,
-    check_norm,
-    check_radius,
-    check_shape,
-    row_keys,
-)
+from jaxrobust import _checks
 from jaxrobust.array_types import Bounds, Images, Key, Norm, PerExample
 from jaxrobust.threat._precision import (
     largest_where,
@@ -33,16 +27,16 @@ _LONGEST_STEP = 1e3
 
 
 def _check(norm: Any, bounds: object, x: Images, **radii: Any) -> None:
-    check_norm(norm)
-    check_bounds(bounds)
+    _checks.check_norm(norm)
+    _checks.check_bounds(bounds)
     for name, value in radii.items():
-        check_radius(name, value)
-        check_shape(name, value, x.shape, norm)
+        _checks.check_radius(name, value)
+        _checks.check_shape(name, value, x.shape, norm)
 
 
 def distance(x_adv: Images, x: Images, *, norm: Norm) -> PerExample:
     """Returns the norm of `x_adv - x` per row, `[B]`, at least float32."""
-    check_norm(norm)
+    _checks.check_norm(norm)
     x_adv, x = widened(x_adv, x)
     return _norm(_rows(x_adv - x), norm)
 
@@ -137,7 +131,7 @@ def sample(
       Points in ball and box, shape and dtype of `x`.
     """
     _check(norm, bounds, x, eps=eps)
-    keys = row_keys(key, x.shape[0])
+    keys = _checks.row_keys(key, x.shape[0])
     given, (x,) = x, widened(x)
     eps = capped(eps, x, norm, bounds)
     size = math.prod(x.shape[1:])

@@ -60,12 +60,9 @@ def largest_where(
     """Returns the largest number of at least 0 at which a condition holds, per row.
 
     Found bit by bit, since numbers of at least 0 are ordered as their bits are: on a
-    CPU far quicker than a sort.
-
-    Args:
-      holds: tells `[B]` numbers whether the condition holds, as it must up to some
-        number of at least 0 and nowhere beyond.
-      like: `[B]`, floating; the result has its type.
+    CPU far quicker than a sort. `holds` tells of `[B]` numbers whether they are below
+    it, as the condition must hold up to some number of at least 0 and nowhere beyond;
+    the result has the type of `like`, `[B]` and floating.
     """
     count = jnp.finfo(like.dtype).bits
     bits = jnp.zeros_like(like, jnp.dtype(f"int{count}"))
