@@ -50,8 +50,7 @@ def open_members(source: os.PathLike[str] | str) -> Members:
     path = files.expand(source)
     if path.is_dir():
         read = functools.partial(_reading.read_file, limit=_MOST_MEMBER)
-        walked = _reading.walk(path)
-        return {file: functools.partial(read, path / file) for file in walked}
+        return {f: functools.partial(read, path / f) for f in _reading.walk(path)}
     if not path.exists():
         raise FileNotFoundError(f"no such archive or folder: {path.resolve()}")
     name, shown = path.name.lower(), printable(str(path))
@@ -70,7 +69,7 @@ def open_members(source: os.PathLike[str] | str) -> Members:
 def _list_zip(path: epath.Path, packed: int) -> Members:
     """Lists the files of a zip; each is read when asked, and no more than announced."""
     shown = printable(str(path))
-    with _reading.damage(f"{shown} is not a complete archive"):
+    with _reading.damage(f"{shown} is not a complete archive", MemoryError):
         archive = zipfile.ZipFile(path)
     infos = [info for info in archive.infolist() if not info.is_dir()]
     _reading.require_density(shown, packed, sum(info.file_size for info in infos))
@@ -88,7 +87,9 @@ def _list_zip(path: epath.Path, packed: int) -> Members:
         _require_size(info.file_size, member)
 
     def read(info: zipfile.ZipInfo) -> bytes:
-        with _reading.damage(f"{printable(info.filename)} in {shown} is damaged"):
+        with _reading.damage(
+            f"{printable(info.filename)} in {shown} is damaged", MemoryError
+        ):
             return archive.read(info)
 
     return {info.filename: functools.partial(read, info) for info in infos}
@@ -102,7 +103,7 @@ def read_tar(stream: IO[bytes], title: str) -> Members:
     stream.seek(0)
     bounded = cast(IO[bytes], _Bounded(_unpacked(stream), packed, title))
     with (
-        _reading.damage(f"{title} is not a complete archive"),
+        _reading.damage(f"{title} is not a complete archive", MemoryError),
         tarfile.open(fileobj=bounded, mode="r:") as archive,
     ):
         bar = tqdm.tqdm(archive, f"reading {title}", leave=False, disable=None)

@@ -133,10 +133,9 @@ def _class_folders(root: epath.Path, found: Mapping[str, str]) -> list[str]:
     place = root / (found.get("train") or found["test"]) if found else root
     folders = _reading.folders(place)
     if len(folders) == 1 and not found and _divisions(root / folders[0]):
-        inner = printable(str(root / folders[0]))
         raise ValueError(
             f"{printable(str(root))} holds one folder with the data set in it; give "
-            f"folder:{inner}"
+            f"folder:{printable(str(root / folders[0]))}"
         )
     return folders
 

@@ -52,12 +52,8 @@ def load_npz(name: str, file: epath.Path, split: str) -> Dataset:
     with _reading.named("data set {!r}".format, name):
         images = _to_uint8(arrays[pair[0]], pair[0])
         if images.size and images.max() <= 1:
-            logging.warning(
-                "data set %r: %s has no value above 1 of 255, so all is black; images "
-                "in [0, 1] are floating",
-                name,
-                pair[0],
-            )
+            text = "data set %r: %s has no value above 1 of 255, so all is black"
+            logging.warning(f"{text}; images in [0, 1] are floating", name, pair[0])
         every = {k: _checked_labels(arrays[k], k) for k in of_labels if k in arrays}
         names = _class_names(arrays.get("class_names"), every, name)
         labels = every[pair[1]].astype(np.int32)

@@ -49,11 +49,11 @@ def named(describe: Callable[..., str], *args: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def damage(what: str) -> Iterator[None]:
-    """Says in a line what is damaged: readers of archives raise many kinds."""
+def damage(what: str, *passing: type[Exception]) -> Iterator[None]:
+    """Says in a line what is damaged: readers raise many kinds, of which some pass."""
     try:
         yield
-    except (Refused, MemoryError):
+    except (Refused, *passing):
         raise
     except Exception as error:
         reason = printable(reading.first_line(error))

@@ -33,7 +33,7 @@ class EncodedSource:
     that are stored.
     """
 
-    name: str  # in errors
+    name: str  # what `data.load` calls the set
     class_names: tuple[str, ...]
     rows: NDArray[np.int64]  # those stored that belong to the set, in its order
     shape: tuple[int, int, int]  # height, width and channels of every image

@@ -78,8 +78,8 @@ def make(spec: Mapping[str, Any]) -> Augment:
     known = [field.name for field in dataclasses.fields(Spec)]
     for name in spec:
         if name not in known and spec[name] is not None:
-            hint = nearest_match(name, known)
-            raise ValueError(f"unknown augment field {name!r}. {hint}")
+            near = nearest_match(name, known)
+            raise ValueError(f"unknown augment field {name!r}. {near}")
     chosen = Spec(**{k: value for k, value in spec.items() if value is not None})
     # In the order in which they act; what is 0 or False is off.
     every = (
