@@ -57,8 +57,7 @@ def _gaussian_matrix(
     # Row i of `taken` holds the pixels that the window around pixel i sees.
     outside = np.pad(np.arange(size), radius, mode=mode)
     taken = np.arange(size)[:, None] + np.arange(2 * radius + 1)[None, :]
-    one_hot = np.eye(size)[outside[taken]]
-    one_hot = jnp.asarray(one_hot, sigma.dtype)
+    one_hot = jnp.asarray(np.eye(size)[outside[taken]], sigma.dtype)
     return jnp.einsum("kds,d->ks", one_hot, weights, precision=HIGHEST)
 
 

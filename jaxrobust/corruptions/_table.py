@@ -69,9 +69,6 @@ def apply(name: str, x: Images, *, key: Key, severity: int | Int[Array, ""]) -> 
       ValueError: for an unknown name (with the nearest match), a severity or a shape
         out of range, or images that leave [0, 1].
       TypeError: for images that are not floating, or an old-style key.
-
-    Reference:
-      Hendrycks and Dietterich 2019, arXiv 1903.12261, section 3.
     """
     check_name(name)
     check_images(x)

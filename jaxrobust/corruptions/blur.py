@@ -7,16 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust.array_types import Key
-from jaxrobust.corruptions._linear import (
-    Image,
-    Level,
-    gaussian_blur,
-    pick,
-    separable,
-    streak,
-    uniform,
-    zoom_matrix,
-)
+from jaxrobust.corruptions import _linear
+from jaxrobust.corruptions._linear import Image, Level, pick
 
 # Radius of the disc and standard deviation of the blur that softens it, in pixels.
 DEFOCUS = ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1.0, 0.2), (1.5, 0.1))
@@ -39,7 +31,6 @@ def _disc(radius: float, softness: float) -> np.ndarray:
 
 def defocus_blur(x: Image, key: Key, level: Level) -> Image:
     """Averages over a disc, as a lens out of focus does."""
-    del key
     kernel = pick([_disc(*one) for one in DEFOCUS], level, x)
     padded = jnp.pad(x, ((REACH, REACH), (REACH, REACH), (0, 0)), mode="reflect")
     height, width, _ = x.shape
@@ -60,11 +51,11 @@ def glass_blur(x: Image, key: Key, level: Level) -> Image:
     """
     sigma, rounds = pick(GLASS, level, x)
     largest = max(one[0] for one in GLASS)
-    x = gaussian_blur(x, sigma, largest, truncate=4, mode="edge")
+    x = _linear.gaussian_blur(x, sigma, largest, truncate=4, mode="edge")
     first, second = jax.random.split(key)
     x = _shuffle(x, first)
     x = jnp.where(rounds > 1, _shuffle(x, second), x)
-    return gaussian_blur(x, sigma, largest, truncate=4, mode="edge")
+    return _linear.gaussian_blur(x, sigma, largest, truncate=4, mode="edge")
 
 
 def _shuffle(x: Image, key: Key) -> Image:
@@ -81,26 +72,25 @@ def _shuffle(x: Image, key: Key) -> Image:
 def motion_blur(x: Image, key: Key, level: Level) -> Image:
     """Blurs along a direction within 45 degrees of the horizontal."""
     radius, sigma = pick(MOTION, level, x)
-    angle = uniform(key, (), -np.pi / 4, np.pi / 4, x)
-    return streak(x, angle, radius, sigma, max(one[0] for one in MOTION))
+    angle = _linear.uniform(key, (), -np.pi / 4, np.pi / 4, x)
+    return _linear.streak(x, angle, radius, sigma, max(one[0] for one in MOTION))
 
 
 def zoom_blur(x: Image, key: Key, level: Level) -> Image:
     """Averages the image and its enlargements up to a factor, as a lens zooming in."""
-    del key
     # arange keeps the original's rounding: its end is sometimes included.
     factors = [np.arange(1, 1 + most, 0.01) for most in ZOOM_LARGEST]
     every = max(factors, key=len)
     weights = [[i < len(one) for i in range(len(every))] for one in factors]
     rows, columns = (
-        jnp.asarray(np.stack([zoom_matrix(size, f) for f in every]), x.dtype)
+        jnp.asarray(np.stack([_linear.zoom_matrix(size, f) for f in every]), x.dtype)
         for size in x.shape[:2]
     )
     weight = pick(weights, level, x)
 
     def add(total: Image, one: tuple) -> tuple[Image, None]:
         rows, columns, weight = one
-        return total + weight * separable(x, rows, columns), None
+        return total + weight * _linear.separable(x, rows, columns), None
 
     total, _ = jax.lax.scan(add, x, (rows, columns, weight))
     return total / (weight.sum() + 1)

@@ -6,15 +6,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxrobust.array_types import Key
-from jaxrobust.corruptions._linear import (
-    HIGHEST,
-    Image,
-    Level,
-    gaussian_blur,
-    pick,
-    separable,
-    uniform,
-)
+from jaxrobust.corruptions import _linear
+from jaxrobust.corruptions._linear import Image, Level, pick
 
 BRIGHTNESS = (0.05, 0.1, 0.15, 0.2, 0.3)
 CONTRAST = (0.75, 0.5, 0.4, 0.3, 0.15)
@@ -32,7 +25,6 @@ PIXELATE = (0.95, 0.9, 0.85, 0.75, 0.65)  # the small side over the image's
 
 def brightness(x: Image, key: Key, level: Level) -> Image:
     """Raises the value of HSV; hue and saturation stay."""
-    del key
     value = x.max(-1, keepdims=True)
     raised = jnp.minimum(value + pick(BRIGHTNESS, level, x), 1)
     # Black has no saturation and becomes grey.
@@ -41,19 +33,17 @@ def brightness(x: Image, key: Key, level: Level) -> Image:
 
 def contrast(x: Image, key: Key, level: Level) -> Image:
     """Pulls each channel towards its mean."""
-    del key
     mean = x.mean((0, 1), keepdims=True)
     return mean + pick(CONTRAST, level, x) * (x - mean)
 
 
 def pixelate(x: Image, key: Key, level: Level) -> Image:
     """Shrinks by box means and enlarges again without interpolation."""
-    del key
-    rows, columns = (
-        pick([_pixels(size, share) for share in PIXELATE], level, x)
-        for size in x.shape[:2]
-    )
-    return separable(x, rows, columns)
+
+    def matrix(size: int) -> Array:
+        return pick([_pixels(size, share) for share in PIXELATE], level, x)
+
+    return _linear.separable(x, *map(matrix, x.shape[:2]))
 
 
 def _pixels(size: int, share: float) -> Float[np.ndarray, "size size"]:
@@ -76,13 +66,11 @@ def elastic_transform(x: Image, key: Key, level: Level) -> Image:
     side = min(height, width)
     strength, sigma, reach = pick(ELASTIC, level, x) * side
     corner_key, field_key = jax.random.split(key)
-    rows, columns = (
-        jnp.asarray(at, x.dtype) for at in np.mgrid[:height, :width].astype(float)
-    )
+    rows, columns = jnp.mgrid[:height, :width].astype(x.dtype)
     x = _sample(x, *_affine(corner_key, rows, columns, reach), mode="mirror")
     largest = side * max(one[1] for one in ELASTIC)
-    field = uniform(field_key, (height, width, 2), -1, 1, x)
-    field = gaussian_blur(field, sigma, largest, truncate=3, mode="symmetric")
+    field = _linear.uniform(field_key, (height, width, 2), -1, 1, x)
+    field = _linear.gaussian_blur(field, sigma, largest, truncate=3, mode="symmetric")
     down, right = strength * field[..., 0], strength * field[..., 1]
     return _sample(x, rows + down, columns + right, mode="reflect")
 
@@ -93,13 +81,13 @@ def _affine(key: Key, rows: Array, columns: Array, reach: Array) -> list[Array]:
     middle, arm = np.asarray([height // 2, width // 2]), min(height, width) // 3
     corners = middle + arm * np.asarray([[1, 1], [1, -1], [-1, -1]])
     moved = jnp.asarray(corners, rows.dtype)
-    moved = moved + uniform(key, (3, 2), -reach, reach, rows)
+    moved = moved + _linear.uniform(key, (3, 2), -reach, reach, rows)
     # The map is linear around the second corner, along the sides from it.
     old, new = (jnp.stack([p[0] - p[1], p[2] - p[1]], -1) for p in (corners, moved))
     (a, b), (c, d) = new
     scale = jnp.where(jnp.abs(a * d - b * c) > 1e-3, a * d - b * c, 1e-3)
     back = jnp.stack([jnp.stack([d, -b]), jnp.stack([-c, a])]) / scale
-    back = jnp.matmul(jnp.asarray(old, rows.dtype), back, precision=HIGHEST)
+    back = jnp.matmul(jnp.asarray(old, rows.dtype), back, precision=_linear.HIGHEST)
     down, right = rows - moved[1, 0], columns - moved[1, 1]
     return [back[i, 0] * down + back[i, 1] * right + corners[1, i] for i in range(2)]
 

@@ -44,7 +44,6 @@ TO_YCC = np.asarray(
 
 def jpeg_compression(x: Image, key: Key, level: Level) -> Image:
     """Rounds to 8-bit levels, encodes as JPEG and decodes; grey has no chroma."""
-    del key
     levels = jnp.round(255 * x)
     light = pick([_steps(LUMINANCE, quality) for quality in QUALITY], level, x)
     if x.shape[-1] == 1:
@@ -97,14 +96,11 @@ def _halve(x: Image) -> Image:
 
 def _enlarge(x: Image, height: int, width: int) -> Image:
     """Doubles the size with weights 3/4 and 1/4 of the nearest two per axis."""
-    rows, columns = (
-        jnp.asarray(_doubling(small)[:size], x.dtype)
-        for small, size in zip(x.shape[:2], (height, width), strict=True)
-    )
-    return separable(x, rows, columns)
 
+    def matrix(small: int, size: int) -> Array:
+        near = np.repeat(np.arange(small), 2)
+        far = np.clip(near + np.tile([-1, 1], small), 0, small - 1)
+        double = 0.75 * np.eye(small)[near] + 0.25 * np.eye(small)[far]
+        return jnp.asarray(double[:size], x.dtype)
 
-def _doubling(small: int) -> Float[np.ndarray, "double small"]:
-    near = np.repeat(np.arange(small), 2)
-    far = np.clip(near + np.tile([-1, 1], small), 0, small - 1)
-    return 0.75 * np.eye(small)[near] + 0.25 * np.eye(small)[far]
+    return separable(x, *map(matrix, x.shape[:2], (height, width)))

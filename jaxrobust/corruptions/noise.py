@@ -1,7 +1,8 @@
 """Noise: Gaussian, shot (photons) and impulse (salt and pepper).
 
 As all corruptions: `f(x [H, W, C] in [0, 1], key, level) -> [H, W, C]`, `level` the
-severity minus 1; values may leave [0, 1], which `apply` clips.
+severity minus 1; values may leave [0, 1], which `apply` clips. Some draw nothing from
+the key.
 """
 
 import jax

@@ -6,17 +6,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxrobust.array_types import Key
-from jaxrobust.corruptions._linear import (
-    Image,
-    Level,
-    grey,
-    normal,
-    pick,
-    separable,
-    streak,
-    uniform,
-    zoom_matrix,
-)
+from jaxrobust.corruptions import _linear
+from jaxrobust.corruptions._linear import Image, Level, pick
 
 # Mean and standard deviation of the flakes' noise, zoom, threshold, radius and standard
 # deviation of their fall in pixels, and what is kept of the image.
@@ -38,16 +29,16 @@ def snow(x: Image, key: Key, level: Level) -> Image:
     """Whitens the image and lets flakes fall over it, twice, one way turned round."""
     mean, std, _, threshold, radius, sigma, kept = pick(SNOW, level, x)
     noise_key, angle_key = jax.random.split(key)
-    flakes = mean + std * normal(noise_key, (*x.shape[:2], 1), x)
+    flakes = mean + std * _linear.normal(noise_key, (*x.shape[:2], 1), x)
     rows, columns = (
-        pick([zoom_matrix(size, one[2]) for one in SNOW], level, x)
+        pick([_linear.zoom_matrix(size, one[2]) for one in SNOW], level, x)
         for size in x.shape[:2]
     )
-    flakes = separable(flakes, rows, columns)
+    flakes = _linear.separable(flakes, rows, columns)
     flakes = jnp.where(flakes < threshold, 0, jnp.minimum(flakes, 1))
-    angle = uniform(angle_key, (), -3 * np.pi / 4, -np.pi / 4, x)
-    flakes = streak(flakes, angle, radius, sigma, max(one[4] for one in SNOW))
-    white = jnp.maximum(x, 1.5 * grey(x) + 0.5)
+    angle = _linear.uniform(angle_key, (), -3 * np.pi / 4, -np.pi / 4, x)
+    flakes = _linear.streak(flakes, angle, radius, sigma, max(one[4] for one in SNOW))
+    white = jnp.maximum(x, 1.5 * _linear.grey(x) + 0.5)
     return kept * x + (1 - kept) * white + flakes + flakes[::-1, ::-1]
 
 
@@ -72,16 +63,16 @@ def frost_texture(key: Key, x: Image) -> Image:
     ridges = plasma(ridge_key, height, width, jnp.asarray(1.5, x.dtype))
     ridges = (1 - jnp.abs(2 * ridges - 1)) ** 3
     thick = plasma(thick_key, height, width, jnp.asarray(1.3, x.dtype))
-    seeds = uniform(seed_key, thick.shape, 0, 1, x) < CRYSTAL_SHARE
+    seeds = _linear.uniform(seed_key, thick.shape, 0, 1, x) < CRYSTAL_SHARE
     length = jnp.asarray(CRYSTAL_LENGTH, x.dtype)
-    angles = uniform(angle_key, (), 0, np.pi / 3, x) + np.arange(6) * np.pi / 3
-    needles = jax.vmap(streak, (None, 0, None, None, None))(
+    angles = _linear.uniform(angle_key, (), 0, np.pi / 3, x) + np.arange(6) * np.pi / 3
+    needles = jax.vmap(_linear.streak, (None, 0, None, None, None))(
         seeds.astype(x.dtype), angles, length, length, CRYSTAL_LENGTH
     )
     ice = 0.1 + 0.5 * ridges + 0.3 * thick**2 + 3 * thick * needles.sum(0)
     # Thin ice is blue, thick ice white.
     ice = jnp.clip(ice, 0, 1) ** jnp.asarray([[[1.35, 1.1, 0.9]]], x.dtype)
-    return grey(ice) if channels == 1 else ice
+    return _linear.grey(ice) if channels == 1 else ice
 
 
 def plasma(
@@ -95,7 +86,7 @@ def plasma(
     """
     grid = jnp.zeros((1, 1), decay.dtype)
     rounds = (max(height, width) - 1).bit_length()
-    draws = uniform(key, (4**rounds - 1,), -1, 1, grid)
+    draws = _linear.uniform(key, (4**rounds - 1,), -1, 1, grid)
     for number in range(rounds):
         side = 2**number
         noise = draws[side**2 - 1 : 4 * side**2 - 1].reshape(3, side, side)

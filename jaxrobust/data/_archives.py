@@ -1,16 +1,14 @@
-"""Files of a local folder or archive, by relative path, and their checksums."""
+"""Files of a local folder or archive, by relative path."""
 
 import bz2
-import contextlib
 import functools
 import gzip
-import hashlib
 import io
 import lzma
 import os
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import IO, Any, cast
 
 import tqdm
@@ -24,14 +22,19 @@ from jaxrobust.runtime import files, reading
 Members = Mapping[str, Callable[[], bytes]]
 """Relative path with forward slashes -> a function that reads the file."""
 
-ZIP_SUFFIXES = (".zip",)
+_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+# How a compressed file begins, and what unpacks it.
+_PACKED: Mapping[bytes, Callable[..., Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\x00": lzma.open,
+}
 # Of one file, and of an archive: more than any published set of images has.
-MOST_MEMBER = 4 << 30
+_MOST_MEMBER = 4 << 30
 MOST_ARCHIVE = 1 << 40
 _MOST_MEMBERS = 5_000_000
 _ENCRYPTED = 1  # a bit of a member's flags
 _METHODS = (0, 8, 12, 14)  # stored, deflated, bzip2, lzma
-TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 
 def open_members(source: os.PathLike[str] | str) -> Members:
@@ -39,42 +42,34 @@ def open_members(source: os.PathLike[str] | str) -> Members:
 
     Folders and zips are read file by file when asked; a tar, which has no index, is
     read into memory whole. Nothing is unpacked to disk: what a member is called, or
-    links to, does not matter.
-
-    Raises:
-        FileNotFoundError: no such file or folder.
-        ValueError: a file that is no archive, is damaged or encrypted, or announces
-            more than there can be in it, or than half of the memory.
+    links to, does not matter. What is no archive, is damaged or encrypted, or announces
+    more than there can be in it, or than half of the memory, is a ValueError.
     """
     if not os.fspath(source):
         raise ValueError("the archive or folder to read has an empty path")
     path = files.expand(source)
     if path.is_dir():
-        read = functools.partial(functools.partial, _read_file)
-        return {file: read(path / file) for file in _reading.walk(path)}
+        read = functools.partial(_reading.read_file, limit=_MOST_MEMBER)
+        return {f: functools.partial(read, path / f) for f in _reading.walk(path)}
     if not path.exists():
         raise FileNotFoundError(f"no such archive or folder: {path.resolve()}")
     name, shown = path.name.lower(), printable(str(path))
-    if not name.endswith(ZIP_SUFFIXES + TAR_SUFFIXES):
+    if not name.endswith(_SUFFIXES):
         raise ValueError(
             f"{printable(path.name)!r} is neither a folder nor an archive "
-            f"({', '.join(ZIP_SUFFIXES + TAR_SUFFIXES)}); give the folder that holds it"
+            f"({', '.join(_SUFFIXES)}); give the folder that holds it"
         )
     with _reading.open_file(path, MOST_ARCHIVE) as stream:
-        if name.endswith(TAR_SUFFIXES):
+        if not name.endswith(".zip"):
             return read_tar(stream, shown)
         packed = stream.seek(0, io.SEEK_END)
     return _list_zip(path, packed)
 
 
-def _read_file(path: epath.Path) -> bytes:
-    return _reading.read_file(path, MOST_MEMBER)
-
-
 def _list_zip(path: epath.Path, packed: int) -> Members:
     """Lists the files of a zip; each is read when asked, and no more than announced."""
     shown = printable(str(path))
-    with _damage(f"{shown} is not a complete archive"):
+    with _reading.damage(f"{shown} is not a complete archive", MemoryError):
         archive = zipfile.ZipFile(path)
     infos = [info for info in archive.infolist() if not info.is_dir()]
     _reading.require_density(shown, packed, sum(info.file_size for info in infos))
@@ -92,7 +87,9 @@ def _list_zip(path: epath.Path, packed: int) -> Members:
         _require_size(info.file_size, member)
 
     def read(info: zipfile.ZipInfo) -> bytes:
-        with _damage(f"{printable(info.filename)} in {shown} is damaged"):
+        with _reading.damage(
+            f"{printable(info.filename)} in {shown} is damaged", MemoryError
+        ):
             return archive.read(info)
 
     return {info.filename: functools.partial(read, info) for info in infos}
@@ -106,7 +103,7 @@ def read_tar(stream: IO[bytes], title: str) -> Members:
     stream.seek(0)
     bounded = cast(IO[bytes], _Bounded(_unpacked(stream), packed, title))
     with (
-        _damage(f"{title} is not a complete archive"),
+        _reading.damage(f"{title} is not a complete archive", MemoryError),
         tarfile.open(fileobj=bounded, mode="r:") as archive,
     ):
         bar = tqdm.tqdm(archive, f"reading {title}", leave=False, disable=None)
@@ -115,8 +112,7 @@ def read_tar(stream: IO[bytes], title: str) -> Members:
             archive.members = []  # pyright: ignore[reportAttributeAccessIssue]
             if not info.isfile():  # a folder, link or device
                 continue
-            member = f"{printable(info.name)} in {title}"
-            _require_size(info.size, member)
+            _require_size(info.size, f"{printable(info.name)} in {title}")
             total += info.size
             _reading.require_density(title, packed, total)
             if total > limit or count > _MOST_MEMBERS:
@@ -124,8 +120,7 @@ def read_tar(stream: IO[bytes], title: str) -> Members:
                     f"{title} holds more than {reading.size(limit)}, half of the "
                     f"memory, or {_MOST_MEMBERS:,} files: unpack it and give the folder"
                 )
-            content = archive.extractfile(info)
-            if content is not None:
+            if content := archive.extractfile(info):
                 name = info.name.removeprefix("./")
                 members[name] = io.BytesIO(content.read()).getvalue
     return members
@@ -135,12 +130,9 @@ def _unpacked(stream: IO[bytes]) -> IO[bytes]:
     """What a compressed file holds; another as it is."""
     start = stream.read(6)
     stream.seek(0)
-    if start.startswith(b"\x1f\x8b"):
-        return cast(IO[bytes], gzip.GzipFile(fileobj=stream))
-    if start.startswith(b"BZh"):
-        return cast(IO[bytes], bz2.BZ2File(stream))
-    if start == b"\xfd7zXZ\x00":
-        return cast(IO[bytes], lzma.LZMAFile(stream))
+    for magic, unpack in _PACKED.items():
+        if start.startswith(magic):
+            return unpack(stream)
     return stream
 
 
@@ -163,77 +155,13 @@ class _Bounded:
 
 
 def _require_size(size: int, member: str) -> None:
-    if size > MOST_MEMBER:
+    if size > _MOST_MEMBER:
         raise _reading.Refused(
             f"{member} announces {reading.size(size)}, more than the "
-            f"{reading.size(MOST_MEMBER)} that are read of one file"
+            f"{reading.size(_MOST_MEMBER)} that are read of one file"
         )
-
-
-@contextlib.contextmanager
-def _damage(what: str) -> Iterator[None]:
-    """Says in a line what is damaged: the readers of archives raise many kinds."""
-    try:
-        yield
-    except (_reading.Refused, MemoryError):
-        raise
-    except Exception as error:
-        reason = printable(reading.first_line(error))
-        raise ValueError(f"{what}: {reason}") from None
 
 
 def by_name(members: Members) -> dict[str, Callable[[], bytes]]:
     """The files by their last path part; for sets whose file names are unique."""
     return {path.rsplit("/", 1)[-1]: read for path, read in members.items()}
-
-
-def verify(source: os.PathLike[str] | str, checksums: Mapping[str, str]) -> None:
-    """Compares an archive, or files of a folder, with their known checksums by name.
-
-    Raises:
-        ValueError: a file differs; names both checksums.
-    """
-    path = files.expand(source)
-    there = [path / f for f in _reading.walk(path)] if path.is_dir() else [path]
-    for file in there:
-        expected = checksums.get(file.name)
-        if expected is None or not file.exists():
-            continue
-        found = digest(file, like=expected)
-        if found != expected:
-            raise ValueError(
-                f"checksum of {file}: expected {kind(expected)} {expected}, found "
-                f"{found}.\n"
-                "The file is damaged, incomplete or another one of the same name.\n"
-                "Fetch it again, or pass --no_verify to use it as it is."
-            )
-
-
-def kind(checksum: str) -> str:
-    """The name of a checksum in hexadecimal: MD5 has 32 digits, SHA-256 64."""
-    return "MD5" if len(checksum) == 32 else "SHA-256"
-
-
-def byte_bar(text: str, total: int | None, **options: Any) -> tqdm.tqdm:
-    """A bar of bytes, in a terminal alone."""
-    fixed = {"unit": "B", "unit_scale": True, "disable": None}
-    return tqdm.tqdm(total=total, desc=text, **fixed, **options)
-
-
-def hasher(like: str) -> Any:
-    """A new hash of the kind of a checksum."""
-    # MD5 only tells damaged files: some publishers record nothing else.
-    name = kind(like).replace("-", "").lower()
-    return hashlib.new(name, usedforsecurity=False)
-
-
-def digest(file: epath.Path, like: str) -> str:
-    """The checksum of a file's content, of the kind of another; a bar if long."""
-    digest = hasher(like)
-    text, total = f"verifying {file.name}", file.stat().length
-    bar = byte_bar(text, total, leave=False, delay=1)
-    with bar, reading.opened(file, MOST_ARCHIVE) as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-            bar.update(len(block))
-    return digest.hexdigest()

@@ -1,5 +1,6 @@
 """TFDS builders that write examples of ours, without TensorFlow."""
 
+import io
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -7,11 +8,13 @@ from typing import Any
 
 from etils import epath
 
-from jaxrobust.data import _folders
+from jaxrobust.data import _images
 from jaxrobust.data._archives import Members
 from jaxrobust.data._formats import Example, Splits
+from jaxrobust.data._names import printable
+from jaxrobust.data._reading import named
+from jaxrobust.data._tfds import FORMAT
 
-FORMAT = "array_record"
 _ABANDONED_S = 3600
 
 
@@ -32,34 +35,21 @@ def custom(name: str, root: epath.Path, members: Members) -> Any:
     The feature's height and width are those of the images, unknown where they differ;
     it has one channel where no image has colour.
     """
-    import tensorflow_datasets as tfds
+    from jaxrobust.data.own_builders import ImageBuilder
 
-    headers = [_folders.header(read(), path) for path, read in members.items()]
+    headers = []
+    for path, read in members.items():
+        with named(printable, path):
+            headers.append(_images.header(io.BytesIO(read())))
     sizes = {(one.height, one.width) for one in headers}
     height, width = sizes.pop() if len(sizes) == 1 else (None, None)
-    shape = (height, width, 1 if all(one.grey for one in headers) else 3)
 
-    class Folder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    class Folder(ImageBuilder, skip_registration=True):
         """Images of a folder, one folder per class."""
 
-        VERSION = tfds.core.Version("1.0.0")
-
-        def _info(self) -> Any:
-            features = {
-                "image": tfds.features.Image(shape=shape),
-                "label": tfds.features.ClassLabel(),
-            }
-            return tfds.core.DatasetInfo(
-                builder=self,
-                description=f"Images of the user's own: {name}.",
-                features=tfds.features.FeaturesDict(features),
-                supervised_keys=("image", "label"),
-            )
-
-        def _split_generators(self, dl_manager: Any) -> Any:
-            raise NotImplementedError("`write` supplies the examples")
-
-        _generate_examples = _split_generators
+        ABOUT = f"Images of the user's own: {name}."
+        SHAPE = (height, width, 1 if all(one.grey for one in headers) else 3)
+        TEXT = None
 
     Folder.name = name
     return Folder(data_dir=root)
@@ -85,14 +75,14 @@ def write(builder: Any, source: Splits) -> epath.Path:
         split: fitting(generate) for split, generate in source.splits.items()
     }
     prepared = epath.Path(builder.data_dir)
-    _remove_abandoned(prepared.parent)
+    parent = prepared.parent
+    _remove_abandoned(parent)
     try:
         # TFDS makes a download folder even where nothing is downloaded.
         with tempfile.TemporaryDirectory() as scratch:
             builder.download_and_prepare(download_dir=scratch, file_format=FORMAT)
     except BaseException:
         # TFDS has removed its incomplete directory, but not the one around it.
-        parent = prepared.parent
         if parent.exists() and not list(parent.iterdir()):
             parent.rmdir()
         raise

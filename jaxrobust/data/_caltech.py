@@ -1,13 +1,10 @@
-"""Caltech-101 and Caltech-256: one folder per class, no division into train and test.
-
-Three divisions are made here: TFDS's of Caltech-101 (30 images of each class to train),
-and that of the FPD paper for both sets, nine tenths of each class to train.
-"""
+"""Caltech-101 and Caltech-256: a folder per class, no division into train and test."""
 
 import io
 import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 from jaxrobust.data import _archives
 from jaxrobust.data._archives import Members
@@ -26,9 +23,8 @@ def read_thirty(members: Members, known: Sequence[str]) -> Splits | None:
     test split. Which ones TFDS draws depends on the file system; ours are drawn from
     the sorted file names and are the same everywhere.
 
-    Args:
-        members: the class folders, or the archives around them.
-        known: class names in label order, in lower case.
+    `members` are the class folders, or the archives around them; `known` the class
+    names in label order, in lower case.
     """
     members = _inside(members)
     classes: dict[str, list[str]] = {}
@@ -44,8 +40,7 @@ def read_thirty(members: Members, known: Sequence[str]) -> Splits | None:
         for name in sorted(classes)
         for path in draw.sample(classes[name], min(_TRAIN_IMAGES, len(classes[name])))
     }
-    labels = {name: known.index(name) for name in classes}
-    return _source(members, classes, labels, train)
+    return Splits(_splits(members, classes, known, train))
 
 
 def read_nine_tenths(members: Members, num_classes: int) -> Splits | None:
@@ -57,12 +52,8 @@ def read_nine_tenths(members: Members, num_classes: int) -> Splits | None:
     Classes are numbered in the sorted order of their folders, upper case first, as
     torchvision's ImageFolder does: the order that the authors' weights have.
 
-    Args:
-        members: the class folders, or the archives around them.
-        num_classes: how many there are, the clutter class included.
-
-    Raises:
-        ValueError: another number of class folders.
+    `members` are as in `read_thirty`; another number of classes than `num_classes`, of
+    which the clutter class is one, is refused.
     """
     members = _inside(members)
     folders: dict[str, dict[str, list[str]]] = {}
@@ -74,17 +65,17 @@ def read_nine_tenths(members: Members, num_classes: int) -> Splits | None:
     classes = max(folders.values(), key=len, default={})
     if len(classes) < 2:
         return None
+    order = sorted(classes)
     if len(classes) != num_classes:
         raise ValueError(
             f"the data set has {num_classes} class folders, but {len(classes)} are "
-            f"there: {', '.join(sorted(classes)[:3])} ..."
+            f"there: {', '.join(order[:3])} ..."
         )
-    labels = {name: label for label, name in enumerate(sorted(classes))}
     train = {
         path for paths in classes.values() for path in paths[: len(paths) * 9 // 10]
     }
-    names = tuple(re.sub(r"^\d{3}\.", "", name) for name in sorted(classes))
-    return _source(members, classes, labels, train, names)
+    names = tuple(re.sub(r"^\d{3}\.", "", name) for name in order)
+    return Splits(_splits(members, classes, order, train), {"label": names})
 
 
 def _inside(members: Members) -> Members:
@@ -95,21 +86,22 @@ def _inside(members: Members) -> Members:
     return _archives.read_tar(io.BytesIO(members[nested[0]]()), _NESTED)
 
 
-def _source(
+def _splits(
     members: Members,
     classes: Mapping[str, Sequence[str]],
-    labels: Mapping[str, int],
+    order: Sequence[str],
     train: set[str],
-    names: tuple[str, ...] = (),
-) -> Splits:
+) -> Mapping[str, Callable[[], Iterator[Example]]]:
+    """The images of each class, labelled by its place in `order`."""
+
     def generate(split: str) -> Iterator[Example]:
         for name, paths in classes.items():
+            label = order.index(name)
             for path in paths:
                 if (path in train) == (split == "train"):
                     file = path.rsplit("/", 1)[-1]
                     image = checked(members[path](), (None, None, 3), path)
-                    features = {"image": image, "label": labels[name]}
+                    features = {"image": image, "label": label}
                     yield f"{name}/{file}", features | {"image/file_name": file}
 
-    splits = {s: (lambda s=s: generate(s)) for s in ("train", "test")}
-    return Splits(splits, {"label": names} if names else {})
+    return {split: partial(generate, split) for split in ("train", "test")}

@@ -2,11 +2,20 @@
 
 import dataclasses
 import operator
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 _SPLIT_SEED = 0  # of the test splits that we make
+
+
+class Wanted(NamedTuple):
+    """What is asked of every kind of set, as `data.load` describes it."""
+
+    image_size: int | None
+    channels: int
+    limit: int | None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,7 +49,7 @@ class Dataset:
                 f"labels must have shape {self.images.shape[:1]}, one per image, "
                 f"got {self.labels.shape}"
             )
-        check_labels(self.labels, self.num_classes)
+        as_labels(self.labels, self.num_classes)
 
     def __len__(self) -> int:
         """The number of images N."""
@@ -57,10 +66,10 @@ class Dataset:
         _, height, width, channels = self.images.shape
         return height, width, channels
 
-    def take(self, indices: ArrayLike) -> "Dataset":
+    def take(self, indices: ArrayLike) -> Self:
         """The examples at `indices` (integers), in that order, as a new data set."""
-        rows = checked_rows(indices, len(self))
-        return Dataset(self.images[rows], self.labels[rows], self.class_names)
+        at = checked_rows(indices, len(self))
+        return dataclasses.replace(self, images=self.images[at], labels=self.labels[at])
 
     @property
     def nbytes(self) -> int:
@@ -71,7 +80,7 @@ class Dataset:
         """The images at `indices` (integers), in that order, `[n, H, W, C]`."""
         return self.images[checked_rows(indices, len(self))]
 
-    def load(self) -> "Dataset":
+    def load(self) -> Self:
         """Itself: it is in memory already, unlike other sources."""
         return self
 
@@ -93,13 +102,14 @@ def checked_rows(indices: ArrayLike, total: int) -> NDArray[np.integer]:
     return rows
 
 
-def check_labels(labels: NDArray[np.integer], num_classes: int) -> None:
-    """Refuses labels without a class name."""
+def as_labels(labels: NDArray[np.integer], num_classes: int) -> NDArray[np.int32]:
+    """Labels as they are kept; one without a class name is refused before the cast."""
     if len(labels) and not (labels.min() >= 0 and labels.max() < num_classes):
         raise ValueError(
             f"labels must be between 0 and {num_classes - 1} (one class name "
             f"each), got {labels.min()} to {labels.max()}"
         )
+    return labels.astype(np.int32, copy=False)
 
 
 def stratified_indices(

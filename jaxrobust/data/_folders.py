@@ -1,15 +1,17 @@
 """Folders of image files, one folder per class, as examples for a TFDS builder."""
 
 import io
+import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from absl import logging
 
 from jaxrobust.data import _images
 from jaxrobust.data._archives import Members
-from jaxrobust.data._formats import Example, Splits, encode_png, text_of
+from jaxrobust.data._formats import Example, Splits, encode_png
 from jaxrobust.data._names import class_names, normal, printable
-from jaxrobust.data._reading import is_hidden
+from jaxrobust.data._reading import is_hidden, named, text_of
 
 _TEST_FOLDERS = ("test", "val", "validation")
 
@@ -21,28 +23,16 @@ def is_image(path: str) -> bool:
     return path.lower().endswith(_images.SUFFIXES) and not is_hidden(path)
 
 
-def header(encoded: bytes, path: str) -> _images.Header:
-    """What an image file says of itself; an error names its path."""
-    try:
-        return _images.header(io.BytesIO(encoded))
-    except ValueError as error:
-        raise ValueError(f"{printable(path)}: {error}") from None
-
-
 def checked(encoded: bytes, shape: Shape, path: str) -> bytes:
     """Returns the image as PNG or JPEG of the wanted channels, upright.
 
-    Files that fit already pass byte for byte; others become PNG without loss.
-
-    Raises:
-        ValueError: unreadable, or of another height or width than `shape` says.
+    Files that fit already pass byte for byte; others become PNG without loss. One of
+    another height or width than `shape` says is refused.
     """
     channels = shape[2] or 3
-    about = header(encoded, path)
-    try:
+    with named(printable, path):
+        about = _images.header(io.BytesIO(encoded))
         image = _images.decode(encoded, channels)
-    except ValueError as error:
-        raise ValueError(f"{printable(path)}: {error}") from None
     wanted = (shape[0] or image.shape[0], shape[1] or image.shape[1])
     if image.shape[:2] != wanted:
         raise ValueError(
@@ -55,25 +45,14 @@ def checked(encoded: bytes, shape: Shape, path: str) -> bytes:
 
 
 def read(
-    members: Members,
-    shape: Shape,
-    known: Sequence[str],
-    test_split: str = "test",
+    members: Members, shape: Shape, known: Sequence[str], test_split: str
 ) -> Splits | None:
     """Reads train/CLASS/IMAGE and test/CLASS/IMAGE (also val or validation).
 
-    Args:
-        members: the files.
-        shape: `[H, W, C]` of the images; None where they may differ.
-        known: class names in label order; empty or plain numbers where the set has
-            none: then the folders' names in sorted order are the classes.
-        test_split: what the data set calls the split that is not 'train'.
-
-    Returns:
-        Examples with image, label, id and image/file_name; None without such a folder.
-
-    Raises:
-        ValueError: a class folder that is not among the known names (nor a number).
+    `shape` is `[H, W, C]` of the images, with None where they may differ. `known` are
+    the class names in label order; where they are empty or plain numbers, the folders'
+    names in sorted order are. A class folder of another name is refused. `test_split`
+    is what the data set calls the split that is not 'train'.
     """
     found = divide(members)
     if not any(path.startswith("train/") for path in found):
@@ -93,24 +72,23 @@ def read(
 
     def generate(split: str) -> Iterator[Example]:
         for path, read_image in found.items():
-            if not path.startswith(f"{split}/"):
+            top, folder, *_ = path.split("/")
+            if top != split:
                 continue
-            folder = normal(path.split("/")[1])
+            folder = normal(folder)
             label = labels.get(folder, labels.get(folder.lower()))
-            yield (
-                printable(path),
-                {
-                    "image": checked(read_image(), shape, path),
-                    "label": int(folder) if label is None else label,
-                    "id": printable(path),
-                    "image/file_name": printable(path.rsplit("/", 1)[-1]),
-                    "coarse_label": -1,  # TFDS's way to say unlabelled
-                },
-            )
+            features = {
+                "image": checked(read_image(), shape, path),
+                "label": int(folder) if label is None else label,
+                "id": printable(path),
+                "image/file_name": printable(path.rsplit("/", 1)[-1]),
+                "coarse_label": -1,  # TFDS's way to say unlabelled
+            }
+            yield printable(path), features
 
-    splits = {"train": lambda: generate("train")}
-    if any(path.startswith("test/") for path in found):
-        splits[test_split] = lambda: generate("test")
+    splits = {"train": partial(generate, "train")}
+    if folders["test"]:
+        splits[test_split] = partial(generate, "test")
     return Splits(splits, {} if list(names) == list(known) else {"label": names})
 
 
@@ -120,26 +98,21 @@ def read_tiny_imagenet(members: Members) -> Splits | None:
     if not roots:
         return None
     root = roots[0].removesuffix("wnids.txt")
-    text = {
-        name: text_of(members[root + name](), name).splitlines()
-        if root + name in members
-        else []
-        for name in ("wnids.txt", "words.txt", "val/val_annotations.txt")
-    }
-    wnids = sorted(line.strip() for line in text["wnids.txt"] if line.strip())
+
+    def lines(name: str) -> list[str]:
+        read = members.get(root + name)
+        return text_of(read(), name).splitlines() if read else []
+
+    wnids = sorted(line.strip() for line in lines("wnids.txt") if line.strip())
     labels = {wnid: label for label, wnid in enumerate(wnids)}
-    truth = dict(
-        line.split("\t")[:2]
-        for line in text.get("val/val_annotations.txt", [])
-        if "\t" in line
-    )
+    annotations = lines("val/val_annotations.txt")
+    truth = dict(line.split("\t")[:2] for line in annotations if "\t" in line)
 
     def generate(folder: str) -> Iterator[Example]:
         for path, read_image in members.items():
             parts = path.removeprefix(root).split("/")
-            if not path.startswith(root) or parts[0] != folder or len(parts) < 3:
-                continue
-            if not is_image(path):
+            inside = path.startswith(root) and is_image(path)
+            if not inside or parts[0] != folder or len(parts) < 3:
                 continue
             wnid = truth.get(parts[-1]) if folder == "val" else parts[1]
             if wnid not in labels:
@@ -147,12 +120,11 @@ def read_tiny_imagenet(members: Members) -> Splits | None:
             image = checked(read_image(), (64, 64, 3), path)
             yield parts[-1], {"image": image, "label": labels[wnid], "id": parts[-1]}
 
-    names = {"label": _wnid_names(wnids, text.get("words.txt", []))}
     splits = {
-        "train": lambda: generate("train"),
-        "validation": lambda: generate("val"),
+        "train": partial(generate, "train"),
+        "validation": partial(generate, "val"),
     }
-    return Splits(splits, names)
+    return Splits(splits, {"label": _wnid_names(wnids, lines("words.txt"))})
 
 
 def divide(members: Members) -> Members:
@@ -160,12 +132,8 @@ def divide(members: Members) -> Members:
 
     A folder val or validation stands for test where there is none.
     """
-    roots = [
-        path[: ("/" + path).index("/train/")]
-        for path in members
-        if "/train/" in "/" + path
-    ]
-    root = min(roots, key=len, default="")
+    roots = (re.match(r"(?s)(.*?/)??train/", path) for path in members)
+    root = min((found[1] or "" for found in roots if found), key=len, default="")
     images = {
         path.removeprefix(root): read
         for path, read in members.items()
@@ -185,14 +153,13 @@ def divide(members: Members) -> Members:
 def _label_names(folders: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
     """The class names in label order of a set whose class folders are `folders`."""
     lower = {name.lower() for name in known}
-    if all(folder.lower() in lower for folder in folders):
-        return tuple(known)
-    if all(f.isdecimal() and int(f) < len(known) for f in folders):
+    strangers = [folder for folder in folders if folder.lower() not in lower]
+    numbers = all(f.isdecimal() and int(f) < len(known) for f in folders)
+    if numbers or not strangers:
         return tuple(known)
     unnamed = list(known) == [str(label) for label in range(len(known))]
     if not known or (unnamed and len(folders) == len(known)):
         return tuple(folders)
-    strangers = [folder for folder in folders if folder.lower() not in lower]
     raise ValueError(
         f"the class folders must be all {len(known)} classes, or have names among "
         f"{', '.join(known[:3])} ... or their numbers; got {len(folders)} folders with "
@@ -202,25 +169,15 @@ def _label_names(folders: Sequence[str], known: Sequence[str]) -> tuple[str, ...
 
 def _compare(train: Sequence[str], test: Sequence[str]) -> None:
     """Refuses classes of the test split alone; tells those of train alone."""
-    alone = sorted({*map(normal, test)} - {*map(normal, train)})
-    if alone:
+    ours, theirs = ({*map(normal, folders)} for folders in (train, test))
+    if alone := sorted(theirs - ours):
         raise ValueError(
             f"the test split has classes that train has not: {', '.join(alone[:5])}"
         )
-    missing = sorted({*map(normal, train)} - {*map(normal, test)})
+    missing = sorted(ours - theirs)
     if test and missing:
-        logging.warning(
-            "no test images of %d of %d classes: %s",
-            len(missing),
-            len(train),
-            ", ".join(missing[:5]),
-        )
-
-
-def left_out(members: Members, images: Members) -> str | None:
-    """Says how many files are no images of a class; None where all are."""
-    count = sum(not is_hidden(path) for path in members) - len(images)
-    return f"{count} files are no images of train or test: left out" if count else None
+        text = "no test images of %d of %d classes: %s"
+        logging.warning(text, len(missing), len(train), ", ".join(missing[:5]))
 
 
 def _wnid_names(wnids: list[str], words: list[str]) -> tuple[str, ...]:

@@ -11,8 +11,9 @@ import io
 import math
 import pickle
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,31 +21,54 @@ from PIL import Image
 
 from jaxrobust.data import _archives
 from jaxrobust.data._archives import Members
+from jaxrobust.data._reading import damage, text_of
 
 _MOST_IDX = 1 << 30
 Example = tuple[int | str, dict[str, Any]]
+_Parsed = tuple[NDArray[np.uint8], dict[str, Any]]  # pixels and labels of a file
 
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-    """Examples of every split, ready for a TFDS builder.
+    """Examples of every split, ready for a TFDS builder."""
 
-    Attributes:
-        splits: split name -> a function that yields `(key, features)`; TFDS orders
-            the set by the hash of the key, so official keys give the official order.
-        names: feature name -> class names in label order, where the files say them.
-    """
-
+    # Split -> a function that yields `(key, features)`; TFDS orders the set by the hash
+    # of the key, so official keys give the official order.
     splits: Mapping[str, Callable[[], Iterator[Example]]]
+    # Feature -> class names in label order, where the files say them.
     names: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+
+
+class _Cifar(NamedTuple):
+    """How the files of a CIFAR set are called, and where they have its labels."""
+
+    stems: Mapping[str, Sequence[str]]  # of each split
+    meta: str  # the file of class names in the Python version
+    text: str  # ... of a feature in the binary version
+    # Feature -> how its keys begin in the Python version; in the order of the bytes
+    # before an image in the binary version.
+    labels: Mapping[str, str]
+
+
+_CIFAR10 = _Cifar(
+    {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]},
+    "batches.meta",
+    "batches.meta.txt",
+    {"label": ""},
+)
+_CIFAR100 = _Cifar(
+    {"train": ["train"], "test": ["test"]},
+    "meta",
+    "{}label_names.txt",
+    {"coarse_label": "coarse_", "label": "fine_"},
+)
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:
     """Encodes uint8 `[H, W, 1 or 3]` without loss."""
     buffer = io.BytesIO()
-    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(
-        buffer, format="PNG"
-    )
+    flat = image[..., 0] if image.shape[-1] == 1 else image
+    Image.fromarray(flat).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
@@ -54,10 +78,9 @@ def read_idx(members: Members) -> Splits | None:
         name.removesuffix(".gz").replace(".idx", "-idx"): read
         for name, read in _archives.by_name(members).items()
     }
-    splits = {"train": "train", "test": "t10k"}
     wanted = {
         split: (f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte")
-        for split, prefix in splits.items()
+        for split, prefix in {"train": "train", "test": "t10k"}.items()
     }
     if not all(name in files for pair in wanted.values() for name in pair):
         return None
@@ -72,23 +95,19 @@ def read_idx(members: Members) -> Splits | None:
         for index, (image, label) in enumerate(zip(images, labels, strict=True)):
             yield index, {"image": encode_png(image[..., None]), "label": int(label)}
 
-    return Splits({split: _bind(generate, *pair) for split, pair in wanted.items()})
+    return Splits({split: partial(generate, *pair) for split, pair in wanted.items()})
 
 
 def read_cifar(members: Members, *, coarse: bool) -> Splits | None:
     """CIFAR-10, or with coarse labels CIFAR-100; binary or Python version."""
     files = _archives.by_name(members)
-    stems = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
-    if coarse:
-        stems = {"train": ["train"], "test": ["test"]}
+    kind = _CIFAR100 if coarse else _CIFAR10
     for suffix, parse in ((".bin", _parse_cifar_binary), ("", _parse_cifar_python)):
-        wanted = {s: [stem + suffix for stem in stems[s]] for s in stems}
+        wanted = {s: [stem + suffix for stem in kind.stems[s]] for s in kind.stems}
         if all(name in files for names in wanted.values() for name in names):
-            splits = {
-                split: _bind(_cifar_examples, files, names, parse, split, coarse)
-                for split, names in wanted.items()
-            }
-            return Splits(splits, _cifar_names(files, coarse))
+            read = partial(_cifar_examples, files, partial(parse, kind))
+            splits = {split: partial(read, split, wanted[split]) for split in wanted}
+            return Splits(splits, _cifar_names(files, kind))
     return None
 
 
@@ -103,49 +122,25 @@ def read_svhn(members: Members) -> Splits | None:
 
         name = f"{split}_32x32.mat"
         stream = io.BytesIO(files[name]())
-        try:
+        with damage(f"{name} is no file of SVHN"):
             content = scipy_io.loadmat(stream, variable_names=("X", "y"))
             images = np.moveaxis(content["X"], -1, 0)
             labels = content["y"].ravel()
-        except Exception as error:  # scipy raises many kinds
-            raise ValueError(f"{name} is no file of SVHN: {_reason(error)}") from None
         if images.dtype != np.uint8 or images.shape != (len(labels), 32, 32, 3):
             raise ValueError(
                 f"{name} holds images {images.dtype} {images.shape} and {len(labels)} "
                 "labels, not uint8 [N, 32, 32, 3] and N"
             )
         for index, (image, label) in enumerate(zip(images, labels, strict=True)):
-            yield (
-                index,
-                {
-                    "id": f"{split}_{index:06d}",
-                    "image": encode_png(np.ascontiguousarray(image)),
-                    "label": int(label) % 10,  # the digit 0 is stored as class 10
-                },
-            )
+            features = {
+                "id": f"{split}_{index:06d}",
+                "image": encode_png(np.ascontiguousarray(image)),
+                "label": int(label) % 10,  # the digit 0 is stored as class 10
+            }
+            yield index, features
 
     present = [s for s in ("train", "test", "extra") if f"{s}_32x32.mat" in files]
-    return Splits({split: _bind(generate, split) for split in present})
-
-
-def _reason(error: Exception) -> str:
-    [reason, *_] = str(error).splitlines() or [""]
-    speaks = reason and isinstance(error, ValueError | EOFError | pickle.PickleError)
-    return reason if speaks else f"{type(error).__name__}: {reason}"
-
-
-def text_of(content: bytes, name: str) -> str:
-    """Decodes UTF-8; an error names the file."""
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{name} is no text in UTF-8: {error.reason}") from None
-
-
-def _bind(
-    generate: Callable[..., Iterator[Example]], *args: Any
-) -> Callable[[], Iterator[Example]]:
-    return lambda: generate(*args)
+    return Splits({split: partial(generate, split) for split in present})
 
 
 def _parse_idx(content: bytes, name: str) -> NDArray[np.uint8]:
@@ -171,72 +166,46 @@ def _parse_idx(content: bytes, name: str) -> NDArray[np.uint8]:
 
 
 def _cifar_examples(
-    files: Mapping[str, Callable[[], bytes]],
-    names: list[str],
-    parse: Callable[[bytes, bool], tuple[NDArray[np.uint8], dict[str, Any]]],
-    split: str,
-    coarse: bool,
+    files: Members, parse: Callable[[bytes], _Parsed], split: str, names: Sequence[str]
 ) -> Iterator[Example]:
     index = 0
     for file in names:
-        try:
-            images, labels = parse(files[file](), coarse)
-        except Exception as error:  # a damaged pickle raises many kinds
-            raise ValueError(f"{file} is not a CIFAR file: {_reason(error)}") from None
-        for row, image in enumerate(images):
+        with damage(f"{file} is not a CIFAR file"):
+            flat, labels = parse(files[file]())
+            planes = flat.reshape(-1, 3, 32, 32)
+        for row, image in enumerate(np.ascontiguousarray(planes.transpose(0, 2, 3, 1))):
             numbers = {key: int(values[row]) for key, values in labels.items()}
             name = f"{split}_{index:05d}"
             yield index, {"id": name, "image": encode_png(image), **numbers}
             index += 1
 
 
-def _parse_cifar_binary(
-    content: bytes, coarse: bool
-) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-    keys = ("coarse_label", "label") if coarse else ("label",)
-    rows = np.frombuffer(content, np.uint8).reshape(-1, len(keys) + 3072)
-    labels = {key: rows[:, column] for column, key in enumerate(keys)}
-    return _cifar_images(rows[:, len(keys) :]), labels
+def _parse_cifar_binary(kind: _Cifar, content: bytes) -> _Parsed:
+    first = len(kind.labels)  # byte of an image
+    rows = np.frombuffer(content, np.uint8).reshape(-1, first + 3072)
+    return rows[:, first:], {key: rows[:, i] for i, key in enumerate(kind.labels)}
 
 
-def _parse_cifar_python(
-    content: bytes, coarse: bool
-) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-    batch = _Unpickler(io.BytesIO(content), encoding="latin1").load()
-    if coarse:
-        labels = {"coarse_label": batch["coarse_labels"], "label": batch["fine_labels"]}
-    else:
-        labels = {"label": batch["labels"]}
-    return _cifar_images(np.asarray(batch["data"], np.uint8)), labels
+def _parse_cifar_python(kind: _Cifar, content: bytes) -> _Parsed:
+    batch = _unpickled(content)
+    labels = {key: batch[f"{start}labels"] for key, start in kind.labels.items()}
+    return np.asarray(batch["data"], np.uint8), labels
 
 
-def _cifar_images(flat: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    planes = flat.reshape(-1, 3, 32, 32)
-    return np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
-
-
-def _cifar_names(
-    files: Mapping[str, Callable[[], bytes]], coarse: bool
-) -> dict[str, tuple[str, ...]]:
-    fine = "fine_label_names" if coarse else "label_names"
-    text_files = {"label": "fine_label_names.txt" if coarse else "batches.meta.txt"}
-    pickled_keys = {"label": fine}
-    if coarse:
-        text_files["coarse_label"] = "coarse_label_names.txt"
-        pickled_keys["coarse_label"] = "coarse_label_names"
-    if all(name in files for name in text_files.values()):
-        return {
-            key: tuple(text_of(files[name](), name).split())
-            for key, name in text_files.items()
-        }
-    meta = "meta" if coarse else "batches.meta"
-    if meta not in files:
+def _cifar_names(files: Members, kind: _Cifar) -> dict[str, tuple[str, ...]]:
+    texts = {key: kind.text.format(start) for key, start in kind.labels.items()}
+    if all(text in files for text in texts.values()):
+        return {k: tuple(text_of(files[t](), t).split()) for k, t in texts.items()}
+    if kind.meta not in files:
         return {}
-    try:
-        content = _Unpickler(io.BytesIO(files[meta]()), encoding="latin1").load()
-        return {key: tuple(content[name]) for key, name in pickled_keys.items()}
-    except Exception as error:
-        raise ValueError(f"{meta} is not a CIFAR file: {_reason(error)}") from None
+    with damage(f"{kind.meta} is not a CIFAR file"):
+        content = _unpickled(files[kind.meta]())
+        labels = kind.labels.items()
+        return {key: tuple(content[f"{start}label_names"]) for key, start in labels}
+
+
+def _unpickled(content: bytes) -> Any:
+    return _Unpickler(io.BytesIO(content), encoding="latin1").load()
 
 
 class _Unpickler(pickle.Unpickler):

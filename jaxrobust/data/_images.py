@@ -6,6 +6,7 @@ import functools
 import io
 import re
 import struct
+from collections.abc import Iterator
 from typing import IO, Any
 
 import numpy as np
@@ -54,27 +55,16 @@ MOST_PIXELS = (1 << 30) // 4 // 3
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """What an image file says of itself.
+    """What an image file says of itself."""
 
-    Attributes:
-        format: in Pillow's words.
-        mode: in Pillow's words.
-        height: of the upright image.
-        width: of the upright image.
-        grey: whether it has no colour.
-        alpha: whether it has transparency, which is dropped.
-        animated: whether it has more pictures than the first, which is taken.
-        upright: whether it is stored as it is to be seen, without EXIF's rotation.
-    """
-
-    format: str
+    format: str  # in Pillow's words
     mode: str
-    height: int
+    height: int  # of the upright image
     width: int
-    grey: bool
-    alpha: bool
-    animated: bool
-    upright: bool
+    grey: bool  # without colour
+    alpha: bool  # with transparency, which is dropped
+    animated: bool  # with more pictures than the first, which is taken
+    upright: bool  # stored as it is to be seen, without EXIF's rotation
 
 
 def decode(encoded: bytes, channels: int, size: int | None = None) -> NDArray[np.uint8]:
@@ -82,19 +72,10 @@ def decode(encoded: bytes, channels: int, size: int | None = None) -> NDArray[np
 
     Transparency is dropped; of an animation the first picture is taken. Other numbers
     of channels become 1 (grey) or 3 (red, green, blue); `size` is as of `resize`.
-
-    Raises:
-        ValueError: no image, one of more than 8 bits per channel, or of more than
-            89 million pixels.
+    More than 8 bits per channel, and more than 89 million pixels, are refused.
     """
-    try:
-        with _open(io.BytesIO(encoded)) as image:
-            _check(image)
-            return _to_array(_turned(image), channels, size)
-    except MemoryError:
-        raise
-    except Exception as error:  # whatever Pillow raises for damaged files
-        raise _named(error) from None
+    with _opened(io.BytesIO(encoded)) as image:
+        return _to_array(_turned(image), channels, size)
 
 
 def resize(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -104,38 +85,27 @@ def resize(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 
 def header(stream: IO[bytes]) -> Header:
-    """Reads what comes before the pixels of an image file.
-
-    Raises:
-        ValueError: as `decode`.
-    """
-    try:
-        with _open(stream) as image:
-            _check(image)
-            # Pillow turns a TIFF by itself, and `getexif` of a PNG reads its pixels:
-            # this one, of EXIF and XMP, takes what came before them.
-            turn = 1
-            if image.format != "TIFF":
-                with contextlib.suppress(*_DAMAGED_EXIF):
-                    turn = Image.Image.getexif(image).get(_ORIENTATION, 1)
-            width, height = image.size
-            if turn in (5, 6, 7, 8):
-                width, height = height, width
-            return Header(
-                image.format or "",
-                image.mode,
-                height,
-                width,
-                grey=image.mode in _GREY_MODES,
-                alpha=image.mode in _ALPHA_MODES or "transparency" in image.info,
-                animated=image.format in _ANIMATED
-                and getattr(image, "is_animated", False),
-                upright=turn not in range(2, 9),
-            )
-    except MemoryError:
-        raise
-    except Exception as error:  # whatever Pillow raises for damaged files
-        raise _named(error) from None
+    """Reads what comes before the pixels of a file; refuses what `decode` does."""
+    with _opened(stream) as image:
+        # Pillow turns a TIFF by itself, and `getexif` of a PNG reads its pixels:
+        # this one, of EXIF and XMP, takes what came before them.
+        turn = 1
+        if image.format != "TIFF":
+            with contextlib.suppress(*_DAMAGED_EXIF):
+                turn = Image.Image.getexif(image).get(_ORIENTATION, 1)
+        width, height = image.size
+        if turn in (5, 6, 7, 8):
+            width, height = height, width
+        return Header(
+            image.format or "",
+            image.mode,
+            height,
+            width,
+            grey=image.mode in _GREY_MODES,
+            alpha=image.mode in _ALPHA_MODES or "transparency" in image.info,
+            animated=image.format in _ANIMATED and getattr(image, "is_animated", False),
+            upright=turn not in range(2, 9),
+        )
 
 
 @functools.cache
@@ -145,8 +115,23 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in _SUFFIXES_OF if name in Image.OPEN)
 
 
-def _open(stream: IO[bytes]) -> Image.Image:
-    return Image.open(stream, formats=_formats())
+@contextlib.contextmanager
+def _opened(stream: IO[bytes]) -> Iterator[Image.Image]:
+    """An image that can be read rightly; what it is otherwise is said in a line."""
+    try:
+        with Image.open(stream, formats=_formats()) as image:
+            _check(image)
+            yield image
+    except (MemoryError, Refused):
+        raise
+    except UnidentifiedImageError:
+        raise ValueError("not a readable image: in no known format") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ValueError(
+            f"too many pixels (at most {MOST_PIXELS:,}): make it smaller"
+        ) from None
+    except Exception as error:  # whatever Pillow raises for damaged files
+        raise ValueError(f"not a readable image: {reading.first_line(error)}") from None
 
 
 def _check(image: Image.Image) -> None:
@@ -189,17 +174,6 @@ def _turned(image: Image.Image) -> Image.Image:
         return ImageOps.exif_transpose(image)
     except _DAMAGED_EXIF:
         return image
-
-
-def _named(error: Exception) -> ValueError:
-    """The error in a line, without addresses in memory."""
-    if isinstance(error, UnidentifiedImageError):
-        return ValueError("not a readable image: in no known format")
-    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
-        return ValueError(f"too many pixels (at most {MOST_PIXELS:,}): make it smaller")
-    if isinstance(error, Refused):
-        return error
-    return ValueError(f"not a readable image: {reading.first_line(error)}")
 
 
 def _to_array(image: Image.Image, channels: int, size: int | None) -> NDArray[np.uint8]:

@@ -5,11 +5,13 @@ import contextlib
 import os
 import pathlib
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import tqdm
 
 _CGROUP = pathlib.Path("/sys/fs/cgroup/memory.max")
+T = TypeVar("T")
 
 
 def memory() -> int:
@@ -26,15 +28,18 @@ def memory() -> int:
 
 
 def in_threads(
-    work: Callable[[range], None], count: int, chunk: int, title: str
-) -> None:
-    """Calls `work` on all positions from 0 to `count`, `chunk` of them at a time.
+    work: Callable[[slice], Iterable[T]], count: int, chunk: int, title: str
+) -> list[T]:
+    """What `work` finds at all positions from 0 to `count`, `chunk` of them at a time.
 
     The first error ends it and is raised; what has not begun by then never runs.
     """
-    chunks = [range(i, min(i + chunk, count)) for i in range(0, count, chunk)]
+    parts = [slice(i, min(i + chunk, count)) for i in range(0, count, chunk)]
     # A bar only for loads long enough to wonder about, and never in a log file.
     bar = tqdm.tqdm(total=count, desc=title, leave=False, disable=None, delay=2)
+    found: list[T] = []
     with bar, concurrent.futures.ThreadPoolExecutor() as pool:
-        for positions, _ in zip(chunks, pool.map(work, chunks), strict=True):
-            bar.update(len(positions))
+        for part, of_part in zip(parts, pool.map(work, parts), strict=True):
+            found += of_part
+            bar.update(part.stop - part.start)
+    return found

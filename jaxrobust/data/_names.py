@@ -4,6 +4,7 @@ import itertools
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 _LONGEST = 256
 
@@ -15,23 +16,22 @@ def printable(text: str) -> str:
     reach Python as lone surrogates). Blanks at the ends, which readers of text files
     strip, become `\x20`.
     """
-    shown = "".join(c if c.isprintable() else _escaped(c) for c in text)
-    inner = shown.strip(" ")
-    start = shown.find(inner)
-    end = len(shown) - start - len(inner)
-    return r"\x20" * start + inner + r"\x20" * end
+    shown = "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
+    )
+    return re.sub(r"^ +| +$", lambda blanks: r"\x20" * len(blanks[0]), shown)
 
 
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode()
+def some(names: Iterable[Any], most: int = 5) -> str:
+    """The first of many names or numbers, with dots for the others."""
+    listed = [str(name) for name in names]
+    return ", ".join(listed[:most]) + " ..." * (len(listed) > most)
 
 
 def class_names(raw: Iterable[str], source: str) -> tuple[str, ...]:
     """Returns the names of classes as they are shown and saved, in the same order.
 
-    Raises:
-        ValueError: a name is empty, very long, or that of two classes; says of which
-            source.
+    One that is empty, very long, or that of two classes is refused.
     """
     found: dict[str, int] = {}
     for label, name in enumerate(raw):
@@ -60,18 +60,15 @@ def normal(name: str) -> str:
 def order_hint(names: Sequence[str]) -> str | None:
     """Says so where names end in numbers and their order is not that of the numbers."""
     parts = [re.fullmatch(r"(\D*)(\d+)", name) for name in names]
-    numbered = [(m[1], int(m[2])) for m in parts if m]
-    if len(numbered) < len(names) or len({prefix for prefix, _ in numbered}) != 1:
+    numbers = [int(m[2]) for m in parts if m]
+    if len(numbers) < len(names) or len({m[1] for m in parts if m}) != 1:
         return None
-    for before, after in itertools.pairwise(names):
-        if int(_digits(before)) > int(_digits(after)):
+    pairs = zip(itertools.pairwise(names), itertools.pairwise(numbers), strict=True)
+    for (before, after), (low, high) in pairs:
+        if low > high:
             return (
                 "class folders are numbered in the order of their text, not of their "
                 f"numbers: {before!r} comes before {after!r} (as in torchvision); "
                 "leading zeros make both orders the same"
             )
     return None
-
-
-def _digits(name: str) -> str:
-    return name[len(name.rstrip("0123456789")) :]

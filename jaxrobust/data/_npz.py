@@ -3,7 +3,7 @@
 import io
 import math
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from jaxrobust.data import _names, _reading
 from jaxrobust.data._dataset import Dataset, own_split
 from jaxrobust.data._machine import memory
-from jaxrobust.data._names import printable
+from jaxrobust.data._names import printable, some
 from jaxrobust.runtime import reading
 
 RULE = (
@@ -33,37 +33,27 @@ def load_npz(name: str, file: epath.Path, split: str) -> Dataset:
 
     Without `class_names` there are as many classes as the largest label of both splits
     says. Arguments are as of `data.load`, which also tells of the arrays.
-
-    Raises:
-        ValueError: a file that is no .npz, is damaged, holds Python objects or more
-            than half of the memory; arrays that are missing or no labelled images.
     """
-    try:
-        keys = _keys(file)
+    limit = max(memory() // 2, _reading.SMALL)  # of bytes that the arrays may take
+    with _reading.readable(file):
+        keys = _keys(file, limit)
         own = {"images", "labels"} <= keys
         pair = ("images", "labels") if own else (f"x_{split}", f"y_{split}")
         for key in pair:
             if key not in keys:
-                found = sorted(map(printable, keys))
-                listed = _some(found, 10)
+                found = some(sorted(map(printable, keys)), 10)
                 raise ValueError(
                     f"data set {name!r} has no array {key!r}; it has "
-                    f"{listed or 'none'}. {RULE}"
+                    f"{found or 'none'}. {RULE}"
                 )
         of_labels = ("labels",) if own else ("y_train", "y_test")
         wanted = (pair[0], *of_labels, "class_names")
-        arrays = reading.read_npz(file, _limit(), wanted)
-    except OSError as error:
-        raise _reading.unreadable(file, error) from None
-    try:
+        arrays = reading.read_npz(file, limit, wanted)
+    with _reading.named("data set {!r}".format, name):
         images = _to_uint8(arrays[pair[0]], pair[0])
         if images.size and images.max() <= 1:
-            logging.warning(
-                "data set %r: %s has no value above 1 of 255, so all is black; images "
-                "in [0, 1] are floating",
-                name,
-                pair[0],
-            )
+            text = "data set %r: %s has no value above 1 of 255, so all is black"
+            logging.warning(f"{text}; images in [0, 1] are floating", name, pair[0])
         every = {k: _checked_labels(arrays[k], k) for k in of_labels if k in arrays}
         names = _class_names(arrays.get("class_names"), every, name)
         labels = every[pair[1]].astype(np.int32)
@@ -79,18 +69,14 @@ def load_npz(name: str, file: epath.Path, split: str) -> Dataset:
                 f"images must be at least {_FIFTH} for a fifth of them to be the test "
                 f"split, got {len(images)}"
             )
-    except ValueError as error:
-        raise ValueError(f"data set {name!r}: {error}") from None
-    if own:
-        rows = own_split(labels, split)
-        images, labels = images[rows], labels[rows]
-    return Dataset(images, labels, names)
+    found = Dataset(images, labels, names)
+    return found.take(own_split(labels, split)) if own else found
 
 
-def _keys(file: epath.Path) -> set[str]:
+def _keys(file: epath.Path, limit: int) -> set[str]:
     """The names of the arrays; refuses other kinds of file by their first bytes."""
-    shown, most = printable(str(file)), _limit()
-    with reading.opened(file, most) as stream:
+    shown = printable(str(file))
+    with reading.opened(file, limit) as stream:
         start = stream.read(6)
         advice = "np.savez(FILE, images=..., labels=...)"
         if start == b"\x93NUMPY":
@@ -100,18 +86,10 @@ def _keys(file: epath.Path) -> set[str]:
         if not start.startswith(b"PK"):
             raise ValueError(f"{shown} is no .npz file; save it with {advice}")
         packed = stream.seek(0, io.SEEK_END)
-        try:
+        with _reading.damage(f"{shown} is damaged"):
             members = zipfile.ZipFile(stream).infolist()
-        except Exception as error:  # zipfile raises many kinds
-            reason = reading.first_line(error)
-            raise ValueError(f"{shown} is damaged ({reason}).") from None
     _reading.require_density(shown, packed, sum(one.file_size for one in members))
     return {member.filename.removesuffix(".npy") for member in members}
-
-
-def _limit() -> int:
-    """The most bytes that the arrays may take."""
-    return max(memory() // 2, _reading.SMALL)
 
 
 def _to_uint8(images: NDArray[Any], key: str) -> NDArray[np.uint8]:
@@ -132,15 +110,12 @@ def _to_uint8(images: NDArray[Any], key: str) -> NDArray[np.uint8]:
         )
     if images.dtype == np.uint8:
         return images
-    if images.dtype == bool:
-        raise ValueError(
-            f"{key} must be uint8, or floating in [0, 1], got bool: black and white "
-            f"becomes uint8 with {key} * np.uint8(255)"
-        )
     if not np.issubdtype(images.dtype, np.floating):
+        hint = f"images of 0 to 255 become uint8 with {key}.astype(np.uint8)"
+        if images.dtype == bool:
+            hint = f"black and white becomes uint8 with {key} * np.uint8(255)"
         raise ValueError(
-            f"{key} must be uint8, or floating in [0, 1], got {images.dtype}: "
-            f"images of 0 to 255 become uint8 with {key}.astype(np.uint8)"
+            f"{key} must be uint8, or floating in [0, 1], got {images.dtype}: {hint}"
         )
     if images.size:
         _check_range(float(images.min()), float(images.max()), key)
@@ -207,16 +182,8 @@ def _compare(train: NDArray[np.integer], test: NDArray[np.integer], name: str) -
                 f"from 0 to {other[-1]}; classes are numbered from 0: subtract 1"
             )
     if len(train) and len(alone := np.setdiff1d(test, train)):
-        logging.warning(
-            "data set %r has no training images of %d classes of its test split (%s)",
-            name,
-            len(alone),
-            _some(alone),
-        )
-
-
-def _some(values: Sequence[Any] | NDArray[Any], most: int = 5) -> str:
-    return ", ".join(map(str, values[:most])) + " ..." * (len(values) > most)
+        text = "data set %r has no training images of %d classes of its test split (%s)"
+        logging.warning(text, name, len(alone), some(alone))
 
 
 def _class_names(
@@ -224,20 +191,19 @@ def _class_names(
 ) -> tuple[str, ...]:
     """Returns the class names; without any, numbers up to the largest label.
 
-    Raises:
-        ValueError: labels that start at 1, a label without a name, or names that are
-            no list of text.
+    Refused are labels that start at 1, a label without a name, and names that are no
+    list of text.
     """
     if given is not None and (given.ndim != 1 or given.dtype.kind not in "SUiu"):
         raise ValueError(
             f"class_names must be text [K], got {given.dtype} {given.shape}"
         )
-    of_split = {key: np.unique(own) for key, own in every.items()}
-    present = np.unique(np.concatenate(list(of_split.values())))
+    of_split = [np.unique(own) for own in every.values()]
+    present = np.unique(np.concatenate(of_split))
     if not len(present):
         return ()
     if len(of_split) == 2:
-        train, test = of_split.values()
+        train, test = of_split
         _compare(train, test, name)
     low, high = int(present[0]), int(present[-1])
     count = high + 1 if given is None else len(given)
@@ -255,13 +221,8 @@ def _class_names(
         logging.warning("data set %r has one class only", name)
     elif len(present) < count:
         missing = np.setdiff1d(np.arange(count), present)
-        logging.warning(
-            "data set %r has no images of %d of its %d classes (%s)",
-            name,
-            len(missing),
-            count,
-            _some(missing),
-        )
+        text = "data set %r has no images of %d of its %d classes (%s)"
+        logging.warning(text, name, len(missing), count, some(missing))
     if given is None:
         return tuple(map(str, range(count)))
     raw = (

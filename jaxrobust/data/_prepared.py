@@ -4,6 +4,7 @@ TFDS imports the modules that `features.json` names, and makes as many names and
 records as the files declare.
 """
 
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,8 @@ from typing import Any
 
 from etils import epath
 
-from jaxrobust.runtime import files, reading
+from jaxrobust.data._reading import text_of
+from jaxrobust.runtime import reading
 
 # TFDS's own features; protobuf takes both spellings of a field.
 _FEATURE = re.compile(r"tensorflow_datasets\.core\.features\.[a-z_0-9]+\.[A-Za-z0-9_]+")
@@ -19,7 +21,6 @@ _CLASS = ("pythonClassName", "python_class_name")
 # JSON inside JSON, and the format before protobuf: neither has array_record files.
 _NESTED = ("jsonFeature", "json_feature", "pyExt", "py_ext")
 _COUNTS = ("numClasses", "num_classes")
-_DIMENSIONS = ("dimensions",)
 _MOST_CLASSES, _MOST_PIXELS = 1_000_000, 1 << 17
 _MOST_BYTES = 64 * reading.MIB
 # `NAME` or `NAME/CONFIG`, as TFDS writes them: no way out of the data directory.
@@ -40,12 +41,11 @@ def check_name(name: str) -> None:
 def check(folder: epath.Path) -> None:
     """Checks what describes a version of a set; nothing that it names is imported.
 
-    Raises:
-      ValueError: if a file is damaged or too large, names features that are not
-        TFDS's own, or declares more than there can be.
+    Damaged and very large files are refused, features that are not TFDS's own, and what
+    declares more than there can be.
     """
-    told = reading.read_json(folder / "features.json", _MOST_BYTES)
     where = folder / "features.json"
+    told = reading.read_json(where, _MOST_BYTES)
     if not isinstance(told, dict) or not any(key in told for key in _CLASS):
         raise ValueError(f"{where} does not describe a set's features.")
     for key, value in _pairs(told):
@@ -58,12 +58,13 @@ def check(folder: epath.Path) -> None:
             )
         if key in _COUNTS:
             _require_most(where, key, value, _MOST_CLASSES)
-        if key in _DIMENSIONS:
+        if key == "dimensions":
             for one in value if isinstance(value, list) else [value]:
                 _require_most(where, key, one, _MOST_PIXELS)
     for file in folder.iterdir():
         if file.name.endswith((".txt", ".json")):  # TFDS reads all of it
-            _require_text(file)
+            # TFDS would go on without the names of classes that it cannot decode.
+            text_of(reading.read_bytes(file, _MOST_BYTES), os.fspath(file))
         elif not file.is_dir():
             with reading.opened(file, sys.maxsize):  # a pipe would never end
                 pass
@@ -77,7 +78,7 @@ def _check_records(folder: epath.Path) -> None:
     splits = told.get("splits", []) if isinstance(told, dict) else None
     if not isinstance(splits, list):
         raise ValueError(f"{where} does not describe a data set.")
-    room = sum(file.stat().length for file in folder.iterdir() if _is_file(file))
+    room = sum(file.stat().length for file in folder.iterdir() if not file.is_dir())
     for key, value in _pairs(told):
         if key in _TEMPLATES and (not isinstance(value, str) or "/" in value):
             raise ValueError(
@@ -89,25 +90,12 @@ def _check_records(folder: epath.Path) -> None:
             _require_most(where, "shardLengths", length, room)
 
 
-def _require_text(file: epath.Path) -> None:
-    """Checks that a file is text: TFDS would go on without the names of its classes."""
-    try:
-        reading.read_bytes(file, _MOST_BYTES).decode()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is damaged: it is no UTF-8 ({error}).") from None
-
-
-def _is_file(path: epath.Path) -> bool:
-    return files.is_remote(path) or path.is_file()
-
-
 def _pairs(value: Any) -> Iterator[tuple[str, Any]]:
     """Gives every field of nested JSON."""
     if isinstance(value, dict):
-        for key, inner in value.items():
-            yield key, inner
-            yield from _pairs(inner)
-    elif isinstance(value, list):
+        yield from value.items()
+        value = list(value.values())
+    if isinstance(value, list):
         for inner in value:
             yield from _pairs(inner)
 

@@ -1,8 +1,10 @@
 """Files of a folder: listed without being opened, and read only if they are files."""
 
+import contextlib
 import os
-from collections.abc import Iterator
-from typing import IO
+import pickle
+from collections.abc import Callable, Iterator
+from typing import IO, Any
 
 from etils import epath
 
@@ -37,6 +39,41 @@ class Refused(ValueError):
     """What could be read, but is not."""
 
 
+@contextlib.contextmanager
+def named(describe: Callable[..., str], *args: Any) -> Iterator[None]:
+    """Puts `describe(*args)`, not called before, in front of what is wrong."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{describe(*args)}: {error}") from None
+
+
+@contextlib.contextmanager
+def damage(what: str, *passing: type[Exception]) -> Iterator[None]:
+    """Says in a line what is damaged: readers raise many kinds, of which some pass."""
+    try:
+        yield
+    except (Refused, *passing):
+        raise
+    except Exception as error:
+        reason = printable(reading.first_line(error))
+        if not isinstance(error, ValueError | EOFError | pickle.PickleError):
+            reason = f"{type(error).__name__}: {reason}"
+        raise ValueError(f"{what}: {reason}") from None
+
+
+@contextlib.contextmanager
+def readable(path: os.PathLike[str] | str) -> Iterator[None]:
+    """Says in a line which file or folder the system does not give, and why."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or reading.first_line(error)
+        raise ValueError(
+            f"{printable(os.fspath(path))}: cannot be read: {reason}"
+        ) from None
+
+
 def most(packed: int) -> int:
     """The most bytes that are believed of an archive of so many."""
     return max(SMALL, _DENSEST * packed)
@@ -61,12 +98,7 @@ def is_hidden(path: str) -> bool:
 
 def folders(path: epath.Path) -> list[str]:
     """The names of the folders in a folder, sorted, without hidden ones."""
-    return [name for name, is_folder in _entries(path) if is_folder]
-
-
-def files_in(path: epath.Path) -> list[str]:
-    """The names of what is no folder in a folder, sorted, without hidden ones."""
-    return [name for name, is_folder in _entries(path) if not is_folder]
+    return [name for name, is_folder in entries(path) if is_folder]
 
 
 def walk(
@@ -74,21 +106,14 @@ def walk(
 ) -> Iterator[str]:
     """The files below a folder, by relative path, sorted, without hidden ones.
 
-    Links are followed; nothing is opened but folders.
-
-    Args:
-        folder: where to look.
-        prefix: put before each path.
-        seen: folders met before, by device and inode; a folder is met once.
-
-    Raises:
-        ValueError: a folder that cannot be listed, or that is met again through a link.
+    Links are followed; nothing is opened but folders. `seen` holds the folders met
+    before, by device and inode: one that is met again through a link is refused.
     """
     seen = {} if seen is None else seen
     _meet(folder, seen)
     if prefix.count("/") > _DEEPEST:
         raise ValueError(f"{printable(str(folder))}: more than {_DEEPEST} folders deep")
-    for name, is_folder in _entries(folder):
+    for name, is_folder in entries(folder):
         if is_folder:
             yield from walk(folder / name, f"{prefix}{name}/", seen)
         else:
@@ -98,10 +123,8 @@ def walk(
 def _meet(folder: epath.Path, seen: dict[tuple[int, int], str]) -> None:
     if files.is_remote(folder):
         return
-    try:
+    with readable(folder):
         found = os.stat(folder)
-    except OSError as error:
-        raise unreadable(folder, error) from None
     key = (found.st_dev, found.st_ino)
     if key in seen:
         raise ValueError(
@@ -112,20 +135,14 @@ def _meet(folder: epath.Path, seen: dict[tuple[int, int], str]) -> None:
         seen[key] = str(folder)
 
 
-def _entries(folder: epath.Path) -> list[tuple[str, bool]]:
-    """Name and kind (folder or not) of what is in a folder, sorted, not hidden.
-
-    Raises:
-        ValueError: the folder cannot be listed.
-    """
-    try:
+def entries(folder: epath.Path) -> list[tuple[str, bool]]:
+    """Name and kind (folder or not) of what is in a folder, sorted, not hidden."""
+    with readable(folder):
         if files.is_remote(folder):
             found = [(child.name, child.is_dir()) for child in folder.iterdir()]
         else:
             with os.scandir(folder) as entries:
                 found = [(entry.name, _is_folder(entry)) for entry in entries]
-    except OSError as error:
-        raise unreadable(folder, error) from None
     return sorted((name, kind) for name, kind in found if not is_hidden(name))
 
 
@@ -137,31 +154,24 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def open_file(path: os.PathLike[str] | str, limit: int = MOST_BYTES) -> IO[bytes]:
-    """Opens a file of the user's to read it, if it is one.
-
-    Raises:
-        ValueError: a device, pipe, socket or folder, a file of more than `limit` bytes,
-            or one that cannot be read; names it.
-    """
+    """Opens a file of the user's, if it is one of at most `limit` bytes."""
     try:
-        return reading.opened(path, limit)
-    except OSError as error:
-        raise unreadable(path, error) from None
+        with readable(path):
+            return reading.opened(path, limit)
     except ValueError as error:  # its name may have line breaks
         raise ValueError(printable(str(error))) from None
 
 
 def read_file(path: os.PathLike[str] | str, limit: int = MOST_BYTES) -> bytes:
     """The content of a file; see `open_file`."""
-    with open_file(path, limit) as stream:
-        try:
-            # Without a size, which would be taken from memory at once for any file.
-            return stream.read()
-        except OSError as error:
-            raise unreadable(path, error) from None
+    with open_file(path, limit) as stream, readable(path):
+        # Without a size, which would be taken from memory at once for any file.
+        return stream.read()
 
 
-def unreadable(path: os.PathLike[str] | str, error: OSError) -> ValueError:
-    """The error, in one line, for a file or folder that the system does not give."""
-    [reason, *_] = (error.strerror or str(error)).splitlines() or [type(error).__name__]
-    return ValueError(f"{printable(os.fspath(path))}: cannot be read: {reason}")
+def text_of(content: bytes, name: str) -> str:
+    """Decodes UTF-8; an error names the file."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name} is no text in UTF-8: {error.reason}") from None

@@ -2,7 +2,10 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import os
+import pathlib
+import shutil
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,13 +13,32 @@ import numpy as np
 from etils import epath
 from numpy.typing import NDArray
 
-from jaxrobust.data import _labels, _names, _prepared, _remote
-from jaxrobust.data._dataset import spread
-from jaxrobust.data._source import EncodedSource, open_store
-from jaxrobust.runtime import files, reading
+from jaxrobust.data import _names, _prepared
+from jaxrobust.data._dataset import Wanted, as_labels, spread
+from jaxrobust.data._machine import in_threads
+from jaxrobust.data._source import EncodedSource
+from jaxrobust.runtime import caches, files, reading
 
-_FORMAT = "array_record"
+_IDX = tuple(
+    f"{split}-{kind}-ubyte.gz"
+    for split in ("train", "t10k")
+    for kind in ("images-idx3", "labels-idx1")
+)
+# The sets that have names, and the official files that `prepare` needs of each.
+FILES = {
+    "mnist": _IDX,
+    "fashion_mnist": _IDX,
+    "cifar10": ("cifar-10-binary.tar.gz",),
+    "cifar100": ("cifar-100-binary.tar.gz",),
+    "svhn_cropped": ("train_32x32.mat", "test_32x32.mat"),
+    "caltech101": ("caltech-101.zip",),
+    "caltech101_90_10": ("caltech-101.zip",),
+    "caltech256": ("256_ObjectCategories.tar",),
+    "tiny_imagenet": ("tiny-imagenet-200.zip",),
+}
+FORMAT = "array_record"
 _SPLITS = {"train": ("train",), "test": ("test", "validation")}
+_CHUNK = 1024  # records whose labels are read at once
 
 
 def data_directory(data_dir: os.PathLike[str] | str | None) -> epath.Path:
@@ -25,102 +47,149 @@ def data_directory(data_dir: os.PathLike[str] | str | None) -> epath.Path:
     return files.expand(chosen)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Records:
-    """The records of one split of a prepared set, a `_source.Store`.
+@dataclasses.dataclass(eq=False, kw_only=True)
+class Records(EncodedSource):
+    """Records of one split of a prepared set.
 
     TFDS's data source opens its files at the first read, in each process anew, so it
     can be pickled and read in several threads.
     """
 
-    name: str
-    class_names: tuple[str, ...]
     folder: epath.Path
-    split: str
-    files: tuple[str, ...]
+    about: tuple[Any, ...]  # folder, split, sizes and times of files ...
     image_key: str
     label_key: str
     source: Any
 
-    def __len__(self) -> int:
-        """The number of records."""
-        return len(self.source)
-
     def fetch(self, rows: Sequence[int]) -> list[tuple[bytes, int]]:
-        """The encoded images of some records, and their labels."""
         with _damage(self.name, self.folder):
             examples = self.source.__getitems__(list(rows))
-        return [
-            (example[self.image_key], example[self.label_key]) for example in examples
-        ]
+        return [(one[self.image_key], one[self.label_key]) for one in examples]
 
-    def labels(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
-        """The labels of some records, from a cache where all have been read before."""
-        with _damage(self.name, self.folder):
-            stats = [(self.folder / file).stat() for file in self.files]
-        about = [self.split, self.label_key, len(self)]
-        about += [(stat.length, stat.mtime) for stat in stats]
-        return _labels.cached(self, rows, (os.fspath(self.folder), *about))
+    def stored_labels(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
+        """The labels of some records, one pass over all of them the first time.
+
+        No image is decoded. A part of the set is read alone and not kept. The cache's
+        file is named by what the records are, so that others have another.
+        """
+        count = len(self.source)
+        digest = hashlib.sha256(repr(self.about).encode()).hexdigest()[:32]
+        cache = caches.folder("labels")
+        file = cache and cache / f"{digest}.npy"
+        known = _cached(file, count) if file else None
+        if known is not None:
+            return known[rows]
+        if len(rows) < count:
+            return self._scan(rows)
+        labels = self._scan(np.arange(count))
+        if file:  # a cache that takes none is no error: the next run reads them again
+            with contextlib.suppress(OSError), files.writing(file) as stream:
+                np.save(stream, labels)
+        return labels[rows]
+
+    def _scan(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
+        def read(part: slice) -> list[int]:
+            return [label for _, label in self.fetch(rows[part].tolist())]
+
+        title = f"reading the labels of {self.name}"
+        labels = in_threads(read, len(rows), _CHUNK, title)
+        return as_labels(np.array(labels, np.int64), self.num_classes)
 
     def describe(self, row: int) -> str:
-        """A record in words, for errors."""
         return f"example {row} of {self.name}"
 
 
-def open_prepared(
-    name: str,
-    split: str,
-    *,
-    data_dir: os.PathLike[str] | str | None,
-    image_size: int | None,
-    channels: int,
-    limit: int | None,
-) -> EncodedSource:
-    """Opens one split of the prepared TFDS image set `name`.
+def _cached(file: pathlib.Path, count: int) -> NDArray[np.int32] | None:
+    with contextlib.suppress(OSError, ValueError, EOFError):  # not there, or damaged
+        labels = np.load(file, allow_pickle=False)
+        if labels.dtype == np.int32 and labels.shape == (count,):
+            return labels
+    return None
 
-    Raises:
-        FileNotFoundError: the set is not there in array_record format.
-        ValueError: it has no such split, is no image classification set, or its
-            images differ in size and `image_size` is None.
-    """
+
+def open_prepared(
+    name: str, split: str, data_dir: os.PathLike[str] | str | None, wanted: Wanted
+) -> EncodedSource:
+    """Opens one split of the prepared TFDS image set `name`; see `data.load`."""
+    import tensorflow_datasets as tfds
+
     _prepared.check_name(name)
-    root = _remote.local_root(data_directory(data_dir), name)
+    root = _local_root(data_directory(data_dir), name)
     builder = _find(name, root)
-    split = _split_name(name, split, tuple(builder.info.splits))
+    available = builder.info.splits
+    stored = next((s for s in _SPLITS[split] if s in available), None)
+    if stored is None:
+        raise ValueError(
+            f"data set {name!r} has no {split!r} split; it has {', '.join(available)}"
+        )
     image_key, label_key = builder.info.supervised_keys or ("image", "label")
     features = dict(builder.info.features.items())
-    if image_key not in features or not hasattr(features.get(label_key), "names"):
+    shape = getattr(features.get(image_key), "shape", ())
+    if len(shape) != 3 or not hasattr(features.get(label_key), "names"):
         raise ValueError(
             f"data set {name!r} is no image classification set: it has the features "
             f"{sorted(features)}"
         )
-    shape = features[image_key].shape
-    if image_size is None and None in shape[:2]:
+    height, width, channels = shape
+    size = wanted.image_size
+    if size is None and None in (height, width):
         raise ValueError(
             f"the images of {name!r} differ in size: pass image_size, for example 224"
         )
-    if shape[2] not in (1, 3, None):
-        raise ValueError(f"images of {name!r} have {shape[2]} channels, not 1 or 3")
-    with _damage(name, builder.data_dir):
-        import tensorflow_datasets as tfds
-
+    if channels not in (1, 3, None):
+        raise ValueError(f"images of {name!r} have {channels} channels, not 1 or 3")
+    folder = epath.Path(builder.data_dir)
+    with _damage(name, folder):
         skip = {image_key: tfds.decode.SkipDecoding()}
-        source = builder.as_data_source(split, decoders=skip)
+        source = builder.as_data_source(stored, decoders=skip)
         count = len(source)
+        stats = [(folder / file).stat() for file in available[stored].filenames]
+    times = ((stat.length, stat.mtime) for stat in stats)
     if not count:
-        raise ValueError(f"data set {name!r} has no images in its {split!r} split")
-    records = Records(
+        raise ValueError(f"data set {name!r} has no images in its {stored!r} split")
+    return Records(
         name=name,
         class_names=_names.class_names(features[label_key].names, f"data set {name!r}"),
-        folder=epath.Path(builder.data_dir),
-        split=split,
-        files=tuple(builder.info.splits[split].filenames),
+        rows=spread(count, wanted.limit),
+        shape=(size or height, size or width, wanted.channels or channels or 3),
+        stored_channels=channels or 3,
+        size=size,
+        folder=folder,
+        about=(os.fspath(folder), stored, label_key, count, *times),
         image_key=image_key,
         label_key=label_key,
         source=source,
     )
-    rows = spread(count, limit)
-    return open_store(records, rows, shape=shape, size=image_size, channels=channels)
+
+
+def _local_root(root: epath.Path, name: str) -> epath.Path:
+    """Copies the set `name` of an object store here, as array_record reads local files.
+
+    Returns the data directory of the copy, in the user's cache directory; `root` itself
+    where it is on this machine, or does not have the set.
+    """
+    there = sorted((root / name).glob("*/*")) if files.is_remote(root) else []
+    if not there:
+        return root
+    cache = caches.folder("data")
+    if cache is None:
+        raise ValueError(
+            f"no place for a copy of {root}: {caches.NO_HOME}; set XDG_CACHE_HOME."
+        )
+    here = cache / hashlib.sha256(os.fspath(root).encode()).hexdigest()[:16]
+
+    def copy(part: slice) -> list[None]:
+        for file in there[part]:
+            target = here / name / file.parent.name / file.name
+            if target.exists() and target.stat().st_size == file.stat().length:
+                continue
+            # Another process of this machine may copy it too.
+            with file.open("rb") as stored, files.writing(target) as copied:
+                shutil.copyfileobj(stored, copied, 1 << 20)
+        return []
+
+    in_threads(copy, len(there), 1, f"copying {name} from {root}")
+    return epath.Path(here)
 
 
 def _find(name: str, root: epath.Path) -> Any:
@@ -128,34 +197,27 @@ def _find(name: str, root: epath.Path) -> Any:
     import tensorflow_datasets as tfds
 
     folder = root / name
-    found = sorted(
-        (p for p in _children(folder) if (p / "dataset_info.json").exists()),
-        key=lambda path: [
-            int(n) if n.isdecimal() else -1 for n in path.name.split(".")
-        ],
+    found: list[epath.Path] = []
+    # Not by a glob: the name is no pattern.
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        found = [p for p in folder.iterdir() if (p / "dataset_info.json").exists()]
+    found.sort(
+        key=lambda path: [int(n) if n.isdecimal() else -1 for n in path.name.split(".")]
     )
     for version in reversed(found):
         with _damage(name, version):
             _prepared.check(version)
             builder = tfds.builder_from_directory(version)
-        if getattr(builder.info.file_format, "value", "") == _FORMAT:
+        if getattr(builder.info.file_format, "value", "") == FORMAT:
             return builder
     seen = f" (found {found[-1].name} in another file format)" if found else ""
     raise FileNotFoundError(
-        f"data set {name!r} is not prepared: looked for {_FORMAT} data in "
+        f"data set {name!r} is not prepared: looked for {FORMAT} data in "
         f"{folder}{seen}.\n"
         f"Prepare it: python -m jaxrobust.data.prepare {name} "
         "[--from ARCHIVE_OR_FOLDER]\n"
         "or set TFDS_DATA_DIR (or data_dir=) to the directory that holds it."
     )
-
-
-def _children(folder: epath.Path) -> list[epath.Path]:
-    """What is in a folder, nothing if it is not there; its name is no pattern."""
-    try:
-        return list(folder.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        return []
 
 
 @contextlib.contextmanager
@@ -172,12 +234,3 @@ def _damage(name: str, version: os.PathLike[str] | str) -> Iterator[None]:
             "Delete that directory and prepare it again:\n"
             f"python -m jaxrobust.data.prepare {name} [--from ARCHIVE_OR_FOLDER]"
         ) from None
-
-
-def _split_name(name: str, split: str, available: tuple[str, ...]) -> str:
-    for candidate in _SPLITS[split]:
-        if candidate in available:
-            return candidate
-    raise ValueError(
-        f"data set {name!r} has no {split!r} split; it has {', '.join(available)}"
-    )

@@ -17,7 +17,6 @@ Image = Float[Array, "H W C"]
 Augment = Callable[[Images, Key], Images]
 # The window of a random resized crop has an aspect ratio between 3/4 and 4/3.
 _LOG_RATIO = math.log(4 / 3)
-_Transform = Callable[[Image, Key], Image]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,8 +75,22 @@ def make(spec: Mapping[str, Any]) -> Augment:
     Raises:
         ValueError: an unknown field or a value out of range.
     """
-    chosen = _parse(spec)
-    transforms = _transforms(chosen)
+    known = [field.name for field in dataclasses.fields(Spec)]
+    for name in spec:
+        if name not in known and spec[name] is not None:
+            near = nearest_match(name, known)
+            raise ValueError(f"unknown augment field {name!r}. {near}")
+    chosen = Spec(**{k: value for k, value in spec.items() if value is not None})
+    # In the order in which they act; what is 0 or False is off.
+    every = (
+        (chosen.random_resized_crop, _resized_crop),
+        (chosen.rotation, _rotate),
+        (int(chosen.crop_padding), _crop),
+        (chosen.flip, _flip),
+        (chosen.color_jitter, _jitter),
+        (chosen.hue, _shift_hue),
+    )
+    transforms = [functools.partial(act, amount) for amount, act in every if amount > 0]
     if not transforms or chosen.probability == 0:
         return lambda images, keys: images
 
@@ -95,29 +108,6 @@ def make(spec: Mapping[str, Any]) -> Augment:
     return jax.vmap(augment_one)
 
 
-def _parse(spec: Mapping[str, Any]) -> Spec:
-    known = [field.name for field in dataclasses.fields(Spec)]
-    given = {name: value for name, value in dict(spec).items() if value is not None}
-    for name in given:
-        if name not in known:
-            hint = nearest_match(name, known)
-            raise ValueError(f"unknown augment field {name!r}. {hint}")
-    return Spec(**given)
-
-
-def _transforms(spec: Spec) -> list[_Transform]:
-    # In the order in which they act; what is 0 or False is off.
-    every = (
-        (spec.random_resized_crop, _resized_crop),
-        (spec.rotation, _rotate),
-        (int(spec.crop_padding), _crop),
-        (spec.flip, _flip),
-        (spec.color_jitter, _jitter),
-        (spec.hue, _shift_hue),
-    )
-    return [functools.partial(act, amount) for amount, act in every if amount > 0]
-
-
 def _uniform(key: Key, low: float, high: float, dtype: Any) -> Array:
     # Drawn in float32 always (bernoulli would not): a float64 run chooses alike.
     return jax.random.uniform(key, (), jnp.float32, low, high).astype(dtype)
@@ -131,7 +121,6 @@ def _crop(padding: int, image: Image, key: Key) -> Image:
 
 
 def _flip(on: bool, image: Image, key: Key) -> Image:
-    del on
     return jnp.where(_uniform(key, 0, 1, jnp.float32) < 0.5, image[:, ::-1], image)
 
 

@@ -1,15 +1,13 @@
-"""TFDS builders of sets that TFDS does not have, or divides in another way.
+"""TFDS builders of sets that TFDS does not have, or divides in another way."""
 
-Tiny ImageNet; Caltech-101 and -256 with nine tenths of each class to train, where
-TFDS's own `caltech101` has 30 images of each.
-"""
-
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
 from jaxrobust.data import _archives, _caltech, _folders
+from jaxrobust.data._archives import Members
 from jaxrobust.data._formats import Example, Splits
 
 _NINE_TENTHS = (
@@ -18,43 +16,44 @@ _NINE_TENTHS = (
 )
 
 
-class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """What the sets share: an image, a label and a text for each example."""
+class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """What the sets share: an image, a label and maybe a text for each example."""
 
     VERSION = tfds.core.Version("1.0.0")
     ABOUT: ClassVar[str]
-    HOMEPAGE: ClassVar[str]
+    HOMEPAGE: ClassVar[str | None] = None
+    ARCHIVE: ClassVar[str]  # a URL, or a file in the manual directory
     SHAPE: ClassVar[tuple[int | None, int | None, int]] = (None, None, 3)
-    TEXT: ClassVar[str] = "image/file_name"
-    NUM_CLASSES: ClassVar[int]
+    TEXT: ClassVar[str | None] = "image/file_name"
+    NUM_CLASSES: ClassVar[int | None] = None  # as many as there are names
+    # Gives what the official archive holds; None where these are no files of it.
+    read: ClassVar[Callable[[Members], Splits | None]] = staticmethod(
+        lambda files: None
+    )
 
     def _info(self) -> tfds.core.DatasetInfo:
+        features: dict[str, Any] = {
+            "image": tfds.features.Image(shape=self.SHAPE),
+            "label": tfds.features.ClassLabel(num_classes=self.NUM_CLASSES),
+        }
+        if self.TEXT:
+            features[self.TEXT] = tfds.features.Text()
         return tfds.core.DatasetInfo(
             builder=self,
             description=self.ABOUT,
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(shape=self.SHAPE),
-                    "label": tfds.features.ClassLabel(num_classes=self.NUM_CLASSES),
-                    self.TEXT: tfds.features.Text(),
-                }
-            ),
+            features=tfds.features.FeaturesDict(features),
             supervised_keys=("image", "label"),
             homepage=self.HOMEPAGE,
         )
 
-    def _read(
-        self, dl_manager: tfds.download.DownloadManager
-    ) -> tuple[str, Splits | None]:
-        """Returns where the archive is, and what it holds if in the official layout."""
-        raise NotImplementedError
-
-    def _split_generators(
-        self, dl_manager: tfds.download.DownloadManager
-    ) -> dict[str, Iterator[Example]]:
-        place, found = self._read(dl_manager)
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[Example]]:
+        if "//" in self.ARCHIVE:
+            place = dl_manager.download(self.ARCHIVE)
+        else:
+            place = dl_manager.manual_dir / self.ARCHIVE
+        found = type(self).read(_archives.open_members(place))
         if found is None:
-            raise ValueError(f"{place} is not in the official layout")
+            raise ValueError(f"{self.ARCHIVE} ({place}) is not in the official layout")
         features: Any = self.info.features
         features["label"].names = list(found.names["label"])
         return {split: generate() for split, generate in found.splits.items()}
@@ -63,7 +62,7 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         raise NotImplementedError("the split generators hold the examples")
 
 
-class TinyImagenet(_Builder):
+class TinyImagenet(ImageBuilder):
     """Tiny ImageNet: 100,000 images to train, 10,000 to validate, 64x64x3.
 
     The 10,000 images of the official test split have no public labels and are left
@@ -77,32 +76,19 @@ class TinyImagenet(_Builder):
     SHAPE = (64, 64, 3)
     TEXT = "id"
     NUM_CLASSES = 200
-    URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
-
-    def _read(
-        self, dl_manager: tfds.download.DownloadManager
-    ) -> tuple[str, Splits | None]:
-        members = _archives.open_members(dl_manager.download(self.URL))
-        return self.URL, _folders.read_tiny_imagenet(members)
+    ARCHIVE = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+    read = staticmethod(_folders.read_tiny_imagenet)
 
 
-class _Caltech(_Builder, skip_registration=True):
+class _Caltech(ImageBuilder, skip_registration=True):
     """What both sets share: colour images of many sizes."""
 
     HOMEPAGE = "https://data.caltech.edu/"
-    ARCHIVE: ClassVar[str]
 
     @property
     def MANUAL_DOWNLOAD_INSTRUCTIONS(self) -> str:
         """What to fetch by hand for TFDS's own program; ours downloads it."""
         return f"Put {self.ARCHIVE} (data.caltech.edu) into the manual directory."
-
-    def _read(
-        self, dl_manager: tfds.download.DownloadManager
-    ) -> tuple[str, Splits | None]:
-        archive = dl_manager.manual_dir / self.ARCHIVE
-        members = _archives.open_members(archive)
-        return f"{archive}", _caltech.read_nine_tenths(members, self.NUM_CLASSES)
 
 
 class Caltech256(_Caltech):
@@ -112,6 +98,7 @@ class Caltech256(_Caltech):
     ABOUT = _NINE_TENTHS.format("Caltech-256", 257)
     ARCHIVE = "256_ObjectCategories.tar"
     NUM_CLASSES = 257
+    read = staticmethod(partial(_caltech.read_nine_tenths, num_classes=257))
 
 
 class Caltech101NineTenths(_Caltech):
@@ -125,3 +112,4 @@ class Caltech101NineTenths(_Caltech):
     ABOUT = _NINE_TENTHS.format("Caltech-101", 102)
     ARCHIVE = "caltech-101.zip"
     NUM_CLASSES = 102
+    read = staticmethod(partial(_caltech.read_nine_tenths, num_classes=102))

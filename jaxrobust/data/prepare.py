@@ -17,61 +17,43 @@ the order of the file names, to train.
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from absl import logging
 from etils import epath
 
 from jaxrobust._checks import nearest_match
-from jaxrobust.data import (
-    _archives,
-    _builders,
-    _caltech,
-    _download,
-    _folders,
-    _formats,
-    _tfds,
-)
+from jaxrobust.data import _archives, _builders, _caltech, _download, _folders, _formats
 from jaxrobust.data._archives import Members
 from jaxrobust.data._formats import Splits
+from jaxrobust.data._reading import is_hidden
+from jaxrobust.data._tfds import FILES, FORMAT, data_directory
 
-# The official files of each set that `load` needs.
-_IDX = tuple(
-    f"{split}-{kind}-ubyte.gz"
-    for split in ("train", "t10k")
-    for kind in ("images-idx3", "labels-idx1")
-)
-_FILES = {
-    "mnist": _IDX,
-    "fashion_mnist": _IDX,
-    "cifar10": ("cifar-10-binary.tar.gz",),
-    "cifar100": ("cifar-100-binary.tar.gz",),
-    "svhn_cropped": ("train_32x32.mat", "test_32x32.mat"),
-    "caltech101": ("caltech-101.zip",),
-    "caltech101_90_10": ("caltech-101.zip",),
-    "caltech256": ("256_ObjectCategories.tar",),
-    "tiny_imagenet": ("tiny-imagenet-200.zip",),
+# What reads the official files of TFDS's sets; builders of ours `read` theirs.
+_LAYOUTS: Mapping[str, Callable[[Members], Splits | None]] = {
+    "mnist": _formats.read_idx,
+    "fashion_mnist": _formats.read_idx,
+    "cifar10": partial(_formats.read_cifar, coarse=False),
+    "cifar100": partial(_formats.read_cifar, coarse=True),
+    "svhn_cropped": _formats.read_svhn,
 }
-# The classes of the sets divided as in the FPD paper.
-_NINE_TENTHS = {"caltech101_90_10": 102, "caltech256": 257}
-# File -> URL and checksum, where checksums.tsv cannot say it: it holds SHA-256 and
-# Caltech's record of the set has an MD5 only.
+# File -> URL and checksum of others: Caltech's record of its set has an MD5, where
+# checksums.tsv holds SHA-256; CIFAR for Python, which people have and TFDS does not use
+# (nor is it fetched), is from the Keras sources.
 _OTHER_FILES = {
-    "caltech256": {
-        "256_ObjectCategories.tar": (
-            "https://data.caltech.edu/records/nyy15-4j048/files/256_ObjectCategories.tar",
-            "67b4f42ca05d46448c6bb8ecd2220f6d",
-        )
-    },
-}
-# Archives that TFDS does not use but people have; from the Keras sources.
-_OTHER_CHECKSUMS = {
+    "256_ObjectCategories.tar": (
+        "https://data.caltech.edu/records/nyy15-4j048/files/256_ObjectCategories.tar",
+        "67b4f42ca05d46448c6bb8ecd2220f6d",
+    ),
     "cifar-10-python.tar.gz": (
-        "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
+        "",
+        "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
     ),
     "cifar-100-python.tar.gz": (
-        "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7"
+        "",
+        "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
     ),
 }
 
@@ -101,28 +83,29 @@ def prepare(
             nothing half-made is left behind.
     """
     _check_name(name, local=source is not None)
-    root = _tfds.data_directory(data_dir)
-    if name in _FILES:
+    root = data_directory(data_dir)
+    if name in FILES:
         builder = _builders.official(name, root)
         if _finished(builder):
             return epath.Path(builder.data_dir)
         if source is None:
             source = _download_all(name, builder, root)
         elif verify:
-            recorded = {k: known for k, (_, known) in _files(name, builder).items()}
-            _archives.verify(source, _OTHER_CHECKSUMS | recorded)
+            recorded = {k: known for k, (_, known) in _files(builder).items()}
+            _download.verify(source, recorded)
         members = _archives.open_members(source)
     else:
         every = _archives.open_members(source or "")
         members = _folders.divide(every)
-        if members and (line := _folders.left_out(every, members)):
-            logging.warning("%s", line)
+        out = sum(not is_hidden(path) for path in every) - len(members)
+        if members and out:
+            logging.warning("%d files are no images of train or test: left out", out)
         builder = _builders.custom(name, root, members)
         if _finished(builder):
             return epath.Path(builder.data_dir)
     examples = _read(name, builder, members)
     if examples is None or "train" not in examples.splits:
-        known = ", ".join((*_FILES.get(name, ()), "train/CLASS/IMAGE"))
+        known = ", ".join((*FILES.get(name, ()), "train/CLASS/IMAGE"))
         raise ValueError(
             f"{source} does not hold the data set {name!r} in a known format.\n"
             f"Known: {known} and test/CLASS/IMAGE.\n"
@@ -138,22 +121,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("name", metavar="NAME", help=", ".join(_FILES))
+    parser.add_argument("name", metavar="NAME", help=", ".join(FILES))
     parser.add_argument("--data_dir", metavar="D", help="default: TFDS_DATA_DIR")
     parser.add_argument("--from", dest="source", metavar="ARCHIVE_OR_FOLDER")
-    parser.add_argument("--no_verify", action="store_true", help="skip checksums")
-    flags = parser.parse_args(argv)
+    parser.add_argument(
+        "--no_verify", dest="verify", action="store_false", help="skip checksums"
+    )
+    asked = vars(parser.parse_args(argv))
     if not sys.stderr.isatty():
         import tensorflow_datasets as tfds
 
         tfds.disable_progress_bar()  # its bars fill log files
-    where = {"data_dir": flags.data_dir, "source": flags.source}
     try:
-        path = prepare(flags.name, **where, verify=not flags.no_verify)
+        path = prepare(**asked)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
-    sys.stdout.write(f"{flags.name} is prepared in {path}\n")
+    sys.stdout.write(f"{asked['name']} is prepared in {path}\n")
     return 0
 
 
@@ -164,9 +148,9 @@ def _check_name(name: str, local: bool) -> None:
         raise ValueError(
             f"the name of a data set is lower-case letters, digits and _, got {name!r}"
         )
-    if name not in _FILES and not local:
+    if name not in FILES and not local:
         raise ValueError(
-            f"no download is known for {name!r}. {nearest_match(name, _FILES)} For "
+            f"no download is known for {name!r}. {nearest_match(name, FILES)} For "
             "your own images pass --from FOLDER."
         )
 
@@ -176,7 +160,7 @@ def _finished(builder: Any) -> bool:
     if not builder.data_path.exists():
         return False
     found = getattr(builder.info.file_format, "value", "an unknown format")
-    if found != _builders.FORMAT:
+    if found != FORMAT:
         raise ValueError(
             f"{builder.data_path} exists, but in the format {found}, which cannot be "
             "read without TensorFlow; delete it or choose another --data_dir"
@@ -187,50 +171,47 @@ def _finished(builder: Any) -> bool:
 def _download_all(name: str, builder: Any, root: epath.Path) -> epath.Path:
     """Downloads the official files; returns the archive, or the folder of several."""
     folder = root / "downloads" / name
-    files = _files(name, builder)
-    for filename in _FILES[name]:
+    files = _files(builder)
+    for filename in FILES[name]:
         try:
             _download.fetch(*files[filename], folder / filename)
         except ConnectionError as error:
             raise FileNotFoundError(
                 f"data set {name!r} is not in {root}, and the download failed: {error}."
-                f"\nFetch {', '.join(_FILES[name])} elsewhere, then: python -m "
+                f"\nFetch {', '.join(FILES[name])} elsewhere, then: python -m "
                 f"jaxrobust.data.prepare {name} --from ARCHIVE_OR_FOLDER\n"
                 "or set TFDS_DATA_DIR (or --data_dir) to a directory that has it."
             ) from None
-    return folder / _FILES[name][0] if len(_FILES[name]) == 1 else folder
+    return folder / FILES[name][0] if len(FILES[name]) == 1 else folder
 
 
-def _files(name: str, builder: Any) -> dict[str, tuple[str, str]]:
-    """The URL and the checksum of every known file of a set."""
+def _files(builder: Any) -> dict[str, tuple[str, str]]:
+    """The URL and the checksum of every known file."""
     recorded = {
         info.filename: (url, info.checksum)
         for url, info in (builder.url_infos or {}).items()
         if info.filename
     }
-    return recorded | _OTHER_FILES.get(name, {})
+    return recorded | _OTHER_FILES
 
 
 def _read(name: str, builder: Any, members: Members) -> Splits | None:
     """The first format that the files are in."""
     image, label = (builder.info.features[key] for key in ("image", "label"))
-    known = label.names if label.num_classes else ()
-    readers: list[Callable[[], Splits | None]] = []
-    if name in ("mnist", "fashion_mnist"):
-        readers.append(lambda: _formats.read_idx(members))
-    if name in ("cifar10", "cifar100"):
-        readers.append(lambda: _formats.read_cifar(members, coarse=name == "cifar100"))
-    if name == "svhn_cropped":
-        readers.append(lambda: _formats.read_svhn(members))
-    if name == "tiny_imagenet":
-        readers.append(lambda: _folders.read_tiny_imagenet(members))
-    test_split = "validation" if name == "tiny_imagenet" else "test"
-    readers.append(lambda: _folders.read(members, image.shape, known, test_split))
+    read_folders = partial(
+        _folders.read,
+        shape=image.shape,
+        known=label.names if label.num_classes else (),
+        test_split="validation" if name == "tiny_imagenet" else "test",
+    )
     if name == "caltech101":
-        readers.append(lambda: _caltech.read_thirty(members, known))
-    if name in _NINE_TENTHS:
-        readers.append(lambda: _caltech.read_nine_tenths(members, _NINE_TENTHS[name]))
-    return next((source for read in readers if (source := read())), None)
+        official = partial(_caltech.read_thirty, known=label.names)
+    else:
+        official = _LAYOUTS.get(name) or builder.read
+    readers = [official, read_folders]
+    if name.startswith("caltech"):  # class folders too, below train and test or not
+        readers.reverse()
+    return next((found for read in readers if (found := read(members))), None)
 
 
 if __name__ == "__main__":

@@ -21,13 +21,13 @@ from jaxrobust.threat._ball import Radius as Radius
 from jaxrobust.threat._ball import capped as capped
 from jaxrobust.threat._ball import covering_radius as covering_radius
 from jaxrobust.threat._ball import distance as distance
-from jaxrobust.threat._ball import largest_where as largest_where
 from jaxrobust.threat._ball import per_row as per_row
 from jaxrobust.threat._ball import plain as plain
 from jaxrobust.threat._ball import project as project
-from jaxrobust.threat._ball import safe_divide as safe_divide
 from jaxrobust.threat._ball import sample as sample
 from jaxrobust.threat._ball import steepest_step as steepest_step
-from jaxrobust.threat._ball import tamed as tamed
+from jaxrobust.threat._precision import largest_where as largest_where
+from jaxrobust.threat._precision import safe_divide as safe_divide
+from jaxrobust.threat._precision import tamed as tamed
 from jaxrobust.threat._precision import towards as towards
 from jaxrobust.threat._precision import wide_dtype as wide_dtype

@@ -14,7 +14,7 @@ import scipy.io as scipy_io
 from PIL import Image
 
 from jaxrobust import data
-from jaxrobust.data import _archives, _formats, prepare
+from jaxrobust.data import _archives, _formats, _reading, prepare
 
 RNG = np.random.default_rng(0)
 
@@ -214,7 +214,7 @@ FORMATS = {
         "x announces",
     ),
     "labels that are no text": (
-        lambda: _formats.text_of(b"\xff", "names.txt"),
+        lambda: _reading.text_of(b"\xff", "names.txt"),
         "names.txt is no text",
     ),
 }

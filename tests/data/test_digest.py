@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from jaxrobust import data
-from jaxrobust.data import _digest
+from jaxrobust.data import _source
 
 RNG = np.random.default_rng(0)
 
@@ -67,8 +67,8 @@ def test_digest_tells_changes(sources, what):
 
 def test_large_sets_are_read_in_part(sources, monkeypatch):
     on_disk, in_memory = sources
-    monkeypatch.setattr(_digest, "_WHOLE_BYTES", on_disk.nbytes - 1)
-    monkeypatch.setattr(_digest, "_SAMPLE", 4)
+    monkeypatch.setattr(_source, "_WHOLE_BYTES", on_disk.nbytes - 1)
+    monkeypatch.setattr(_source, "_SAMPLE", 4)
     assert data.digest(on_disk) == data.digest(in_memory)
     unseen = in_memory.images.copy()
     unseen[7] ^= 1  # rows 0, 5, 10 and 15 are read

@@ -521,7 +521,7 @@ def test_download_checks_and_prepares(mnist, root, monkeypatch):
     monkeypatch.setattr(
         prepare,
         "_files",
-        lambda name, builder: {
+        lambda builder: {
             info.filename: (url, hashlib.sha256(file.read_bytes()).hexdigest())
             for url, info in _mnist_infos().items()
             if (file := folder / info.filename).exists()
