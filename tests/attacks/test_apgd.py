@@ -282,8 +282,7 @@ def test_rows_may_be_at_different_steps(norm, targets):
     """Steps and runs may be numbers per row, so that rows can come and go."""
     large = norm == "l1"
     method = Apgd(
-        steps=8 if large else 6, iterations=6, random_start=True, targets=targets,
-        large_radius=large,
+        steps=8 if large else 6, random_start=True, targets=targets, large_radius=large
     )  # fmt: skip
     problem = Problem(net, X, Y, EPS[norm], EPS[norm], norm=norm, fall_back=True)
     keys = threat.row_keys(KEY, 6)

@@ -159,7 +159,7 @@ def test_constants_are_bisected_per_row():
         high = np.where(hit, np.minimum(high, const), high)
         low = np.where(hit, low, np.maximum(low, const))
         const = np.where(np.isinf(high), const * 10, (low + high) / 2)
-        np.testing.assert_allclose(found[30 * k + 1].const, const, rtol=1e-5)
+        np.testing.assert_allclose(found[30 * k + 1].weight.c, const, rtol=1e-5)
     assert const[::2].mean() > 5 * const[1::2].mean()
     # A row that is at another step than the rest, as in a scheduler's slots.
     mixed = jax.tree.map(
@@ -168,7 +168,7 @@ def test_constants_are_bisected_per_row():
     after = step(jnp.array([29] * 3 + [30] * 5), mixed)
     np.testing.assert_allclose(after.w[:3], found[30].w[:3], atol=1e-6)
     np.testing.assert_allclose(after.w[3:], found[31].w[3:], atol=1e-6)
-    np.testing.assert_allclose(after.const[3:], found[31].const[3:])
+    np.testing.assert_allclose(after.weight.c[3:], found[31].weight.c[3:])
 
 
 def test_rounds_end_per_row():

@@ -10,9 +10,16 @@ import numpy as np
 import pytest
 
 from jaxrobust import attacks, threat
-from jaxrobust.attacks import _boundary as boundary
 from jaxrobust.attacks._objective import Problem
-from jaxrobust.attacks.hop_skip_jump import HopSkipJump
+from jaxrobust.attacks.hop_skip_jump import (
+    Estimate,
+    HopSkipJump,
+    direction,
+    draw,
+    in_blocks,
+    shrunk,
+    voted,
+)
 
 SHAPE = (4, 4, 4, 2)
 SIZE = 32
@@ -172,25 +179,23 @@ def test_direction_is_the_votes_taken_from_their_mean():
     with jax.enable_x64(True):
         draws = np.asarray(jax.random.normal(KEY, (6, 2, 3)))
         votes = np.array([[1, 1], [1, 1], [-1, 1], [1, 1], [-1, 1], [-1, 1]])
-        sums = boundary.Estimate(
-            jnp.zeros(2), *(jnp.zeros((2, 3), "float64") for _ in range(2))
-        )
+        sums = Estimate(jnp.zeros(2), *(jnp.zeros((2, 3), "float64") for _ in range(2)))
         for u, vote in zip(draws, votes, strict=True):
-            sums = boundary.voted(sums, jnp.asarray(u), vote > 0, jnp.ones(2, bool))
-        found = boundary.direction(sums, jnp.array([6, 6]), "l2")
+            sums = voted(sums, jnp.asarray(u), vote > 0, jnp.ones(2, bool))
+        found = direction(sums, jnp.array([6, 6]), "l2")
         mean = votes.mean(0)
         expected = ((votes - mean)[..., None] * draws).sum(0)
         expected[1] = draws[:, 1].sum(0)  # all alike: their own mean
         expected /= np.linalg.norm(expected, axis=1, keepdims=True)
         np.testing.assert_allclose(found, expected, atol=1e-12)
-        signs = boundary.direction(sums, jnp.array([6, 6]), "linf")
+        signs = direction(sums, jnp.array([6, 6]), "linf")
         np.testing.assert_array_equal(signs, np.sign(expected))
 
 
 def test_noise_gets_coarser_with_every_try():
-    draws = boundary.draw(jax.random.split(KEY, 5), jnp.zeros((5, 5, 7, 2)))
+    draws = draw(jax.random.split(KEY, 5), jnp.zeros((5, 5, 7, 2)))
     assert float(jnp.abs(draws).max()) <= 1
-    coarse = np.asarray(boundary.in_blocks(draws, jnp.array([0, 1, 2, 3, 4])))
+    coarse = np.asarray(in_blocks(draws, jnp.array([0, 1, 2, 3, 4])))
     np.testing.assert_array_equal(coarse[0], draws[0])
     np.testing.assert_array_equal(coarse[4], draws[4])  # and again
     for row, side in ((1, 2), (2, 4), (3, 8)):
@@ -204,7 +209,7 @@ def test_shrunk_points_have_the_length_asked_for():
     x, point = jax.random.uniform(KEY, (2, 3, 2, 2, 1))
     for norm in ("linf", "l2"):
         length = threat.distance(point, x, norm=norm)
-        nearer = boundary.shrunk(point, x, length, length * 0.3, norm)
+        nearer = shrunk(point, x, length, length * 0.3, norm)
         found = threat.distance(nearer, x, norm=norm)
         np.testing.assert_allclose(found, 0.3 * length, rtol=1e-5)
         assert ((nearer - x) * (point - x) >= 0).all()

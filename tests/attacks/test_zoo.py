@@ -7,8 +7,9 @@ import optax
 import pytest
 
 from jaxrobust import attacks, losses, threat
+from jaxrobust.attacks._carlini import Weight
 from jaxrobust.attacks._objective import Problem
-from jaxrobust.attacks.zoo import ZOO, Weight, _another
+from jaxrobust.attacks.zoo import ZOO
 
 SHAPE = (4, 3, 3, 2)
 SIZE = 18
@@ -117,9 +118,9 @@ def test_targeted_with_a_margin():
 
 def test_the_weight_is_searched_for_per_example():
     start = Weight(jnp.array([1.0, 1.0]), jnp.zeros(2), jnp.full(2, jnp.inf))
-    first = _another(start, jnp.array([True, False]))
+    first = start.next(jnp.array([True, False]))
     np.testing.assert_array_equal(first.c, [0.5, 10.0])
-    second = _another(first, jnp.array([False, True]))
+    second = first.next(jnp.array([False, True]))
     np.testing.assert_array_equal(second.c, [0.75, 5.5])
     np.testing.assert_array_equal(second.low, [0.5, 1.0])
     np.testing.assert_array_equal(second.high, [1.0, 10.0])
