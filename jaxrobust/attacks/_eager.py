@@ -128,12 +128,9 @@ def _bound(
 def in_transformation(*trees: Any) -> bool:
     """Whether a call is being traced, or asked to run step by step."""
     config: Any = jax.config
-    leaves = jax.tree.leaves(trees)
-    return (
-        any(isinstance(leaf, Tracer) for leaf in leaves)
-        or isinstance(jax.lax.full((), 0.0), Tracer)
-        or bool(config.jax_disable_jit)
-    )
+    # Where anything is traced, a constant made here is too.
+    leaves = jax.tree.leaves((trees, jax.lax.full((), 0.0)))
+    return config.jax_disable_jit or any(isinstance(leaf, Tracer) for leaf in leaves)
 
 
 def _auto_unroll(problem: Problem, method: Method, keys: Keys) -> int | bool:

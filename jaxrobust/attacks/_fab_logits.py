@@ -77,13 +77,11 @@ def differences(problem: Problem, x: Images, keys: Keys) -> Difference:
     own = _row_of(gradients, problem.y)
     gradients = threat.tamed(gradients - own[None])
     df = threat.tamed(logits - _pick(logits, problem.y)[:, None])
-    zero = jnp.zeros_like(x)
-    dual = _DUAL[problem.norm]
+    zero, dual = jnp.zeros_like(x), _DUAL[problem.norm]
     slopes = jax.vmap(lambda g: threat.distance(g, zero, norm=dual))(gradients).T
     ways = jnp.abs(df) / (1e-12 + slopes)
     ways = jnp.where(every[None] == problem.y[:, None], jnp.inf, ways)
-    nearest = jnp.argmin(ways, axis=1)
-    nearest = nearest.astype(problem.y.dtype)
+    nearest = jnp.argmin(ways, axis=1).astype(problem.y.dtype)
     return Difference(_pick(df, nearest), _row_of(gradients, nearest), nearest, logits)
 
 

@@ -30,9 +30,8 @@ def displacement(
     Reference:
       That of `fab`, section 2 (equations 3 and 4).
     """
-    direction = -jnp.sign(w) * jnp.where(residual >= 0, 1.0, -1.0)[:, None].astype(
-        w.dtype
-    )
+    side = jnp.where(residual >= 0, 1.0, -1.0).astype(w.dtype)
+    direction = -jnp.sign(w) * side[:, None]
     room = jnp.where(direction > 0, bounds[1] - t, t - bounds[0])
     room = jnp.where(direction == 0, 0, jnp.maximum(room, 0))
     # Over the largest weight, so that no gradient is too small or too large.

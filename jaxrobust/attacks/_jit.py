@@ -71,7 +71,7 @@ def programs(problem: Problem, method: Method, keys: Keys, *, keep: bool) -> Pro
     """Returns those of an equal call, if they are among the last used."""
     key = jax.tree.structure(problem), method, problem.x.shape, str(problem.x.dtype)
     try:
-        found = _known(*key) if keep else []
+        found = place(*key) if keep else []
     except TypeError:  # a field of the method that cannot be hashed
         found = []
     if not found:
@@ -79,9 +79,9 @@ def programs(problem: Problem, method: Method, keys: Keys, *, keep: bool) -> Pro
     return found[0]
 
 
-@functools.lru_cache(maxsize=64)
-def _known(*call: Hashable) -> list[Programs]:
-    """A place for the programs of equal calls: the cache sees no arrays."""
+@functools.lru_cache(maxsize=128)
+def place(*key: Hashable) -> list[Any]:
+    """A place for what was compiled for a key: the cache sees no arrays."""
     return []
 
 

@@ -39,20 +39,16 @@ class RobustnessWarning(UserWarning):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class OnInput:
-    """A loss of images rather than of logits; made by `on_input`."""
-
-    fn: Callable[[Images, Labels], PerExample]
-
-
-def on_input(fn: Callable[[Images, Labels], PerExample]) -> OnInput:
-    """Marks `fn(x, y) -> [B]` as a loss of the images.
+    """A loss of the images, `fn(x, y) -> [B]`, rather than of logits.
 
     For adaptive attacks on anything that is not the logits: auxiliary heads,
     distances to prototypes, restored images. Row i must depend on row i alone.
     """
-    return OnInput(fn)
+
+    fn: Callable[[Images, Labels], PerExample]
 
 
+on_input = OnInput
 Loss = str | LossFn | OnInput
 
 

@@ -16,15 +16,12 @@ from jaxrobust.attacks._options import TargetOptions, shares
 
 
 class Carry(NamedTuple):
-    """State between two steps.
-
-    `weight` is that of the binary step; `hit` tells whether it has been enough in it.
-    """
+    """State between two steps."""
 
     w: Images
     adam: Any
-    weight: Weight
-    hit: jax.Array
+    weight: Weight  # of the binary step
+    hit: jax.Array  # whether it has been enough in it
     nearest: Nearest
     health: Health | None
 

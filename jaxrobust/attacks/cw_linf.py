@@ -26,20 +26,15 @@ _WINDOW, _GAIN = 100, 0.9999
 
 
 class Carry(NamedTuple):
-    """State between two steps.
-
-    A round looks for a misclassified point within `tau`; `made` are the steps that it
-    has made, `before` is its loss when that was looked at last.
-    `done` tells that there is nothing left to find.
-    """
+    """State between two steps, of a round that looks for a point within `tau`."""
 
     w: Images
     adam: Any
-    made: jax.Array
-    before: PerExample
+    made: jax.Array  # steps of the round so far
+    before: PerExample  # its loss when that was looked at last
     tau: PerExample
     const: PerExample
-    done: jax.Array
+    done: jax.Array  # nothing is left to find
     nearest: Nearest
     health: Health | None
 

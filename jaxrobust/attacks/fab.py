@@ -21,14 +21,11 @@ _START_RADIUS = {"linf": 0.3, "l2": 1.0, "l1": 5.0}
 
 
 class Carry(NamedTuple):
-    """State between two steps.
-
-    `target` is the class of each row that its boundary is looked for with, or None.
-    """
+    """State between two steps."""
 
     x: Images
     nearest: Nearest
-    target: Labels | None
+    target: Labels | None  # with which a row's boundary is looked for; None: with all
     health: Health | None
 
 

@@ -24,32 +24,23 @@ _HALVINGS = 16
 
 
 class Estimate(NamedTuple):
-    """Sums over the queries of an estimate; a misclassified one votes 1, others -1.
-
-    Once complete, `weighted` holds the direction of the step.
-    """
+    """Sums over the queries of an estimate; a misclassified one votes 1, others -1."""
 
     votes: PerExample
     total: Images
-    weighted: Images
+    weighted: Images  # once complete, the direction of the step
 
 
 class Carry(NamedTuple):
-    """State between two queries, each row at its own place in the algorithm.
+    """State between two queries, each row at its own place in the algorithm."""
 
-    `phase` is what the next query is for, `asked` the queries it has had. `point` is
-    misclassified and at `length` from the image: what the search comes from, then the
-    boundary point. No misclassified point is expected up to `low`; the search ends
-    within `precision`. `iteration` is t of algorithm 2.
-    """
-
-    phase: Int[Array, " B"]
-    asked: Int[Array, " B"]
-    point: Images
-    length: PerExample
-    low: PerExample
-    precision: PerExample
-    iteration: Int[Array, " B"]
+    phase: Int[Array, " B"]  # what the next query is for
+    asked: Int[Array, " B"]  # queries that the phase has had
+    point: Images  # misclassified: the search comes from it; then the boundary point
+    length: PerExample  # between it and the image
+    low: PerExample  # up to there no misclassified point is expected
+    precision: PerExample  # within which the search ends
+    iteration: Int[Array, " B"]  # t of algorithm 2
     estimate: Estimate
     nearest: Nearest
     health: Health | None
@@ -160,10 +151,9 @@ class HopSkipJump(Smallest):
 
 def draw(keys: Keys, x: Images) -> Images:
     """Draws numbers between -1 and 1 of the shape of `x`, with a key per row."""
+    shape = x.shape[1:]
     least = -1 + float(jnp.finfo(x.dtype).epsneg)  # whose normal draw is finite
-    return jax.vmap(lambda k: jax.random.uniform(k, x.shape[1:], x.dtype, least, 1.0))(
-        keys
-    )
+    return jax.vmap(lambda k: jax.random.uniform(k, shape, x.dtype, least, 1.0))(keys)
 
 
 def unit(draws: Images, norm: Norm) -> Images:
@@ -184,9 +174,8 @@ def in_blocks(draws: Images, tries: Int[Array, " B"]) -> Images:
     side = jnp.left_shift(1, tries % ((max(height, width) - 1).bit_length() + 1))
     for axis, size in ((1, height), (2, width)):
         corner = jnp.arange(size)[None] // side[:, None] * side[:, None]
-        draws = jnp.take_along_axis(
-            draws, jnp.expand_dims(corner, (3 - axis, 3)), axis=axis
-        )
+        corner = jnp.expand_dims(corner, (3 - axis, 3))
+        draws = jnp.take_along_axis(draws, corner, axis=axis)
     return draws
 
 

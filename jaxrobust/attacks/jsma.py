@@ -52,9 +52,8 @@ class JSMA(Walk):
     def step(self, problem: Problem, keys: Keys, i: Count, carry: Carry) -> Carry:
         """Adds theta to the most salient pair; stays where misclassified."""
         x = carry.x
-        up, down, logits = _forward_derivatives(
-            problem, x, carry.target, model_keys(problem, keys, i)
-        )
+        row_keys = model_keys(problem, keys, i)
+        up, down, logits = _forward_derivatives(problem, x, carry.target, row_keys)
         low, high = problem.bounds
         sign = 1.0 if self.theta > 0 else -1.0
         free = x < high if self.theta > 0 else x > low

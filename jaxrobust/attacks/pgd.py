@@ -43,10 +43,8 @@ def pgd(
       ICLR 2018, arXiv 1706.06083.
     """
     # In L1 the last point may be worse than one before it.
-    keep_best = options.get("norm") == "l1"
-    method = Ascent(
-        steps, restarts, random_start, keep_best=keep_best, **_DIRECTIONS[direction]
-    )
+    chosen = {"keep_best": options.get("norm") == "l1", **_DIRECTIONS[direction]}
+    method = Ascent(steps, restarts, random_start, **chosen)
     return iterate(method, logits_fn, x, y, eps, step_size, **options)
 
 

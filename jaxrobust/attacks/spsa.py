@@ -6,7 +6,7 @@ from typing import Unpack
 import jax
 import jax.numpy as jnp
 
-from jaxrobust.array_types import Images, Key, Labels, LogitsFn, Scalar
+from jaxrobust.array_types import Images, Labels, LogitsFn, Scalar
 from jaxrobust.attacks._ascent import ADAM, Ascent, Direction, Rule, straight
 from jaxrobust.attacks._eager import iterate
 from jaxrobust.attacks._method import Count, like, model_keys, repeat
@@ -46,11 +46,10 @@ class SPSA(Ascent):
         draw_keys = fold(keys, _DIRECTION_STREAM, i)
         row_keys = model_keys(problem, keys, i)
 
-        def draw(key: Key) -> jax.Array:
-            return jax.random.rademacher(key, x.shape[1:], x.dtype)
+        draw = jax.vmap(lambda key: jax.random.rademacher(key, x.shape[1:], x.dtype))
 
         def add(pair: jax.Array, total: Images) -> Images:
-            signs = jax.vmap(draw)(fold(draw_keys, pair))
+            signs = draw(fold(draw_keys, pair))
             shift, pair_keys = self.delta * signs, fold(row_keys, pair)
             rise = slope(problem, x, shift, self.delta, pair_keys)
             return total + like(rise, x) * signs  # 1 / sign is the sign

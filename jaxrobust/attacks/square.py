@@ -21,15 +21,12 @@ _WINDOW_STREAM = 0x73717732
 
 
 class Carry(NamedTuple):
-    """The best point so far, its value, and whether it is misclassified.
-
-    `faces` are the lowest and the highest point of the ball and the box, in Linf.
-    """
+    """The best point so far, its value, and whether it is misclassified."""
 
     x: Images
     value: PerExample
     fooled: jax.Array
-    faces: tuple[Images, Images] | None
+    faces: tuple[Images, Images] | None  # in Linf the ends of the ball
     health: Health | None
 
 
@@ -66,8 +63,9 @@ class Square(Method):
         """Tries a new window; keeps it if the loss is higher or the class wrong."""
         shape = problem.x.shape
         count = shape[3] + (5 if carry.faces is None else 2)
+        row_keys = fold(keys, _WINDOW_STREAM, i)
         draws = jax.vmap(lambda k: jax.random.uniform(k, (count,), jnp.float32))(
-            fold(keys, _WINDOW_STREAM, i)
+            row_keys
         )
         size = windows.sides(i, self._schedule(problem), shape[0])
         if carry.faces is None:

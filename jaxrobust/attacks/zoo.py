@@ -25,15 +25,12 @@ Places = Int[Array, "B n"]
 
 
 class Descent(NamedTuple):
-    """One descent: its iterate and the margin there, and Adam's state of each value.
-
-    `hit` says whether it has come upon a point that is misclassified by `kappa`.
-    """
+    """One descent: its iterate and the margin there, and Adam's state of each value."""
 
     x: Images
     margin: PerExample
     adam: Any
-    hit: jax.Array
+    hit: jax.Array  # it has come upon a point that is misclassified by `kappa`
 
 
 class Carry(NamedTuple):
@@ -113,14 +110,12 @@ class ZOO(Smallest):
         active = jnp.where(descent.margin < self.kappa, carry.weight.c, 0)
         rises = self._slopes(problem, keys, i, x, places)
         grad = 2 * (of_places(x) - of_places(problem.x)) - active[:, None] * rises
-        state = jax.tree.map(of_places, descent.adam)
         update: Any = jax.vmap(jax.vmap(_ADAM.update))
-        direction, state = update(grad, state)
+        direction, state = update(grad, jax.tree.map(of_places, descent.adam))
         step = jnp.asarray(problem.step_size, x.dtype).reshape(-1, 1) * direction
         moved = jnp.clip(of_places(x) - step, *problem.bounds)
-        return descent._replace(
-            x=put(x, moved), adam=jax.tree.map(put, descent.adam, state)
-        )
+        adam = jax.tree.map(put, descent.adam, state)
+        return descent._replace(x=put(x, moved), adam=adam)
 
     def _coordinates(self, keys: Keys, i: Count, x: Images) -> Places:
         """Draws the coordinates of step i, of each row its own and no two the same."""
