@@ -86,10 +86,9 @@ class Apgd(Method):
 
     def ticks(self, problem: Problem) -> rules.Ticks:
         """What happens at each point."""
-        steps = self.steps - 2 * self.large_radius  # two phases more, each with a start
-        return rules.schedule(
-            steps, problem.norm, self.rho, large_radius=self.large_radius
-        )
+        large = self.large_radius
+        steps = self.steps - 2 * large  # two phases more, each with a start
+        return rules.schedule(steps, problem.norm, self.rho, large_radius=large)
 
     def start(self, problem: Problem, keys: Keys, r: Count) -> Carry:
         """Makes the first point, and looks at the clean image."""

@@ -48,8 +48,7 @@ class Programs:
             self._slow = _jaxprs.on_cpu() and _jaxprs.has_slow_convolution(
                 self.whole.trace(problem, keys).jaxpr.jaxpr
             )
-        run = self._stepped if self._slow else self.whole
-        return run(problem, keys)
+        return (self._stepped if self._slow else self.whole)(problem, keys)
 
     def _stepped(self, problem: Problem, keys: Keys) -> tuple[Images, Health | None]:
         """The loop on the host: within a program its convolutions would be slow."""

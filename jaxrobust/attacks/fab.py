@@ -57,8 +57,7 @@ class FAB(Smallest):
         """Starts at the image, or near it in a restart; ends there if misclassified."""
         x, row_keys = problem.x, model_keys(problem, keys, self.steps)
         logits = problem.clean_logits(row_keys)
-        wrong = succeeds(problem, logits)
-        target = None
+        wrong, target = succeeds(problem, logits), None
         if self.targets is not None:
             rank = jnp.broadcast_to(jnp.asarray(r) // self.restarts, problem.y.shape)
             target = logit.likely_wrong_class(logits, problem.y, rank, self.targets)

@@ -84,8 +84,7 @@ def _draw(
         threat.sample(x, key=k, eps=eps, norm=norm, bounds=bounds)
         for k in [keys, *(fold(keys, d) for d in range(1, draws))]
     ]
-    noisy = jnp.stack(each, axis=1).reshape(-1, *x.shape[1:])
-    return jax.lax.stop_gradient(noisy)
+    return jax.lax.stop_gradient(jnp.stack(each, axis=1).reshape(-1, *x.shape[1:]))
 
 
 _draw_compiled = jax.jit(_draw, static_argnums=(3, 4, 5))

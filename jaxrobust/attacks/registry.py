@@ -223,12 +223,9 @@ def hyperparameters(name: str) -> frozenset[str]:
 
 def parameters(name: str) -> Mapping[str, inspect.Parameter]:
     """Returns `hyperparameters`, with their defaults and annotations."""
-    own = inspect.signature(_function(name)).parameters
-    return {
-        name: parameter
-        for name, parameter in own.items()
-        if name not in _ARGUMENTS and parameter.kind is not parameter.VAR_KEYWORD
-    }
+    own = inspect.signature(_function(name)).parameters.items()
+    named = {n: p for n, p in own if p.kind is not p.VAR_KEYWORD}
+    return {n: p for n, p in named.items() if n not in _ARGUMENTS}
 
 
 def _function(name: str) -> Callable[..., Images]:

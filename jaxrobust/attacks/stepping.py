@@ -81,7 +81,7 @@ class Stepper:
     ) -> Slots:
         """Makes `count` steps of every row, a traced number."""
         return jax.lax.fori_loop(
-            0, count, lambda _, slots: self.step(arrays, eps, slots), slots
+            0, count, lambda _, s: self.step(arrays, eps, s), slots
         )
 
     def step(self, arrays: Arrays, eps: Scalar, slots: Slots) -> Slots:

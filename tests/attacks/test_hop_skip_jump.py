@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import importlib
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -77,7 +78,7 @@ def test_a_radius_keeps_what_lies_within():
                                    queries=60)  # fmt: skip
     kept = (length <= eps)[:, None, None, None]
     assert 0 < kept.sum() < 4
-    np.testing.assert_array_equal(within, jnp.where(kept, x_adv, x))
+    chex.assert_trees_all_equal(within, jnp.where(kept, x_adv, x))
 
 
 def test_targets_from_given_images_and_rows_that_cannot_be_attacked():
@@ -97,7 +98,7 @@ def test_targets_from_given_images_and_rows_that_cannot_be_attacked():
     attack = functools.partial(attacks.hop_skip_jump, three, x, target, key=KEY,
                                eps=None, queries=100, targeted=True)  # fmt: skip
     x_adv = attack(x_init=x_init)
-    np.testing.assert_array_equal(x_adv[1:3], x[1:3])
+    chex.assert_trees_all_equal(x_adv[1:3], x[1:3])
     length = threat.distance(x_adv, x, norm="linf")
     for row in (0, 3):
         assert jnp.argmax(three(x_adv)[row]) == target[row]
@@ -187,22 +188,22 @@ def test_direction_is_the_votes_taken_from_their_mean():
         expected = ((votes - mean)[..., None] * draws).sum(0)
         expected[1] = draws[:, 1].sum(0)  # all alike: their own mean
         expected /= np.linalg.norm(expected, axis=1, keepdims=True)
-        np.testing.assert_allclose(found, expected, atol=1e-12)
+        chex.assert_trees_all_close(found, expected, rtol=1e-7, atol=1e-12)
         signs = direction(sums, jnp.array([6, 6]), "linf")
-        np.testing.assert_array_equal(signs, np.sign(expected))
+        chex.assert_trees_all_equal(signs, np.sign(expected))
 
 
 def test_noise_gets_coarser_with_every_try():
     draws = draw(jax.random.split(KEY, 5), jnp.zeros((5, 5, 7, 2)))
     assert float(jnp.abs(draws).max()) <= 1
     coarse = np.asarray(in_blocks(draws, jnp.array([0, 1, 2, 3, 4])))
-    np.testing.assert_array_equal(coarse[0], draws[0])
-    np.testing.assert_array_equal(coarse[4], draws[4])  # and again
+    chex.assert_trees_all_equal(coarse[0], draws[0])
+    chex.assert_trees_all_equal(coarse[4], draws[4])  # and again
     for row, side in ((1, 2), (2, 4), (3, 8)):
         for a in range(5):
             for b in range(7):
                 corner = draws[row, a // side * side, b // side * side]
-                np.testing.assert_array_equal(coarse[row, a, b], corner)
+                chex.assert_trees_all_equal(coarse[row, a, b], corner)
 
 
 def test_shrunk_points_have_the_length_asked_for():
@@ -211,7 +212,7 @@ def test_shrunk_points_have_the_length_asked_for():
         length = threat.distance(point, x, norm=norm)
         nearer = shrunk(point, x, length, length * 0.3, norm)
         found = threat.distance(nearer, x, norm=norm)
-        np.testing.assert_allclose(found, 0.3 * length, rtol=1e-5)
+        chex.assert_trees_all_close(found, 0.3 * length, rtol=1e-5)
         assert ((nearer - x) * (point - x) >= 0).all()
 
 
