@@ -108,6 +108,15 @@ def test_the_page_says_what_the_table_does():
         assert of.goal == goal, name
 
 
+def test_help_says_what_every_argument_is():
+    """Also of those that an attack's own docstring leaves to `shares`."""
+    for name, of in registry.table().items():
+        text = of.function.__doc__ or ""
+        for argument in ("logits_fn", "x", "y", "key", *registry.parameters(name)):
+            assert f"\n  {argument}: " in text, f"{argument} of {name}"
+        assert "\nReturns:\n" in text
+
+
 def test_norms_are_those_that_the_attacks_take():
     y = jnp.zeros(1, jnp.int32)
     for name, of in registry.table().items():
