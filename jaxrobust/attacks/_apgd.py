@@ -9,18 +9,7 @@ import numpy as np
 
 from jaxrobust import losses
 from jaxrobust.array_types import Images, Labels, Logits, PerExample
-from jaxrobust.attacks._apgd_steps import (
-    Now,
-    Pace,
-    Ticks,
-    check_pace,
-    into,
-    move,
-    row_radius,
-    schedule,
-    start_pace,
-    start_point,
-)
+from jaxrobust.attacks import _apgd_steps as rules
 from jaxrobust.attacks._method import Count, Health, Method, choose, model_keys, watched
 from jaxrobust.attacks._objective import (
     Judged,
@@ -58,14 +47,6 @@ class Trace(NamedTuple):
     fooled: jax.Array
 
 
-class Record(NamedTuple):
-    """The part of a trace that grows with the steps."""
-
-    logits: jax.Array
-    losses: jax.Array
-    step_sizes: jax.Array
-
-
 class Carry(NamedTuple):
     """State between two steps, one value per row throughout."""
 
@@ -78,18 +59,17 @@ class Carry(NamedTuple):
     settled: jax.Array  # misclassified without an attack: the image is its result
     target: Labels | None
     step_size: PerExample
-    pace: Pace
-    record: Record | None
+    pace: rules.Pace
+    record: tuple[jax.Array, ...] | None  # of a trace, what grows with the steps
     health: Health | None
 
 
 @dataclasses.dataclass(frozen=True)
 class Apgd(Method):
-    """APGD. `steps` counts the gradients; the last point needs none."""
+    """APGD. `steps` counts the gradients, at all points but the last."""
 
     ball = True
 
-    iterations: int = 100  # as the caller counts them
     rho: float = 0.75
     targets: int = 0  # logit ranks to move to; 0: untargeted
     large_radius: bool = False
@@ -104,18 +84,15 @@ class Apgd(Method):
         """Restarts for each target."""
         return self.restarts * max(self.targets, 1)
 
-    def ticks(self, problem: Problem) -> Ticks:
+    def ticks(self, problem: Problem) -> rules.Ticks:
         """What happens at each point."""
-        return schedule(
-            self.iterations, problem.norm, self.rho, large_radius=self.large_radius
-        )
+        large = self.large_radius
+        steps = self.steps - 2 * large  # two phases more, each with a start
+        return rules.schedule(steps, problem.norm, self.rho, large_radius=large)
 
     def start(self, problem: Problem, keys: Keys, r: Count) -> Carry:
         """Makes the first point, and looks at the clean image."""
-        clean = problem.clean
-        if clean is None:
-            row_keys = model_keys(problem, keys, _CLEAN_STEP)
-            clean = evaluate(problem, problem.x, row_keys).logits
+        clean = problem.clean_logits(model_keys(problem, keys, _CLEAN_STEP))
         eps = jnp.asarray(problem.eps, problem.x.dtype)
         if self.large_radius:
             eps = eps * 3
@@ -125,8 +102,8 @@ class Apgd(Method):
         if self.trace:
             shapes = clean.shape, nothing.shape, nothing.shape
             points = self.steps + 1
-            record = Record(*(jnp.zeros((points, *s), x.dtype) for s in shapes))
-        step_size = (1 if problem.norm == "l1" else 2) * row_radius(eps) + nothing
+            record = tuple(jnp.zeros((points, *s), x.dtype) for s in shapes)
+        step_size = (1 if problem.norm == "l1" else 2) * rules.row_radius(eps) + nothing
         return Carry(
             x,
             x_best=x,
@@ -137,25 +114,27 @@ class Apgd(Method):
             settled=succeeds(problem, clean),
             target=self._target(clean, r),
             step_size=step_size,
-            pace=start_pace(problem, x, given=given),
+            pace=rules.start_pace(problem, x, given=given),
             record=record,
             health=Health.first(problem, self.steps, keys, x),
         )
 
     def step(self, problem: Problem, keys: Keys, i: Count, carry: Carry) -> Carry:
         """Evaluates the point, decides about the step, makes the next point."""
-        now = Now.at(self.ticks(problem), i, problem)
+        now = rules.Now.at(self.ticks(problem), i, problem)
         ascended = _ascended(problem, carry.target)
         x = carry.x
         grad, at = judged_gradient(ascended, x, model_keys(problem, keys, i))
         grad_best = choose(at.value > carry.loss_best, grad, carry.grad_best)
-        carry = _seen(carry._replace(health=_watched(carry, grad, at, i)), at)
-        pace, step_size, back = check_pace(
+        arrived = carry.settled | carry.fooled
+        health = watched(carry.health, grad, at.logits, i, arrived)
+        carry = _seen(carry._replace(health=health), at)
+        pace, step_size, back = rules.check_pace(
             problem, carry.pace, now, carry.step_size, carry.x_best, at.value,
             carry.loss_best,
         )  # fmt: skip
         x, grad = choose(back, (carry.x_best, grad_best), (x, grad))
-        moved, pace = move(problem, pace, now, x, grad, step_size)
+        moved, pace = rules.move(problem, pace, now, x, grad, step_size)
         carry = carry._replace(
             grad_best=grad_best,
             step_size=step_size,
@@ -164,7 +143,7 @@ class Apgd(Method):
         )
         if self.large_radius:
             return _next_phase(problem, now, carry, moved)
-        return carry._replace(x=into(problem, moved, now.eps))
+        return carry._replace(x=rules.into(problem, moved, now.eps))
 
     def finish(self, problem: Problem, keys: Keys, carry: Carry) -> Any:
         """Returns the last misclassified point, or the image; the trace as well."""
@@ -180,7 +159,7 @@ class Apgd(Method):
         if record is None:
             return x
         best = carry.x_best, carry.loss_best, carry.x_last, carry.fooled
-        return x, Trace(*record, *best)
+        return x, Trace._make((*record, *best))
 
     @property
     def points(self) -> int:
@@ -194,18 +173,12 @@ class Apgd(Method):
         radius = np.append(self.ticks(problem).radius, np.float32(1))
         return carry.fooled & (jnp.asarray(radius)[i] == 1), carry.x_last
 
-    def missed(self, carry: Carry, rows: jax.Array) -> Carry:
-        """The next misclassified point counts."""
-        return carry._replace(fooled=carry.fooled & ~rows)
-
     def strongest(self, problem: Problem, carry: Carry) -> Images:
         """The point of the highest loss."""
-        del problem
         return carry.x_best
 
     def value(self, problem: Problem, x: Images, at: Judged) -> PerExample:
         """The first run that fools counts, unless the highest loss is asked for."""
-        del problem, x
         return at.value if self.best_loss else jnp.zeros_like(at.value)
 
     def _first_point(
@@ -214,11 +187,11 @@ class Apgd(Method):
         """The start of run r, and whether it says something about sparsity."""
         given = drawn = None
         if problem.x_init is not None:
-            finite = jnp.isfinite(problem.x_init)
-            given = into(problem, jnp.where(finite, problem.x_init, problem.x), eps)
+            start = jnp.where(jnp.isfinite(problem.x_init), problem.x_init, problem.x)
+            given = rules.into(problem, start, eps)
         if self.random_start:
             assert keys is not None
-            drawn = start_point(problem, keys, eps)
+            drawn = rules.start_point(problem, keys, eps)
         if given is None or drawn is None:
             x = drawn if given is None else given
             assert x is not None
@@ -261,19 +234,10 @@ def _seen(carry: Carry, at: Judged) -> Carry:
     )
 
 
-def _watched(carry: Carry, grad: Images, at: Judged, i: Count) -> Health | None:
-    """Health after a step; a row that is fooled may stand where no gradient is."""
-    health = watched(carry.health, grad, at.logits, i)
-    if health is None:
-        return None
-    stuck = health.zero_gradient & ~(carry.settled | carry.fooled)
-    return health._replace(zero_gradient=stuck)
-
-
-def _next_phase(problem: Problem, now: Now, carry: Carry, moved: Images) -> Carry:
+def _next_phase(problem: Problem, now: rules.Now, carry: Carry, moved: Images) -> Carry:
     """Goes to the next point; where a phase ends, that is its best one, afresh."""
     last = now.last | jnp.zeros_like(carry.fooled)
-    x = into(problem, choose(last, carry.x_best, moved), now.next_eps)
+    x = rules.into(problem, choose(last, carry.x_best, moved), now.next_eps)
     return carry._replace(
         x=x,
         x_best=choose(last, x, carry.x_best),
@@ -281,14 +245,14 @@ def _next_phase(problem: Problem, now: Now, carry: Carry, moved: Images) -> Carr
         x_last=choose(last, x, carry.x_last),
         fooled=carry.fooled & ~last,
         step_size=jnp.where(last, now.next_eps, carry.step_size),
-        pace=choose(last, start_pace(problem, x, given=True), carry.pace),
+        pace=choose(last, rules.start_pace(problem, x, given=True), carry.pace),
     )
 
 
 def _recorded(
-    record: Record | None, i: Count, at: Judged, step_size: PerExample
-) -> Record | None:
+    record: tuple[jax.Array, ...] | None, i: Count, at: Judged, step_size: PerExample
+) -> tuple[jax.Array, ...] | None:
     if record is None:
         return None
     new = at.logits, at.value, step_size
-    return Record(*(old.at[i].set(v) for old, v in zip(record, new, strict=True)))
+    return tuple(old.at[i].set(v) for old, v in zip(record, new, strict=True))

@@ -5,7 +5,6 @@ makes the step sparser or shorter. Places in the schedule are static; what is de
 there is one value per row, so rows never mix and may be at different steps.
 """
 
-import dataclasses
 import functools
 import math
 from typing import Any, NamedTuple
@@ -74,8 +73,7 @@ def _windows(steps: int, norm: Norm) -> dict[int, int]:
     return ends
 
 
-@dataclasses.dataclass(frozen=True)
-class Now:
+class Now(NamedTuple):
     """What the schedule says of the points just evaluated, scalars or one per row."""
 
     first: jax.Array
@@ -228,9 +226,7 @@ def into(problem: Problem, x: Images, eps: Any) -> Images:
         length = threat.distance(x, problem.x, norm="l2")
         radius = jnp.minimum(eps, length)
         x = problem.x + delta * like(radius / (length + _TINY), x)
-    return threat.project(
-        x, problem.x, eps=eps, norm=problem.norm, bounds=problem.bounds
-    )
+    return problem.project(x, eps)
 
 
 def _sparse_step(x: Images, grad: Images, step: PerExample, rank: jax.Array) -> Images:

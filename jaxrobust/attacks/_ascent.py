@@ -65,7 +65,6 @@ def momentum(decay: float) -> optax.GradientTransformation:
 
 def _over_mean(grad: Any, params: Any) -> Any:
     """Divides a gradient by its mean absolute value; zero stays zero."""
-    del params
     grad = threat.tamed(grad)
     # By the largest first: the mean of huge gradients would overflow.
     grad = threat.safe_divide(grad, jnp.max(jnp.abs(grad)))
@@ -79,7 +78,6 @@ def adam(floor: float = 1e-8) -> optax.GradientTransformation:
 
 def _finite(grad: Any, params: Any) -> Any:
     """A gradient whose squares are finite."""
-    del params
     return threat.tamed(grad, squared=True)
 
 
@@ -95,7 +93,6 @@ def steepest(problem: Problem, x: Images, direction: Images, length: Scalar) -> 
 
 def straight(problem: Problem, x: Images, direction: Images, length: Scalar) -> Images:
     """A multiple of the direction, as optimisers make it (Adam)."""
-    del problem
     return x + threat.per_row(length, x) * direction
 
 
@@ -131,6 +128,8 @@ class Ascent(Method):
     ball = True
     # The first misclassified point is the best, whatever its loss.
     settles: ClassVar[bool] = False
+    # No gradient is asked for, so none that is 0 is told.
+    estimated: ClassVar[bool] = False
 
     direction: Direction = GRADIENT
     rule: Rule = steepest
@@ -144,10 +143,10 @@ class Ascent(Method):
 
     def start(self, problem: Problem, keys: Keys, r: Count) -> Carry:
         """Makes the first point: the clean image or a draw from the ball."""
-        del r  # the keys are its own
-        x, ball = problem.x, _ball(problem)
+        x = problem.x
         if self.random_start:
             assert keys is not None
+            ball = {"eps": problem.eps, "norm": problem.norm, "bounds": problem.bounds}
             x = _quantized(problem, threat.sample(x, key=keys, **ball))
         row = jnp.zeros_like(x, shape=x.shape[:1])
         return Carry(
@@ -176,11 +175,11 @@ class Ascent(Method):
         direction, state = self.direction.update(grad, carry.direction_state)
         moved = self.rule(problem, carry.x, direction, problem.step_size)
         return Carry(
-            _into(problem, moved),
+            _quantized(problem, problem.project(moved)),
             state,
             carry.kept and self._kept(carry.kept, carry.x, at),
             carry.kept and direction,
-            watched(carry.health, grad, at.logits, i),
+            watched(carry.health, grad, at.logits, i, self.estimated),
         )
 
     def finish(self, problem: Problem, keys: Keys, carry: Carry) -> Images:
@@ -197,7 +196,7 @@ class Ascent(Method):
             return carry.x
         if self.steps and self.rule is steepest:
             vertex = steepest(problem, problem.x, carry.direction, problem.eps)
-            points.append(_into(problem, vertex))
+            points.append(_quantized(problem, problem.project(vertex)))
         last_keys = model_keys(problem, keys, self.steps)
         for x in points:
             kept = self._kept(kept, x, evaluate(problem, x, last_keys))
@@ -212,15 +211,6 @@ class Ascent(Method):
         return Kept(x, value, fooled)
 
 
-def _ball(problem: Problem) -> dict[str, Any]:
-    return {"eps": problem.eps, "norm": problem.norm, "bounds": problem.bounds}
-
-
-def _into(problem: Problem, x: Images) -> Images:
-    """Back into ball and box, and onto the levels that are asked for."""
-    return _quantized(problem, threat.project(x, problem.x, **_ball(problem)))
-
-
 def _quantized(problem: Problem, x_adv: Images) -> Images:
     """Moves points of ball and box to 8-bit levels that are in ball and box too.
 
@@ -229,11 +219,8 @@ def _quantized(problem: Problem, x_adv: Images) -> Images:
     """
     if not problem.quantize:
         return x_adv
-    x, (low, high), eps = (
-        problem.x,
-        problem.bounds,
-        threat.per_row(problem.eps, problem.x),
-    )
+    x, (low, high) = problem.x, problem.bounds
+    eps = threat.per_row(problem.eps, x)
     width = high - low
     # A table, since XLA may turn a division by 255 into a multiplication.
     table = jnp.asarray(np.arange(_LEVELS + 1) / _LEVELS * width + low, x.dtype)

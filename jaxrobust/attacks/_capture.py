@@ -5,7 +5,8 @@ that they changed. So a callable is traced once, and every array it captured, al
 through an inner `jax.jit`, becomes an argument.
 """
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,20 +18,19 @@ _CALLS = ("jit", "pjit", "closed_call", "core_call")
 
 
 class Captured(NamedTuple):
-    """`fn(arrays, *inputs)` computes what the callable did.
-
-    `embedded`: more arrays sit inside control flow, where they stay constants.
-    """
+    """`fn(arrays, *inputs)` computes what the callable did."""
 
     fn: Callable[..., Any]
     arrays: list[Any]
-    out: Any
-    embedded: bool
+    out: Any  # shape and dtype of the result; None where nothing was traced
+    # What is compiled may be kept: no more arrays sit inside control flow, where they
+    # stay constants.
+    keep: bool
 
 
 def capture(function: Callable[..., Any], *inputs: jax.ShapeDtypeStruct) -> Captured:
     """Traces `function(*inputs)`, which returns one array, exactly once."""
-    call, leaves = split(function)
+    call, leaves = unbound(function)
     closed, out = jax.make_jaxpr(call, return_shape=True)(leaves, *inputs)
     held: dict[int, Any] = {}
     _collect(closed.jaxpr, closed.consts, held)
@@ -42,30 +42,48 @@ def capture(function: Callable[..., Any], *inputs: jax.ShapeDtypeStruct) -> Capt
         return _evaluate(closed.jaxpr, closed.consts, flat, given)[0]
 
     arrays = [*leaves, *held.values()]
-    return Captured(replay, arrays, out, _embeds(closed.jaxpr))
+    return Captured(replay, arrays, out, keep=not _embeds(closed.jaxpr))
 
 
-def split(function: Callable[..., Any]) -> tuple[Callable[..., Any], list[Any]]:
-    """Returns `call(arrays, *inputs)` and the arrays bound in a Partial."""
-    if not isinstance(function, jax.tree_util.Partial):
-        return (lambda _, *inputs: function(*inputs)), []
-    leaves, tree = jax.tree.flatten((function.args, function.keywords))
-    base = function.func
-    # Python numbers stay as they are: a model may branch on them.
-    places = [i for i, leaf in enumerate(leaves) if is_array(leaf)]
-    rest = [None if i in places else leaf for i, leaf in enumerate(leaves)]
+@dataclasses.dataclass(frozen=True)
+class Unbound:
+    """A callable without the arrays of its Partial; `key` tells it from all others.
 
-    def call(arrays: Sequence[Any], *inputs: Any) -> Any:
-        full = list(rest)
-        for place, array in zip(places, arrays, strict=True):
-            full[place] = array
-        args, keywords = jax.tree.unflatten(tree, full)
-        return base(*args, *inputs, **keywords)
+    Python numbers stay: a model may branch on them.
+    """
 
-    return call, [leaves[i] for i in places]
+    key: Hashable
+    function: Callable[..., Any] = dataclasses.field(compare=False)
+    tree: Any
+    scalars: tuple[Any, ...]  # None where an array goes, else (type, value)
+
+    def __call__(self, arrays: Sequence[Any], *inputs: Any) -> Any:
+        """Computes what the callable does, with these arrays."""
+        rest = iter(arrays)
+        leaves = [next(rest) if s is None else s[1] for s in self.scalars]
+        args, keywords = jax.tree.unflatten(self.tree, leaves)
+        return self.function(*args, *inputs, **keywords)
 
 
-def is_array(leaf: object) -> bool:
+def unbound(
+    function: Callable[..., Any], key: Hashable = None
+) -> tuple[Unbound, list[Any]]:
+    """Takes the arrays out of a Partial; any other callable has none."""
+    bound: Any = ((), {})
+    if isinstance(function, jax.tree_util.Partial):
+        function, bound = function.func, (function.args, function.keywords)
+    leaves, tree = jax.tree.flatten(bound)
+    arrays = [leaf for leaf in leaves if _is_array(leaf)]
+    scalars = tuple(None if _is_array(v) else (type(v), v) for v in leaves)
+    return Unbound(key, function, tree, scalars), arrays
+
+
+def like(array: Any) -> jax.ShapeDtypeStruct:
+    """An array's shape and dtype."""
+    return jax.ShapeDtypeStruct(array.shape, array.dtype)
+
+
+def _is_array(leaf: object) -> bool:
     """Whether a leaf is an array (or a tracer, or keys), not a Python number."""
     return isinstance(leaf, jax.Array | np.ndarray | np.generic)
 
@@ -84,22 +102,14 @@ def _collect(jaxpr: Any, consts: Sequence[Any], held: dict[int, Any]) -> None:
             _collect(closed.jaxpr, closed.consts, held)
 
 
-def _embeds(jaxpr: Any) -> bool:
+def _embeds(jaxpr: Any, *, inside: bool = False) -> bool:
     """Whether constants remain where `_evaluate` does not reach: in control flow."""
-
-    def any_const(inner: Any) -> bool:
-        return any(
-            any(np.size(c) > 1 for c in consts) or any_const(body)
-            for eqn in inner.eqns
-            for body, consts in inner_jaxprs(eqn.params)
-        )
-
     for eqn in jaxpr.eqns:
-        if (closed := _callee(eqn)) is not None:
-            if _embeds(closed.jaxpr):
+        deep = inside or _callee(eqn) is None
+        for body, consts in inner_jaxprs(eqn.params):
+            held = deep and any(np.size(const) > 1 for const in consts)
+            if held or _embeds(body, inside=deep):
                 return True
-        elif any_const(jaxpr.replace(eqns=[eqn])):
-            return True
     return False
 
 

@@ -4,12 +4,12 @@ Images are low + (high - low) (tanh(w) + 1) / 2, so that every w is inside the b
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxrobust.array_types import Bounds, Images
+from jaxrobust.array_types import Bounds, Images, PerExample
 from jaxrobust.attacks._ascent import Direction, adam
 from jaxrobust.attacks._method import model_keys
 from jaxrobust.attacks._nearest import Smallest
@@ -19,6 +19,31 @@ from jaxrobust.attacks._objective import Judged, Keys, Problem, evaluate
 # are smaller than that, and a value that starts there would stay. Large enough for
 # squares of what is smaller to vanish.
 ADAM = Direction(adam, (1e-16,))
+
+
+# What a weight is multiplied by until it is found to be enough.
+_GROWTH = 10
+
+
+class Weight(NamedTuple):
+    """The weight c of the margin `[B]`, between one that failed and one that did."""
+
+    c: PerExample
+    low: PerExample
+    high: PerExample
+
+    @classmethod
+    def first(cls, x: Images, c: float) -> "Weight":
+        """That of the first descent from each image."""
+        zero = jnp.zeros(x.shape[:1], x.dtype)
+        return cls(zero + c, zero, zero + jnp.inf)
+
+    def next(self, hit: jax.Array) -> "Weight":
+        """Halves the interval after a descent; grows while none has `hit`, `[B]`."""
+        low = jnp.where(hit, self.low, jnp.maximum(self.low, self.c))
+        high = jnp.where(hit, jnp.minimum(self.high, self.c), self.high)
+        c = jnp.where(jnp.isfinite(high), (low + high) / 2, _GROWTH * self.c)
+        return Weight(c, low, high)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +61,8 @@ class Carlini(Smallest):
 
     def won_at_once(self, problem: Problem, keys: Keys) -> jax.Array:
         """Which images are so themselves."""
-        return self.won(
-            evaluate(problem, problem.x, model_keys(problem, keys, self.steps))
-        )
+        row_keys = model_keys(problem, keys, self.steps)
+        return self.won(evaluate(problem, problem.x, row_keys))
 
     def descend(self, w: Images, grad: Images, state: Any) -> tuple[Images, Any]:
         """Makes one step of Adam, and its new state."""

@@ -10,35 +10,16 @@ from typing import Any, Literal, get_args, get_origin
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrobust._checks import (
-    Range,
-    check_bounds,
-    check_choice,
-    check_count,
-    check_labels,
-    check_norm,
-    check_not_empty,
-    check_number,
-    check_radius,
-    check_shape,
-    check_step,
-    check_values,
-)
+from jaxrobust import _checks as checks
+from jaxrobust._checks import Range
 from jaxrobust.attacks._method import Health, Method
 from jaxrobust.attacks._objective import Problem, RobustnessWarning, check_loss
 
-_COUNTS = {
-    "steps": 0,
-    "restarts": 1,
-    "draws": 1,
-    "eot_samples": 1,
-    "queries": 0,
-    "targets": 1,
-    "binary_steps": 1,
-    "rounds": 1,
-    "samples": 1,
-    "coordinates": 1,
-}
+# The least of each count; of those that are not here it is 0.
+_COUNTS = {"steps": 0, "queries": 0} | dict.fromkeys(
+    ("restarts", "draws", "eot_samples", "targets", "binary_steps", "rounds",
+     "samples", "coordinates"), 1
+)  # fmt: skip
 _FLOATING = tuple(map(jnp.dtype, ("float32", "float64", "float16", "bfloat16")))
 # Numbers that only some attacks have. Far beyond these nothing of their papers holds,
 # and float32 overflows.
@@ -60,22 +41,20 @@ _RANGES: Mapping[str, Range] = {
 }
 _ANY = Range(-float(np.finfo(float).max), float(np.finfo(float).max), rule="finite")
 _OTHERS: Mapping[str, Callable[[Any], None]] = {
-    "norm": check_norm,
-    "bounds": check_bounds,
+    "norm": checks.check_norm,
+    "bounds": checks.check_bounds,
     "loss": check_loss,
-    "eps": functools.partial(check_radius, "eps"),
-    "step_size": functools.partial(check_step, "step_size"),
+    "eps": functools.partial(checks.check_radius, "eps"),
+    "step_size": functools.partial(checks.check_step, "step_size"),
 }
 
 
 def check_options(
     given: Mapping[str, Any], own: Mapping[str, inspect.Parameter]
 ) -> None:
-    """Checks options by name, else by annotation; traced numbers pass.
+    """Checks those of an attack's `own` options that are given; traced numbers pass.
 
-    Args:
-      given: options by name.
-      own: those that the attack has.
+    By name, else by annotation.
 
     Raises:
       TypeError: for what is no number, no whole one or no flag ('no' is none).
@@ -88,13 +67,13 @@ def check_options(
         if name in _OTHERS:
             _OTHERS[name](value)
         elif name in _COUNTS or kind is int:
-            check_count(name, value, _COUNTS.get(name, 0))
+            checks.check_count(name, value, _COUNTS.get(name, 0))
         elif name in _RANGES or kind is float:
-            check_number(name, value, _RANGES.get(name, _ANY))
+            checks.check_number(name, value, _RANGES.get(name, _ANY))
         elif kind is bool and not isinstance(value, bool | np.bool_):
             raise TypeError(f"`{name}` must be True or False, got {value!r}.")
         elif get_origin(kind) is Literal:
-            check_choice(name, value, get_args(kind))
+            checks.check_choice(name, value, get_args(kind))
 
 
 def may_be_none(parameter: inspect.Parameter) -> bool:
@@ -107,8 +86,8 @@ def check_call(problem: Problem, method: Method, key: Any) -> None:
     x, start = problem.x, problem.x_init
     check_images(x)
     norm = problem.norm if method.ball else None
-    check_shape("eps", problem.eps, x.shape, norm)
-    check_shape(method.length, problem.step_size, x.shape, norm)
+    checks.check_shape("eps", problem.eps, x.shape, norm)
+    checks.check_shape(method.length, problem.step_size, x.shape, norm)
     if start is not None and (
         (shape := getattr(start, "shape", None)) != x.shape or start.dtype != x.dtype
     ):
@@ -116,7 +95,7 @@ def check_call(problem: Problem, method: Method, key: Any) -> None:
             f"`x_init` must be like `x`, shape {x.shape} and dtype {x.dtype}, got "
             f"{f'{shape} {start.dtype}' if shape else type(start).__name__}."
         )
-    check_labels(problem.y, x.shape[0])
+    checks.check_labels(problem.y, x.shape[0])
     if not callable(problem.logits_fn):
         raise TypeError(
             "`logits_fn` must be a function from images to logits, got "
@@ -155,20 +134,20 @@ def check_images(x: Any) -> None:
         )
     if x.ndim < 2:
         raise ValueError(f"`x` must have shape [B, H, W, C], got {x.shape}.")
-    check_not_empty(x)
+    checks.check_not_empty(x)
 
 
 def check_examples(x: Any, y: Any, bounds: Any) -> None:
     """Checks what an evaluation is given: images, in full precision, and labels."""
-    check_bounds(bounds)
+    checks.check_bounds(bounds)
     check_images(x)
     if x.dtype not in _FLOATING[:2]:
         raise TypeError(
             f"`x` must be float32 or float64, got {x.dtype}: in half precision a ball "
             "holds few images. Pass x.astype(np.float32); the model may cast."
         )
-    check_labels(y, x.shape[0])
-    check_values(x, bounds)
+    checks.check_labels(y, x.shape[0])
+    checks.check_values(x, bounds)
 
 
 def warn(health: Health) -> None:
@@ -179,22 +158,21 @@ def warn(health: Health) -> None:
             f"The model's logits are not finite for {int((~finite).sum())} of "
             f"{finite.size} images, so no attack on them means anything."
         )
-    if finite.size and probabilities.all():
-        warnings.warn(
+    told = []
+    if probabilities.all():
+        told.append(
             "The model returns probabilities (every row is in [0, 1] and sums to 1), "
             "not logits: gradients vanish and robustness looks better than it is. "
-            "Attack the logits instead.",
-            RobustnessWarning,
-            stacklevel=_frames_inside(),
+            "Attack the logits instead."
         )
     if zero.any():
-        warnings.warn(
+        told.append(
             f"The gradient of the loss is zero or NaN for {int(zero.sum())} of "
             f"{zero.size} images at every step: the attack cannot move them, and their "
-            "robustness is not to be trusted. Try another loss or a black-box attack.",
-            RobustnessWarning,
-            stacklevel=_frames_inside(),
+            "robustness is not to be trusted. Try another loss or a black-box attack."
         )
+    for text in told:
+        warnings.warn(text, RobustnessWarning, stacklevel=_frames_inside())
 
 
 def _frames_inside() -> int:
@@ -202,11 +180,8 @@ def _frames_inside() -> int:
 
     Attacks call each other, and `attacks.get` wraps them: the depth differs.
     """
-    try:
-        raise RuntimeError
-    except RuntimeError as error:
-        frame = error.__traceback__.tb_frame if error.__traceback__ else None
-    package, count = __name__.rpartition(".")[0], 0
+    frame, count = inspect.currentframe(), 0
+    package = __name__.rpartition(".")[0]
     while frame and frame.f_globals.get("__name__", "").startswith(package):
         frame, count = frame.f_back, count + 1
     return count

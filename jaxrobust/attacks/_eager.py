@@ -16,11 +16,11 @@ from jax.core import Tracer
 from jaxrobust import losses, threat
 from jaxrobust._checks import check_classes, check_values
 from jaxrobust.array_types import Images, Key, Labels, LogitsFn, Scalar
-from jaxrobust.attacks import _checks, _half, _jaxprs, _jit, _method
-from jaxrobust.attacks import _programs as programs
+from jaxrobust.attacks import _checks, _jaxprs, _jit, _method
+from jaxrobust.attacks._capture import Captured, capture, like
 from jaxrobust.attacks._method import Method
 from jaxrobust.attacks._objective import Keys, OnInput, Problem, check_logits
-from jaxrobust.attacks._programs import Bound
+from jaxrobust.attacks._programs import bind
 
 
 def iterate(
@@ -36,15 +36,9 @@ def iterate(
 ) -> Images:
     """Checks one call of an iterated attack and runs it.
 
-    Args:
-      method: the attack.
-      logits_fn: the model, as all that follows an argument of the attack.
-      x: images.
-      y: labels.
-      eps: radius; None is any, for attacks that look for a small perturbation.
-      step_size: length of a step, where there is one.
-      key: one key or one per example.
-      **fields: of the `Problem`.
+    The arguments are those of the attack, as users give them, with a `step_size` where
+    there is one, and `fields` of the `Problem`. An `eps` of None is any radius, where
+    the perturbation is to be small.
     """
     eps = jnp.inf if eps is None and not method.ball else eps
     problem = Problem(logits_fn, x, y, eps, step_size, **fields)  # pyright: ignore[reportArgumentType]
@@ -65,7 +59,7 @@ def iterate(
             return x_adv
     # Cut before the loop, weights in a closure too: a loss that is differentiated
     # around the attack would differentiate every step, and throw the result away.
-    bound, classes, _ = _bound(programs.trace, problem, keys)
+    bound, classes, _ = _bound(capture, problem, keys)
     assert classes is not None
     check_classes(y, classes)
     clean, bound = jax.lax.stop_gradient((problem.x, bound))
@@ -73,13 +67,13 @@ def iterate(
     unroll = problem.unroll
     unroll = _auto_unroll(problem, method, keys) if unroll is None else unroll
     x_adv, _ = _method.run(problem, method, keys, unroll=unroll)
-    return jax.lax.stop_gradient(_half.narrowed(x_adv, clean))
+    return jax.lax.stop_gradient(_jit.narrowed(x_adv, clean))
 
 
 def _eager(problem: Problem, method: Method, keys: Keys) -> Images | None:
     """Runs one eager call; None where a callable turns out to hold tracers."""
     check_values(problem.x, problem.bounds)
-    bound, _, keep = _bound(programs.bind, problem, keys)
+    bound, _, keep = _bound(bind, problem, keys)
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(bound)):
         return None
     dtype = threat.wide_dtype(problem.x.dtype)
@@ -95,68 +89,57 @@ def _eager(problem: Problem, method: Method, keys: Keys) -> Images | None:
     x_adv, health = attack(bound, keys)
     if health is not None:
         _checks.warn(health)
-    return _half.narrowed(x_adv, problem.x)
+    return _jit.narrowed(x_adv, problem.x)
 
 
 def _bound(
-    bind: Callable[..., Bound], problem: Problem, keys: Keys
+    captured: Callable[..., Captured], problem: Problem, keys: Keys
 ) -> tuple[Problem, int | None, bool]:
     """The problem, callables as Partials of their arrays, and labels as int32.
 
     Also the number of classes, where the model was traced, and whether what is compiled
     may be kept.
     """
-    x, y = _like(problem.x), jax.ShapeDtypeStruct(problem.y.shape, jnp.int32)
-    images = [x, _like(keys)] if problem.stochastic else [x]
-    model, loss = bind(problem.logits_fn, *images), problem.loss_fn
-    logits_fn = jax.tree_util.Partial(model.program, model.arrays)
+    x, y = like(problem.x), jax.ShapeDtypeStruct(problem.y.shape, jnp.int32)
+    images = [x, like(keys)] if problem.stochastic else [x]
+    model, loss = captured(problem.logits_fn, *images), problem.loss_fn
+    logits_fn = jax.tree_util.Partial(model.fn, model.arrays)
     if model.out is not None:
         check_logits(model.out, x.shape[0])
     if isinstance(problem.loss, str):
         own, loss_fn = None, jax.tree_util.Partial(loss)
     elif isinstance(loss, OnInput):
-        own = bind(loss.fn, x, y)
-        loss_fn = OnInput(jax.tree_util.Partial(own.program, own.arrays))
+        own = captured(loss.fn, x, y)
+        loss_fn = OnInput(jax.tree_util.Partial(own.fn, own.arrays))
     else:
         out = jax.eval_shape(logits_fn, *images)
         check_logits(out, x.shape[0])
-        own = bind(loss, jax.eval_shape(losses.comparable, out), y)
-        loss_fn = jax.tree_util.Partial(own.program, own.arrays)
+        own = captured(loss, jax.eval_shape(losses.comparable, out), y)
+        loss_fn = jax.tree_util.Partial(own.fn, own.arrays)
     keep = model.keep and (own is None or own.keep)
     classes = None if model.out is None else model.out.shape[1]
-    bound = dataclasses.replace(
-        problem, logits_fn=logits_fn, loss=loss_fn, y=_labels(problem.y)
-    )
+    # That they name a class is looked at in the dtype in which they were given.
+    labels = problem.y if hasattr(problem.y, "aval") else np.asarray(problem.y)
+    labels = jnp.asarray(labels).astype(jnp.int32)
+    bound = dataclasses.replace(problem, logits_fn=logits_fn, loss=loss_fn, y=labels)
     return bound, classes, keep
-
-
-def _labels(y: Any) -> jax.Array:
-    """Labels as int32; that they name a class is seen before, in their own dtype."""
-    return jnp.asarray(y if hasattr(y, "aval") else np.asarray(y)).astype(jnp.int32)
 
 
 def in_transformation(*trees: Any) -> bool:
     """Whether a call is being traced, or asked to run step by step."""
     config: Any = jax.config
-    leaves = jax.tree.leaves(trees)
-    return (
-        any(isinstance(leaf, Tracer) for leaf in leaves)
-        or isinstance(jax.lax.full((), 0.0), Tracer)
-        or bool(config.jax_disable_jit)
-    )
-
-
-def _like(array: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(array.shape, array.dtype)
+    # Where anything is traced, a constant made here is too.
+    leaves = jax.tree.leaves((trees, jax.lax.full((), 0.0)))
+    return config.jax_disable_jit or any(isinstance(leaf, Tracer) for leaf in leaves)
 
 
 def _auto_unroll(problem: Problem, method: Method, keys: Keys) -> int | bool:
     """Writes few steps out where a loop would be slow on CPU."""
     total = method.steps * method.runs()
-    if not 1 < total <= _jaxprs.MAX_UNROLL or not _jaxprs.on_cpu():
+    if not 1 < total <= _jaxprs.MAX_UNROLL:
         return 1
 
     def first() -> Any:
         return method.step(problem, keys, 0, method.start(problem, keys, 0))
 
-    return True if _jaxprs.has_slow_convolution(jax.make_jaxpr(first)().jaxpr) else 1
+    return True if _jaxprs.slow_in_loop(first) else 1

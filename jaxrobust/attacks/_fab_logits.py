@@ -1,13 +1,13 @@
 """Logit differences and their input gradients, as FAB needs them."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxrobust import losses, threat
 from jaxrobust.array_types import Images, Labels, Logits, Norm, PerExample
-from jaxrobust.attacks._objective import Keys, Problem, mean_logits
+from jaxrobust.attacks._objective import Keys, Problem, logits_dtype, mean_logits
 
 # Classes differentiated together; more classes go in turns, for the memory.
 _TOGETHER = 16
@@ -30,18 +30,14 @@ def likely_wrong_class(logits: Logits, y: Labels, rank: Labels, count: int) -> L
     return jnp.take_along_axis(order, rank[:, None], axis=1)[:, 0].astype(y.dtype)
 
 
-def off_rounding(problem: Problem, at: Difference, x: Images, dtype: Any) -> PerExample:
+def off_rounding(problem: Problem, at: Difference, x: Images, keys: Keys) -> PerExample:
     """Differences, those lost in rounding as just short of misclassification.
 
     The way to a boundary that is nearer than `x` and the two logits are precise would
-    round to none, and the attack would stand still. No other logit counts.
-
-    Args:
-      problem: the attack's.
-      at: the difference of two logits and where it comes from.
-      x: images at which they are taken, or farther from 0.
-      dtype: in which the model gives its logits.
+    round to none, and the attack would stand still. No other logit counts. `x` are the
+    images at which they are taken, or farther from 0.
     """
+    dtype = logits_dtype(problem, x, keys)
     terms = jnp.sum(jnp.abs(at.gradient * x), axis=tuple(range(1, x.ndim)))
     own = _pick(at.logits, problem.y)
     size = jnp.maximum(jnp.abs(own), jnp.abs(_pick(at.logits, at.other)))
@@ -81,13 +77,11 @@ def differences(problem: Problem, x: Images, keys: Keys) -> Difference:
     own = _row_of(gradients, problem.y)
     gradients = threat.tamed(gradients - own[None])
     df = threat.tamed(logits - _pick(logits, problem.y)[:, None])
-    zero = jnp.zeros_like(x)
-    dual = _DUAL[problem.norm]
+    zero, dual = jnp.zeros_like(x), _DUAL[problem.norm]
     slopes = jax.vmap(lambda g: threat.distance(g, zero, norm=dual))(gradients).T
     ways = jnp.abs(df) / (1e-12 + slopes)
     ways = jnp.where(every[None] == problem.y[:, None], jnp.inf, ways)
-    nearest = jnp.argmin(ways, axis=1)
-    nearest = nearest.astype(problem.y.dtype)
+    nearest = jnp.argmin(ways, axis=1).astype(problem.y.dtype)
     return Difference(_pick(df, nearest), _row_of(gradients, nearest), nearest, logits)
 
 

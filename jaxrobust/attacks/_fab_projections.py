@@ -23,25 +23,15 @@ def displacement(
 ) -> Rows:
     """Returns d such that t + d is the nearest point of hyperplane and box.
 
-    Args:
-      t: points of the box, `[B, d]`.
-      w: normals of the hyperplanes, `[B, d]`, finite.
-      residual: w.t - b per row, `[B]`.
-      norm: 'linf', 'l2' or 'l1': in which norm `d` is shortest.
-      bounds: the box.
-
-    Returns:
-      `[B, d]`. Where the box does not reach the hyperplane, the step into the corner
-      nearest to it; coordinates whose weight is 0 stay.
+    Takes points of the box, normals of the hyperplanes (finite) and w.t - b. Where the
+    box does not reach the hyperplane, the step goes into the corner nearest to it;
+    coordinates whose weight is 0 stay.
 
     Reference:
-      Croce & Hein, Minimally distorted adversarial examples with a fast adaptive
-      boundary attack, ICML 2020, arXiv 1907.02044, section 2 (equations 3 and 4).
+      That of `fab`, section 2 (equations 3 and 4).
     """
-    threat.check_norm(norm)
-    direction = -jnp.sign(w) * jnp.where(residual >= 0, 1.0, -1.0)[:, None].astype(
-        w.dtype
-    )
+    side = jnp.where(residual >= 0, 1.0, -1.0).astype(w.dtype)
+    direction = -jnp.sign(w) * side[:, None]
     room = jnp.where(direction > 0, bounds[1] - t, t - bounds[0])
     room = jnp.where(direction == 0, 0, jnp.maximum(room, 0))
     # Over the largest weight, so that no gradient is too small or too large.
@@ -86,26 +76,18 @@ def _waterfill(weight: Rows, speed: Rows, room: Rows, amount: Column) -> Rows:
 def _greedy(weight: Rows, room: Rows, amount: Column) -> Rows:
     """Fills coordinates in order of weight until the amount is reached.
 
-    The weight at which that happens is found bit by bit: floats of one sign are
-    ordered as their bits are, and a pass per bit is quicker than a sort.
+    Searching for the weight at which that happens is quicker than a sort.
     """
-    whole = {4: jnp.int32, 8: jnp.int64}.get(weight.dtype.itemsize)
-    if whole is None:  # half precision
-        wide = (v.astype(jnp.float32) for v in (weight, room, amount))
-        return _greedy(*wide).astype(weight.dtype)
-    order = jax.lax.bitcast_convert_type(weight, whole)
     gain = weight * room
-    bits = 8 * weight.dtype.itemsize - 2
 
-    def body(k: jax.Array, last: Column) -> Column:
-        tried = last | jax.lax.shift_left(jnp.ones_like(last), (bits - k).astype(whole))
-        reached = jnp.sum(jnp.where(order >= tried, gain, 0), axis=1, keepdims=True)
-        return jnp.where(reached >= amount, tried, last)
+    def reached(at: jax.Array) -> jax.Array:
+        heavier = jnp.where(weight >= at[:, None], gain, 0)
+        return jnp.sum(heavier, axis=1) >= amount[:, 0]
 
-    last = jax.lax.fori_loop(0, bits + 1, body, jnp.zeros(amount.shape, whole))
-    before = jnp.sum(jnp.where(order > last, gain, 0), axis=1, keepdims=True)
-    tied = jnp.where(order == last, gain, 0)
+    last = threat.largest_where(reached, weight[:, 0])[:, None]
+    before = jnp.sum(jnp.where(weight > last, gain, 0), axis=1, keepdims=True)
+    tied = jnp.where(weight == last, gain, 0)
     left = amount - before - (jnp.cumsum(tied, axis=1) - tied)
     some = jnp.clip(left / jnp.where(weight > 0, weight, 1), 0, room)
-    moved = jnp.where(order > last, room, jnp.where(order == last, some, 0))
+    moved = jnp.where(weight > last, room, jnp.where(weight == last, some, 0))
     return jnp.where(weight > 0, moved, 0)

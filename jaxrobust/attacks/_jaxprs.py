@@ -5,7 +5,7 @@ is NHWC x HWIO -> NHWC without input dilation; every input gradient of a stock
 convolution is of another kind and runs about ten times slower (jax-ml/jax#12868).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -30,11 +30,8 @@ def host_calls(jaxpr: Any, *, harmless: bool = False) -> set[str]:
     """Names the primitives of a jaxpr, and of all within it, that call the host.
 
     Two models that call different Python functions have the same program, arrays and
-    all. So no executable of theirs is kept, and no name is made of what they are.
-
-    Args:
-      jaxpr: of the program, and of its gradient where that counts.
-      harmless: name those that give nothing back too.
+    all. So no executable of theirs is kept, and no name is made of what they are. Those
+    that give nothing back are `harmless`, and named where that is asked for.
     """
     found = set()
     for eqn in jaxpr.eqns:
@@ -53,6 +50,11 @@ def on_cpu() -> bool:
     device = config.jax_default_device
     platform = getattr(device, "platform", device)
     return (platform or jax.default_backend()) == "cpu"
+
+
+def slow_in_loop(function: Callable[..., Any], *args: Any) -> bool:
+    """Whether a function is slow in the body of a loop: only on a CPU may it be."""
+    return on_cpu() and has_slow_convolution(jax.make_jaxpr(function)(*args).jaxpr)
 
 
 def has_slow_convolution(jaxpr: Any) -> bool:

@@ -15,9 +15,9 @@ import numpy as np
 
 from jaxrobust import threat
 from jaxrobust.array_types import Images
-from jaxrobust.attacks import _half, _jaxprs, _method
+from jaxrobust.attacks import _jaxprs, _method
 from jaxrobust.attacks._method import Best, Health, Method
-from jaxrobust.attacks._objective import Keys, Problem, check_logits
+from jaxrobust.attacks._objective import Keys, OnInput, Problem, check_logits
 
 # Steps on the host between two looks at whether there is anything left to do.
 _LOOK_EVERY = 32
@@ -39,21 +39,16 @@ class Programs:
         jitted = [jax.jit(functools.partial(part, method)) for part in parts]
         self.whole, self.start, self.step, self.score = jitted
         several = method.steps * method.runs() > 1
-        self._may_be_slow = problem.unroll is None and several
-        self._slow: bool | None = None
+        # None until a program has been looked at.
+        self._slow = None if several and problem.unroll is None else False
 
     def __call__(self, problem: Problem, keys: Keys) -> tuple[Images, Health | None]:
         """Runs the attack."""
         if self._slow is None:
-            self._slow = (
-                self._may_be_slow
-                and _jaxprs.on_cpu()
-                and _jaxprs.has_slow_convolution(
-                    self.whole.trace(problem, keys).jaxpr.jaxpr
-                )
+            self._slow = _jaxprs.on_cpu() and _jaxprs.has_slow_convolution(
+                self.whole.trace(problem, keys).jaxpr.jaxpr
             )
-        run = self._stepped if self._slow else self.whole
-        return run(problem, keys)
+        return (self._stepped if self._slow else self.whole)(problem, keys)
 
     def _stepped(self, problem: Problem, keys: Keys) -> tuple[Images, Health | None]:
         """The loop on the host: within a program its convolutions would be slow."""
@@ -75,7 +70,7 @@ def programs(problem: Problem, method: Method, keys: Keys, *, keep: bool) -> Pro
     """Returns those of an equal call, if they are among the last used."""
     key = jax.tree.structure(problem), method, problem.x.shape, str(problem.x.dtype)
     try:
-        found = _known(*key) if keep else []
+        found = place(*key) if keep else []
     except TypeError:  # a field of the method that cannot be hashed
         found = []
     if not found:
@@ -83,20 +78,50 @@ def programs(problem: Problem, method: Method, keys: Keys, *, keep: bool) -> Pro
     return found[0]
 
 
-@functools.lru_cache(maxsize=64)
-def _known(*call: Hashable) -> list[Programs]:
-    """A place for the programs of equal calls: the cache sees no arrays."""
-    del call
+@functools.lru_cache(maxsize=128)
+def place(*key: Hashable) -> list[Any]:
+    """A place for what was compiled for a key: the cache sees no arrays."""
     return []
 
 
 def ready(problem: Problem, method: Method) -> Problem:
-    """The problem as methods take it: radii no larger than the box, in float32."""
+    """The problem as methods take it: radii no larger than the box, in float32.
+
+    Of images of half precision the model is asked about what will be returned: rounded
+    towards the clean ones, so that they are in the ball. The gradient passes by the
+    rounding.
+    """
+    x, logits_fn, loss = problem.x, problem.logits_fn, problem.loss
     if method.ball:
-        norm, bounds = problem.norm, problem.bounds
-        eps = threat.capped(problem.eps, problem.x, norm, bounds)
+        eps = threat.capped(problem.eps, x, problem.norm, problem.bounds)
         problem = dataclasses.replace(problem, eps=eps)
-    return _half.widened(problem)
+    start, dtype = problem.x_init, threat.wide_dtype(x.dtype)
+    if x.dtype == dtype:
+        return problem
+
+    def rounded(z: Images) -> Images:
+        fixed = jax.lax.stop_gradient(z)
+        return threat.towards(fixed, x) + (z - fixed).astype(x.dtype)
+
+    if isinstance(loss, OnInput):
+        own = loss.fn
+        loss = OnInput(lambda z, y: own(rounded(z), y))
+    return dataclasses.replace(
+        problem,
+        logits_fn=lambda z, *keys: logits_fn(rounded(z), *keys),
+        loss=loss,
+        x=x.astype(dtype),
+        x_init=None if start is None else jnp.asarray(start).astype(dtype),
+    )
+
+
+def narrowed(result: Any, x: Images) -> Any:
+    """Images of a result in the dtype of the clean ones; see `ready`."""
+    if x.dtype == threat.wide_dtype(x.dtype):
+        return result
+    return jax.tree.map(
+        lambda leaf: threat.towards(leaf, x) if leaf.shape == x.shape else leaf, result
+    )
 
 
 def _whole(

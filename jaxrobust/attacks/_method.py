@@ -58,12 +58,20 @@ class Health(NamedTuple):
 
 
 def watched(
-    health: Health | None, grad: Images, logits: Logits | None, i: Count
+    health: Health | None,
+    grad: Images,
+    logits: Logits | None,
+    i: Count,
+    arrived: jax.Array | bool = False,
 ) -> Health | None:
-    """Health after step i with this gradient at these logits; NaN moves nothing."""
+    """Health after step i with this gradient at these logits; NaN moves nothing.
+
+    Rows that have `arrived` may stand where no gradient is.
+    """
     if health is None:
         return None
     zero = jnp.all((grad == 0) | jnp.isnan(grad), axis=tuple(range(1, grad.ndim)))
+    zero &= ~jnp.asarray(arrived)
     health = health._replace(zero_gradient=health.zero_gradient & zero)
     if logits is None:
         return health
@@ -91,7 +99,8 @@ class Method:
 
     A subclass gives `start`, `step` and `finish`. What lies between them, the carry,
     is a NamedTuple of arrays with a field `health`. Rows never mix. `keys` are those of
-    the restart; the step `i` and the run `r` are traced, and may be one number per row.
+    the restart, which most attacks need alone; the step `i` and the run `r` are traced,
+    and may be one number per row.
     """
 
     # Whether it stays in the ball of eps, instead of making the perturbation small.
@@ -113,7 +122,6 @@ class Method:
 
     def for_classes(self, classes: int) -> Self:
         """The attack on a model of so many classes."""
-        del classes
         return self
 
     def runs(self) -> int:
@@ -137,7 +145,6 @@ class Method:
 
         Once all have, the steps that remain are not made.
         """
-        del carry
         return None
 
     @property
@@ -151,24 +158,19 @@ class Method:
 
     def missed(self, carry: Any, rows: jax.Array) -> Any:
         """Takes back the success of `rows`, `[B]`, so that they look for another."""
-        raise NotImplementedError
+        return carry._replace(fooled=carry.fooled & ~rows)
 
     def strongest(self, problem: Problem, carry: Any) -> Images:
         """The images in ball and box that come nearest to success."""
-        raise NotImplementedError
+        return self.finish(problem, None, carry)
 
     def value(self, problem: Problem, x: Images, at: Judged) -> PerExample:
         """By what runs of equal success are compared: higher is better."""
-        del problem, x
         return at.value
 
 
 def run(
-    problem: Problem,
-    method: Method,
-    keys: Keys,
-    *,
-    unroll: int | bool = 1,
+    problem: Problem, method: Method, keys: Keys, *, unroll: int | bool = 1
 ) -> tuple[Images, Health | None]:
     """Makes all runs and returns the per-example worst, and health."""
 
@@ -187,9 +189,8 @@ def run(
 
     def another(r: jax.Array, best: Best) -> Best:
         r = r + 1
-        return merge(
-            best, score(problem, method, keys, r, once(restart_keys(keys, r), r))
-        )
+        carry = once(restart_keys(keys, r), r)
+        return merge(best, score(problem, method, keys, r, carry))
 
     best = score(problem, method, keys, 0, first)
     outer = True if unroll is True else 1
@@ -208,9 +209,8 @@ def score(problem: Problem, method: Method, keys: Keys, r: Count, carry: Any) ->
 
 def merge(best: Best, new: Best) -> Best:
     """Keeps, per example, a fooled point over one that is not, then the higher."""
-    wins = (new.fooled & ~best.fooled) | (
-        (new.fooled == best.fooled) & (new.value > best.value)
-    )
+    higher = (new.fooled == best.fooled) & (new.value > best.value)
+    wins = (new.fooled & ~best.fooled) | higher
     health = None
     if best.health is not None and new.health is not None:
         health = best.health._replace(

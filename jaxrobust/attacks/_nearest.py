@@ -41,7 +41,6 @@ class Smallest(Method):
 
     def finish(self, problem: Problem, keys: Keys, carry: Any) -> Images:
         """Returns the nearest misclassified point within eps, else the image."""
-        del keys
         nearest = carry.nearest
         return choose(nearest.inside(problem), nearest.x, problem.x)
 

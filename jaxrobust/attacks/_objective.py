@@ -39,20 +39,16 @@ class RobustnessWarning(UserWarning):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class OnInput:
-    """A loss of images rather than of logits; made by `on_input`."""
-
-    fn: Callable[[Images, Labels], PerExample]
-
-
-def on_input(fn: Callable[[Images, Labels], PerExample]) -> OnInput:
-    """Marks `fn(x, y) -> [B]` as a loss of the images.
+    """A loss of the images, `fn(x, y) -> [B]`, rather than of logits.
 
     For adaptive attacks on anything that is not the logits: auxiliary heads,
     distances to prototypes, restored images. Row i must depend on row i alone.
     """
-    return OnInput(fn)
+
+    fn: Callable[[Images, Labels], PerExample]
 
 
+on_input = OnInput
 Loss = str | LossFn | OnInput
 
 
@@ -81,6 +77,15 @@ class Problem:
     unroll: int | bool | None = None
     # Look for what an eager call warns about.
     watch: bool = False
+
+    def project(self, x: Images, eps: Any = None) -> Images:
+        """Moves points into ball (of another radius, where one is given) and box."""
+        eps = self.eps if eps is None else eps
+        return threat.project(x, self.x, eps=eps, norm=self.norm, bounds=self.bounds)
+
+    def clean_logits(self, keys: Keys) -> Logits:
+        """Logits of the images themselves, which the caller may have given."""
+        return mean_logits(self, self.x, keys) if self.clean is None else self.clean
 
     @property
     def loss_fn(self) -> LossFn | OnInput:
@@ -230,6 +235,19 @@ def succeeds(problem: Problem, logits: Logits) -> jax.Array:
     return hit & jnp.all(jnp.isfinite(logits), axis=1)
 
 
+def slope(
+    problem: Problem, x: Images, shift: Images, length: float, keys: Keys
+) -> PerExample:
+    """Returns the objective's symmetric difference quotient at `x`, `[B]`.
+
+    Both points, a `shift` of this length ahead and behind, see one randomness of the
+    model. What is not finite counts as flat.
+    """
+    ahead, behind = (evaluate(problem, x + s, keys).value for s in (shift, -shift))
+    quotient = (ahead - behind) / (2 * length)
+    return threat.tamed(quotient.astype(x.dtype), squared=True)
+
+
 def fold(keys: Any, *data: int | jax.Array) -> Any:
     """Folds numbers, each one for all or one per row, into every row's key, if any."""
     if keys is None:
@@ -249,14 +267,13 @@ def _mean_over_draws(problem: Problem, once: Callable[[Keys], Any], keys: Keys) 
     def draw(s: int | jax.Array) -> Any:
         return once(fold(keys, s))
 
-    if _jaxprs.on_cpu() and _jaxprs.has_slow_convolution(jax.make_jaxpr(draw)(0).jaxpr):
+    if _jaxprs.slow_in_loop(draw, 0):
         draws = [draw(s) for s in range(count)]
         return jax.tree.map(lambda *leaves: sum(leaves) / count, *draws)
 
     def add(s: jax.Array, total: Any) -> Any:
         return jax.tree.map(jnp.add, total, draw(s))
 
-    shapes = jax.eval_shape(draw, 0)
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(draw, 0))
     total = jax.lax.fori_loop(0, count, add, zeros)
     return jax.tree.map(lambda leaf: leaf / count, total)

@@ -1,13 +1,15 @@
 """Options that attacks share: their types, words and defaults, said once.
 
 An attack takes them as `**options: Unpack[BallOptions]`, which type checkers read;
-`shares` writes them into its signature and docstring, for `help` and editors.
+`shares` writes them into its signature, and into its docstring what is said here about
+any argument (or result) that the attack itself says nothing of.
 """
 
 import functools
 import inspect
+import re
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypedDict, TypeVar
 
 from jaxrobust import threat
@@ -17,11 +19,22 @@ from jaxrobust.attacks._objective import Loss, Problem
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+# One argument in a docstring.
+_ENTRY = re.compile(r"^  (\w+): .*(?:\n    .*)*", re.MULTILINE)
+
 
 class ModelOptions(TypedDict, total=False):
     """What all attacks share.
 
     Args:
+      logits_fn: `x -> logits [B, K]`, pure; `(x, keys [B]) -> logits` if stochastic.
+        Attacks from scores or decisions only call it.
+      x: images `[B, H, W, C]`, floating, inside `bounds`. Of half precision the attack
+        computes in float32, and rounds towards `x` what it asks the model and returns.
+      y: labels `[B]`. An image that is misclassified already is returned as it is.
+      eps: radius up to which a perturbation counts; None: any. May be traced.
+      steps: number of steps, at least 0; static.
+      norm: 'linf', 'l2' or 'l1': the length that is made small.
       key: one key (row i uses fold_in(key, i)) or one per example; needed where the
         attack or the model draws at random.
       bounds: lowest and highest value of an image, finite.
@@ -29,8 +42,17 @@ class ModelOptions(TypedDict, total=False):
         the keys `[B]`.
       eot_samples: draws of a stochastic model that each call averages over.
       unroll: how the loop over steps is written out; None chooses.
+
+    Returns:
+      Shape and dtype of `x`, in the box: the nearest misclassified point found where it
+      is within `eps`, else the image. No gradient flows.
+
+    Raises:
+      ValueError: for a value out of range, named in the message.
+      TypeError: for arrays or keys of the wrong type.
     """
 
+    norm: Norm
     key: Key | None
     bounds: Bounds
     stochastic: bool
@@ -38,43 +60,68 @@ class ModelOptions(TypedDict, total=False):
     unroll: int | bool | None
 
 
-class LossOptions(ModelOptions, total=False):
+class TargetOptions(ModelOptions, total=False):
+    """What attacks share that may have a target.
+
+    Args:
+      y: labels `[B]`; the target classes where `targeted`. An image that is what the
+        attack looks for already is returned as it is.
+      targeted: make the model predict `y` instead.
+    """
+
+    targeted: bool
+
+
+class LossOptions(TargetOptions, total=False):
     """What attacks share that look for the highest loss in a ball.
 
     Args:
+      y: labels `[B]`; the target classes where `targeted`.
+      eps: radius of the ball in units of the images: a number, one per example `[B]`,
+        or in Linf one per channel `[1, 1, 1, C]` or value `[B, H, W, C]` (a mask, eps /
+        std), whatever broadcasts so. One that is larger than the box is the box. May
+        be traced.
+      restarts: keeps, per example, a misclassified point over one that is not, then
+        the higher loss; restart r > 0 uses fold_in(key, r).
       norm: 'linf', 'l2' or 'l1'.
       loss: 'ce', 'margin', 'dlr', a function (logits, y) -> `[B]`, or
         `attacks.on_input(fn)` with fn(x, y) -> `[B]`; ascended.
       targeted: descend the loss towards `y`, the target classes, instead.
+
+    Returns:
+      Shape and dtype of `x`, in ball and box: a misclassified point where one was
+      found, else the point of the highest loss. No gradient flows.
     """
 
-    norm: Norm
     loss: Loss
-    targeted: bool
 
 
 class BallOptions(LossOptions, total=False):
     """What attacks of the gradient family share.
 
     Args:
+      step_size: length of a step in the norm, finite, of the same shapes as `eps`; may
+        be traced.
+      random_start: start from `threat.sample` instead of `x`.
       quantize: keep every iterate on the 8-bit levels of `bounds`.
+
+    Returns:
+      Attacked images, shape and dtype of `x`, in ball and box; no gradient flows.
     """
 
     quantize: bool
 
 
-_SHARED = (LossOptions, BallOptions, ModelOptions)
+_SHARED = (ModelOptions, TargetOptions, LossOptions, BallOptions)
 
 
 def shares(options: type, **defaults: Any) -> Callable[[Function], Function]:
     """Shows the options of a TypedDict where a function says `**options`.
 
-    Args:
-      options: the TypedDict.
-      **defaults: of options, where they are not those of a `Problem`.
+    `defaults` are those of options that are not those of a `Problem`.
     """
-    shared = [
-        inspect.Parameter(
+    shared = {
+        name: inspect.Parameter(
             name,
             inspect.Parameter.KEYWORD_ONLY,
             # A dataclass keeps its defaults as attributes of the class.
@@ -82,12 +129,12 @@ def shares(options: type, **defaults: Any) -> Callable[[Function], Function]:
             annotation=kind,
         )
         for name, kind in typing.get_type_hints(options).items()
-    ]
+    }
 
     def write(function: Function) -> Function:
         own = inspect.signature(function)
-        parameters = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        signature = own.replace(parameters=[*parameters, *shared])
+        named = {n: p for n, p in own.parameters.items() if p.kind is not p.VAR_KEYWORD}
+        signature = own.replace(parameters=[*(named | (shared | named)).values()])
 
         @functools.wraps(function)
         def checked(*args: Any, **given: Any) -> Any:
@@ -103,24 +150,29 @@ def shares(options: type, **defaults: Any) -> Callable[[Function], Function]:
 
         shown: Any = checked
         shown.__signature__ = signature
-        shown.__doc__ = _told(inspect.cleandoc(function.__doc__ or ""), options)
+        shown.__doc__ = _told(function.__doc__, options, signature.parameters)
         return shown
 
     return write
 
 
-def _told(text: str, options: Any) -> str:
-    """Puts the words about the options where a docstring says `**options`."""
-    lines = []
-    for line in text.splitlines():
-        lines += _words(options) if line.strip().startswith("**options:") else [line]
-    return "\n".join(lines)
+def _told(text: str | None, options: Any, names: Iterable[str]) -> str:
+    """A docstring with the words about what is shared, in the order of `names`."""
+    keys, own = options.__annotations__.keys(), _sections(text)
+    parts = [_sections(p.__doc__) for p in _SHARED if p.__annotations__.keys() <= keys]
+    sections: dict[str, str] = {}
+    words: dict[str, str] = {}
+    for part in (*parts, own):  # what is said last counts
+        sections |= part
+        words |= {found[1]: found[0] for found in _ENTRY.finditer(part.get("Args", ""))}
+    sections["Args"] = "\n".join(words[name] for name in names if name in words)
+    first = sections.pop("").rstrip()
+    rest = (f"{name}:\n{body.rstrip()}" for name, body in sections.items())
+    return "\n\n".join((first, *rest))
 
 
-def _words(options: Any) -> list[str]:
-    lines = []
-    for part in _SHARED:
-        if part.__annotations__.keys() <= options.__annotations__.keys():
-            _, _, words = inspect.cleandoc(part.__doc__ or "").partition("Args:\n")
-            lines += words.splitlines()
-    return lines
+def _sections(text: str | None) -> dict[str, str]:
+    """A docstring by headings, such as 'Args'; '' for what comes before them."""
+    text = inspect.cleandoc(text or "")
+    first, *rest = re.split(r"^(\w+):\n", text, flags=re.MULTILINE)
+    return {"": first} | dict(zip(rest[::2], rest[1::2], strict=True))

@@ -1,7 +1,7 @@
 """Callables as static arguments of a jitted attack: hashable, and without their arrays.
 
-A `Partial` of a Linen model names its computation for ever, so `Fixed` only takes its
-arrays out. Any other callable may change its mind: it is traced once per call, and
+A `Partial` of a Linen model names its computation for ever, so only its arrays are
+taken out. Any other callable may change its mind: it is traced once per call, and
 `Traced` ones are equal where the programs of function and gradient are.
 """
 
@@ -9,32 +9,16 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
 from jax.extend.core import jaxpr_as_fun
 
-from jaxrobust.attacks import _capture, _jaxprs
+from jaxrobust.attacks import _jaxprs
+from jaxrobust.attacks._capture import Captured, Unbound, capture, like, unbound
 
 _SCALAR = (bool, int, float, str, type(None), type)
-
-
-@dataclasses.dataclass(frozen=True)
-class Fixed:
-    """A Partial without its arrays. Python numbers stay: a model may branch on them."""
-
-    key: Hashable
-    function: Callable[..., Any] = dataclasses.field(compare=False)
-    tree: Any
-    scalars: tuple[Any, ...]  # None where an array goes, else (type, value)
-
-    def __call__(self, arrays: Sequence[Any], *inputs: Any) -> Any:
-        """Computes what the Partial does, with these arrays."""
-        rest = iter(arrays)
-        leaves = [next(rest) if s is None else s[1] for s in self.scalars]
-        args, keywords = jax.tree.unflatten(self.tree, leaves)
-        return self.function(*args, *inputs, **keywords)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,50 +34,27 @@ class Traced:
         return jaxpr_as_fun(self.jaxpr)(*flat)[0]
 
 
-class Bound(NamedTuple):
-    """A program and its arrays.
-
-    Attributes:
-      program: without them.
-      arrays: that it takes.
-      out: what it returned when it was traced; None of one that was not.
-      keep: whether it may be kept: it holds no arrays.
-    """
-
-    program: Callable[..., Any]
-    arrays: list[Any]
-    out: Any
-    keep: bool
-
-
-def bind(function: Callable[..., Any], *inputs: jax.ShapeDtypeStruct) -> Bound:
-    """Makes a program of any callable that returns one array."""
+def bind(function: Callable[..., Any], *inputs: jax.ShapeDtypeStruct) -> Captured:
+    """Captures a callable, which returns one array, in a `fn` that can be hashed."""
     if (fixed := _fixed(function)) is not None:
         return fixed
-    held = _capture.capture(function, *inputs)
-    name = None if held.embedded else _name(held, inputs)
+    held = capture(function, *inputs)
+    name = _name(held, inputs) if held.keep else None
     jaxpr = jax.make_jaxpr(held.fn)(held.arrays, *inputs)
-    traced = Traced(name or object(), jaxpr)
-    return Bound(traced, held.arrays, held.out, keep=name is not None)
+    return held._replace(fn=Traced(name or object(), jaxpr), keep=name is not None)
 
 
-def trace(function: Callable[..., Any], *inputs: jax.ShapeDtypeStruct) -> Bound:
-    """Traces a callable for this call alone; its arrays may be traced themselves."""
-    held = _capture.capture(function, *inputs)
-    return Bound(held.fn, held.arrays, held.out, keep=False)
-
-
-def jitted(bound: Bound) -> Callable[..., Any]:
-    """Returns the program compiled; that of an equal one if it is still known."""
-    return _jitted(bound.program) if bound.keep else jax.jit(bound.program)
+def jitted(bound: Captured) -> Callable[..., Any]:
+    """Returns `fn` compiled; that of an equal one if it is still known."""
+    return _jitted(bound.fn) if bound.keep else jax.jit(bound.fn)
 
 
 @functools.lru_cache(maxsize=64)
-def _jitted(program: Fixed | Traced) -> Callable[..., Any]:
+def _jitted(program: Unbound | Traced) -> Callable[..., Any]:
     return jax.jit(program)
 
 
-def _name(held: _capture.Captured, inputs: Sequence[Any]) -> str | None:
+def _name(held: Captured, inputs: Sequence[Any]) -> str | None:
     """Names a program by its text and its gradient's; None where they do not say all.
 
     A straight-through estimator looks like its forward pass, hence the gradient. Calls
@@ -104,7 +65,7 @@ def _name(held: _capture.Captured, inputs: Sequence[Any]) -> str | None:
         out, pull = jax.vjp(lambda z: held.fn(arrays, z, *rest), x)
         return out, pull(weights)
 
-    weights = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(*_like(leaf)), held.out)
+    weights = jax.tree.map(like, held.out)
     try:
         traced = jax.jit(both, keep_unused=True).trace(held.arrays, weights, *inputs)
     except Exception:  # whatever the model's own rules raise: it has no gradient
@@ -117,11 +78,7 @@ def _name(held: _capture.Captured, inputs: Sequence[Any]) -> str | None:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _like(leaf: Any) -> tuple[Any, Any]:
-    return leaf.shape, leaf.dtype
-
-
-def _fixed(function: Any) -> Bound | None:
+def _fixed(function: Any) -> Captured | None:
     """Takes the arrays out of a Partial, where its function stays what it is."""
     if not isinstance(function, jax.tree_util.Partial):
         return None
@@ -129,15 +86,12 @@ def _fixed(function: Any) -> Bound | None:
     base = getattr(base, "fun", base)  # jax wraps a nested partial
     if not _stays(base):
         return None
-    leaves, tree = jax.tree.flatten((function.args, function.keywords))
-    arrays = [leaf for leaf in leaves if _capture.is_array(leaf)]
-    scalars = tuple(None if _capture.is_array(v) else (type(v), v) for v in leaves)
-    fixed = Fixed(_key(base), base, tree, scalars)
+    fixed, arrays = unbound(function, _key(base))
     try:
         hash(fixed)
     except TypeError:  # a field of a module, say
         return None
-    return Bound(fixed, arrays, None, keep=True)
+    return Captured(fixed, arrays, None, keep=True)
 
 
 def _stays(part: Any) -> bool:

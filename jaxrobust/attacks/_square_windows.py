@@ -94,17 +94,15 @@ def pattern(
     negative. Piled squares depend on the larger of the offsets from the middle, and
     fall with it: they are the lesser of a function of the row and one of the column.
     """
-    half, upright = window.size[:, None] // 2, upright[:, None]
-    reach = window.size // 2 + 1
+    whole, upright = window.size[:, None], upright[:, None]
+    half, reach = whole // 2, window.size // 2 + 1
 
     def along(offset: Int[Array, "B d"], split: Bool[Array, "B 1"]):
         second = offset >= half
-        of_half = jnp.where(
-            second, half + (window.size[:, None] - half) // 2, half // 2
-        )
+        of_half = jnp.where(second, half + (whole - half) // 2, half // 2)
         middle = jnp.where(split, of_half, half)
         pile = cone(jnp.abs(offset - middle), reach, max(shape), norm)
-        within = (offset >= 0) & (offset < window.size[:, None])
+        within = (offset >= 0) & (offset < whole)
         return jnp.where(within, pile, 0), second & split
 
     down, across = _offsets(window, shape)
@@ -113,9 +111,9 @@ def pattern(
     second = lower[:, :, None] | right[:, None, :]
     unit = jnp.zeros_like(pile)
     for part, sign in ((~second, 1.0), (second, -1.0)):
-        length = _length(jnp.where(part, pile, 0), norm, (1, 2))
+        length = _length(jnp.where(part, pile, 0), norm)
         unit = jnp.where(part, sign * pile / jnp.where(length > 0, length, 1), unit)
-    return (unit / _length(unit, norm, (1, 2)))[..., None]
+    return (unit / _length(unit, norm))[..., None]
 
 
 def stripes(keys: Key, x: Images) -> Images:
@@ -129,13 +127,9 @@ def tiles(keys: Key, x: Images, norm: Norm) -> Images:
     height, width, channels = x.shape[1:]
     size = max(min(height, width) // 5, 1)
     down, across = height // size, width // size
-    both = [
-        pattern(
-            Window(*jnp.array([[0], [0], [size]])), jnp.array([u]), (size, size), norm
-        )
-        for u in (True, False)
-    ]
-    upright, lying = (jnp.tile(p, (1, down, across, 1)) for p in both)
+    window = Window(*jnp.array([[0, 0], [0, 0], [size, size]]))
+    both = pattern(window, jnp.array([True, False]), (size, size), norm)
+    upright, lying = jnp.tile(both, (1, down, across, 1))[:, None]
 
     def grow(grid: jax.Array) -> jax.Array:
         return jnp.repeat(jnp.repeat(grid, size, axis=1), size, axis=2)
@@ -161,7 +155,7 @@ def _offsets(
     return down, jnp.arange(shape[1])[None] - window.left[:, None]
 
 
-def _length(values: jax.Array, norm: Norm, axes: tuple[int, ...]) -> jax.Array:
-    if norm == "l1":
-        return jnp.sum(jnp.abs(values), axis=axes, keepdims=True)
-    return jnp.sqrt(jnp.sum(values * values, axis=axes, keepdims=True))
+def _length(values: jax.Array, norm: Norm) -> jax.Array:
+    size = jnp.abs(values) if norm == "l1" else values * values
+    total = jnp.sum(size, axis=(1, 2), keepdims=True)
+    return total if norm == "l1" else jnp.sqrt(total)

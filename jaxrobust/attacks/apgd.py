@@ -35,12 +35,6 @@ def apgd(
     the loss 'dlr' is undefined, it is the margin.
 
     Args:
-      logits_fn: `x -> logits [B, K]`, pure; `(x, keys [B]) -> logits` if stochastic.
-      x: images `[B, H, W, C]`, floating, inside `bounds`.
-      y: labels `[B]`; the target classes where `targeted`.
-      eps: radius of the ball in units of the images, of the shapes that `pgd` takes;
-        may be traced.
-      steps: number of steps, at least 0.
       restarts: number of random starts. The result is that of the first one that fools
         the model.
       rho: share of rising steps in a window up to which the step is halved, in [0, 1].
@@ -50,7 +44,6 @@ def apgd(
         eps, each from the best point of the one before.
       best_loss: return the point of the highest loss, fooled or not.
       return_trace: return `(x_adv, Trace)`; with one restart.
-      **options: shared by attacks of a ball.
 
     Returns:
       Images of shape and dtype of `x`, in ball and box: per example the last point
@@ -68,16 +61,9 @@ def apgd(
             f"`return_trace` shows one run, so `restarts` must be 1, got {restarts}; "
             "call once per key."
         )
-    method = _method(
-        steps,
-        restarts,
-        options.get("norm", "linf"),
-        x_init,
-        rho=rho,
-        large_radius=large_radius,
-        best_loss=best_loss,
-        trace=return_trace,
-    )
+    given = {"restarts": restarts, "rho": rho, "large_radius": large_radius}
+    given |= {"best_loss": best_loss, "trace": return_trace}
+    method = _method(options.get("norm"), x_init, steps, **given)
     fields = {"fall_back": True, "x_init": x_init, **options}
     return iterate(method, logits_fn, x, y, eps, eps, **fields)
 
@@ -90,7 +76,6 @@ def apgd_targeted(
     *,
     eps: Scalar,
     steps: int = 100,
-    norm: Norm = "linf",
     targets: int = 9,
     restarts: int = 1,
     rho: float = 0.75,
@@ -106,11 +91,8 @@ def apgd_targeted(
     loss is the difference of the two logits, z_target - z_y.
 
     Args:
-      logits_fn: `x -> logits [B, K]`, pure; `(x, keys [B]) -> logits` if stochastic.
-      x: images `[B, H, W, C]`, floating, inside `bounds`.
       y: true labels `[B]`.
-      eps: radius of the ball in units of the images, of the shapes that `pgd` takes;
-        may be traced.
+      eps: radius of the ball, of the shapes that `pgd` takes; may be traced.
       steps: number of steps per target and restart, at least 0.
       norm: 'linf', 'l2' or 'l1'.
       targets: number of target classes, at least 1; K - 1 where that is less.
@@ -118,7 +100,6 @@ def apgd_targeted(
       rho: as in `apgd`.
       x_init: start of each target's first run in place of a random one.
       large_radius: L1 only, as in `apgd`.
-      **options: shared by all attacks.
 
     Returns:
       Images of shape and dtype of `x`, in ball and box: the last misclassified point of
@@ -127,33 +108,20 @@ def apgd_targeted(
     Reference:
       Croce and Hein, ICML 2020, arXiv 2003.01690, equation 7.
     """
-    method = _method(
-        steps,
-        restarts,
-        norm,
-        x_init,
-        rho=rho,
-        large_radius=large_radius,
-        targets=targets,
-    )
-    fields = {"norm": norm, "x_init": x_init, **options}
-    return iterate(method, logits_fn, x, y, eps, eps, **fields)
+    given = {"restarts": restarts, "rho": rho, "large_radius": large_radius}
+    method = _method(options.get("norm"), x_init, steps, targets=targets, **given)
+    return iterate(method, logits_fn, x, y, eps, eps, x_init=x_init, **options)
 
 
 def _method(
-    steps: int, restarts: int, norm: Norm, x_init: Images | None, **fields: Any
+    norm: Norm | None, x_init: Images | None, steps: int, **fields: Any
 ) -> Apgd:
     """Makes the method: it starts at random unless there is a start, and it is one."""
-    if fields["large_radius"] and norm != "l1":
+    large, norm = fields["large_radius"], norm or "linf"
+    if large and norm != "l1":
         raise ValueError(
             "`large_radius` belongs to the L1 attack: leave it out, or set norm='l1', "
             f"got norm={norm!r}."
         )
-    phases = 3 if fields["large_radius"] else 1
-    return Apgd(
-        steps=steps + phases - 1,
-        restarts=restarts,
-        random_start=x_init is None or restarts > 1,
-        iterations=steps,
-        **fields,
-    )
+    random_start = x_init is None or fields["restarts"] > 1
+    return Apgd(steps + 2 * large, random_start=random_start, **fields)

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust import threat
-from jaxrobust.array_types import Images, Labels, LogitsFn, Norm, PerExample, Scalar
+from jaxrobust.array_types import Images, Labels, LogitsFn, PerExample, Scalar
 from jaxrobust.attacks._carlini import ADAM, Carlini, from_images, to_images
 from jaxrobust.attacks._eager import iterate
 from jaxrobust.attacks._method import Count, Health, choose, like, model_keys, watched
 from jaxrobust.attacks._nearest import Nearest
 from jaxrobust.attacks._objective import Keys, Problem, judged_gradient
-from jaxrobust.attacks._options import ModelOptions, shares
+from jaxrobust.attacks._options import TargetOptions, shares
 
 # What tau is multiplied by after a round that succeeds, and c after one that fails.
 _SHRINK = 0.9
@@ -26,20 +26,15 @@ _WINDOW, _GAIN = 100, 0.9999
 
 
 class Carry(NamedTuple):
-    """State between two steps.
-
-    A round looks for a misclassified point within `tau`; `made` are the steps that it
-    has made, `before` is its loss when that was looked at last.
-    `done` tells that there is nothing left to find.
-    """
+    """State between two steps, of a round that looks for a point within `tau`."""
 
     w: Images
     adam: Any
-    made: jax.Array
-    before: PerExample
+    made: jax.Array  # steps of the round so far
+    before: PerExample  # its loss when that was looked at last
     tau: PerExample
     const: PerExample
-    done: jax.Array
+    done: jax.Array  # nothing is left to find
     nearest: Nearest
     health: Health | None
 
@@ -52,7 +47,6 @@ class CarliniLinf(Carlini):
 
     def start(self, problem: Problem, keys: Keys, r: Count) -> Carry:
         """Starts at the image, with all of the box within tau."""
-        del r  # one run
         x, w = problem.x, from_images(problem.x, problem.bounds)
         won = self.won_at_once(problem, keys)
         ones = jnp.ones(x.shape[:1], x.dtype)
@@ -120,7 +114,7 @@ class CarliniLinf(Carlini):
         return carry.done
 
 
-@shares(ModelOptions)
+@shares(TargetOptions, norm="linf")
 def cw_linf(
     logits_fn: LogitsFn,
     x: Images,
@@ -133,9 +127,7 @@ def cw_linf(
     kappa: float = 0.0,
     initial_const: float = 1e-5,
     largest_const: float = 20.0,
-    norm: Norm = "linf",
-    targeted: bool = False,
-    **options: Unpack[ModelOptions],
+    **options: Unpack[TargetOptions],
 ) -> Images:
     """Carlini & Wagner's Linf attack (2017, section VI.C).
 
@@ -150,11 +142,6 @@ def cw_linf(
     rounds * steps steps. Keeps the nearest such point. Uses no randomness.
 
     Args:
-      logits_fn: `x -> logits [B, K]`, pure; `(x, keys [B]) -> logits` if stochastic.
-      x: images `[B, H, W, C]`, floating, inside `bounds`.
-      y: labels `[B]`; the target classes where `targeted`. An image that is
-        misclassified already (by kappa) is returned as it is.
-      eps: radius up to which a perturbation counts; None: any. May be traced.
       rounds: longest rounds, at least 1, for which there is time; static. From
         `initial_const` to `largest_const` there are 22 that fail.
       steps: of the longest round, at least 0, one gradient each; static. Values at a
@@ -165,18 +152,11 @@ def cw_linf(
       initial_const: the first c, above 0.
       largest_const: what c grows to.
       norm: 'linf'; `cw_l2` has the other.
-      targeted: make the model predict `y` instead.
-      **options: shared by all attacks.
-
-    Returns:
-      Shape and dtype of `x`, in the box: the nearest such point found where it is
-      within `eps`, else the image. No gradient flows.
 
     Reference:
-      Carlini & Wagner, Towards evaluating the robustness of neural networks, IEEE S&P
-      2017, arXiv 1608.04644, section VI.C; the numbers are those of their code.
+      That of `cw_l2`, section VI.C; the numbers are those of its authors' code.
     """
-    if norm != "linf":
+    if (norm := options.get("norm")) != "linf":
         raise ValueError(f"cw_linf has `norm` 'linf' alone, got {norm!r}; see cw_l2.")
     method = CarliniLinf(
         rounds * steps,
@@ -186,5 +166,4 @@ def cw_linf(
         initial_const=initial_const,
         largest_const=largest_const,
     )
-    fields = {"norm": norm, "loss": "margin", "targeted": targeted, **options}
-    return iterate(method, logits_fn, x, y, eps, **fields)
+    return iterate(method, logits_fn, x, y, eps, loss="margin", **options)

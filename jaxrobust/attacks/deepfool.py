@@ -11,7 +11,7 @@ from jaxrobust.attacks._eager import iterate
 from jaxrobust.attacks._fab_logits import differences, off_rounding
 from jaxrobust.attacks._method import Count, Health, choose, like, model_keys, watched
 from jaxrobust.attacks._nearest import Walk
-from jaxrobust.attacks._objective import Keys, Problem, logits_dtype, succeeds
+from jaxrobust.attacks._objective import Keys, Problem, succeeds
 from jaxrobust.attacks._options import ModelOptions, shares
 
 
@@ -30,7 +30,6 @@ class DeepFool(Walk):
 
     def start(self, problem: Problem, keys: Keys, r: Count) -> Carry:
         """Starts at the image."""
-        del r  # one run
         return Carry(problem.x, Health.first(problem, self.steps, keys, problem.x))
 
     def step(self, problem: Problem, keys: Keys, i: Count, carry: Carry) -> Carry:
@@ -40,8 +39,7 @@ class DeepFool(Walk):
         at = differences(problem, x, row_keys)
         # Where the logits of a black image are all 0, its own values tell no precision.
         farthest = jnp.full_like(x, max(abs(v) for v in problem.bounds))
-        dtype = logits_dtype(problem, x, row_keys)
-        df = off_rounding(problem, at, farthest, dtype)
+        df = off_rounding(problem, at, farthest, row_keys)
         way = _to_plane(at.gradient, jnp.abs(df), problem.norm)
         ahead = jnp.clip(x + (1 + self.overshoot) * way, *problem.bounds)
         health = watched(carry.health, at.gradient, at.logits, i)
@@ -61,7 +59,7 @@ def _to_plane(w: Images, amount: PerExample, norm: Norm) -> Images:
     return like(length, w) * way
 
 
-@shares(ModelOptions)
+@shares(ModelOptions, norm="l2")
 def deepfool(
     logits_fn: LogitsFn,
     x: Images,
@@ -70,7 +68,6 @@ def deepfool(
     eps: Scalar | None = None,
     steps: int = 50,
     overshoot: float = 0.02,
-    norm: Norm = "l2",
     **options: Unpack[ModelOptions],
 ) -> Images:
     """DeepFool (Moosavi-Dezfooli et al. 2016, algorithm 2).
@@ -80,31 +77,22 @@ def deepfool(
     the box; a row stops once it is misclassified. As in the authors' code the point
     looked at is the image plus 1 + overshoot times all steps so far; the paper's
     algorithm overshoots after the last step only, and ends further away. Uses no
-    randomness.
+    randomness. Where the point so found is not within `eps`, the image is returned.
 
     Args:
-      logits_fn: `x -> logits [B, K]`, pure; `(x, keys [B]) -> logits` if stochastic.
-      x: images `[B, H, W, C]`, floating, inside `bounds`.
-      y: labels `[B]`. An image that is misclassified already is returned as it is.
-      eps: radius up to which a perturbation counts; None: any. May be traced.
       steps: steps, at least 0, of one gradient per class each; static.
       overshoot: share of the perturbation that is added to it.
       norm: 'l2' or 'linf', in which the steps are shortest.
-      **options: shared by all attacks.
-
-    Returns:
-      Shape and dtype of `x`, in the box: the point so found where it is misclassified
-      and within `eps`, else the image. No gradient flows.
 
     Reference:
       Moosavi-Dezfooli, Fawzi, Frossard, DeepFool: a simple and accurate method to fool
       deep neural networks, CVPR 2016, arXiv 1511.04599, algorithm 2; other norms:
       section 3.3.
     """
-    if norm == "l1":
+    if options.get("norm") == "l1":
         raise ValueError(
             "deepfool has `norm` 'l2' or 'linf', got 'l1', in which a step would be a "
             "single value and end at the wall; use fab."
         )
     method = DeepFool(steps, overshoot=overshoot)
-    return iterate(method, logits_fn, x, y, eps, norm=norm, **options)
+    return iterate(method, logits_fn, x, y, eps, **options)

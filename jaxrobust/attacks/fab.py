@@ -5,28 +5,15 @@ from typing import NamedTuple, Self, Unpack
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from jaxrobust import threat
-from jaxrobust.array_types import Images, Labels, LogitsFn, Norm, PerExample, Scalar
+from jaxrobust.array_types import Images, Labels, LogitsFn, PerExample, Scalar
+from jaxrobust.attacks import _fab_logits as logit
 from jaxrobust.attacks._eager import iterate
-from jaxrobust.attacks._fab_logits import (
-    differences,
-    differences_to,
-    likely_wrong_class,
-    off_rounding,
-)
 from jaxrobust.attacks._fab_projections import displacement
 from jaxrobust.attacks._method import Count, Health, choose, model_keys, watched
 from jaxrobust.attacks._nearest import Nearest, Smallest
-from jaxrobust.attacks._objective import (
-    Judged,
-    Keys,
-    Problem,
-    logits_dtype,
-    mean_logits,
-    succeeds,
-)
+from jaxrobust.attacks._objective import Judged, Keys, Problem, mean_logits, succeeds
 from jaxrobust.attacks._options import ModelOptions, shares
 
 # Within what random restarts start where no radius is given, times the box's width.
@@ -34,14 +21,11 @@ _START_RADIUS = {"linf": 0.3, "l2": 1.0, "l1": 5.0}
 
 
 class Carry(NamedTuple):
-    """State between two steps.
-
-    `target` is the class of each row that its boundary is looked for with, or None.
-    """
+    """State between two steps."""
 
     x: Images
     nearest: Nearest
-    target: Labels | None
+    target: Labels | None  # with which a row's boundary is looked for; None: with all
     health: Health | None
 
 
@@ -71,15 +55,12 @@ class FAB(Smallest):
 
     def start(self, problem: Problem, keys: Keys, r: Count) -> Carry:
         """Starts at the image, or near it in a restart; ends there if misclassified."""
-        x = problem.x
-        logits = problem.clean
-        if logits is None:
-            logits = mean_logits(problem, x, model_keys(problem, keys, self.steps))
-        wrong = succeeds(problem, logits)
-        target = None
+        x, row_keys = problem.x, model_keys(problem, keys, self.steps)
+        logits = problem.clean_logits(row_keys)
+        wrong, target = succeeds(problem, logits), None
         if self.targets is not None:
             rank = jnp.broadcast_to(jnp.asarray(r) // self.restarts, problem.y.shape)
-            target = likely_wrong_class(logits, problem.y, rank, self.targets)
+            target = logit.likely_wrong_class(logits, problem.y, rank, self.targets)
         begin = x
         if self.restarts > 1:
             again = jnp.broadcast_to(jnp.asarray(r) % self.restarts > 0, x.shape[:1])
@@ -92,10 +73,10 @@ class FAB(Smallest):
         x, clean = carry.x, problem.x
         row_keys = model_keys(problem, keys, i)
         if carry.target is None:
-            at = differences(problem, x, row_keys)
+            at = logit.differences(problem, x, row_keys)
         else:
-            at = differences_to(problem, x, carry.target, row_keys)
-        df = off_rounding(problem, at, x, logits_dtype(problem, x, row_keys))
+            at = logit.differences_to(problem, x, carry.target, row_keys)
+        df = logit.off_rounding(problem, at, x, row_keys)
         x = self._past(problem, x, df, at.gradient)
         fooled = succeeds(problem, mean_logits(problem, x, row_keys))
         return Carry(
@@ -112,7 +93,8 @@ class FAB(Smallest):
         back = jnp.nan_to_num(df + jnp.sum(w * (clean_rows - rows), axis=1))
         d1 = displacement(rows, w, df, norm=norm, bounds=bounds)
         d2 = displacement(clean_rows, w, back, norm=norm, bounds=bounds)
-        a1, a2 = (_floored_length(d, norm) for d in (d1, d2))
+        ways = (threat.distance(d, jnp.zeros_like(d), norm=norm) for d in (d1, d2))
+        a1, a2 = (jnp.maximum(way, 1e-8) for way in ways)
         alpha = jnp.minimum(a1 / (a1 + a2), self.alpha_max)[:, None]
         ahead = (1 - alpha) * (rows + self.eta * d1)
         ahead = ahead + alpha * (clean_rows + self.eta * d2)
@@ -120,7 +102,6 @@ class FAB(Smallest):
 
     def hit(self, problem: Problem, i: Count, carry: Carry) -> tuple[jax.Array, Images]:
         """A misclassified point within eps."""
-        del i
         return carry.nearest.inside(problem), carry.nearest.x
 
     def missed(self, carry: Carry, rows: jax.Array) -> Carry:
@@ -128,13 +109,8 @@ class FAB(Smallest):
         distance = jnp.where(rows, jnp.inf, carry.nearest.distance)
         return carry._replace(nearest=carry.nearest._replace(distance=distance))
 
-    def strongest(self, problem: Problem, carry: Carry) -> Images:
-        """The nearest misclassified point where it is within eps, else the image."""
-        return self.finish(problem, None, carry)
-
     def value(self, problem: Problem, x: Images, at: Judged) -> PerExample:
         """Of two runs that both fool, the nearer is kept."""
-        del at
         return -threat.distance(x, problem.x, norm=problem.norm)
 
 
@@ -149,10 +125,6 @@ def _near(problem: Problem, keys: Keys) -> Images:
     )
 
 
-def _floored_length(d: Float[Array, "B d"], norm: Norm) -> PerExample:
-    return jnp.maximum(threat.distance(d, jnp.zeros_like(d), norm=norm), 1e-8)
-
-
 @shares(ModelOptions)
 def fab(
     logits_fn: LogitsFn,
@@ -161,7 +133,6 @@ def fab(
     *,
     eps: Scalar | None,
     steps: int = 100,
-    norm: Norm = "linf",
     targets: int | None = None,
     alpha_max: float = 0.1,
     eta: float = 1.05,
@@ -177,12 +148,7 @@ def fab(
     the nearest misclassified point. Without restarts it uses no randomness.
 
     Args:
-      logits_fn: `x -> logits [B, K]`, pure; `(x, keys [B]) -> logits` if stochastic.
-      x: images `[B, H, W, C]`, floating, inside `bounds`.
-      y: labels `[B]`. An image that is misclassified already is returned as it is.
-      eps: radius up to which a perturbation counts; None: any. May be traced.
       steps: steps of each run, at least 0; two model calls each, one differentiated.
-      norm: 'linf', 'l2' or 'l1': the length that is made small.
       targets: None looks for the boundary nearest of all classes, at one gradient per
         class and step; n for those to the n most likely wrong classes, one run each
         (FAB-T). More than K - 1 is K - 1.
@@ -190,11 +156,6 @@ def fab(
       eta: how far the step goes, in units of the way to the boundary.
       beta: share of the perturbation that stays after the class has changed.
       restarts: runs per target; all but the first start at random within eps / 2.
-      **options: shared by all attacks.
-
-    Returns:
-      Shape and dtype of `x`, in the box: the nearest misclassified point found where
-      it is within `eps`, else the image. No gradient flows.
 
     Reference:
       Croce & Hein, Minimally distorted adversarial examples with a fast adaptive
@@ -204,4 +165,4 @@ def fab(
     method = FAB(
         steps, restarts, targets=targets, alpha_max=alpha_max, eta=eta, beta=beta
     )
-    return iterate(method, logits_fn, x, y, eps, norm=norm, **options)
+    return iterate(method, logits_fn, x, y, eps, **options)

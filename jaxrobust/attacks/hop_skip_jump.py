@@ -10,12 +10,11 @@ from jaxtyping import Array, Bool, Int
 from jaxrobust import threat
 from jaxrobust._checks import Range, check_count, check_number
 from jaxrobust.array_types import Images, Labels, LogitsFn, Norm, PerExample, Scalar
-from jaxrobust.attacks import _boundary as boundary
 from jaxrobust.attacks._eager import iterate
 from jaxrobust.attacks._method import Count, Health, choose, like, model_keys
 from jaxrobust.attacks._nearest import Nearest, Smallest
 from jaxrobust.attacks._objective import Keys, Problem, evaluate, fold
-from jaxrobust.attacks._options import ModelOptions, shares
+from jaxrobust.attacks._options import TargetOptions, shares
 
 _DRAW_STREAM = 0x68736A
 # What a row's next query is for.
@@ -24,23 +23,25 @@ _INIT, _SEARCH, _ESTIMATE, _STEP = range(4)
 _HALVINGS = 16
 
 
+class Estimate(NamedTuple):
+    """Sums over the queries of an estimate; a misclassified one votes 1, others -1."""
+
+    votes: PerExample
+    total: Images
+    weighted: Images  # once complete, the direction of the step
+
+
 class Carry(NamedTuple):
-    """State between two queries, each row at its own place in the algorithm.
+    """State between two queries, each row at its own place in the algorithm."""
 
-    `phase` is what the next query is for, `asked` the queries it has had. `point` is
-    misclassified and at `length` from the image: what the search comes from, then the
-    boundary point. No misclassified point is expected up to `low`; the search ends
-    within `precision`. `iteration` is t of algorithm 2.
-    """
-
-    phase: Int[Array, " B"]
-    asked: Int[Array, " B"]
-    point: Images
-    length: PerExample
-    low: PerExample
-    precision: PerExample
-    iteration: Int[Array, " B"]
-    estimate: boundary.Estimate
+    phase: Int[Array, " B"]  # what the next query is for
+    asked: Int[Array, " B"]  # queries that the phase has had
+    point: Images  # misclassified: the search comes from it; then the boundary point
+    length: PerExample  # between it and the image
+    low: PerExample  # up to there no misclassified point is expected
+    precision: PerExample  # within which the search ends
+    iteration: Int[Array, " B"]  # t of algorithm 2
+    estimate: Estimate
     nearest: Nearest
     health: Health | None
 
@@ -56,7 +57,6 @@ class HopSkipJump(Smallest):
 
     def start(self, problem: Problem, keys: Keys, r: Count) -> Carry:
         """Asks for the image itself; ends there if it is misclassified."""
-        del r  # the keys are its own
         x = problem.x
         at = evaluate(problem, x, model_keys(problem, keys, self.steps))
         none = jnp.zeros(x.shape[:1], jnp.int32)
@@ -69,7 +69,7 @@ class HopSkipJump(Smallest):
             low=zero,
             precision=zero,
             iteration=none + 1,
-            estimate=boundary.Estimate(zero, blank, blank),
+            estimate=Estimate(zero, blank, blank),
             nearest=Nearest.first(problem, at.fooled),
             health=Health.of(problem, at.logits),
         )
@@ -83,20 +83,17 @@ class HopSkipJump(Smallest):
 
     def _query(self, problem: Problem, keys: Keys, i: Count, carry: Carry) -> Images:
         x, (low, high) = problem.x, problem.bounds
-        phase, draws = (
-            like(carry.phase, x),
-            boundary.draw(fold(keys, _DRAW_STREAM, i), x),
-        )
-        first = low + (high - low) * (boundary.in_blocks(draws, carry.asked) + 1) / 2
+        phase = like(carry.phase, x)
+        draws = draw(fold(keys, _DRAW_STREAM, i), x)
+        first = low + (high - low) * (in_blocks(draws, carry.asked) + 1) / 2
         if problem.x_init is not None:
             first = jnp.where(like(carry.asked == 0, x), problem.x_init, first)
-        probe = like(self._probe_length(carry, x), x) * boundary.unit(
-            draws, problem.norm
-        )
+        probe = unit(draws, problem.norm)
+        probe = like(self._probe_length(carry, x), x) * probe
         far = carry.length / jnp.sqrt(carry.iteration.astype(x.dtype))
         far = far * 0.5 ** carry.asked.astype(x.dtype)
         middle = (carry.low + carry.length) / 2
-        nearer = boundary.shrunk(carry.point, x, carry.length, middle, problem.norm)
+        nearer = shrunk(carry.point, x, carry.length, middle, problem.norm)
         query = jnp.select(
             [phase == _INIT, phase == _SEARCH, phase == _ESTIMATE],
             [first, nearer, carry.point + probe],
@@ -125,9 +122,9 @@ class HopSkipJump(Smallest):
         )
         theta = self._theta(query, problem.norm)
         probe = (query - carry.point) / like(self._probe_length(carry, query), query)
-        sums = boundary.voted(carry.estimate, probe, fooled, estimate)
-        direction = boundary.direction(sums, carry.asked + 1, problem.norm)
-        sums = sums._replace(weighted=choose(full, direction, sums.weighted))
+        sums = voted(carry.estimate, probe, fooled, estimate)
+        normal = direction(sums, carry.asked + 1, problem.norm)
+        sums = sums._replace(weighted=choose(full, normal, sums.weighted))
         return carry._replace(
             phase=phase,
             asked=jnp.where(phase == carry.phase, carry.asked + 1, 0),
@@ -136,9 +133,7 @@ class HopSkipJump(Smallest):
             low=low,
             precision=jnp.where(past, theta * length, carry.precision),
             iteration=carry.iteration + ((step & fooled) | failed),
-            estimate=jax.tree.map(
-                lambda v: jnp.where(like(found | failed, v), 0, v), sums
-            ),
+            estimate=choose(found | failed, jax.tree.map(jnp.zeros_like, sums), sums),
         )
 
     def _theta(self, x: Images, norm: Norm) -> float:
@@ -154,7 +149,66 @@ class HopSkipJump(Smallest):
         return jnp.where(carry.length > 0, carry.length, 1) * self.gamma / x[0].size
 
 
-@shares(ModelOptions)
+def draw(keys: Keys, x: Images) -> Images:
+    """Draws numbers between -1 and 1 of the shape of `x`, with a key per row."""
+    shape = x.shape[1:]
+    least = -1 + float(jnp.finfo(x.dtype).epsneg)  # whose normal draw is finite
+    return jax.vmap(lambda k: jax.random.uniform(k, shape, x.dtype, least, 1.0))(keys)
+
+
+def unit(draws: Images, norm: Norm) -> Images:
+    """Turns draws into directions of length 1: normal ones in L2, uniform in Linf."""
+    return _over_length(jax.lax.erf_inv(draws) if norm == "l2" else draws)
+
+
+def _over_length(v: Images) -> Images:
+    length = threat.distance(v, jnp.zeros_like(v), norm="l2")
+    return threat.safe_divide(v, like(length, v))
+
+
+def in_blocks(draws: Images, tries: Int[Array, " B"]) -> Images:
+    """Noise of single pixels at first, then of blocks of 2, 4, 8 ..., and again."""
+    if draws.ndim != 4:
+        return draws
+    height, width = draws.shape[1:3]
+    side = jnp.left_shift(1, tries % ((max(height, width) - 1).bit_length() + 1))
+    for axis, size in ((1, height), (2, width)):
+        corner = jnp.arange(size)[None] // side[:, None] * side[:, None]
+        corner = jnp.expand_dims(corner, (3 - axis, 3))
+        draws = jnp.take_along_axis(draws, corner, axis=axis)
+    return draws
+
+
+def shrunk(
+    point: Images, x: Images, length: PerExample, to: PerExample, norm: Norm
+) -> Images:
+    """Moves a point at `length` from `x` nearer: blended in L2, clipped in Linf."""
+    delta, to = point - x, like(to, x)
+    if norm == "linf":
+        return x + jnp.clip(delta, -to, to)
+    return x + delta * threat.safe_divide(to, like(length, x))
+
+
+def voted(
+    sums: Estimate, probe: Images, fooled: Bool[Array, " B"], rows: Bool[Array, " B"]
+) -> Estimate:
+    """Takes a probe into the sums of the rows that estimate."""
+    vote = jnp.where(fooled, 1, -1).astype(probe.dtype)
+    added = Estimate(vote, probe, like(vote, probe) * probe)
+    return choose(rows, jax.tree.map(jnp.add, sums, added), sums)
+
+
+def direction(sums: Estimate, count: Int[Array, " B"], norm: Norm) -> Images:
+    """The estimated normal, votes taken from their mean; by its sign in Linf."""
+    mean = sums.votes / count.astype(sums.votes.dtype)
+    centred = sums.weighted - like(mean, sums.total) * sums.total
+    # Where all vote alike nothing is left: then towards (or away from) all of them.
+    alike = like(jnp.abs(sums.votes) == count, sums.total)
+    v = jnp.where(alike, sums.weighted, centred)
+    return jnp.sign(v) if norm == "linf" else _over_length(v)
+
+
+@shares(TargetOptions)
 def hop_skip_jump(
     logits_fn: LogitsFn,
     x: Images,
@@ -162,12 +216,10 @@ def hop_skip_jump(
     *,
     eps: Scalar | None,
     queries: int = 10_000,
-    norm: Norm = "linf",
     samples: int | None = None,
     gamma: float = 1.0,
-    targeted: bool = False,
     x_init: Images | None = None,
-    **options: Unpack[ModelOptions],
+    **options: Unpack[TargetOptions],
 ) -> Images:
     """HopSkipJump: a small perturbation from decisions (Chen, Jordan & Wainwright).
 
@@ -179,15 +231,10 @@ def hop_skip_jump(
 
     Other than in the paper the nearest misclassified point of all queries is returned,
     noise that is not misclassified is tried again in blocks of 2, 4, 8 ... pixels, and
-    a direction that fails 16 halvings is estimated anew.
+    a direction that fails 16 halvings is estimated anew. Only the largest logit is
+    looked at.
 
     Args:
-      logits_fn: `x -> logits [B, K]`, pure; `(x, keys [B]) -> logits` if stochastic.
-        Only called, never differentiated, and only the largest logit is looked at.
-      x: images `[B, H, W, C]`, floating, inside `bounds`.
-      y: labels `[B]`; the target classes where `targeted`. An image that is
-        misclassified already (that is of its target) is returned as it is.
-      eps: radius up to which a perturbation counts; None: any. May be traced.
       queries: all model calls per image, the one for the image itself and those of
         `eot_samples` included, never exceeded; at least `eot_samples`; static.
       norm: 'linf' or 'l2': the length that is made small.
@@ -199,17 +246,12 @@ def hop_skip_jump(
         `x_init`.
       x_init: images `[B, H, W, C]` asked first in place of noise, such as ones of the
         target class.
-      **options: shared by all attacks.
-
-    Returns:
-      Shape and dtype of `x`, in the box: the nearest misclassified point found where
-      it is within `eps`, else the image. No gradient flows.
 
     Reference:
       Chen, Jordan, Wainwright: HopSkipJumpAttack: a query-efficient decision-based
       attack, IEEE S&P 2020, arXiv 1904.02144, algorithms 1 and 2.
     """
-    if norm == "l1":
+    if options.get("norm") == "l1":
         raise ValueError("`norm` of hop_skip_jump must be 'linf' or 'l2', got 'l1'.")
     check_number("gamma", gamma, Range(0, 1e6, above=True))
     eot_samples = options.get("eot_samples", 1)
@@ -217,5 +259,4 @@ def hop_skip_jump(
     if samples is None:
         samples = max(1, min(100, queries // eot_samples // 10))
     method = HopSkipJump(queries // eot_samples - 1, samples=samples, gamma=gamma)
-    fields = {"norm": norm, "targeted": targeted, "x_init": x_init, **options}
-    return iterate(method, logits_fn, x, y, eps, **fields)
+    return iterate(method, logits_fn, x, y, eps, x_init=x_init, **options)

@@ -10,14 +10,14 @@ from jaxtyping import Array, Float, Int
 
 from jaxrobust import threat
 from jaxrobust._checks import Range, check_number
-from jaxrobust.array_types import Images, Labels, Logits, LogitsFn, Norm, Scalar
+from jaxrobust.array_types import Images, Labels, Logits, LogitsFn, Scalar
 from jaxrobust.attacks._checks import check_images
 from jaxrobust.attacks._eager import iterate
 from jaxrobust.attacks._fab_logits import likely_wrong_class
 from jaxrobust.attacks._method import Count, Health, model_keys, watched
 from jaxrobust.attacks._nearest import Walk
 from jaxrobust.attacks._objective import Keys, Problem, mean_logits, succeeds
-from jaxrobust.attacks._options import ModelOptions, shares
+from jaxrobust.attacks._options import TargetOptions, shares
 
 # Numbers of a block of the table of all pairs: 8 MB in float32.
 _BLOCK = 1 << 21
@@ -42,7 +42,6 @@ class JSMA(Walk):
 
     def start(self, problem: Problem, keys: Keys, r: Count) -> Carry:
         """Starts at the image, towards the target or the most likely wrong class."""
-        del r  # one run
         x, target = problem.x, problem.y
         if not problem.targeted:
             logits = mean_logits(problem, x, model_keys(problem, keys, self.steps))
@@ -53,9 +52,8 @@ class JSMA(Walk):
     def step(self, problem: Problem, keys: Keys, i: Count, carry: Carry) -> Carry:
         """Adds theta to the most salient pair; stays where misclassified."""
         x = carry.x
-        up, down, logits = _forward_derivatives(
-            problem, x, carry.target, model_keys(problem, keys, i)
-        )
+        row_keys = model_keys(problem, keys, i)
+        up, down, logits = _forward_derivatives(problem, x, carry.target, row_keys)
         low, high = problem.bounds
         sign = 1.0 if self.theta > 0 else -1.0
         free = x < high if self.theta > 0 else x > low
@@ -94,13 +92,8 @@ def best_pair(
     block of the table of all pairs at a time, until no bound is above the best pair
     found. So the pair is exact, and one block is usually enough.
 
-    Args:
-      a: growth of the target's logit per place, `[B, d]`.
-      c: fall of the others, `[B, d]`.
-      free: places that may be in a pair, `[B, d]`.
-
-    Returns:
-      p, q, and whether there is such a pair, `[B]` each.
+    `a` is the growth of the target's logit per place, `c` the fall of the others.
+    Returns p, q, and whether there is such a pair, `[B]` each.
     """
     batch, size = a.shape
     a, c = (jnp.where(free, _over_largest(v), -jnp.inf) for v in (a, c))
@@ -144,7 +137,7 @@ def _over_largest(rows: Rows) -> Rows:
     return threat.safe_divide(rows, jnp.max(jnp.abs(rows), axis=1, keepdims=True))
 
 
-@shares(ModelOptions)
+@shares(TargetOptions, norm="l1")
 def jsma(
     logits_fn: LogitsFn,
     x: Images,
@@ -153,9 +146,7 @@ def jsma(
     eps: Scalar | None = None,
     theta: float = 1.0,
     gamma: float = 1.0,
-    norm: Norm = "l1",
-    targeted: bool = False,
-    **options: Unpack[ModelOptions],
+    **options: Unpack[TargetOptions],
 ) -> Images:
     """Jacobian-based saliency map attack (Papernot et al. 2016, algorithms 2 and 3).
 
@@ -171,23 +162,12 @@ def jsma(
     exactly, at a small part of the time that the table of all pairs would take.
 
     Args:
-      logits_fn: `x -> logits [B, K]`, pure; `(x, keys [B]) -> logits` if stochastic.
-      x: images `[B, H, W, C]`, floating, inside `bounds`.
-      y: labels `[B]`; the target classes where `targeted`. An image that is
-        misclassified already is returned as it is.
-      eps: radius in `norm` up to which a perturbation counts; None: any. May be traced.
       theta: what a step adds to a value, in units of the images; below 0, takes away.
       gamma: largest share of the values that are changed, in [0, 1]; static. Makes for
         H W C gamma / 2 steps at most, fewer once no row moves. The paper's experiments
         have .145.
       norm: 'l1', 'linf' or 'l2', in which `eps` is; what the attack itself keeps small
         is the number of values that are changed.
-      targeted: make the model predict `y` instead.
-      **options: shared by all attacks.
-
-    Returns:
-      Shape and dtype of `x`, in the box: the point so found where it is misclassified
-      and within `eps`, else the image. No gradient flows.
 
     Reference:
       Papernot, McDaniel, Jha, Fredrikson, Celik, Swami, The limitations of deep
@@ -201,5 +181,4 @@ def jsma(
             f"got {theta}."
         )
     steps = math.floor(math.prod(x.shape[1:]) * gamma / 2)
-    fields = {"norm": norm, "targeted": targeted, **options}
-    return iterate(JSMA(steps, theta=theta), logits_fn, x, y, eps, **fields)
+    return iterate(JSMA(steps, theta=theta), logits_fn, x, y, eps, **options)

@@ -28,19 +28,7 @@ def mim(
     momentum, and the step follows the momentum. A zero gradient adds nothing.
 
     Args:
-      logits_fn: as all other arguments, see `pgd`.
-      x: images `[B, H, W, C]`.
-      y: labels `[B]`.
-      eps: radius of the ball, of the shapes that `pgd` takes.
-      step_size: length of a step in the norm.
-      steps: number of steps, at least 0.
       decay: weight of the momentum of the step before, at least 0.
-      random_start: start from `threat.sample` instead of `x`.
-      restarts: number of starts, of which the per-example worst is kept.
-      **options: shared by the family.
-
-    Returns:
-      Attacked images, shape and dtype of `x`, in ball and box; no gradient flows.
 
     Reference:
       Dong et al., Boosting adversarial attacks with momentum, CVPR 2018,

@@ -7,15 +7,7 @@ import jax.numpy as jnp
 
 from jaxrobust import threat
 from jaxrobust._checks import check_count, check_values
-from jaxrobust.array_types import (
-    Bounds,
-    Images,
-    Key,
-    Labels,
-    LogitsFn,
-    Norm,
-    Scalar,
-)
+from jaxrobust.array_types import Bounds, Images, Key, Labels, LogitsFn, Norm, Scalar
 from jaxrobust.attacks import _checks
 from jaxrobust.attacks._ascent import Ascent
 from jaxrobust.attacks._eager import in_transformation, iterate
@@ -45,7 +37,6 @@ def uniform_noise(
     Returns:
       `[B * draws, H, W, C]` in the order of `jnp.repeat(x, draws, axis=0)`, so labels
       repeat the same way.
-
     """
     threat.check_norm(norm)
     threat.check_bounds(bounds)
@@ -55,12 +46,13 @@ def uniform_noise(
     check_count("draws", draws, 1)
     _checks.need_key(key, "uniform_noise")
     keys = threat.row_keys(key, x.shape[0])
+    bounds = (bounds[0], bounds[1])  # a list cannot be hashed
     if in_transformation(x, keys, eps):
-        return _draw(x, keys, eps, norm, (bounds[0], bounds[1]), draws)
+        return _draw(x, keys, eps, norm, bounds, draws)
     x = jnp.asarray(x)
     eps = jnp.asarray(eps, threat.wide_dtype(x.dtype))
     check_values(x, bounds)
-    return _draw_compiled(x, keys, eps, norm, (bounds[0], bounds[1]), draws)
+    return _draw_compiled(x, keys, eps, norm, bounds, draws)
 
 
 @shares(BallOptions)
@@ -79,15 +71,7 @@ def worst_of_noise(
     point beats one that is not, then the higher loss.
 
     Args:
-      logits_fn: as the other arguments, see `pgd`.
-      x: images `[B, H, W, C]`.
-      y: labels `[B]`.
-      eps: radius of the ball.
       draws: points per image.
-      **options: shared by the family.
-
-    Returns:
-      Attacked images `[B, H, W, C]`, in ball and box; no gradient flows.
     """
     method = Ascent(0, draws, random_start=True)
     return iterate(method, logits_fn, x, y, eps, **options)
@@ -100,8 +84,7 @@ def _draw(
         threat.sample(x, key=k, eps=eps, norm=norm, bounds=bounds)
         for k in [keys, *(fold(keys, d) for d in range(1, draws))]
     ]
-    noisy = jnp.stack(each, axis=1).reshape(-1, *x.shape[1:])
-    return jax.lax.stop_gradient(noisy)
+    return jax.lax.stop_gradient(jnp.stack(each, axis=1).reshape(-1, *x.shape[1:]))
 
 
 _draw_compiled = jax.jit(_draw, static_argnums=(3, 4, 5))

@@ -1,4 +1,4 @@
-"""Projected gradient descent."""
+"""Projected gradient descent; from the clean image (`bim`); of one step (`fgsm`)."""
 
 from typing import Any, Literal, Unpack
 
@@ -34,39 +34,69 @@ def pgd(
     the best by loss of all iterates and the vertex that the last gradient points to.
 
     Args:
-      logits_fn: `x -> logits [B, K]`, pure; `(x, keys [B]) -> logits` if stochastic.
-      x: images `[B, H, W, C]`, floating, inside `bounds`. Of half precision the attack
-        computes in float32, and rounds towards `x` what it asks the model and returns.
-      y: labels `[B]`; the target classes where `targeted`.
-      eps: radius of the ball in units of the images: a number, one per example `[B]`,
-        or in Linf one per channel `[1, 1, 1, C]` or value `[B, H, W, C]` (a mask, eps /
-        std), whatever broadcasts so. One that is larger than the box is the box. May
-        be traced.
-      step_size: length of a step in the norm, finite, of the same shapes as `eps`; may
-        be traced.
-      steps: number of steps, at least 0.
-      random_start: start from `threat.sample`; restart r > 0 uses fold_in(key, r).
-      restarts: keeps, per example, a misclassified point over one that is not, then
-        the higher loss.
       direction: 'steepest', or 'adam' for steps of Adam (as Uesato et al. 2018 make
         them, arXiv 1802.05666) with `step_size` for its learning rate: in each value
         about that long, in all norms. In L1 no vertex is tried.
-      **options: shared by the family.
-
-    Returns:
-      Attacked images, shape and dtype of `x`, in ball and box; no gradient flows.
-
-    Raises:
-      ValueError: for a value out of range, named in the message.
-      TypeError: for arrays or keys of the wrong type.
 
     Reference:
       Madry et al., Towards deep learning models resistant to adversarial attacks,
       ICLR 2018, arXiv 1706.06083.
     """
     # In L1 the last point may be worse than one before it.
-    keep_best = options.get("norm") == "l1"
-    method = Ascent(
-        steps, restarts, random_start, keep_best=keep_best, **_DIRECTIONS[direction]
-    )
+    chosen = {"keep_best": options.get("norm") == "l1", **_DIRECTIONS[direction]}
+    method = Ascent(steps, restarts, random_start, **chosen)
     return iterate(method, logits_fn, x, y, eps, step_size, **options)
+
+
+@shares(BallOptions)
+def bim(
+    logits_fn: LogitsFn,
+    x: Images,
+    y: Labels,
+    *,
+    eps: Scalar,
+    step_size: Scalar,
+    steps: int,
+    restarts: int = 1,
+    **options: Unpack[BallOptions],
+) -> Images:
+    """Basic iterative method (Kurakin et al. 2017, section 2.2): `pgd` from `x`.
+
+    Args:
+      restarts: they differ for a stochastic model alone.
+
+    Reference:
+      Kurakin et al., Adversarial examples in the physical world, ICLR workshop 2017,
+      arXiv 1607.02533.
+    """
+    given = {"random_start": False, "restarts": restarts, "steps": steps, **options}
+    return pgd(logits_fn, x, y, eps=eps, step_size=step_size, **given)
+
+
+@shares(BallOptions)
+def fgsm(
+    logits_fn: LogitsFn,
+    x: Images,
+    y: Labels,
+    *,
+    eps: Scalar,
+    step_size: Scalar | None = None,
+    random_start: bool = False,
+    restarts: int = 1,
+    **options: Unpack[BallOptions],
+) -> Images:
+    """Fast gradient sign method (Goodfellow et al. 2015, section 4).
+
+    One step along the steepest ascent direction of the norm.
+
+    Args:
+      step_size: length of the step; `eps` by default. With a random start Wong et
+        al. 2020 (arXiv 2001.03994) use 1.25 eps.
+
+    Reference:
+      Goodfellow et al., Explaining and harnessing adversarial examples, ICLR 2015,
+      arXiv 1412.6572.
+    """
+    length = eps if step_size is None else step_size
+    method = Ascent(1, restarts, random_start)
+    return iterate(method, logits_fn, x, y, eps, length, **options)

@@ -16,17 +16,15 @@ from jaxrobust.array_types import Images, Key, Labels, LogitsFn, Norm
 from jaxrobust.attacks._checks import check_options
 from jaxrobust.attacks._checks import may_be_none as may_be_none
 from jaxrobust.attacks.apgd import apgd, apgd_targeted
-from jaxrobust.attacks.bim import bim
 from jaxrobust.attacks.cw_l2 import cw_l2
 from jaxrobust.attacks.cw_linf import cw_linf
 from jaxrobust.attacks.deepfool import deepfool
 from jaxrobust.attacks.fab import fab
-from jaxrobust.attacks.fgsm import fgsm
 from jaxrobust.attacks.hop_skip_jump import hop_skip_jump
 from jaxrobust.attacks.jsma import jsma
 from jaxrobust.attacks.mim import mim
 from jaxrobust.attacks.noise import worst_of_noise
-from jaxrobust.attacks.pgd import pgd
+from jaxrobust.attacks.pgd import bim, fgsm, pgd
 from jaxrobust.attacks.spsa import spsa
 from jaxrobust.attacks.square import square
 from jaxrobust.attacks.zoo import zoo
@@ -98,64 +96,48 @@ def _of_fab(o: Options) -> Cost:
     return Cost(runs * o.steps * each, runs * (o.steps + 2))
 
 
-_BLACK_BOX = "a black-box attack"
+_smallest = functools.partial(Traits, goal="smallest")
+_black_box = functools.partial(Traits, access="scores", weak="a black-box attack")
+
 _ENTRIES: dict[str, Traits] = {
     "apgd": Traits(apgd, _of_apgd, strong=True),
     "apgd_targeted": Traits(apgd_targeted, _of_apgd, strong=True),
     "bim": Traits(bim, _of_steps, strong=True, fixed_steps=True),
-    "cw_l2": Traits(
-        cw_l2,
-        lambda o: Cost(o.binary_steps * o.steps, 2),
-        goal="smallest",
-        norms=("l2",),
-        norm="l2",
+    "cw_l2": _smallest(
+        cw_l2, lambda o: Cost(o.binary_steps * o.steps, 2), norms=("l2",), norm="l2"
     ),
-    "cw_linf": Traits(
-        cw_linf,
-        lambda o: Cost(o.rounds * o.steps, 2),
-        goal="smallest",
-        norms=("linf",),
-        norm="linf",
+    "cw_linf": _smallest(
+        cw_linf, lambda o: Cost(o.rounds * o.steps, 2), norms=("linf",), norm="linf"
     ),
-    "deepfool": Traits(
+    "deepfool": _smallest(
         deepfool,
         lambda o: Cost(o.steps * o.classes, 1),
-        goal="smallest",
         norms=("l2", "linf"),
         norm="l2",
     ),
-    "fab": Traits(fab, _of_fab, goal="smallest", strong=True),
+    "fab": _smallest(fab, _of_fab, strong=True),
     "fgsm": Traits(fgsm, _of_steps, weak="a single step", fixed_steps=True),
-    "hop_skip_jump": Traits(
+    "hop_skip_jump": _black_box(
         hop_skip_jump,
         lambda o: Cost(0, o.queries),
         access="decisions",
         goal="smallest",
         norms=("l2", "linf"),
-        weak=_BLACK_BOX,
     ),
-    "jsma": Traits(
+    "jsma": _smallest(
         jsma,
         lambda o: Cost(2 * int(o.size * o.gamma / 2), 2),
-        goal="smallest",
         norms=("l1", "l2", "linf"),
         norm="l1",
     ),
     "mim": Traits(mim, _of_steps, strong=True, fixed_steps=True),
     "pgd": Traits(pgd, _of_steps, strong=True, fixed_steps=True),
-    "spsa": Traits(
+    "spsa": _black_box(
         spsa,
         lambda o: Cost(0, o.restarts * (o.steps * (o.samples + 1) + 2)),
-        access="scores",
         norm="linf",
-        weak=_BLACK_BOX,
     ),
-    "square": Traits(
-        square,
-        lambda o: Cost(0, o.restarts * (o.queries + 1)),
-        access="scores",
-        weak=_BLACK_BOX,
-    ),
+    "square": _black_box(square, lambda o: Cost(0, o.restarts * (o.queries + 1))),
     "uniform_noise": Traits(
         worst_of_noise,
         lambda o: Cost(0, 2 * o.draws),  # a look, and a score
@@ -163,14 +145,12 @@ _ENTRIES: dict[str, Traits] = {
         weak="random noise",
         fixed_steps=True,
     ),
-    "zoo": Traits(
+    "zoo": _black_box(
         zoo,
         lambda o: Cost(0, o.binary_steps * o.steps * (2 * o.coordinates + 1) + 1),
-        access="scores",
         goal="smallest",
         norms=("l2",),
         norm="l2",
-        weak=_BLACK_BOX,
     ),
 }
 # As training objectives call it.
@@ -242,17 +222,10 @@ def hyperparameters(name: str) -> frozenset[str]:
 
 
 def parameters(name: str) -> Mapping[str, inspect.Parameter]:
-    """Returns an attack's hyperparameters with defaults and annotations.
-
-    Raises:
-      ValueError: for an unknown name, with the nearest match.
-    """
-    own = inspect.signature(_function(name)).parameters.values()
-    return {
-        p.name: p
-        for p in own
-        if p.name not in _ARGUMENTS and p.kind is not p.VAR_KEYWORD
-    }
+    """Returns `hyperparameters`, with their defaults and annotations."""
+    own = inspect.signature(_function(name)).parameters.items()
+    named = {n: p for n, p in own if p.kind is not p.VAR_KEYWORD}
+    return {n: p for n, p in named.items() if n not in _ARGUMENTS}
 
 
 def _function(name: str) -> Callable[..., Images]:
@@ -290,15 +263,11 @@ def get(name: str, **options: Any) -> Attack:
     if missing := needed - set(options):
         raise TypeError(f"Attack {name} needs {', '.join(sorted(missing))}.")
     check_options(options, own)
-    return functools.partial(_call, _function(name), options)
+    function = _function(name)
 
+    def attack(
+        logits_fn: LogitsFn, x: Images, y: Labels, key: Key | None = None
+    ) -> Images:
+        return function(logits_fn, x, y, key=key, **options)
 
-def _call(
-    attack: Callable[..., Images],
-    options: Mapping[str, Any],
-    logits_fn: LogitsFn,
-    x: Images,
-    y: Labels,
-    key: Key | None = None,
-) -> Images:
-    return attack(logits_fn, x, y, key=key, **options)
+    return attack

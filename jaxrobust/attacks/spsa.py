@@ -6,13 +6,12 @@ from typing import Unpack
 import jax
 import jax.numpy as jnp
 
-from jaxrobust.array_types import Images, Key, Labels, LogitsFn, Scalar
-from jaxrobust.attacks._ascent import ADAM, Ascent, Carry, Direction, Rule, straight
+from jaxrobust.array_types import Images, Labels, LogitsFn, Scalar
+from jaxrobust.attacks._ascent import ADAM, Ascent, Direction, Rule, straight
 from jaxrobust.attacks._eager import iterate
 from jaxrobust.attacks._method import Count, like, model_keys, repeat
-from jaxrobust.attacks._objective import Judged, Keys, Problem, evaluate, fold
+from jaxrobust.attacks._objective import Judged, Keys, Problem, evaluate, fold, slope
 from jaxrobust.attacks._options import LossOptions, shares
-from jaxrobust.attacks._zeroth_order import slope
 
 _DIRECTION_STREAM = 0x737073
 
@@ -24,20 +23,13 @@ class SPSA(Ascent):
     random = "SPSA"
     length = "lr"
     settles = True
+    estimated = True
 
     direction: Direction = ADAM
     rule: Rule = straight
     keep_best: bool = True
     delta: float = 0.01
     samples: int = 128
-
-    def start(self, problem: Problem, keys: Keys, r: Count) -> Carry:
-        """Starts at the image; no gradient is asked for that could be missed."""
-        carry = super().start(problem, keys, r)
-        if carry.health is None:
-            return carry
-        none = jnp.zeros_like(carry.health.zero_gradient)
-        return carry._replace(health=carry.health._replace(zero_gradient=none))
 
     def look(
         self, problem: Problem, keys: Keys, i: Count, x: Images
@@ -54,11 +46,10 @@ class SPSA(Ascent):
         draw_keys = fold(keys, _DIRECTION_STREAM, i)
         row_keys = model_keys(problem, keys, i)
 
-        def draw(key: Key) -> jax.Array:
-            return jax.random.rademacher(key, x.shape[1:], x.dtype)
+        draw = jax.vmap(lambda key: jax.random.rademacher(key, x.shape[1:], x.dtype))
 
         def add(pair: jax.Array, total: Images) -> Images:
-            signs = jax.vmap(draw)(fold(draw_keys, pair))
+            signs = draw(fold(draw_keys, pair))
             shift, pair_keys = self.delta * signs, fold(row_keys, pair)
             rise = slope(problem, x, shift, self.delta, pair_keys)
             return total + like(rise, x) * signs  # 1 / sign is the sign
@@ -87,27 +78,13 @@ def spsa(
     vectors v, and takes the mean of the differences along them for the gradient; the
     points may lie outside the box by `delta`. A row that is misclassified stays as it
     is. Other than in the paper the best iterate is returned, not the last, at a model
-    call more per step. The paper has Linf alone. The two points of a pair see one
-    randomness of the model.
+    call more per step: they are `steps * (samples + 1) + 1`. The paper has Linf alone.
+    The two points of a pair see one randomness of the model.
 
     Args:
-      logits_fn: `x -> logits [B, K]`, pure; `(x, keys [B]) -> logits` if stochastic.
-        Only called, never differentiated: `steps * (samples + 1) + 1` times.
-      x: images `[B, H, W, C]`, floating, inside `bounds`.
-      y: labels `[B]`; the target classes where `targeted`.
-      eps: radius of the ball in units of the images, of the shapes that `pgd` takes;
-        may be traced.
-      steps: at least 0; static.
       lr: Adam's learning rate, in units of the images; may be traced.
       delta: distance of the samples per pixel, above 0.
       samples: model calls per estimate, even: half as many directions; static.
-      restarts: keeps, per example, a misclassified point over one that is not, then
-        the higher loss; restart r > 0 uses fold_in(key, r).
-      **options: shared by attacks of a ball.
-
-    Returns:
-      Shape and dtype of `x`, in ball and box: a misclassified point where one was
-      found, else the iterate of the highest loss. No gradient flows.
 
     Reference:
       Uesato, O'Donoghue, van den Oord, Kohli: Adversarial risk and the dangers of

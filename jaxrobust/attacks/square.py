@@ -21,15 +21,12 @@ _WINDOW_STREAM = 0x73717732
 
 
 class Carry(NamedTuple):
-    """The best point so far, its value, and whether it is misclassified.
-
-    `faces` are the lowest and the highest point of the ball and the box, in Linf.
-    """
+    """The best point so far, its value, and whether it is misclassified."""
 
     x: Images
     value: PerExample
     fooled: jax.Array
-    faces: tuple[Images, Images] | None
+    faces: tuple[Images, Images] | None  # in Linf the ends of the ball
     health: Health | None
 
 
@@ -38,7 +35,6 @@ class Square(Method):
     """The square attack without its arrays: a step is a query."""
 
     ball = True
-
     random = "the square attack"
 
     p_init: float = 0.8
@@ -46,17 +42,13 @@ class Square(Method):
 
     def start(self, problem: Problem, keys: Keys, r: Count) -> Carry:
         """Makes the first point, unless the image itself is misclassified."""
-        del r  # the keys are its own
         x = problem.x
-        clean = problem.clean
-        if clean is None:
-            row_keys = model_keys(problem, keys, self.steps + 1)
-            clean = evaluate(problem, x, row_keys).logits
+        clean = problem.clean_logits(model_keys(problem, keys, self.steps + 1))
         settled = succeeds(problem, clean)
         faces = None
         if problem.norm == "linf":
             radius = threat.per_row(_radius(problem), x)
-            faces = _projected(problem, x - radius), _projected(problem, x + radius)
+            faces = problem.project(x - radius), problem.project(x + radius)
         point = _first(problem, keys, faces)
         at = evaluate(problem, point, model_keys(problem, keys, self.steps))
         return Carry(
@@ -71,13 +63,13 @@ class Square(Method):
         """Tries a new window; keeps it if the loss is higher or the class wrong."""
         shape = problem.x.shape
         count = shape[3] + (5 if carry.faces is None else 2)
+        row_keys = fold(keys, _WINDOW_STREAM, i)
         draws = jax.vmap(lambda k: jax.random.uniform(k, (count,), jnp.float32))(
-            fold(keys, _WINDOW_STREAM, i)
+            row_keys
         )
         size = windows.sides(i, self._schedule(problem), shape[0])
         if carry.faces is None:
-            point = _new_in_window(problem, carry.x, draws, size)
-            point = _projected(problem, point)
+            point = problem.project(_new_in_window(problem, carry.x, draws, size))
         else:
             point = _new_linf(carry.faces, carry.x, draws, size)
         at = evaluate(problem, point, model_keys(problem, keys, i))
@@ -87,22 +79,11 @@ class Square(Method):
 
     def finish(self, problem: Problem, keys: Keys, carry: Carry) -> Images:
         """Returns the best point."""
-        del problem, keys
         return carry.x
 
     def hit(self, problem: Problem, i: Count, carry: Carry) -> tuple[jax.Array, Images]:
         """A misclassified row stays as it is."""
-        del problem, i
         return carry.fooled, carry.x
-
-    def missed(self, carry: Carry, rows: jax.Array) -> Carry:
-        """Goes on from the point, for a higher loss."""
-        return carry._replace(fooled=carry.fooled & ~rows)
-
-    def strongest(self, problem: Problem, carry: Carry) -> Images:
-        """The best point."""
-        del problem
-        return carry.x
 
     def _schedule(self, problem: Problem) -> list[int]:
         """Sides of the windows at all queries."""
@@ -120,20 +101,10 @@ def _radius(problem: Problem) -> Float[Array, "..."]:
     return jnp.minimum(eps, 1e15)
 
 
-def _projected(problem: Problem, x: Images) -> Images:
-    return threat.project(
-        x, problem.x, eps=problem.eps, norm=problem.norm, bounds=problem.bounds
-    )
-
-
 def _stretched(delta: Images, radius: Float[Array, "..."]) -> Images:
     """Scales each row to the length `radius` in L2; zero stays zero."""
     length = threat.distance(delta, jnp.zeros_like(delta), norm="l2")
     return delta * threat.per_row(radius, delta) / like(length + 1e-12, delta)
-
-
-def _signs(draws: Float[Array, "B C"], x: Images) -> Float[Array, "B 1 1 C"]:
-    return jnp.where(draws < 0.5, -1, 1).astype(x.dtype)[:, None, None]
 
 
 def _first(problem: Problem, keys: Keys, faces: tuple[Images, Images] | None) -> Images:
@@ -146,7 +117,7 @@ def _first(problem: Problem, keys: Keys, faces: tuple[Images, Images] | None) ->
         delta = _stretched(delta, _radius(problem))
     else:
         delta = delta * (problem.bounds[1] - problem.bounds[0])
-    return _projected(problem, x + delta)
+    return problem.project(x + delta)
 
 
 def _new_linf(
@@ -172,7 +143,7 @@ def _new_in_window(
     x, norm, shape = problem.x, problem.norm, best.shape[1:3]
     here, there = (windows.place(draws[:, k : k + 2], size, shape) for k in (0, 2))
     unit = windows.pattern(here, draws[:, 4] < 0.5, shape, norm).astype(x.dtype)
-    unit = unit * _signs(draws[:, 5:], x)
+    unit = unit * jnp.where(draws[:, 5:] < 0.5, -1, 1).astype(x.dtype)[:, None, None]
     filled, emptied = windows.inside(here, shape), windows.inside(there, shape)
     delta, radius = best - x, threat.per_row(_radius(problem), x)
     power = 2 if norm == "l2" else 1
@@ -216,22 +187,9 @@ def square(
     misclassified stays as it is.
 
     Args:
-      logits_fn: `x -> logits [B, K]`, pure; `(x, keys [B]) -> logits` if stochastic.
-        Only called, never differentiated.
-      x: images `[B, H, W, C]`, floating, inside `bounds`.
-      y: labels `[B]`; the target classes where `targeted`.
-      eps: radius of the ball in units of the images, of the shapes that `pgd` takes;
-        may be traced.
       queries: model calls after the first point, at least 0; static.
       p_init: share of the image that the first windows cover, in (0, 1].
       resc_schedule: squeeze the schedule, made for 10,000 queries, into `queries`.
-      restarts: keeps, per example, a misclassified point over one that is not, then
-        the higher loss; restart r > 0 uses fold_in(key, r).
-      **options: shared by attacks of a ball.
-
-    Returns:
-      Shape and dtype of `x`, in ball and box: a misclassified point where one was
-      found, else the point of the highest loss. No gradient flows.
 
     Reference:
       Andriushchenko, Croce, Flammarion, Hein: Square attack: a query-efficient

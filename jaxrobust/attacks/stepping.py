@@ -5,7 +5,6 @@ step and run of a row are data, so any mixture of them is one compiled program.
 """
 
 import dataclasses
-import functools
 import hashlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -14,17 +13,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrobust import threat
 from jaxrobust._checks import check_classes as check_classes
 from jaxrobust._checks import row_keys as row_keys
 from jaxrobust.array_types import Images, Key, Labels, Logits, LogitsFn, Scalar
-from jaxrobust.attacks import _capture, _jaxprs
+from jaxrobust.attacks import _jaxprs
 from jaxrobust.attacks._apgd import Apgd as Apgd
+from jaxrobust.attacks._capture import Captured, like
+from jaxrobust.attacks._capture import capture as _capture
 from jaxrobust.attacks._checks import check_examples as check_examples
-from jaxrobust.attacks._checks import check_images as check_images
+from jaxrobust.attacks._jit import place, ready
 from jaxrobust.attacks._method import Method as Method
 from jaxrobust.attacks._method import choose, restart_keys
-from jaxrobust.attacks._objective import Problem, check_logits, fold
+from jaxrobust.attacks._objective import Keys, Problem, check_logits, fold
 from jaxrobust.attacks.fab import FAB as FAB
 from jaxrobust.attacks.square import Square as Square
 
@@ -34,56 +34,33 @@ _QUICKLY: Any = {"xla_backend_optimization_level": 0}
 
 
 class Rows(NamedTuple):
-    """What each of S rows is given.
+    """What each of S rows is given."""
 
-    Attributes:
-      x: images `[S, H, W, C]`.
-      y: labels `[S]`.
-      keys: one per row.
-      clean: logits of the images `[S, K]`.
-      run: which restart or target, int32 `[S]`.
-    """
-
-    x: Images
+    x: Images  # `[S, H, W, C]`
     y: Labels
     keys: Key
-    clean: Logits
-    run: jax.Array
+    clean: Logits  # of the images
+    run: jax.Array  # which restart or target, int32
 
 
 class Slots(NamedTuple):
-    """Where S rows stand.
-
-    Attributes:
-      rows: what they were given.
-      step: steps made, int32 `[S]`.
-      carry: of the method.
-      found: bool `[S]`, whether the row has succeeded.
-      x_found: the images with which it first did, else the images given.
-    """
+    """Where S rows stand."""
 
     rows: Rows
-    step: jax.Array
-    carry: Any
-    found: jax.Array
-    x_found: Images
+    step: jax.Array  # steps made, int32 `[S]`
+    carry: Any  # of the method
+    found: jax.Array  # bool `[S]`, whether the row has succeeded
+    x_found: Images  # with which it first did, else the images given
 
 
 @dataclasses.dataclass(frozen=True)
 class Stepper:
-    """One attack on one model; `arrays` are the model's (`capture`).
+    """One attack on one model; `arrays` are the model's (`capture`)."""
 
-    Attributes:
-      model: the model as a function of its arrays.
-      method: the attack.
-      fields: of the problem, all that is static: norm, loss, bounds, stochastic ...
-      stream: number of the attack's own randomness, folded into the rows' keys.
-    """
-
-    model: _capture.Captured
+    model: Captured
     method: Method
-    fields: dict[str, Any]
-    stream: int
+    fields: dict[str, Any]  # of the problem, all that is static: norm, loss, bounds ...
+    stream: int  # of the attack's own randomness, folded into the rows' keys
 
     def refill(
         self, arrays: Arrays, eps: Scalar, slots: Slots, rows: Rows, new: jax.Array
@@ -103,11 +80,9 @@ class Stepper:
         self, arrays: Arrays, eps: Scalar, slots: Slots, count: jax.Array
     ) -> Slots:
         """Makes `count` steps of every row, a traced number."""
-
-        def body(_: jax.Array, slots: Slots) -> Slots:
-            return self.step(arrays, eps, slots)
-
-        return jax.lax.fori_loop(0, count, body, slots)
+        return jax.lax.fori_loop(
+            0, count, lambda _, s: self.step(arrays, eps, s), slots
+        )
 
     def step(self, arrays: Arrays, eps: Scalar, slots: Slots) -> Slots:
         """Makes one step of every row; what was found first stays."""
@@ -145,30 +120,20 @@ class Stepper:
 
     def has_slow_step(self, arrays: Arrays, eps: Scalar, slots: Slots) -> bool:
         """Whether steps are to be made from the host: on a CPU, loops are slow."""
-        if not _jaxprs.on_cpu():
-            return False
-        jaxpr = jax.make_jaxpr(self.step)(arrays, eps, slots).jaxpr
-        return _jaxprs.has_slow_convolution(jaxpr)
+        return _jaxprs.slow_in_loop(self.step, arrays, eps, slots)
 
-    def _keys(self, rows: Rows) -> Key:
-        keys = restart_keys(fold(rows.keys, self.stream), rows.run)
-        assert keys is not None
-        return keys
+    def _keys(self, rows: Rows) -> Keys:
+        return restart_keys(fold(rows.keys, self.stream), rows.run)
 
     def _problem(self, arrays: Arrays, eps: Scalar, rows: Rows) -> Problem:
         logits_fn = jax.tree_util.Partial(self.model.fn, list(arrays))
         eps = jnp.asarray(eps, rows.x.dtype)
-        if self.method.ball:
-            fields = self.fields
-            bounds = fields.get("bounds", (0.0, 1.0))
-            eps = threat.capped(eps, rows.x, fields.get("norm", "linf"), bounds)
         fields = self.fields | {"clean": rows.clean, "watch": True}
-        return Problem(logits_fn, rows.x, rows.y, eps, eps, **fields)
+        problem = Problem(logits_fn, rows.x, rows.y, eps, eps, **fields)
+        return ready(problem, self.method)
 
 
-def capture(
-    logits_fn: LogitsFn, x: Any, *, stochastic: bool = False
-) -> _capture.Captured:
+def capture(logits_fn: LogitsFn, x: Any, *, stochastic: bool = False) -> Captured:
     """Traces a model once; its arrays become arguments (`arrays`, `fn(arrays, x)`).
 
     Args:
@@ -179,7 +144,7 @@ def capture(
     Raises:
       ValueError: if it does not return logits of rank 2.
     """
-    found = _capture.capture(logits_fn, *_inputs(x, stochastic))
+    found = _capture(logits_fn, *_inputs(x, stochastic))
     check_logits(found.out, x.shape[0])
     return found
 
@@ -214,31 +179,30 @@ def host_calls(
     return tuple(sorted(found))
 
 
-def _traced(model: _capture.Captured, x: Any, stochastic: bool) -> Any:
+def _traced(model: Captured, x: Any, stochastic: bool) -> Any:
     """The program of a model and its gradient."""
 
     def total(z: Any, arrays: Any, *keys: Any) -> jax.Array:
         return jnp.sum(model.fn(arrays, z, *keys))
 
-    like, *keys = _inputs(x, stochastic)
+    images, *keys = _inputs(x, stochastic)
     # Shapes alone, so that the name is the same on any devices.
-    shapes = [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in model.arrays]
-    return jax.jit(jax.value_and_grad(total)).trace(like, shapes, *keys)
+    shapes = [like(array) for array in model.arrays]
+    return jax.jit(jax.value_and_grad(total)).trace(images, shapes, *keys)
 
 
 def _inputs(x: Any, stochastic: bool) -> list[jax.ShapeDtypeStruct]:
     """What a model takes: images, and keys."""
-    inputs = [jax.ShapeDtypeStruct(x.shape, x.dtype)]
-    if stochastic:
-        keys = jax.eval_shape(lambda: row_keys(jax.random.key(0), x.shape[0]))
-        inputs.append(jax.ShapeDtypeStruct(keys.shape, keys.dtype))
-    return inputs
+    if not stochastic:
+        return [like(x)]
+    keys = jax.eval_shape(lambda: row_keys(jax.random.key(0), x.shape[0]))
+    return [like(x), like(keys)]
 
 
 def build(
     function: Any,
     *args: Any,
-    model: _capture.Captured,
+    model: Captured,
     donate: tuple[int, ...] = (),
     shardings: Any = None,
     seldom: bool = False,
@@ -262,22 +226,15 @@ def build(
     traced = jitted.trace(*args)
     lowered = traced.lower()
     options = _QUICKLY if seldom and _jaxprs.on_cpu() else None
-    if model.embedded or _jaxprs.host_calls(traced.jaxpr.jaxpr, harmless=True):
+    if not model.keep or _jaxprs.host_calls(traced.jaxpr.jaxpr, harmless=True):
         return lowered.compile(options)
     places = [_placement(array) for array in jax.tree.leaves(args)]
     kind = f"{places}\n{options}\n{lowered.in_tree}\n{lowered.in_avals}"
     text = f"{kind}\n{lowered.out_tree}\n{lowered.as_text()}"
-    found = _known(hashlib.sha256(text.encode()).hexdigest())
+    found = place(hashlib.sha256(text.encode()).hexdigest())
     if not found:
         found.append(lowered.compile(options))
     return found[0]
-
-
-@functools.lru_cache(maxsize=64)
-def _known(digest: str) -> list[Any]:
-    """A place for the executable of a program."""
-    del digest
-    return []
 
 
 def _placement(array: Any) -> str:

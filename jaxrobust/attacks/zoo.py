@@ -7,39 +7,30 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxrobust.array_types import Images, Labels, LogitsFn, Norm, PerExample, Scalar
+from jaxrobust.array_types import Images, Labels, LogitsFn, PerExample, Scalar
 from jaxrobust.attacks._ascent import adam
+from jaxrobust.attacks._carlini import Weight
 from jaxrobust.attacks._checks import check_images
 from jaxrobust.attacks._eager import iterate
 from jaxrobust.attacks._method import Count, Health, choose, model_keys, repeat
 from jaxrobust.attacks._nearest import Nearest, Smallest
-from jaxrobust.attacks._objective import Keys, Problem, evaluate, fold
-from jaxrobust.attacks._options import ModelOptions, shares
-from jaxrobust.attacks._zeroth_order import slope
+from jaxrobust.attacks._objective import Keys, Problem, evaluate, fold, slope
+from jaxrobust.attacks._options import TargetOptions, shares
 
 _COORDINATE_STREAM = 0x7A6F6F
 # One for each value, as algorithm 2 has it: a coordinate counts its own visits.
 _ADAM = adam()
 
+Places = Int[Array, "B n"]
+
 
 class Descent(NamedTuple):
-    """One descent: its iterate and the margin there, and Adam's state of each value.
-
-    `hit` says whether it has come upon a point that is misclassified by `kappa`.
-    """
+    """One descent: its iterate and the margin there, and Adam's state of each value."""
 
     x: Images
     margin: PerExample
     adam: Any
-    hit: jax.Array
-
-
-class Weight(NamedTuple):
-    """The weight c of the margin `[B]`, between one that failed and one that did."""
-
-    c: PerExample
-    low: PerExample
-    high: PerExample
+    hit: jax.Array  # it has come upon a point that is misclassified by `kappa`
 
 
 class Carry(NamedTuple):
@@ -67,13 +58,12 @@ class ZOO(Smallest):
 
     def start(self, problem: Problem, keys: Keys, r: Count) -> Carry:
         """Starts at the image; ends there if it is misclassified."""
-        del r  # the keys are its own
         x = problem.x
         at = evaluate(problem, x, model_keys(problem, keys, self.steps))
-        zero, margin = jnp.zeros(x.shape[:1], x.dtype), at.value.astype(x.dtype)
+        margin = at.value.astype(x.dtype)
         return Carry(
             _from_image(x, margin),
-            Weight(zero + self.const, zero, zero + jnp.inf),
+            Weight.first(x, self.const),
             margin,
             Nearest.first(problem, at.fooled),
             Health.of(problem, at.logits),
@@ -98,7 +88,7 @@ class ZOO(Smallest):
         fresh = _from_image(problem.x, carry.clean_margin)
         return carry._replace(
             descent=choose(rows, fresh, old),
-            weight=choose(rows, _another(carry.weight, old.hit), carry.weight),
+            weight=choose(rows, carry.weight.next(old.hit), carry.weight),
         )
 
     def _descended(
@@ -120,28 +110,21 @@ class ZOO(Smallest):
         active = jnp.where(descent.margin < self.kappa, carry.weight.c, 0)
         rises = self._slopes(problem, keys, i, x, places)
         grad = 2 * (of_places(x) - of_places(problem.x)) - active[:, None] * rises
-        state = jax.tree.map(of_places, descent.adam)
         update: Any = jax.vmap(jax.vmap(_ADAM.update))
-        direction, state = update(grad, state)
+        direction, state = update(grad, jax.tree.map(of_places, descent.adam))
         step = jnp.asarray(problem.step_size, x.dtype).reshape(-1, 1) * direction
         moved = jnp.clip(of_places(x) - step, *problem.bounds)
-        return descent._replace(
-            x=put(x, moved), adam=jax.tree.map(put, descent.adam, state)
-        )
+        adam = jax.tree.map(put, descent.adam, state)
+        return descent._replace(x=put(x, moved), adam=adam)
 
-    def _coordinates(self, keys: Keys, i: Count, x: Images) -> Int[Array, "B n"]:
+    def _coordinates(self, keys: Keys, i: Count, x: Images) -> Places:
         """Draws the coordinates of step i, of each row its own and no two the same."""
         draw_keys, size = fold(keys, _COORDINATE_STREAM, i), x[0].size
         order = jax.vmap(lambda k: jax.random.permutation(k, size))(draw_keys)
         return order[:, : self.coordinates]
 
     def _slopes(
-        self,
-        problem: Problem,
-        keys: Keys,
-        i: Count,
-        x: Images,
-        places: Int[Array, "B n"],
+        self, problem: Problem, keys: Keys, i: Count, x: Images, places: Places
     ) -> Float[Array, "B n"]:
         """The margin's difference quotients (equation 6), one coordinate per turn."""
         row_keys = model_keys(problem, keys, i)
@@ -162,15 +145,7 @@ def _from_image(x: Images, margin: PerExample) -> Descent:
     return Descent(x, margin, state, jnp.zeros(x.shape[:1], bool))
 
 
-def _another(weight: Weight, hit: jax.Array) -> Weight:
-    """Halves the interval of c after a descent; ten times c where none has hit yet."""
-    low = jnp.where(hit, weight.low, jnp.maximum(weight.low, weight.c))
-    high = jnp.where(hit, jnp.minimum(weight.high, weight.c), weight.high)
-    c = jnp.where(jnp.isfinite(high), (low + high) / 2, 10 * weight.c)
-    return Weight(c, low, high)
-
-
-@shares(ModelOptions)
+@shares(TargetOptions, norm="l2")
 def zoo(
     logits_fn: LogitsFn,
     x: Images,
@@ -184,9 +159,7 @@ def zoo(
     h: float = 1e-4,
     kappa: float = 0.0,
     const: float = 1.0,
-    norm: Norm = "l2",
-    targeted: bool = False,
-    **options: Unpack[ModelOptions],
+    **options: Unpack[TargetOptions],
 ) -> Images:
     """ZOO-ADAM: a small L2 perturbation from scores alone (Chen et al. 2017).
 
@@ -198,18 +171,12 @@ def zoo(
 
     Left out: the tanh change of variables (coordinates are clipped to the box), and
     what the paper adds for ImageNet, attack-space reduction, hierarchical attack and
-    importance sampling. The defaults are a small budget, 77,000 calls an image: they
-    visit a coordinate of a 32 x 32 colour image four times per search. The two points
-    of a quotient see one randomness of the model.
+    importance sampling. The model is called
+    `binary_steps * steps * (2 * coordinates + 1) + 1` times. The defaults are a small
+    budget, 77,000 calls an image: they visit a coordinate of a 32 x 32 colour image
+    four times per search. The two points of a quotient see one randomness of the model.
 
     Args:
-      logits_fn: `x -> logits [B, K]`, pure; `(x, keys [B]) -> logits` if stochastic.
-        Only called, never differentiated:
-        `binary_steps * steps * (2 * coordinates + 1) + 1` times.
-      x: images `[B, H, W, C]`, floating, inside `bounds`.
-      y: labels `[B]`; the target classes where `targeted`. An image that is
-        misclassified already (that is of its target) is returned as it is.
-      eps: radius up to which a perturbation counts; None: any. May be traced.
       steps: of each search, at least 0; static.
       binary_steps: searches, each with its own c, at least 1; static.
       coordinates: moved per step, at least 1; all where there are fewer; static.
@@ -219,19 +186,13 @@ def zoo(
       const: the first c, above 0. Adam's steps have lengths of their own: it only says
         how the margin weighs against the distance.
       norm: 'l2'; the attack has no other.
-      targeted: look for the class `y` instead.
-      **options: shared by all attacks.
-
-    Returns:
-      Shape and dtype of `x`, in the box: the nearest misclassified point found where
-      it is within `eps`, else the image. No gradient flows.
 
     Reference:
       Chen, Zhang, Sharma, Yi, Hsieh: ZOO: zeroth order optimization based black-box
       attacks to deep neural networks without training substitute models, AISec 2017,
       arXiv 1708.03999, algorithm 2.
     """
-    if norm != "l2":
+    if (norm := options.get("norm")) != "l2":
         raise ValueError(f"`norm` of zoo must be 'l2', its only norm, got {norm!r}.")
     check_images(x)
     bounds = options.get("bounds", (0.0, 1.0))
@@ -249,5 +210,4 @@ def zoo(
         kappa=kappa,
         const=const,
     )
-    fields = {"norm": norm, "loss": "margin", "targeted": targeted, **options}
-    return iterate(method, logits_fn, x, y, eps, lr, **fields)
+    return iterate(method, logits_fn, x, y, eps, lr, loss="margin", **options)

@@ -4,6 +4,7 @@ import functools
 import gc
 import weakref
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -81,7 +82,7 @@ def test_order_statistic(dtype):
     with jax.enable_x64(dtype == "float64"):
         found = _ranked(jnp.asarray(size, dtype), jnp.asarray(rank))
     expected = np.sort(size.astype(dtype), axis=1)[np.arange(4), rank]
-    np.testing.assert_array_equal(found, expected)
+    chex.assert_trees_all_equal(found, expected)
 
 
 def linear(w):
@@ -114,8 +115,8 @@ def test_linear_model(norm, loss):
     steps = 100 if norm == "l1" else 30
     x_adv = attacks.apgd(linear(w), x, y, key=KEY, steps=steps, **options)
     success = fooled(x_adv, linear(w), y)
-    np.testing.assert_array_equal(success, np.arange(64) < 32)
-    np.testing.assert_array_equal(x_adv[32:], x[32:])
+    chex.assert_trees_all_equal(success, np.arange(64) < 32)
+    chex.assert_trees_all_equal(x_adv[32:], x[32:])
 
 
 @pytest.mark.parametrize("norm", full_but(threat.NORMS, ["linf"]))
@@ -124,13 +125,13 @@ def test_best_loss(norm):
     x_adv, trace = apgd(
         norm=norm, eps=EPS[norm] / 10, steps=8, best_loss=True, return_trace=True
     )
-    np.testing.assert_array_equal(x_adv, trace.x_best)
+    chex.assert_trees_all_equal(x_adv, trace.x_best)
     loss = losses.cross_entropy(net(x_adv), Y)
-    np.testing.assert_allclose(loss, trace.losses.max(axis=0), rtol=1e-5)
-    np.testing.assert_allclose(loss, trace.loss_best, rtol=1e-5)
+    chex.assert_trees_all_close(loss, trace.losses.max(axis=0), rtol=1e-5)
+    chex.assert_trees_all_close(loss, trace.loss_best, rtol=1e-5)
     assert (loss > losses.cross_entropy(net(X), Y)).all()
     assert not fooled(x_adv).all()
-    np.testing.assert_allclose(
+    chex.assert_trees_all_close(
         trace.losses, jax.vmap(lambda z: losses.cross_entropy(z, Y))(trace.logits),
         rtol=1e-5,
     )  # fmt: skip
@@ -138,21 +139,21 @@ def test_best_loss(norm):
 
 def test_the_trace():
     _, trace = apgd(steps=10, eps=0.3, return_trace=True)
-    assert trace.logits.shape == (11, 6, 5)
+    chex.assert_shape(trace.logits, (11, 6, 5))
     sizes = np.asarray(trace.step_sizes)
-    np.testing.assert_allclose(sizes[0], 0.6, rtol=1e-6)  # twice the radius
+    chex.assert_trees_all_close(sizes[0], 0.6, rtol=1e-6)  # twice the radius
     halvings = np.log2(sizes[:-1] / 0.6)
-    np.testing.assert_allclose(halvings, np.round(halvings), atol=1e-5)
+    chex.assert_trees_all_close(halvings, np.round(halvings), rtol=0, atol=1e-5)
     assert halvings.min() < 0
     wrong = (np.argmax(trace.logits, axis=2) != np.asarray(Y)[None]).any(0)
-    np.testing.assert_array_equal(trace.fooled, wrong)
+    chex.assert_trees_all_equal(trace.fooled, wrong)
 
 
 def test_a_misclassified_image_comes_back():
     y = Y.at[2].set((Y[2] + 1) % 5)
     for attack in (attacks.apgd, attacks.apgd_targeted):
         x_adv = attack(net, X, y, key=KEY, eps=0.5, steps=3)
-        np.testing.assert_array_equal(x_adv[2], X[2])
+        chex.assert_trees_all_equal(x_adv[2], X[2])
         assert fooled(x_adv, y=y).all()
 
 
@@ -168,17 +169,19 @@ def test_restarts_keep_the_first_that_fools():
     )
     both = apgd(eps=eps, steps=steps, norm="l2", restarts=2)
     first = fooled(one)
-    np.testing.assert_allclose(both[first], one[first], atol=1e-6)
-    np.testing.assert_allclose(both[~first], other[~first], atol=1e-6)
+    chex.assert_trees_all_close(both[first], one[first], rtol=0, atol=1e-6)
+    chex.assert_trees_all_close(both[~first], other[~first], rtol=0, atol=1e-6)
 
 
 def test_a_start_of_ones_own():
     far = X + 5.0  # moved into ball and box
     _, trace = apgd(x_init=far, steps=0, return_trace=True, key=None, eps=0.2)
-    np.testing.assert_allclose(trace.x_best, jnp.minimum(X + 0.2, 1), atol=1e-6)
+    chex.assert_trees_all_close(
+        trace.x_best, jnp.minimum(X + 0.2, 1), rtol=0, atol=1e-6
+    )
     broken = far.at[0].set(jnp.nan)
     _, trace = apgd(x_init=broken, steps=0, return_trace=True, key=None, eps=0.2)
-    np.testing.assert_array_equal(trace.x_best[0], X[0])
+    chex.assert_trees_all_equal(trace.x_best[0], X[0])
     # Further restarts are random: they need a key.
     with pytest.raises(ValueError, match="`key` is missing"):
         apgd(x_init=far, key=None, restarts=2)
@@ -216,13 +219,13 @@ def test_targets_are_tried_in_order_of_the_clean_logits():
     for x_adv in reversed(runs):
         expected = jnp.where(fooled(x_adv)[:, None, None, None], x_adv, expected)
     x_adv = attacks.apgd_targeted(net, X, Y, key=KEY, targets=3, **options)
-    np.testing.assert_allclose(x_adv, expected, atol=1e-6)
+    chex.assert_trees_all_close(x_adv, expected, rtol=0, atol=1e-6)
 
 
 def test_targeted_descends_to_a_class():
     target = (Y + 2) % 5
     x_adv = apgd(y=target, targeted=True, eps=0.6, steps=8)
-    np.testing.assert_array_equal(jnp.argmax(net(x_adv), axis=1), target)
+    chex.assert_trees_all_equal(jnp.argmax(net(x_adv), axis=1), target)
 
 
 @pytest.mark.parametrize("steps", full_but([0, 1, 2, 12], [1, 12]))
@@ -232,8 +235,8 @@ def test_large_radius_ends_in_the_ball(steps):
     )
     assert float(threat.distance(trace.x_best, X, norm="l1").max()) <= 1.5 + 1e-6
     assert float(threat.distance(x_adv, X, norm="l1").max()) <= 1.5 + 1e-6
-    assert trace.losses.shape == (steps + 3, 6)
-    np.testing.assert_allclose(
+    chex.assert_shape(trace.losses, (steps + 3, 6))
+    chex.assert_trees_all_close(
         losses.cross_entropy(net(trace.x_best), Y), trace.loss_best, rtol=1e-5
     )
 
@@ -245,10 +248,10 @@ def test_a_loss_of_the_images():
         return jnp.sum(x, axis=(1, 2, 3))
 
     x_adv = apgd(loss=attacks.on_input(bright), eps=0.2, best_loss=True)
-    np.testing.assert_allclose(x_adv, jnp.minimum(X + 0.2, 1), atol=1e-6)
+    chex.assert_trees_all_close(x_adv, jnp.minimum(X + 0.2, 1), rtol=0, atol=1e-6)
     x_adv = apgd(loss=attacks.on_input(bright), eps=0.2)
     moved = np.asarray(jnp.any(x_adv != X, axis=(1, 2, 3)))
-    np.testing.assert_array_equal(moved, fooled(x_adv))
+    chex.assert_trees_all_equal(moved, fooled(x_adv))
 
 
 def test_a_random_model():
@@ -260,7 +263,7 @@ def test_a_random_model():
 
     options = {"logits_fn": noisy, "stochastic": True, "eot_samples": 4, "eps": 0.3}
     one, two = (apgd(**options) for _ in range(2))
-    np.testing.assert_array_equal(one, two)
+    chex.assert_trees_all_equal(one, two)
     assert fooled(one).all()
     with pytest.raises(ValueError, match="`key` is missing and stochastic"):
         apgd(**options, x_init=X, key=None)
@@ -271,7 +274,7 @@ def test_nan_logits_are_no_success():
         return jnp.where(x.mean(axis=(1, 2, 3))[:, None] > 0.5, jnp.nan, net(x))
 
     x_adv = jax.jit(lambda x: apgd(logits_fn=broken, x=x, eps=0.5))(X)
-    assert np.isfinite(x_adv).all()
+    chex.assert_tree_all_finite(x_adv)
     logits = np.asarray(broken(x_adv))
     unmoved = np.asarray(jnp.all(x_adv == X, axis=(1, 2, 3)))
     assert (np.isfinite(logits).all(axis=1) | unmoved).all()
@@ -282,8 +285,7 @@ def test_rows_may_be_at_different_steps(norm, targets):
     """Steps and runs may be numbers per row, so that rows can come and go."""
     large = norm == "l1"
     method = Apgd(
-        steps=8 if large else 6, iterations=6, random_start=True, targets=targets,
-        large_radius=large,
+        steps=8 if large else 6, random_start=True, targets=targets, large_radius=large
     )  # fmt: skip
     problem = Problem(net, X, Y, EPS[norm], EPS[norm], norm=norm, fall_back=True)
     keys = threat.row_keys(KEY, 6)
@@ -307,9 +309,7 @@ def test_rows_may_be_at_different_steps(norm, targets):
 
     late = go(method.steps + 5, lag)
     together = go(method.steps, jnp.zeros_like(lag))
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), late, together
-    )
+    chex.assert_trees_all_close(late, together, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("axes", [AxisType.Auto, AxisType.Explicit])
@@ -320,7 +320,7 @@ def test_sharded_inputs(axes, norm):
     options = {"norm": norm, "eps": EPS[norm]}
     x_adv = apgd(x=x, y=y, **options)
     assert len(x_adv.sharding.device_set) == 2
-    np.testing.assert_allclose(x_adv, apgd(**options), atol=1e-6)
+    chex.assert_trees_all_close(x_adv, apgd(**options), rtol=0, atol=1e-6)
 
 
 def test_holds_no_model():
@@ -385,4 +385,4 @@ def test_ratios_over_classes_that_cannot_win(norm):
     )  # fmt: skip
     sure = np.abs(nearest - eps) > 0.02 * eps
     fooled = np.asarray(jnp.argmax(fn(found), axis=1) != y)
-    np.testing.assert_array_equal(fooled[sure], (nearest < eps)[sure])
+    chex.assert_trees_all_equal(fooled[sure], (nearest < eps)[sure])

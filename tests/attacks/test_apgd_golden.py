@@ -1,5 +1,6 @@
 """APGD against runs of AutoAttack's own code, from the same starts."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,18 +61,18 @@ def test_single_run(golden, case):
     for name in ("x_best", "x_best_adv"):
         stable = data[f"{name}_stable64"]
         assert stable.all()
-        np.testing.assert_allclose(
-            getattr(trace, name), golden.nhwc(data[name]), atol=atol
+        chex.assert_trees_all_close(
+            getattr(trace, name), golden.nhwc(data[name]), rtol=1e-7, atol=atol
         )
     stable = data["loss_best_stable64"]
     assert stable.sum() >= 14
-    np.testing.assert_allclose(
+    chex.assert_trees_all_close(
         trace.loss_best[stable],
         data["loss_best64"][stable],
         rtol=1e-2 if chaotic else 1e-6,
         atol=1e-9,
     )
-    np.testing.assert_array_equal(trace.fooled, ~data["acc64"])
+    chex.assert_trees_all_equal(trace.fooled, ~data["acc64"])
     change = np.abs(trace.logits - data["logits_trace64"]).max((0, 2))
     # Images 3 and 7 are misclassified from the start: there DLR has no top.
     assert np.median(change) < 1e-9
@@ -89,7 +90,7 @@ def test_single_run_in_float32(golden, case):
     # The sign of a gradient of 0 up to rounding moves single pixels.
     assert (np.abs(trace.x_best[stable] - expected) > 1e-5).mean() < 1e-3
     loss = data["loss_best64"][stable]
-    np.testing.assert_allclose(trace.loss_best[stable], loss, rtol=1e-5)
+    chex.assert_trees_all_close(trace.loss_best[stable], loss, rtol=1e-5)
 
 
 @pytest.mark.parametrize("norm", full_but(("Linf", "L2"), ("Linf",)))
@@ -104,7 +105,9 @@ def test_which_images_come_back(golden, norm):
         targeted = attacks.apgd_targeted(*call, targets=3, x_init=x, **options)
     assert data["adv_stable64"].all()
     assert data["ce_perturb/adv_stable64"].all()
-    np.testing.assert_allclose(targeted, golden.nhwc(data["adv"]), atol=1e-7)
-    np.testing.assert_allclose(
-        untargeted, golden.nhwc(data["ce_perturb/adv"]), atol=1e-7
+    chex.assert_trees_all_close(
+        targeted, golden.nhwc(data["adv"]), rtol=1e-7, atol=1e-7
+    )
+    chex.assert_trees_all_close(
+        untargeted, golden.nhwc(data["ce_perturb/adv"]), rtol=1e-7, atol=1e-7
     )

@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -154,7 +155,7 @@ def jitted(name, norm):
 def test_stays_in_ball_and_bounds(name, norm, shift, eps):
     x = np.asarray(jnp.clip(batch()[0] + np.float32(shift), 0, 1))
     x_adv = np.asarray(jitted(name, norm)(np.float32(shift), eps))
-    assert np.isfinite(x_adv).all()
+    chex.assert_tree_all_finite(x_adv)
     assert x_adv.min() >= 0
     assert x_adv.max() <= 1
     assert distance64(x_adv, x, norm).max() <= eps + 1e-6 * max(1, eps)
@@ -162,8 +163,11 @@ def test_stays_in_ball_and_bounds(name, norm, shift, eps):
 
 @every_row
 def test_jit_is_eager(name, norm):
-    np.testing.assert_allclose(
-        eager(name, norm), jitted(name, norm)(np.float32(0), EPS[norm]), atol=1e-6
+    chex.assert_trees_all_close(
+        eager(name, norm),
+        jitted(name, norm)(np.float32(0), EPS[norm]),
+        rtol=0,
+        atol=1e-6,
     )
 
 
@@ -179,12 +183,12 @@ def test_raises_the_loss(name, norm):
 def test_repeats_per_key(name, norm):
     attack = functools.partial(build(name, norm), model(), *batch())
     one, two, other = (attack(jax.random.key(seed)) for seed in (3, 3, 4))
-    np.testing.assert_array_equal(one, two)
+    chex.assert_trees_all_equal(one, two)
     # In Linf, APGD's first step of 2 eps ends in the same corner from every start.
     random = name in RANDOM and (name, norm) != ("apgd", "linf")
     assert bool(jnp.any(jnp.abs(one - other) > 1e-3)) == random
     folded = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(3), jnp.arange(5))
-    np.testing.assert_array_equal(one, attack(folded))
+    chex.assert_trees_all_equal(one, attack(folded))
 
 
 @every_row
@@ -193,7 +197,9 @@ def test_independent_of_the_rest_of_the_batch(name, norm):
     order = jnp.array([3, 1, 2, 4, 0])
     others = x[order].at[2:].set(0.5)
     x_adv = build(name, norm)(model(), others, y[order], keys()[order])
-    np.testing.assert_allclose(x_adv[:2], eager(name, norm)[order[:2]], atol=1e-6)
+    chex.assert_trees_all_close(
+        x_adv[:2], eager(name, norm)[order[:2]], rtol=0, atol=1e-6
+    )
 
 
 @every_row
@@ -219,8 +225,8 @@ def test_second_call_with_new_weights(name, norm, compilations):
 @every_row
 def test_eps_zero_returns_the_image(name, norm):
     x, y = batch()
-    np.testing.assert_array_equal(build(name, norm, 0.0)(model(), x, y, keys()), x)
-    np.testing.assert_array_equal(jitted(name, norm)(np.float32(0), 0.0), x)
+    chex.assert_trees_all_equal(build(name, norm, 0.0)(model(), x, y, keys()), x)
+    chex.assert_trees_all_equal(jitted(name, norm)(np.float32(0), 0.0), x)
 
 
 @some_rows
@@ -232,7 +238,7 @@ def test_vmap_over_eps_is_a_loop(name, norm):
     )(radii)
     for eps, x_adv in zip(radii, together, strict=True):
         alone = build(name, norm, float(eps))(model(), x, y, keys())
-        np.testing.assert_allclose(alone, x_adv, atol=1e-5)
+        chex.assert_trees_all_close(alone, x_adv, rtol=0, atol=1e-5)
 
 
 @some_rows
@@ -240,7 +246,7 @@ def test_float64_is_kept(name, norm):
     with jax.enable_x64(True):
         x, y = batch("float64")
         x_adv = build(name, norm)(model(0, "float64"), x, y, keys())
-        assert x_adv.dtype == jnp.float64
+        chex.assert_type(x_adv, jnp.float64)
         assert distance64(x_adv, x, norm).max() <= EPS[norm] * (1 + 1e-12)
 
 
@@ -296,7 +302,7 @@ def test_no_gradient_flows(name, norm):
         return jnp.sum(build(name, norm)(fn, x, y, keys()))
 
     grads = jax.jit(jax.grad(total, (0, 1)))(weights(), x)
-    assert all(not np.any(leaf) for leaf in jax.tree.leaves(grads))
+    chex.assert_trees_all_equal(grads, jax.tree.map(np.zeros_like, grads))
 
 
 @some_rows
@@ -305,9 +311,9 @@ def test_a_flat_model_gives_no_nan(name, norm):
     x_adv = jax.jit(
         lambda x: build(name, norm)(lambda x: jnp.zeros((5, CLASSES)), x, y, keys())
     )(x)
-    assert np.isfinite(x_adv).all()
+    chex.assert_tree_all_finite(x_adv)
     if name not in RANDOM:
-        np.testing.assert_array_equal(x_adv, x)
+        chex.assert_trees_all_equal(x_adv, x)
 
 
 @pytest.mark.parametrize("norm", threat.NORMS)
@@ -319,6 +325,6 @@ def test_nan_gradients_give_no_nan(norm):
         return jnp.where(jnp.arange(5)[:, None] == 2, jnp.nan, logits)
 
     x_adv = jax.jit(lambda x: build("mim", norm)(broken, x, y, None))(x)
-    assert np.isfinite(x_adv).all()
-    np.testing.assert_array_equal(x_adv[2], x[2])
+    chex.assert_tree_all_finite(x_adv)
+    chex.assert_trees_all_equal(x_adv[2], x[2])
     assert float(jnp.abs(x_adv[3] - x[3]).max()) > 0

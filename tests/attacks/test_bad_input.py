@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -133,8 +134,8 @@ def test_half_precision_stays_in_ball_and_box(name):
     dtype = jnp.float16 if name in ("pgd", "fab") else jnp.bfloat16
     z = X.astype(dtype)
     x_adv = run(name, x=z, y=jnp.argmax(net(z), axis=1), eps=8 / 255)
-    assert x_adv.dtype == dtype
-    assert np.isfinite(np.asarray(x_adv, np.float64)).all()
+    chex.assert_type(x_adv, dtype)
+    chex.assert_tree_all_finite(np.asarray(x_adv, np.float64))
     lengths = {"cw_l2": 2, "zoo": 2, "deepfool": 2, "jsma": 1}
     delta = moved(x_adv, z).reshape(4, -1)
     found = np.linalg.norm(delta, lengths.get(name, np.inf), axis=1)
@@ -160,7 +161,7 @@ def test_radii_per_channel_and_per_value(name):
         x_adv = run(name, eps=eps)
         full = np.broadcast_to(eps, X.shape)
         assert (moved(x_adv, X) <= full + 1e-6).all()
-        np.testing.assert_array_equal(
+        chex.assert_trees_all_equal(
             np.asarray(x_adv)[full == 0], np.asarray(X)[full == 0]
         )
         assert (moved(x_adv, X) > 0).any()
@@ -174,7 +175,7 @@ def test_equal_radii_of_all_shapes_are_one_radius(name):
     expected = run(name, eps=0.1)
     for shape in ((1, 1, 1, 1), (4, 1, 1, 1), (1, 1, 1, 2)):
         x_adv = run(name, eps=np.full(shape, 0.1, np.float32))
-        np.testing.assert_allclose(x_adv, expected, atol=1e-6)
+        chex.assert_trees_all_close(x_adv, expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", [*BALL, "fab", "cw_linf", "deepfool"])
@@ -189,7 +190,9 @@ def test_radii_per_channel_under_jit():
     channels = jnp.array([0.0, 0.1]).reshape(1, 1, 1, 2)
     jitted = jax.jit(lambda eps, step_size: run("pgd", eps=eps, step_size=step_size))
     expected = run("pgd", eps=channels, step_size=channels / 4)
-    np.testing.assert_allclose(jitted(channels, channels / 4), expected, atol=1e-6)
+    chex.assert_trees_all_close(
+        jitted(channels, channels / 4), expected, rtol=0, atol=1e-6
+    )
     with pytest.raises(ValueError, match=r"`eps` must be .*got shape \(2,\)"):
         jitted(jnp.ones(2), channels)
 
@@ -205,7 +208,7 @@ def test_a_radius_beyond_the_box_is_the_box(name, norm):
     for eps in (np.inf, 1e30, 100):
         x_adv = run(name, norm=norm, eps=eps)
         assert ((x_adv >= 0) & (x_adv <= 1)).all()
-        np.testing.assert_allclose(x_adv, expected, atol=1e-6)
+        chex.assert_trees_all_close(x_adv, expected, rtol=0, atol=1e-6)
 
 
 def test_wide_and_shifted_boxes_work():
@@ -238,7 +241,7 @@ def test_labels_are_checked_before_they_are_cast(y):
 @pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.uint64, np.int16])
 def test_labels_of_all_integer_types_are_the_same(dtype):
     given = np.asarray(Y).astype(dtype)
-    np.testing.assert_array_equal(run("pgd", y=given), run("pgd"))
+    chex.assert_trees_all_equal(run("pgd", y=given), run("pgd"))
 
 
 @pytest.mark.parametrize(("changes", "message"), [

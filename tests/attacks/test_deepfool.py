@@ -1,5 +1,6 @@
 """DeepFool: linear models in closed form, the reference's points, what it refuses."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,7 +41,7 @@ def test_linear_model_is_one_projection(norm, classes, overshoot):
         away = np.asarray(w)[:, others] - np.asarray(w)[:, [own]]
         ways = (z[row, own] - z[row, others]) / np.linalg.norm(away, DUAL[norm], axis=0)
         found = lengths(x_adv, x, norm)[row]
-        np.testing.assert_allclose(
+        chex.assert_trees_all_close(
             found, (1 + overshoot) * ways.min(), rtol=1e-4, atol=1e-7
         )
     assert (jnp.argmax(linear(w)(x_adv), axis=1) != y).all()
@@ -49,7 +50,7 @@ def test_linear_model_is_one_projection(norm, classes, overshoot):
     kept = attacks.deepfool(linear(w), x, y, eps=eps, steps=1, overshoot=overshoot,
                             norm=norm)  # fmt: skip
     inside = lengths(x_adv, x, norm) <= eps
-    np.testing.assert_array_equal(kept, np.where(inside[:, None, None, None], x_adv, x))
+    chex.assert_trees_all_equal(kept, np.where(inside[:, None, None, None], x_adv, x))
     assert 0 < inside.sum() < 12
 
 
@@ -60,8 +61,10 @@ def test_golden_points(golden):
     x_adv = attacks.deepfool(golden.net(data), x, jnp.asarray(data["y"]), steps=15)
     assert data["fooled"].all()
     assert data["adv_stable32"].all()
-    np.testing.assert_allclose(x_adv, golden.nhwc(data["adv"]), atol=5e-7)
-    np.testing.assert_allclose(lengths(x_adv, x, "l2"), data["l2_64"], atol=1e-6)
+    chex.assert_trees_all_close(x_adv, golden.nhwc(data["adv"]), rtol=1e-7, atol=5e-7)
+    chex.assert_trees_all_close(
+        lengths(x_adv, x, "l2"), data["l2_64"], rtol=0, atol=1e-6
+    )
 
 
 def test_linf_steps_are_shorter_in_linf(golden):
@@ -107,7 +110,7 @@ def test_misclassified_images_and_broken_rows_stay():
         return jnp.where(broken & moved, jnp.nan, linear(w)(z))
 
     x_adv = attacks.deepfool(fn, x, y, steps=4)
-    np.testing.assert_array_equal(x_adv[1:3], x[1:3])
+    chex.assert_trees_all_equal(x_adv[1:3], x[1:3])
     wrong = jnp.argmax(linear(w)(x_adv), axis=1) != y
     assert wrong[0]
     assert wrong[3:].all()

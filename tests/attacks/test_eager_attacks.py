@@ -6,6 +6,7 @@ import gc
 import warnings
 import weakref
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -160,7 +161,7 @@ def test_get_takes_traced_values_and_a_default_step():
         make = attacks.get("pgd", **(STEPS | {"eps": eps}))
         return make(net, X, Y, KEY)
 
-    np.testing.assert_allclose(attack(0.1), pgd(), atol=1e-6)
+    chex.assert_trees_all_close(attack(0.1), pgd(), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("decay", [-1.0, float("nan")])
@@ -228,7 +229,7 @@ def test_warns_about_zero_gradients():
 def test_images_at_the_bounds_and_numpy_inputs_pass():
     x = np.array([0.0, 1.0], np.float32)[:, None, None, None] * np.ones((2, 6, 6, 2))
     x_adv = pgd(x=x.astype(np.float32), y=np.array([0, 1], np.uint8))
-    assert x_adv.dtype == jnp.float32
+    chex.assert_type(x_adv, jnp.float32)
 
 
 class Model:
@@ -275,9 +276,9 @@ def test_new_weights_are_seen_and_not_compiled_in(form, compilations):
     three = pgd(logits_fn=FORMS[form](first))
     assert compilations() == compiled
     assert float(jnp.abs(one - two).max()) > 1e-3
-    np.testing.assert_array_equal(two, three)
+    chex.assert_trees_all_equal(two, three)
     expected = jax.jit(lambda x: pgd(logits_fn=FORMS[form](second), x=x))(X)
-    np.testing.assert_allclose(two, expected, atol=1e-6)
+    chex.assert_trees_all_close(two, expected, rtol=0, atol=1e-6)
 
 
 WEIGHTS = {"now": W}
@@ -342,15 +343,9 @@ def test_the_arrays_of_a_linen_model_are_not_kept_alive():
 
 
 def test_a_callable_is_traced_once_per_call():
-    traced = []
-
-    def counted(x):
-        traced.append(1)
-        return net(x)
-
-    for calls in (1, 2):
-        pgd(logits_fn=counted, restarts=2)
-        assert len(traced) == calls
+    for _ in range(2):
+        chex.clear_trace_counter()
+        pgd(logits_fn=chex.assert_max_traces(lambda x: net(x), n=1), restarts=2)
 
 
 def test_a_loss_with_captured_arrays_is_not_stale(compilations):
@@ -425,7 +420,7 @@ def test_arrays_inside_control_flow_are_not_stale_either():
     results = [pgd(logits_fn=looped(v)) for v in (w, -w.T)]
     for v, x_adv in zip((w, -w.T), results, strict=True):
         expected = jax.jit(lambda x, v=v: pgd(logits_fn=looped(v), x=x))(X)
-        np.testing.assert_allclose(x_adv, expected, atol=1e-6)
+        chex.assert_trees_all_close(x_adv, expected, rtol=0, atol=1e-6)
 
 
 def test_precision_is_part_of_the_program(compilations):
@@ -450,15 +445,15 @@ def test_sharded_inputs(axes):
     x, y = jax.device_put((X, Y), by_batch)
     x_adv = pgd(x=x, y=y)
     assert len(x_adv.sharding.device_set) == 4
-    np.testing.assert_allclose(x_adv, pgd(), atol=1e-6)
+    chex.assert_trees_all_close(x_adv, pgd(), rtol=0, atol=1e-6)
 
 
 def test_eager_vmap_and_grad_fall_back_to_the_pure_attack():
     radii = jnp.array([0.0, 0.1])
     together = jax.vmap(lambda eps: pgd(eps=eps))(radii)
-    np.testing.assert_allclose(together[1], pgd(), atol=1e-6)
+    chex.assert_trees_all_close(together[1], pgd(), rtol=0, atol=1e-6)
     many = jax.vmap(lambda w: pgd(logits_fn=lambda x: net(x, w)))(jnp.stack([W, -W]))
-    np.testing.assert_allclose(many[0], pgd(), atol=1e-6)
+    chex.assert_trees_all_close(many[0], pgd(), rtol=0, atol=1e-6)
     grad = jax.grad(lambda w: pgd(logits_fn=lambda x: net(x, w)).sum())(W)
     assert not np.any(grad)
 
@@ -467,7 +462,7 @@ def test_disable_jit_runs_step_by_step():
     short = {"steps": 1, "random_start": False}
     with jax.disable_jit():
         x_adv = pgd(**short)
-    np.testing.assert_allclose(x_adv, pgd(**short), atol=1e-6)
+    chex.assert_trees_all_close(x_adv, pgd(**short), rtol=0, atol=1e-6)
 
 
 class Stock(nn.Module):
@@ -524,4 +519,4 @@ def test_slow_convolutions_stay_out_of_loops(compilations):
         eager = attack(3, restarts)(X)
         assert compilations() - compiled >= 3  # start, step and end
         jitted = jax.jit(attack(3, restarts, unroll=1))(X)
-        np.testing.assert_allclose(eager, jitted, atol=1e-6)
+        chex.assert_trees_all_close(eager, jitted, rtol=0, atol=1e-6)

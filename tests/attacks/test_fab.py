@@ -1,5 +1,6 @@
 """FAB: projections, the reference's points, closed forms, and what it refuses."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,7 +37,7 @@ def test_golden_projections(golden, norm, wide):
     with jax.enable_x64(wide):
         d = project(data["t"], data["w"], data["b"], norm)
     expected = data[norm + "64"] if wide else data[norm]
-    np.testing.assert_allclose(d, expected, atol=1e-14 if wide else 5e-6)
+    chex.assert_trees_all_close(d, expected, rtol=1e-7, atol=1e-14 if wide else 5e-6)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ def test_golden_projections(golden, norm, wide):
 )
 def test_projection_by_hand(norm, expected):
     d = project([[0.2, 0.7, 0.5]], [[1, -2, 0.5]], [0.3], norm)
-    np.testing.assert_allclose(d, [expected], atol=5e-5)
+    chex.assert_trees_all_close(d, np.array([expected]), rtol=0, atol=5e-5)
 
 
 @pytest.mark.parametrize("norm", threat.NORMS)
@@ -75,9 +76,9 @@ def test_projection_is_on_the_plane_in_the_box_and_nearest(norm, seed, scale, re
     assert z.max() <= high + 1e-12
     assert d[0, 1] == 0
     if abs(reach) > 1:  # out of reach: the corner that comes nearest
-        np.testing.assert_allclose(z[w != 0], corner[w != 0], atol=1e-9)
+        chex.assert_trees_all_close(z[w != 0], corner[w != 0], rtol=1e-7, atol=1e-9)
         return
-    np.testing.assert_allclose(np.sum(w * z, axis=1), b, atol=1e-9 * scale)
+    chex.assert_trees_all_close(np.sum(w * z, axis=1), b, rtol=1e-7, atol=1e-9 * scale)
     length = np.linalg.norm(d[0], ORDER[norm])
     for _ in range(20):  # no other point of plane and box is nearer
         other = rng.uniform(low, high, (1, 7))
@@ -105,11 +106,13 @@ def test_golden_points(golden, case):
         fooled = np.asarray(jnp.argmax(net(every), axis=1) != y)
     assert data["single/adv_stable64"].all()
     theirs = golden.nhwc(data["single/adv"])[rows]
-    np.testing.assert_allclose(single, theirs, atol=6e-8)
+    chex.assert_trees_all_close(single, theirs, rtol=1e-7, atol=6e-8)
     found = lengths(single, x, norm)
-    np.testing.assert_allclose(found, data["single/norm64"][rows], atol=1e-12)
+    chex.assert_trees_all_close(
+        found, data["single/norm64"][rows], rtol=1e-7, atol=1e-12
+    )
     found = lengths(every, x, norm)
-    np.testing.assert_array_equal(fooled & (found <= EPS[norm]), data["fooled"][rows])
+    chex.assert_trees_all_equal(fooled & (found <= EPS[norm]), data["fooled"][rows])
     # The reference keeps the first target's point inside eps, this the nearest.
     if targeted:
         theirs = golden.nhwc(data["adv"])[rows]
@@ -127,7 +130,7 @@ def test_golden_lengths_in_float32(golden, case):
     )
     stable = data["single/adv_stable32"]
     found, expected = lengths(x_adv, x, norm)[stable], data["single/norm64"][stable]
-    np.testing.assert_allclose(found, expected, rtol=2e-2)
+    chex.assert_trees_all_close(found, expected, rtol=2e-2)
     assert np.isclose(found, expected, rtol=1e-4).mean() >= 0.85
 
 
@@ -183,7 +186,7 @@ def test_linear_model_gives_the_smallest_perturbation(norm, targets):
     kept = attacks.fab(*args, eps=eps, steps=20, norm=norm, targets=targets,
                        bounds=bounds)  # fmt: skip
     inside = lengths(x_adv, x, norm) <= eps
-    np.testing.assert_array_equal(
+    chex.assert_trees_all_equal(
         kept, np.where(inside[:, None, None, None], x_adv, args[1])
     )
     assert 0 < inside.sum() < 12
@@ -202,7 +205,7 @@ def test_any_number_of_classes(classes):
     )
     assert (jnp.argmax(fn(every), axis=1) != y).all()
     a, b = lengths(every, x, "l2"), lengths(nearest, x, "l2")
-    np.testing.assert_allclose(a, b, rtol=0.1)
+    chex.assert_trees_all_close(a, b, rtol=0.1)
     names = FAB(8, targets=classes + 3).for_classes(classes)
     assert names.runs() == classes - 1
 
@@ -220,7 +223,7 @@ def test_misclassified_images_and_broken_rows_stay():
 
     for targets in (None, 2):
         x_adv = attacks.fab(fn, x, y, eps=None, steps=6, targets=targets)
-        np.testing.assert_array_equal(x_adv[1:3], x[1:3])
+        chex.assert_trees_all_equal(x_adv[1:3], x[1:3])
         assert (jnp.argmax(linear(w)(x_adv), axis=1) != y)[np.array([0, 3])].all()
 
 
@@ -237,7 +240,7 @@ def test_restarts_start_elsewhere_and_need_a_key(golden):
     keys = jax.random.split(jax.random.key(1), 4)
     begin = method.start(problem, keys, jnp.array([0, 1, 3, 5])).x
     far = lengths(begin, x, "l2")
-    np.testing.assert_array_equal(far > 0, [False, True, False, True])
+    chex.assert_trees_all_equal(far > 0, np.array([False, True, False, True]))
     assert far.max() <= 0.2 + 1e-6
     with pytest.raises(ValueError, match=r"`key` is missing and `restarts` > 1"):
         attacks.fab(net, x, y, restarts=3, **few)
@@ -258,7 +261,7 @@ def test_rows_may_be_at_runs_and_steps_of_their_own(golden):
     mixed = results(jnp.array([2, 0, 1]), jnp.array([0, 1, 0]))
     for row, r in enumerate((2, 0, 1)):
         alone = results(jnp.full(3, r), jnp.zeros(3, int))
-        np.testing.assert_array_equal(mixed[row], alone[row])
+        chex.assert_trees_all_equal(mixed[row], alone[row])
 
 
 def test_stochastic_model():
@@ -300,8 +303,6 @@ def test_by_name_without_a_radius():
     x = jax.random.uniform(jax.random.key(1), (4, 2, 3, 2))
     y = jnp.argmax(linear(w)(x), axis=1)
     x_adv = attacks.get("fab", eps=None, steps=3)(linear(w), x, y, None)
-    np.testing.assert_array_equal(
-        x_adv, attacks.fab(linear(w), x, y, eps=None, steps=3)
-    )
+    chex.assert_trees_all_equal(x_adv, attacks.fab(linear(w), x, y, eps=None, steps=3))
     with pytest.raises(TypeError, match="`eps` must be a number"):
         attacks.get("square", eps=None)

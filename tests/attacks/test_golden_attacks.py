@@ -1,5 +1,6 @@
 """Attacks against what torchattacks, PCL's and SSC's own code computed (float64)."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -76,11 +77,11 @@ def test_torchattacks(golden, case):
         y = jnp.asarray(data.get("y_target", data["y"]))
         attack = attacks.get(name, **hyperparameters)
         x_adv = np.asarray(attack(golden.net(data), x, y, None))
-    assert x_adv.dtype == np.float64
+    chex.assert_type(x_adv, np.float64)
     stable = data["adv_stable64"]
     assert stable.sum() >= 12
-    np.testing.assert_allclose(
-        x_adv[stable], golden.nhwc(data["adv"])[stable], atol=1e-6
+    chex.assert_trees_all_close(
+        x_adv[stable], golden.nhwc(data["adv"])[stable], rtol=0, atol=1e-6
     )
 
 
@@ -89,10 +90,10 @@ def test_torchattacks_in_float32(golden):
     net = golden.net(data)
     x, y = jnp.asarray(golden.nhwc(data["x"])), jnp.asarray(data["y"])
     x_adv = attacks.bim(net, x, y, **ITERATED)
-    assert x_adv.dtype == jnp.float32
+    chex.assert_type(x_adv, jnp.float32)
     stable = data["adv_stable32"]
     expected = golden.nhwc(data["adv"])[stable]
-    np.testing.assert_allclose(np.asarray(x_adv)[stable], expected, atol=1e-5)
+    chex.assert_trees_all_close(np.asarray(x_adv)[stable], expected, rtol=0, atol=1e-5)
 
 
 PCL = {
@@ -111,7 +112,9 @@ def test_pcl(golden, case):
         x = jnp.asarray(golden.nhwc(data["x_pix"]), jnp.float64)
         attack = attacks.get(name, **hyperparameters)
         x_adv = attack(pcl_net(data), x, jnp.asarray(data["labels"]), None)
-    np.testing.assert_allclose(np.asarray(x_adv), golden.nhwc(data[case]), atol=1e-6)
+    chex.assert_trees_all_close(
+        np.asarray(x_adv), golden.nhwc(data[case]), rtol=0, atol=1e-6
+    )
 
 
 SSC_INF = {"eps": 0.03, "step_size": 0.0078, "steps": 8}
@@ -132,7 +135,9 @@ def test_ssc(golden, case):
         x = jnp.asarray(golden.nhwc(data["x"]), jnp.float64)
         attack = attacks.get(name, **hyperparameters)
         x_adv = attack(golden.net(data), x, jnp.asarray(data["y"]), None)
-    np.testing.assert_allclose(np.asarray(x_adv), golden.nhwc(data[case]), atol=1e-6)
+    chex.assert_trees_all_close(
+        np.asarray(x_adv), golden.nhwc(data[case]), rtol=0, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("precise", [True, False])
@@ -156,4 +161,4 @@ def test_projections(golden, precise):
                     expected = data[f"l1_{i}/delta{suffix}"] + data["x"] + data["d"]
                 else:
                     expected = data[f"{norm}_{i}/point{suffix}"]
-                np.testing.assert_allclose(point, expected, atol=atol)
+                chex.assert_trees_all_close(point, expected, rtol=1e-7, atol=atol)

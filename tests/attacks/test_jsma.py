@@ -2,6 +2,7 @@
 
 import math
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -98,7 +99,7 @@ def test_linear_model_is_the_papers_loop(classes, theta, gamma, targeted):
         expected = papers_loop(w, x[row], y[row], second[row], theta, gamma, targeted)
         moved += expected is not None
         flat = x[row] if expected is None else expected.reshape(x[row].shape)
-        np.testing.assert_allclose(x_adv[row], flat, atol=1e-6)
+        chex.assert_trees_all_close(x_adv[row], flat, rtol=0, atol=1e-6)
     assert moved > 0
 
 
@@ -131,7 +132,7 @@ def test_eps_is_a_length_in_the_norm(norm):
     eps = float(jnp.sort(lengths)[2]) * 1.0001
     x_adv = attacks.jsma(linear(w), x, y, eps=eps, **options)
     inside = (lengths <= eps)[:, None, None, None]
-    np.testing.assert_array_equal(x_adv, jnp.where(inside, any_length, x))
+    chex.assert_trees_all_equal(x_adv, jnp.where(inside, any_length, x))
 
 
 def test_what_it_cannot_or_need_not_move_stays():
@@ -147,11 +148,11 @@ def test_what_it_cannot_or_need_not_move_stays():
         return jnp.where(broken & moved, jnp.nan, linear(w)(z))
 
     x_adv = attacks.jsma(fn, x, y, gamma=1.0)
-    np.testing.assert_array_equal(x_adv[1:3], x[1:3])
+    chex.assert_trees_all_equal(x_adv[1:3], x[1:3])
     assert (jnp.argmax(linear(w)(x_adv), axis=1) != y)[3:].any()
     rising = jnp.abs(w)  # every value that raises the target raises the others
     y = jnp.argmax(linear(rising)(x), axis=1)
-    np.testing.assert_array_equal(attacks.jsma(linear(rising), x, y, gamma=1.0), x)
+    chex.assert_trees_all_equal(attacks.jsma(linear(rising), x, y, gamma=1.0), x)
 
 
 def test_stochastic_model():

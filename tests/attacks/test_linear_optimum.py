@@ -1,5 +1,6 @@
 """On a linear two-class model every norm's optimum is known."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,9 +64,9 @@ def test_optimum(name, norm, problem):
     expected = losses.margin(linear(w)(jnp.asarray(best, jnp.float32)), y)
     # In L2 projected steps converge to it; all else ends in it.
     exact = name == "fgsm" or norm != "l2"
-    np.testing.assert_allclose(margin, expected, rtol=1e-5 if exact else 1e-2)
+    chex.assert_trees_all_close(margin, expected, rtol=1e-5 if exact else 1e-2)
     if exact:
-        np.testing.assert_allclose(x_adv, best, atol=2e-6)
+        chex.assert_trees_all_close(x_adv, best, rtol=0, atol=2e-6)
 
 
 def test_targeted_is_the_opposite(problem):
@@ -73,4 +74,4 @@ def test_targeted_is_the_opposite(problem):
     steps = {"eps": 0.3, "step_size": 0.1, "steps": 5}
     away = attacks.bim(linear(w), x, y, **steps)
     towards = attacks.bim(linear(w), x, 1 - y, targeted=True, **steps)
-    np.testing.assert_allclose(away, towards, atol=1e-6)
+    chex.assert_trees_all_close(away, towards, rtol=0, atol=1e-6)

@@ -1,5 +1,6 @@
 """Restarts, random starts, averaged gradients, 8-bit levels, losses of images."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,7 +34,7 @@ def test_restarts_keep_the_per_example_worst():
     assert len(set(np.asarray(best).tolist())) > 1
     together = attacks.pgd(net, X, Y, key=KEY, restarts=3, **STEPS)
     for i, r in enumerate(np.asarray(best)):
-        np.testing.assert_allclose(together[i], alone[r][i], atol=1e-6)
+        chex.assert_trees_all_close(together[i], alone[r][i], rtol=0, atol=1e-6)
 
 
 def test_a_fooled_point_beats_a_higher_loss():
@@ -54,8 +55,8 @@ def test_a_fooled_point_beats_a_higher_loss():
 
 def test_the_first_start_is_a_sample_of_the_key():
     start = attacks.pgd(net, X, Y, key=KEY, eps=0.1, step_size=0.0, steps=0)
-    np.testing.assert_allclose(
-        start, threat.sample(X, key=KEY, eps=0.1, norm="linf"), atol=1e-6
+    chex.assert_trees_all_close(
+        start, threat.sample(X, key=KEY, eps=0.1, norm="linf"), rtol=0, atol=1e-6
     )
 
 
@@ -66,7 +67,7 @@ def test_fgsm_takes_a_random_start_and_a_longer_step():
     start = threat.sample(X, key=KEY, eps=0.1, norm="linf")
     grad = jax.grad(lambda x: losses.cross_entropy(net(x), Y).sum())(start)
     expected = threat.project(start + 0.125 * jnp.sign(grad), X, eps=0.1, norm="linf")
-    np.testing.assert_allclose(x_adv, expected, atol=1e-6)
+    chex.assert_trees_all_close(x_adv, expected, rtol=0, atol=1e-6)
 
 
 def test_a_stochastic_model_gets_fresh_keys_and_averages():
@@ -86,7 +87,7 @@ def test_a_stochastic_model_gets_fresh_keys_and_averages():
     wrong = [float(jnp.mean(a[:, 0, 0, 0] > 0.5)) for a in (one, many)]
     assert 0.15 < wrong[0] < 0.55
     assert wrong[1] < 0.1
-    np.testing.assert_array_equal(one, attacks.fgsm(logits_fn, x, y, **common))
+    chex.assert_trees_all_equal(one, attacks.fgsm(logits_fn, x, y, **common))
 
 
 def test_stochastic_rows_depend_on_their_key_alone():
@@ -97,8 +98,8 @@ def test_stochastic_rows_depend_on_their_key_alone():
     keys = threat.row_keys(KEY, 6)
     attack = attacks.get("pgd", stochastic=True, eot_samples=2, restarts=2, **STEPS)
     whole = attack(noisy, X, Y, keys)
-    np.testing.assert_allclose(whole[2:4], attack(noisy, X[2:4], Y[2:4], keys[2:4]),
-                               atol=1e-6)  # fmt: skip
+    part = attack(noisy, X[2:4], Y[2:4], keys[2:4])
+    chex.assert_trees_all_close(whole[2:4], part, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("norm", threat.NORMS)
@@ -111,7 +112,7 @@ def test_quantize(norm, random_start):
         net, x, Y, key=KEY, norm=norm, random_start=random_start, quantize=True, **steps
     )
     levels = np.asarray(x_adv, np.float64) * 255
-    np.testing.assert_allclose(levels, np.round(levels), atol=1e-4)
+    chex.assert_trees_all_close(levels, np.round(levels), rtol=0, atol=1e-4)
     delta = (np.asarray(x_adv, np.float64) - np.asarray(x, np.float64)).reshape(6, -1)
     order = {"linf": np.inf, "l2": 2, "l1": 1}[norm]
     assert np.linalg.norm(delta, order, axis=1).max() <= eps + 1e-6
@@ -133,7 +134,7 @@ def test_quantize_is_rounding_on_the_grid():
     x_adv = attacks.bim(
         net, jnp.asarray(x), Y, eps=8 / 255, step_size=2.3 / 255, steps=5, quantize=True
     )
-    np.testing.assert_array_equal(x_adv, expected)
+    chex.assert_trees_all_equal(x_adv, expected)
 
 
 def test_quantize_stays_inside_a_ball_between_levels():
@@ -143,7 +144,7 @@ def test_quantize_stays_inside_a_ball_between_levels():
         lambda x: jnp.stack([-x.sum((1, 2, 3)), x.sum((1, 2, 3))], 1),
         x, jnp.array([0]), eps=0.3, quantize=True,
     )  # fmt: skip
-    np.testing.assert_allclose(x_adv, 176 / 255, atol=1e-6)
+    chex.assert_trees_all_close(x_adv, 176 / 255, rtol=0, atol=1e-6)
 
 
 def test_quantize_leaves_images_off_the_grid_in_the_ball():
@@ -153,7 +154,7 @@ def test_quantize_leaves_images_off_the_grid_in_the_ball():
             net2, x, jnp.array([0]), key=KEY, eps=0.2 / 255, step_size=0.2 / 255,
             steps=2, norm=norm, quantize=True,
         )  # fmt: skip
-        np.testing.assert_array_equal(x_adv, x)
+        chex.assert_trees_all_equal(x_adv, x)
 
 
 def net2(x):
@@ -180,8 +181,8 @@ def test_loss_of_logits_and_of_images(norm, compiled):
             **common,
         )
     )(X)
-    np.testing.assert_allclose(named, by_function, atol=1e-6)
-    np.testing.assert_allclose(named, by_image, atol=1e-6)
+    chex.assert_trees_all_close(named, by_function, rtol=0, atol=1e-6)
+    chex.assert_trees_all_close(named, by_image, rtol=0, atol=1e-6)
 
 
 def test_l1_keeps_its_best_iterate():
@@ -196,11 +197,11 @@ def test_l1_keeps_its_best_iterate():
 def test_uniform_noise_repeats_in_order():
     keys = threat.row_keys(KEY, 6)
     noisy = attacks.uniform_noise(X, key=KEY, eps=0.2, draws=3)
-    assert noisy.shape == (18, 4, 4, 2)
+    chex.assert_shape(noisy, (18, 4, 4, 2))
     for d in range(3):
         k = keys if d == 0 else jax.vmap(jax.random.fold_in, (0, None))(keys, d)
         alone = attacks.uniform_noise(X, key=k, eps=0.2)
-        np.testing.assert_allclose(noisy[d::3], alone, atol=1e-6)
+        chex.assert_trees_all_close(noisy[d::3], alone, rtol=0, atol=1e-6)
     assert float(jnp.abs(noisy - jnp.repeat(X, 3, axis=0)).max()) <= 0.2 + 1e-6
 
 
@@ -212,8 +213,8 @@ def test_uniform_noise_under_jit_and_vmap(norm):
         return attacks.uniform_noise(X, key=KEY, eps=eps, norm=norm, draws=2)
 
     together = jax.jit(jax.vmap(noise))(radii)
-    np.testing.assert_array_equal(together[0], jnp.repeat(X, 2, axis=0))
-    np.testing.assert_allclose(together[1], noise(0.3), atol=1e-6)
+    chex.assert_trees_all_equal(together[0], jnp.repeat(X, 2, axis=0))
+    chex.assert_trees_all_close(together[1], noise(0.3), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("norm", threat.NORMS)
@@ -231,7 +232,7 @@ def test_pgd_with_adam_is_optax_and_projections(norm):
     if norm == "l1":  # the best by loss, not the last
         loss = jnp.stack([losses.cross_entropy(net(z), Y) for z in seen])
         x = jnp.stack(seen)[jnp.argmax(loss, axis=0), jnp.arange(len(Y))]
-    np.testing.assert_allclose(x_adv, x, atol=1e-5)
+    chex.assert_trees_all_close(x_adv, x, rtol=0, atol=1e-5)
 
 
 def test_unknown_directions_are_told():
@@ -254,6 +255,6 @@ def test_a_transform_is_drawn_anew_in_each_step_and_row():
     first, again, other = (ascent.look(problem, keys, i, X)[0] for i in (0, 0, 1))
     factors = first / W[:, 1].reshape(1, *X.shape[1:])
     assert ((factors >= 0) & (factors <= 1)).all()
-    np.testing.assert_array_equal(first, again)
+    chex.assert_trees_all_equal(first, again)
     assert (jnp.abs(first - other).max(axis=(1, 2, 3)) > 0).all()
     assert len(np.unique(np.asarray(factors)[:, 0, 0, 0])) == 6

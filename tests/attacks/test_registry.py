@@ -6,6 +6,7 @@ import re
 import sys
 import types
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -107,6 +108,15 @@ def test_the_page_says_what_the_table_does():
         assert of.goal == goal, name
 
 
+def test_help_says_what_every_argument_is():
+    """Also of those that an attack's own docstring leaves to `shares`."""
+    for name, of in registry.table().items():
+        text = of.function.__doc__ or ""
+        for argument in ("logits_fn", "x", "y", "key", *registry.parameters(name)):
+            assert f"\n  {argument}: " in text, f"{argument} of {name}"
+        assert "\nReturns:\n" in text
+
+
 def test_norms_are_those_that_the_attacks_take():
     y = jnp.zeros(1, jnp.int32)
     for name, of in registry.table().items():
@@ -120,7 +130,7 @@ def test_an_attack_from_outside(theirs):
     name = "their_code:shift"
     assert attacks.hyperparameters(name) == {"eps", "steps", "tilt"}
     x_adv = attacks.get(name, eps=0.1)(lambda x: x, X, None, None)
-    np.testing.assert_allclose(x_adv, jnp.clip(X + 0.05, 0, 1))
+    chex.assert_trees_all_close(x_adv, jnp.clip(X + 0.05, 0, 1), rtol=1e-7)
     with pytest.raises(TypeError, match=r"Unknown hyperparameter `tlt`.*tilt"):
         attacks.get(name, eps=0.1, tlt=1)
     with pytest.raises(TypeError, match="needs eps"):
@@ -147,7 +157,7 @@ def test_objectives_and_data_from_outside(theirs):
     )
     assert defenses.create("their_code:plain", None, {"attack": {}, "strength": 1.0})
     assert len(data.load("their_code:grey", "test")) == 4
-    assert data.load("their_code:grey", channels=3).images.shape == (8, 8, 8, 3)
+    chex.assert_shape(data.load("their_code:grey", channels=3).images, (8, 8, 8, 3))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """SPSA: its estimate against the gradient, the linear optimum, what it counts."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,7 +45,7 @@ def test_one_pair_is_the_slope_along_its_signs():
     signs = np.sign(np.asarray(found).reshape(4, -1))
     rise = signs @ w  # the sign of v itself cancels, so this is |w . v|
     assert (rise > 0).all()
-    np.testing.assert_allclose(
+    chex.assert_trees_all_close(
         np.asarray(found).reshape(4, -1), rise[:, None] * signs, rtol=1e-4
     )
     assert len(np.unique(signs, axis=0)) == 4
@@ -60,7 +61,7 @@ def test_the_estimate_has_the_gradient_for_its_mean():
     )
     scale = float(jnp.sqrt(jnp.sum(gradient**2, axis=(1, 2, 3))).max())
     # Each entry deviates by about |g| / sqrt(pairs) = |g| / 64.
-    np.testing.assert_allclose(found, gradient, atol=5 * scale / 64)
+    chex.assert_trees_all_close(found, gradient, rtol=1e-7, atol=5 * scale / 64)
 
 
 @pytest.mark.parametrize("targeted", [False, True])
@@ -78,7 +79,7 @@ def test_reaches_the_linear_optimum_in_linf(targeted):
     )  # fmt: skip
     best = jnp.clip(x + 0.05 * jnp.sign(WEIGHTS[:, 1]).reshape(1, 3, 3, 2), 0, 1)
     rise = linear(x_adv)[:, 1] - linear(x)[:, 1]
-    np.testing.assert_allclose(rise, (linear(best) - linear(x))[:, 1], rtol=0.02)
+    chex.assert_trees_all_close(rise, (linear(best) - linear(x))[:, 1], rtol=0.02)
 
 
 def test_targeted_and_what_is_misclassified_already():
@@ -88,7 +89,7 @@ def test_targeted_and_what_is_misclassified_already():
                          lr=0.05, targeted=True)  # fmt: skip
     assert (jnp.argmax(linear(x_adv), axis=1) == target).all()
     wrong = attacks.spsa(linear, x, target, key=KEY, eps=0.4, steps=2, samples=2)
-    np.testing.assert_array_equal(wrong, x)
+    chex.assert_trees_all_equal(wrong, x)
 
 
 def test_what_fooled_is_kept_and_nan_is_neither_kept_nor_a_slope():
@@ -105,9 +106,9 @@ def test_what_fooled_is_kept_and_nan_is_neither_kept_nor_a_slope():
     )
     fooled = jnp.argmax(linear(few), axis=1) != y
     assert fooled.sum() >= 2
-    np.testing.assert_array_equal(more[fooled], few[fooled])
-    np.testing.assert_array_equal(more[2], x[2])
-    assert np.isfinite(more).all()
+    chex.assert_trees_all_equal(more[fooled], few[fooled])
+    chex.assert_trees_all_equal(more[2], x[2])
+    chex.assert_tree_all_finite(more)
 
 
 def test_counts_of_calls():
@@ -154,7 +155,7 @@ def test_rows_may_be_at_steps_of_their_own():
     step = jax.jit(lambda i: method.step(problem, keys, i, carry).x)
     mixed = step(jnp.array([0, 5, 0, 5]))
     for row, i in enumerate((0, 5, 0, 5)):
-        np.testing.assert_array_equal(mixed[row], step(jnp.full(4, i))[row])
+        chex.assert_trees_all_equal(mixed[row], step(jnp.full(4, i))[row])
     assert float(threat.distance(mixed, x, norm="l2").min()) > 0.01
 
 

@@ -1,5 +1,6 @@
 """The square attack: its windows against slices, the reference's rules and flags."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,7 +27,7 @@ def test_golden_schedule(golden):
     for name, squeezed in (("resc0_nq5000", None), ("resc1_nq5000", 5000),
                            ("resc1_nq200", 200)):  # fmt: skip
         shares = [windows.share(int(i), 0.8, squeezed) for i in data["p_it"]]
-        np.testing.assert_array_equal(shares, data[f"p_{name}"])
+        chex.assert_trees_all_equal(np.array(shares), data[f"p_{name}"])
 
 
 def rectangle(rows, columns, norm):
@@ -46,7 +47,7 @@ def test_golden_rectangles(golden, norm, shape):
     expected = golden.load("aa_square")[
         f"eta_rect_{norm.upper()}_{shape[0]}x{shape[1]}"
     ]
-    np.testing.assert_allclose(rectangle(*shape, norm), expected, atol=1e-7)
+    chex.assert_trees_all_close(rectangle(*shape, norm), expected, rtol=1e-7, atol=1e-7)
 
 
 def test_sides():
@@ -59,7 +60,8 @@ def test_sides():
     schedule = [29] * 3 + [20] * 2 + [10]
     one_by_one = [int(windows.sides(i, schedule, 1)[0]) for i in range(6)]
     assert one_by_one == schedule
-    np.testing.assert_array_equal(windows.sides(jnp.arange(6), schedule, 6), schedule)
+    together = windows.sides(jnp.arange(6), schedule, 6)
+    chex.assert_trees_all_equal(together, np.array(schedule))
 
 
 def test_places_reach_every_pixel_and_none_outside():
@@ -70,7 +72,7 @@ def test_places_reach_every_pixel_and_none_outside():
         assert placed.top.max() == 5 - size
         assert placed.left.max() == 8 - size
         mask = windows.inside(placed, (5, 8))
-        np.testing.assert_array_equal(mask.sum((1, 2, 3)), [size * size] * 3)
+        chex.assert_trees_all_equal(mask.sum((1, 2, 3)), np.array([size * size] * 3))
 
 
 def eta(size, norm, upright):
@@ -138,7 +140,7 @@ def test_windows_as_data_are_the_reference_slices(norm, size):
             expected = step_by_slices(
                 x[row], np.asarray(best)[row], draws[row], size, norm, eps
             )
-            np.testing.assert_allclose(found[row], expected, atol=3e-7)
+            chex.assert_trees_all_close(found[row], expected, rtol=1e-7, atol=3e-7)
 
 
 def test_linf_windows_hold_a_face_of_the_ball():
@@ -153,7 +155,9 @@ def test_linf_windows_hold_a_face_of_the_ball():
         top, left = places.min(0)
         inner = moved[top : top + 3, left : left + 3]
         signs = np.where(draws[row, 2:] < 0.5, -0.1, 0.1)
-        np.testing.assert_allclose(inner, np.broadcast_to(signs, (3, 3, 2)), atol=1e-6)
+        chex.assert_trees_all_close(
+            inner, np.broadcast_to(signs, (3, 3, 2)), rtol=0, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (9, 32), (3, 4)])
@@ -176,7 +180,7 @@ def test_first_points(norm, shape):
                     seen.add(int(np.argmin(gaps)))
     assert len(seen) == (4 if size > 1 else 2)
     total = shape[0] // size * (shape[1] // size) * 6
-    np.testing.assert_allclose((np.abs(delta) ** ORDER[norm]).sum(), total, rtol=1e-5)
+    chex.assert_trees_all_close((np.abs(delta) ** ORDER[norm]).sum(), total, rtol=1e-5)
 
 
 def test_golden_flags(golden):
@@ -193,7 +197,7 @@ def test_golden_flags(golden):
     theirs = data["robust_flags"]
     assert abs(robust.sum(1).mean() - theirs.sum(1).mean()) <= 1
     # What their draws agree on, ours do.
-    np.testing.assert_array_equal(robust.mean(0)[theirs.all(0)], 1)
+    chex.assert_trees_all_equal(robust.mean(0)[theirs.all(0)], 1)
     assert robust.mean(0)[~theirs.any(0)].max() < 0.6
 
 
@@ -220,7 +224,7 @@ def test_needs_no_gradient_and_later_queries_keep_what_fooled(norm, eps):
     )  # fmt: skip
     fooled = jnp.argmax(sawtooth(few), axis=1) != y
     assert fooled.sum() > 0
-    np.testing.assert_array_equal(more[fooled], few[fooled])
+    chex.assert_trees_all_equal(more[fooled], few[fooled])
     assert (losses.margin(sawtooth(more), y) >= losses.margin(sawtooth(few), y)).all()
     assert (jnp.argmax(sawtooth(more), axis=1) != y).sum() >= fooled.sum()
 
@@ -236,8 +240,8 @@ def test_misclassified_images_and_broken_rows_stay():
         return jnp.where(at & moved, jnp.nan, sawtooth(z))
 
     x_adv = attacks.square(broken, x, y, key=jax.random.key(0), eps=0.2, queries=20)
-    np.testing.assert_array_equal(x_adv[1], x[1])
-    assert np.isfinite(x_adv).all()
+    chex.assert_trees_all_equal(x_adv[1], x[1])
+    chex.assert_tree_all_finite(x_adv)
     carry = Square(1).start(
         Problem(broken, x, y, 0.2, 0.0, loss="margin"),
         jax.random.split(jax.random.key(0), 6), 0,
@@ -282,7 +286,7 @@ def test_rows_may_be_at_queries_of_their_own():
     step = jax.jit(lambda i: method.step(problem, keys, i, carry).x)
     mixed = step(jnp.array([0, 55, 0, 55, 12, 12]))
     for row, i in enumerate((0, 55, 0, 55, 12, 12)):
-        np.testing.assert_array_equal(mixed[row], step(jnp.full(6, i))[row])
+        chex.assert_trees_all_equal(mixed[row], step(jnp.full(6, i))[row])
 
 
 @pytest.mark.parametrize(
@@ -295,7 +299,7 @@ def test_images_of_any_size(norm, shape):
     y = jnp.argmax(sawtooth(x), axis=1)
     x_adv = attacks.square(sawtooth, x, y, key=jax.random.key(0), eps=0.5, queries=5,
                            norm=norm)  # fmt: skip
-    assert x_adv.shape == shape
+    chex.assert_shape(x_adv, shape)
     assert float(threat.distance(x_adv, x, norm=norm).max()) <= 0.5 + 1e-6
 
 

@@ -1,5 +1,6 @@
 """ZOO: its quotients against derivatives, the nearest point, the search for c."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +8,9 @@ import optax
 import pytest
 
 from jaxrobust import attacks, losses, threat
+from jaxrobust.attacks._carlini import Weight
 from jaxrobust.attacks._objective import Problem
-from jaxrobust.attacks.zoo import ZOO, Weight, _another
+from jaxrobust.attacks.zoo import ZOO
 
 SHAPE = (4, 3, 3, 2)
 SIZE = 18
@@ -48,12 +50,12 @@ def test_quotients_are_derivatives():
         problem = Problem(model, x, y, jnp.inf, 0.01, norm="l2", loss="margin")
         method, keys = ZOO(1, coordinates=5), jax.random.split(KEY, 4)
         places = method._coordinates(keys, 3, x)
-        assert places.shape == (4, 5)
+        chex.assert_shape(places, (4, 5))
         assert all(len(set(row.tolist())) == 5 for row in places)
         found = method._slopes(problem, keys, 3, x, places)
         gradient = jax.grad(lambda z: losses.margin(model(z), y).sum())(x)
         expected = jnp.take_along_axis(gradient.reshape(4, -1), places, axis=1)
-        np.testing.assert_allclose(found, expected, atol=1e-7)
+        chex.assert_trees_all_close(found, expected, rtol=1e-7, atol=1e-7)
 
 
 def test_a_step_moves_its_coordinates_alone_by_adams_first_step():
@@ -71,8 +73,8 @@ def test_a_step_moves_its_coordinates_alone_by_adams_first_step():
     expected = np.zeros((4, SIZE))
     rows = np.arange(4)[:, None]
     expected[rows, places] = 0.01 * np.asarray(way)[rows, places]
-    np.testing.assert_allclose(moved, expected, atol=1e-6)
-    np.testing.assert_array_equal(visits(after) > 0, expected != 0)
+    chex.assert_trees_all_close(moved, expected, rtol=0, atol=1e-6)
+    chex.assert_trees_all_equal(visits(after) > 0, expected != 0)
 
 
 def test_ends_near_the_hyperplane_and_keeps_what_it_must():
@@ -89,7 +91,7 @@ def test_ends_near_the_hyperplane_and_keeps_what_it_must():
                            coordinates=9, lr=0.002, const=0.01)  # fmt: skip
 
     x_adv = attack(None)
-    np.testing.assert_array_equal(x_adv[1::2], x[1::2])
+    chex.assert_trees_all_equal(x_adv[1::2], x[1::2])
     least = distance_to_plane(x)
     length = threat.distance(x_adv, x, norm="l2")
     for row in (0, 2):
@@ -98,7 +100,7 @@ def test_ends_near_the_hyperplane_and_keeps_what_it_must():
     # Within a radius the same point, or none.
     eps = float(length.max()) * 0.999
     within = attack(eps)
-    np.testing.assert_array_equal(
+    chex.assert_trees_all_equal(
         within, jnp.where((length <= eps)[:, None, None, None], x_adv, x)
     )
 
@@ -117,12 +119,12 @@ def test_targeted_with_a_margin():
 
 def test_the_weight_is_searched_for_per_example():
     start = Weight(jnp.array([1.0, 1.0]), jnp.zeros(2), jnp.full(2, jnp.inf))
-    first = _another(start, jnp.array([True, False]))
-    np.testing.assert_array_equal(first.c, [0.5, 10.0])
-    second = _another(first, jnp.array([False, True]))
-    np.testing.assert_array_equal(second.c, [0.75, 5.5])
-    np.testing.assert_array_equal(second.low, [0.5, 1.0])
-    np.testing.assert_array_equal(second.high, [1.0, 10.0])
+    first = start.next(jnp.array([True, False]))
+    chex.assert_trees_all_equal(first.c, np.array([0.5, 10.0]))
+    second = first.next(jnp.array([False, True]))
+    chex.assert_trees_all_equal(second.c, np.array([0.75, 5.5]))
+    chex.assert_trees_all_equal(second.low, np.array([0.5, 1.0]))
+    chex.assert_trees_all_equal(second.high, np.array([1.0, 10.0]))
 
 
 def test_a_new_search_starts_at_the_image_row_by_row():
@@ -134,12 +136,14 @@ def test_a_new_search_starts_at_the_image_row_by_row():
     for i in range(3):
         carry = step(jnp.full(4, i), carry)
     mixed = step(jnp.array([3, 2, 3, 2]), carry)
-    np.testing.assert_array_equal(visits(mixed.descent).max(1), [1, 4, 1, 4])
+    chex.assert_trees_all_equal(visits(mixed.descent).max(1), np.array([1, 4, 1, 4]))
     found = np.asarray(carry.descent.hit)
-    np.testing.assert_array_equal(mixed.weight.c[0::2], np.where(found, 0.5, 10)[0::2])
-    np.testing.assert_array_equal(mixed.weight.c[1::2], [1, 1])
-    np.testing.assert_allclose(
-        jnp.abs(mixed.descent.x - x)[0::2].max((1, 2, 3)), [0.01, 0.01], rtol=1e-4
+    chex.assert_trees_all_equal(mixed.weight.c[0::2], np.where(found, 0.5, 10)[0::2])
+    chex.assert_trees_all_equal(mixed.weight.c[1::2], np.array([1, 1]))
+    chex.assert_trees_all_close(
+        jnp.abs(mixed.descent.x - x)[0::2].max((1, 2, 3)),
+        np.array([0.01, 0.01]),
+        rtol=1e-4,
     )
 
 
@@ -162,7 +166,7 @@ def test_counts_of_calls():
 def test_no_steps_are_the_image():
     x, y = images()
     x_adv = attacks.zoo(linear, x, y, key=KEY, eps=None, steps=0)
-    np.testing.assert_array_equal(x_adv, x)
+    chex.assert_trees_all_equal(x_adv, x)
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,6 @@ def _apgd(
         STEPS + (2 if large_radius else 0),
         restarts,
         random_start=True,
-        iterations=STEPS,
         targets=targets,
         large_radius=large_radius,
     ).for_classes(classes)
