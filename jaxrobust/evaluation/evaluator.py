@@ -11,7 +11,7 @@ from etils import epath
 from jax.sharding import Mesh
 from jaxtyping import Bool
 
-from jaxrobust import data, models, parallel
+from jaxrobust import data, models
 from jaxrobust.array_types import Variables
 from jaxrobust.data import Dataset
 from jaxrobust.evaluation import (
@@ -27,8 +27,8 @@ from jaxrobust.evaluation import (
     suite,
     transfer,
 )
-from jaxrobust.evaluation.autoattack import entry as autoattack
-from jaxrobust.evaluation.setting import Setting, choose, shuffled
+from jaxrobust.evaluation.autoattack.entry import AutoAttack
+from jaxrobust.evaluation.setting import Devices, Setting, choose, shuffled
 from jaxrobust.named_models import count_classes
 from jaxrobust.parallel import processes
 from jaxrobust.results import schema, typed
@@ -54,16 +54,13 @@ def evaluate(
       model: a Linen module.
       variables: of it.
       config: with `seed`, `data` and `eval`, as `training.config.base` has them.
-      workdir: gets `results.json`, `evaluation.npz`, `robustbench.json` and, where the
-        config asks for it, `adversarial.npz`. Existing ones are replaced.
+      workdir: gets `results.json`, what is returned, `evaluation.npz`,
+        `robustbench.json` and, where the config asks for it, `adversarial.npz`.
       dataset: test images; by default the test split that the config names.
       mesh: devices to split batches over.
       own_analyses: the caller's, by the label under which `config.eval.own_analyses`
         has their fields; what it names itself is not imported here.
       progress: told after each batch.
-
-    Returns:
-      What results.json holds.
 
     Raises:
       ValueError: for a mistake in the config (before any work), logits that are not
@@ -100,7 +97,8 @@ def evaluate(
         outputs.write(workdir, results, arrays, robustbench.entry(results, config))
         if fields["save_adversarial"]:
             outputs.write_adversarial(workdir, done.setting, done.runs)
-        autoattack.forget(state)
+        if state.exists():
+            state.rmtree()
     return typed.as_json(results)
 
 
@@ -120,7 +118,7 @@ def _setting(
     processes.check_same("the test data", lambda: data.digest(dataset))
     return Setting(
         model=model,
-        variables=variables if mesh is None else parallel.replicate(mesh, variables),
+        variables=Devices(mesh).put_copies(variables),
         dataset=dataset,
         indices=pick(len(dataset.labels), fields["examples"]),
         key=jax.random.key(config["seed"]),
@@ -147,8 +145,11 @@ def _connected(
             f"{dataset.labels.max()}; it was trained on another data set."
         )
     own = config.get("model", {}).get("name")
-    entries = transfer.connect(entries, classes, dataset, name, own)
-    return autoattack.connect(entries, state, config["eval"].get("slots", 0))
+    slots = config["eval"].get("slots", 0)
+    return [
+        entry.kept_in(state, slots) if isinstance(entry, AutoAttack) else entry
+        for entry in transfer.connect(entries, classes, dataset, name, own)
+    ]
 
 
 def _analysed(
@@ -232,22 +233,16 @@ def describe_attack(
         schema.Stage(name=name, robust_accuracy=float(robust.mean()), **run.costs[name])
         for name, robust in run.stages.items()
     ]
-    return typed.updated(
-        schema.Attack(
-            **statistics.share(run.correct, "robust_accuracy"),
-            label=entry.label,
-            name=entry.name,
-            norm=entry.norm,
-            eps=entry.eps,
-            loss=float(run.loss.mean()),
-            mean_perturbation=schema.Sizes(**size),
-            seconds=seconds,
-            expected_accuracy=None if run.share is None else float(run.share.mean()),
-            replaced=list(run.notes) if stages else None,
-            stages=stages or None,
-        ),
-        entry.describe(),
-    )
+    found = {
+        **statistics.share(run.correct, "robust_accuracy"),
+        "loss": float(run.loss.mean()),
+        "mean_perturbation": schema.Sizes(**size),
+        "seconds": seconds,
+        "expected_accuracy": None if run.share is None else float(run.share.mean()),
+        "replaced": list(run.notes) if stages else None,
+        "stages": stages or None,
+    }
+    return typed.make(schema.Attack, found | entry.describe())
 
 
 def per_class(

@@ -13,7 +13,7 @@ from jaxrobust.analysis import masking
 from jaxrobust.array_types import Images, Labels, Logits, LogitsFn, Scalar
 from jaxrobust.attacks._capture import capture
 from jaxrobust.attacks._jaxprs import inner_jaxprs
-from jaxrobust.evaluation import step
+from jaxrobust.evaluation.setting import padded_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,34 +48,29 @@ def compile_network(logits_fn: LogitsFn, x: Images, batch_size: int) -> Compiled
         fn = functools.partial(held.fn, arrays)
         return masking.input_gradient(fn, x, y, scale, odds)
 
-    def all_forward(x: Images) -> Logits:
-        return in_batches(lambda rows: forward(arrays, rows), size, x)
-
-    def all_gradient(
+    def slopes(
         x: Images, y: Labels, scale: float, *, odds: bool = False
     ) -> tuple[Images, Logits]:
         call = functools.partial(gradient, arrays, scale, odds)
         return in_batches(call, size, x, y)
 
-    slope = functools.partial(all_gradient, scale=1.0, odds=True)
-
-    resolution = coarsest(forward.trace(arrays, like).jaxpr.jaxpr)
-    return CompiledNetwork(all_forward, all_gradient, slope, size, resolution)
+    return CompiledNetwork(
+        forward=lambda x: in_batches(functools.partial(forward, arrays), size, x),
+        gradient=slopes,
+        slope=functools.partial(slopes, scale=1.0, odds=True),
+        size=size,
+        resolution=coarsest(forward.trace(arrays, like).jaxpr.jaxpr),
+    )
 
 
 def coarsest(jaxpr: Any) -> float:
     """Returns the largest `finfo(dtype).eps` of the floats in a program."""
-    found = [_resolution(var) for var in (*jaxpr.invars, *jaxpr.constvars)]
-    for eqn in jaxpr.eqns:
-        found += [_resolution(var) for var in eqn.outvars]
-        found += [coarsest(inner) for inner, _ in inner_jaxprs(eqn.params)]
-    return max(found, default=0.0)
-
-
-def _resolution(var: Any) -> float:
-    dtype = getattr(var.aval, "dtype", None)
-    floating = dtype is not None and jnp.issubdtype(dtype, jnp.floating)
-    return float(jnp.finfo(dtype).eps) if floating else 0.0
+    variables = [*jaxpr.invars, *jaxpr.constvars]
+    variables += [var for eqn in jaxpr.eqns for var in eqn.outvars]
+    dtypes = {var.aval.dtype for var in variables if hasattr(var.aval, "dtype")}
+    found = [jnp.finfo(d).eps for d in dtypes if jnp.issubdtype(d, jnp.floating)]
+    inner = (part for eqn in jaxpr.eqns for part, _ in inner_jaxprs(eqn.params))
+    return max(map(float, [*found, *map(coarsest, inner)]), default=0.0)
 
 
 def in_batches(function: Callable[..., Any], size: int, *arrays: Any) -> Any:
@@ -85,6 +80,6 @@ def in_batches(function: Callable[..., Any], size: int, *arrays: Any) -> Any:
         return function(*arrays)
     parts = [
         function(*(array[rows] for array in arrays))
-        for rows in step.padded_rows(total, size)
+        for rows in padded_rows(total, size)
     ]
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:total], *parts)

@@ -61,7 +61,10 @@ def run(
     """
     width, total = width_of(fields), len(setting.indices)
     ends = range(BLOCK, total, BLOCK) if width else ()
-    passes: dict[str, Pass] = {"clean": _clean(setting)}
+    run_step = step.make_eval_step(setting.model, precision=setting.precision)
+    passes: dict[str, Pass] = {
+        "clean": lambda part, keep: part.run(run_step, "clean", keep=keep)
+    }
     passes |= {entry.label: entry.prepare(setting) for entry in entries}
     found: dict[str, list[step.EvalRun]] = {label: [] for label in passes}
     seconds = dict.fromkeys(passes, 0.0)
@@ -80,13 +83,18 @@ def run(
         if width and max(widths.values()) <= width:
             break
     setting = dataclasses.replace(setting, indices=setting.indices[:used])
-    stopping = _describe(width, widths, used, total) if width else None
+    stopping = None
+    if width:
+        reason = f"there are no more examples; the intervals are wider than {width:g}"
+        if max(widths.values()) <= width:
+            reason = (
+                "the 95 % intervals of clean and worst-case accuracy are at most "
+                f"{width:g} wide"
+            )
+        stopping = schema.Stopping(
+            ci=width, used=used, of=total, block=BLOCK, widths=widths, reason=reason
+        )
     return Passes(setting, entries, runs, seconds, stopping)
-
-
-def _clean(setting: Setting) -> Pass:
-    run_step = step.make_eval_step(setting.model, precision=setting.precision)
-    return lambda part, keep: part.run(run_step, "clean", keep=keep)
 
 
 def worst_case(
@@ -103,29 +111,9 @@ def worst_case(
 def _widths(
     entries: Sequence[Entry], runs: Mapping[str, step.EvalRun]
 ) -> dict[str, float]:
-    flags = {"clean": runs["clean"].correct, "worst_case": worst_case(entries, runs)}
-    ends = {
-        name: statistics.wilson_interval(int(each.sum()), len(each))
-        for name, each in flags.items()
-    }
-    return {name: high - low for name, (low, high) in ends.items()}
-
-
-def _describe(
-    width: float, widths: Mapping[str, float], used: int, total: int
-) -> schema.Stopping:
-    narrow = max(widths.values()) <= width
-    reason = (
-        f"the 95 % intervals of clean and worst-case accuracy are at most {width:g} "
-        "wide"
-        if narrow
-        else f"there are no more examples; the intervals are wider than {width:g}"
-    )
-    return schema.Stopping(
-        ci=width,
-        used=used,
-        of=total,
-        block=BLOCK,
-        widths=dict(widths),
-        reason=reason,
-    )
+    right = {"clean": runs["clean"].correct, "worst_case": worst_case(entries, runs)}
+    widths = {}
+    for name, each in right.items():
+        low, high = statistics.wilson_interval(int(each.sum()), len(each))
+        widths[name] = high - low
+    return widths

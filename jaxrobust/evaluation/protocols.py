@@ -28,7 +28,6 @@ class Threat(NamedTuple):
 
     eps: str
     step_size: str
-    steps: int
 
 
 def _of(table: Mapping[str, T], data: str) -> T:
@@ -42,10 +41,10 @@ def _tenth(eps: str, parts: int = 10) -> str:
 
 # Of Kim et al. 2020: their training attacks.
 SSP_THREATS: Mapping[str, Threat] = {
-    "mnist": Threat("0.3", "0.05", 10),
-    "fashion_mnist": Threat("0.1", "0.02", 10),
-    "cifar10": Threat("8/255", "2/255", 7),
-    "tiny_imagenet": Threat("4/255", "1/255", 5),
+    "mnist": Threat("0.3", "0.05"),
+    "fashion_mnist": Threat("0.1", "0.02"),
+    "cifar10": Threat("8/255", "2/255"),
+    "tiny_imagenet": Threat("4/255", "1/255"),
 }
 
 
@@ -170,12 +169,8 @@ def ssc2024(data: str) -> Table:
 
 # Those of one threat take it as arguments; the others know theirs by the data set.
 OF_THREAT: Mapping[str, Callable[[str, str, str], Table]] = {
-    "gradient": gradient,
-    "ssp2020": ssp2020,
+    one.__name__: one for one in (gradient, ssp2020)
 }
 OF_DATA: Mapping[str, Callable[[str], Table]] = {
-    "pcl2019": pcl2019,
-    "fpd2020": fpd2020,
-    "pclc2021": pclc2021,
-    "ssc2024": ssc2024,
+    one.__name__: one for one in (pcl2019, fpd2020, pclc2021, ssc2024)
 }

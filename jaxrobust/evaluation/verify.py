@@ -7,8 +7,6 @@ from jaxtyping import Bool, Float, UInt8
 
 from jaxrobust.array_types import Bounds, Norm
 
-NORMS: tuple[Norm, ...] = ("linf", "l2", "l1")
-
 
 @dataclasses.dataclass(frozen=True)
 class Ball:

@@ -41,7 +41,7 @@ def test_flags_of_each_stage_of_an_ensemble():
     labels = np.array([0, 1, 1], np.int32)
     dataset = data.Dataset(np.zeros((3, 2, 2, 1), np.uint8), labels, ("a", "b"))
     of = setting.Setting(
-        None, {}, dataset, np.arange(3), None, 3, None, "highest", None
+        {}, dataset, np.arange(3), 3, None, None, None, None, "highest"
     )
 
     def run(predicted, **stages):

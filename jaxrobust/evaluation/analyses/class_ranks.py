@@ -15,6 +15,7 @@ from jaxrobust.array_types import Scalar
 from jaxrobust.evaluation import step
 from jaxrobust.evaluation.analyses import curve
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
+from jaxrobust.evaluation.diagnose import check_counts
 from jaxrobust.evaluation.radius import parse_radius
 from jaxrobust.evaluation.setting import Setting, choose
 from jaxrobust.results import schema
@@ -52,11 +53,7 @@ def read_eps(fields: Fields) -> list[float]:
             f"`eval.analysis.eps` must grow from one to the next, got "
             f"{list(fields['eps'])}."
         )
-    for name, least in (("examples", 0), ("steps", 1)):
-        if fields[name] < least:
-            raise ValueError(
-                f"`eval.analysis.{name}` must be at least {least}, got {fields[name]}."
-            )
+    check_counts(fields, "eval.analysis.")
     return eps
 
 

@@ -1,6 +1,5 @@
 """Robust accuracy over a range of radii, all of them in one compiled step."""
 
-import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -47,8 +46,8 @@ def run(context: Context, runs: Runs) -> Found:
     classes = predicted(part, pgd_at(norm, steps), eps, "curve")
     correct = classes == part.labels[:, None]
     written = [str(text) for text in fields["eps"]]
-    found = describe(correct, eps, written, norm, steps)
-    found = dataclasses.replace(found, seconds=time.monotonic() - begin)
+    seconds = time.monotonic() - begin
+    found = describe(correct, eps, written, norm, steps, seconds)
     size = int(np.prod(setting.dataset.images.shape[1:]))
     chance = flags.predictions(runs["clean"].logits, setting.labels).chance
     raised = flags_of_attacks.of_what_ran(
@@ -102,6 +101,7 @@ def describe(
     written: Sequence[str],
     norm: Norm,
     steps: int,
+    seconds: float | None = None,
 ) -> schema.Curve:
     """Returns what results.json says about the curve."""
     shares = [statistics.share(column, "accuracy") for column in correct.T]
@@ -116,4 +116,5 @@ def describe(
         robust_accuracy=[s["accuracy"] for s in shares],
         ci95=[s["ci95"] for s in shares],
         n=len(correct),
+        seconds=seconds,
     )

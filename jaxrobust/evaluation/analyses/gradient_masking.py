@@ -44,8 +44,7 @@ def run(context: Context, runs: Runs) -> Found:
     part = context.setting.part(fields["examples"])
     threats: list[tuple[float, Norm]]
     threats = [(e.eps, e.norm) for e in context.entries if e.eps]
-    if not threats:
-        threats = [(parse_radius(protocols.threat_of(context.data).eps), "linf")]
+    threats.append((parse_radius(protocols.threat_of(context.data).eps), "linf"))
     eps, norm = threats[0]
     # On one device, wherever the variables were: these are a few images.
     variables = jax.device_put(parallel.to_host(part.variables))
@@ -56,11 +55,9 @@ def run(context: Context, runs: Runs) -> Found:
 
     numbers, found = diagnose(
         models.logits_fn(part.model, variables),
-        step.to_float(jnp.asarray(part.dataset.images[part.indices])),
+        step.to_float(jnp.asarray(part.images)),
         jnp.asarray(part.labels, jnp.int32),
-        key=step.example_keys(
-            part.stream("diagnostics"), jnp.asarray(part.indices, jnp.int32)
-        ),
+        key=part.keys("diagnostics"),
         eps=eps,
         norm=norm,
         **{name: fields[name] for name in ("steps", "restarts", "queries")},
@@ -68,7 +65,7 @@ def run(context: Context, runs: Runs) -> Found:
         precision=part.precision,
         on_pass=show,
     )
-    numbers |= {"seconds": time.monotonic() - begin}
+    numbers["seconds"] = time.monotonic() - begin
     names = flags_of_attacks.OF_CROSS_ENTROPY
     found = flags_of_attacks.of_what_ran(found, names, context.attacks)
     return Found({"diagnostics": typed.make(schema.Diagnostics, numbers)}, flags=found)

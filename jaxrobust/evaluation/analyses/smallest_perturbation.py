@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
+from jaxrobust import threat
 from jaxrobust.evaluation import statistics, step, suite, verify
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
 from jaxrobust.evaluation.entries import Entry
@@ -64,8 +65,9 @@ def read_within(fields: Fields) -> dict[str, dict[str, float]]:
     """Reads `config.eval.within`: radii by norm, and by how they are written."""
     found = {}
     for norm, radii in fields.items():
-        if norm not in verify.NORMS:
-            raise ValueError(suite.unknown("norm in eval.within", norm, verify.NORMS))
+        if norm not in threat.NORMS:
+            told = threat.nearest_match(norm, threat.NORMS)
+            raise ValueError(f"unknown norm in eval.within {norm!r}. {told}")
         name = f"eval.within.{norm}"
         found[norm] = {str(text): suite.parse_radius(text, name) for text in radii}
     return found
