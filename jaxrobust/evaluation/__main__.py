@@ -121,10 +121,9 @@ def _config(args: argparse.Namespace) -> dict[str, Any]:
         options = {"transfer_from": args.transfer_from, "draws": draws}
         found = attack_text.table(args.attack, eps=eps, norm=args.norm, **options)
     elif args.black_box and not args.suite:
-        ball = {"norm": args.norm, "eps": eps}
         found = {
-            "square": {"name": "square", **ball},
-            "ball": {"name": "uniform_noise", "draws": 10, **ball},
+            "square": protocols.attack("square", eps, args.norm),
+            "ball": protocols.attack("uniform_noise", eps, args.norm, draws=10),
         }
     elif named in protocols.OF_THREAT or args.stochastic:
         if named not in protocols.OF_THREAT:  # AutoAttack chooses its steps

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrobust import named_code
 from jaxrobust.array_types import Images, Logits
 from jaxrobust.attacks import registry
 from jaxrobust.data import Dataset
@@ -72,10 +73,9 @@ def wrap(function: Any, dataset: Dataset, layout: str | None) -> external.Functi
     except ValueError:
         raise
     except Exception as error:
-        [reason, *_] = str(error).splitlines() or [""]
         raise ValueError(
             f"the function does not take images {first.shape} as {layout}: "
-            f"{type(error).__name__}: {reason[:300]}"
+            f"{named_code.said(error)}"
         ) from error
 
     def from_device(x: Images) -> Logits:

@@ -6,10 +6,8 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import numpy as np
 from etils import epath
 from jax.sharding import Mesh
-from jaxtyping import Bool
 
 from jaxrobust import data, models
 from jaxrobust.array_types import Variables
@@ -32,7 +30,7 @@ from jaxrobust.evaluation.setting import Devices, Setting, choose, shuffled
 from jaxrobust.named_models import count_classes
 from jaxrobust.parallel import processes
 from jaxrobust.results import schema, typed
-from jaxrobust.runtime import environment
+from jaxrobust.runtime import environment, files
 
 Parts = dict[str, Any]  # of `schema.Results`, by field
 
@@ -70,55 +68,13 @@ def evaluate(
     entries, pending = suite.chosen(fields, name, adaptive.method_of(config))
     analyses.check(fields, own_analyses)
     robustbench.read_about(fields.get("robustbench", {}))
-    setting = _setting(model, variables, config, dataset, mesh, progress)
-    state = epath.Path(workdir) / "autoattack"
-    entries = _connected(entries, setting, config, state)
-    analyses.check_images(fields, setting.dataset.images.shape[1:], own_analyses)
-    done = passes.run(setting, entries, fields)
-    parts, arrays = _analysed(done, config, own_analyses)
-    draws, examples = getattr(model, "draws", 0), len(done.setting.indices)
-    results = schema.Results(
-        **parts,
-        suite=fields.get("suite", ""),
-        randomised=schema.Randomised(draws=draws, right_in=step.HALF)
-        if draws
-        else None,
-        black_box=getattr(model, "black_box", False) or None,
-        pending=pending,
-        data=schema.Data(name=name, examples=examples, of=len(setting.dataset.labels)),
-        environment=environment.describe(fields["precision"]),
-    )
-    if processes.is_lead():
-        # A program too, which `python -m` must not find imported already.
-        from jaxrobust.evaluation import comparison
-
-        compared = comparison.with_twin(workdir, results, arrays)
-        results = dataclasses.replace(results, comparison=compared)
-        outputs.write(workdir, results, arrays, robustbench.entry(results, config))
-        if fields["save_adversarial"]:
-            outputs.write_adversarial(workdir, done.setting, done.runs)
-        if state.exists():
-            state.rmtree()
-    return typed.as_json(results)
-
-
-def _setting(
-    model: nn.Module,
-    variables: Variables,
-    config: Mapping[str, Any],
-    dataset: Dataset | None,
-    mesh: Mesh | None,
-    progress: step.Progress | None,
-) -> Setting:
-    """Loads the images, and puts the variables on the devices once for all passes."""
-    fields = config["eval"]
-    # Blocks end anywhere, so that each has to be a fair draw.
-    pick = shuffled if passes.width_of(fields) else choose
     dataset = load_test(config) if dataset is None else dataset
     processes.check_same("the test data", lambda: data.digest(dataset))
-    return Setting(
+    # Blocks end anywhere, so that each has to be a fair draw.
+    pick = shuffled if passes.width_of(fields) else choose
+    setting = Setting(
         model=model,
-        variables=Devices(mesh).put_copies(variables),
+        variables=Devices(mesh).put_copies(variables),  # once for all passes
         dataset=dataset,
         indices=pick(len(dataset.labels), fields["examples"]),
         key=jax.random.key(config["seed"]),
@@ -127,6 +83,28 @@ def _setting(
         precision=fields["precision"],
         progress=progress,
     )
+    folder = epath.Path(workdir)
+    state = folder / "autoattack"
+    entries = _connected(entries, setting, config, state)
+    analyses.check_images(fields, dataset.images.shape[1:], own_analyses)
+    done = passes.run(setting, entries, fields)
+    results, arrays = _analysed(done, config, own_analyses)
+    results = dataclasses.replace(results, pending=pending)
+    if processes.is_lead():
+        # A program too, which `python -m` must not find imported already.
+        from jaxrobust.evaluation import comparison
+
+        compared = comparison.with_twin(workdir, results, arrays)
+        results = dataclasses.replace(results, comparison=compared)
+        files.write_npz(folder / "evaluation.npz", arrays, compress=True)
+        leaderboard = robustbench.entry(results, config)
+        files.write_json(folder / "robustbench.json", leaderboard)
+        files.write_json(folder / "results.json", typed.as_json(results))
+        if fields["save_adversarial"]:
+            outputs.write_adversarial(workdir, done.setting, done.runs)
+        if state.exists():
+            state.rmtree()
+    return typed.as_json(results)
 
 
 def _connected(
@@ -154,9 +132,10 @@ def _connected(
 
 def _analysed(
     done: passes.Passes, config: Mapping[str, Any], own_analyses: analyses.Own
-) -> tuple[Parts, dict[str, Any]]:
-    """Returns parts of `Results` and arrays: of the attacks, then of each analysis."""
+) -> tuple[schema.Results, dict[str, Any]]:
+    """Returns results and arrays: of the attacks, then of each analysis."""
     fields, setting, runs = config["eval"], done.setting, done.runs
+    name, draws = config["data"]["name"], getattr(setting.model, "draws", 0)
     parts = attacked(done)
     attacks: list[schema.Attack] = parts["attacks"]
     arrays = outputs.predictions(done) | outputs.grid(done, attacks, fields)
@@ -167,26 +146,29 @@ def _analysed(
         [*nothing, *(flag for run in runs.values() for flag in run.flags)],
         [*flags_of_attacks.from_attacks(attacks), *raised],
     )
-    name = config["data"]["name"]
     context = analyses.Context(setting, done.entries, attacks, {}, name, fields["grid"])
     for one in analyses.run(context, fields, runs, own_analyses):
-        parts = add(one, parts)
+        for field, part in one.results.items():
+            parts[field] = typed.merged(parts.get(field), part)
+        parts["attacks"] = [
+            typed.updated(attack, one.of_attacks.get(attack.label, {}))
+            for attack in parts["attacks"]
+        ]
         arrays |= one.arrays
         found = flags.joined(found, one.flags)
-    return {**parts, "flags": [typed.make(schema.Flag, one) for one in found]}, arrays
-
-
-def add(found: analyses.Found, parts: Parts) -> Parts:
-    """Adds what an analysis found to the parts of results.json."""
-    more = {
-        name: typed.merged(parts.get(name), part)
-        for name, part in found.results.items()
-    }
-    attacks = [
-        typed.updated(attack, found.of_attacks.get(attack.label, {}))
-        for attack in parts["attacks"]
-    ]
-    return {**parts, **more, "attacks": attacks}
+    count, total = len(setting.indices), len(setting.dataset.labels)
+    results = schema.Results(
+        **parts,
+        flags=[typed.make(schema.Flag, one) for one in found],
+        suite=fields.get("suite", ""),
+        randomised=schema.Randomised(draws=draws, right_in=step.HALF)
+        if draws
+        else None,
+        black_box=getattr(setting.model, "black_box", False) or None,
+        data=schema.Data(name=name, examples=count, of=total),
+        environment=environment.describe(fields["precision"]),
+    )
+    return results, arrays
 
 
 def load_test(config: Mapping[str, Any]) -> Dataset:
@@ -219,7 +201,16 @@ def attacked(done: passes.Passes) -> Parts:
             **statistics.share(worst, "robust_accuracy"),
             attacks=[entry.label for entry in entries if entry.eps is not None],
         ),
-        "per_class": per_class(done.setting, clean.correct, worst),
+        "per_class": [
+            schema.OfClass(
+                name=name,
+                n=int(own.sum()),
+                accuracy=float(clean.correct[own].mean()),
+                robust_accuracy=float(worst[own].mean()),
+            )
+            for number, name in enumerate(done.setting.dataset.class_names)
+            if (own := done.setting.labels == number).any()
+        ],
         "stopping": done.stopping,
     }
 
@@ -243,19 +234,3 @@ def describe_attack(
         "stages": stages or None,
     }
     return typed.make(schema.Attack, found | entry.describe())
-
-
-def per_class(
-    setting: Setting, clean: Bool[np.ndarray, "N"], worst: Bool[np.ndarray, "N"]
-) -> list[schema.OfClass]:
-    """Returns clean and worst-case accuracy of each class among the examples."""
-    return [
-        schema.OfClass(
-            name=name,
-            n=int(own.sum()),
-            accuracy=float(clean[own].mean()),
-            robust_accuracy=float(worst[own].mean()),
-        )
-        for number, name in enumerate(setting.dataset.class_names)
-        if (own := setting.labels == number).any()
-    ]

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from jaxrobust.evaluation import passes, step
 from jaxrobust.evaluation.setting import Setting
-from jaxrobust.results import schema, typed
+from jaxrobust.results import schema
 from jaxrobust.runtime import files
 
 
@@ -62,19 +62,6 @@ def grid(
         "grid_predicted": runs["clean"].predicted[rows],
         "grid_predicted_adv": runs[strongest].predicted[rows],
     }
-
-
-def write(
-    workdir: epath.PathLike,
-    results: schema.Results,
-    arrays: Mapping[str, Any],
-    leaderboard: Mapping[str, Any],
-) -> None:
-    """Writes evaluation.npz, robustbench.json and then results.json."""
-    folder = epath.Path(workdir)
-    files.write_npz(folder / "evaluation.npz", arrays, compress=True)
-    files.write_json(folder / "robustbench.json", leaderboard)
-    files.write_json(folder / "results.json", typed.as_json(results))
 
 
 def write_adversarial(

@@ -19,16 +19,13 @@ BLOCK = 250
 
 
 class Passes(NamedTuple):
-    """What was run: by label, `clean` first, on the examples of `setting`.
-
-    `stopping` says when it ended; None unless asked for.
-    """
+    """What was run on the examples of `setting`: by label, `clean` first."""
 
     setting: Setting
     entries: Sequence[Entry]
     runs: dict[str, step.EvalRun]
     seconds: dict[str, float]
-    stopping: schema.Stopping | None
+    stopping: schema.Stopping | None  # when it ended, where that was asked for
 
 
 def width_of(fields: Mapping[str, Any]) -> float:

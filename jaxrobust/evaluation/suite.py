@@ -14,7 +14,7 @@ from jaxrobust.attacks import registry
 from jaxrobust.evaluation import adaptive, protocols, transfer
 from jaxrobust.evaluation.autoattack.entry import AutoAttack
 from jaxrobust.evaluation.entries import Entry as Entry
-from jaxrobust.evaluation.radius import parse_radius as parse_radius
+from jaxrobust.evaluation.text import parse_radius as parse_radius
 from jaxrobust.results import schema
 
 RADII = ("eps", "step_size")
@@ -78,10 +78,7 @@ def _checked(label: str, fields: Any, transfer_from: str) -> Entry:
 
 
 def _trace(entry: Entry) -> None:
-    """Finds what an attack says against its options when it is called.
-
-    It is traced on a stand-in for a network; nothing is computed.
-    """
+    """Finds what an attack says against its options: traces it, computes nothing."""
     given = entry.hyperparameters
     least = {"steps": 1} if "steps" in given else {}
     if "queries" in given:  # a step asks as often as it averages
@@ -230,7 +227,7 @@ def get(
         eps = protocols.threat_of(data).eps if eps is None else eps
         if name == "adaptive":
             return adaptive.table(method, eps, norm)
-        return {"autoattack": {"name": "autoattack", "norm": norm, "eps": eps}}
+        return {"autoattack": protocols.attack("autoattack", eps, norm)}
     if name not in protocols.OF_DATA:
         told = threat.nearest_match(name, SUITES)
         raise ValueError(f"unknown suite {name!r}. {told}")

@@ -11,7 +11,7 @@ from jaxrobust import threat
 from jaxrobust.analysis import masking
 from jaxrobust.array_types import Bounds, Images, Key, Labels, Norm
 from jaxrobust.evaluation.network import CompiledNetwork
-from jaxrobust.evaluation.radius import STEP_SHARE
+from jaxrobust.evaluation.protocols import STEP_SHARE
 from jaxrobust.results import schema
 
 LONGER = 4  # times the steps, to see whether more steps still gain
@@ -25,28 +25,16 @@ Resists = Bool[np.ndarray, "N"]
 _sample = jax.jit(threat.sample, static_argnames=("norm", "bounds"))
 
 
-@jax.jit
-def _folded(keys: Key, stream: int, number: int) -> Key:
-    fold = jax.vmap(jax.random.fold_in, (0, None))
-    return fold(fold(keys, stream), number)
-
-
+@jax.jit(static_argnames=("name",))
 def row_stream(keys: Key, name: str, number: int = 0) -> Key:
     """Returns row keys `[N]` of their own for one use of randomness."""
-    return _folded(keys, _STREAMS[name], number)
-
-
-def count_gradients(steps: int, restarts: int) -> int:
-    """Returns how many gradients per image `compare` takes."""
-    return (LONGER + restarts + 2) * steps
+    fold = jax.vmap(jax.random.fold_in, (0, None))
+    return fold(fold(keys, _STREAMS[name]), number)
 
 
 @dataclasses.dataclass(frozen=True)
 class Trials:
-    """One compiled network on images `x` [N, H, W, C] under one threat.
-
-    `step_size` and `steps` are those of the iterative attack.
-    """
+    """One network, images `x` [N, H, W, C], their threat, and an iterative attack."""
 
     network: CompiledNetwork
     x: Images

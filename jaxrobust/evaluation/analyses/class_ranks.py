@@ -16,8 +16,8 @@ from jaxrobust.evaluation import step
 from jaxrobust.evaluation.analyses import curve
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
 from jaxrobust.evaluation.diagnose import check_counts
-from jaxrobust.evaluation.radius import parse_radius
 from jaxrobust.evaluation.setting import Setting, choose
+from jaxrobust.evaluation.text import parse_radius
 from jaxrobust.results import schema
 
 FIELD = "analysis"
@@ -58,14 +58,9 @@ def read_eps(fields: Fields) -> list[float]:
 
 
 def ranks(
-    setting: Setting,
-    clean_logits: Float[np.ndarray, "N K"],
-    fields: Fields,
+    setting: Setting, clean_logits: Float[np.ndarray, "N K"], fields: Fields
 ) -> schema.ClassRanks:
-    """Returns where newly successful attacks end, for FGSM and MIM in Linf.
-
-    All radii run at once in one compiled step per attack.
-    """
+    """Returns where newly successful attacks end, for FGSM and MIM in Linf."""
     eps, steps = read_eps(fields), fields["steps"]
     clean_correct = clean_logits.argmax(-1) == setting.labels
     wanted = [rank for rank in RANKS if rank <= clean_logits.shape[-1]]

@@ -13,8 +13,9 @@ from jaxrobust import attacks, models
 from jaxrobust.array_types import Norm, Scalar
 from jaxrobust.evaluation import flags, flags_of_attacks, statistics, step
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
-from jaxrobust.evaluation.radius import STEP_SHARE, parse_radius
+from jaxrobust.evaluation.protocols import STEP_SHARE
 from jaxrobust.evaluation.setting import Setting
+from jaxrobust.evaluation.text import parse_radius
 from jaxrobust.results import schema
 
 FIELD = "curve"
@@ -65,10 +66,7 @@ def predicted(
     eps: Sequence[float],
     label: str,
 ) -> Int[np.ndarray, "N E"]:
-    """Returns the class of each example under an attack of each radius.
-
-    All radii, traced and vmapped, are one compiled step.
-    """
+    """Returns the class of each example under an attack of each radius, all at once."""
 
     def run(variables, x, labels, keys) -> dict[str, Array]:
         logits_fn = models.logits_fn(setting.model, variables)

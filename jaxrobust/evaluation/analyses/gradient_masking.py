@@ -12,7 +12,7 @@ from jaxrobust.array_types import Norm
 from jaxrobust.evaluation import flags_of_attacks, protocols, step
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
 from jaxrobust.evaluation.diagnose import check_counts, diagnose
-from jaxrobust.evaluation.radius import parse_radius
+from jaxrobust.evaluation.text import parse_radius
 from jaxrobust.results import schema, typed
 
 FIELD = "diagnostics"
@@ -31,10 +31,7 @@ def check(fields: Fields) -> None:
 
 
 def run(context: Context, runs: Runs) -> Found:
-    """Diagnoses a network of the program.
-
-    Without an attack with a radius the data set's usual threat counts.
-    """
+    """Diagnoses a network, under the data set's usual threat if no attack has one."""
     del runs
     # A config of before there were diagnostics gets the usual ones.
     fields = {**DEFAULTS, **context.fields}

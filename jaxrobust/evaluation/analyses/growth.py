@@ -8,8 +8,8 @@ from jaxrobust.analysis.growth import stage_names
 from jaxrobust.evaluation import step
 from jaxrobust.evaluation.analyses import base
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
-from jaxrobust.evaluation.radius import parse_radius
 from jaxrobust.evaluation.setting import Setting, on_host
+from jaxrobust.evaluation.text import parse_radius
 from jaxrobust.results import schema
 
 FIELD = "growth"

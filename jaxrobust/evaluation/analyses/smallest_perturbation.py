@@ -76,10 +76,7 @@ def read_within(fields: Fields) -> dict[str, dict[str, float]]:
 def radii_of(
     entry: Entry, entries: Sequence[Entry], within: Mapping[str, Mapping[str, float]]
 ) -> dict[str, float]:
-    """Returns the radii to tell the accuracy at, smallest first.
-
-    They are those of the suite in the norm of an attack without one, and more `within`.
-    """
+    """Returns the suite's radii in an attack's norm and those `within`, in order."""
     ours = {e.written: e.eps for e in entries if e.norm == entry.norm and e.eps}
     found = {**within.get(entry.norm, {}), **ours}
     # The same radius may be written in two ways.

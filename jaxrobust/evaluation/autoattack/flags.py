@@ -17,9 +17,10 @@ from jaxrobust.analysis import logits as of_logits
 from jaxrobust.analysis import masking, slopes
 from jaxrobust.array_types import Images, Labels, Logits
 from jaxrobust.attacks import stepping
-from jaxrobust.evaluation import flags, gradient_check
+from jaxrobust.evaluation import flags
 from jaxrobust.evaluation.autoattack.result import State
 from jaxrobust.evaluation.autoattack.setup import Setup
+from jaxrobust.evaluation.diagnose import gradient_check
 from jaxrobust.evaluation.network import coarsest, in_batches
 from jaxrobust.results import schema
 
@@ -194,5 +195,5 @@ def _of_gradients(setup: Setup) -> dict[str, float]:
         directions=_DIRECTIONS,
         **vars(setup.ball),
     )
-    found = vars(gradient_check.summary(measured, resolution))
+    found = vars(gradient_check(measured, resolution))
     return {name: found[name] for name in _OF_CHECK if found[name] is not None}

@@ -104,10 +104,7 @@ class Setup:
         }
 
     def slots_of(self, items: int) -> int:
-        """Returns in how many slots so many items are worked on.
-
-        So that few stay empty in the last round: a multiple of two per device.
-        """
+        """Returns in how many slots so many items are worked on."""
         return queue.balanced(items, self.slots, 2 * self.devices.count)
 
     def stands(
