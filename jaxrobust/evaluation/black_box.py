@@ -65,7 +65,16 @@ def wrap(function: Any, dataset: Dataset, layout: str | None) -> external.Functi
         x = np.array(images, np.float32)  # its own: it may change them in place
         if layout == "NCHW":
             x = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
-        return _checked(call(x), len(images))
+        out = call(x)
+        if hasattr(out, "detach"):
+            out = out.detach().cpu().numpy()
+        logits = np.asarray(out)
+        external.check_shape(logits, len(images))
+        if not np.issubdtype(logits.dtype, np.floating):
+            raise ValueError(
+                f"the function must return floating logits, got {logits.dtype}."
+            )
+        return logits.astype(np.float32)
 
     first = dataset.images[:3].astype(np.float32) / 255
     try:
@@ -87,18 +96,6 @@ def wrap(function: Any, dataset: Dataset, layout: str | None) -> external.Functi
         return jax.pure_callback(rows, like, x, vmap_method="expand_dims")
 
     return from_device
-
-
-def _checked(out: Any, count: int) -> np.ndarray:
-    if hasattr(out, "detach"):
-        out = out.detach().cpu().numpy()
-    logits = np.asarray(out)
-    external.check_shape(logits, count)
-    if not np.issubdtype(logits.dtype, np.floating):
-        raise ValueError(
-            f"the function must return floating logits, got {logits.dtype}."
-        )
-    return logits.astype(np.float32)
 
 
 def _caller(function: Any) -> Callable[[np.ndarray], Any]:
