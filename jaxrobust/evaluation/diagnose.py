@@ -1,6 +1,7 @@
 """Whether a network's robust accuracy can be believed, for any function to logits."""
 
-import dataclasses
+import functools
+import itertools
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -16,7 +17,7 @@ from jaxrobust.analysis import masking, slopes
 from jaxrobust.array_types import Bounds, Images, Key, Labels, Logits, LogitsFn, Norm
 from jaxrobust.attacks import stepping
 from jaxrobust.evaluation import flags, step, trial_attacks
-from jaxrobust.evaluation.network import CompiledNetwork, compile_network, in_batches
+from jaxrobust.evaluation.network import Network, in_batches
 from jaxrobust.evaluation.protocols import STEP_SHARE
 from jaxrobust.results import schema, typed
 
@@ -95,16 +96,22 @@ def diagnose(
         size = min(batch_size, len(x))
         squares = _square(logits_fn, x, y, keys, size, queries=queries, **ball)
         x, y = jnp.asarray(x), jnp.asarray(y)
-        network = compile_network(logits_fn, x, batch_size)
-        if on_pass is not None:
-            # One at the clean images, and those that `trial_attacks.compare` takes.
-            total = 1 + (trial_attacks.LONGER + restarts + 2) * steps
-            network = _reporting(network, total, on_pass)
-        gradient, clean = network.gradient(x, y, 1.0)
+        network = Network(logits_fn, x[0], size)
+        slope, done = network.gradient_fn(), itertools.count(1)
+        # One at the clean images, and those that `trial_attacks.compare` takes.
+        total = 1 + (trial_attacks.LONGER + restarts + 2) * steps
+
+        def told(x: Images, y: Labels, scale: float) -> tuple[Images, Logits]:
+            found = slope(x, y, scale)
+            if on_pass is not None:
+                on_pass(next(done), total)
+            return found
+
+        gradient, clean = told(x, y, 1.0)
         step.check_finite(np.asarray(clean))
         logits = _logits(clean, y, network.resolution)
         trials = trial_attacks.Trials(
-            network, x, y, step_size=step_size, steps=steps, **ball
+            network, told, x, y, step_size=step_size, steps=steps, **ball
         )
         numbers = schema.Diagnostics(
             n=len(x),
@@ -115,7 +122,7 @@ def diagnose(
             predictions=flags.predictions(np.asarray(clean), np.asarray(y)),
             logits=logits,
             calls=_calls(logits_fn, network, x, bounds),
-            gradients=_gradients(network, gradient, x, y, keys=keys, **ball),
+            gradients=_gradients(network, slope, gradient, x=x, y=y, keys=keys, **ball),
             **vars(
                 trial_attacks.compare(
                     trials,
@@ -137,20 +144,6 @@ def check_counts(fields: Mapping[str, Any], prefix: str = "") -> None:
             raise ValueError(
                 f"`{prefix}{name}` must be at least {least}, got {fields[name]}."
             )
-
-
-def _reporting(
-    network: CompiledNetwork, total: int, on_pass: Callable[[int, int], None]
-) -> CompiledNetwork:
-    """Reports every gradient of all images."""
-    done = iter(range(1, total + 1))
-
-    def gradient(x: Images, y: Labels, scale: float) -> tuple[Images, Logits]:
-        found = network.gradient(x, y, scale)
-        on_pass(next(done), total)
-        return found
-
-    return dataclasses.replace(network, gradient=gradient)
 
 
 def _square(
@@ -179,43 +172,40 @@ def _logits(clean: Logits, y: Labels, resolution: float) -> schema.LogitsSeen:
 
 
 def _calls(
-    logits_fn: LogitsFn, network: CompiledNetwork, x: Images, bounds: Bounds
+    logits_fn: LogitsFn, network: Network, x: Images, bounds: Bounds
 ) -> schema.Calls:
     """Calls the network on the same images in several ways."""
-    first = network.forward(x)
+    first, resolution = network(x), network.resolution
 
     def change(other: Any, n: int = len(x), *, rounds: bool = True) -> float:
-        pair = (np.asarray(first)[:n], np.asarray(other))
-        return outputs.relative_change(*pair, network.resolution * rounds)
+        return outputs.relative_change(first[:n], other, resolution * rounds)
 
     few = x[: max(1, network.size // 2)]
-    smaller = compile_network(logits_fn, few, len(few)).forward(few)
+    smaller = Network(logits_fn, x[0], len(few))(few)
     other_size, traced_again = change(smaller, len(few)), None
     if not other_size <= flags.BATCH_CHANGE:
         # The size, or randomness that was frozen when the network was traced?
-        anew = compile_network(logits_fn, x, network.size).forward(x)
-        traced_again = change(anew)
+        traced_again = change(Network(logits_fn, x[0], network.size)(x))
     return schema.Calls(
-        same_batch=change(network.forward(x), rounds=False),
-        other_batch=change(masking.among_others(network.forward, x, bounds)),
+        same_batch=change(network(x), rounds=False),
+        other_batch=change(masking.among_others(network, x, bounds)),
         other_size=other_size,
         traced_again=traced_again,
     )
 
 
 def _gradients(
-    network: CompiledNetwork, gradient: Images, x: Images, y: Labels, **options: Any
+    network: Network, slope: Callable[..., Any], gradient: Images, **options: Any
 ) -> schema.Gradients:
     """Looks at the gradients, and compares them with finite differences."""
     zero, finite, length = map(np.asarray, masking.gradient_health(gradient))
-    found = slopes.measure(
-        network.forward, network.slope, x, y, resolution=network.resolution, **options
-    )
+    odds, resolution = functools.partial(slope, odds=True), network.resolution
+    found = slopes.measure(network, odds, resolution=resolution, **options)
     return schema.Gradients(
         zero_gradient_share=float(zero.mean()),
         non_finite_gradient_share=float((~finite).mean()),
         median_length=float(np.median(length)),
-        **vars(gradient_check(found, network.resolution)),
+        **vars(gradient_check(found, resolution)),
     )
 
 

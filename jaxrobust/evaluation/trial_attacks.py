@@ -1,6 +1,7 @@
 """Weak, strong, longer and unbounded attacks on the same images, side by side."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,8 +10,7 @@ from jaxtyping import Bool
 
 from jaxrobust import threat
 from jaxrobust.analysis import masking
-from jaxrobust.array_types import Bounds, Images, Key, Labels, Norm
-from jaxrobust.evaluation.network import CompiledNetwork
+from jaxrobust.array_types import Bounds, Images, Key, Labels, Logits, Norm
 from jaxrobust.evaluation.protocols import STEP_SHARE
 from jaxrobust.results import schema
 
@@ -36,7 +36,8 @@ def row_stream(keys: Key, name: str, number: int = 0) -> Key:
 class Trials:
     """One network, images `x` [N, H, W, C], their threat, and an iterative attack."""
 
-    network: CompiledNetwork
+    forward: masking.Forward
+    gradient: Callable[[Images, Labels, float], tuple[Images, Logits]]
     x: Images
     y: Labels
     eps: float
@@ -47,7 +48,7 @@ class Trials:
 
     def resists(self, points: Images) -> Resists:
         """Says which images these points do not fool."""
-        return np.asarray(masking.is_correct(self.network.forward(points), self.y))
+        return np.asarray(masking.is_correct(self.forward(points), self.y))
 
     def draw(self, keys: Key, name: str, number: int) -> Images:
         """Draws a point of the ball around each image, for one use of randomness."""
@@ -61,8 +62,8 @@ class Trials:
     ) -> masking.Ascent:
         """Runs so many times the steps, with the logits scaled in the loss."""
         return masking.ascend(
-            self.network.forward,
-            lambda x, y: self.network.gradient(x, y, scale),
+            self.forward,
+            lambda x, y: self.gradient(x, y, scale),
             self.x,
             self.y,
             start=start,

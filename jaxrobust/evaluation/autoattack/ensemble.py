@@ -19,11 +19,11 @@ from jaxrobust.evaluation.autoattack.result import Result, StageResult, State
 from jaxrobust.evaluation.autoattack.saved_state import StateFile
 from jaxrobust.evaluation.autoattack.setup import (
     Examples,
-    Forward,
     Setup,
     check_call,
     slots_for,
 )
+from jaxrobust.evaluation.network import Network
 from jaxrobust.evaluation.setting import Devices
 from jaxrobust.runtime.progress import StageProgress
 
@@ -106,15 +106,16 @@ def autoattack(
     other = max(devices.count, most // (2 * devices.count) * devices.count)
     with jax.default_matmul_precision(precision):
         forward, second_look = (
-            Forward(logits_fn, images[0], batch, devices, stochastic=stochastic)
+            Network(logits_fn, images[0], batch, devices, stochastic=stochastic)
             for batch in (most, other)
         )
-        stepping.check_classes(y, forward.classes)
+        classes = forward.model.out.shape[1]
+        stepping.check_classes(y, classes)
         setup = Setup(
             logits_fn,
             Examples(images, np.asarray(y, np.int32), keys),
             verify.Ball(float(eps), norm, bounds),
-            versions.plan(version, norm, forward.classes, stochastic=stochastic),
+            versions.plan(version, norm, classes, stochastic=stochastic),
             version,
             stochastic,
             (draws or _DRAWS) if stochastic else 1,

@@ -12,8 +12,9 @@ from jaxrobust.attacks import stepping
 from jaxrobust.evaluation import step, verify
 from jaxrobust.evaluation.autoattack import versions
 from jaxrobust.evaluation.autoattack.ensemble import autoattack
-from jaxrobust.evaluation.autoattack.setup import Forward, slots_for
+from jaxrobust.evaluation.autoattack.setup import slots_for
 from jaxrobust.evaluation.entries import Entry, Pass
+from jaxrobust.evaluation.network import Network
 from jaxrobust.evaluation.setting import Devices, Setting
 from jaxrobust.runtime.files import own_folder
 
@@ -89,8 +90,8 @@ class AutoAttack(Entry):
         with jax.default_matmul_precision(setting.precision):
             each = max(min(setting.batch_size, len(x)) // devices.count, 1)
             batch = each * devices.count
-            forward = Forward(logits_fn, x[0], batch, devices, stochastic=draws > 0)
-            logits = forward(result.x_adv, keys)
+            network = Network(logits_fn, x[0], batch, devices, stochastic=draws > 0)
+            logits = network(result.x_adv, keys)
         kept = result.x_adv[slice(keep) if isinstance(keep, int) else keep]
         distance = verify.check_ball(result.x_adv, x, self.ball())
         return dataclasses.replace(

@@ -12,16 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jaxrobust import parallel
 from jaxrobust.analysis import logits as of_logits
-from jaxrobust.analysis import masking, slopes
-from jaxrobust.array_types import Images, Labels, Logits
-from jaxrobust.attacks import stepping
+from jaxrobust.analysis import slopes
 from jaxrobust.evaluation import flags
 from jaxrobust.evaluation.autoattack.result import State
 from jaxrobust.evaluation.autoattack.setup import Setup
 from jaxrobust.evaluation.diagnose import gradient_check
-from jaxrobust.evaluation.network import coarsest, in_batches
 from jaxrobust.results import schema
 
 # Of the typical lead: far above what another batch shape rounds, half precision too.
@@ -161,39 +157,17 @@ def numbers_of(setup: Setup, clean: Float[np.ndarray, "N K"]) -> dict[str, float
 
 def _of_gradients(setup: Setup) -> dict[str, float]:
     """Returns whether the gradients that are followed are those of the network."""
-    (images, labels, keys), look = setup.examples, setup.second_look
-    x, y = jnp.asarray(images[:_CHECKED]), jnp.asarray(labels[:_CHECKED])
-    like = jax.ShapeDtypeStruct((look.batch, *x.shape[1:]), x.dtype)
-    resolution = coarsest(jax.make_jaxpr(look.model.fn)(look.arrays, like).jaxpr)
-
-    def gradient(arrays: Any, x: Images, y: Labels) -> tuple[Images, Logits]:
-        fn = functools.partial(look.model.fn, arrays)
-        return masking.input_gradient(fn, x, y, odds=True)
-
-    blank = np.zeros(like.shape, like.dtype), np.zeros(look.batch, np.int32)
-    compiled = stepping.build(
-        gradient,
-        look.arrays,
-        *setup.devices.put_rows(blank),
-        model=look.model,
-        shardings=setup.devices.by_rows,
-        seldom=True,
-    )
-
-    def slope(images: Any, labels: Any) -> tuple[Images, Logits]:
-        given = np.asarray(images), np.asarray(labels, np.int32)
-        found = compiled(look.arrays, *setup.devices.put_rows(given))
-        return jax.tree.map(jnp.asarray, parallel.to_host(found))
-
+    look = setup.second_look
+    x, y, keys = (part[:_CHECKED] for part in setup.examples)
     measured = slopes.measure(
-        lambda points: jnp.asarray(look(np.asarray(points))),
-        functools.partial(in_batches, slope, look.batch),
-        x,
-        y,
-        keys=keys[: len(x)],
-        resolution=resolution,
+        look,
+        functools.partial(look.gradient_fn(seldom=True), odds=True),
+        jnp.asarray(x),
+        jnp.asarray(y),
+        keys=keys,
+        resolution=look.resolution,
         directions=_DIRECTIONS,
         **vars(setup.ball),
     )
-    found = vars(gradient_check(measured, resolution))
+    found = vars(gradient_check(measured, look.resolution))
     return {name: found[name] for name in _OF_CHECK if found[name] is not None}

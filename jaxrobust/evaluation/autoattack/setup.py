@@ -9,53 +9,16 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Bool, Float, Int
 
-from jaxrobust import losses, parallel, threat
+from jaxrobust import threat
 from jaxrobust.array_types import Key, LogitsFn
 from jaxrobust.attacks import stepping
 from jaxrobust.evaluation import step, verify
 from jaxrobust.evaluation.autoattack import queue, versions
-from jaxrobust.evaluation.setting import Devices, padded_rows
+from jaxrobust.evaluation.network import Network
+from jaxrobust.evaluation.setting import Devices
 
 # Rows that one device works on together, unless told otherwise.
 _SLOTS_ON_CPU, _SLOTS = 64, 256
-
-
-class Forward:
-    """A model's logits in batches of `batch` images on all devices, compiled once."""
-
-    def __init__(
-        self,
-        logits_fn: LogitsFn,
-        image: np.ndarray,
-        batch: int,
-        devices: Devices,
-        *,
-        stochastic: bool,
-    ) -> None:
-        """Traces and compiles the model for images that are like `image`."""
-        self.batch, self._devices, self._stochastic = batch, devices, stochastic
-        shape = jax.ShapeDtypeStruct((batch, *image.shape), image.dtype)
-        self.model = stepping.capture(logits_fn, shape, stochastic=stochastic)
-        self.arrays = devices.put_copies(list(self.model.arrays))
-        self.classes: int = self.model.out.shape[1]
-        blank = np.zeros(shape.shape, shape.dtype)
-        given = blank, stepping.row_keys(jax.random.key(0), batch)
-        self._call = stepping.build(
-            lambda *inputs: losses.comparable(self.model.fn(*inputs)),
-            self.arrays,
-            *devices.put_rows(given[: 1 + stochastic]),
-            model=self.model,
-            shardings=devices.by_rows,
-        )
-
-    def __call__(self, x: np.ndarray, keys: Key | None = None) -> np.ndarray:
-        """Returns the logits `[n, K]` of n images; the last batch is padded."""
-        given: tuple[Any, ...] = (x, keys)[: 1 + self._stochastic]
-        parts = []
-        for rows in padded_rows(len(x), self.batch):
-            inputs = self._devices.put_rows([value[rows] for value in given])
-            parts.append(parallel.to_host(self._call(self.arrays, *inputs)))
-        return np.concatenate(parts)[: len(x)]
 
 
 class Examples(NamedTuple):
@@ -83,7 +46,7 @@ class Setup:
     draws: int  # that judge an image
     slots: int  # rows that are worked on at a time, at most
     devices: Devices
-    second_look: Forward
+    second_look: Network
     tag: str | None = None  # the user's name for the model
 
     @property
