@@ -9,12 +9,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from jaxrobust import parallel
 from jaxrobust.analysis import logits as of_logits
 from jaxrobust.evaluation import verify
 from jaxrobust.evaluation.autoattack import flags, stage
@@ -114,7 +111,7 @@ class StateFile:
             now = now._replace(found=_found(meta, arrays))
             if not same:
                 return program, now
-            slots = setup.devices.put_rows(_as_slots(now.slots, arrays))
+            slots = setup.devices.put_rows(stage.with_leaves(now.slots, arrays))
             return program, now._replace(slots=slots, pace=meta["count"])
         except (LookupError, TypeError, ValueError) as error:
             [reason, *_] = str(error).splitlines() or [type(error).__name__]
@@ -186,12 +183,12 @@ def _packed(setup: Setup, state: State, now: stage.Progress | None) -> Saved:
 
 
 def _packed_progress(setup: Setup, now: stage.Progress) -> Saved:
-    found, slots = now.found, map(_plain, jax.tree.leaves(now.slots))
+    found = now.found
     points = [(n, x) for n, several in found.x_adv.items() for x in several]
     rejected = collections.Counter(found.rejected).elements()
     arrays = {
         **{f"board/{name}": value for name, value in now.queue.to_arrays().items()},
-        **{f"slots/{i}": row for i, row in enumerate(parallel.to_host(list(slots)))},
+        **stage.leaves(now.slots),
         "outcome/numbers": np.asarray([n for n, _ in points], np.int64),
         "outcome/x_adv": np.stack([x for _, x in points])
         if points
@@ -244,33 +241,10 @@ def _found(meta: Mapping[str, Any], arrays: Arrays) -> stage.Found:
     )
 
 
-def _as_slots(like: Any, arrays: Arrays) -> Any:
-    """Makes slots again, of host arrays, in the structure of `like`."""
-    leaves, tree = jax.tree.flatten(like)
-    found = []
-    for number, leaf in enumerate(leaves):
-        array, wanted = arrays[f"slots/{number}"], jax.eval_shape(_plain, leaf)
-        if (array.shape, array.dtype) != (wanted.shape, wanted.dtype):
-            raise ValueError(f"slots/{number} is {array.dtype} {array.shape}")
-        if _is_key(leaf):
-            impl = jax.random.key_impl(leaf)
-            array = jax.random.wrap_key_data(jnp.asarray(array), impl=impl)
-        found.append(array)
-    return jax.tree.unflatten(tree, found)
-
-
 def _below(name: str, arrays: Arrays) -> dict[str, np.ndarray]:
     """Returns the arrays below a name."""
     start = f"{name}/"
     return {k.removeprefix(start): v for k, v in arrays.items() if k.startswith(start)}
-
-
-def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _plain(leaf: Any) -> Any:
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
 
 
 def _fault(

@@ -217,6 +217,34 @@ def _rows(setup: Setup, logits: np.ndarray, queue: Queue) -> stepping.Rows:
 
 
 def _blank(leaf: jax.ShapeDtypeStruct) -> Any:
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if _is_key(leaf):
         return jnp.broadcast_to(jax.random.key(0), leaf.shape)
     return np.zeros(leaf.shape, leaf.dtype)
+
+
+def leaves(slots: stepping.Slots) -> dict[str, np.ndarray]:
+    """Returns the leaves of slots as host arrays `slots/NUMBER`; keys as their data."""
+    found = parallel.to_host([_plain(leaf) for leaf in jax.tree.leaves(slots)])
+    return {f"slots/{number}": leaf for number, leaf in enumerate(found)}
+
+
+def with_leaves(like: stepping.Slots, arrays: Mapping[str, np.ndarray]) -> Any:
+    """Makes slots again, in the structure of `like`, of what `leaves` returned."""
+    found, tree = [], jax.tree.structure(like)
+    for number, leaf in enumerate(jax.tree.leaves(like)):
+        array, wanted = arrays[f"slots/{number}"], jax.eval_shape(_plain, leaf)
+        if (array.shape, array.dtype) != (wanted.shape, wanted.dtype):
+            raise ValueError(f"slots/{number} is {array.dtype} {array.shape}")
+        if _is_key(leaf):
+            impl = jax.random.key_impl(leaf)
+            array = jax.random.wrap_key_data(jnp.asarray(array), impl=impl)
+        found.append(array)
+    return jax.tree.unflatten(tree, found)
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _plain(leaf: Any) -> Any:
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
