@@ -17,7 +17,6 @@ from jaxrobust.evaluation import (
     analyses,
     flags,
     flags_of_attacks,
-    outputs,
     passes,
     robustbench,
     statistics,
@@ -101,7 +100,7 @@ def evaluate(
         files.write_json(folder / "robustbench.json", leaderboard)
         files.write_json(folder / "results.json", typed.as_json(results))
         if fields["save_adversarial"]:
-            outputs.write_adversarial(workdir, done.setting, done.runs)
+            passes.write_adversarial(workdir, done.setting, done.runs)
         if state.exists():
             state.rmtree()
     return typed.as_json(results)
@@ -138,7 +137,7 @@ def _analysed(
     name, draws = config["data"]["name"], getattr(setting.model, "draws", 0)
     parts = attacked(done)
     attacks: list[schema.Attack] = parts["attacks"]
-    arrays = outputs.predictions(done) | outputs.grid(done, attacks, fields)
+    arrays = passes.predictions(done) | passes.grid(done, attacks, fields)
     plain = flags.predictions(runs["clean"].logits, setting.labels)
     nothing = flags.learned_nothing(**vars(plain), n=len(setting.labels))
     raised = flags_of_attacks.raised(attacks, parts["clean"])
