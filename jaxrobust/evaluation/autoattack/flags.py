@@ -157,14 +157,13 @@ def numbers_of(setup: Setup, clean: Float[np.ndarray, "N K"]) -> dict[str, float
 
 def _of_gradients(setup: Setup) -> dict[str, float]:
     """Returns whether the gradients that are followed are those of the network."""
-    look = setup.second_look
-    x, y, keys = (part[:_CHECKED] for part in setup.examples)
+    (x, y, keys), look = setup.examples, setup.second_look
     measured = slopes.measure(
         look,
         functools.partial(look.gradient_fn(seldom=True), odds=True),
-        jnp.asarray(x),
-        jnp.asarray(y),
-        keys=keys,
+        jnp.asarray(x[:_CHECKED]),
+        jnp.asarray(y[:_CHECKED]),
+        keys=keys[:_CHECKED],
         resolution=look.resolution,
         directions=_DIRECTIONS,
         **vars(setup.ball),
