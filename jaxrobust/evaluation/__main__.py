@@ -20,7 +20,7 @@ import logging
 import re
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import jax
@@ -66,12 +66,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         function = external.load(args.model)
         dataset = evaluator.load_test(config)
         if hosted := _is_black_box(args, function, dataset):
-            black_box.check_attacks(_names(config))
+            black_box.check_attacks(config["eval"])
             config["eval"]["diagnostics"]["enabled"] = False
-            layout = black_box.layout_of(function, args.layout)
-            function = black_box.wrap(function, dataset, layout)
+            function = black_box.wrap(function, dataset, args.layout)
         else:
-            function = black_box.in_layout(function, args.layout or "NHWC")
+            function = black_box.in_layout(function, args.layout)
         draws = args.draws if args.stochastic else 0
         if args.attacks_only or hosted or args.stochastic:
             fields = config["eval"]  # no analysis that attacks the network again
@@ -122,10 +121,9 @@ def _config(args: argparse.Namespace) -> dict[str, Any]:
         options = {"transfer_from": args.transfer_from, "draws": draws}
         found = attack_text.table(args.attack, eps=eps, norm=args.norm, **options)
     elif args.black_box and not args.suite:
-        ball = {"norm": args.norm, "eps": eps}
         found = {
-            "square": {"name": "square", **ball},
-            "ball": {"name": "uniform_noise", "draws": 10, **ball},
+            "square": protocols.attack("square", eps, args.norm),
+            "ball": protocols.attack("uniform_noise", eps, args.norm, draws=10),
         }
     elif named in protocols.OF_THREAT or args.stochastic:
         if named not in protocols.OF_THREAT:  # AutoAttack chooses its steps
@@ -179,14 +177,6 @@ def _check_flags(args: argparse.Namespace) -> None:
         )
 
 
-def _names(config: Mapping[str, Any]) -> list[str]:
-    """Returns the names of the attacks that a config asks for."""
-    fields = config["eval"]
-    if name := fields["suite"]:
-        return [name]
-    return [attack["name"] for attack in fields["attacks"].values()]
-
-
 def _is_black_box(
     args: argparse.Namespace, function: Any, dataset: data.Dataset
 ) -> bool:
@@ -202,7 +192,7 @@ def _is_black_box(
     asked = {fields.partition(":")[0].strip() for fields in args.attack}
     if not asked or any(map(registry.needs_gradient, asked)):
         return False
-    function = black_box.in_layout(function, args.layout or "NHWC")
+    function = black_box.in_layout(function, args.layout)
     return not external.traceable(function, dataset)
 
 

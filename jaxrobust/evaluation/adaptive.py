@@ -17,8 +17,8 @@ from jaxrobust import analysis, attacks, losses, models
 from jaxrobust.array_types import Images, Labels, Norm, PerExample, Variables
 from jaxrobust.evaluation import step
 from jaxrobust.evaluation.entries import Entry
-from jaxrobust.evaluation.protocols import Fields, Table
-from jaxrobust.evaluation.radius import exact
+from jaxrobust.evaluation.protocols import Fields, Table, attack
+from jaxrobust.evaluation.text import exact
 
 STEPS = 100
 RESTARTS = 5
@@ -72,10 +72,7 @@ LOSSES: Mapping[str, Callable[[nn.Module, Variables], Any]] = {"prototypes": pro
 
 @dataclasses.dataclass(frozen=True)
 class Adaptive(Entry):
-    """An attack whose loss, or whose network of `NETWORKS`, is made for a defence.
-
-    `why` is the reason, in a sentence.
-    """
+    """An attack whose loss, or network of `NETWORKS`, is for a defence, and `why`."""
 
     network: str = ""
     why: str = ""
@@ -89,10 +86,10 @@ class Adaptive(Entry):
         """Returns the attack on one network, inside the compiled step."""
         make_loss = LOSSES.get(self.hyperparameters.get("loss", ""))
         changes = {"loss": make_loss(model, variables)} if make_loss else {}
-        attack = self.build(**changes)
+        built = self.build(**changes)
         attacked = NETWORKS[self.network](model) if self.network else model
         logits_fn = models.logits_fn(attacked, variables)
-        return lambda _, x, y, key: attack(logits_fn, x, y, key)
+        return lambda _, x, y, key: built(logits_fn, x, y, key)
 
     def describe(self) -> dict[str, Any]:
         """Returns what results.json says about the attack itself."""
@@ -101,10 +98,7 @@ class Adaptive(Entry):
 
 
 def method_of(config: Mapping[str, Any]) -> str:
-    """Returns which defence a config describes, by its network and its objective.
-
-    One of `fpd`, `pcl`, `pc_lc`, `ssc`, `ssp`, or '' for any other.
-    """
+    """Names a config's defence: `fpd`, `pcl`, `pc_lc`, `ssc`, `ssp`, or '' (others)."""
     model = config.get("model", {}).get("name", "")
     objective = config.get("objective", {}).get("name", "")
     if model.startswith("fpd_"):
@@ -122,15 +116,15 @@ def table(method: str, eps: str, norm: Norm = "linf") -> Table:
     AutoAttack is one of them, so that this suite is never weaker: it brings targets,
     FAB and a black box of 5,000 queries for where a gradient misses what is there.
     """
-    threat = {"norm": norm, "eps": eps, "steps": STEPS, "restarts": RESTARTS}
-    pgd = {"name": "pgd", **threat, "step_size": str(exact(eps) / 10)}
-    apgd = {"name": "apgd", **threat}
+    long = {"steps": STEPS, "restarts": RESTARTS}
+    pgd = attack("pgd", eps, norm, **long, step_size=str(exact(eps) / 10))
+    apgd = attack("apgd", eps, norm, **long)
 
-    def using(attack: Fields) -> Make:
-        return lambda loss, why, **more: {**attack, "loss": loss, "why": why, **more}
+    def using(base: Fields) -> Make:
+        return lambda loss, why, **more: {**base, "loss": loss, "why": why, **more}
 
     own = _TABLES.get(method, _any)(using(pgd), using(apgd))
-    return {**own, "autoattack": {"name": "autoattack", "norm": norm, "eps": eps}}
+    return {**own, "autoattack": attack("autoattack", eps, norm)}
 
 
 # A loss and the reason for it (and a network of `NETWORKS`) to an attack.

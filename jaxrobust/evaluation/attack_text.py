@@ -10,7 +10,7 @@ from typing import Any
 from jaxrobust import attacks, threat
 from jaxrobust.attacks import registry
 from jaxrobust.evaluation import suite
-from jaxrobust.evaluation.radius import STEP_SHARE
+from jaxrobust.evaluation.protocols import STEP_SHARE
 from jaxrobust.evaluation.text import literal, number, shown
 
 Fields = dict[str, Any]

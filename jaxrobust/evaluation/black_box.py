@@ -3,27 +3,27 @@
 They run on the host, by a callback from the compiled attack.
 """
 
-import functools
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
 
+from jaxrobust import named_code
 from jaxrobust.array_types import Images, Logits
 from jaxrobust.attacks import registry
 from jaxrobust.data import Dataset
 from jaxrobust.evaluation import external
 
 LAYOUTS = ("NHWC", "NCHW")
-Host = Callable[[Float[np.ndarray, "B H W C"]], Any]
 
 
-def check_attacks(names: Iterable[str]) -> None:
-    """Refuses attacks that a black box cannot answer, and says which will do."""
+def check_attacks(fields: Mapping[str, Any]) -> None:
+    """Refuses attacks of `config.eval` that a black box cannot answer."""
+    names = [one["name"] for one in fields["attacks"].values()]
+    names = [fields["suite"]] if fields["suite"] else names
     if wrong := sorted({n for n in names if registry.needs_gradient(n)}):
         raise ValueError(
             f"{', '.join(wrong)} cannot attack a black box, which has no gradient; "
@@ -37,19 +37,14 @@ def is_torch_module(function: Any) -> bool:
     return torch is not None and isinstance(function, torch.nn.Module)
 
 
-def layout_of(function: Any, given: str | None) -> str:
-    """Returns the layout of the images that a function takes."""
-    return given or ("NCHW" if is_torch_module(function) else "NHWC")
-
-
-def in_layout(function: Callable[..., Any], layout: str) -> Callable[..., Any]:
+def in_layout(function: Callable[..., Any], layout: str | None) -> Callable[..., Any]:
     """Returns a function of images `[B, H, W, C]` of one that takes `layout`."""
-    if layout == "NHWC":
+    if layout != "NCHW":
         return function
     return lambda x, *keys: function(x.transpose(0, 3, 1, 2), *keys)
 
 
-def wrap(function: Any, dataset: Dataset, layout: str) -> external.Function:
+def wrap(function: Any, dataset: Dataset, layout: str | None) -> external.Function:
     """Makes a function that JAX can call, and never differentiate, of one on the host.
 
     Args:
@@ -58,17 +53,28 @@ def wrap(function: Any, dataset: Dataset, layout: str) -> external.Function:
         returns may be an array of either.
       dataset: whose first images to try it on.
       layout: of the images it takes, one of `LAYOUTS`; those of the result are NHWC.
+        None is NCHW for a `torch.nn.Module`.
 
     Raises:
       ValueError: if it fails on the first images, or returns no logits `[B, K]`.
     """
+    layout = layout or ("NCHW" if is_torch_module(function) else "NHWC")
     call = _caller(function)
 
     def on_host(images: np.ndarray) -> np.ndarray:
         x = np.array(images, np.float32)  # its own: it may change them in place
         if layout == "NCHW":
             x = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
-        return _checked(call(x), len(images))
+        out = call(x)
+        if hasattr(out, "detach"):
+            out = out.detach().cpu().numpy()
+        logits = np.asarray(out)
+        external.check_shape(logits, len(images))
+        if not np.issubdtype(logits.dtype, np.floating):
+            raise ValueError(
+                f"the function must return floating logits, got {logits.dtype}."
+            )
+        return logits.astype(np.float32)
 
     first = dataset.images[:3].astype(np.float32) / 255
     try:
@@ -76,33 +82,20 @@ def wrap(function: Any, dataset: Dataset, layout: str) -> external.Function:
     except ValueError:
         raise
     except Exception as error:
-        [reason, *_] = str(error).splitlines() or [""]
         raise ValueError(
             f"the function does not take images {first.shape} as {layout}: "
-            f"{type(error).__name__}: {reason[:300]}"
+            f"{named_code.said(error)}"
         ) from error
-    return functools.partial(_from_device, on_host, classes)
 
+    def from_device(x: Images) -> Logits:
+        def rows(images: np.ndarray) -> np.ndarray:
+            flat = np.asarray(images).reshape(-1, *x.shape[1:])
+            return on_host(flat).reshape(*images.shape[:-3], classes)
 
-def _from_device(on_host: Host, classes: int, x: Images) -> Logits:
-    def rows(images: np.ndarray) -> np.ndarray:
-        flat = np.asarray(images).reshape(-1, *x.shape[1:])
-        return on_host(flat).reshape(*images.shape[:-3], classes)
+        like = jax.ShapeDtypeStruct((x.shape[0], classes), jnp.float32)
+        return jax.pure_callback(rows, like, x, vmap_method="expand_dims")
 
-    like = jax.ShapeDtypeStruct((x.shape[0], classes), jnp.float32)
-    return jax.pure_callback(rows, like, x, vmap_method="expand_dims")
-
-
-def _checked(out: Any, count: int) -> np.ndarray:
-    if hasattr(out, "detach"):
-        out = out.detach().cpu().numpy()
-    logits = np.asarray(out)
-    external.check_shape(logits, count)
-    if not np.issubdtype(logits.dtype, np.floating):
-        raise ValueError(
-            f"the function must return floating logits, got {logits.dtype}."
-        )
-    return logits.astype(np.float32)
+    return from_device
 
 
 def _caller(function: Any) -> Callable[[np.ndarray], Any]:

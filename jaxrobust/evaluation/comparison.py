@@ -92,23 +92,21 @@ def compare(a: Evaluation, b: Evaluation) -> schema.Comparison:
     )
 
 
-def _with_radius(results: schema.Compared) -> list[schema.Threat]:
-    return [one for one in results.attacks if one.eps is not None]
-
-
 def _attacks(results: schema.Compared) -> list[str]:
     """Names the attacks of the worst case, with their threats."""
     return sorted(
-        f"{one.name} ({one.norm}, eps {one.written})" for one in _with_radius(results)
+        f"{one.name} ({one.norm}, eps {one.written})"
+        for one in results.attacks
+        if one.eps is not None
     )
 
 
 def _settings(results: schema.Compared) -> list[str]:
     """Writes out all that the attacks with a radius were told."""
-    told = files.as_plain([typed.as_json(one) for one in _with_radius(results)])
+    told = [typed.as_json(one) for one in results.attacks if one.eps is not None]
     return sorted(
         json.dumps({k: v for k, v in one.items() if k not in _FOUND}, sort_keys=True)
-        for one in told
+        for one in files.as_plain(told)
     )
 
 
@@ -151,24 +149,17 @@ def tell(found: schema.Comparison, a: str, b: str) -> str:
             said.append("One has no attack with a radius: nothing about robustness.")
             continue
         low, high = one.ci95
-        rows.append(
-            (
-                name,
-                f"{100 * one.a:.1f}",
-                f"{100 * one.b:.1f}",
-                f"{100 * one.difference:+.1f}",
-                f"[{100 * low:+.1f}, {100 * high:+.1f}]",
-                f"{one.only_a} / {one.only_b}",
-                f"{one.p_value:.2g}",
-            )
-        )
+        shares = f"{100 * one.a:.1f}", f"{100 * one.b:.1f}"
+        difference = f"{100 * one.difference:+.1f}"
+        ends = f"[{100 * low:+.1f}, {100 * high:+.1f}]"
+        only = f"{one.only_a} / {one.only_b}"
+        rows.append((name, *shares, difference, ends, only, f"{one.p_value:.2g}"))
         if one is found.worst_case and not found.same_attacks:
             continue
+        which = f"{'A' if low > 0 else 'B'} gets more right."
         if low <= 0 <= high:
-            said.append(f"{name.capitalize()}: these images do not tell which is more.")
-        else:
-            more = "A" if low > 0 else "B"
-            said.append(f"{name.capitalize()}: {more} gets more right.")
+            which = "these images do not tell which is more."
+        said.append(f"{name.capitalize()}: {which}")
     if not found.same_attacks:
         said.append(
             "They met different attacks, so their worst cases are not comparable: "

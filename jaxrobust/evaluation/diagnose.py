@@ -1,23 +1,37 @@
 """Whether a network's robust accuracy can be believed, for any function to logits."""
 
-import dataclasses
+import functools
+import itertools
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from jaxrobust import attacks, threat
 from jaxrobust.analysis import logits as outputs
 from jaxrobust.analysis import masking, slopes
 from jaxrobust.array_types import Bounds, Images, Key, Labels, Logits, LogitsFn, Norm
 from jaxrobust.attacks import stepping
-from jaxrobust.evaluation import flags, gradient_check, step, trial_attacks
-from jaxrobust.evaluation.network import CompiledNetwork, compile_network, in_batches
-from jaxrobust.evaluation.radius import STEP_SHARE
+from jaxrobust.evaluation import flags, step, trial_attacks
+from jaxrobust.evaluation.network import Network, in_batches
+from jaxrobust.evaluation.protocols import STEP_SHARE
 from jaxrobust.results import schema, typed
+
+_COUNTS = {"examples": 0, "steps": 1, "restarts": 0, "queries": 0, "batch_size": 1}
+# Fewer images than this share say nothing about the others.
+_LEAST = 0.1
+# Of the images, from the worst: where a gradient is broken for a quarter, it is broken.
+QUANTILE = 0.25
+# An image is misled where at neither distance more of the change than this is told.
+MISLED = 0.6
+# A coarser float type moves logits by more than their own rounding on the way.
+_HALF = 1e-5
+PLACES = ("clean", "in_ball", "attacked")
+DISTANCES = ("near", "far")
 
 
 def diagnose(
@@ -72,38 +86,43 @@ def diagnose(
     if step_size is not None:
         threat.check_one_radius("step_size", step_size)
     stepping.check_examples(x, y, bounds)
-    check_counts({"steps": steps, "restarts": restarts, "queries": queries})
-    if batch_size < 1:
-        raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
+    counts: Any = {"steps": steps, "restarts": restarts, "queries": queries}
+    check_counts({**counts, "batch_size": batch_size})
     step_size = STEP_SHARE * eps / steps if step_size is None else step_size
     ball: Any = {"eps": eps, "norm": norm, "bounds": bounds}
     with jax.default_matmul_precision(precision):
         # This attack is the one that checks what it is given.
         keys = threat.row_keys(key, len(x))
-        squares = _square(logits_fn, x, y, keys, queries, batch_size, ball)
+        size = min(batch_size, len(x))
+        squares = _square(logits_fn, x, y, keys, size, queries=queries, **ball)
         x, y = jnp.asarray(x), jnp.asarray(y)
-        network = compile_network(logits_fn, x, batch_size)
-        if on_pass is not None:
-            total = 1 + trial_attacks.count_gradients(steps, restarts)
-            network = _reporting(network, total, on_pass)
-        gradient, clean = network.gradient(x, y, 1.0)
+        network = Network(logits_fn, x[0], size)
+        slope, done = network.gradient_fn(), itertools.count(1)
+        # One at the clean images, and those that `trial_attacks.compare` takes.
+        total = 1 + (trial_attacks.LONGER + restarts + 2) * steps
+
+        def told(x: Images, y: Labels, scale: float) -> tuple[Images, Logits]:
+            found = slope(x, y, scale)
+            if on_pass is not None:
+                on_pass(next(done), total)
+            return found
+
+        gradient, clean = told(x, y, 1.0)
         step.check_finite(np.asarray(clean))
         logits = _logits(clean, y, network.resolution)
         trials = trial_attacks.Trials(
-            network, x, y, step_size=step_size, steps=steps, **ball
+            network, told, x, y, step_size=step_size, steps=steps, **ball
         )
         numbers = schema.Diagnostics(
             n=len(x),
             norm=norm,
             eps=float(eps),
             step_size=float(step_size),
-            steps=steps,
-            restarts=restarts,
-            queries=queries,
+            **counts,
             predictions=flags.predictions(np.asarray(clean), np.asarray(y)),
             logits=logits,
             calls=_calls(logits_fn, network, x, bounds),
-            gradients=_gradients(network, gradient, x, y, keys=keys, **ball),
+            gradients=_gradients(network, slope, gradient, x=x, y=y, keys=keys, **ball),
             **vars(
                 trial_attacks.compare(
                     trials,
@@ -119,45 +138,24 @@ def diagnose(
 
 
 def check_counts(fields: Mapping[str, Any], prefix: str = "") -> None:
-    """Checks those numbers of examples, steps, restarts and queries that are given."""
-    for name, least in (("examples", 0), ("steps", 1), ("restarts", 0), ("queries", 0)):
+    """Checks those counts of `fields` that are given: the least of each."""
+    for name, least in _COUNTS.items():
         if fields.get(name, least) < least:
             raise ValueError(
                 f"`{prefix}{name}` must be at least {least}, got {fields[name]}."
             )
 
 
-def _reporting(
-    network: CompiledNetwork, total: int, on_pass: Callable[[int, int], None]
-) -> CompiledNetwork:
-    """Reports every gradient of all images."""
-    done = iter(range(1, total + 1))
-
-    def gradient(x: Images, y: Labels, scale: float) -> tuple[Images, Logits]:
-        found = network.gradient(x, y, scale)
-        on_pass(next(done), total)
-        return found
-
-    return dataclasses.replace(network, gradient=gradient)
-
-
 def _square(
-    logits_fn: LogitsFn,
-    x: Images,
-    y: Labels,
-    keys: Key,
-    queries: int,
-    batch_size: int,
-    ball: Mapping[str, Any],
+    logits_fn: LogitsFn, x: Images, y: Labels, keys: Key, size: int, **options: Any
 ) -> Images:
     """Runs a short square attack; what it would warn about is measured anyway."""
 
     def attack(x: Images, y: Labels, keys: Key) -> Images:
-        return attacks.square(logits_fn, x, y, key=keys, queries=queries, **ball)
+        return attacks.square(logits_fn, x, y, key=keys, **options)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", attacks.RobustnessWarning)
-        size = min(batch_size, len(x))
         return in_batches(attack, size, x, y, trial_attacks.row_stream(keys, "square"))
 
 
@@ -174,41 +172,78 @@ def _logits(clean: Logits, y: Labels, resolution: float) -> schema.LogitsSeen:
 
 
 def _calls(
-    logits_fn: LogitsFn, network: CompiledNetwork, x: Images, bounds: Bounds
+    logits_fn: LogitsFn, network: Network, x: Images, bounds: Bounds
 ) -> schema.Calls:
     """Calls the network on the same images in several ways."""
-    first = network.forward(x)
+    first, resolution = network(x), network.resolution
 
     def change(other: Any, n: int = len(x), *, rounds: bool = True) -> float:
-        pair = (np.asarray(first)[:n], np.asarray(other))
-        return outputs.relative_change(*pair, network.resolution * rounds)
+        return outputs.relative_change(first[:n], other, resolution * rounds)
 
     few = x[: max(1, network.size // 2)]
-    smaller = compile_network(logits_fn, few, len(few)).forward(few)
+    smaller = Network(logits_fn, x[0], len(few))(few)
     other_size, traced_again = change(smaller, len(few)), None
     if not other_size <= flags.BATCH_CHANGE:
         # The size, or randomness that was frozen when the network was traced?
-        anew = compile_network(logits_fn, x, network.size).forward(x)
-        traced_again = change(anew)
+        traced_again = change(Network(logits_fn, x[0], network.size)(x))
     return schema.Calls(
-        same_batch=change(network.forward(x), rounds=False),
-        other_batch=change(masking.among_others(network.forward, x, bounds)),
+        same_batch=change(network(x), rounds=False),
+        other_batch=change(masking.among_others(network, x, bounds)),
         other_size=other_size,
         traced_again=traced_again,
     )
 
 
 def _gradients(
-    network: CompiledNetwork, gradient: Images, x: Images, y: Labels, **options: Any
+    network: Network, slope: Callable[..., Any], gradient: Images, **options: Any
 ) -> schema.Gradients:
     """Looks at the gradients, and compares them with finite differences."""
     zero, finite, length = map(np.asarray, masking.gradient_health(gradient))
-    found = slopes.measure(
-        network.forward, network.slope, x, y, resolution=network.resolution, **options
-    )
+    odds, resolution = functools.partial(slope, odds=True), network.resolution
+    found = slopes.measure(network, odds, resolution=resolution, **options)
     return schema.Gradients(
         zero_gradient_share=float(zero.mean()),
         non_finite_gradient_share=float((~finite).mean()),
         median_length=float(np.median(length)),
-        **vars(gradient_check.summary(found, network.resolution)),
+        **vars(gradient_check(found, resolution)),
     )
+
+
+def gradient_check(found: slopes.Slopes, resolution: float) -> schema.GradientCheck:
+    """Makes numbers of gradients beside finite differences, measured at a resolution.
+
+    What the gradient tells of three quarters of the images at least (`QUANTILE`) counts
+    per point and distance; it is None where too few have a change that is clear of
+    rounding, and near by in half precision.
+    """
+    explained = {
+        f"{place}_{distance}": _lower(found.explained[i, j])
+        for i, place in enumerate(PLACES)
+        for j, distance in enumerate(DISTANCES)
+    }
+    near = [explained[f"{place}_near"] for place in PLACES if resolution < _HALF]
+    rises = found.rises[np.isfinite(found.rises)]
+    best = np.where(np.isfinite(found.explained), found.explained, -np.inf).max(1)
+    misled = (np.isfinite(best) & (best < MISLED)).sum(-1).max()
+    misled = misled if misled > 1 else 0  # one alone may be luck
+    return schema.GradientCheck(
+        explained=_least(explained.values()),
+        explained_at=explained,
+        explained_near=_least(near),
+        misled_share=float(misled / best.shape[-1]),
+        loss_rises_share=float(rises.mean()) if len(rises) else None,
+        loss_rises_n=len(rises),
+        zero_slope_share=float(found.zero.mean(-1).max()),
+        changed_share=float(found.changed.mean()),
+    )
+
+
+def _least(values: Iterable[float | None]) -> float | None:
+    return min((value for value in values if value is not None), default=None)
+
+
+def _lower(explained: Float[np.ndarray, "N"]) -> float | None:
+    known = explained[np.isfinite(explained)]
+    if len(known) < _LEAST * len(explained):
+        return None
+    return float(np.quantile(known, QUANTILE))

@@ -6,12 +6,10 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import numpy as np
 from etils import epath
 from jax.sharding import Mesh
-from jaxtyping import Bool
 
-from jaxrobust import data, models, parallel
+from jaxrobust import data, models
 from jaxrobust.array_types import Variables
 from jaxrobust.data import Dataset
 from jaxrobust.evaluation import (
@@ -19,7 +17,6 @@ from jaxrobust.evaluation import (
     analyses,
     flags,
     flags_of_attacks,
-    outputs,
     passes,
     robustbench,
     statistics,
@@ -27,12 +24,12 @@ from jaxrobust.evaluation import (
     suite,
     transfer,
 )
-from jaxrobust.evaluation.autoattack import entry as autoattack
-from jaxrobust.evaluation.setting import Setting, choose, shuffled
+from jaxrobust.evaluation.autoattack.entry import AutoAttack
+from jaxrobust.evaluation.setting import Devices, Setting, choose, shuffled
 from jaxrobust.named_models import count_classes
 from jaxrobust.parallel import processes
 from jaxrobust.results import schema, typed
-from jaxrobust.runtime import environment
+from jaxrobust.runtime import environment, files
 
 Parts = dict[str, Any]  # of `schema.Results`, by field
 
@@ -54,16 +51,13 @@ def evaluate(
       model: a Linen module.
       variables: of it.
       config: with `seed`, `data` and `eval`, as `training.config.base` has them.
-      workdir: gets `results.json`, `evaluation.npz`, `robustbench.json` and, where the
-        config asks for it, `adversarial.npz`. Existing ones are replaced.
+      workdir: gets `results.json`, what is returned, `evaluation.npz`,
+        `robustbench.json` and, where the config asks for it, `adversarial.npz`.
       dataset: test images; by default the test split that the config names.
       mesh: devices to split batches over.
       own_analyses: the caller's, by the label under which `config.eval.own_analyses`
         has their fields; what it names itself is not imported here.
       progress: told after each batch.
-
-    Returns:
-      What results.json holds.
 
     Raises:
       ValueError: for a mistake in the config (before any work), logits that are not
@@ -73,54 +67,13 @@ def evaluate(
     entries, pending = suite.chosen(fields, name, adaptive.method_of(config))
     analyses.check(fields, own_analyses)
     robustbench.read_about(fields.get("robustbench", {}))
-    setting = _setting(model, variables, config, dataset, mesh, progress)
-    state = epath.Path(workdir) / "autoattack"
-    entries = _connected(entries, setting, config, state)
-    analyses.check_images(fields, setting.dataset.images.shape[1:], own_analyses)
-    done = passes.run(setting, entries, fields)
-    parts, arrays = _analysed(done, config, own_analyses)
-    draws, examples = getattr(model, "draws", 0), len(done.setting.indices)
-    results = schema.Results(
-        **parts,
-        suite=fields.get("suite", ""),
-        randomised=schema.Randomised(draws=draws, right_in=step.HALF)
-        if draws
-        else None,
-        black_box=getattr(model, "black_box", False) or None,
-        pending=pending,
-        data=schema.Data(name=name, examples=examples, of=len(setting.dataset.labels)),
-        environment=environment.describe(fields["precision"]),
-    )
-    if processes.is_lead():
-        # A program too, which `python -m` must not find imported already.
-        from jaxrobust.evaluation import comparison
-
-        compared = comparison.with_twin(workdir, results, arrays)
-        results = dataclasses.replace(results, comparison=compared)
-        outputs.write(workdir, results, arrays, robustbench.entry(results, config))
-        if fields["save_adversarial"]:
-            outputs.write_adversarial(workdir, done.setting, done.runs)
-        autoattack.forget(state)
-    return typed.as_json(results)
-
-
-def _setting(
-    model: nn.Module,
-    variables: Variables,
-    config: Mapping[str, Any],
-    dataset: Dataset | None,
-    mesh: Mesh | None,
-    progress: step.Progress | None,
-) -> Setting:
-    """Loads the images, and puts the variables on the devices once for all passes."""
-    fields = config["eval"]
-    # Blocks end anywhere, so that each has to be a fair draw.
-    pick = shuffled if passes.width_of(fields) else choose
     dataset = load_test(config) if dataset is None else dataset
     processes.check_same("the test data", lambda: data.digest(dataset))
-    return Setting(
+    # Blocks end anywhere, so that each has to be a fair draw.
+    pick = shuffled if passes.width_of(fields) else choose
+    setting = Setting(
         model=model,
-        variables=variables if mesh is None else parallel.replicate(mesh, variables),
+        variables=Devices(mesh).put_copies(variables),  # once for all passes
         dataset=dataset,
         indices=pick(len(dataset.labels), fields["examples"]),
         key=jax.random.key(config["seed"]),
@@ -129,6 +82,28 @@ def _setting(
         precision=fields["precision"],
         progress=progress,
     )
+    folder = epath.Path(workdir)
+    state = folder / "autoattack"
+    entries = _connected(entries, setting, config, state)
+    analyses.check_images(fields, dataset.images.shape[1:], own_analyses)
+    done = passes.run(setting, entries, fields)
+    results, arrays = _analysed(done, config, own_analyses)
+    results = dataclasses.replace(results, pending=pending)
+    if processes.is_lead():
+        # A program too, which `python -m` must not find imported already.
+        from jaxrobust.evaluation import comparison
+
+        compared = comparison.with_twin(workdir, results, arrays)
+        results = dataclasses.replace(results, comparison=compared)
+        files.write_npz(folder / "evaluation.npz", arrays, compress=True)
+        leaderboard = robustbench.entry(results, config)
+        files.write_json(folder / "robustbench.json", leaderboard)
+        files.write_json(folder / "results.json", typed.as_json(results))
+        if fields["save_adversarial"]:
+            passes.write_adversarial(workdir, done.setting, done.runs)
+        if state.exists():
+            state.rmtree()
+    return typed.as_json(results)
 
 
 def _connected(
@@ -147,18 +122,22 @@ def _connected(
             f"{dataset.labels.max()}; it was trained on another data set."
         )
     own = config.get("model", {}).get("name")
-    entries = transfer.connect(entries, classes, dataset, name, own)
-    return autoattack.connect(entries, state, config["eval"].get("slots", 0))
+    slots = config["eval"].get("slots", 0)
+    return [
+        entry.kept_in(state, slots) if isinstance(entry, AutoAttack) else entry
+        for entry in transfer.connect(entries, classes, dataset, name, own)
+    ]
 
 
 def _analysed(
     done: passes.Passes, config: Mapping[str, Any], own_analyses: analyses.Own
-) -> tuple[Parts, dict[str, Any]]:
-    """Returns parts of `Results` and arrays: of the attacks, then of each analysis."""
+) -> tuple[schema.Results, dict[str, Any]]:
+    """Returns results and arrays: of the attacks, then of each analysis."""
     fields, setting, runs = config["eval"], done.setting, done.runs
+    name, draws = config["data"]["name"], getattr(setting.model, "draws", 0)
     parts = attacked(done)
     attacks: list[schema.Attack] = parts["attacks"]
-    arrays = outputs.predictions(done) | outputs.grid(done, attacks, fields)
+    arrays = passes.predictions(done) | passes.grid(done, attacks, fields)
     plain = flags.predictions(runs["clean"].logits, setting.labels)
     nothing = flags.learned_nothing(**vars(plain), n=len(setting.labels))
     raised = flags_of_attacks.raised(attacks, parts["clean"])
@@ -166,26 +145,29 @@ def _analysed(
         [*nothing, *(flag for run in runs.values() for flag in run.flags)],
         [*flags_of_attacks.from_attacks(attacks), *raised],
     )
-    name = config["data"]["name"]
     context = analyses.Context(setting, done.entries, attacks, {}, name, fields["grid"])
     for one in analyses.run(context, fields, runs, own_analyses):
-        parts = add(one, parts)
+        for field, part in one.results.items():
+            parts[field] = typed.merged(parts.get(field), part)
+        parts["attacks"] = [
+            typed.updated(attack, one.of_attacks.get(attack.label, {}))
+            for attack in parts["attacks"]
+        ]
         arrays |= one.arrays
         found = flags.joined(found, one.flags)
-    return {**parts, "flags": [typed.make(schema.Flag, one) for one in found]}, arrays
-
-
-def add(found: analyses.Found, parts: Parts) -> Parts:
-    """Adds what an analysis found to the parts of results.json."""
-    more = {
-        name: typed.merged(parts.get(name), part)
-        for name, part in found.results.items()
-    }
-    attacks = [
-        typed.updated(attack, found.of_attacks.get(attack.label, {}))
-        for attack in parts["attacks"]
-    ]
-    return {**parts, **more, "attacks": attacks}
+    count, total = len(setting.indices), len(setting.dataset.labels)
+    results = schema.Results(
+        **parts,
+        flags=[typed.make(schema.Flag, one) for one in found],
+        suite=fields.get("suite", ""),
+        randomised=schema.Randomised(draws=draws, right_in=step.HALF)
+        if draws
+        else None,
+        black_box=getattr(setting.model, "black_box", False) or None,
+        data=schema.Data(name=name, examples=count, of=total),
+        environment=environment.describe(fields["precision"]),
+    )
+    return results, arrays
 
 
 def load_test(config: Mapping[str, Any]) -> Dataset:
@@ -218,7 +200,16 @@ def attacked(done: passes.Passes) -> Parts:
             **statistics.share(worst, "robust_accuracy"),
             attacks=[entry.label for entry in entries if entry.eps is not None],
         ),
-        "per_class": per_class(done.setting, clean.correct, worst),
+        "per_class": [
+            schema.OfClass(
+                name=name,
+                n=int(own.sum()),
+                accuracy=float(clean.correct[own].mean()),
+                robust_accuracy=float(worst[own].mean()),
+            )
+            for number, name in enumerate(done.setting.dataset.class_names)
+            if (own := done.setting.labels == number).any()
+        ],
         "stopping": done.stopping,
     }
 
@@ -232,35 +223,13 @@ def describe_attack(
         schema.Stage(name=name, robust_accuracy=float(robust.mean()), **run.costs[name])
         for name, robust in run.stages.items()
     ]
-    return typed.updated(
-        schema.Attack(
-            **statistics.share(run.correct, "robust_accuracy"),
-            label=entry.label,
-            name=entry.name,
-            norm=entry.norm,
-            eps=entry.eps,
-            loss=float(run.loss.mean()),
-            mean_perturbation=schema.Sizes(**size),
-            seconds=seconds,
-            expected_accuracy=None if run.share is None else float(run.share.mean()),
-            replaced=list(run.notes) if stages else None,
-            stages=stages or None,
-        ),
-        entry.describe(),
-    )
-
-
-def per_class(
-    setting: Setting, clean: Bool[np.ndarray, "N"], worst: Bool[np.ndarray, "N"]
-) -> list[schema.OfClass]:
-    """Returns clean and worst-case accuracy of each class among the examples."""
-    return [
-        schema.OfClass(
-            name=name,
-            n=int(own.sum()),
-            accuracy=float(clean[own].mean()),
-            robust_accuracy=float(worst[own].mean()),
-        )
-        for number, name in enumerate(setting.dataset.class_names)
-        if (own := setting.labels == number).any()
-    ]
+    found = {
+        **statistics.share(run.correct, "robust_accuracy"),
+        "loss": float(run.loss.mean()),
+        "mean_perturbation": schema.Sizes(**size),
+        "seconds": seconds,
+        "expected_accuracy": None if run.share is None else float(run.share.mean()),
+        "replaced": list(run.notes) if stages else None,
+        "stages": stages or None,
+    }
+    return typed.make(schema.Attack, found | entry.describe())

@@ -201,11 +201,9 @@ def _check_outputs(
             f"or give --black_box, for {', '.join(registry.without_gradient())}."
         ) from error
     except Exception as error:
-        [reason, *_] = str(error).splitlines() or [""]
         raise ValueError(
             f"the function does not take images {images.shape}"
-            f"{' and keys' if len(inputs) > 1 else ''}: "
-            f"{type(error).__name__}: {reason}"
+            f"{' and keys' if len(inputs) > 1 else ''}: {named_code.said(error)}"
         ) from error
     check_shape(out, len(images))
     if not jnp.issubdtype(out.dtype, jnp.floating):

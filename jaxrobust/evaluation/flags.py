@@ -4,7 +4,8 @@ Athalye et al. 2018 (arXiv 1802.00420, section 3.1) and Carlini et al. 2019 (arX
 1902.06705, section 3) list the symptoms of masked gradients.
 """
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
@@ -52,15 +53,81 @@ GAIN = 0.1
 # The usual scale and a tenth of it differ by a point on a sound network.
 SCALE_SHARE = 0.05
 
+_SENTENCES = {
+    "learned_nothing": "Clean accuracy is {accuracy:.1%} of {n:,} images, no better "
+    "than chance (the commonest class: {chance:.1%}): the network has learned "
+    "nothing.{answer} What resists attacks is no robustness.",
+    "outputs_change": "The same images give other logits when asked again (by "
+    "{change:.1%} of the usual lead of a class): attacks that follow one draw, and a "
+    "robust accuracy decided by one, mean nothing. Pass the randomness as keys and "
+    "average over it.",
+    "batch_dependent_outputs": "The logits of an image change (by {change:.1%} of the "
+    "usual lead of a class) with the other images of its batch, as with BatchNorm in "
+    "train mode: attacked and judged are two networks. Pass the network in evaluation "
+    "mode.",
+    "probabilities_as_logits": "The network returns probabilities where logits are "
+    "expected: losses are computed on a softmax of a softmax, which hides gradients.",
+    "saturated_logits": "For {share:.1%} of the images float32 rounds the softmax to "
+    "exactly 1 or the cross-entropy to 0: attacks on the cross-entropy may see "
+    "nothing. Losses of the margin (AutoAttack's) do.",
+    "bounded_logits": "The largest logit of {share:.1%} of the images is the same, as "
+    "under a bounded last layer (tanh): it is saturated there, and its gradient gets "
+    "lost. Attack what stands before that layer.",
+    "zero_gradients": "The input gradient is exactly zero for {share:.1%} of the "
+    "images, of any loss of the logits: gradient attacks cannot move them, so their "
+    "robust accuracy says little.",
+    "zero_gradients_on_the_way": "On the way of the attack {share:.1%} of the "
+    "gradients are exactly zero, whatever the scale of the logits: it stands "
+    "still there.",
+    "non_finite_gradients": "The input gradient is not finite for {share:.1%} of the "
+    "images.",
+    "wrong_gradients": "For {which} of the images the gradient tells {told} of how the "
+    "logits change with a small step, where that of a sound network tells over 85%. It "
+    "is not, or only in part, the gradient of this network (something rounded, random, "
+    "stopped or smoothed?): attacks that follow it miss what is there. Attack without "
+    "gradients (square), or give the part that breaks it a truer gradient.",
+    "gradients_mislead": "A small step along its own gradient raises the loss of only "
+    "{share:.1%} of the images: the gradient is not that of the network (rounded "
+    "inputs with a gradient passed straight through?).",
+    "predictions_jump": "Noise of a thousandth of the range of the images changes the "
+    "prediction of {share:.1%} of them: what is attacked is noise as well, and its "
+    "gradient tells nothing of a larger step.",
+    "attack_raises_accuracy": "A step along the gradient of the loss raises the "
+    "accuracy by {raised:.1%} over that of the clean images: the gradient points the "
+    "wrong way.",
+    "single_step_beats_iterative": "A single step fools {share:.1%} of the images that "
+    "no point of the iterative attack fools: it misses what is there (masked "
+    "gradients?).",
+    "black_box_beats_white_box": "Random noise and {queries} queries of a black-box "
+    "attack fool {share:.1%} of the images that no gradient fools: the gradients are "
+    "masked.",
+    "scale_hides_gradients": "Times {scale:.3g}, the logits let the same attack fool "
+    "{share:.1%} more of the images: their scale hides these from the cross-entropy.",
+    "more_steps_gain": "Four times the steps fool {gain:.1%} more of the images than "
+    "{steps} steps: the attack has not converged, and robust accuracy is lower.",
+    "more_restarts_gain": "{restarts} more random starts fool {gain:.1%} more of the "
+    "images than {steps} steps: the attack has not converged, and robust accuracy is "
+    "lower.",
+    "above_chance_at_largest_eps": "At eps {eps} every image can be turned into the "
+    "same grey one, yet {accuracy:.1%} resist (chance {chance:.1%}): the attack is "
+    "blind here, and so may it be at smaller radii.",
+}
 
-def severe(name: str, message: str, **values: float) -> Flag:
-    """Makes a severe flag: the robust accuracy is not to be believed."""
-    return Flag(name=name, severe=True, message=message, values=values)
+
+def filled(
+    sentences: Mapping[str, str],
+    name: str,
+    told: Mapping[str, Any] | None = None,
+    *,
+    minor: bool = False,
+    **values: Any,
+) -> Flag:
+    """Makes a flag with its sentence of a table; `told` is in the sentence alone."""
+    message = sentences[name].format(**{**(told or {}), **values})
+    return Flag(name=name, severe=not minor, message=message, values=values)
 
 
-def minor(name: str, message: str, **values: float) -> Flag:
-    """Makes a flag that says by how much it may be too high, or where to look."""
-    return Flag(name=name, severe=False, message=message, values=values)
+_flag = functools.partial(filled, _SENTENCES)
 
 
 def joined(first: Sequence[Flag], more: Sequence[Flag]) -> list[Flag]:
@@ -116,78 +183,42 @@ def learned_nothing(
     if low > chance:
         return []
     answer = f" It gives all {n:,} images the same class." if constant else ""
-    message = (
-        f"Clean accuracy is {accuracy:.1%} of {n:,} images, no better than chance (the "
-        f"commonest class: {chance:.1%}): the network has learned nothing.{answer} "
-        "What resists attacks is no robustness."
-    )
-    return [minor("learned_nothing", message, accuracy=accuracy, chance=chance)]
+    told = {"n": n, "answer": answer}
+    name = "learned_nothing"
+    return [_flag(name, told, minor=True, accuracy=accuracy, chance=chance)]
 
 
 def from_calls(found: schema.Calls) -> list[Flag]:
     """Flags outputs that depend on more than the image."""
     changed = max(found.same_batch or 0.0, found.traced_again or 0.0)
     if changed > CALL_CHANGE:
-        message = (
-            f"The same images give other logits when asked again (by {changed:.1%} of "
-            "the usual lead of a class): attacks that follow one draw, and a robust "
-            "accuracy decided by one, mean nothing. Pass the randomness as keys and "
-            "average over it."
-        )
-        return [severe("outputs_change", message, change=changed)]
+        return [_flag("outputs_change", change=changed)]
     among = max(found.other_batch or 0.0, found.other_size or 0.0)
     if among > BATCH_CHANGE:
-        message = (
-            f"The logits of an image change (by {among:.1%} of the usual lead of a "
-            "class) with the other images of its batch, as with BatchNorm in train "
-            "mode: attacked and judged are two networks. Pass the network in "
-            "evaluation mode."
-        )
-        return [severe("batch_dependent_outputs", message, change=among)]
+        return [_flag("batch_dependent_outputs", change=among)]
     return []
 
 
 def from_logits(found: schema.LogitsSeen, n: int) -> Iterator[Flag]:
     """Flags outputs that look like probabilities, or leave a loss no room."""
     if found.probabilities:
-        message = (
-            "The network returns probabilities where logits are expected: losses are "
-            "computed on a softmax of a softmax, which hides gradients."
-        )
-        yield severe("probabilities_as_logits", message)
+        yield _flag("probabilities_as_logits")
     certain = max(found.certain_share, found.no_loss_share or 0.0)
     if certain > SATURATED_SHARE:
-        message = (
-            f"For {certain:.1%} of the images float32 rounds the softmax to exactly 1 "
-            "or the cross-entropy to 0: attacks on the cross-entropy may see nothing. "
-            "Losses of the margin (AutoAttack's) do."
-        )
-        yield minor("saturated_logits", message, share=certain)
+        yield _flag("saturated_logits", minor=True, share=certain)
     ceiling = found.at_ceiling_share
     # Of a few images, half may be near the largest by chance.
     if ceiling > SATURATED_SHARE and n >= 10 and not found.probabilities:
-        message = (
-            f"The largest logit of {ceiling:.1%} of the images is the same, as under a "
-            "bounded last layer (tanh): it is saturated there, and its gradient gets "
-            "lost. Attack what stands before that layer."
-        )
-        yield severe("bounded_logits", message, share=ceiling)
+        yield _flag("bounded_logits", share=ceiling)
 
 
 def from_gradients(found: schema.Gradients) -> Iterator[Flag]:
     """Flags gradients that no attack can follow."""
     # That of the cross-entropy may round to zero where that of the logits does not.
-    zero, bad = found.zero_slope_share, found.non_finite_gradient_share
-    if zero > ZERO_SHARE:
-        message = (
-            f"The input gradient is exactly zero for {zero:.1%} of the images, of any "
-            "loss of the logits: gradient attacks cannot move them, so their robust "
-            "accuracy says little."
-        )
-        yield severe("zero_gradients", message, share=zero)
-    if bad > 0:
-        message = f"The input gradient is not finite for {bad:.1%} of the images."
-        yield severe("non_finite_gradients", message, share=bad)
+    if found.zero_slope_share > ZERO_SHARE:
+        yield _flag("zero_gradients", share=found.zero_slope_share)
+    if found.non_finite_gradient_share > 0:
+        yield _flag("non_finite_gradients", share=found.non_finite_gradient_share)
     yield from from_gradient_check(found)
 
 
@@ -204,85 +235,36 @@ def from_gradient_check(found: schema.GradientCheck) -> Iterator[Flag]:
     elif misled > MISLED_SHARE:
         which, told = f"{misled:.0%}", "under 60%"
     if which:
-        message = (
-            f"For {which} of the images the gradient tells {told} of how the logits "
-            "change with a small step, where that of a sound network tells over 85%. "
-            "It is not, or only in part, the gradient of this network (something "
-            "rounded, random, stopped or smoothed?): attacks that follow it miss what "
-            "is there. Attack without gradients (square), or give the part that breaks "
-            "it a truer gradient."
-        )
-        yield severe("wrong_gradients", message, explained=least, misled=misled)
+        words = {"which": which, "told": told}
+        yield _flag("wrong_gradients", words, explained=least, misled=misled)
     if rises is not None and rises < RISES_SHARE:
-        message = (
-            f"A small step along its own gradient raises the loss of only {rises:.1%} "
-            "of the images: the gradient is not that of the network (rounded inputs "
-            "with a gradient passed straight through?)."
-        )
-        yield severe("gradients_mislead", message, share=rises)
+        yield _flag("gradients_mislead", share=rises)
     changed = found.changed_share or 0.0
     if changed > CHANGED_SHARE:
-        message = (
-            "Noise of a thousandth of the range of the images changes the prediction "
-            f"of {changed:.1%} of them: what is attacked is noise as well, and its "
-            "gradient tells nothing of a larger step."
-        )
-        yield severe("predictions_jump", message, share=changed)
+        yield _flag("predictions_jump", share=changed)
 
 
 def from_runs(numbers: schema.Diagnostics) -> Iterator[Flag]:
     """Flags what weak, longer and unbounded attacks of `diagnose` say of the usual."""
     left = {name: share or 0.0 for name, share in numbers.accuracy.items()}
-    n, raised = numbers.n, numbers.raised
-    stuck = numbers.zero_gradient_share_attacked
-    if stuck > ZERO_SHARE:
-        message = (
-            f"On the way of the attack {stuck:.1%} of the gradients are exactly zero, "
-            "whatever the scale of the logits: it stands still there."
-        )
-        yield severe("zero_gradients", message, share=stuck)
-    if raised > max(MARGIN, 1.5 / n):
-        message = (
-            "A step along the gradient of the loss raises the accuracy by "
-            f"{raised:.1%} over that of the clean images: the gradient points the "
-            "wrong way."
-        )
-        yield severe("attack_raises_accuracy", message, raised=raised)
+    n, counts = numbers.n, vars(numbers)
+    if (stuck := numbers.zero_gradient_share_attacked) > ZERO_SHARE:
+        found = _flag("zero_gradients_on_the_way", share=stuck)
+        yield Flag(**{**found, "name": "zero_gradients"})
+    if numbers.raised > max(MARGIN, 1.5 / n):
+        yield _flag("attack_raises_accuracy", raised=numbers.raised)
     many = max(1, ONLY_SHARE * n) / n
-    single, black = numbers.only_single_step_share, numbers.only_black_box_share
-    if single > many:
-        message = (
-            f"A single step fools {single:.1%} of the images that no point of the "
-            "iterative attack fools: it misses what is there (masked gradients?)."
-        )
-        yield severe("single_step_beats_iterative", message, share=single)
-    if black > many:
-        message = (
-            f"Random noise and {numbers.queries} queries of a black-box attack fool "
-            f"{black:.1%} of the images that no gradient fools: the gradients are "
-            "masked."
-        )
-        yield severe("black_box_beats_white_box", message, share=black)
+    if (single := numbers.only_single_step_share) > many:
+        yield _flag("single_step_beats_iterative", share=single)
+    if (black := numbers.only_black_box_share) > many:
+        yield _flag("black_box_beats_white_box", counts, share=black)
     hidden, scale = numbers.only_rescaled_share, numbers.logits.rescaled_by
     # Small logits hide nothing: enlarged, they only make another, stronger loss.
     if hidden > SCALE_SHARE and scale < 1:
-        message = (
-            f"Times {scale:.3g}, the logits let the same "
-            f"attack fool {hidden:.1%} more of the images: their scale hides these "
-            "from the cross-entropy."
-        )
-        yield severe("scale_hides_gradients", message, share=hidden)
-    for name, what in (
-        ("more_steps", "Four times the steps"),
-        ("more_restarts", f"{numbers.restarts} more random starts"),
-    ):
-        gain = left["iterative"] - left[name]
-        if gain > GAIN:
-            message = (
-                f"{what} fool {gain:.1%} more of the images than {numbers.steps} "
-                f"steps: the attack has not converged, and robust accuracy is lower."
-            )
-            yield minor(f"{name}_gain", message, gain=gain)
+        yield _flag("scale_hides_gradients", {"scale": scale}, share=hidden)
+    for name in ("more_steps", "more_restarts"):
+        if (gain := left["iterative"] - left[name]) > GAIN:
+            yield _flag(f"{name}_gain", counts, minor=True, gain=gain)
     low = statistics.wilson_interval(round(left["covering"] * n), n)[0]
     assert numbers.predictions is not None
     chance = numbers.predictions.chance
@@ -292,10 +274,5 @@ def from_runs(numbers: schema.Diagnostics) -> Iterator[Flag]:
 
 def above_chance(eps: str, accuracy: float, chance: float) -> Flag:
     """Flags an attack that leaves too much where it could do anything."""
-    message = (
-        f"At eps {eps} every image can be turned into the same grey one, yet "
-        f"{accuracy:.1%} resist (chance {chance:.1%}): "
-        "the attack is blind here, and so may it be at smaller radii."
-    )
     name = "above_chance_at_largest_eps"
-    return severe(name, message, accuracy=accuracy, chance=chance)
+    return _flag(name, {"eps": eps}, accuracy=accuracy, chance=chance)

@@ -1,18 +1,32 @@
 """Signs that the attacks of an evaluation give of themselves, each with its numbers."""
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from jaxrobust.attacks import registry
 from jaxrobust.evaluation import statistics
-from jaxrobust.evaluation.flags import MARGIN, Flag, above_chance, minor, severe
+from jaxrobust.evaluation.flags import MARGIN, Flag, above_chance, filled
 from jaxrobust.results.schema import Attack, Clean, Curve
 
 # Signs of PGD on the cross-entropy, which say nothing of attacks on another loss: in
 # the diagnostics, and in the curve.
 OF_CROSS_ENTROPY = ("scale_hides_gradients",)
 OF_CURVE = ("above_chance_at_largest_eps",)
+
+_MISSED = (
+    "{label} ({kind}) leaves {weak:.1%}, the iterative attacks {iterative:.1%}: they "
+    "miss what is there (masked gradients?)."
+)
+_SENTENCES = {
+    "attack_raises_accuracy": "{label} raises the accuracy by {raised:.1%} over that "
+    "of the clean images: the gradient points the wrong way.",
+    "single_step_beats_iterative": _MISSED,
+    "black_box_beats_white_box": _MISSED,
+    "curve_rises": "Robust accuracy rises by {rise:.1%} with a larger radius.",
+}
+_flag = functools.partial(filled, _SENTENCES)
 
 
 def is_strong(name: str) -> bool:
@@ -36,27 +50,19 @@ def _follows_cross_entropy(attack: Attack) -> bool:
     return takes_loss and attack.rest.get("attack_loss", "ce") in ("ce", "")
 
 
-def sees_past_rounding(attacks: Sequence[Attack]) -> bool:
-    """Whether an iterative attack with a radius follows no cross-entropy.
-
-    Large logits round the cross-entropy away, but neither the margin nor the DLR loss.
-    """
-    return any(
-        attack.eps is not None
-        and is_strong(attack.name)
-        and not _follows_cross_entropy(attack)
-        for attack in attacks
-    )
-
-
 def of_what_ran(
     found: Iterable[Flag], names: Sequence[str], attacks: Sequence[Attack]
 ) -> list[Flag]:
     """Returns flags, those of `names` minor where an attack does without them.
 
-    They are about the cross-entropy alone.
+    They are about the cross-entropy alone, which large logits round away; they do that
+    to neither the margin nor the DLR loss.
     """
-    known = names if sees_past_rounding(attacks) else ()
+    known = ()
+    for one in attacks:
+        strong = one.eps is not None and is_strong(one.name)
+        if strong and not _follows_cross_entropy(one):
+            known = names
     return [
         Flag(**{**flag, "severe": False}) if flag["name"] in known else flag
         for flag in found
@@ -69,11 +75,8 @@ def raised(attacks: Sequence[Attack], clean: Clean) -> list[Flag]:
     for attack in attacks:
         gain = attack.robust_accuracy - clean.accuracy
         if _climbs(attack.name) and gain > least:
-            message = (
-                f"{attack.label} raises the accuracy by {gain:.1%} over that of the "
-                "clean images: the gradient points the wrong way."
-            )
-            return [severe("attack_raises_accuracy", message, raised=gain)]
+            told = {"label": attack.label}
+            return [_flag("attack_raises_accuracy", told, raised=gain)]
     return []
 
 
@@ -92,16 +95,11 @@ def from_attacks(attacks: Sequence[Attack]) -> Iterator[Flag]:
         # Of a few images, one may be luck.
         least = max(MARGIN, 1.5 / weak.n)
         if strong and weak.robust_accuracy < min(strong) - least:
-            message = (
-                f"{weak.label} ({traits.weak}) leaves "
-                f"{weak.robust_accuracy:.1%}, the iterative attacks "
-                f"{min(strong):.1%}: they miss what is there (masked gradients?)."
-            )
             name = "black_box_beats_white_box"
             if traits.access == "gradient":
                 name = "single_step_beats_iterative"
-            values = {"weak": weak.robust_accuracy, "iterative": min(strong)}
-            yield severe(name, message, **values)
+            told, left = {"label": weak.label, "kind": traits.weak}, min(strong)
+            yield _flag(name, told, weak=weak.robust_accuracy, iterative=left)
 
 
 def from_curve(curve: Curve, chance: float, size: int) -> Iterator[Flag]:
@@ -114,8 +112,7 @@ def from_curve(curve: Curve, chance: float, size: int) -> Iterator[Flag]:
     order = np.argsort(curve.eps)
     rises = np.diff(np.asarray(accuracy)[order])
     if len(rises) and rises.max() > MARGIN:
-        message = f"Robust accuracy rises by {rises.max():.1%} with a larger radius."
-        yield minor("curve_rises", message, rise=float(rises.max()))
+        yield _flag("curve_rises", minor=True, rise=float(rises.max()))
     grey = {"linf": 0.5, "l2": 0.5 * size**0.5, "l1": 0.5 * size}[curve.norm]
     last = int(order[-1])
     hits = round(accuracy[last] * curve.n)

@@ -1,81 +1,113 @@
 """Any function to logits, compiled for one batch size."""
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxrobust import losses
+from jaxrobust import losses, parallel
 from jaxrobust.analysis import masking
-from jaxrobust.array_types import Images, Labels, Logits, LogitsFn, Scalar
-from jaxrobust.attacks._capture import capture
+from jaxrobust.array_types import Images, Key, Labels, Logits, LogitsFn, Scalar
+from jaxrobust.attacks import stepping
 from jaxrobust.attacks._jaxprs import inner_jaxprs
-from jaxrobust.evaluation import step
+from jaxrobust.evaluation.setting import Devices, padded_rows
+
+_ONE_DEVICE = Devices(None)
 
 
-@dataclasses.dataclass(frozen=True)
-class CompiledNetwork:
-    """A network compiled for one batch size, as functions of any number of images.
+class Network:
+    """A function to logits, compiled for `size` images at a time on some devices.
 
-    `gradient` and `slope` take images, labels [N] and give logits too: the input
-    gradient of the cross-entropy of logits times a scale, and that of the log-odds.
-    `size` images go per compiled call; `resolution` is `finfo(dtype).eps` of the
-    coarsest float type that the network computes with.
+    It takes any number of images. The arrays that it captured stay arguments of its
+    programs. A `stochastic` one takes keys too, and is asked for no gradient.
     """
 
-    forward: masking.Forward
-    gradient: Callable[[Images, Labels, float], tuple[Images, Logits]]
-    slope: masking.Gradient
-    size: int
-    resolution: float
+    def __init__(
+        self,
+        logits_fn: LogitsFn,
+        image: Any,
+        size: int,
+        devices: Devices = _ONE_DEVICE,
+        *,
+        stochastic: bool = False,
+    ) -> None:
+        """Traces and compiles the function for images that are like `image`."""
+        self.size, self._devices, self._stochastic = size, devices, stochastic
+        self._like = jax.ShapeDtypeStruct((size, *image.shape), image.dtype)
+        self.model = stepping.capture(logits_fn, self._like, stochastic=stochastic)
+        self.arrays = devices.put_copies(list(self.model.arrays))
+        keys = stepping.row_keys(jax.random.key(0), size)
+        self._forward = self._build(
+            lambda *inputs: losses.comparable(self.model.fn(*inputs)),
+            *self._placed(np.zeros(self._like.shape, self._like.dtype), keys),
+        )
 
+    def _build(self, function: Any, *inputs: Any, seldom: bool = False) -> Any:
+        return stepping.build(
+            function,
+            self.arrays,
+            *inputs,
+            model=self.model,
+            shardings=self._devices.by_rows,
+            seldom=seldom,
+        )
 
-def compile_network(logits_fn: LogitsFn, x: Images, batch_size: int) -> CompiledNetwork:
-    """Traces a network on images like `x`; its weights stay arguments of programs."""
-    size = min(batch_size, len(x))
-    like = jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype)
-    held = capture(logits_fn, like)
-    arrays = jax.device_put(held.arrays)
-    forward = jax.jit(lambda arrays, z: losses.comparable(held.fn(arrays, z)))
+    def _placed(self, x: Any, keys: Any) -> Any:
+        return self._devices.put_rows((x, keys)[: 1 + self._stochastic])
 
-    @jax.jit
-    def gradient(
-        arrays: Any, scale: Scalar, odds: Scalar, x: Images, y: Labels
-    ) -> tuple[Images, Logits]:
-        fn = functools.partial(held.fn, arrays)
-        return masking.input_gradient(fn, x, y, scale, odds)
+    def __call__(self, x: Any, keys: Key | None = None) -> Any:
+        """Returns the logits `[n, K]` of n images, on the host."""
+        x, parts = np.asarray(x), []
+        for rows in padded_rows(len(x), self.size):
+            inputs = self._placed(x[rows], None if keys is None else keys[rows])
+            parts.append(parallel.to_host(self._forward(self.arrays, *inputs)))
+        return np.concatenate(parts)[: len(x)]
 
-    def all_forward(x: Images) -> Logits:
-        return in_batches(lambda rows: forward(arrays, rows), size, x)
+    def gradient_fn(self, *, seldom: bool = False) -> Callable[..., Any]:
+        """Returns `(x, y, scale=1.0, odds=False) -> gradient [n, H, W, C], logits`.
 
-    def all_gradient(
-        x: Images, y: Labels, scale: float, *, odds: bool = False
-    ) -> tuple[Images, Logits]:
-        call = functools.partial(gradient, arrays, scale, odds)
-        return in_batches(call, size, x, y)
+        It is that of the cross-entropy of the logits times a scale, or of the log-odds.
+        Where it is called `seldom`, compiling it quickly matters more.
+        """
 
-    slope = functools.partial(all_gradient, scale=1.0, odds=True)
+        def gradient(
+            arrays: Any, x: Images, y: Labels, scale: Scalar, odds: Scalar
+        ) -> tuple[Images, Logits]:
+            fn = functools.partial(self.model.fn, arrays)
+            return masking.input_gradient(fn, x, y, scale, odds)
 
-    resolution = coarsest(forward.trace(arrays, like).jaxpr.jaxpr)
-    return CompiledNetwork(all_forward, all_gradient, slope, size, resolution)
+        def placed(x: Any, y: Any) -> Any:
+            return self._devices.put_rows((np.asarray(x), np.asarray(y, np.int32)))
+
+        blank = np.zeros(self._like.shape, self._like.dtype), np.zeros(self.size)
+        run = self._build(gradient, *placed(*blank), 1.0, False, seldom=seldom)
+
+        def rows(scale: float, odds: bool, x: Images, y: Labels) -> Any:
+            found = run(self.arrays, *placed(x, y), scale, odds)
+            return jax.tree.map(jnp.asarray, parallel.to_host(found))
+
+        def call(x: Images, y: Labels, scale: float = 1.0, odds: bool = False) -> Any:
+            return in_batches(functools.partial(rows, scale, odds), self.size, x, y)
+
+        return call
+
+    @property
+    def resolution(self) -> float:
+        """The `finfo(dtype).eps` of the coarsest float type that it computes with."""
+        return coarsest(jax.make_jaxpr(self.model.fn)(self.arrays, self._like).jaxpr)
 
 
 def coarsest(jaxpr: Any) -> float:
     """Returns the largest `finfo(dtype).eps` of the floats in a program."""
-    found = [_resolution(var) for var in (*jaxpr.invars, *jaxpr.constvars)]
-    for eqn in jaxpr.eqns:
-        found += [_resolution(var) for var in eqn.outvars]
-        found += [coarsest(inner) for inner, _ in inner_jaxprs(eqn.params)]
-    return max(found, default=0.0)
-
-
-def _resolution(var: Any) -> float:
-    dtype = getattr(var.aval, "dtype", None)
-    floating = dtype is not None and jnp.issubdtype(dtype, jnp.floating)
-    return float(jnp.finfo(dtype).eps) if floating else 0.0
+    variables = [*jaxpr.invars, *jaxpr.constvars]
+    variables += [var for eqn in jaxpr.eqns for var in eqn.outvars]
+    dtypes = {var.aval.dtype for var in variables if hasattr(var.aval, "dtype")}
+    found = [jnp.finfo(d).eps for d in dtypes if jnp.issubdtype(d, jnp.floating)]
+    inner = (part for eqn in jaxpr.eqns for part, _ in inner_jaxprs(eqn.params))
+    return max(map(float, [*found, *map(coarsest, inner)]), default=0.0)
 
 
 def in_batches(function: Callable[..., Any], size: int, *arrays: Any) -> Any:
@@ -85,6 +117,6 @@ def in_batches(function: Callable[..., Any], size: int, *arrays: Any) -> Any:
         return function(*arrays)
     parts = [
         function(*(array[rows] for array in arrays))
-        for rows in step.padded_rows(total, size)
+        for rows in padded_rows(total, size)
     ]
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:total], *parts)

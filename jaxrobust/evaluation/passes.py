@@ -1,4 +1,7 @@
-"""All passes of an evaluation, over all examples or until intervals are narrow."""
+"""All passes of an evaluation, over all examples or until intervals are narrow.
+
+And what is kept of them on disk beside results.json.
+"""
 
 import dataclasses
 import time
@@ -6,12 +9,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int
+from etils import epath
+from jaxtyping import Bool, Float, Int
 
 from jaxrobust.evaluation import statistics, step
 from jaxrobust.evaluation.entries import Entry, Keep, Pass
 from jaxrobust.evaluation.setting import Setting, choose
 from jaxrobust.results import schema
+from jaxrobust.runtime import files
 
 # Examples that go through the whole suite before the intervals are looked at. Its own
 # number, so that the examples do not depend on the batch size or the devices.
@@ -19,16 +24,13 @@ BLOCK = 250
 
 
 class Passes(NamedTuple):
-    """What was run: by label, `clean` first, on the examples of `setting`.
-
-    `stopping` says when it ended; None unless asked for.
-    """
+    """What was run on the examples of `setting`: by label, `clean` first."""
 
     setting: Setting
     entries: Sequence[Entry]
     runs: dict[str, step.EvalRun]
     seconds: dict[str, float]
-    stopping: schema.Stopping | None
+    stopping: schema.Stopping | None  # when it ended, where that was asked for
 
 
 def width_of(fields: Mapping[str, Any]) -> float:
@@ -61,7 +63,10 @@ def run(
     """
     width, total = width_of(fields), len(setting.indices)
     ends = range(BLOCK, total, BLOCK) if width else ()
-    passes: dict[str, Pass] = {"clean": _clean(setting)}
+    run_step = step.make_eval_step(setting.model, precision=setting.precision)
+    passes: dict[str, Pass] = {
+        "clean": lambda part, keep: part.run(run_step, "clean", keep=keep)
+    }
     passes |= {entry.label: entry.prepare(setting) for entry in entries}
     found: dict[str, list[step.EvalRun]] = {label: [] for label in passes}
     seconds = dict.fromkeys(passes, 0.0)
@@ -80,13 +85,18 @@ def run(
         if width and max(widths.values()) <= width:
             break
     setting = dataclasses.replace(setting, indices=setting.indices[:used])
-    stopping = _describe(width, widths, used, total) if width else None
+    stopping = None
+    if width:
+        reason = f"there are no more examples; the intervals are wider than {width:g}"
+        if max(widths.values()) <= width:
+            reason = (
+                "the 95 % intervals of clean and worst-case accuracy are at most "
+                f"{width:g} wide"
+            )
+        stopping = schema.Stopping(
+            ci=width, used=used, of=total, block=BLOCK, widths=widths, reason=reason
+        )
     return Passes(setting, entries, runs, seconds, stopping)
-
-
-def _clean(setting: Setting) -> Pass:
-    run_step = step.make_eval_step(setting.model, precision=setting.precision)
-    return lambda part, keep: part.run(run_step, "clean", keep=keep)
 
 
 def worst_case(
@@ -103,29 +113,82 @@ def worst_case(
 def _widths(
     entries: Sequence[Entry], runs: Mapping[str, step.EvalRun]
 ) -> dict[str, float]:
-    flags = {"clean": runs["clean"].correct, "worst_case": worst_case(entries, runs)}
-    ends = {
-        name: statistics.wilson_interval(int(each.sum()), len(each))
-        for name, each in flags.items()
+    right = {"clean": runs["clean"].correct, "worst_case": worst_case(entries, runs)}
+    widths = {}
+    for name, each in right.items():
+        low, high = statistics.wilson_interval(int(each.sum()), len(each))
+        widths[name] = high - low
+    return widths
+
+
+def predictions(done: Passes) -> dict[str, Any]:
+    """Returns per-example arrays [N] for evaluation.npz.
+
+    `robust_LABEL` says which images an attack leaves correct, `robust_LABEL/STAGE`
+    which are after each stage of an ensemble, `distance_LABEL` how far an attack
+    without a radius went.
+    """
+    setting, runs = done.setting, done.runs
+    arrays: dict[str, Any] = {
+        "indices": setting.indices,
+        "labels": setting.labels,
+        "class_names": np.asarray(setting.dataset.class_names),
+        "clean_loss": runs["clean"].loss,
+        "robust": worst_case(done.entries, runs),
     }
-    return {name: high - low for name, (low, high) in ends.items()}
+    for entry in done.entries:
+        if entry.eps is None:
+            arrays[f"distance_{entry.label}"] = runs[entry.label].distance[entry.norm]
+    for name, run in runs.items():
+        arrays[f"predicted_{name}"] = run.predicted
+        if name != "clean":
+            arrays[f"robust_{name}"] = run.correct
+            stages = run.stages.items()
+            arrays |= {f"robust_{name}/{stage}": robust for stage, robust in stages}
+    return arrays
 
 
-def _describe(
-    width: float, widths: Mapping[str, float], used: int, total: int
-) -> schema.Stopping:
-    narrow = max(widths.values()) <= width
-    reason = (
-        f"the 95 % intervals of clean and worst-case accuracy are at most {width:g} "
-        "wide"
-        if narrow
-        else f"there are no more examples; the intervals are wider than {width:g}"
-    )
-    return schema.Stopping(
-        ci=width,
-        used=used,
-        of=total,
-        block=BLOCK,
-        widths=dict(widths),
-        reason=reason,
-    )
+def grid(
+    done: Passes, attacks: Sequence[schema.Attack], fields: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns sample images under the strongest attack, for the report."""
+    setting, runs = done.setting, done.runs
+    rows = shown(len(setting.indices), fields)
+    # What may change any image into any other shows little beside one with a radius.
+    attacks = [a for a in attacks if a.eps is not None] or attacks
+    if not attacks or not len(rows):
+        return {}
+    strongest = min(attacks, key=lambda a: (a.robust_accuracy, -(a.loss or 0))).label
+    x_adv = runs[strongest].x_adv
+    if fields["save_adversarial"]:
+        x_adv = x_adv[rows]
+    return {
+        "grid_attack": np.asarray(strongest),
+        "grid_images": setting.dataset.images[setting.indices[rows]],
+        "grid_x_adv": x_adv,
+        "grid_labels": setting.labels[rows],
+        "grid_predicted": runs["clean"].predicted[rows],
+        "grid_predicted_adv": runs[strongest].predicted[rows],
+    }
+
+
+def write_adversarial(
+    workdir: epath.PathLike, setting: Setting, runs: Mapping[str, step.EvalRun]
+) -> None:
+    """Writes every attacked image by attack; see `compact` for the dtype."""
+    images = {f"x_adv_{k}": compact(r.x_adv) for k, r in runs.items() if k != "clean"}
+    arrays = {"indices": setting.indices, "labels": setting.labels, **images}
+    files.write_npz(epath.Path(workdir) / "adversarial.npz", arrays, compress=False)
+
+
+def compact(images: Float[np.ndarray, "N H W C"]) -> np.ndarray:
+    """Returns images as float16 where that loses nothing, else as float32.
+
+    That is so where every value is an 8-bit level, k / 255 in float32: half precision
+    tells neighbouring levels apart, and `rint(255 x) / 255` restores each to the bit.
+    """
+    images = np.asarray(images, np.float32)
+    half = images.astype(np.float16)
+    levels = np.rint(half.astype(np.float32) * 255)
+    exact = np.array_equal(levels / np.float32(255), images)
+    return half if exact else images

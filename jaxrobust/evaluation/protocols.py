@@ -7,7 +7,7 @@ where an attack looks for the smallest perturbation; `norm` says in which norm t
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from jaxrobust.evaluation.radius import exact
+from jaxrobust.evaluation.text import exact
 
 Fields = dict[str, Any]
 Table = dict[str, Fields]
@@ -21,6 +21,7 @@ LIKE = {
     "tinyimagenet": "tiny_imagenet",
 }
 DEFAULT = "cifar10"
+STEP_SHARE = 2.5  # steps x step size over the radius, as Madry et al. 2018 use
 
 
 class Threat(NamedTuple):
@@ -28,7 +29,6 @@ class Threat(NamedTuple):
 
     eps: str
     step_size: str
-    steps: int
 
 
 def _of(table: Mapping[str, T], data: str) -> T:
@@ -42,10 +42,10 @@ def _tenth(eps: str, parts: int = 10) -> str:
 
 # Of Kim et al. 2020: their training attacks.
 SSP_THREATS: Mapping[str, Threat] = {
-    "mnist": Threat("0.3", "0.05", 10),
-    "fashion_mnist": Threat("0.1", "0.02", 10),
-    "cifar10": Threat("8/255", "2/255", 7),
-    "tiny_imagenet": Threat("4/255", "1/255", 5),
+    "mnist": Threat("0.3", "0.05"),
+    "fashion_mnist": Threat("0.1", "0.02"),
+    "cifar10": Threat("8/255", "2/255"),
+    "tiny_imagenet": Threat("4/255", "1/255"),
 }
 
 
@@ -54,14 +54,18 @@ def threat_of(data: str) -> Threat:
     return _of(SSP_THREATS, data)
 
 
+def attack(name: str, eps: str | None, norm: str = "linf", **options: Any) -> Fields:
+    """Returns one attack as a config writes it."""
+    return {"name": name, "norm": norm, "eps": eps, **options}
+
+
 def gradient(eps: str, step_size: str, norm: str) -> Table:
     """FGSM, PGD-20 from a random start and uniform noise."""
-    common = {"norm": norm, "eps": eps}
-    pgd = {"name": "pgd", "step_size": step_size, "steps": 20, "random_start": True}
+    steps = {"step_size": step_size, "steps": 20}
     return {
-        "fgsm": {"name": "fgsm", **common},
-        "pgd20": {**pgd, **common},
-        "ball": {"name": "uniform_noise", "draws": 10, **common},
+        "fgsm": attack("fgsm", eps, norm),
+        "pgd20": attack("pgd", eps, norm, **steps, random_start=True),
+        "ball": attack("uniform_noise", eps, norm, draws=10),
     }
 
 
@@ -79,14 +83,13 @@ def pcl2019(data: str) -> Table:
     The step of PGD on MNIST is ours: the release has CIFAR-10 alone.
     """
     eps = _of({"mnist": "0.3", "fashion_mnist": "0.3", DEFAULT: "8/255"}, data)
-    steps = {"norm": "linf", "eps": eps, "steps": 10}
-    tenth = {**steps, "step_size": _tenth(eps)}
+    tenth = {"step_size": _tenth(eps), "steps": 10}
     own = "2/255" if eps == "8/255" else _tenth(eps, 4)
     return {
-        "fgsm": {"name": "fgsm", "norm": "linf", "eps": eps},
-        "bim10": {"name": "bim", **tenth},
-        "mim10": {"name": "mim", "decay": 1.0, **tenth},
-        "pgd10": {"name": "pgd", **steps, "step_size": own, "random_start": False},
+        "fgsm": attack("fgsm", eps),
+        "bim10": attack("bim", eps, **tenth),
+        "mim10": attack("mim", eps, **tenth, decay=1.0),
+        "pgd10": attack("pgd", eps, step_size=own, steps=10, random_start=False),
     }
 
 
@@ -98,31 +101,31 @@ def fpd2020(data: str) -> Table:
     of C&W and ZOO: 10 iterations there, here those of the attacks' authors).
     Black-box examples are made on an undefended network and handed over (`transfer`).
     """
-    mnist = LIKE.get(data, data) == "mnist"
-    eps = {norm: "1.5" if mnist else "8/255" for norm in ("l1", "l2")}
-    eps["linf"] = "0.3" if mnist else "8/255"
-    step = {norm: _tenth(eps[norm], 4) for norm in ("l1", "l2")}
-    step["linf"] = "0.01" if mnist else "2/255"
+    linf, other, step = "8/255", "8/255", "2/255"
+    if LIKE.get(data, data) == "mnist":
+        linf, other, step = "0.3", "1.5", "0.01"
+    quarter = _tenth(other, 4)
     table: Table = {}
-    for norm, end in (("linf", ""), ("l2", "_l2"), ("l1", "_l1")):
-        common = {"norm": norm, "eps": eps[norm]}
-        iterated = {**common, "step_size": step[norm], "steps": 40}
-        table[f"fgsm{end}"] = {"name": "fgsm", **common}
-        table[f"pgd40{end}"] = {"name": "pgd", **iterated, "random_start": False}
-        for source, own in (("fgsm", common), ("pgd", iterated)):
-            handed = {"name": "transfer", "attack": source, **own}
-            table[f"transfer_{source}{end}"] = handed
-    linf = {"norm": "linf", "eps": eps["linf"]}
-    queried = {"eps": None, "queries": 100}
-    table["bim40"] = {"name": "bim", **linf, "step_size": step["linf"], "steps": 40}
+    for norm, end, eps, step_size in (
+        ("linf", "", linf, step),
+        ("l2", "_l2", other, quarter),
+        ("l1", "_l1", other, quarter),
+    ):
+        steps = {"step_size": step_size, "steps": 40}
+        table[f"fgsm{end}"] = attack("fgsm", eps, norm)
+        table[f"pgd40{end}"] = attack("pgd", eps, norm, **steps, random_start=False)
+        for made_by, own in (("fgsm", {}), ("pgd", steps)):
+            handed = attack("transfer", eps, norm, attack=made_by, **own)
+            table[f"transfer_{made_by}{end}"] = handed
     return table | {
-        "cw_l2": {"name": "cw_l2", "norm": "l2", "eps": None},
-        "cw_linf": {"name": "cw_linf", **linf},
-        "boundary": {"name": "hop_skip_jump", **queried, "norm": "linf"},
-        "boundary_l2": {"name": "hop_skip_jump", **queried, "norm": "l2"},
-        "deepfool": {"name": "deepfool", "norm": "l2", "eps": None},
-        "jsma": {"name": "jsma", "norm": "l1", "eps": None, "theta": 0.1, "gamma": 1.0},
-        "zoo": {"name": "zoo", "norm": "l2", "eps": None},
+        "bim40": attack("bim", linf, step_size=step, steps=40),
+        "cw_l2": attack("cw_l2", None, "l2"),
+        "cw_linf": attack("cw_linf", linf),
+        "boundary": attack("hop_skip_jump", None, "linf", queries=100),
+        "boundary_l2": attack("hop_skip_jump", None, "l2", queries=100),
+        "deepfool": attack("deepfool", None, "l2"),
+        "jsma": attack("jsma", None, "l1", theta=0.1, gamma=1.0),
+        "zoo": attack("zoo", None, "l2"),
     }
 
 
@@ -137,45 +140,37 @@ PCLC_RADII: Mapping[str, tuple[str, ...]] = {
 
 
 def pclc2021(data: str) -> Table:
-    """Li et al. 2021, arXiv 2012.07688, section 4: ten steps of a tenth, several radii.
-
-    PGD starts at random.
-    """
+    """Li et al. 2021, arXiv 2012.07688, section 4: steps of a tenth, several radii."""
     table: Table = {}
-    for eps in (radii := _of(PCLC_RADII, data)):
-        common = {"norm": "linf", "eps": eps}
-        iterated = {**common, "step_size": _tenth(eps), "steps": 10}
-        table[f"fgsm_{eps}"] = {"name": "fgsm", **common}
-        table[f"pgd10_{eps}"] = {"name": "pgd", **iterated, "random_start": True}
-        table[f"mim10_{eps}"] = {"name": "mim", **iterated}
-    last = {"norm": "linf", "eps": radii[-1]}
-    iterated = {**last, "step_size": _tenth(radii[-1]), "steps": 10}
+    radii = _of(PCLC_RADII, data)
+    for eps in radii:
+        tenth = {"step_size": _tenth(eps), "steps": 10}
+        table[f"fgsm_{eps}"] = attack("fgsm", eps)
+        table[f"pgd10_{eps}"] = attack("pgd", eps, **tenth, random_start=True)
+        table[f"mim10_{eps}"] = attack("mim", eps, **tenth)
+    last = table[f"mim10_{radii[-1]}"]
     return table | {
-        "cw_l2": {"name": "cw_l2", "norm": "l2", "eps": None},
-        "spsa": {"name": "spsa", **last, "steps": 10},
-        "transfer_mim": {"name": "transfer", "attack": "mim", **iterated},
+        "cw_l2": attack("cw_l2", None, "l2"),
+        "spsa": attack("spsa", radii[-1], steps=10),
+        "transfer_mim": {**last, "name": "transfer", "attack": "mim"},
     }
 
 
 def ssc2024(data: str) -> Table:
     """SSC-DM: the release tests with the attacks it trains with, on every data set."""
     del data
-    iterated = {"norm": "linf", "step_size": "0.0078", "steps": 20}
+    steps = {"step_size": "0.0078", "steps": 20}
     return {
-        "fgsm": {"name": "fgsm", "norm": "linf", "eps": "0.03"},
-        "pgd20": {"name": "pgd", **iterated, "eps": "0.3", "random_start": True},
-        "mim20": {"name": "mim", **iterated, "eps": "0.1", "decay": 0.9},
+        "fgsm": attack("fgsm", "0.03"),
+        "pgd20": attack("pgd", "0.3", **steps, random_start=True),
+        "mim20": attack("mim", "0.1", **steps, decay=0.9),
     }
 
 
 # Those of one threat take it as arguments; the others know theirs by the data set.
 OF_THREAT: Mapping[str, Callable[[str, str, str], Table]] = {
-    "gradient": gradient,
-    "ssp2020": ssp2020,
+    one.__name__: one for one in (gradient, ssp2020)
 }
 OF_DATA: Mapping[str, Callable[[str], Table]] = {
-    "pcl2019": pcl2019,
-    "fpd2020": fpd2020,
-    "pclc2021": pclc2021,
-    "ssc2024": ssc2024,
+    one.__name__: one for one in (pcl2019, fpd2020, pclc2021, ssc2024)
 }

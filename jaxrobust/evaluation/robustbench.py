@@ -1,10 +1,10 @@
 """Results in the format of RobustBench's leaderboard (`model_info/*.json` there)."""
 
-import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from jaxrobust.results.schema import Attack, Data, Results
+from jaxrobust import threat
+from jaxrobust.results.schema import Results
 
 ABOUT: Mapping[str, str | int | bool] = {
     "link": "",
@@ -30,10 +30,9 @@ def read_about(fields: Mapping[str, Any]) -> dict[str, Any]:
     about: dict[str, Any] = dict(ABOUT)
     for name, value in fields.items():
         if name not in ABOUT:
-            near = difflib.get_close_matches(name, ABOUT, n=1, cutoff=0.0)
             raise ValueError(
-                f"RobustBench's format has no field {name!r} to fill. Did you mean "
-                f"{near[0]!r}? Known: {', '.join(ABOUT)}."
+                f"RobustBench's format has no field {name!r} to fill. "
+                f"{threat.nearest_match(name, ABOUT)}"
             )
         about[name] = _read(name, value)
     return about
@@ -62,14 +61,13 @@ def entry(results: Results, config: Mapping[str, Any]) -> dict[str, str | int | 
     about = read_about(config["eval"].get("robustbench", {}))
     model = config.get("model", {}).get("name", "")
     attacks = results.attacks
-    standard = [
-        attack
-        for attack in attacks
-        if attack.name == "autoattack" and attack.version == "standard"
-    ]
-    robust = [_percent(attack.robust_accuracy) for attack in standard]
+    kinds = ("autoattack", "standard")
+    standard = [one for one in attacks if (one.name, one.version) == kinds]
+    robust = [_percent(one.robust_accuracy) for one in standard]
+    # Attacks for the smallest perturbation have no radius.
+    radii = [one.written for one in standard or attacks if one.eps is not None]
     assert results.data is not None
-    notes = [about["footnote"], *_notes(results, results.data, bool(standard))]
+    notes = [about["footnote"], *_notes(results, standard=bool(standard))]
     return {
         "link": about["link"],
         "name": about["name"] or config.get("name", "") or model,
@@ -79,7 +77,7 @@ def entry(results: Results, config: Mapping[str, Any]) -> dict[str, str | int | 
         "dataset": results.data.name,
         "venue": about["venue"],
         "architecture": about["architecture"] or model,
-        "eps": _radius(standard or attacks),
+        "eps": radii[0] if radii else "",
         "clean_acc": _percent(results.clean.accuracy),
         "reported": about["reported"],
         **({"autoattack_acc": robust[0]} if robust else {}),
@@ -88,8 +86,8 @@ def entry(results: Results, config: Mapping[str, Any]) -> dict[str, str | int | 
     }
 
 
-def _notes(results: Results, found: Data, standard: bool) -> list[str]:
-    notes = []
+def _notes(results: Results, *, standard: bool) -> list[str]:
+    notes, found = [], results.data
     if not standard:
         worst = results.worst_case
         ran = ", ".join(worst.attacks or ()) or "no attack"
@@ -97,18 +95,12 @@ def _notes(results: Results, found: Data, standard: bool) -> list[str]:
             "Standard AutoAttack did not run, so there is no autoattack_acc; "
             f"{_percent(worst.robust_accuracy)} % are robust under {ran}."
         )
-    if found.examples is not None and found.examples < found.of:
+    if found and found.examples is not None and found.examples < found.of:
         notes.append(f"On {found.examples} of {found.of} test images.")
     if results.flags:
         names = sorted({flag.name for flag in results.flags})
         notes.append(f"Warning signs: {', '.join(names)}.")
     return notes
-
-
-def _radius(attacks: Sequence[Attack]) -> str:
-    """Returns the first radius; attacks for the smallest perturbation have none."""
-    fixed = (a for a in attacks if a.eps is not None)
-    return next((a.written for a in fixed), "")
 
 
 def _percent(share: float) -> str:

@@ -1,8 +1,7 @@
-"""One jitted evaluation step, and the loop that runs it over a data set."""
+"""One jitted evaluation step, and what comes of running it over examples."""
 
-import collections
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from typing import Any, Protocol
 
@@ -10,13 +9,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from jaxrobust import losses, models, parallel
+from jaxrobust import losses, models
 from jaxrobust.array_types import Images, Key, Labels, Logits, LogitsFn, Variables
-from jaxrobust.data import Dataset
-from jaxrobust.evaluation import verify
 from jaxrobust.evaluation.flags import Flag
 
 Attack = Callable[[LogitsFn, Images, Labels, Key], Images]
@@ -77,18 +73,15 @@ def make_eval_step(
     make_attack: MakeAttack | None = None,
     precision: str = "highest",
 ) -> EvalStep:
-    """Builds a jitted `step(variables, images, labels, keys)`.
+    """Builds a jitted `step(variables, images, labels, keys)` of a Linen module.
 
     The variables are arguments, so one compiled step serves every checkpoint. The
     network runs in evaluation mode. One with a field `draws` above 0 is randomised: it
     takes keys, and is judged by so many fresh draws.
 
-    Args:
-      model: a Linen module.
-      attack: what `attacks.get` returns; without one the images stay as they are.
-      make_attack: in place of `attack`, for attacks that need more of the network than
-        its logits: makes one from model and variables, inside the compiled step.
-      precision: of matrix products, in JAX's names (`highest`, `default` ...).
+    Without an `attack`, as `attacks.get` returns it, the images stay as they are;
+    `make_attack`, in place of it, makes one from model and variables inside the
+    compiled step. `precision` is of matrix products, in JAX's names (`highest` ...).
 
     Returns:
       A step from uint8 images [B, H, W, C], labels int32 [B] and one key per example
@@ -134,13 +127,17 @@ def judge(
     """
 
     def ask(number: Int[Array, ""]) -> tuple[Array, Array]:
-        fresh = jax.vmap(jax.random.fold_in, (0, None))(keys, _JUDGE + number)
-        logits = logits_fn(x, fresh).astype(jnp.float32)
+        logits = logits_fn(x, fresh_keys(keys, number)).astype(jnp.float32)
         return jax.nn.log_softmax(logits), logits.argmax(-1) == labels
 
     found, right = jax.lax.map(ask, jnp.arange(draws, dtype=jnp.uint32))
     mean = jax.nn.logsumexp(found, axis=0) - jnp.log(jnp.float32(draws))
     return {"logits": mean, "share": right.mean(0, dtype=jnp.float32)}
+
+
+def fresh_keys(keys: Key, draw: int | Int[Array, ""]) -> Key:
+    """Keys [B] that no attack has seen, for one of the draws that judge."""
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, _JUDGE + draw)
 
 
 def to_float(images: UInt8[Array, "B H W C"]) -> Images:
@@ -157,77 +154,6 @@ def float_logits(logits: Logits) -> Logits:
 def example_keys(key: Key, indices: Int[Array, "B"]) -> Key:
     """One key per example [B], from its index in the data set alone."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
-
-
-def run_eval_step(
-    step: EvalStep,
-    variables: Variables,
-    dataset: Dataset,
-    *,
-    key: Key,
-    batch_size: int,
-    mesh: Mesh | None = None,
-    indices: Int[np.ndarray, "N"] | None = None,
-    keep_images: int | Int[np.ndarray, "keep"] = 0,
-    ball: verify.Ball | None = None,
-    progress: Progress | None = None,
-    label: str = "evaluation",
-) -> EvalRun:
-    """Runs `step` of `make_eval_step` over a data set in batches of one fixed shape.
-
-    The last batch is padded and the padding dropped. Every example has its own key,
-    from its index, so nothing depends on the batch size or the devices; without a
-    `mesh` that is the default one.
-
-    Args:
-      step: what to run.
-      variables: of the network.
-      dataset: uint8 images and labels on the host.
-      key: one key for the pass.
-      batch_size: examples per batch; rounded up to a multiple of the devices.
-      mesh: devices to split each batch over.
-      indices: the N examples of `dataset` to run; all by default.
-      keep_images: which adversarial images to return: the first so many, or positions
-        among the N.
-      ball: re-checks every adversarial image in float64 and measures it.
-      progress: told after each batch of the pass `label`.
-      label: what to call this pass there.
-
-    Raises:
-      ValueError: if there is no example, an adversarial image leaves `ball`, or any
-        logit is not finite.
-    """
-    indices = np.arange(len(dataset.labels)) if indices is None else indices
-    labels = dataset.labels[indices]
-    keep = np.zeros(len(indices), bool)
-    keep[slice(keep_images) if isinstance(keep_images, int) else keep_images] = True
-    logits, kept, sizes, shares, hits = [], [], [], [], 0
-    batches = iterate(step, variables, dataset, indices, key, batch_size, mesh)
-    for rows, out in batches:
-        logits.append(out["logits"])
-        if "share" in out:
-            shares.append(parallel.to_host(out["share"])[: rows.stop - rows.start])
-        if ball is not None or keep[rows].any():
-            x_adv = parallel.to_host(out["x_adv"])[: rows.stop - rows.start]
-            kept.append(x_adv[keep[rows]])
-            if ball is not None:
-                images = dataset.images[indices[rows]]
-                sizes.append(verify.check_ball(x_adv, images, ball))
-        if progress is not None:
-            hits += int((out["logits"].argmax(-1) == labels[rows]).sum())
-            share = hits / rows.stop
-            progress.update(rows.stop, len(labels), label, {"accuracy": share})
-    shape = (0, *dataset.images.shape[1:])
-    run = summarise(
-        np.concatenate(logits),
-        labels,
-        np.concatenate(kept) if kept else np.zeros(shape, np.float32),
-        {n: np.concatenate([size[n] for size in sizes]) for n in verify.NORMS if sizes},
-    )
-    if not shares:
-        return run
-    share = np.concatenate(shares)
-    return dataclasses.replace(run, correct=share >= HALF, share=share)
 
 
 def summarise(
@@ -280,61 +206,3 @@ def check_finite(logits: Float[np.ndarray, "N *rest"]) -> None:
             f"(the first is number {int(bad.argmax())}): they are no predictions; "
             "check the weights and the normalisation."
         )
-
-
-def iterate(
-    step: EvalStep,
-    variables: Variables,
-    dataset: Dataset,
-    indices: Int[np.ndarray, "N"],
-    key: Key,
-    batch_size: int,
-    mesh: Mesh | None = None,
-) -> Iterator[tuple[slice, Mapping[str, Any]]]:
-    """Yields the rows of each batch among `indices` and what the step made of them.
-
-    `logits` come back as a host array without the padding, the rest stays on the
-    device. One batch is in flight while the caller looks at the one before.
-    """
-    batch_size = _fit_batch(batch_size, len(indices), mesh)
-    if mesh is not None:
-        variables = parallel.replicate(mesh, variables)
-    waiting = collections.deque()
-    for padded in padded_rows(len(indices), batch_size):
-        rows = slice(int(padded[0]), int(padded[-1]) + 1)
-        own = indices[padded]  # the last example repeated, its key too
-        keys = example_keys(*jax.device_put((key, own.astype(np.int32))))
-        batch = (dataset.images[own], dataset.labels[own], keys)
-        if mesh is None:
-            batch = jax.device_put(batch)
-        else:
-            batch = parallel.put_batch(mesh, batch)
-        waiting.append((rows, step(variables, *batch)))
-        if len(waiting) > 1:
-            yield _on_host(*waiting.popleft())
-    for rows, out in waiting:
-        yield _on_host(rows, out)
-
-
-def padded_rows(total: int, size: int) -> Iterator[Int[np.ndarray, "size"]]:
-    """Yields the numbers of `size` rows at a time; at the end the last one repeats."""
-    for start in range(0, total, size):
-        yield np.minimum(np.arange(start, start + size), total - 1)
-
-
-def _on_host(rows: slice, out: Mapping[str, Array]) -> tuple[slice, Mapping[str, Any]]:
-    logits = parallel.to_host(out["logits"])[: rows.stop - rows.start]
-    return rows, {**out, "logits": logits}
-
-
-def _fit_batch(batch_size: int, total: int, mesh: Mesh | None) -> int:
-    """Returns the rows of a batch: no more than needed, a share for each device.
-
-    Rounding up is safe, as results do not depend on the batch size.
-    """
-    if total == 0:
-        raise ValueError("`dataset` has no examples to evaluate.")
-    if batch_size < 1:
-        raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
-    devices = 1 if mesh is None else mesh.size
-    return -(-min(batch_size, total) // devices) * devices

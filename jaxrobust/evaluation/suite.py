@@ -1,8 +1,7 @@
 """Attack suites: what a config says, read into attacks."""
 
-import difflib
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -15,7 +14,7 @@ from jaxrobust.attacks import registry
 from jaxrobust.evaluation import adaptive, protocols, transfer
 from jaxrobust.evaluation.autoattack.entry import AutoAttack
 from jaxrobust.evaluation.entries import Entry as Entry
-from jaxrobust.evaluation.radius import parse_radius as parse_radius
+from jaxrobust.evaluation.text import parse_radius as parse_radius
 from jaxrobust.results import schema
 
 RADII = ("eps", "step_size")
@@ -79,10 +78,7 @@ def _checked(label: str, fields: Any, transfer_from: str) -> Entry:
 
 
 def _trace(entry: Entry) -> None:
-    """Finds what an attack says against its options when it is called.
-
-    It is traced on a stand-in for a network; nothing is computed.
-    """
+    """Finds what an attack says against its options: traces it, computes nothing."""
     given = entry.hyperparameters
     least = {"steps": 1} if "steps" in given else {}
     if "queries" in given:  # a step asks as often as it averages
@@ -140,11 +136,11 @@ def _entry(label: str, fields: dict[str, Any], transfer_from: str) -> Entry:
         if not source:
             raise ValueError(f"attack {label!r}: {transfer.NO_SOURCE}.")
         kind = functools.partial(transfer.Transfer, source=source)
-    elif "why" in fields or "network" in fields or _made(fields.get("loss")):
+    elif {"why", "network"} & fields.keys() or fields.get("loss") in [*adaptive.LOSSES]:
         own = {name: fields.pop(name, "") for name in ("network", "why")}
-        if own["network"] and own["network"] not in adaptive.NETWORKS:
-            known = adaptive.NETWORKS
-            raise ValueError(unknown("network to attack", own["network"], known))
+        if (network := own["network"]) not in ("", *adaptive.NETWORKS):
+            told = threat.nearest_match(network, adaptive.NETWORKS)
+            raise ValueError(f"unknown network to attack {network!r}. {told}")
         kind = functools.partial(adaptive.Adaptive, **own)
     name, eps = fields.pop("name"), fields.pop("eps")
     norm = _norm(label, name, fields.pop("norm", None))
@@ -170,10 +166,6 @@ def _need(label: str, fields: Mapping[str, Any], *names: str) -> None:
     for name in names:
         if name not in fields:
             raise ValueError(f"attack {label!r} of the suite has no `{name}`.")
-
-
-def _made(loss: Any) -> bool:
-    return isinstance(loss, str) and loss in adaptive.LOSSES
 
 
 def own_norm(name: str) -> Norm | None:
@@ -215,16 +207,11 @@ def get(
 ) -> dict[str, dict[str, Any]]:
     """Returns a named suite as a config writes it, pending attacks included.
 
-    Args:
-      name: `gradient` (FGSM, PGD-20 with a random start, uniform noise), `ssp2020` (the
-        same without the random start), `autoattack` (its standard version), `adaptive`
-        (see `adaptive`), or a paper's of `protocols.OF_DATA`.
-      data: name of the data set, which decides the radii where a paper's depend on it;
-        one that no paper has gets those of CIFAR-10.
-      eps: another radius, for `gradient`, `ssp2020`, `autoattack` and `adaptive`.
-      step_size: another step of the iterative attacks, for the first two.
-      norm: of the ball, for the four.
-      method: the defence that `adaptive` is up against; see `adaptive.method_of`.
+    They are `gradient` (FGSM, PGD-20 with a random start, uniform noise), `ssp2020`
+    (the same without the random start), `autoattack` (its standard version), `adaptive`
+    (see `adaptive`; `method` is the defence), and the papers' of `protocols.OF_DATA`.
+    Their radii are those of the data set `data`, of CIFAR-10 where no paper has it;
+    `eps` and `norm` are for the first four, `step_size` for the first two.
 
     Raises:
       ValueError: for an unknown name, or a radius for a suite that has its own.
@@ -240,9 +227,10 @@ def get(
         eps = protocols.threat_of(data).eps if eps is None else eps
         if name == "adaptive":
             return adaptive.table(method, eps, norm)
-        return {"autoattack": {"name": "autoattack", "norm": norm, "eps": eps}}
+        return {"autoattack": protocols.attack("autoattack", eps, norm)}
     if name not in protocols.OF_DATA:
-        raise ValueError(unknown("suite", name, SUITES))
+        told = threat.nearest_match(name, SUITES)
+        raise ValueError(f"unknown suite {name!r}. {told}")
     for field, value in (("eps", eps), ("step_size", step_size)):
         if value is not None:
             raise ValueError(
@@ -272,10 +260,9 @@ def chosen(
         options = {"method": method, **first_threat(fields.get("attacks", {}))}
     ready, pending = {}, []
     for label, entry in get(name, data=data, **options).items():
-        waits = entry["name"] == "transfer" and not (entry.get("source") or source)
-        if waits:
-            found = {"name": entry["name"], "reason": transfer.NO_SOURCE}
-            pending.append(schema.Pending(label=label, **found))
+        if entry["name"] == "transfer" and not (entry.get("source") or source):
+            told: Any = {"name": "transfer", "reason": transfer.NO_SOURCE}
+            pending.append(schema.Pending(label=label, **told))
         else:
             ready[label] = entry
     return read(ready, source), pending
@@ -288,11 +275,3 @@ def first_threat(table: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
             parse_radius(entry["eps"])
             return {"eps": str(entry["eps"]), "norm": entry.get("norm", "linf")}
     return {}
-
-
-def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """Says that a name is unknown, with the nearest known one."""
-    known = list(known)
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"unknown {kind} {name!r}; known: {', '.join(known)}.{hint}"

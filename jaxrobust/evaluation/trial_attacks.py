@@ -1,6 +1,7 @@
 """Weak, strong, longer and unbounded attacks on the same images, side by side."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,9 +10,8 @@ from jaxtyping import Bool
 
 from jaxrobust import threat
 from jaxrobust.analysis import masking
-from jaxrobust.array_types import Bounds, Images, Key, Labels, Norm
-from jaxrobust.evaluation.network import CompiledNetwork
-from jaxrobust.evaluation.radius import STEP_SHARE
+from jaxrobust.array_types import Bounds, Images, Key, Labels, Logits, Norm
+from jaxrobust.evaluation.protocols import STEP_SHARE
 from jaxrobust.results import schema
 
 LONGER = 4  # times the steps, to see whether more steps still gain
@@ -25,30 +25,19 @@ Resists = Bool[np.ndarray, "N"]
 _sample = jax.jit(threat.sample, static_argnames=("norm", "bounds"))
 
 
-@jax.jit
-def _folded(keys: Key, stream: int, number: int) -> Key:
-    fold = jax.vmap(jax.random.fold_in, (0, None))
-    return fold(fold(keys, stream), number)
-
-
+@jax.jit(static_argnames=("name",))
 def row_stream(keys: Key, name: str, number: int = 0) -> Key:
     """Returns row keys `[N]` of their own for one use of randomness."""
-    return _folded(keys, _STREAMS[name], number)
-
-
-def count_gradients(steps: int, restarts: int) -> int:
-    """Returns how many gradients per image `compare` takes."""
-    return (LONGER + restarts + 2) * steps
+    fold = jax.vmap(jax.random.fold_in, (0, None))
+    return fold(fold(keys, _STREAMS[name]), number)
 
 
 @dataclasses.dataclass(frozen=True)
 class Trials:
-    """One compiled network on images `x` [N, H, W, C] under one threat.
+    """One network, images `x` [N, H, W, C], their threat, and an iterative attack."""
 
-    `step_size` and `steps` are those of the iterative attack.
-    """
-
-    network: CompiledNetwork
+    forward: masking.Forward
+    gradient: Callable[[Images, Labels, float], tuple[Images, Logits]]
     x: Images
     y: Labels
     eps: float
@@ -59,7 +48,7 @@ class Trials:
 
     def resists(self, points: Images) -> Resists:
         """Says which images these points do not fool."""
-        return np.asarray(masking.is_correct(self.network.forward(points), self.y))
+        return np.asarray(masking.is_correct(self.forward(points), self.y))
 
     def draw(self, keys: Key, name: str, number: int) -> Images:
         """Draws a point of the ball around each image, for one use of randomness."""
@@ -73,8 +62,8 @@ class Trials:
     ) -> masking.Ascent:
         """Runs so many times the steps, with the logits scaled in the loss."""
         return masking.ascend(
-            self.network.forward,
-            lambda x, y: self.network.gradient(x, y, scale),
+            self.forward,
+            lambda x, y: self.gradient(x, y, scale),
             self.x,
             self.y,
             start=start,

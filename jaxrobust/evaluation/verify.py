@@ -7,15 +7,10 @@ from jaxtyping import Bool, Float, UInt8
 
 from jaxrobust.array_types import Bounds, Norm
 
-NORMS: tuple[Norm, ...] = ("linf", "l2", "l1")
-
 
 @dataclasses.dataclass(frozen=True)
 class Ball:
-    """The threat that adversarial images are checked against, on the host.
-
-    `eps` None is no ball: the bounds alone count.
-    """
+    """The threat that images are checked against; of `eps` None the bounds alone."""
 
     eps: float | None
     norm: Norm
@@ -62,11 +57,7 @@ def measure(
     slack = tolerance(ball.eps, ball.bounds)
     moved = np.asarray(x_adv, np.float64) - x
     flat = np.abs(moved).reshape(len(moved), -1)
-    sizes = {
-        "linf": flat.max(-1),
-        "l2": np.sqrt((flat**2).sum(-1)),
-        "l1": flat.sum(-1),
-    }
+    sizes = {"linf": flat.max(-1), "l2": np.sqrt((flat**2).sum(-1)), "l1": flat.sum(-1)}
     outside = (x_adv < low - slack) | (x_adv > high + slack)
     bad = outside.reshape(len(flat), -1).any(-1) | ~np.isfinite(flat).all(-1)
     if ball.eps is not None:

@@ -321,7 +321,6 @@ def test_a_torch_module_is_a_black_box(tmp_path):
     images = np.random.default_rng(0).uniform(size=(5, 4, 4, 1)).astype(np.float32)
     want = net(torch.tensor(images.transpose(0, 3, 1, 2))).detach().numpy()
     for function, layout in ((net, None), (lambda x: net(x), "NCHW")):
-        layout = black_box.layout_of(function, layout)
         hosted = black_box.wrap(function, toy(), layout)
         np.testing.assert_allclose(hosted(jnp.asarray(images)), want, rtol=1e-5)
         stacked = jax.vmap(hosted)(jnp.asarray(images)[None])

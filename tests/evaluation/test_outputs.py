@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from jaxrobust import data
-from jaxrobust.evaluation import outputs, passes, setting, step
+from jaxrobust.evaluation import passes, setting, step
 from jaxrobust.evaluation.autoattack.entry import AutoAttack
 
 LEVELS = np.arange(256, dtype=np.float32) / np.float32(255)
@@ -14,7 +14,7 @@ LEVELS = np.arange(256, dtype=np.float32) / np.float32(255)
 
 def test_every_level_survives_half_precision():
     images = LEVELS.reshape(1, 16, 16, 1)
-    stored = outputs.compact(images)
+    stored = passes.compact(images)
     assert stored.dtype == np.float16
     restored = np.rint(stored.astype(np.float32) * 255) / np.float32(255)
     np.testing.assert_array_equal(restored, images)
@@ -31,7 +31,7 @@ def test_nothing_else_is_shortened(levels, place, shift):
     flat = images.reshape(-1)
     flat[place] += np.float32(shift)
     on_grid = flat[place] in LEVELS
-    stored = outputs.compact(images)
+    stored = passes.compact(images)
     assert stored.dtype == (np.float16 if on_grid else np.float32)
     if not on_grid:
         np.testing.assert_array_equal(stored, images)
@@ -41,7 +41,7 @@ def test_flags_of_each_stage_of_an_ensemble():
     labels = np.array([0, 1, 1], np.int32)
     dataset = data.Dataset(np.zeros((3, 2, 2, 1), np.uint8), labels, ("a", "b"))
     of = setting.Setting(
-        None, {}, dataset, np.arange(3), None, 3, None, "highest", None
+        {}, dataset, np.arange(3), 3, None, None, None, None, "highest"
     )
 
     def run(predicted, **stages):
@@ -56,7 +56,7 @@ def test_flags_of_each_stage_of_an_ensemble():
         "autoattack": run([0, 0, 0], **{"apgd-ce": first, "square": both}),
     }
     entry = AutoAttack("autoattack", "autoattack", "linf", 0.1, "0.1", {})
-    arrays = outputs.predictions(passes.Passes(of, [entry], runs, {}, None))
+    arrays = passes.predictions(passes.Passes(of, [entry], runs, {}, None))
     np.testing.assert_array_equal(arrays["robust_autoattack"], both)
     np.testing.assert_array_equal(arrays["robust_autoattack/apgd-ce"], first)
     np.testing.assert_array_equal(arrays["robust_autoattack/square"], both)

@@ -89,10 +89,7 @@ def check_images(fields: Fields, shape: Sequence[int], own: Own = NONE) -> None:
 def run(
     context: Context, fields: Fields, runs: Runs, own: Own = NONE
 ) -> Iterator[Found]:
-    """Runs one after the other: `own` are from outside, by label.
-
-    Each gets its own part of `fields`, which are all of `config.eval`.
-    """
+    """Runs one after the other, each with its own part of `config.eval`, `fields`."""
     for label, one, part in _each(fields, own):
         found = one.run(dataclasses.replace(context, fields=part), runs)
         if label in own:

@@ -4,11 +4,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import flax.linen as nn
 import jax
 from jaxtyping import Array
 
 from jaxrobust import models
-from jaxrobust.array_types import Variables
+from jaxrobust.array_types import Images, Variables
 from jaxrobust.evaluation import step
 from jaxrobust.evaluation.entries import Entry
 from jaxrobust.evaluation.flags import Flag
@@ -69,6 +70,13 @@ class BuiltIn(Analysis, Protocol):
 
     @property
     def DEFAULTS(self) -> Mapping[str, Any]: ...  # noqa: D102
+
+
+def apply(model: nn.Module, variables: Variables, x: Images) -> models.Outputs:
+    """Runs a network that gives more than logits."""
+    out = model.apply(variables, x, train=False)
+    assert isinstance(out, models.Outputs)
+    return out
 
 
 def outputs_of(setting: Setting) -> models.Outputs | None:

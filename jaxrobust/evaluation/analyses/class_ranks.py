@@ -15,8 +15,9 @@ from jaxrobust.array_types import Scalar
 from jaxrobust.evaluation import step
 from jaxrobust.evaluation.analyses import curve
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
-from jaxrobust.evaluation.radius import parse_radius
+from jaxrobust.evaluation.diagnose import check_counts
 from jaxrobust.evaluation.setting import Setting, choose
+from jaxrobust.evaluation.text import parse_radius
 from jaxrobust.results import schema
 
 FIELD = "analysis"
@@ -52,23 +53,14 @@ def read_eps(fields: Fields) -> list[float]:
             f"`eval.analysis.eps` must grow from one to the next, got "
             f"{list(fields['eps'])}."
         )
-    for name, least in (("examples", 0), ("steps", 1)):
-        if fields[name] < least:
-            raise ValueError(
-                f"`eval.analysis.{name}` must be at least {least}, got {fields[name]}."
-            )
+    check_counts(fields, "eval.analysis.")
     return eps
 
 
 def ranks(
-    setting: Setting,
-    clean_logits: Float[np.ndarray, "N K"],
-    fields: Fields,
+    setting: Setting, clean_logits: Float[np.ndarray, "N K"], fields: Fields
 ) -> schema.ClassRanks:
-    """Returns where newly successful attacks end, for FGSM and MIM in Linf.
-
-    All radii run at once in one compiled step per attack.
-    """
+    """Returns where newly successful attacks end, for FGSM and MIM in Linf."""
     eps, steps = read_eps(fields), fields["steps"]
     clean_correct = clean_logits.argmax(-1) == setting.labels
     wanted = [rank for rank in RANKS if rank <= clean_logits.shape[-1]]

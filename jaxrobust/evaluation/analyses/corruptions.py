@@ -1,6 +1,5 @@
 """Accuracy under common corruptions, beside clean and attacked accuracy."""
 
-import dataclasses
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, UInt8
 
-from jaxrobust import corruptions, models, parallel
+from jaxrobust import corruptions, models
 from jaxrobust.array_types import Images, Key, Logits, Variables
 from jaxrobust.evaluation import passes, statistics, step
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
-from jaxrobust.evaluation.setting import Setting, choose
+from jaxrobust.evaluation.setting import Setting, choose, on_host
 from jaxrobust.results import schema
 
 FIELD = "corruptions"
@@ -107,8 +106,8 @@ def classified(
     found = [_run_one(part, classify, name, wanted.severities) for name in wanted.names]
     correct = np.stack([one for one, _ in found])
     attacked = None if robust is None else robust[rows]
-    results = _describe(correct, wanted, clean[rows], attacked)
-    results = dataclasses.replace(results, seconds=time.monotonic() - begin)
+    seconds = time.monotonic() - begin
+    results = _describe(correct, wanted, clean[rows], attacked, seconds)
     arrays = {
         "corruption_names": np.asarray(wanted.names),
         "corruption_severities": np.asarray(wanted.severities),
@@ -142,7 +141,7 @@ def _run_one(
         for rows, out in setting.iterate(one, f"{name} {severity}"):
             flags.append(out["logits"].argmax(-1) == setting.labels[rows])
             if rows.start == 0 and severity == _shown(severities):
-                picture = parallel.to_host(out["x"])[0]
+                picture = on_host(out["x"], rows)[0]
         correct.append(np.concatenate(flags))
     return np.stack(correct), np.round(255 * picture).astype(np.uint8)
 
@@ -156,6 +155,7 @@ def _describe(
     wanted: Wanted,
     clean: Bool[np.ndarray, "n"],
     robust: Bool[np.ndarray, "n"] | None,
+    seconds: float,
 ) -> schema.Corruptions:
     """Returns accuracies: each, per corruption, per severity and over all."""
     worst = None
@@ -163,11 +163,7 @@ def _describe(
         worst = schema.RobustOfSome(**statistics.share(robust, "robust_accuracy"))
     return schema.Corruptions(
         rows=[
-            schema.Corrupted(
-                name=name,
-                severity=severity,
-                **statistics.share(correct[i, j], "accuracy"),
-            )
+            schema.Corrupted(name=name, severity=severity, **_share(correct[i, j]))
             for i, name in enumerate(wanted.names)
             for j, severity in enumerate(wanted.severities)
         ],
@@ -181,11 +177,15 @@ def _describe(
         ],
         mean_accuracy=float(correct.mean()),
         ci95=_mean(correct.reshape(-1, correct.shape[-1]))["ci95"],
-        clean=schema.OfSome(**statistics.share(clean, "accuracy")),
+        clean=schema.OfSome(**_share(clean)),
         worst_case=worst,
         n=correct.shape[-1],
+        seconds=seconds,
         note=NOTE,
     )
+
+
+_share = functools.partial(statistics.share, name="accuracy")
 
 
 def _mean(correct: Bool[np.ndarray, "R n"]) -> dict[str, Any]:

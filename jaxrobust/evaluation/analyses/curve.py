@@ -1,6 +1,5 @@
 """Robust accuracy over a range of radii, all of them in one compiled step."""
 
-import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,8 +13,9 @@ from jaxrobust import attacks, models
 from jaxrobust.array_types import Norm, Scalar
 from jaxrobust.evaluation import flags, flags_of_attacks, statistics, step
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
-from jaxrobust.evaluation.radius import STEP_SHARE, parse_radius
+from jaxrobust.evaluation.protocols import STEP_SHARE
 from jaxrobust.evaluation.setting import Setting
+from jaxrobust.evaluation.text import parse_radius
 from jaxrobust.results import schema
 
 FIELD = "curve"
@@ -47,8 +47,8 @@ def run(context: Context, runs: Runs) -> Found:
     classes = predicted(part, pgd_at(norm, steps), eps, "curve")
     correct = classes == part.labels[:, None]
     written = [str(text) for text in fields["eps"]]
-    found = describe(correct, eps, written, norm, steps)
-    found = dataclasses.replace(found, seconds=time.monotonic() - begin)
+    seconds = time.monotonic() - begin
+    found = describe(correct, eps, written, norm, steps, seconds)
     size = int(np.prod(setting.dataset.images.shape[1:]))
     chance = flags.predictions(runs["clean"].logits, setting.labels).chance
     raised = flags_of_attacks.of_what_ran(
@@ -66,10 +66,7 @@ def predicted(
     eps: Sequence[float],
     label: str,
 ) -> Int[np.ndarray, "N E"]:
-    """Returns the class of each example under an attack of each radius.
-
-    All radii, traced and vmapped, are one compiled step.
-    """
+    """Returns the class of each example under an attack of each radius, all at once."""
 
     def run(variables, x, labels, keys) -> dict[str, Array]:
         logits_fn = models.logits_fn(setting.model, variables)
@@ -102,6 +99,7 @@ def describe(
     written: Sequence[str],
     norm: Norm,
     steps: int,
+    seconds: float | None = None,
 ) -> schema.Curve:
     """Returns what results.json says about the curve."""
     shares = [statistics.share(column, "accuracy") for column in correct.T]
@@ -116,4 +114,5 @@ def describe(
         robust_accuracy=[s["accuracy"] for s in shares],
         ci95=[s["ci95"] for s in shares],
         n=len(correct),
+        seconds=seconds,
     )

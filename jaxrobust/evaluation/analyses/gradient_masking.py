@@ -12,7 +12,7 @@ from jaxrobust.array_types import Norm
 from jaxrobust.evaluation import flags_of_attacks, protocols, step
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
 from jaxrobust.evaluation.diagnose import check_counts, diagnose
-from jaxrobust.evaluation.radius import parse_radius
+from jaxrobust.evaluation.text import parse_radius
 from jaxrobust.results import schema, typed
 
 FIELD = "diagnostics"
@@ -31,10 +31,7 @@ def check(fields: Fields) -> None:
 
 
 def run(context: Context, runs: Runs) -> Found:
-    """Diagnoses a network of the program.
-
-    Without an attack with a radius the data set's usual threat counts.
-    """
+    """Diagnoses a network, under the data set's usual threat if no attack has one."""
     del runs
     # A config of before there were diagnostics gets the usual ones.
     fields = {**DEFAULTS, **context.fields}
@@ -44,8 +41,7 @@ def run(context: Context, runs: Runs) -> Found:
     part = context.setting.part(fields["examples"])
     threats: list[tuple[float, Norm]]
     threats = [(e.eps, e.norm) for e in context.entries if e.eps]
-    if not threats:
-        threats = [(parse_radius(protocols.threat_of(context.data).eps), "linf")]
+    threats.append((parse_radius(protocols.threat_of(context.data).eps), "linf"))
     eps, norm = threats[0]
     # On one device, wherever the variables were: these are a few images.
     variables = jax.device_put(parallel.to_host(part.variables))
@@ -56,11 +52,9 @@ def run(context: Context, runs: Runs) -> Found:
 
     numbers, found = diagnose(
         models.logits_fn(part.model, variables),
-        step.to_float(jnp.asarray(part.dataset.images[part.indices])),
+        step.to_float(jnp.asarray(part.images)),
         jnp.asarray(part.labels, jnp.int32),
-        key=step.example_keys(
-            part.stream("diagnostics"), jnp.asarray(part.indices, jnp.int32)
-        ),
+        key=part.keys("diagnostics"),
         eps=eps,
         norm=norm,
         **{name: fields[name] for name in ("steps", "restarts", "queries")},
@@ -68,7 +62,7 @@ def run(context: Context, runs: Runs) -> Found:
         precision=part.precision,
         on_pass=show,
     )
-    numbers |= {"seconds": time.monotonic() - begin}
+    numbers["seconds"] = time.monotonic() - begin
     names = flags_of_attacks.OF_CROSS_ENTROPY
     found = flags_of_attacks.of_what_ran(found, names, context.attacks)
     return Found({"diagnostics": typed.make(schema.Diagnostics, numbers)}, flags=found)

@@ -5,7 +5,6 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
 
 from jaxrobust import analysis
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
@@ -20,19 +19,14 @@ def check(fields: Fields) -> None:
 
 
 def run(context: Context, runs: Runs) -> Found:
-    """Takes the logits that the attacks left."""
+    """Takes the logits that the attacks left.
+
+    The mean is over all images and over those that are correct before any attack, under
+    each attack too.
+    """
     if not context.fields.get("enabled"):
         return Found()
-    found = gaps(context.setting.labels, runs)
-    return Found({"analyses": schema.Analyses(probability_gap=found)})
-
-
-def gaps(labels: Int[np.ndarray, "N"], runs: Runs) -> schema.ProbabilityGap:
-    """Returns the mean probability gap of all images and of those seen correctly.
-
-    Those are the images that are correct before any attack, under each attack too.
-    """
-    right = runs["clean"].correct
+    labels, right = context.setting.labels, runs["clean"].correct
 
     def gap(label: str) -> dict[str, float | None]:
         both = jnp.asarray(runs[label].logits), jnp.asarray(labels)
@@ -40,7 +34,7 @@ def gaps(labels: Int[np.ndarray, "N"], runs: Runs) -> schema.ProbabilityGap:
         mean = float(found[right].mean()) if right.any() else None
         return {"all": float(found.mean()), "correct": mean}
 
-    return schema.ProbabilityGap(
+    found = schema.ProbabilityGap(
         clean=schema.Gap(**gap("clean")),
         attacks=[
             schema.GapOf(label=label, **gap(label))
@@ -50,3 +44,4 @@ def gaps(labels: Int[np.ndarray, "N"], runs: Runs) -> schema.ProbabilityGap:
         n=len(labels),
         n_correct=int(right.sum()),
     )
+    return Found({"analyses": schema.Analyses(probability_gap=found)})

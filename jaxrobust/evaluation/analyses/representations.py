@@ -3,24 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jaxrobust import analysis, models, parallel
-from jaxrobust.array_types import Images, Variables
+from jaxrobust import analysis, models
 from jaxrobust.evaluation import step
 from jaxrobust.evaluation.adaptive import centers_of
-from jaxrobust.evaluation.analyses.base import (
-    Context,
-    Fields,
-    Found,
-    Runs,
-    outputs_of,
-)
+from jaxrobust.evaluation.analyses import base
+from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
 from jaxrobust.evaluation.entries import Entry
-from jaxrobust.evaluation.setting import Setting
+from jaxrobust.evaluation.setting import Setting, on_host
 from jaxrobust.results import schema
 
 FIELD = "analysis"
@@ -39,25 +32,43 @@ def run(context: Context, runs: Runs) -> Found:
     if not context.fields.get("enabled") or not inside:
         return Found()
     part = context.setting.part(context.fields["examples"])
-    found, arrays = under(part, strongest(inside, runs), context.shown)
+    strongest = min(
+        inside, key=lambda e: (runs[e.label].accuracy, -runs[e.label].loss.mean())
+    )
+    found, arrays = under(part, strongest, context.shown)
     return Found({"analyses": found}, arrays)
 
 
-def strongest(entries: Sequence[Entry], runs: Runs) -> Entry:
-    """Returns the attack that leaves the least accuracy, then the largest loss."""
-    return min(
-        entries, key=lambda e: (runs[e.label].accuracy, -runs[e.label].loss.mean())
-    )
+def under(setting: Setting, entry: Entry, keep: int) -> tuple[schema.Analyses, Arrays]:
+    """Returns features, distances to prototypes and restored images under one attack.
+
+    The examples meet the same attacked images as in its own run; so many restored ones
+    are kept. Both parts of results.json and arrays of evaluation.npz are empty for a
+    network without features, centres and restored images.
+    """
+    out = base.outputs_of(setting)
+    if out is None:
+        return schema.Analyses(), {}
+    layers = sorted(set(centers_of(setting.variables)) & set(out.features))
+    if not layers and "penultimate" not in out.features and out.restored is None:
+        return schema.Analyses(), {}
+    parts: dict[str, list[np.ndarray]] = {}
+    run_step = _inside_step(setting, entry, layers)
+    for rows, found in setting.iterate(run_step, entry.label):
+        # In one order on every process: fetching is a collective.
+        for name in sorted(found.keys() - {"logits"}):
+            last = keep if name in ("restored", "x_adv") else rows.stop
+            if rows.start < last:
+                value = on_host(found[name], rows)[: last - rows.start]
+                parts.setdefault(name, []).append(value)
+    arrays = {name: np.concatenate(part) for name, part in parts.items()}
+    return _describe(entry.label, layers, arrays), _for_file(setting, arrays)
 
 
-def make_inside_step(
-    model: nn.Module,
-    make_attack: step.MakeAttack,
-    layers: Sequence[str],
-    *,
-    precision: str = "highest",
+def _inside_step(
+    setting: Setting, entry: Entry, layers: Sequence[str]
 ) -> step.EvalStep:
-    """Builds a step as `make_eval_step`, that shows what an attack does in a network.
+    """Builds a step that shows what an attack does in a network.
 
     As far as the network has any, it gives, for the clean and the attacked images
     (second axis): `features` [B, 2, D] of the penultimate layer; `restored`
@@ -65,11 +76,12 @@ def make_inside_step(
     clean and restored attacked images; and `distances/LAYER` [B, 2, 2] to the own and
     the nearest other centre of `centers_of`.
     """
+    model = setting.model
 
     def run(variables, x, labels, keys) -> dict[str, Any]:
-        attack, centers = make_attack(model, variables), centers_of(variables)
+        attack, centers = entry.make(model, variables), centers_of(variables)
         x_adv = attack(models.logits_fn(model, variables), x, labels, keys)
-        outs = [_apply(model, variables, z) for z in (x, x_adv)]
+        outs = [base.apply(model, variables, z) for z in (x, x_adv)]
 
         def measure(out: models.Outputs, layer: str) -> Array:
             given = out.features[layer], labels, centers[layer]
@@ -88,46 +100,11 @@ def make_inside_step(
             found["x_adv"] = x_adv
         return found
 
-    return step.jitted(run, precision)
-
-
-def _apply(model: nn.Module, variables: Variables, x: Images) -> models.Outputs:
-    out = model.apply(variables, x, train=False)
-    assert isinstance(out, models.Outputs)
-    return out
+    return step.jitted(run, setting.precision)
 
 
 def _pair(sides: Any) -> Array:
     return jnp.stack([side.astype(jnp.float32) for side in sides], 1)
-
-
-def under(setting: Setting, entry: Entry, keep: int) -> tuple[schema.Analyses, Arrays]:
-    """Returns features, distances to prototypes and restored images under one attack.
-
-    The examples meet the same attacked images as in its own run; so many restored ones
-    are kept. Both parts of results.json and arrays of evaluation.npz are empty for a
-    network without features, centres and restored images.
-    """
-    out = outputs_of(setting)
-    if out is None:
-        return schema.Analyses(), {}
-    layers = sorted(set(centers_of(setting.variables)) & set(out.features))
-    if not layers and "penultimate" not in out.features and out.restored is None:
-        return schema.Analyses(), {}
-    run_step = make_inside_step(
-        setting.model, entry.make, layers, precision=setting.precision
-    )
-    parts: dict[str, list[np.ndarray]] = {}
-    for rows, found in setting.iterate(run_step, entry.label):
-        # In one order on every process: fetching is a collective.
-        for name in sorted(found.keys() - {"logits"}):
-            last = keep if name in ("restored", "x_adv") else rows.stop
-            if rows.start < last:
-                value = parallel.to_host(found[name])
-                count = min(rows.stop, last) - rows.start
-                parts.setdefault(name, []).append(value[:count])
-    arrays = {name: np.concatenate(part) for name, part in parts.items()}
-    return _describe(entry.label, layers, arrays), _for_file(setting, arrays)
 
 
 def _describe(label: str, layers: Sequence[str], arrays: Arrays) -> schema.Analyses:
@@ -143,13 +120,11 @@ def _describe(label: str, layers: Sequence[str], arrays: Arrays) -> schema.Analy
     if "errors" in arrays:
         mean = arrays["errors"].mean(0, dtype=np.float64)
         attacked, clean, restored = map(float, mean)
-        found["restoration"] = schema.Restoration(
-            attack=label,
-            n=len(arrays["errors"]),
-            mse=schema.Errors(
-                attacked=attacked, restored_clean=clean, restored_attacked=restored
-            ),
+        mse = schema.Errors(
+            attacked=attacked, restored_clean=clean, restored_attacked=restored
         )
+        count = len(arrays["errors"])
+        found["restoration"] = schema.Restoration(attack=label, n=count, mse=mse)
     return schema.Analyses(**found)
 
 

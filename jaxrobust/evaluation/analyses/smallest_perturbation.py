@@ -1,14 +1,16 @@
 """What attacks without a radius found: how far away the nearest mistake is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
 
-from jaxrobust.evaluation import statistics, step, suite, verify
+from jaxrobust import threat
+from jaxrobust.evaluation import statistics, step, verify
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
 from jaxrobust.evaluation.entries import Entry
+from jaxrobust.evaluation.text import parse_radius
 from jaxrobust.results import schema
 
 FIELD = "within"
@@ -29,10 +31,14 @@ def run(context: Context, runs: Runs) -> Found:
     """Tells for each attack without a radius how far it had to go."""
     within, clean = read_within(context.fields), runs["clean"].correct
     found = {}
-    for entry in context.entries:
-        if entry.eps is None:
-            radii = radii_of(entry, context.entries, within)
-            found[entry.label] = describe(runs[entry.label], clean, entry, radii)
+    for entry in (one for one in context.entries if one.eps is None):
+        others = [one for one in context.entries if one.norm == entry.norm]
+        radii = {one.written: one.eps for one in others if one.eps}
+        radii = {**within.get(entry.norm, {}), **radii}
+        # Smallest first; the same radius may be written in two ways.
+        once = {eps: written for written, eps in radii.items() if eps > 0}
+        radii = {once[eps]: eps for eps in sorted(once)}
+        found[entry.label] = describe(runs[entry.label], clean, entry, radii)
     return Found(of_attacks=found)
 
 
@@ -64,22 +70,9 @@ def read_within(fields: Fields) -> dict[str, dict[str, float]]:
     """Reads `config.eval.within`: radii by norm, and by how they are written."""
     found = {}
     for norm, radii in fields.items():
-        if norm not in verify.NORMS:
-            raise ValueError(suite.unknown("norm in eval.within", norm, verify.NORMS))
+        if norm not in threat.NORMS:
+            told = threat.nearest_match(norm, threat.NORMS)
+            raise ValueError(f"unknown norm in eval.within {norm!r}. {told}")
         name = f"eval.within.{norm}"
-        found[norm] = {str(text): suite.parse_radius(text, name) for text in radii}
+        found[norm] = {str(text): parse_radius(text, name) for text in radii}
     return found
-
-
-def radii_of(
-    entry: Entry, entries: Sequence[Entry], within: Mapping[str, Mapping[str, float]]
-) -> dict[str, float]:
-    """Returns the radii to tell the accuracy at, smallest first.
-
-    They are those of the suite in the norm of an attack without one, and more `within`.
-    """
-    ours = {e.written: e.eps for e in entries if e.norm == entry.norm and e.eps}
-    found = {**within.get(entry.norm, {}), **ours}
-    # The same radius may be written in two ways.
-    once = {eps: written for written, eps in found.items() if eps > 0}
-    return {once[eps]: eps for eps in sorted(once)}

@@ -1,6 +1,5 @@
 """AutoAttack: the stages one after the other, each on what is still robust."""
 
-import contextlib
 import time
 from typing import Any
 
@@ -10,28 +9,22 @@ from etils import epath
 from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
+from jaxrobust import parallel
 from jaxrobust.array_types import Bounds, Images, Key, Labels, LogitsFn, Norm
 from jaxrobust.attacks import stepping
 from jaxrobust.evaluation import step, verify
-from jaxrobust.evaluation.autoattack import (
-    flags,
-    saved_state,
-    stage,
-    verdicts,
-    versions,
-)
-from jaxrobust.evaluation.autoattack.forward import Devices, Forward
+from jaxrobust.evaluation.autoattack import flags, stage, versions
+from jaxrobust.evaluation.autoattack.queue import Queue
 from jaxrobust.evaluation.autoattack.result import Result, StageResult, State
+from jaxrobust.evaluation.autoattack.saved_state import StateFile
 from jaxrobust.evaluation.autoattack.setup import (
     Examples,
     Setup,
     check_call,
-    clean_logits,
-    local_mesh,
-    other_shape,
     slots_for,
 )
-from jaxrobust.evaluation.autoattack.state_file import StateFile
+from jaxrobust.evaluation.network import Network
+from jaxrobust.evaluation.setting import Devices
 from jaxrobust.runtime.progress import StageProgress
 
 _DRAWS = 20
@@ -104,21 +97,25 @@ def autoattack(
       diverse parameter-free attacks, ICML 2020, arXiv 2003.01690.
     """
     check_call(logits_fn, x, y, eps, norm, version, bounds, draws, state_tag)
-    devices = Devices(local_mesh() if mesh is None else mesh)
-    images = np.asarray(x)
+    if mesh is None and (count := jax.local_device_count()) > 1:
+        mesh = parallel.make_mesh(count)
+    devices, images = Devices(mesh), np.asarray(x)
     keys = stepping.row_keys(key, len(images))
     most = slots_for(slots, devices.count, len(images))
+    # For the second look, a batch of another size that the devices can share.
+    other = max(devices.count, most // (2 * devices.count) * devices.count)
     with jax.default_matmul_precision(precision):
         forward, second_look = (
-            Forward(logits_fn, images[0], batch, devices, stochastic=stochastic)
-            for batch in (most, other_shape(most, devices.count))
+            Network(logits_fn, images[0], batch, devices, stochastic=stochastic)
+            for batch in (most, other)
         )
-        stepping.check_classes(y, forward.classes)
+        classes = forward.model.out.shape[1]
+        stepping.check_classes(y, classes)
         setup = Setup(
             logits_fn,
             Examples(images, np.asarray(y, np.int32), keys),
             verify.Ball(float(eps), norm, bounds),
-            versions.plan(version, norm, forward.classes, stochastic=stochastic),
+            versions.plan(version, norm, classes, stochastic=stochastic),
             version,
             stochastic,
             (draws or _DRAWS) if stochastic else 1,
@@ -127,40 +124,32 @@ def autoattack(
             second_look,
             state_tag,
         )
-        clean = clean_logits(forward, images, keys)
-        display: step.Progress | None = None
-        if not isinstance(progress, bool):
-            display = progress
-        elif progress:
-            display = StageProgress(unit="step")
-        state = _run(setup, clean, StateFile(setup, state_dir, save_every), display)
+        clean = forward(images, keys)
+        step.check_finite(clean)
+        if progress is True:
+            progress = StageProgress(unit="step")
+        display = None if progress is False else progress
+        file = StateFile(setup, state_dir, save_every)
+        state, middle = file.load(clean) or (_begin(setup, clean), None)
+        for attack in setup.plan.stages[len(state.stages) :]:
+            state = _run_stage(setup, attack, state, middle, file, display)
+            middle = None
+            file.save(state)
         if display is not None:
             display.close()
         return _result(setup, state)
 
 
-def _run(
-    setup: Setup, clean: np.ndarray, file: StateFile, display: step.Progress | None
-) -> State:
-    """Runs, or goes on with, all stages."""
-    state, middle = file.load(clean) or (_begin(setup, clean), None)
-    for attack in setup.plan.stages[len(state.stages) :]:
-        state = _run_stage(setup, attack, state, middle, file, display)
-        middle = None
-        file.save(state)
-    return state
-
-
 def _begin(setup: Setup, clean: np.ndarray) -> State:
     """Looks at the clean images."""
-    x, y, keys = setup.examples
+    x, y, _ = setup.examples
     if setup.stochastic:
-        share = verdicts.correct_share(setup.second_look, x, y, keys, setup.draws)
+        share = setup.correct_share(np.arange(len(x)), x)
     else:
-        share = 1.0 - verdicts.is_wrong(clean, y)
+        share = 1.0 * (clean.argmax(-1) == y)
     return State(
         logits=clean,
-        clean=share >= 0.5,
+        clean=share >= step.HALF,
         stages=(),
         x_adv=x.copy(),
         correct_share=share,
@@ -183,12 +172,12 @@ def _run_stage(
     if middle is None and not len(state.left):
         skipped = StageResult(attack.name, state.robust, 0.0, versions.Calls())
         return state._replace(stages=(*state.stages, skipped))
-    with file.reading() if middle else contextlib.nullcontext():
-        if middle:
-            program, now = saved_state.resumed(setup, attack, state.logits, *middle)
-        else:
-            queue = stage.queue_of(setup, attack, state)
-            program, now = stage.compiled(setup, attack, state.logits, queue)
+    if middle:
+        program, now = file.resumed(attack, state.logits, *middle)
+    else:
+        runs = attack.method.runs()
+        queue = Queue.new(state.left, runs, setup.slots_of(len(state.left) * runs))
+        program, now = stage.compiled(setup, attack, state.logits, queue)
     images = now.queue.images
 
     def after(now: stage.Progress) -> None:
@@ -196,7 +185,7 @@ def _run_stage(
         if display is not None:
             hits = len(now.found.x_adv) * (not setup.stochastic)
             values = {"robust": (len(state.left) - hits) / len(state.clean)}
-            display.update(*stage.done(attack, now.queue), attack.name, values)
+            display.update(*now.done(attack), attack.name, values)
 
     found = stage.run(program, now.spent(time.monotonic() - begin), after)
     return _after(setup, attack, state, images, found)
@@ -210,18 +199,15 @@ def _after(
     found: stage.Found,
 ) -> State:
     """Returns the state with what a stage has found on these images."""
-    begin = time.monotonic()
-    x_adv, share = verdicts.worst_points(
-        setup, state.x_adv, state.correct_share, found.x_adv
-    )
+    begin, everyone = time.monotonic(), np.arange(len(state.clean))
+    x_adv, share = _worst_points(setup, state, found)
     zero = state.zero_gradient
     if not isinstance(attack.method, stepping.Square):
-        seen = np.isin(np.arange(len(zero)), images)
-        zero = zero & (~seen | np.isin(np.arange(len(zero)), list(found.zero_gradient)))
-    count = len(state.rejected)
-    rejected = [found.rejected.get(number, 0) for number in range(count)]
+        seen = np.isin(everyone, images)
+        zero = zero & (~seen | np.isin(everyone, list(found.zero_gradient)))
+    rejected = [found.rejected.get(number, 0) for number in everyone.tolist()]
     seconds = found.seconds + time.monotonic() - begin
-    done = StageResult(attack.name, share >= 0.5, seconds, found.calls)
+    done = StageResult(attack.name, share >= step.HALF, seconds, found.calls)
     return state._replace(
         stages=(*state.stages, done),
         x_adv=x_adv,
@@ -229,6 +215,29 @@ def _after(
         zero_gradient=zero,
         rejected=state.rejected + np.asarray(rejected, np.int64),
     )
+
+
+def _worst_points(
+    setup: Setup, state: State, found: stage.Found
+) -> tuple[Float[np.ndarray, "N H W C"], Float[np.ndarray, "N"]]:
+    """Returns the worst points now, and the shares of draws that are right there.
+
+    What a stage has found of a deterministic model fools it; of a randomised one it is
+    judged here, and takes the place of better points.
+    """
+    x_adv, share = state.x_adv.copy(), state.correct_share.copy()
+    for run in range(max(map(len, found.x_adv.values()), default=0)):
+        having = sorted(n for n, points in found.x_adv.items() if run < len(points))
+        some = np.asarray(having, np.int64)
+        points = np.stack([found.x_adv[number][run] for number in having])
+        if not setup.stochastic:
+            x_adv[some], share[some] = points, 0
+            continue
+        outside = verify.measure(points, setup.examples.x[some], setup.ball)[1]
+        right = setup.correct_share(some, points)
+        worse = ~outside & (right < share[some])
+        x_adv[some[worse]], share[some[worse]] = points[worse], right[worse]
+    return x_adv, share
 
 
 def _result(setup: Setup, state: State) -> Result:

@@ -1,7 +1,6 @@
 """AutoAttack as one attack of a suite."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -13,11 +12,10 @@ from jaxrobust.attacks import stepping
 from jaxrobust.evaluation import step, verify
 from jaxrobust.evaluation.autoattack import versions
 from jaxrobust.evaluation.autoattack.ensemble import autoattack
-from jaxrobust.evaluation.autoattack.forward import Devices, Forward
-from jaxrobust.evaluation.autoattack.result import Result
 from jaxrobust.evaluation.autoattack.setup import slots_for
 from jaxrobust.evaluation.entries import Entry, Pass
-from jaxrobust.evaluation.setting import Setting
+from jaxrobust.evaluation.network import Network
+from jaxrobust.evaluation.setting import Devices, Setting
 from jaxrobust.runtime.files import own_folder
 
 _FIELDS = ("version", "slots")
@@ -53,6 +51,11 @@ class AutoAttack(Entry):
         if not self.eps:
             raise ValueError(f"autoattack needs a positive `eps`, got {self.written}.")
 
+    def kept_in(self, folder: epath.PathLike, slots: int) -> "AutoAttack":
+        """Returns the same with a folder for its state and, if it has none, slots."""
+        options = {"version": self.version, "slots": slots, **self.hyperparameters}
+        return dataclasses.replace(self, folder=str(folder), hyperparameters=options)
+
     def prepare(self, setting: Setting) -> Pass:
         """Returns a pass that runs the ensemble and goes on where it was killed."""
         del setting
@@ -63,13 +66,11 @@ class AutoAttack(Entry):
         # On a mesh of more than one device every device gets a copy.
         variables = devices.put_copies(setting.variables)
         logits_fn = models.logits_fn(setting.model, variables)
-        x = setting.dataset.images[setting.indices].astype(np.float32) / 255
-        indices = jax.numpy.asarray(setting.indices, jax.numpy.int32)
-        assert self.eps is not None
-        keys = step.example_keys(setting.stream(self.label), indices)
+        x, keys = setting.images.astype(np.float32) / 255, setting.keys(self.label)
         draws = getattr(setting.model, "draws", 0)
         # Nothing tells such a network from another: its state would be anybody's.
         hosted = stepping.host_calls(logits_fn, x[:2])
+        assert self.eps is not None
         result = autoattack(
             logits_fn,
             x,
@@ -89,22 +90,12 @@ class AutoAttack(Entry):
         with jax.default_matmul_precision(setting.precision):
             each = max(min(setting.batch_size, len(x)) // devices.count, 1)
             batch = each * devices.count
-            forward = Forward(logits_fn, x[0], batch, devices, stochastic=draws > 0)
-            logits = forward(result.x_adv, keys if draws else None)
-        return self._describe_run(result, x, setting, logits, keep)
-
-    def _describe_run(
-        self, result: Result, x: np.ndarray, setting: Setting, logits: Any, keep: Any
-    ) -> step.EvalRun:
+            network = Network(logits_fn, x[0], batch, devices, stochastic=draws > 0)
+            logits = network(result.x_adv, keys)
         kept = result.x_adv[slice(keep) if isinstance(keep, int) else keep]
-        run = step.summarise(
-            logits,
-            setting.labels,
-            kept,
-            verify.check_ball(result.x_adv, x, self.ball()),
-        )
+        distance = verify.check_ball(result.x_adv, x, self.ball())
         return dataclasses.replace(
-            run,
+            step.summarise(logits, setting.labels, kept, distance),
             correct=result.robust,
             share=result.correct_share if result.draws > 1 else None,
             stages={stage.name: stage.robust for stage in result.stages},
@@ -115,27 +106,3 @@ class AutoAttack(Entry):
             flags=result.flags,
             notes=result.replaced,
         )
-
-
-def connect(
-    entries: Sequence[Entry], folder: epath.PathLike, slots: int
-) -> list[Entry]:
-    """Returns the entries, the ensemble's with a folder and, if it has none, slots."""
-    return [
-        dataclasses.replace(
-            entry,
-            folder=str(folder),
-            hyperparameters={"version": entry.version, "slots": slots}
-            | dict(entry.hyperparameters),
-        )
-        if isinstance(entry, AutoAttack)
-        else entry
-        for entry in entries
-    ]
-
-
-def forget(folder: epath.PathLike) -> None:
-    """Removes what was kept, once the results are written."""
-    path = epath.Path(folder)
-    if path.exists():
-        path.rmtree()

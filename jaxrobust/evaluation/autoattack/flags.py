@@ -12,15 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jaxrobust import parallel
 from jaxrobust.analysis import logits as of_logits
-from jaxrobust.analysis import masking, slopes
-from jaxrobust.array_types import Images, Labels, Logits
-from jaxrobust.attacks import stepping
-from jaxrobust.evaluation import flags, gradient_check
+from jaxrobust.analysis import slopes
+from jaxrobust.evaluation import flags
 from jaxrobust.evaluation.autoattack.result import State
 from jaxrobust.evaluation.autoattack.setup import Setup
-from jaxrobust.evaluation.network import coarsest, in_batches
+from jaxrobust.evaluation.diagnose import gradient_check
 from jaxrobust.results import schema
 
 # Of the typical lead: far above what another batch shape rounds, half precision too.
@@ -42,7 +39,7 @@ _OF_CHECK = (
 )
 # Of a network that gives all images one class there is nothing that could be moved.
 _OF_CONSTANT = ("zero_gradients", "black_box_beats_white_box")
-# What `numbers_of_outputs` tells.
+# What `numbers_of` tells of the outputs alone.
 NUMBERS = ("probabilities", "change", "noise", "lead", "step")
 
 _SENTENCES = {
@@ -76,13 +73,10 @@ def raised(setup: Setup, state: State) -> list[flags.Flag]:
     """Turns the numbers of a finished evaluation into flags."""
     own = [*_of_model(setup, state), *_of_stages(state)]
     numbers = state.numbers
-    plain = schema.Predictions(
-        accuracy=numbers["clean_accuracy"],
-        chance=numbers["clean_chance"],
-        constant=bool(numbers["clean_constant"]),
-    )
-    nothing = flags.learned_nothing(**vars(plain), n=len(state.clean))
-    if nothing and plain.constant:
+    plain = numbers["clean_accuracy"], numbers["clean_chance"], len(state.clean)
+    constant = bool(numbers["clean_constant"])
+    nothing = flags.learned_nothing(*plain, constant=constant)
+    if nothing and constant:
         kept = [flag for flag in own if flag["name"] not in _OF_CONSTANT]
         return flags.joined(kept, nothing)
     checked: Any = {name: numbers.get(name) for name in _OF_CHECK}
@@ -90,12 +84,7 @@ def raised(setup: Setup, state: State) -> list[flags.Flag]:
     return flags.joined(own, [*nothing, *more])
 
 
-def _flag(
-    name: str, *, minor: bool = False, told: dict[str, Any] | None = None, **values: Any
-) -> flags.Flag:
-    """Makes a flag with its sentence; `told` is in the sentence alone."""
-    make = flags.minor if minor else flags.severe
-    return make(name, _SENTENCES[name].format(**values, **(told or {})), **values)
+_flag = functools.partial(flags.filled, _SENTENCES)
 
 
 def _of_model(setup: Setup, state: State) -> list[flags.Flag]:
@@ -109,8 +98,7 @@ def _of_model(setup: Setup, state: State) -> list[flags.Flag]:
     if lead < _STEPS * step:
         found.append(_flag("coarse_logits", minor=True, lead=lead, step=step))
     if setup.stochastic and version != "rand":
-        told = {"version": version}
-        found.append(_flag("randomised_model", told=told, noise=noise))
+        found.append(_flag("randomised_model", {"version": version}, noise=noise))
     if version == "rand" and noise == 0:
         found.append(_flag("deterministic_model", minor=True))
     return found
@@ -133,38 +121,25 @@ def _of_stages(state: State) -> list[flags.Flag]:
         few = kept / count <= _REJECTED_SHARE or kept == 1
         told = {"without": float(robust.mean()) - kept / count}
         name = "unconfirmed_adversarials"
-        found.append(_flag(name, minor=few, told=told, number=lost, images=kept))
+        found.append(_flag(name, told, minor=few, number=lost, images=kept))
     if gained > _SQUARE_MARGIN and round(gained * count) > 1:
         found.append(_flag("black_box_beats_white_box", gained=gained))
     return found
 
 
 def numbers_of(setup: Setup, clean: Float[np.ndarray, "N K"]) -> dict[str, float]:
-    """Returns the numbers behind the flags, of clean images and their logits."""
-    found = flags.predictions(clean, setup.examples.y)
-    return {
-        **numbers_of_outputs(setup, clean),
-        **{f"clean_{name}": float(value) for name, value in vars(found).items()},
-        **({} if setup.stochastic else _of_gradients(setup)),
-    }
-
-
-def numbers_of_outputs(
-    setup: Setup, clean: Float[np.ndarray, "N K"]
-) -> dict[str, float]:
-    """Returns numbers about the logits of clean images.
+    """Returns the numbers behind the flags, of clean images and their logits.
 
     `probabilities`: 1 where all rows look like them. `change`: by how much of a typical
     lead that of an image changes in another batch, in other company and order.
     `noise`: by how much that of a randomised model changes in another draw. `lead` is
     the typical one, `step` the smallest difference of the logits that lead.
     """
-    (x, _, keys), look = setup.examples, setup.second_look
+    (x, y, keys), look = setup.examples, setup.second_look
     rows = np.arange(min(len(x), _CHECKED))[::-1]
     dtype = look.model.out.dtype
-    again, noise = look(x[rows], keys), 0.0
+    again, noise = look(x[rows], keys[rows]), 0.0
     if setup.stochastic:
-        again = look(x[rows], keys[rows])
         fresh = jax.vmap(jax.random.fold_in, (0, None))(keys[rows], 1)
         noise = float(of_logits.lead_change(again, look(x[rows], fresh), dtype).max())
     return {
@@ -173,52 +148,25 @@ def numbers_of_outputs(
         "noise": noise,
         "lead": of_logits.typical_lead(clean, tied=0.0),
         "step": float(np.median(of_logits.lead_spacing(clean, dtype))),
+        **{
+            f"clean_{k}": float(v) for k, v in vars(flags.predictions(clean, y)).items()
+        },
+        **({} if setup.stochastic else _of_gradients(setup)),
     }
 
 
 def _of_gradients(setup: Setup) -> dict[str, float]:
     """Returns whether the gradients that are followed are those of the network."""
-    (images, labels, keys), look = setup.examples, setup.second_look
-    x, y = jnp.asarray(images[:_CHECKED]), jnp.asarray(labels[:_CHECKED])
-    like = jax.ShapeDtypeStruct((look.batch, *x.shape[1:]), x.dtype)
-    resolution = coarsest(jax.make_jaxpr(look.model.fn)(look.arrays, like).jaxpr)
-    gradient = _compiled_gradient(setup, like)
-
-    def slope(images: Any, labels: Any) -> tuple[Images, Logits]:
-        given = np.asarray(images), np.asarray(labels, np.int32)
-        found = gradient(look.arrays, *setup.devices.put_rows(given))
-        return jax.tree.map(jnp.asarray, parallel.to_host(found))
-
+    (x, y, keys), look = setup.examples, setup.second_look
     measured = slopes.measure(
-        lambda points: jnp.asarray(look(np.asarray(points))),
-        functools.partial(in_batches, slope, look.batch),
-        x,
-        y,
-        keys=keys[: len(x)],
-        eps=setup.eps,
-        norm=setup.ball.norm,
-        bounds=setup.ball.bounds,
-        resolution=resolution,
+        look,
+        functools.partial(look.gradient_fn(seldom=True), odds=True),
+        jnp.asarray(x[:_CHECKED]),
+        jnp.asarray(y[:_CHECKED]),
+        keys=keys[:_CHECKED],
+        resolution=look.resolution,
         directions=_DIRECTIONS,
+        **vars(setup.ball),
     )
-    found = vars(gradient_check.summary(measured, resolution))
+    found = vars(gradient_check(measured, look.resolution))
     return {name: found[name] for name in _OF_CHECK if found[name] is not None}
-
-
-def _compiled_gradient(setup: Setup, like: jax.ShapeDtypeStruct) -> Any:
-    """Compiles the gradient of the log-odds for the batches of the second look."""
-    look, devices = setup.second_look, setup.devices
-
-    def gradient(arrays: Any, x: Images, y: Labels) -> tuple[Images, Logits]:
-        fn = functools.partial(look.model.fn, arrays)
-        return masking.input_gradient(fn, x, y, odds=True)
-
-    examples = (np.zeros(like.shape, like.dtype), np.zeros(like.shape[0], np.int32))
-    return stepping.build(
-        gradient,
-        look.arrays,
-        *devices.put_rows(examples),
-        model=look.model,
-        shardings=devices.by_rows,
-        seldom=True,
-    )

@@ -48,33 +48,28 @@ class Queue(NamedTuple):
     def fill(self) -> tuple["Queue", Int[np.ndarray, "n"]]:
         """Puts waiting items into free slots; returns the queue, and these slots."""
         free = np.flatnonzero(~self.busy)
-        items, queue = [], self
-        while len(items) < len(free):
-            item, queue = queue._next()
-            if item is None:
-                break
-            items.append(item)
-        filled = free[: len(items)]
-        if not items:
-            return queue, filled
-        image, run = np.asarray(items, np.int64).T
-        return queue._replace(
-            slot_image=_put(queue.slot_image, filled, image),
-            slot_run=_put(queue.slot_run, filled, run),
-            slot_step=_put(queue.slot_step, filled, 0),
-        ), filled
-
-    def _next(self) -> tuple[tuple[int, int] | None, "Queue"]:
         again, place = list(self.again), self.place
-        found = None
-        while found is None and again:
-            image, run = again.pop(0)
-            found = (image, run) if run < self.first_hit[image] else None
-        while found is None and place < len(self.images) * self.runs:
-            run, image = divmod(place, len(self.images))
-            place += 1
-            found = (image, run) if run < self.first_hit[image] else None
-        return found, self._replace(again=tuple(again), place=place)
+        items: list[tuple[int, int]] = []
+        while len(items) < len(free):
+            if again:
+                image, run = again.pop(0)
+            elif place < len(self.images) * self.runs:
+                run, image = divmod(place, len(self.images))
+                place += 1
+            else:
+                break
+            if run < self.first_hit[image]:
+                items.append((image, run))
+        filled = free[: len(items)]
+        images, runs = np.asarray(items, np.int64).reshape(-1, 2).T
+        queue = self._replace(
+            slot_image=_put(self.slot_image, filled, images),
+            slot_run=_put(self.slot_run, filled, runs),
+            slot_step=_put(self.slot_step, filled, 0),
+            place=place,
+            again=tuple(again),
+        )
+        return queue, filled
 
     def advanced(self, count: int) -> "Queue":
         """Counts steps that every busy slot has made."""

@@ -1,43 +1,144 @@
-"""What an evaluation keeps on disk, as numbers and arrays by name, and back.
+"""The file from which a killed evaluation goes on: numbers, and arrays by name.
 
 Nothing that is read is believed: what cannot be so is told.
 """
 
 import collections
 import json
+import time
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from jaxrobust import parallel
+from jaxrobust.analysis import logits as of_logits
 from jaxrobust.evaluation import verify
 from jaxrobust.evaluation.autoattack import flags, stage
 from jaxrobust.evaluation.autoattack.queue import Queue
 from jaxrobust.evaluation.autoattack.result import StageResult, State
 from jaxrobust.evaluation.autoattack.setup import Setup
-from jaxrobust.evaluation.autoattack.versions import Calls
+from jaxrobust.evaluation.autoattack.versions import Calls, Stage
+from jaxrobust.parallel import processes
 from jaxrobust.runtime import files, reading
 
 VERSION = 2
 _META = "meta"
+_SAVING_SHARE = 20  # times as long as it took is waited before the next
+# Of a typical lead: more than rounding on other devices, also of half precision.
+_CHANGE = 0.05
+# Of the images: those whose lead may change by more in a network that is the same.
+_OTHER_SHARE = 0.01
 
-Meta = Mapping[str, Any]
 Arrays = Mapping[str, np.ndarray]
 Saved = tuple[dict[str, Any], dict[str, np.ndarray]]
 
 
-def write(path: epath.Path, meta: Meta, arrays: Arrays) -> None:
-    """Writes numbers and arrays, replacing the file at once."""
-    text = json.dumps({**meta, "format": VERSION})
-    files.write_npz(path, {_META: np.asarray(text), **arrays}, compress=False)
+class StateFile:
+    """Writes an evaluation's state now and then, and reads it."""
+
+    def __init__(
+        self, setup: Setup, folder: epath.PathLike | None, every: float
+    ) -> None:
+        """Names the file in `folder`; None keeps nothing. `every` is in seconds."""
+        self._setup, self._every = setup, every
+        self._last, self._took = time.monotonic(), 0.0
+        self._path = None
+        if folder is not None:
+            name = f"autoattack-{setup.version}-{setup.fingerprint()[:16]}.npz"
+            self._path = files.expand(folder) / name
+            files.require_folder(self._path.parent, "give another `state_dir`")
+
+    def save_if_due(self, state: State, now: stage.Progress) -> None:
+        """Saves if it is time, by the lead's clock; large states less often."""
+        if self._path is None:
+            return
+        wait = max(self._every, _SAVING_SHARE * self._took)
+        if processes.agree(time.monotonic() - self._last >= wait):
+            self.save(state, now)
+
+    def save(self, state: State, now: stage.Progress | None = None) -> None:
+        """Saves, in the middle of a stage where `now` is one."""
+        if self._path is None:
+            return
+        begin = time.monotonic()
+        meta, arrays = _packed(self._setup, state, now)
+        if processes.is_lead():
+            text = np.asarray(json.dumps({**meta, "format": VERSION}))
+            files.write_npz(self._path, {_META: text, **arrays}, compress=False)
+        self._last = time.monotonic()
+        self._took = self._last - begin
+
+    def load(self, clean: np.ndarray) -> tuple[State, Saved | None] | None:
+        """Returns what was saved: the state, and the middle of a stage or None.
+
+        Logits of the clean images are those of the first start, since targets come from
+        them; `clean`, of now, may differ by rounding.
+
+        Raises:
+          ValueError: if the file cannot be read, or is of another model.
+        """
+        saved = None if self._path is None else read(self._path)
+        processes.check_same(
+            f"the saved state {self._path}", lambda: saved and saved[0]
+        )
+        if saved is None:
+            return None
+        meta, arrays = saved
+        if fault := _fault(self._setup, clean, meta, arrays):
+            raise self._damaged(fault)
+        self._check_same(arrays["clean"], clean)
+        state = _unpacked(self._setup, meta, arrays)
+        if meta["runner"] is None:
+            return state, None
+        return state, (meta["runner"], _below("runner", arrays))
+
+    def resumed(
+        self, attack: Stage, logits: np.ndarray, meta: Any, arrays: Arrays
+    ) -> tuple[stage.Program, stage.Progress]:
+        """Returns a stage where it was left, of what `load` found in its middle.
+
+        With other slots, or on other devices, the items in flight start again.
+        """
+        setup = self._setup
+        try:
+            queue = Queue.from_arrays(_below("board", arrays))
+            same = (meta["devices"], meta["most"]) == (setup.devices.count, setup.slots)
+            if not same:
+                items = len(queue.images) * attack.method.runs()
+                queue = queue.restart(setup.slots_of(items))
+            program, now = stage.compiled(setup, attack, logits, queue)
+            now = now._replace(found=_found(meta, arrays))
+            if not same:
+                return program, now
+            slots = setup.devices.put_rows(stage.with_leaves(now.slots, arrays))
+            return program, now._replace(slots=slots, pace=meta["count"])
+        except (LookupError, TypeError, ValueError) as error:
+            [reason, *_] = str(error).splitlines() or [type(error).__name__]
+            raise self._damaged(reason[:200]) from None
+
+    def _damaged(self, fault: str) -> ValueError:
+        return ValueError(
+            f"the saved state {self._path} is damaged ({fault}): delete it to start "
+            "anew."
+        )
+
+    def _check_same(self, saved: np.ndarray, clean: np.ndarray) -> None:
+        """Raises where the clean logits that were saved are not this model's."""
+        dtype, other = self._setup.second_look.model.out.dtype, 1.0
+        if saved.shape == clean.shape:
+            change = of_logits.lead_change(saved, clean, dtype)
+            other = float((change > _CHANGE).mean())
+        if other > _OTHER_SHARE:
+            raise ValueError(
+                f"the saved state {self._path} is of another model: for {other:.0%} of "
+                "the clean images its logits are not those of this one. Give each "
+                "model a `state_dir` or a `state_tag` of its own, or delete the file."
+            )
 
 
 def read(path: epath.Path) -> Saved | None:
-    """Reads what `write` wrote, or refuses it by name; None where there is nothing."""
+    """Reads a file of `StateFile`, or refuses it by name; None where there is none."""
     if not path.exists():
         return None
     try:
@@ -58,7 +159,7 @@ def read(path: epath.Path) -> Saved | None:
     return meta, arrays
 
 
-def pack(setup: Setup, state: State, now: stage.Progress | None) -> Saved:
+def _packed(setup: Setup, state: State, now: stage.Progress | None) -> Saved:
     """Returns all that goes on: in the middle of a stage where `now` is one."""
     moved = np.flatnonzero((state.x_adv != setup.examples.x).any((1, 2, 3)))
     meta: dict[str, Any] = {
@@ -76,13 +177,37 @@ def pack(setup: Setup, state: State, now: stage.Progress | None) -> Saved:
         "robust": np.stack([state.clean, *(done.robust for done in state.stages)]),
     }
     if now is not None:
-        meta["runner"], more = _pack_progress(setup, now)
+        meta["runner"], more = _packed_progress(setup, now)
         arrays |= {f"runner/{name}": value for name, value in more.items()}
     return meta, arrays
 
 
-def unpack(setup: Setup, meta: Meta, arrays: Arrays) -> State:
-    """Makes the state again from what `pack` returned and `fault` found nothing in."""
+def _packed_progress(setup: Setup, now: stage.Progress) -> Saved:
+    found = now.found
+    points = [(n, x) for n, several in found.x_adv.items() for x in several]
+    rejected = collections.Counter(found.rejected).elements()
+    arrays = {
+        **{f"board/{name}": value for name, value in now.queue.to_arrays().items()},
+        **stage.leaves(now.slots),
+        "outcome/numbers": np.asarray([n for n, _ in points], np.int64),
+        "outcome/x_adv": np.stack([x for _, x in points])
+        if points
+        else setup.examples.x[:0],
+        "outcome/stuck": np.asarray(sorted(found.zero_gradient), np.int64),
+        "outcome/rejected": np.asarray(sorted(rejected), np.int64),
+    }
+    meta = {
+        "count": now.pace,
+        "devices": setup.devices.count,
+        "most": setup.slots,
+        "calls": list(found.calls),
+        "seconds": found.seconds,
+    }
+    return meta, arrays
+
+
+def _unpacked(setup: Setup, meta: Mapping[str, Any], arrays: Arrays) -> State:
+    """Makes the state again of what `_packed` made and `_fault` found nothing in."""
     x_adv = setup.examples.x.copy()
     x_adv[arrays["moved"]] = arrays["x_adv"]
     clean, *after = arrays["robust"]
@@ -102,51 +227,7 @@ def unpack(setup: Setup, meta: Meta, arrays: Arrays) -> State:
     )
 
 
-def _pack_progress(setup: Setup, now: stage.Progress) -> Saved:
-    found = now.found
-    points = [(n, x) for n, several in found.x_adv.items() for x in several]
-    rejected = collections.Counter(found.rejected).elements()
-    arrays = {
-        **{f"board/{name}": value for name, value in now.queue.to_arrays().items()},
-        **pack_tree(now.slots, "slots"),
-        "outcome/numbers": np.asarray([n for n, _ in points], np.int64),
-        "outcome/x_adv": np.stack([x for _, x in points])
-        if points
-        else setup.examples.x[:0],
-        "outcome/stuck": np.asarray(sorted(found.zero_gradient), np.int64),
-        "outcome/rejected": np.asarray(sorted(rejected), np.int64),
-    }
-    meta = {
-        "count": now.pace,
-        "devices": setup.devices.count,
-        "most": setup.slots,
-        "calls": list(found.calls),
-        "seconds": found.seconds,
-    }
-    return meta, arrays
-
-
-def resumed(
-    setup: Setup, plan: stage.Stage, logits: np.ndarray, meta: Meta, arrays: Arrays
-) -> tuple[stage.Program, stage.Progress]:
-    """Returns a stage where it was left, from the part `runner` of what was saved.
-
-    With other slots, or on other devices, the items in flight start again.
-    """
-    queue = Queue.from_arrays(part(arrays, "board"))
-    same = (meta["devices"], meta["most"]) == (setup.devices.count, setup.slots)
-    if not same:
-        items = len(queue.images) * plan.method.runs()
-        queue = queue.restart(stage.slots_of(setup, items))
-    program, now = stage.compiled(setup, plan, logits, queue)
-    now = now._replace(found=_found(meta, arrays))
-    if not same:
-        return program, now
-    slots = setup.devices.put_rows(unpack_tree(now.slots, arrays, "slots"))
-    return program, now._replace(slots=slots, pace=meta["count"])
-
-
-def _found(meta: Meta, arrays: Arrays) -> stage.Found:
+def _found(meta: Mapping[str, Any], arrays: Arrays) -> stage.Found:
     x_adv: dict[int, tuple[np.ndarray, ...]] = {}
     numbers = arrays["outcome/numbers"].tolist()
     for number, x in zip(numbers, arrays["outcome/x_adv"], strict=True):
@@ -160,42 +241,15 @@ def _found(meta: Meta, arrays: Arrays) -> stage.Found:
     )
 
 
-def pack_tree(tree: Any, name: str) -> dict[str, np.ndarray]:
-    """Returns the leaves of a tree as host arrays by number; keys as their data."""
-    leaves = [_plain(leaf) for leaf in jax.tree.leaves(tree)]
-    return {f"{name}/{i}": leaf for i, leaf in enumerate(parallel.to_host(leaves))}
-
-
-def unpack_tree(like: Any, arrays: Arrays, name: str) -> Any:
-    """Makes the tree again, of host arrays, in the structure of `like`."""
-    leaves, tree = jax.tree.flatten(like)
-    found = []
-    for number, leaf in enumerate(leaves):
-        array, wanted = arrays[f"{name}/{number}"], jax.eval_shape(_plain, leaf)
-        if (array.shape, array.dtype) != (wanted.shape, wanted.dtype):
-            raise ValueError(f"{name}/{number} is {array.dtype} {array.shape}")
-        if _is_key(leaf):
-            impl = jax.random.key_impl(leaf)
-            array = jax.random.wrap_key_data(jnp.asarray(array), impl=impl)
-        found.append(array)
-    return jax.tree.unflatten(tree, found)
-
-
-def part(arrays: Arrays, name: str) -> dict[str, np.ndarray]:
+def _below(name: str, arrays: Arrays) -> dict[str, np.ndarray]:
     """Returns the arrays below a name."""
     start = f"{name}/"
     return {k.removeprefix(start): v for k, v in arrays.items() if k.startswith(start)}
 
 
-def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _plain(leaf: Any) -> Any:
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
-
-
-def fault(setup: Setup, clean: np.ndarray, meta: Meta, arrays: Arrays) -> str | None:
+def _fault(
+    setup: Setup, clean: np.ndarray, meta: Mapping[str, Any], arrays: Arrays
+) -> str | None:
     """Says what of a saved state cannot be so, or nothing; `clean` are the logits."""
     if not _is_told(meta, len(setup.plan.stages)):
         return "what it says of its stages"
@@ -226,8 +280,8 @@ def fault(setup: Setup, clean: np.ndarray, meta: Meta, arrays: Arrays) -> str | 
     return None
 
 
-def _is_told(meta: Meta, most: int) -> bool:
-    """Whether what is not an array is of the kind that `pack` makes."""
+def _is_told(meta: Mapping[str, Any], most: int) -> bool:
+    """Whether what is not an array is of the kind that `_packed` makes."""
     try:
         stages = [(float(s), Calls(*c)) for s, c in meta["stages"]]
         numbers = {k: float(v) for k, v in meta["flagged"].items()}

@@ -1,19 +1,21 @@
 """What an evaluation is about, checked: it does not change while it runs."""
 
 import dataclasses
+import hashlib
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.core import Tracer
-from jax.sharding import AxisType, Mesh
+from jaxtyping import Bool, Float, Int
 
 from jaxrobust import threat
 from jaxrobust.array_types import Key, LogitsFn
 from jaxrobust.attacks import stepping
-from jaxrobust.evaluation import verify
-from jaxrobust.evaluation.autoattack import versions
-from jaxrobust.evaluation.autoattack.forward import Devices, Forward
+from jaxrobust.evaluation import step, verify
+from jaxrobust.evaluation.autoattack import queue, versions
+from jaxrobust.evaluation.network import Network
+from jaxrobust.evaluation.setting import Devices
 
 # Rows that one device works on together, unless told otherwise.
 _SLOTS_ON_CPU, _SLOTS = 64, 256
@@ -29,7 +31,11 @@ class Examples(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """What does not change while an evaluation runs."""
+    """What does not change while an evaluation runs.
+
+    `second_look` is the model in batches of another size: it judges every adversarial
+    image, whatever the attack that made it has seen.
+    """
 
     logits_fn: LogitsFn
     examples: Examples
@@ -40,7 +46,7 @@ class Setup:
     draws: int  # that judge an image
     slots: int  # rows that are worked on at a time, at most
     devices: Devices
-    second_look: Forward  # the model in batches of another size
+    second_look: Network
     tag: str | None = None  # the user's name for the model
 
     @property
@@ -59,6 +65,71 @@ class Setup:
             "loss": stage.loss,
             "fall_back": True,
         }
+
+    def slots_of(self, items: int) -> int:
+        """Returns in how many slots so many items are worked on."""
+        return queue.balanced(items, self.slots, 2 * self.devices.count)
+
+    def stands(
+        self, numbers: Int[np.ndarray, "n"], x_adv: Float[np.ndarray, "n H W C"]
+    ) -> Bool[np.ndarray, "n"]:
+        """Returns which adversarial images stand, given the numbers of their images.
+
+        They are inside ball and bounds, measured in float64, and the second look gives
+        them finite logits of another class.
+        """
+        if not len(numbers):
+            return np.zeros(0, bool)
+        outside = verify.measure(x_adv, self.examples.x[numbers], self.ball)[1]
+        logits = self.second_look(x_adv)
+        wrong = logits.argmax(-1) != self.examples.y[numbers]
+        return ~outside & wrong & np.isfinite(logits).all(-1)
+
+    def correct_share(
+        self, numbers: Int[np.ndarray, "n"], x: Float[np.ndarray, "n H W C"]
+    ) -> Float[np.ndarray, "n"]:
+        """Returns in which share of fresh draws a randomised model is right, per image.
+
+        `x` are the images `numbers`, as they are or attacked.
+        """
+        right, keys = np.zeros(len(x)), self.examples.keys[numbers]
+        for draw in range(self.draws if len(x) else 0):
+            logits = self.second_look(x, step.fresh_keys(keys, draw))
+            if not np.isfinite(logits).all():
+                raise ValueError(
+                    "the model's logits are not finite in one of its draws: they are "
+                    "no predictions; check the model's noise."
+                )
+            right += logits.argmax(-1) == self.examples.y[numbers]
+        return right / self.draws
+
+    def fingerprint(self) -> str:
+        """Names model, images, labels, keys and settings.
+
+        Raises:
+          ValueError: where only the user can say which model this is.
+        """
+        x, y, keys = self.examples
+        options = {"stochastic": self.stochastic}
+        model = self.logits_fn, x[:2]
+        if self.tag is None and (found := stepping.host_calls(*model, **options)):
+            raise ValueError(
+                f"`state_dir`: the model calls the host ({', '.join(found)}), so its "
+                "program does not tell it from another model whose state may lie "
+                "there. Give it a name that is its own, state_tag='my model, weights "
+                "of May 3', or leave `state_dir` out."
+            )
+        digest = hashlib.sha256()
+        for array in (x, y, np.asarray(jax.random.key_data(keys))):
+            digest.update(f"{array.shape}{array.dtype}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        config: Any = jax.config
+        precision = config.jax_default_matmul_precision
+        fixed = (self.eps, self.ball.norm, self.ball.bounds)
+        fixed = (*fixed, self.version, self.draws, precision, self.tag)
+        digest.update(repr(fixed).encode())
+        digest.update(stepping.fingerprint(*model, **options).encode())
+        return digest.hexdigest()
 
 
 def check_call(
@@ -102,14 +173,6 @@ def check_call(
         )
 
 
-def local_mesh() -> Mesh | None:
-    """A mesh over this process's devices; None for one device."""
-    devices = jax.local_devices()
-    if len(devices) == 1:
-        return None
-    return Mesh(np.asarray(devices), ("data",), axis_types=(AxisType.Auto,))
-
-
 def slots_for(slots: int | None, devices: int, images: int) -> int:
     """Returns how many rows to work on at a time: a multiple of two per device."""
     unit = 2 * devices
@@ -124,19 +187,3 @@ def slots_for(slots: int | None, devices: int, images: int) -> int:
             f"{devices} devices, got {slots!r}."
         )
     return max(unit, -(-slots // unit) * unit)
-
-
-def other_shape(slots: int, devices: int) -> int:
-    """Returns a batch size other than `slots` that the devices can share."""
-    return max(devices, slots // (2 * devices) * devices)
-
-
-def clean_logits(forward: Forward, x: np.ndarray, keys: Key) -> np.ndarray:
-    """Returns the logits of the clean images; raises where they are not finite."""
-    logits = forward(x, keys)
-    if bad := int((~np.isfinite(logits).all(-1)).sum()):
-        raise ValueError(
-            f"the model's logits are not finite for {bad} of {len(x)} clean images: "
-            "they are no predictions; check the weights and the normalisation."
-        )
-    return logits

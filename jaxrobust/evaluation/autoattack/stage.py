@@ -13,9 +13,7 @@ import numpy as np
 
 from jaxrobust import parallel
 from jaxrobust.attacks import stepping
-from jaxrobust.evaluation.autoattack import verdicts
-from jaxrobust.evaluation.autoattack.queue import Queue, balanced
-from jaxrobust.evaluation.autoattack.result import State
+from jaxrobust.evaluation.autoattack.queue import Queue
 from jaxrobust.evaluation.autoattack.setup import Setup
 from jaxrobust.evaluation.autoattack.versions import Calls, Stage
 
@@ -57,44 +55,39 @@ class Progress(NamedTuple):
         found = self.found._replace(seconds=self.found.seconds + seconds)
         return self._replace(found=found)
 
-
-def queue_of(setup: Setup, stage: Stage, state: State) -> Queue:
-    """Returns the queue of a stage that has not begun."""
-    images, runs = state.left, stage.method.runs()
-    return Queue.new(images, runs, slots_of(setup, len(images) * runs))
-
-
-def slots_of(setup: Setup, items: int) -> int:
-    """Returns in how many slots so many items are worked on."""
-    return balanced(items, setup.slots, 2 * setup.devices.count)
+    def done(self, stage: Stage) -> tuple[int, int]:
+        """Returns steps done, and all steps as far as is known."""
+        points = stage.method.points
+        total = points * self.queue.runs * len(self.queue.images)
+        return total - self.queue.remaining(points), total
 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
     """The compiled programs of a stage, those of its Stepper, for one number of slots.
 
-    The model's `arrays` are on the devices, the clean images' `logits` are not.
-    `advance` makes one step (`one_by_one`), or as many as it is told.
+    Each is called with `given`, the model's arrays and the radius. The clean images'
+    `logits` are on the host. `advance` makes as many steps as it is told, at most
+    `most`.
     """
 
     setup: Setup
     stage: Stage
     logits: np.ndarray
-    arrays: Any
+    given: tuple[Any, ...]
     refill: Callable[..., stepping.Slots]
     advance: Callable[..., stepping.Slots]
     reject: Callable[..., stepping.Slots]
     strongest: Callable[..., jax.Array]
-    one_by_one: bool
+    most: int
 
     def fill(self, now: Progress) -> Progress:
         """Starts waiting items in the slots that are free."""
         queue, filled = now.queue.fill()
         if not len(filled):
             return now._replace(queue=queue)
-        new = self._mask(queue, filled)
         rows = _rows(self.setup, self.logits, queue)
-        slots = self.refill(*self._common(now), rows, new)
+        slots = self.refill(*self.given, now.slots, rows, self._mask(queue, filled))
         # Square looks at its first point.
         looks = isinstance(self.stage.method, stepping.Square)
         found = self._called(now.found, len(filled) * looks)
@@ -102,18 +95,15 @@ class Program:
 
     def step(self, now: Progress) -> Progress:
         """Makes some steps of all slots and looks at what came of it."""
-        queue, points, count = now.queue, self.stage.method.points, 1
-        if self.one_by_one:
-            slots = self.advance(*self._common(now))
-        else:
-            left = points - int(queue.slot_step[queue.busy].max())
-            count = max(1, min(now.pace, left))
-            slots = self.advance(*self._common(now), np.int32(count))
+        queue, points = now.queue, self.stage.method.points
+        left = points - int(queue.slot_step[queue.busy].max())
+        count = max(1, min(now.pace, self.most, left))
+        slots = self.advance(*self.given, now.slots, np.int32(count))
         found = self._called(now.found, count * int(queue.busy.sum()))
-        now = Progress(queue.advanced(count), slots, found, count)
         hit = parallel.to_host(slots.found) & queue.busy & (not self.setup.stochastic)
         where = np.flatnonzero(hit)
-        now = now._replace(pace=1 if len(where) else min(2 * count, _MOST_AT_ONCE))
+        pace = 1 if len(where) else min(2 * count, _MOST_AT_ONCE)
+        now = Progress(queue.advanced(count), slots, found, pace)
         while len(where):
             now, where = self._take(now, where)
         ended = now.queue.ends(points)
@@ -127,7 +117,7 @@ class Program:
         queue, found = now.queue, now.found
         numbers = queue.images[queue.slot_image[where]]
         x_found = parallel.rows_to_host(now.slots.x_found, where)
-        stands = verdicts.confirmed(self.setup, numbers, x_found)
+        stands = self.setup.stands(numbers, x_found)
         queue, best = queue.hits(where[stands])
         taken = zip(numbers[stands][best], x_found[stands][best], strict=True)
         new = {int(number): (image.copy(),) for number, image in taken}
@@ -138,7 +128,7 @@ class Program:
         rejected = collections.Counter(found.rejected)
         rejected.update(int(n) for n in numbers[~stands])
         back = where[~stands]
-        slots = self.reject(*self._common(now), self._mask(queue, back))
+        slots = self.reject(*self.given, now.slots, self._mask(queue, back))
         again = back[(parallel.to_host(slots.found) & queue.busy)[back]]
         found = found._replace(rejected=rejected)
         return now._replace(slots=slots, found=found), again
@@ -151,15 +141,12 @@ class Program:
             zero_gradient=found.zero_gradient | {int(n) for n in numbers[zero]}
         )
         if self.setup.stochastic:
-            strongest = parallel.to_host(self.strongest(*self._common(now)))
+            strongest = parallel.to_host(self.strongest(*self.given, now.slots))
             x_adv = dict(found.x_adv)
             for number, slot in zip(numbers.tolist(), ended, strict=True):
                 x_adv[number] = (*x_adv.get(number, ()), strongest[slot].copy())
             found = found._replace(x_adv=x_adv)
         return now._replace(queue=now.queue.release(ended), found=found)
-
-    def _common(self, now: Progress) -> tuple[Any, ...]:
-        return self.arrays, _eps(self.setup), now.slots
 
     def _mask(self, queue: Queue, slots: np.ndarray) -> Any:
         of_slots = np.isin(np.arange(len(queue.slot_image)), slots)
@@ -178,28 +165,31 @@ def compiled(
     model = stepping.capture(setup.logits_fn, shape, stochastic=setup.stochastic)
     stream = zlib.crc32(stage.name.encode())
     stepper = stepping.Stepper(model, stage.method, setup.problem(stage), stream)
-    arrays, eps = devices.put_copies(list(model.arrays)), _eps(setup)
+    eps: Any = np.asarray(setup.eps, x.dtype)
+    given = (devices.put_copies(list(model.arrays)), eps)
     rows = _rows(setup, logits, queue)
-    blank = jax.tree.map(_blank, jax.eval_shape(stepper.start, arrays, eps, rows))
+    blank = jax.tree.map(_blank, jax.eval_shape(stepper.start, *given, rows))
     slots = devices.put_rows(blank._replace(rows=rows))
     new = devices.put_rows(np.zeros(count, bool))
-    common = (arrays, eps, slots)
     options: Any = {"model": model, "donate": (2,), "shardings": devices.by_rows}
-    one_by_one = stepper.has_slow_step(*common)
+    refill = stepping.build(
+        stepper.refill, *given, slots, rows, new, seldom=True, **options
+    )
+    if one_by_one := stepper.has_slow_step(*given, slots):
+        one = stepping.build(stepper.step, *given, slots, **options)
+        advance = lambda *given_and_count: one(*given_and_count[:-1])  # noqa: E731
+    else:
+        advance = stepping.build(stepper.advance, *given, slots, np.int32(1), **options)
     program = Program(
         setup,
         stage,
         logits,
-        arrays,
-        refill=stepping.build(
-            stepper.refill, *common, rows, new, seldom=True, **options
-        ),
-        advance=stepping.build(stepper.step, *common, **options)
-        if one_by_one
-        else stepping.build(stepper.advance, *common, np.int32(1), **options),
+        given,
+        refill,
+        advance,
         reject=jax.jit(stepper.reject, out_shardings=devices.by_rows),
         strongest=jax.jit(stepper.strongest),
-        one_by_one=one_by_one,
+        most=1 if one_by_one else _MOST_AT_ONCE,
     )
     return program, Progress(queue, slots, Found({}, {}))
 
@@ -215,13 +205,6 @@ def run(program: Program, now: Progress, after: Callable[[Progress], None]) -> F
         after(now)
 
 
-def done(stage: Stage, queue: Queue) -> tuple[int, int]:
-    """Returns steps done, and all steps as far as is known."""
-    points = stage.method.points
-    total = points * queue.runs * len(queue.images)
-    return total - queue.remaining(points), total
-
-
 def _rows(setup: Setup, logits: np.ndarray, queue: Queue) -> stepping.Rows:
     numbers = queue.images[np.where(queue.busy, queue.slot_image, 0)]
     x, y, keys = setup.examples
@@ -233,11 +216,35 @@ def _rows(setup: Setup, logits: np.ndarray, queue: Queue) -> stepping.Rows:
     return setup.devices.put_rows(stepping.Rows._make(given))
 
 
-def _eps(setup: Setup) -> Any:
-    return np.asarray(setup.eps, setup.examples.x.dtype)
-
-
 def _blank(leaf: jax.ShapeDtypeStruct) -> Any:
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if _is_key(leaf):
         return jnp.broadcast_to(jax.random.key(0), leaf.shape)
     return np.zeros(leaf.shape, leaf.dtype)
+
+
+def leaves(slots: stepping.Slots) -> dict[str, np.ndarray]:
+    """Returns the leaves of slots as host arrays `slots/NUMBER`; keys as their data."""
+    found = parallel.to_host([_plain(leaf) for leaf in jax.tree.leaves(slots)])
+    return {f"slots/{number}": leaf for number, leaf in enumerate(found)}
+
+
+def with_leaves(like: stepping.Slots, arrays: Mapping[str, np.ndarray]) -> Any:
+    """Makes slots again, in the structure of `like`, of what `leaves` returned."""
+    found, tree = [], jax.tree.structure(like)
+    for number, leaf in enumerate(jax.tree.leaves(like)):
+        array, wanted = arrays[f"slots/{number}"], jax.eval_shape(_plain, leaf)
+        if (array.shape, array.dtype) != (wanted.shape, wanted.dtype):
+            raise ValueError(f"slots/{number} is {array.dtype} {array.shape}")
+        if _is_key(leaf):
+            impl = jax.random.key_impl(leaf)
+            array = jax.random.wrap_key_data(jnp.asarray(array), impl=impl)
+        found.append(array)
+    return jax.tree.unflatten(tree, found)
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _plain(leaf: Any) -> Any:
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
