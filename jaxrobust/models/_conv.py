@@ -1,10 +1,12 @@
-"""A convolution whose gradients stay fast inside loops on the CPU.
+"""A convolution that is fast on the CPU: few channels, gradients inside loops.
 
 XLA's CPU backend sends a convolution in the body of `fori_loop`, `scan`, `while_loop`
 or `cond` to its fast kernel only in the layout NHWC x HWIO -> NHWC; the gradients
 that JAX derives are in another one and run in a naive kernel (jax-ml/jax#12868). Here
-both gradients are written so that they never meet that kernel. Other backends get the
-gradients JAX derives: the choice is made when the program is lowered.
+both gradients are written so that they never meet that kernel. Even the fast kernel
+waits more than it computes where an image enters (few input channels), so those are
+written as sums or matmuls. Other backends get the convolution and the gradients of JAX:
+the choice is made when the program is lowered.
 """
 
 import functools
@@ -20,6 +22,11 @@ Kernel = Float[Array, "h w i o"]
 Features = Float[Array, "B H W C"]
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+# Below these, measured by `python -m benchmarks.narrow_convolutions`, what is written
+# here is faster than the kernel: input channels of a convolution; input times output
+# channels up to which a sum over the taps is faster than one matmul of the patches;
+# input channels of a gradient with respect to the input, without strides and with them.
+_NARROW, _SUMMED, _NARROW_GRADIENT, _STRIDED_GRADIENT = 3, 64, 8, 32
 
 
 class Form(NamedTuple):
@@ -71,6 +78,19 @@ def _is_plain(lhs: Features, kwargs: dict[str, Any]) -> bool:
     )
 
 
+def _convolve(x: Features, kernel: Kernel, form: Form) -> Features:
+    """Convolves by what is fastest on the platform."""
+    channels, features = kernel.shape[2:]
+    if form.groups > 1 or channels > _NARROW:
+        return _plain(x, kernel, form)
+    on_cpu = _tap_sum if channels * features <= _SUMMED else _patch_product
+    return lax.platform_dependent(
+        x, kernel,
+        cpu=functools.partial(on_cpu, form=form),
+        default=functools.partial(_plain, form=form),
+    )  # fmt: skip
+
+
 def _plain(x: Features, kernel: Kernel, form: Form) -> Features:
     return lax.conv_general_dilated(
         x, kernel, form.strides, form.pads, dimension_numbers=_DIMENSIONS,
@@ -80,11 +100,11 @@ def _plain(x: Features, kernel: Kernel, form: Form) -> Features:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _conv(x: Features, kernel: Kernel, form: Form) -> Features:
-    return _plain(x, kernel, form)
+    return _convolve(x, kernel, form)
 
 
 def _forward(x, kernel, form):
-    return _plain(x, kernel, form), (x, kernel)
+    return _convolve(x, kernel, form), (x, kernel)
 
 
 def _backward(form, residuals, cotangent):
@@ -100,7 +120,7 @@ def _backward(form, residuals, cotangent):
         )
 
     # Of groups the gradients of matmuls: the naive kernel is 40 times slower.
-    on_cpu = written if form.groups == 1 else derived(_by_taps)
+    on_cpu = written if form.groups == 1 else derived(_by_groups)
     return lax.platform_dependent(
         *residuals, cotangent, cpu=on_cpu, default=derived(_plain)
     )
@@ -113,6 +133,9 @@ def _input_gradient(
     cotangent: Features, kernel: Kernel, shape: tuple[int, ...], form: Form
 ) -> Features:
     """Convolves the dilated cotangent with the flipped, in/out-swapped kernel."""
+    strided = max(form.strides) > 1
+    if shape[-1] <= (_STRIDED_GRADIENT if strided else _NARROW_GRADIENT):
+        return _scattered(cotangent, kernel, shape, form)
     config = [(0, 0, 0)]
     for axis, (stride, (low, _)) in enumerate(
         zip(form.strides, form.pads, strict=True), 1
@@ -154,25 +177,68 @@ def _kernel_gradient(
     ).transpose(1, 2, 0, 3)
 
 
-def _by_taps(x: Features, kernel: Kernel, form: Form) -> Features:
-    """Sums, over the places of the kernel, a matmul of each group with its weights."""
-    rows, columns, size, features = kernel.shape
-    groups, (down, right) = form.groups, form.strides
-    weights = kernel.reshape(rows, columns, size, groups, features // groups)
+def _windows(x: Features, size: tuple[int, int], form: Form) -> list[Features]:
+    """Returns what each place of a kernel of `size` sees: `[B, H', W', C]` each."""
     padded = jnp.pad(x, ((0, 0), *form.pads, (0, 0)))
-    batch, height, width, _ = padded.shape
-    grouped = padded.reshape(batch, height, width, groups, size)
-    tall = (height - rows) // down * down + 1
-    wide = (width - columns) // right * right + 1
-    taps = [
-        jnp.einsum(
-            "bhwgi,igo->bhwgo",
-            grouped[:, i : i + tall : down, j : j + wide : right],
-            weights[i, j],
-            precision=form.precision,
-        )
+    (rows, columns), (down, right) = size, form.strides
+    tall = (padded.shape[1] - rows) // down * down + 1
+    wide = (padded.shape[2] - columns) // right * right + 1
+    return [
+        padded[:, i : i + tall : down, j : j + wide : right]
         for i in range(rows)
         for j in range(columns)
     ]
-    out = functools.reduce(jnp.add, taps)
+
+
+def _tap_sum(x: Features, kernel: Kernel, form: Form) -> Features:
+    """Sums over places and channels, value times weight: one fused loop."""
+    rows, columns, channels, features = kernel.shape
+    exact = jnp.promote_types(x.dtype, jnp.float32)  # bfloat16 would lose the sum
+    weights = kernel.astype(exact).reshape(rows * columns, channels, features)
+    terms = [
+        window[..., c : c + 1] * weights[place, c].reshape(1, 1, 1, features)
+        for place, window in enumerate(_windows(x.astype(exact), (rows, columns), form))
+        for c in range(channels)
+    ]
+    return functools.reduce(jnp.add, terms).astype(x.dtype)
+
+
+def _patch_product(x: Features, kernel: Kernel, form: Form) -> Features:
+    """Multiplies the patch under the kernel, laid out as one vector, with the kernel."""
+    rows, columns, channels, features = kernel.shape
+    patches = jnp.concatenate(_windows(x, (rows, columns), form), axis=-1)
+    weights = kernel.reshape(rows * columns * channels, features)
+    return jnp.matmul(patches, weights, precision=form.precision)
+
+
+def _scattered(
+    cotangent: Features, kernel: Kernel, shape: tuple[int, ...], form: Form
+) -> Features:
+    """Adds up, at each pixel, what it gave to each place of the kernel (col2im)."""
+    rows, columns, channels, features = kernel.shape
+    exact = jnp.promote_types(cotangent.dtype, jnp.float32)
+    weights = kernel.reshape(rows * columns * channels, features)
+    parts = jnp.matmul(
+        cotangent, weights.T, precision=form.precision, preferred_element_type=exact
+    )
+    windows = functools.partial(_windows, size=(rows, columns), form=form)
+    place = jax.linear_transpose(windows, jax.ShapeDtypeStruct(shape, exact))
+    return place(jnp.split(parts, rows * columns, axis=-1))[0].astype(cotangent.dtype)
+
+
+def _by_groups(x: Features, kernel: Kernel, form: Form) -> Features:
+    """Sums, over the places of the kernel, a matmul of each group with its weights."""
+    rows, columns, size, features = kernel.shape
+    groups = form.groups
+    weights = kernel.reshape(rows * columns, size, groups, features // groups)
+    terms = [
+        jnp.einsum(
+            "bhwgi,igo->bhwgo",
+            window.reshape(*window.shape[:3], groups, size),
+            weights[place],
+            precision=form.precision,
+        )
+        for place, window in enumerate(_windows(x, (rows, columns), form))
+    ]
+    out = functools.reduce(jnp.add, terms)
     return out.reshape(*out.shape[:3], features)

@@ -36,24 +36,34 @@ def ours(x, kernel, strides, padding):
     )
 
 
-def arrays(height, width, kernel, dtype):
+def arrays(height, width, kernel, dtype, channels=(4, 5)):
     generator = np.random.default_rng(0)
-    x = generator.normal(size=(3, height, width, 4))
+    x = generator.normal(size=(3, height, width, channels[0]))
     return jnp.asarray(x, dtype), jnp.asarray(
-        generator.normal(size=(*kernel, 4, 5)), dtype
+        generator.normal(size=(*kernel, *channels)), dtype
     )
 
 
+# Summed over taps, one product of patches, a scattered input gradient, none of these.
+CHANNELS = [(2, 5), (3, 30), (4, 5), (33, 2)]
+
+
 @pytest.mark.parametrize(
-    ("case", "dtype"),
-    [(case, "float64") for case in CASES]
-    + [(case, dtype) for case in CASES[:2] for dtype in ("float32", "bfloat16")],
+    ("case", "channels", "dtype"),
+    [(case, c, "float64") for case in CASES for c in (CHANNELS[2], CHANNELS[3])]
+    + [(case, c, "float64") for case in CASES[:5] for c in CHANNELS[:2]]
+    + [
+        (case, c, dtype)
+        for case in CASES[:2]
+        for c in CHANNELS
+        for dtype in ("float32", "bfloat16")
+    ],
     ids=str,
 )
-def test_gradients_equal_those_of_lax(case, dtype):
+def test_equal_to_lax_with_gradients(case, channels, dtype):
     height, width, size, strides, padding = case
     with jax.enable_x64(dtype == "float64"):
-        x, kernel = arrays(height, width, size, dtype)
+        x, kernel = arrays(height, width, size, dtype, channels)
 
         def loss(convolve, x, kernel):
             return jnp.sum(jnp.sin(convolve(x, kernel, strides, padding)))
