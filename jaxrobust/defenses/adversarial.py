@@ -33,14 +33,13 @@ def ball(
     The batch becomes `draws` times as large (Kim et al. 2020, section 4, `ball`).
     """
     noise = {k: attack[k] for k in ("eps", "norm", "bounds") if k in attack}
+    noise["draws"] = draws
 
     def loss(
         params: Params, model_state: ModelState, batch: Batch, key: Key, step: Array
     ) -> base.PhaseResult:
         del step
-        x = attacks.uniform_noise(
-            batch["image"], key=batch["key"], draws=draws, **noise
-        )
+        x = attacks.uniform_noise(batch["image"], key=batch["key"], **noise)
         # `uniform_noise` puts the draws of an image side by side.
         y = jnp.repeat(batch["label"], draws, axis=0)
         out, model_state = base.forward(model, params, model_state, x, key)

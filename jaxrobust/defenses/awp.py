@@ -52,9 +52,8 @@ def _at_worst_weights(
         # The perturbation is a constant of the update, not a part of what is
         # differentiated: no second derivatives.
         here = jax.lax.stop_gradient(params)
-        ascent, _ = jax.grad(phase.loss, has_aux=True)(
-            here, model_state, batch, key, step
-        )
+        gradient = jax.grad(phase.loss, has_aux=True)
+        ascent, _ = gradient(here, model_state, batch, key, step)
         # One program for all steps: in the warm-up the weights move by 0.
         size = jnp.where(step < warmup_steps, 0.0, gamma)
         delta = perturbation(here["model"], ascent["model"], size)

@@ -192,19 +192,15 @@ def _labels(params: Params) -> PyTree:
 
 
 def _weighted(
-    distance: Callable[..., Array],
-    features: Array,
-    y: Labels,
-    centers: Array,
-    weight: float,
+    distance: Callable[..., Array], h: Array, y: Labels, centers: Array, weight: float
 ) -> Scalar:
-    """Returns `weight` times the mean distance.
+    """Returns `weight` times the mean distance of features h.
 
     Its gradient in the centres is that of the mean itself: the release divides theirs
     by the weight, so that the centres move at their optimiser's rate.
     """
     fixed = jax.lax.stop_gradient
     # Two distances of one value, so that each side has a gradient of its own.
-    of_features = distance(features, y, fixed(centers)).mean()
-    of_centers = distance(fixed(features), y, centers).mean()
+    of_features = distance(h, y, fixed(centers)).mean()
+    of_centers = distance(fixed(h), y, centers).mean()
     return weight * of_features + (of_centers - fixed(of_centers))

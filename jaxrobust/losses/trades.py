@@ -44,14 +44,8 @@ def kl_divergence(logits: Logits, logits_adv: Logits) -> PerExample:
 
         KL(p || q)  =  sum_j p_j (log p_j - log q_j),    q = softmax(z_adv)
 
-    The boundary term of TRADES and MART.
-
-    Args:
-      logits: z `[B, K]` of clean images.
-      logits_adv: z_adv `[B, K]` of attacked images.
-
-    Returns:
-      `[B]`, at least 0, 0 where both predict the same.
+    The boundary term of TRADES and MART. Returns `[B]`, at least 0, 0 where both
+    predict the same, for z `[B, K]` of clean images and z_adv of attacked ones.
 
     Reference:
       Kullback and Leibler 1951, Annals of Mathematical Statistics 22, 79-86.

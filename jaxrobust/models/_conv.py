@@ -204,7 +204,7 @@ def _tap_sum(x: Features, kernel: Kernel, form: Form) -> Features:
 
 
 def _patch_product(x: Features, kernel: Kernel, form: Form) -> Features:
-    """Multiplies the patch under the kernel, laid out as one vector, with the kernel."""
+    """Multiplies the patch under the kernel, laid out as one vector, by the kernel."""
     rows, columns, channels, features = kernel.shape
     patches = jnp.concatenate(_windows(x, (rows, columns), form), axis=-1)
     weights = kernel.reshape(rows * columns * channels, features)

@@ -9,6 +9,8 @@ from jaxrobust.models._conv import Features
 from jaxrobust.models._linear import DType, Initializer
 
 NORMS = ("b", "g", "l", "i")
+# As in torch: the weight of a new batch, and what is added to a variance.
+MOMENTUM, EPSILON = 0.1, 1e-5
 
 
 class BatchNorm(nn.Module):
@@ -17,14 +19,10 @@ class BatchNorm(nn.Module):
     In train mode statistics are over the whole (global) batch, in float32 or wider.
 
     Attributes:
-      momentum: torch's, the weight of the new batch.
-      epsilon: added to the variance.
       dtype: of the result; by default that of input and parameters together.
       scale_init: initialiser of the scale.
     """
 
-    momentum: float = 0.1
-    epsilon: float = 1e-5
     dtype: DType = None
     scale_init: Initializer = nn.initializers.ones
 
@@ -53,16 +51,14 @@ class BatchNorm(nn.Module):
             if not self.is_initializing() and self.is_mutable_collection("batch_stats"):
                 count = x.size // x.shape[-1]
                 # n moves towards one value are one longer move.
-                weight = 1 - (1 - self.momentum) ** updates
+                weight = 1 - (1 - MOMENTUM) ** updates
                 # torch normalises by the biased variance and keeps the unbiased one.
                 unbiased = used_var * (count / max(count - 1, 1))
                 mean.value = _move(mean.value, used_mean, weight)
                 var.value = _move(var.value, unbiased, weight)
         dtype = jnp.result_type(x, scale)
         # Scale and deviation make one factor per channel: one product less per value.
-        factor = scale.astype(dtype) * jax.lax.rsqrt(
-            used_var.astype(dtype) + self.epsilon
-        )
+        factor = scale.astype(dtype) * jax.lax.rsqrt(used_var.astype(dtype) + EPSILON)
         shifted = x.astype(dtype) - _expand(used_mean.astype(dtype), x)
         out = shifted * _expand(factor, x) + _expand(bias.astype(dtype), x)
         return out.astype(out_dtype)
@@ -82,12 +78,10 @@ class GroupNorm(nn.Module):
 
     Attributes:
       kind: `g`, min(32, C) groups of channels; `l`, one; `i`, one per channel.
-      epsilon: added to the variance.
       dtype: of the result.
     """
 
     kind: str
-    epsilon: float = 1e-5
     dtype: DType = None
 
     @nn.compact
@@ -112,7 +106,7 @@ class GroupNorm(nn.Module):
         axes = (*range(1, x.ndim - 1), x.ndim)
         mean = jnp.mean(grouped, axes, keepdims=True)
         var = jnp.mean(jnp.square(grouped - mean), axes, keepdims=True)
-        normed = (grouped - mean) * jax.lax.rsqrt(var + self.epsilon)
+        normed = (grouped - mean) * jax.lax.rsqrt(var + EPSILON)
         out = normed.reshape(x.shape) * _expand(scale, x) + _expand(bias, x)
         return out.astype(out_dtype)
 

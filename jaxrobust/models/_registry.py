@@ -48,11 +48,7 @@ def names() -> tuple[str, ...]:
 
 
 def create(name: str, **kwargs: Any) -> nn.Module:
-    """Builds a network.
-
-    Args:
-      name: one of `names()`.
-      **kwargs: fields of the network; see its class.
+    """Builds the network that is called so; `kwargs` are fields, see its class.
 
     Returns:
       A Linen module: `init(key, x, train=False)`, `apply(variables, x, train=...)`.
