@@ -26,6 +26,7 @@ SMALL = [
     "--config=configs/quickstart.py:quick",
     "--config.twin=",
     "--config.model.width=4",
+    "--config.model.integrator=res",
     "--config.train.batch_size=32",
     "--config.train.save_every_steps=4",
     "--config.train.log_every_steps=1",

@@ -55,7 +55,8 @@ def test_a_constant_network_is_told_as_such():
 @pytest.mark.parametrize(
     ("network", "expected"),
     [
-        (lambda: bench.network("linear"), set()),
+        # Without a flag of AutoAttack: test_verdicts.py, too.
+        pytest.param(lambda: bench.network("linear"), set(), marks=pytest.mark.full),
         (
             lambda: bench.with_gradient_of(
                 bench.network("linear"), lambda x: bench.network("linear")(x[:, ::-1])

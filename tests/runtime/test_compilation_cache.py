@@ -9,6 +9,7 @@ import pytest
 
 from jaxrobust.evaluation import __main__ as evaluation
 from jaxrobust.runtime import compilation_cache
+from tests.marks import full_but
 
 NAMES = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
 
@@ -65,7 +66,7 @@ def test_the_environment_wins_over_the_default(tmp_path, monkeypatch):
     assert not (tmp_path / "user" / "jaxrobust").exists()
 
 
-@pytest.mark.parametrize("program", [evaluate, train])
+@pytest.mark.parametrize("program", full_but([evaluate, train], [evaluate]))
 def test_an_empty_flag_turns_it_off(program, tmp_path, monkeypatch):
     """Over the environment's too, which JAX reads by itself."""
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "own"))

@@ -17,6 +17,7 @@ from jaxrobust import checkpoints, evaluation, named_models, parallel
 from jaxrobust.runtime.out_of_memory import explained
 from jaxrobust.training import config, layout, loop, nonfinite, preemption, program
 from jaxrobust.training.metrics import read
+from tests.marks import full_but
 
 STEPS = 6
 
@@ -241,7 +242,7 @@ def set_mode(folder, mode):
 
 # Orbax leaves tasks behind that failed to write; their complaint is not ours to raise.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("kind", ["full", "read-only"])
+@pytest.mark.parametrize("kind", full_but(["full", "read-only"], ["full"]))
 def test_a_disk_that_stops_taking_checkpoints(kind, disk, faulty, whole):
     """A background save fails; the run ends, and goes on from the one before."""
 
