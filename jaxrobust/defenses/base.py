@@ -23,6 +23,7 @@ from jaxrobust.array_types import (
     Scalar,
     Variables,
 )
+from jaxrobust.models import Outputs
 
 # Hyperparameters that a config may have for one attack and another one lacks.
 _COMMON = {"steps", "step_size", "decay"}
@@ -99,7 +100,7 @@ def at_step(
 
 def forward(
     model: nn.Module, params: Params, model_state: ModelState, x: Images, key: Key
-) -> tuple[models.Outputs, ModelState]:
+) -> tuple[Outputs, ModelState]:
     """Runs the network in train mode; returns its outputs and the moved state."""
     variables = {"params": params["model"], **model_state}
     out, moved = model.apply(
@@ -108,12 +109,10 @@ def forward(
     return models.as_outputs(out), {**model_state, **moved}
 
 
-def outputs_like(
-    model: nn.Module, variables: Variables, example: Images
-) -> models.Outputs:
+def outputs_like(model: nn.Module, variables: Variables, example: Images) -> Outputs:
     """Returns the shapes of a network's outputs; computes nothing."""
 
-    def apply(variables: Variables, x: Images) -> models.Outputs:
+    def apply(variables: Variables, x: Images) -> Outputs:
         return models.as_outputs(model.apply(variables, x, train=False))
 
     return jax.eval_shape(apply, variables, example)

@@ -28,9 +28,8 @@ def pc_lc(
     """Cross-entropy for `warmup_steps`, then PC + `constraint_weight` * LC.
 
     Trains on clean images, as the method does; with an `attack_name` (`fgsm`, `pgd`
-    ...) both losses are taken on attacked images instead.
-
-    PC asks for a gap in probability of `margin`, in [0, 1].
+    ...) both losses are taken on attacked images instead. PC asks for a gap in
+    probability of `margin`, in [0, 1].
 
     Raises:
       ValueError: for a margin, a weight or an attack out of range.

@@ -56,9 +56,8 @@ def gram_denoise(x: Features, residual: Features | None = None) -> Features:
     gram = jnp.einsum("bpi,bpj->bij", positions, positions)
     chex.assert_shape(gram, (batch, channels, channels))
     moved = jnp.einsum("bpi,bij->bpj", positions, gram) / (height * width)
-    return moved.reshape(x.shape).astype(x.dtype) + (
-        x if residual is None else residual
-    )
+    residual = x if residual is None else residual
+    return moved.reshape(x.shape).astype(x.dtype) + residual
 
 
 class FPD(layers.Network):
