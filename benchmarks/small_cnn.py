@@ -36,8 +36,7 @@ class SmallCNN(nn.Module):
         del train  # nothing here depends on it
         x = (images - 0.5) * 4
         for k, (channels, stride) in enumerate(zip(CHANNELS, STRIDES, strict=True)):
-            conv = layers.make_conv(
-                x.shape[-1],
+            conv = layers.Conv(
                 channels,
                 3,
                 strides=stride,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from jaxrobust.convert._names import Names, join, under_stages
-from jaxrobust.models import alexnet, cnn3, lenet, resnet, resnet_cifar, vgg
+from jaxrobust.models import alexnet, cnn3, lenet, resnet, vgg
 
 
 def le_net(model: lenet.LeNet) -> Names:
@@ -60,7 +60,7 @@ def res_net(model: resnet.ResNet) -> Names:
     return residual_net(ends, resnet.DEPTHS[model.depth])
 
 
-def cifar_res_net(model: resnet_cifar.ResNetCifar) -> Names:
+def cifar_res_net(model: resnet.ResNetCifar) -> Names:
     """Names of `ResNet` (PC-LC), whose shortcuts have no parameters."""
     ends = Names({**conv_norm("stem", "conv1", "bn1"), "classifier": "linear"})
     return residual_net(ends, ((model.depth - 2) // 6,) * 3)

@@ -10,4 +10,4 @@ def net(model: pcl_resnet.PCLResNet) -> Names:
     ends = {**conv_norm("stem", "conv1", "bn1"), "embedding": "fc", "classifier": "fcf"}
     branch = Names({**conv_norm("layer", "conv", "bn"), "dense": "fc"})
     branches = [under(branch, f"branch_stage{k}", f"branch{k}") for k in (1, 2, 3)]
-    return join([residual_net(Names(ends), (model.blocks(),) * 3), *branches])
+    return join([residual_net(Names(ends), ((model.depth - 2) // 6,) * 3), *branches])

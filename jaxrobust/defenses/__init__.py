@@ -16,7 +16,6 @@ line in `FACTORIES`. Arguments of several methods:
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any
 
 import flax.linen as nn
@@ -37,31 +36,23 @@ from jaxrobust.defenses.pcl import pcl_adversarial as pcl_adversarial
 from jaxrobust.defenses.ssc import ssc as ssc
 from jaxrobust.defenses.trades import trades as trades
 
-FACTORIES: Mapping[str, Callable[..., Defense]] = MappingProxyType(
-    {
-        "standard": standard,
-        "ball": ball,
-        "fgsm": functools.partial(adversarial, "fgsm"),
-        "bim": functools.partial(adversarial, "bim"),
-        "mim": functools.partial(adversarial, "mim"),
-        "pgd": functools.partial(adversarial, "pgd"),
-        "trades": trades,
-        "mart": mart,
-        "pc_lc": pc_lc,
-        "ssc": ssc,
-        "fpd": fpd,
-        "pcl": pcl,
-        "pcl_adversarial": pcl_adversarial,
-    }
-)
+_ATTACKS = ("fgsm", "bim", "mim", "pgd")
+FACTORIES: Mapping[str, Callable[..., Defense]] = {
+    "standard": standard,
+    "ball": ball,
+    **{name: functools.partial(adversarial, name) for name in _ATTACKS},
+    "trades": trades,
+    "mart": mart,
+    "pc_lc": pc_lc,
+    "ssc": ssc,
+    "fpd": fpd,
+    "pcl": pcl,
+    "pcl_adversarial": pcl_adversarial,
+}
 
 
 def factory(name: str) -> Callable[..., Defense]:
-    """Returns what builds the objective `name`; see `create`.
-
-    Raises:
-      ValueError: for an unknown name, or code that cannot be imported.
-    """
+    """Returns what builds the objective `name`; raises as `create`."""
     if named_code.names(name):
         return named_code.load("objective", name)
     if name not in FACTORIES:
@@ -88,8 +79,5 @@ def create(name: str, model: nn.Module, options: Mapping[str, Any]) -> Defense:
     build = factory(name)
     accepted = inspect.signature(build).parameters
     chosen = {k: v for k, v in options.items() if k in accepted}
-    return awp(
-        build(model, **chosen),
-        options.get("awp_gamma", 0.0),
-        options.get("awp_warmup_steps", 0),
-    )
+    gamma = options.get("awp_gamma", 0)
+    return awp(build(model, **chosen), gamma, options.get("awp_warmup_steps", 0))

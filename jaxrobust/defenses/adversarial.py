@@ -4,29 +4,21 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array
 
-from jaxrobust import attacks, models
-from jaxrobust.array_types import Key, Labels
+from jaxrobust import attacks, losses
+from jaxrobust.array_types import Key, Labels, Logits, Scalar
 from jaxrobust.defenses import base
 from jaxrobust.defenses.base import Batch, ModelState, Params
+from jaxrobust.models import Outputs
 
 
 def standard(model: nn.Module, *, label_smoothing: float = 0.0) -> base.Defense:
     """Cross-entropy on the images as they are."""
-    return base.on_images(model, _cross_entropy(label_smoothing))
-
-
-def _cross_entropy(
-    label_smoothing: float,
-) -> Callable[[models.Outputs, Labels, Array], base.Found]:
-    def loss(out: models.Outputs, y: Labels, step: Array) -> base.Found:
-        del step
-        loss = base.smoothed_cross_entropy(out.logits, y, label_smoothing)
-        return loss.mean(), {}
-
-    return loss
+    return base.on_outputs(model, _loss(label_smoothing), ["image"])
 
 
 def ball(
@@ -41,19 +33,18 @@ def ball(
     The batch becomes `draws` times as large (Kim et al. 2020, section 4, `ball`).
     """
     noise = {k: attack[k] for k in ("eps", "norm", "bounds") if k in attack}
+    noise["draws"] = draws
 
     def loss(
         params: Params, model_state: ModelState, batch: Batch, key: Key, step: Array
     ) -> base.PhaseResult:
         del step
-        x = attacks.uniform_noise(
-            batch["image"], key=batch["key"], draws=draws, **noise
-        )
+        x = attacks.uniform_noise(batch["image"], key=batch["key"], **noise)
         # `uniform_noise` puts the draws of an image side by side.
         y = jnp.repeat(batch["label"], draws, axis=0)
         out, model_state = base.forward(model, params, model_state, x, key)
-        loss = base.smoothed_cross_entropy(out.logits, y, label_smoothing).mean()
-        return loss, (model_state, {"robust_accuracy": base.accuracy(out.logits, y)})
+        metrics = {"robust_accuracy": base.accuracy(out.logits, y)}
+        return _cross_entropy(out.logits, y, label_smoothing), (model_state, metrics)
 
     return base.Defense((base.Phase(loss),))
 
@@ -69,10 +60,22 @@ def adversarial(
 ) -> base.Defense:
     """Cross-entropy on attacked images: `fgsm`, `bim`, `mim` or `pgd` training.
 
-    `fgsm` takes one step of length eps, whatever `attack` says of steps. The radius
-    grows over the first `attack_warmup_steps` steps (`base.at_step`).
+    `fgsm` takes one step of length eps, whatever `attack` says of steps.
     """
-    prepare = base.attacker(
-        model, name, attack, attack_bn=attack_bn, warmup_steps=attack_warmup_steps
-    )
-    return base.on_images(model, _cross_entropy(label_smoothing), prepare)
+    prepare = base.attacker(model, name, attack, attack_bn, attack_warmup_steps)
+    loss = _loss(label_smoothing)
+    return base.on_outputs(model, loss, ["attacked"], prepare)
+
+
+def _loss(label_smoothing: float) -> Callable[[Outputs, Labels, Array], base.Found]:
+    return lambda out, y, step: (_cross_entropy(out.logits, y, label_smoothing), {})
+
+
+def _cross_entropy(logits: Logits, y: Labels, label_smoothing: float) -> Scalar:
+    """The batch's mean, with labels mixed with the uniform distribution."""
+    if label_smoothing == 0:
+        # NaN for a label that is no class; a row of zeros would hide it.
+        return losses.cross_entropy(logits, y).mean()
+    hard = jax.nn.one_hot(y, logits.shape[-1], dtype=logits.dtype)
+    soft = optax.smooth_labels(hard, label_smoothing)
+    return optax.softmax_cross_entropy(logits, soft).mean()

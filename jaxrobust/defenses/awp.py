@@ -52,9 +52,9 @@ def _at_worst_weights(
         # The perturbation is a constant of the update, not a part of what is
         # differentiated: no second derivatives.
         here = jax.lax.stop_gradient(params)
-        ascent, _ = jax.grad(phase.loss, has_aux=True)(
-            here, model_state, batch, key, step
-        )
+        gradient = jax.grad(phase.loss, has_aux=True)
+        ascent, _ = gradient(here, model_state, batch, key, step)
+        # One program for all steps: in the warm-up the weights move by 0.
         size = jnp.where(step < warmup_steps, 0.0, gamma)
         delta = perturbation(here["model"], ascent["model"], size)
         moved = jax.tree.map(jnp.add, params["model"], delta)
@@ -66,10 +66,7 @@ def _at_worst_weights(
 def perturbation(weights: PyTree, ascent: PyTree, gamma: Scalar) -> PyTree:
     """Returns `gamma` ||w|| g / ||g|| per tensor of at least two dimensions, else 0.
 
-    Args:
-      weights: a tree of tensors w.
-      ascent: the gradient g at them.
-      gamma: relative size; may be traced.
+    `weights` is a tree of tensors w, `ascent` the gradient g there.
     """
 
     def move(w: Array, g: Array) -> Array:

@@ -1,17 +1,16 @@
 """What a defence is to the training program: phases of a loss over a batch."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Bool
 
-from jaxrobust import attacks, losses, models
+from jaxrobust import attacks, models
 from jaxrobust._checks import FINITE, check_choice, check_number
 from jaxrobust.array_types import (
     Images,
@@ -20,14 +19,17 @@ from jaxrobust.array_types import (
     Logits,
     LogitsFn,
     LossFn,
-    PerExample,
     PyTree,
     Scalar,
     Variables,
 )
+from jaxrobust.models import Outputs
 
 # Hyperparameters that a config may have for one attack and another one lacks.
 _COMMON = {"steps", "step_size", "decay"}
+# What the accuracy on these images of a batch is called.
+ACCURACIES = {"image": "accuracy", "attacked": "robust_accuracy"}
+PAIR = tuple(ACCURACIES)
 
 Params = Mapping[str, Any]
 ModelState = Mapping[str, Any]
@@ -98,7 +100,7 @@ def at_step(
 
 def forward(
     model: nn.Module, params: Params, model_state: ModelState, x: Images, key: Key
-) -> tuple[models.Outputs, ModelState]:
+) -> tuple[Outputs, ModelState]:
     """Runs the network in train mode; returns its outputs and the moved state."""
     variables = {"params": params["model"], **model_state}
     out, moved = model.apply(
@@ -107,92 +109,48 @@ def forward(
     return models.as_outputs(out), {**model_state, **moved}
 
 
-def outputs_like(
-    model: nn.Module, variables: Variables, example: Images
-) -> models.Outputs:
+def outputs_like(model: nn.Module, variables: Variables, example: Images) -> Outputs:
     """Returns the shapes of a network's outputs; computes nothing."""
 
-    def apply(variables: Variables, x: Images) -> models.Outputs:
+    def apply(variables: Variables, x: Images) -> Outputs:
         return models.as_outputs(model.apply(variables, x, train=False))
 
     return jax.eval_shape(apply, variables, example)
 
 
-def on_images(
+def on_outputs(
     model: nn.Module,
-    loss: Callable[[models.Outputs, Labels, Array], Found],
+    loss: Callable[..., Found],
+    seen: Sequence[str],
     prepare: Prepare | None = None,
 ) -> Defense:
-    """Returns the objective that is a loss of the outputs on clean or attacked images.
+    """Returns the objective that is a loss of the network's outputs.
 
     Args:
       model: a Linen module.
-      loss: `(out, y, step) -> (loss, metrics)`.
-      prepare: makes `batch['attacked']`, see `attacker`; None for clean images.
-    """
-    seen, metric = ("attacked", "robust_accuracy") if prepare else ("image", "accuracy")
-
-    def phase_loss(
-        params: Params, model_state: ModelState, batch: Batch, key: Key, step: Array
-    ) -> PhaseResult:
-        out, model_state = forward(model, params, model_state, batch[seen], key)
-        value, found = loss(out, batch["label"], step)
-        metrics = {**found, metric: accuracy(out.logits, batch["label"])}
-        return value, (model_state, metrics)
-
-    return Defense((Phase(phase_loss, prepare),))
-
-
-def on_pairs(
-    model: nn.Module,
-    loss: Callable[[models.Outputs, models.Outputs, Labels], Found],
-    prepare: Prepare,
-) -> Defense:
-    """Returns the objective that is a loss of clean and attacked outputs together.
-
-    `loss` is `(clean, attacked, y) -> (loss, metrics)`; the rest is as of `on_images`.
+      loss: `(*outputs, y, step) -> (loss, metrics)`.
+      seen: of what there are outputs: `image`, `attacked`, or both in that order.
+      prepare: makes `batch['attacked']`, see `attacker`.
     """
 
     def phase_loss(
-        params: Params, model_state: ModelState, batch: Batch, key: Key, step: Array
+        params: Params, state: ModelState, batch: Batch, key: Key, step: Array
     ) -> PhaseResult:
-        del step
-        outs, model_state, metrics = forward_pair(
-            model, params, model_state, batch, key
-        )
-        value, found = loss(*outs, batch["label"])
-        return value, (model_state, {**metrics, **found})
+        outputs, metrics = [], {}
+        # Pass after pass, not all at once: BatchNorm's statistics are those of each.
+        for name in seen:
+            out, state = forward(model, params, state, batch[name], key)
+            metrics[ACCURACIES[name]] = accuracy(out.logits, batch["label"])
+            outputs.append(out)
+        chex.assert_equal_shape([out.logits for out in outputs])
+        value, found = loss(*outputs, batch["label"], step)
+        return value, (state, {**metrics, **found})
 
     return Defense((Phase(phase_loss, prepare),))
-
-
-def forward_pair(
-    model: nn.Module, params: Params, model_state: ModelState, batch: Batch, key: Key
-) -> tuple[tuple[models.Outputs, models.Outputs], ModelState, Metrics]:
-    """Runs a batch's clean images, then its attacked ones, in train mode.
-
-    Returns:
-      Both outputs, the state that both passes moved, and both accuracies.
-    """
-    y = batch["label"]
-    out, model_state = forward(model, params, model_state, batch["image"], key)
-    # Apart from the clean pass: BatchNorm's statistics are those of either half.
-    out_adv, model_state = forward(model, params, model_state, batch["attacked"], key)
-    chex.assert_equal_shape([out.logits, out_adv.logits])
-    metrics = {
-        "accuracy": accuracy(out.logits, y),
-        "robust_accuracy": accuracy(out_adv.logits, y),
-    }
-    return (out, out_adv), model_state, metrics
 
 
 def attacked_fn(
-    model: nn.Module,
-    params: Params,
-    model_state: ModelState,
-    key: Key,
-    *,
-    attack_bn: str,
+    model: nn.Module, params: Params, model_state: ModelState, key: Key, attack_bn: str
 ) -> LogitsFn:
     """Returns the network as a training attack sees it; no statistics move.
 
@@ -200,23 +158,21 @@ def attacked_fn(
     statistics of the attacked batch (`attack_bn` `train`) or the running ones (`eval`);
     dropout in train mode uses a stream of its own of the phase's key.
     """
-    variables = {"params": params["model"], **model_state}
+    variables = jax.lax.stop_gradient({"params": params["model"], **model_state})
     train = attack_bn == "train"
     dropout = jax.random.fold_in(key, 1) if train else None
-    return models.logits_fn(
-        model, jax.lax.stop_gradient(variables), train=train, key=dropout
-    )
+    return models.logits_fn(model, variables, train, dropout)
 
 
 def attacker(
     model: nn.Module,
     name: str,
     attack: Mapping[str, Any],
-    *,
     attack_bn: str = "train",
     warmup_steps: int = 0,
+    *,
     labels: str = "true",
-    eps_range: tuple[float, float] | None = None,
+    eps_range: Sequence[float] = (),
     loss: Callable[[LogitsFn, Images], LossFn] | None = None,
 ) -> Prepare:
     """Returns a `prepare` that makes `batch['attacked']` [B, H, W, C].
@@ -226,10 +182,11 @@ def attacker(
       name: of the attack, as in `attacks.get`.
       attack: its hyperparameters; those of `steps`, `step_size` and `decay` that it
         does not have are left out, and `fgsm` takes one step of length eps.
-      attack_bn: BatchNorm mode of the attacked network, `train` or `eval`.
+      attack_bn: BatchNorm mode of the attacked network, see `attacked_fn`.
       warmup_steps: see `at_step`.
       labels: `true`, or `predicted`, the network's own on the clean images.
-      eps_range: draw one radius for each batch, uniformly in (low, high).
+      eps_range: draw one radius for each batch, uniformly in (low, high); () is that of
+        `attack`.
       loss: `(logits_fn, x) -> loss(logits, y)` that the attack maximises, made from the
         attacked network and the clean images; cross-entropy by default.
 
@@ -240,24 +197,26 @@ def attacker(
     check_choice("attack_bn", attack_bn, ("train", "eval"))
     check_choice("labels", labels, ("true", "predicted"))
     check_number("attack_warmup_steps", warmup_steps, FINITE)
+    if eps_range and not (len(eps_range) == 2 and 0 <= eps_range[0] <= eps_range[1]):
+        raise ValueError(
+            "`eps_range` must be (low, high) or (), with 0 <= low <= high, got "
+            f"{eps_range}."
+        )
     taken = attacks.hyperparameters(name) - ({"step_size"} if name == "fgsm" else set())
-    skipped = _COMMON - taken
-    options = {k: v for k, v in attack.items() if k not in skipped}
+    options = {k: v for k, v in attack.items() if k in taken or k not in _COMMON}
     attacks.get(name, **options)  # finds mistakes now
-    if eps_range is not None and not 0 <= eps_range[0] <= eps_range[1]:
-        raise ValueError(f"`eps_range` must be (low, high) from 0, got {eps_range}.")
 
     def prepare(
         params: Params, model_state: ModelState, batch: Batch, key: Key, step: Array
     ) -> Mapping[str, Array]:
         x, y = batch["image"], batch["label"]
-        attacked = attacked_fn(model, params, model_state, key, attack_bn=attack_bn)
+        attacked = attacked_fn(model, params, model_state, key, attack_bn)
         chosen = dict(at_step(options, step, warmup_steps))
-        if eps_range is not None:
+        if eps_range:
             low, high = eps_range
             # Stream 1 of this key is dropout's, see `attacked_fn`.
-            chosen["eps"] = jax.random.uniform(jax.random.fold_in(key, 2), (), x.dtype)
-            chosen["eps"] = low + (high - low) * chosen["eps"]
+            share = jax.random.uniform(jax.random.fold_in(key, 2), (), x.dtype)
+            chosen["eps"] = low + (high - low) * share
         if loss is not None:
             chosen["loss"] = loss(attacked, x)
         if labels == "predicted":
@@ -266,18 +225,6 @@ def attacker(
         return {"attacked": attacks.get(name, **chosen)(attacked, x, y, batch["key"])}
 
     return prepare
-
-
-def smoothed_cross_entropy(
-    logits: Logits, y: Labels, label_smoothing: float
-) -> PerExample:
-    """Cross-entropy [B] with labels mixed with the uniform distribution."""
-    if label_smoothing == 0:
-        return losses.cross_entropy(logits, y)
-    targets = optax.smooth_labels(
-        jax.nn.one_hot(y, logits.shape[-1], dtype=logits.dtype), label_smoothing
-    )
-    return optax.softmax_cross_entropy(logits, targets)
 
 
 def accuracy(logits: Logits, y: Labels) -> Scalar:

@@ -4,6 +4,7 @@ Li et al., "Enhancing Intrinsic Adversarial Robustness via Feature Pyramid Decod
 CVPR 2020, arXiv 2005.02552, section 3.4, and the adversarial training of its release.
 """
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -59,52 +60,24 @@ def fpd(
     Raises:
       ValueError: for a number or name out of range, or a network that restores nothing.
     """
-    rule = _Rule(noise, threshold, second_weight, spectral_penalty, delay_steps)
-    _check(model, rule, phase1)
+    numbers = noise, threshold, second_weight, spectral_penalty, delay_steps
+    phases = _Losses(model, phase1, bool(attack_name), *numbers)
     prepare = None
     if attack_name:
         prepare = base.attacker(
             model,
             attack_name,
             attack or {},
-            attack_bn=attack_bn,
-            warmup_steps=attack_warmup_steps,
+            attack_bn,
+            attack_warmup_steps,
             labels="predicted",
         )
         prepare = _delayed(prepare, delay_steps)
-
-    def mask(params: Params, step: Array, metrics: base.Metrics) -> PyTree:
-        del step
-        return _mask(params, phase1, metrics["l2"] > threshold)
-
-    def again(step: Array, metrics: base.Metrics) -> Bool[Array, ""]:
-        del step
-        return metrics["l2"] < threshold
-
-    def init(key: Key, variables: Variables, example: Images) -> PyTree:
-        del key
-        if base.outputs_like(model, variables, example).restored is None:
-            raise ValueError(_NOTHING_RESTORED)
-        if phase1 == "restoration" and "decoder" not in variables["params"]:
-            raise ValueError(
-                "`phase1` 'restoration' trains the submodule `decoder`, which "
-                f"{type(model).__name__} does not have; use 'all_but_classifier'."
-            )
-        return {}
-
-    first = base.Phase(_first(model, rule, bool(attack_name)), prepare, mask=mask)
-    second = base.Phase(_second(model, rule), when=again)
-    return base.Defense((first, second), init)
-
-
-class _Rule(NamedTuple):
-    """The numbers of `fpd`."""
-
-    noise: float
-    threshold: float
-    second_weight: float
-    spectral_penalty: float
-    delay_steps: int
+    first = base.Phase(phases.first, prepare, mask=phases.mask)
+    second = base.Phase(
+        phases.second, when=lambda step, metrics: metrics["l2"] < threshold
+    )
+    return base.Defense((first, second), phases.init)
 
 
 class _Pass(NamedTuple):
@@ -116,37 +89,50 @@ class _Pass(NamedTuple):
     accuracy: Scalar
 
 
-def _run(
-    model: nn.Module,
-    params: Params,
-    state: ModelState,
-    x: Images,
-    batch: Batch,
-    key: Key,
-) -> tuple[_Pass, ModelState]:
-    """Runs the network on `x`; targets are the batch's images and labels."""
-    out, state = base.forward(model, params, state, x, key)
-    if out.restored is None:
-        raise ValueError(_NOTHING_RESTORED)
-    y = batch["label"]
-    found = _Pass(
-        out.restored,
-        jnp.mean(jnp.square(out.restored - batch["image"])),
-        losses.cross_entropy(out.logits, y).mean(),
-        base.accuracy(out.logits, y),
-    )
-    return found, state
+@dataclasses.dataclass(frozen=True)
+class _Losses:
+    """The losses of both phases and what they train; fields as arguments of `fpd`."""
 
+    model: nn.Module
+    phase1: str
+    attacked: bool
+    noise: float
+    threshold: float
+    second_weight: float
+    spectral_penalty: float
+    delay_steps: int
 
-def _first(model: nn.Module, rule: _Rule, attacked: bool) -> base.PhaseLoss:
-    """Returns the loss of the first update; hands on what was restored."""
+    def __post_init__(self) -> None:
+        if isinstance(self.model, FPD) and not self.model.restoration:
+            raise ValueError(_NOTHING_RESTORED)
+        check_choice("phase1", self.phase1, PHASE1)
+        for field in dataclasses.fields(self)[3:]:
+            check_number(field.name, getattr(self, field.name), FINITE)
+        if self.spectral_penalty and not isinstance(self.model, FPD):
+            raise ValueError(
+                "`spectral_penalty` needs the classifier of models.fpd, got a "
+                f"{type(self.model).__name__}; set it to 0."
+            )
 
-    def loss(
-        params: Params, state: ModelState, batch: Batch, key: Key, step: Array
+    def init(self, key: Key, variables: Variables, example: Images) -> PyTree:
+        """Checks the network's outputs; there are no trainables beside it."""
+        del key
+        if base.outputs_like(self.model, variables, example).restored is None:
+            raise ValueError(_NOTHING_RESTORED)
+        if self.phase1 == "restoration" and "decoder" not in variables["params"]:
+            raise ValueError(
+                "`phase1` 'restoration' trains the submodule `decoder`, which "
+                f"{type(self.model).__name__} does not have; use 'all_but_classifier'."
+            )
+        return {}
+
+    def first(
+        self, params: Params, state: ModelState, batch: Batch, key: Key, step: Array
     ) -> base.PhaseResult:
-        x = _noisy(batch["image"], batch["key"], rule.noise)
-        clean, state = _run(model, params, state, x, batch, key)
-        restoring = clean.l2 > rule.threshold
+        """The loss of the first update; hands on what was restored."""
+        x = _noisy(batch["image"], batch["key"], self.noise)
+        clean, state = self._run(params, state, x, batch, key)
+        restoring = clean.l2 > self.threshold
         metrics = {
             "l2": clean.l2,
             "cross_entropy": clean.cross_entropy,
@@ -154,41 +140,62 @@ def _first(model: nn.Module, rule: _Rule, attacked: bool) -> base.PhaseLoss:
             "restoring": jnp.asarray(restoring, jnp.float32),
         }
         total, restored = clean.l2 + clean.cross_entropy, clean.restored
-        if attacked:
+        if self.attacked:
             x, key = batch["attacked"], jax.random.fold_in(key, 1)
-            adv, moved = _run(model, params, state, x, batch, key)
+            adv, moved = self._run(params, state, x, batch, key)
             # One program for all steps: what does not count is selected away.
-            active = (step >= rule.delay_steps) & ~restoring
+            active = (step >= self.delay_steps) & ~restoring
             half = (total + adv.l2 + adv.cross_entropy) / 2
             total = jnp.where(active, half, total)
             restored = jnp.where(active, adv.restored, restored)
             state = jax.tree.map(functools.partial(jnp.where, active), moved, state)
             metrics["robust_accuracy"] = adv.accuracy
-        if rule.spectral_penalty:
+        if self.spectral_penalty:
             metrics["spectral_norm"] = _classifier_norm(params)
-            total += rule.spectral_penalty * metrics["spectral_norm"]
+            total += self.spectral_penalty * metrics["spectral_norm"]
         # Until images are restored well, classifying what comes out teaches nothing.
         total = jnp.where(restoring, clean.l2, total)
         return total, (state, metrics, {"restored": restored})
 
-    return loss
-
-
-def _second(model: nn.Module, rule: _Rule) -> base.PhaseLoss:
-    """Returns the loss of the second update, on what the first restored."""
-
-    def loss(
-        params: Params, state: ModelState, batch: Batch, key: Key, step: Array
+    def second(
+        self, params: Params, state: ModelState, batch: Batch, key: Key, step: Array
     ) -> base.PhaseResult:
+        """The loss of the second update, on what the first restored."""
         del step
-        found, state = _run(model, params, state, batch["restored"], batch, key)
-        total = rule.second_weight * found.l2 + found.cross_entropy
-        if rule.spectral_penalty:
-            total += rule.spectral_penalty * _classifier_norm(params)
+        # Handed over in the batch: no gradient flows back into the first pass.
+        found, state = self._run(params, state, batch["restored"], batch, key)
+        total = self.second_weight * found.l2 + found.cross_entropy
+        if self.spectral_penalty:
+            total += self.spectral_penalty * _classifier_norm(params)
         metrics = {"second_l2": found.l2, "second_cross_entropy": found.cross_entropy}
         return total, (state, metrics)
 
-    return loss
+    def mask(self, params: Params, step: Array, metrics: base.Metrics) -> PyTree:
+        """What the first update trains: all, or only the modules of `phase1`."""
+        del step
+        restoring = metrics["l2"] > self.threshold
+
+        def trained(path: tuple[Any, ...], _: Array) -> Bool[Array, ""]:
+            parts = [entry.key for entry in path[:2]]
+            if self.phase1 == "restoration":
+                always = parts == ["model", "decoder"]
+            else:
+                always = parts != ["model", "classifier"]
+            return jnp.logical_or(always, ~restoring)
+
+        return jax.tree_util.tree_map_with_path(trained, params)
+
+    def _run(
+        self, params: Params, state: ModelState, x: Images, batch: Batch, key: Key
+    ) -> tuple[_Pass, ModelState]:
+        """Runs the network on `x`; targets are the batch's images and labels."""
+        out, state = base.forward(self.model, params, state, x, key)
+        if out.restored is None:
+            raise ValueError(_NOTHING_RESTORED)
+        l2 = jnp.mean(jnp.square(out.restored - batch["image"]))
+        cross_entropy = losses.cross_entropy(out.logits, batch["label"]).mean()
+        accuracy = base.accuracy(out.logits, batch["label"])
+        return _Pass(out.restored, l2, cross_entropy, accuracy), state
 
 
 _NOTHING_RESTORED = (
@@ -196,20 +203,6 @@ _NOTHING_RESTORED = (
     "(`Outputs.restored`); use models.fpd with restoration=True, or objective "
     "'standard' without it."
 )
-
-
-def _check(model: nn.Module, rule: _Rule, phase1: str) -> None:
-    """Finds mistakes before anything is traced."""
-    if isinstance(model, FPD) and not model.restoration:
-        raise ValueError(_NOTHING_RESTORED)
-    check_choice("phase1", phase1, PHASE1)
-    for name, value in rule._asdict().items():
-        check_number(name, value, FINITE)
-    if rule.spectral_penalty and not isinstance(model, FPD):
-        raise ValueError(
-            "`spectral_penalty` needs the classifier of models.fpd, got a "
-            f"{type(model).__name__}; set it to 0."
-        )
 
 
 def _classifier_norm(params: Params) -> Scalar:
@@ -236,6 +229,7 @@ def _delayed(prepare: base.Prepare, delay_steps: int) -> base.Prepare:
     def delayed(
         params: Params, state: ModelState, batch: Batch, key: Key, step: Array
     ) -> Mapping[str, Array]:
+        # Not `where`, which would run the attack all the same.
         attacked = jax.lax.cond(
             step >= delay_steps,
             lambda: prepare(params, state, batch, key, step)["attacked"],
@@ -244,17 +238,3 @@ def _delayed(prepare: base.Prepare, delay_steps: int) -> base.Prepare:
         return {"attacked": attacked}
 
     return delayed
-
-
-def _mask(params: Params, phase1: str, restoring: Bool[Array, ""]) -> PyTree:
-    """Returns what phase 1 trains: all, or only the modules of `phase1`."""
-
-    def trained(path: tuple[Any, ...], _: Array) -> Bool[Array, ""]:
-        parts = [entry.key for entry in path[:2]]
-        if phase1 == "restoration":
-            always = parts == ["model", "decoder"]
-        else:
-            always = parts != ["model", "classifier"]
-        return jnp.logical_or(always, ~restoring)
-
-    return jax.tree_util.tree_map_with_path(trained, params)

@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+from jaxtyping import Array
 
-from jaxrobust import losses, models
+from jaxrobust import losses
 from jaxrobust._checks import FINITE, check_number
 from jaxrobust.array_types import Labels
 from jaxrobust.defenses import base
+from jaxrobust.models import Outputs
 
 
 def mart(
@@ -25,15 +27,11 @@ def mart(
     ball; the released code starts at Gaussian noise of deviation .001.
     """
     check_number("beta", beta, FINITE)
-    prepare = base.attacker(
-        model,
-        "pgd",
-        {**attack, "random_start": True},
-        attack_bn=attack_bn,
-        warmup_steps=attack_warmup_steps,
-    )
+    started = {**attack, "random_start": True}
+    prepare = base.attacker(model, "pgd", started, attack_bn, attack_warmup_steps)
 
-    def loss(clean: models.Outputs, attacked: models.Outputs, y: Labels) -> base.Found:
+    def loss(clean: Outputs, attacked: Outputs, y: Labels, step: Array) -> base.Found:
+        del step
         return losses.mart(clean.logits, attacked.logits, y, beta).mean(), {}
 
-    return base.on_pairs(model, loss, prepare)
+    return base.on_outputs(model, loss, base.PAIR, prepare)

@@ -7,10 +7,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jaxrobust import losses, models
+from jaxrobust import losses
 from jaxrobust._checks import FINITE, SHARE, check_number
 from jaxrobust.array_types import Labels
 from jaxrobust.defenses import base
+from jaxrobust.models import Outputs
 
 
 def pc_lc(
@@ -27,9 +28,8 @@ def pc_lc(
     """Cross-entropy for `warmup_steps`, then PC + `constraint_weight` * LC.
 
     Trains on clean images, as the method does; with an `attack_name` (`fgsm`, `pgd`
-    ...) both losses are taken on attacked images instead.
-
-    PC asks for a gap in probability of `margin`, in [0, 1].
+    ...) both losses are taken on attacked images instead. PC asks for a gap in
+    probability of `margin`, in [0, 1].
 
     Raises:
       ValueError: for a margin, a weight or an attack out of range.
@@ -37,17 +37,14 @@ def pc_lc(
     check_number("margin", margin, SHARE)
     check_number("constraint_weight", constraint_weight, FINITE)
     check_number("warmup_steps", warmup_steps, FINITE)
-    prepare = None
+    seen, prepare = "image", None
     if attack_name:
-        prepare = base.attacker(
-            model,
-            attack_name,
-            attack,
-            attack_bn=attack_bn,
-            warmup_steps=attack_warmup_steps,
+        seen, prepare = (
+            "attacked",
+            base.attacker(model, attack_name, attack, attack_bn, attack_warmup_steps),
         )
 
-    def loss(out: models.Outputs, y: Labels, step: Array) -> base.Found:
+    def loss(out: Outputs, y: Labels, step: Array) -> base.Found:
         pc = losses.pc(out.logits, y, margin).mean()
         constraint = losses.logit_constraint(out.logits, y).mean()
         loss = pc + constraint_weight * constraint
@@ -57,4 +54,4 @@ def pc_lc(
             loss = jnp.where(step < warmup_steps, warm, loss)
         return loss, {"pc": pc, "logit_constraint": constraint}
 
-    return base.on_images(model, loss, prepare)
+    return base.on_outputs(model, loss, [seen], prepare)

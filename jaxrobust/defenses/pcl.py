@@ -7,6 +7,7 @@ their own optimisers.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,13 +16,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jaxrobust import losses, models
+from jaxrobust import losses
 from jaxrobust._checks import FINITE, check_number
 from jaxrobust.array_types import Images, Key, Labels, PyTree, Scalar, Variables
 from jaxrobust.defenses import base
 from jaxrobust.defenses.base import Batch, ModelState, Params
+from jaxrobust.models import Outputs
 
 LAYERS = ("pooled", "embedding")
+TABLES = ("proximity", "contrastive")  # of centres, one row per class
 
 
 def pcl(
@@ -49,19 +52,8 @@ def pcl(
       ValueError: for a negative weight or no layers; from `init`, for a layer that the
         network does not have.
     """
-    check_number("warmup_steps", warmup_steps, FINITE)
     terms = _Prototypes(layers, proximity_weight, contrastive_weight, separation_weight)
-
-    def loss(
-        params: Params, model_state: ModelState, batch: Batch, key: Key, step: Array
-    ) -> base.PhaseResult:
-        x, y = batch["image"], batch["label"]
-        out, model_state = base.forward(model, params, model_state, x, key)
-        loss, metrics = terms(out, y, params["extra"], step >= warmup_steps)
-        metrics["accuracy"] = base.accuracy(out.logits, y)
-        return loss, (model_state, metrics)
-
-    return base.Defense((base.Phase(loss),), terms.init_of(model), terms.labels)
+    return _defense(model, terms, warmup_steps)
 
 
 def pcl_adversarial(
@@ -90,35 +82,39 @@ def pcl_adversarial(
       ValueError: as `pcl`, and for an unknown attack or a radius out of range.
       TypeError: for a hyperparameter that the attack does not have.
     """
-    check_number("warmup_steps", warmup_steps, FINITE)
     terms = _Prototypes(layers, proximity_weight, contrastive_weight, separation_weight)
-    if len(eps_range) not in (0, 2):
-        raise ValueError(f"`eps_range` must be (low, high) or (), got {eps_range}.")
     prepare = base.attacker(
-        model,
-        attack_name,
-        attack,
-        attack_bn=attack_bn,
-        warmup_steps=attack_warmup_steps,
-        eps_range=(eps_range[0], eps_range[1]) if len(eps_range) else None,
+        model, attack_name, attack, attack_bn, attack_warmup_steps, eps_range=eps_range
     )
+    return _defense(model, terms, warmup_steps, prepare)
+
+
+def _defense(
+    model: nn.Module,
+    terms: "_Prototypes",
+    warmup_steps: int,
+    prepare: base.Prepare | None = None,
+) -> base.Defense:
+    """Puts the terms on clean images or, with `prepare`, on clean and attacked ones."""
+    check_number("warmup_steps", warmup_steps, FINITE)
+    parts = ("accuracy", "robust_accuracy") if prepare else ("accuracy",)
 
     def loss(
-        params: Params, model_state: ModelState, batch: Batch, key: Key, step: Array
+        params: Params, state: ModelState, batch: Batch, key: Key, step: Array
     ) -> base.PhaseResult:
-        clean, y = batch["image"], batch["label"]
-        joint = step >= warmup_steps
-        attacked = jnp.where(joint, batch["attacked"], clean)
-        x, both = jnp.concatenate([clean, attacked]), jnp.concatenate([y, y])
-        out, model_state = base.forward(model, params, model_state, x, key)
-        loss, metrics = terms(out, both, params["extra"], joint)
-        on_clean, on_attacked = jnp.split(out.logits, 2)
-        metrics["accuracy"] = base.accuracy(on_clean, y)
-        metrics["robust_accuracy"] = base.accuracy(on_attacked, y)
-        return loss, (model_state, metrics)
+        x, joint = batch["image"], step >= warmup_steps
+        y = jnp.concatenate([batch["label"]] * len(parts))
+        if prepare:
+            # The warm-up sees clean images twice: shapes do not change with the step.
+            x = jnp.concatenate([x, jnp.where(joint, batch["attacked"], x)])
+        out, state = base.forward(model, params, state, x, key)
+        value, metrics = terms(out, y, params["extra"], joint)
+        for name, logits in zip(parts, jnp.split(out.logits, len(parts)), strict=True):
+            metrics[name] = base.accuracy(logits, batch["label"])
+        return value, (state, metrics)
 
-    phase = base.Phase(loss, prepare)
-    return base.Defense((phase,), terms.init_of(model), terms.labels)
+    init = functools.partial(terms.init, model)
+    return base.Defense((base.Phase(loss, prepare),), init, _labels)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,87 +136,71 @@ class _Prototypes:
             check_number(field.name, getattr(self, field.name), FINITE)
 
     def __call__(
-        self, out: models.Outputs, y: Labels, extra: Params, joint: Array
+        self, out: Outputs, y: Labels, extra: Params, joint: Array
     ) -> tuple[Scalar, dict[str, Any]]:
         """Returns the loss: cross-entropy, and all the rest where `joint`."""
         near, far, apart = 0.0, 0.0, 0.0
+        pull, push = self.proximity_weight, self.contrastive_weight
         for layer in self.layers:
-            features = out.features[layer]
-            centers = extra["proximity"][layer]
-            distance, weight = losses.proximity, self.proximity_weight
-            near += _weighted(distance, features, y, centers, weight)
-            distance, weight = losses.contrastive_proximity, self.contrastive_weight
-            others = extra["contrastive"][layer]
-            far += _weighted(distance, features, y, others, weight)
+            h = out.features[layer]
+            own, others = (extra[table][layer] for table in TABLES)
+            near += _weighted(losses.proximity, h, y, own, pull)
+            far += _weighted(losses.contrastive_proximity, h, y, others, push)
             if self.separation_weight:
-                apart += self.separation_weight * losses.center_separation(centers)
+                apart += self.separation_weight * losses.center_separation(own)
         cross_entropy = losses.cross_entropy(out.logits, y).mean()
         # `where` keeps one compiled step; its gradient is 0 in the part not chosen.
         loss = cross_entropy + jnp.where(joint, near - far - apart, 0)
         terms = {"proximity": near, "contrastive": far}
         return loss, {"cross_entropy": cross_entropy, **terms}
 
-    def init_of(self, model: nn.Module) -> Callable[[Key, Variables, Images], PyTree]:
-        """Returns the `init` of a defence: centres from N(0, 1)."""
+    def init(
+        self, model: nn.Module, key: Key, variables: Variables, example: Images
+    ) -> PyTree:
+        """Returns centres from N(0, 1), a table of each kind for each layer."""
+        out = base.outputs_like(model, variables, example)
+        sizes = _sizes(out, self.layers, type(model).__name__)
+        dtype = jnp.promote_types(example.dtype, jnp.float32)
+        tables = {}
+        for number, name in enumerate(TABLES):
+            keys = jax.random.split(jax.random.fold_in(key, number), len(sizes))
+            tables[name] = {
+                layer: jax.random.normal(k, (out.logits.shape[-1], size), dtype)
+                for (layer, size), k in zip(sizes.items(), keys, strict=True)
+            }
+        return tables
 
-        def init(key: Key, variables: Variables, example: Images) -> PyTree:
-            sizes, classes = _sizes(model, variables, example, self.layers)
-            dtype = jnp.promote_types(example.dtype, jnp.float32)
-            tables = {}
-            for number, name in enumerate(("proximity", "contrastive")):
-                keys = jax.random.split(jax.random.fold_in(key, number), len(sizes))
-                tables[name] = {
-                    layer: jax.random.normal(k, (classes, size), dtype)
-                    for (layer, size), k in zip(sizes.items(), keys, strict=True)
-                }
-            return tables
 
-        return init
+def _sizes(out: Outputs, layers: Sequence[str], network: str) -> dict[str, int]:
+    """Returns the length of each layer's features; ValueError where it is no vector."""
+    vectors = {k: v.shape[1] for k, v in out.features.items() if len(v.shape) == 2}
+    for layer in layers:
+        if layer not in vectors:
+            raise ValueError(
+                f"`layers`: {network} has no feature vector {layer!r}; it has "
+                f"{', '.join(sorted(vectors)) or 'none'}. Set objective.layers, or the "
+                "network's branches."
+            )
+    return {layer: vectors[layer] for layer in layers}
 
-    def labels(self, params: Params) -> PyTree:
-        """Returns the optimiser label of every leaf."""
-        extra = {
-            name: jax.tree.map(lambda _, name=name: name, table)
-            for name, table in params["extra"].items()
-        }
-        model = jax.tree.map(lambda _: "model", params["model"])
-        return {"model": model, "extra": extra}
+
+def _labels(params: Params) -> PyTree:
+    """Returns the optimiser label of every leaf: each table of centres has its own."""
+    trees = {"model": params["model"], **params["extra"]}
+    labels = {k: jax.tree.map(lambda _, k=k: k, tree) for k, tree in trees.items()}
+    return {"model": labels.pop("model"), "extra": labels}
 
 
 def _weighted(
-    distance: Callable[..., Array],
-    features: Array,
-    y: Labels,
-    centers: Array,
-    weight: float,
+    distance: Callable[..., Array], h: Array, y: Labels, centers: Array, weight: float
 ) -> Scalar:
-    """Returns `weight` times the mean distance.
+    """Returns `weight` times the mean distance of features h.
 
     Its gradient in the centres is that of the mean itself: the release divides theirs
     by the weight, so that the centres move at their optimiser's rate.
     """
     fixed = jax.lax.stop_gradient
     # Two distances of one value, so that each side has a gradient of its own.
-    of_features = distance(features, y, fixed(centers)).mean()
-    of_centers = distance(fixed(features), y, centers).mean()
+    of_features = distance(h, y, fixed(centers)).mean()
+    of_centers = distance(fixed(h), y, centers).mean()
     return weight * of_features + (of_centers - fixed(of_centers))
-
-
-def _sizes(
-    model: nn.Module, variables: Variables, example: Images, layers: Sequence[str]
-) -> tuple[dict[str, int], int]:
-    """Returns the length of each layer's features and the number of classes.
-
-    Raises:
-      ValueError: for a layer that is missing or no vector.
-    """
-    out = base.outputs_like(model, variables, example)
-    vectors = {k: v.shape[1] for k, v in out.features.items() if len(v.shape) == 2}
-    for layer in layers:
-        if layer not in vectors:
-            raise ValueError(
-                f"`layers`: {type(model).__name__} has no feature vector {layer!r}; it "
-                f"has {', '.join(sorted(vectors)) or 'none'}. Set objective.layers, or "
-                "the network's branches."
-            )
-    return {layer: vectors[layer] for layer in layers}, out.logits.shape[-1]

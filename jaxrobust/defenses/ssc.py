@@ -7,11 +7,12 @@ from typing import Any
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from jaxrobust import losses, models
+from jaxrobust import losses
 from jaxrobust._checks import FINITE, check_choice, check_number
 from jaxrobust.array_types import Images, Key, Labels, PyTree, Variables
 from jaxrobust.defenses import base
 from jaxrobust.losses.ssc import COMPARISONS, DISTANCES
+from jaxrobust.models import Outputs
 
 
 def ssc(
@@ -51,15 +52,10 @@ def ssc(
     check_choice("embedding", embedding, ("logits", "penultimate"))
     check_choice("distance", distance, tuple(DISTANCES))
     check_choice("compare", compare, tuple(COMPARISONS))
-    prepare = base.attacker(
-        model,
-        attack_name,
-        attack,
-        attack_bn=attack_bn,
-        warmup_steps=attack_warmup_steps,
-    )
+    prepare = base.attacker(model, attack_name, attack, attack_bn, attack_warmup_steps)
 
-    def loss(out: models.Outputs, out_adv: models.Outputs, y: Labels) -> base.Found:
+    def loss(out: Outputs, out_adv: Outputs, y: Labels, step: Array) -> base.Found:
+        del step
         # The images of a batch meet in this term, so it depends on the batch size.
         structure = losses.spatial_structure(
             _embed(out, embedding),
@@ -78,10 +74,11 @@ def ssc(
         _embed(base.outputs_like(model, variables, example), embedding)
         return {}
 
-    return dataclasses.replace(base.on_pairs(model, loss, prepare), init=init)
+    defense = base.on_outputs(model, loss, base.PAIR, prepare)
+    return dataclasses.replace(defense, init=init)
 
 
-def _embed(out: models.Outputs, embedding: str) -> Float[Array, "B D"]:
+def _embed(out: Outputs, embedding: str) -> Float[Array, "B D"]:
     if embedding == "logits":
         return out.logits
     if embedding not in out.features:

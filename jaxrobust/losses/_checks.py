@@ -13,13 +13,23 @@ import numpy as np
 from jaxrobust import _checks
 
 
-def check_logits(least: int, loss: str, **logits: Any) -> None:
+def check(loss: str, least: int, logits: Any, **labels: Any) -> None:
+    """Raises unless a loss can take logits of `least` classes and labels, by name."""
+    check_logits(loss, least, logits=logits)
+    for name, y in labels.items():
+        check_labels(y, logits.shape[0], logits.shape[1], name)
+
+
+def check_logits(loss: str, least: int, **logits: Any) -> None:
     """Raises unless logits, by name, are alike and have the classes a loss compares."""
-    (first, given), *others = logits.items()
+    (first, given), *_ = logits.items()
     for name, array in logits.items():
         _checks.check_floating(name, array, "[B, K]", ", one row per example")
-    for name, array in others:
-        check_like(name, array, first, given.shape)
+        if array.shape != given.shape:
+            raise ValueError(
+                f"`{name}` must have the shape of `{first}`, {given.shape}, got "
+                f"{array.shape}."
+            )
     if given.shape[1] < least:
         raise ValueError(
             f"The {loss} loss needs logits of at least {least} classes, got "
@@ -28,20 +38,12 @@ def check_logits(least: int, loss: str, **logits: Any) -> None:
         )
 
 
-def check_like(name: str, array: Any, other: str, shape: tuple[int, ...]) -> None:
-    """Raises unless an array has the shape of another one."""
-    if array.shape != shape:
-        raise ValueError(
-            f"`{name}` must have the shape of `{other}`, {shape}, got {array.shape}."
-        )
-
-
 def check_labels(
-    y: Any, batch: int, classes: int | None, name: str = "y", rows: str = "logits"
+    y: Any, batch: int, classes: int, name: str = "y", rows: str = "logits"
 ) -> None:
-    """Raises unless `y` holds an integer for each row, a class where classes count."""
+    """Raises unless `y` holds an integer for each row, a class where it is seen."""
     _checks.check_labels(y, batch, name, f"row of `{rows}`")
-    if classes is not None and isinstance(y, np.ndarray):
+    if isinstance(y, np.ndarray):
         _checks.check_classes(y, classes, name)
 
 

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxrobust.array_types import Labels
+from jaxrobust.array_types import Labels, Logits
 
 
 def is_class(y: Labels, classes: int) -> Bool[Array, "B K"]:
@@ -11,6 +11,11 @@ def is_class(y: Labels, classes: int) -> Bool[Array, "B K"]:
     return (
         jnp.arange(classes, dtype=jnp.int32)[None] == jnp.asarray(y, jnp.int32)[:, None]
     )
+
+
+def without(logits: Logits, y: Labels) -> Logits:
+    """The logits of all classes but y; that one has minus infinity."""
+    return jnp.where(is_class(y, logits.shape[1]), -jnp.inf, logits)
 
 
 def pick(rows: Float[Array, "B K"], y: Labels) -> Float[Array, " B"]:

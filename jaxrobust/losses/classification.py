@@ -1,11 +1,11 @@
-"""Losses of logits `[B, K]` and labels `[B]` that attacks maximise."""
+"""Losses of logits z `[B, K]` and labels y `[B]`, in [0, K), that attacks maximise."""
 
 import jax
 import jax.numpy as jnp
 
 from jaxrobust.array_types import Labels, Logits, PerExample
 from jaxrobust.losses import _checks
-from jaxrobust.losses._classes import is_class, pick
+from jaxrobust.losses._classes import pick, without
 
 
 def cross_entropy(logits: Logits, y: Labels) -> PerExample:
@@ -13,19 +13,14 @@ def cross_entropy(logits: Logits, y: Labels) -> PerExample:
 
         -log softmax(z)_y  =  log(sum_j exp z_j) - z_y
 
-    Args:
-      logits: z `[B, K]`.
-      y: `[B]`, integers in [0, K).
-
-    Returns:
-      `[B]`, at least 0.
+    Returns `[B]`, at least 0.
 
     Example:
       >>> z = jnp.array([[2.0, 0.0, 1.0], [2.0, 0.0, 1.0]])
       >>> print(losses.cross_entropy(z, jnp.array([0, 1])))
       [0.408 2.408]
     """
-    _check("cross_entropy", logits, 1, y=y)
+    _checks.check("cross_entropy", 1, logits, y=y)
     return -pick(jax.nn.log_softmax(logits), y)
 
 
@@ -34,12 +29,7 @@ def margin(logits: Logits, y: Labels) -> PerExample:
 
         max_{j != y} z_j - z_y
 
-    Args:
-      logits: z `[B, K]`, K at least 2.
-      y: `[B]`, integers in [0, K).
-
-    Returns:
-      `[B]`, in logit units.
+    Returns `[B]`, in logit units; K is at least 2.
 
     Reference:
       Carlini and Wagner 2017 (arXiv 1608.04644), section V-A, f6 without its hinge.
@@ -49,9 +39,8 @@ def margin(logits: Logits, y: Labels) -> PerExample:
       >>> print(losses.margin(z, jnp.array([0, 1])))
       [-1.  2.]
     """
-    _check("margin", logits, 2, y=y)
-    others = jnp.where(is_class(y, logits.shape[1]), -jnp.inf, logits)
-    return jnp.max(others, axis=1) - pick(logits, y)
+    _checks.check("margin", 2, logits, y=y)
+    return jnp.max(without(logits, y), axis=1) - pick(logits, y)
 
 
 def dlr(logits: Logits, y: Labels) -> PerExample:
@@ -59,12 +48,7 @@ def dlr(logits: Logits, y: Labels) -> PerExample:
 
         -(z_y - max_{j != y} z_j) / (z_(1) - z_(3)),    z_(1) >= z_(2) >= z_(3) ...
 
-    Args:
-      logits: z `[B, K]`, K at least 3.
-      y: `[B]`, integers in [0, K).
-
-    Returns:
-      `[B]`, positive where misclassified.
+    Returns `[B]`, positive where misclassified; K is at least 3.
 
     Reference:
       Croce and Hein 2020 (AutoAttack, arXiv 2003.01690), section 4, equation 6.
@@ -74,7 +58,7 @@ def dlr(logits: Logits, y: Labels) -> PerExample:
       >>> print(losses.dlr(z, jnp.array([0])))
       [-0.667]
     """
-    _check("dlr", logits, 3, y=y)
+    _checks.check("dlr", 3, logits, y=y)
     top, classes = jax.lax.top_k(logits, 3)
     other = jnp.where(classes[:, 0] == y, top[:, 1], top[:, 0])
     # As in the release: three equal logits give 0 over 1e-12, not NaN.
@@ -86,13 +70,7 @@ def dlr_targeted(logits: Logits, y: Labels, target: Labels) -> PerExample:
 
         -(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2)
 
-    Args:
-      logits: z `[B, K]`, K at least 4.
-      y: `[B]`, true classes.
-      target: t `[B]`, classes to move to.
-
-    Returns:
-      `[B]`.
+    Returns `[B]`, for classes `target` `[B]`, t, to move to; K is at least 4.
 
     Reference:
       Croce and Hein 2020 (AutoAttack, arXiv 2003.01690), section 4, equation 7.
@@ -102,14 +80,7 @@ def dlr_targeted(logits: Logits, y: Labels, target: Labels) -> PerExample:
       >>> print(losses.dlr_targeted(z, jnp.array([0]), jnp.array([1])))
       [-0.571]
     """
-    _check("dlr_targeted", logits, 4, y=y, target=target)
+    _checks.check("dlr_targeted", 4, logits, y=y, target=target)
     top, _ = jax.lax.top_k(logits, 4)
     spread = top[:, 0] - 0.5 * (top[:, 2] + top[:, 3]) + 1e-12
     return -(pick(logits, y) - pick(logits, target)) / spread
-
-
-def _check(loss: str, logits: Logits, least: int, **labels: Labels) -> None:
-    _checks.check_logits(least, loss, logits=logits)
-    batch, classes = logits.shape
-    for name, y in labels.items():
-        _checks.check_labels(y, batch, classes, name)

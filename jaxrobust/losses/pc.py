@@ -2,11 +2,10 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool
 
 from jaxrobust.array_types import Labels, Logits, PerExample, Scalar
 from jaxrobust.losses import _checks
-from jaxrobust.losses._classes import is_class, pick
+from jaxrobust.losses._classes import is_class, pick, without
 
 
 def pc(logits: Logits, y: Labels, margin: Scalar = 0.995) -> PerExample:
@@ -30,12 +29,13 @@ def pc(logits: Logits, y: Labels, margin: Scalar = 0.995) -> PerExample:
       >>> print(losses.pc(jnp.log(p), jnp.array([0]), margin=0.5))
       [0.1]
     """
-    others = _others(logits, y, "pc")
+    _checks.check("pc", 2, logits, y=y)
     _checks.check_number("margin", margin, 1)
     p = jax.nn.softmax(logits)
+    # A gradient for the true class as well: it is to rise while the others fall.
     gap = p + margin - pick(p, y)[:, None]
     # The true class would add its margin to every row.
-    hinge = jnp.where(others, jnp.maximum(gap, 0), 0)
+    hinge = jnp.where(is_class(y, logits.shape[1]), 0, jnp.maximum(gap, 0))
     return jnp.sum(hinge, axis=1) / (logits.shape[1] - 1)
 
 
@@ -46,12 +46,7 @@ def logit_constraint(logits: Logits, y: Labels) -> PerExample:
 
     q is a soft choice of the strongest of them.
 
-    Args:
-      logits: z `[B, K]`, K at least 2.
-      y: `[B]`, integers in [0, K).
-
-    Returns:
-      `[B]`, at least 0, in logit units.
+    Returns `[B]`, at least 0, in logit units; K is at least 2.
 
     Reference:
       Li et al. 2021 (arXiv 2012.07688), equation 5; the gradient flows through q, as in
@@ -63,13 +58,6 @@ def logit_constraint(logits: Logits, y: Labels) -> PerExample:
       >>> print(losses.logit_constraint(z, jnp.array([0])))
       [1.]
     """
-    others = _others(logits, y, "logit_constraint")
-    q = jax.nn.softmax(jnp.where(others, logits, -jnp.inf))
+    _checks.check("logit_constraint", 2, logits, y=y)
+    q = jax.nn.softmax(without(logits, y))
     return jnp.sum(q * jnp.maximum(pick(logits, y)[:, None] - logits, 0), axis=1)
-
-
-def _others(logits: Logits, y: Labels, name: str) -> Bool[Array, "B K"]:
-    """Checks the arguments; says where a class is a wrong one."""
-    _checks.check_logits(2, name, logits=logits)
-    _checks.check_labels(y, logits.shape[0], logits.shape[1])
-    return ~is_class(y, logits.shape[1])

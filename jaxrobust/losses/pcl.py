@@ -4,6 +4,9 @@ Mustafa et al., "Adversarial Defense by Restricting the Hidden Space of Deep Neu
 Networks", ICCV 2019 (arXiv 1904.00887), equation 6, with the squared distances and the
 separate centres per term of the released code. Distances are clamped to [1e-12, 1e12],
 as there; where they are, the gradient is 0. Half precision is widened to float32.
+
+Features h are `[B, D]`, labels y `[B]` in [0, C), centres w and v `[C, D]`: one per
+class.
 """
 
 from typing import Any
@@ -29,13 +32,7 @@ def proximity(features: Vectors, y: Labels, centers: Centers) -> PerExample:
 
         ||h - w_y||^2
 
-    Args:
-      features: h `[B, D]`.
-      y: labels `[B]`, in [0, C).
-      centers: w `[C, D]`, one per class.
-
-    Returns:
-      `[B]`.
+    Returns `[B]`.
 
     Example:
       >>> h, w = jnp.array([[3.0, 4.0]]), jnp.array([[0.0, 0.0], [3.0, 0.0]])
@@ -48,7 +45,7 @@ def proximity(features: Vectors, y: Labels, centers: Centers) -> PerExample:
     # that are where they should be, on their centre.
     own = jnp.take(centers, known(y, len(centers)), axis=0, mode="fill")
     chex.assert_equal_shape([features, own])
-    return _clamp(jnp.sum(jnp.square(features - own), axis=-1))
+    return jnp.clip(jnp.sum(jnp.square(features - own), axis=-1), LOW, HIGH)
 
 
 def contrastive_proximity(features: Vectors, y: Labels, centers: Centers) -> PerExample:
@@ -56,14 +53,7 @@ def contrastive_proximity(features: Vectors, y: Labels, centers: Centers) -> Per
 
         1 / (C - 1)  sum_{j != y} ||h - v_j||^2
 
-    Args:
-      features: h `[B, D]`.
-      y: labels `[B]`, in [0, C).
-      centers: v `[C, D]`, C at least 2; in the release a table apart from that of
-        `proximity`.
-
-    Returns:
-      `[B]`.
+    Returns `[B]`; C is at least 2. In the release v is a table apart from w.
 
     Example:
       >>> h, v = jnp.array([[3.0, 4.0]]), jnp.array([[0.0, 0.0], [3.0, 0.0]])
@@ -71,11 +61,12 @@ def contrastive_proximity(features: Vectors, y: Labels, centers: Centers) -> Per
       [25.]
     """
     features, centers = _check(features, centers, least=2)
-    _checks.check_labels(y, len(features), len(centers), rows="features")
     count = len(centers)
+    _checks.check_labels(y, len(features), count, rows="features")
     own = is_class(y, count)
     distances = jnp.where(own, 0, center_distances(features, centers))
     mean = jnp.sum(distances, axis=-1) / (count - 1)
+    # A label that is no class would be at no centre: all of them would count.
     return jnp.where(jnp.any(own, axis=-1), mean, jnp.nan)
 
 
@@ -84,13 +75,8 @@ def center_separation(centers: Centers) -> Scalar:
 
         1 / (C (C - 1))  sum_{i != j} ||w_i - w_j||^2
 
-    The paper's last term of equation 6, which the released code lacks.
-
-    Args:
-      centers: w `[C, D]`, C at least 2.
-
-    Returns:
-      A scalar.
+    The paper's last term of equation 6, which the released code lacks. Returns one
+    number for all of w, `[C, D]`; C is at least 2.
 
     Example:
       >>> print(losses.center_separation(jnp.array([[0.0, 0.0], [3.0, 4.0]])))
@@ -98,6 +84,7 @@ def center_separation(centers: Centers) -> Scalar:
     """
     _, centers = _check(centers, centers, least=2)
     count = len(centers)
+    # Not 0 as computed: squares that cancel leave rounding, and the clamp its floor.
     same = jnp.eye(count, dtype=bool)
     distances = jnp.where(same, 0, center_distances(centers, centers))
     return jnp.sum(distances) / (count * (count - 1))
@@ -108,12 +95,7 @@ def center_distances(features: Vectors, centers: Centers) -> Float[Array, "B C"]
 
         ||h_i - w_j||^2  =  ||h_i||^2 + ||w_j||^2 - 2 h_i w_j
 
-    Args:
-      features: h `[B, D]`.
-      centers: w `[C, D]`.
-
-    Returns:
-      `[B, C]`.
+    Returns `[B, C]`.
 
     Example:
       >>> w = jnp.array([[0.0, 0.0], [3.0, 0.0]])
@@ -123,12 +105,8 @@ def center_distances(features: Vectors, centers: Centers) -> Float[Array, "B C"]
     features, centers = _check(features, centers)
     # The squares cancel, so a product in bfloat16 or TF32 would leave little of them.
     product = jnp.matmul(features, centers.T, precision=jax.lax.Precision.HIGHEST)
-    squares = [jnp.sum(jnp.square(a), axis=-1) for a in (features, centers)]
-    return _clamp(squares[0][:, None] + squares[1][None] - 2 * product)
-
-
-def _clamp(distances: Array) -> Array:
-    return jnp.clip(distances, LOW, HIGH)
+    ours, theirs = (jnp.sum(jnp.square(a), axis=-1) for a in (features, centers))
+    return jnp.clip(ours[:, None] + theirs[None] - 2 * product, LOW, HIGH)
 
 
 def _check(features: Any, centers: Any, least: int = 1) -> tuple[Vectors, Centers]:

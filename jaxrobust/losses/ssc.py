@@ -1,14 +1,11 @@
 """Spatial structure of a batch in embedding space (SSC-DM) and its same-class kin."""
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-
 import chex
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxrobust._checks import check_choice
+from jaxrobust._checks import check_choice, check_labels
 from jaxrobust.array_types import Labels, Scalar
 from jaxrobust.losses import _checks
 
@@ -56,19 +53,20 @@ def spatial_structure(
       >>> print(losses.spatial_structure(h, h))
       0.0
     """
-    _checks.check_logits(1, "spatial_structure", h=h, h_adv=h_adv)
+    _checks.check_logits("spatial_structure", 1, h=h, h_adv=h_adv)
     check_choice("distance", distance, DISTANCES)
     check_choice("compare", compare, COMPARISONS)
     measure, difference = DISTANCES[distance], COMPARISONS[compare]
     wide = jnp.promote_types(jnp.result_type(h, h_adv), jnp.float32)
     h, h_adv = h.astype(wide), h_adv.astype(wide)
+    # Of all pairs, the zero diagonal too: as released, the nearest count least.
     p, p_adv = (jax.nn.softmax(measure(rows), axis=1) for rows in (h, h_adv))
     chex.assert_shape([p, p_adv], (len(h), len(h)))
     # Compiled apart, equal embeddings may give matrices that differ in the last bit,
     # and the norm's gradient is of length 1 however small the difference.
     p_adv = jnp.where(jnp.all(h == h_adv), p, p_adv)
     if y is not None:
-        _checks.check_labels(y, len(h), None, rows="h")
+        check_labels(y, len(h), row="row of `h`")
         same = (y[:, None] == y[None, :]) & ~jnp.eye(h.shape[0], dtype=bool)
         p, p_adv = jnp.where(same, p, 0), jnp.where(same, p_adv, 0)
     return difference(p, p_adv)
@@ -99,6 +97,7 @@ def _rows_by_cosine(p: Matrix, p_adv: Matrix) -> Scalar:
 def _norm(x: Float[Array, "... D"]) -> Float[Array, "..."]:
     """L2 norm over the last axis, with gradient 0 at zero (jnp's is NaN)."""
     square = jnp.sum(x**2, axis=-1)
+    # The root of a 1 in its place: infinity times 0, the gradient at 0, is NaN.
     return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
 
 
@@ -108,9 +107,5 @@ def _unit(x: Float[Array, "B D"]) -> Float[Array, "B D"]:
     return jnp.where(length > 0, x / jnp.where(length > 0, length, 1), 0)
 
 
-DISTANCES: Mapping[str, Callable[[Embedding], Matrix]] = MappingProxyType(
-    {"euc": _euclidean, "manhattan": _manhattan, "cos": _cosine_similarity}
-)
-COMPARISONS: Mapping[str, Callable[[Matrix, Matrix], Scalar]] = MappingProxyType(
-    {"frobenius": _frobenius, "cosine": _rows_by_cosine}
-)
+DISTANCES = {"euc": _euclidean, "manhattan": _manhattan, "cos": _cosine_similarity}
+COMPARISONS = {"frobenius": _frobenius, "cosine": _rows_by_cosine}

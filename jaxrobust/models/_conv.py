@@ -47,20 +47,10 @@ def conv_general_dilated(
 ) -> Features:
     """Convolves like `lax.conv_general_dilated`; for `nn.Conv(conv_general_dilated=)`.
 
-    Two-dimensional, undilated convolutions (grouped or not, of any stride and
-    non-negative padding) are loop-safe. All others take JAX's own path and stay slow
-    inside CPU loops. A loop-safe convolution has no forward-mode derivative (`jax.jvp`,
-    `jax.jacfwd`); reverse mode of any order works.
-
-    Args:
-      lhs: features `[B, H, W, C]`.
-      rhs: kernel `[h, w, C / groups, features]`.
-      window_strides: two strides.
-      padding: `SAME`, `VALID` or two (low, high) pairs.
-      **kwargs: as `lax.conv_general_dilated`.
-
-    Returns:
-      Features `[B, H', W', features]`.
+    Two-dimensional, undilated convolutions of NHWC by HWIO (grouped or not, of any
+    stride and non-negative padding) are loop-safe. All others take JAX's own path and
+    stay slow inside CPU loops. A loop-safe convolution has no forward-mode derivative
+    (`jax.jvp`, `jax.jacfwd`); reverse mode of any order works.
     """
     if not _is_plain(lhs, kwargs):
         return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **kwargs)
@@ -71,13 +61,8 @@ def conv_general_dilated(
     pads = tuple((int(low), int(high)) for low, high in padding)
     if min(min(pair) for pair in pads) < 0:
         return lax.conv_general_dilated(lhs, rhs, window_strides, pads, **kwargs)
-    form = Form(
-        tuple(window_strides),
-        pads,
-        kwargs.get("feature_group_count", 1),
-        kwargs.get("precision"),
-    )
-    return _conv(lhs, rhs, form)
+    groups, precision = kwargs.get("feature_group_count", 1), kwargs.get("precision")
+    return _conv(lhs, rhs, Form(tuple(window_strides), pads, groups, precision))
 
 
 def _is_plain(lhs: Features, kwargs: dict[str, Any]) -> bool:

@@ -6,7 +6,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
-from jax import lax
 
 from jaxrobust.models import _residual, layers
 from jaxrobust.models._encoders import LEVELS
@@ -45,20 +44,14 @@ class TransposedConv(layers.Module):
         init = layers.torch_uniform(self.features * size * size)
         shape = (size, size, x.shape[-1], self.features)
         kernel = self.param("transposed_kernel", init, shape, jnp.float32)
-        bias = self.param("bias", init, (self.features,), jnp.float32)
+        bias = self.param("bias", init, shape[-1:], jnp.float32)
         x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
         if self.strides == 1:
             margin = size - 1 - self.padding
-            convolve = (
-                layers.conv_general_dilated
-                if self.loop_safe
-                else lax.conv_general_dilated
-            )
-            out = convolve(
-                x, jnp.flip(kernel, (0, 1)), (1, 1), [(margin, margin)] * 2,
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            )  # fmt: skip
+            flipped, pads = jnp.flip(kernel, (0, 1)), (margin, margin)
+            out = layers.convolution(x, flipped, 1, pads, 1, self.loop_safe)
         else:
+            # Each pixel becomes a window of its own; they lie side by side.
             batch, height, width, _ = x.shape
             out = jnp.einsum("bhwi,rcio->bhrwco", x, kernel)
             out = out.reshape(batch, height * size, width * size, self.features)

@@ -1,17 +1,18 @@
 """Residual encoders that hand out c2 to c5, the levels of a feature pyramid."""
 
-import functools
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 
 from jaxrobust._checks import check_choice
-from jaxrobust.models import _residual, layers
+from jaxrobust.models import layers
+from jaxrobust.models._residual import HE_FAN_OUT, ResidualBlock, run_stem
 from jaxrobust.models.layers import Features
 
 Denoise = Callable[[Features], Features]
 
-ACTIVATIONS = {"elu": nn.elu, "relu": nn.relu}
+ACTIVATIONS = ("elu", "relu")
 LEVELS = ("c2", "c3", "c4", "c5")
 # Channels of one group in the first stage of a ResNeXt (Xie et al., 32x4d).
 GROUP_WIDTH = 4
@@ -63,33 +64,20 @@ class Encoder(layers.DeepModule):
     ) -> dict[str, Features]:
         """Returns the results of the four stages, before any denoising.
 
-        Args:
-          x: images `[B, H, W, C]`.
-          train: use the statistics of the batch.
-          denoise: applied to the results of the stem and of stage 1 on their way on.
+        `denoise` is applied to those of the stem and of stage 1 on their way on.
         """
         denoise = denoise or (lambda x: x)
-        init = None if self.torch_init else _residual.HE_FAN_OUT
-        act = ACTIVATIONS[self.activation]
-        x = _residual.run_stem(
-            self, x, self.stem, self.width, act, train=train, kernel_init=init
-        )
-        x = denoise(x)
-        groups, levels = self.cardinality, {}
+        init = None if self.torch_init else HE_FAN_OUT
+        act, groups, levels = getattr(nn, self.activation), self.cardinality, {}
+        common: dict[str, Any] = {"kernel_init": init, "train": train}
+        x = denoise(run_stem(self, x, self.stem, self.width, act, **common))
+        common |= {"bottleneck": True, "activation": act, "groups": groups}
         inner = self.width if groups == 1 else groups * GROUP_WIDTH  # of stage 1
         for k, (level, blocks) in enumerate(zip(LEVELS, self.layers, strict=True), 1):
             factor = 2 ** (k - 1)
-            make = functools.partial(
-                _residual.ResidualBlock,
-                self.width * factor,
-                bottleneck=True,
-                activation=act,
-                groups=groups,
-                inner=inner * factor,
-                kernel_init=init,
-                **self.computing,
-            )
-            x = levels[level] = self.run_stage(x, k, blocks, make, train=train)
+            sizes = {"features": self.width * factor, "inner": inner * factor}
+            x = self.run_stage(x, k, blocks, ResidualBlock, **sizes, **common)
+            levels[level] = x
             if k == 1:
                 x = denoise(x)
         return levels

@@ -1,23 +1,40 @@
-"""Convolution and dense layer; their biases are added in float32 or wider.
+"""Convolution and dense layer, which start as torch's do.
 
-In bfloat16 the gradient of a bias, a sum over batch and positions, stalls once it is
-256 times its terms: 100,000 ones may add up to 8,192. All else is as in Flax.
+Biases are added in float32 or wider: in bfloat16 the gradient of a bias, a sum over
+batch and positions, stalls once it is 256 times its terms: 100,000 ones may add up to
+8,192. All else is as in Flax.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxrobust.models._conv import conv_general_dilated
+from jaxrobust.array_types import Key
+from jaxrobust.models._conv import Features, Kernel, conv_general_dilated
 
 DType = Any
 Initializer = Callable[..., Array]
-Features = Float[Array, "B H W C"]
+
+
+def torch_uniform(fan_in: int = 0, slope: float = math.sqrt(5)) -> Initializer:
+    """Kaiming-uniform of leaky-ReLU slope: U(+-sqrt(6 / ((1 + slope^2) fan_in))).
+
+    By default `fan_in` is read off a kernel `[..., in, out]`; a bias has its kernel's.
+    The default slope, torch's, makes it U(+-1/sqrt(fan_in)).
+    """
+
+    def init(key: Key, shape: tuple[int, ...], dtype: DType = jnp.float32) -> Array:
+        bound = math.sqrt(6 / ((1 + slope**2) * (fan_in or math.prod(shape[:-1]))))
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
 
 
 def add_bias(x: Array, bias: Float[Array, " C"]) -> Array:
@@ -27,27 +44,47 @@ def add_bias(x: Array, bias: Float[Array, " C"]) -> Array:
     return (x.astype(wide) + expanded).astype(x.dtype)
 
 
+def convolution(
+    x: Features,
+    kernel: Kernel,
+    strides: int,
+    padding: tuple[int, int],
+    groups: int,
+    loop_safe: bool,
+) -> Features:
+    """Convolves squares: strides and padding (before, after) are those of both axes."""
+    convolve = conv_general_dilated if loop_safe else lax.conv_general_dilated
+    return convolve(
+        x,
+        kernel,
+        (strides, strides),
+        [padding] * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+
+
 class Conv(nn.Module):
     """Square convolution; parameters `kernel` [k, k, C / groups, features] and `bias`.
 
     Attributes:
       features: channels of the result.
       kernel: side of the kernel.
-      kernel_init: initialiser of the kernel.
-      bias_init: initialiser of the bias; None for no bias.
       strides: of both axes.
-      padding: zeros before and after both axes.
+      padding: zeros on each side, or before and after both axes.
+      use_bias: add a bias.
+      kernel_init: initialiser of the kernel; None is torch's, `torch_uniform`.
       groups: of channels that do not meet.
-      dtype: to compute in; by default that of input and kernel together.
-      loop_safe: gradients that stay fast in CPU loops but have no forward mode.
+      dtype: as in `layers.Module`, and so is `loop_safe`.
+      loop_safe: see there.
     """
 
     features: int
     kernel: int
-    kernel_init: Initializer
-    bias_init: Initializer | None
     strides: int = 1
-    padding: tuple[int, int] = (0, 0)
+    padding: int | tuple[int, int] = 0
+    use_bias: bool = True
+    kernel_init: Initializer | None = None
     groups: int = 1
     dtype: DType = None
     loop_safe: bool = True
@@ -55,22 +92,18 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: Features) -> Features:
         """Maps `[B, H, W, C]` to `[B, H', W', features]`."""
+        pads = self.padding
+        pads = (pads, pads) if isinstance(pads, int) else pads
         shape = (self.kernel, self.kernel, x.shape[-1] // self.groups, self.features)
-        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        init = self.kernel_init or torch_uniform()
+        # Kept in float32, whatever is computed in: small updates would be rounded away.
+        kernel = self.param("kernel", init, shape, jnp.float32)
         x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
-        convolve = conv_general_dilated if self.loop_safe else lax.conv_general_dilated
-        out = convolve(
-            x,
-            kernel,
-            (self.strides, self.strides),
-            [self.padding] * 2,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=self.groups,
-        )
-        if self.bias_init is None:
+        out = convolution(x, kernel, self.strides, pads, self.groups, self.loop_safe)
+        if not self.use_bias:
             return out
-        bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
-        return add_bias(out, bias)
+        init = torch_uniform(math.prod(shape[:-1]))
+        return add_bias(out, self.param("bias", init, shape[-1:], jnp.float32))
 
 
 class Dense(nn.Module):
@@ -78,21 +111,21 @@ class Dense(nn.Module):
 
     Attributes:
       features: size of the result.
-      kernel_init: initialiser of the kernel.
-      bias_init: initialiser of the bias.
-      dtype: to compute in; by default that of input and kernel together.
+      kernel_init: initialiser of the kernel; None is torch's, `torch_uniform`.
+      bias_init: of the bias, likewise.
+      dtype: as in `layers.Module`.
     """
 
     features: int
-    kernel_init: Initializer
-    bias_init: Initializer
+    kernel_init: Initializer | None = None
+    bias_init: Initializer | None = None
     dtype: DType = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "B D"]) -> Float[Array, "B features"]:
         """Maps `[B, D]` to `[B, features]`."""
-        shape = (x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
+        shape, torch = (x.shape[-1], self.features), torch_uniform(x.shape[-1])
+        kernel = self.param("kernel", self.kernel_init or torch, shape, jnp.float32)
+        bias = self.param("bias", self.bias_init or torch, shape[1:], jnp.float32)
         x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
         return add_bias(x @ kernel, bias)

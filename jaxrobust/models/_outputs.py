@@ -40,14 +40,16 @@ class _Apply:
     ) -> Logits:
         if keys is not None:
             if getattr(self.model, "takes_keys", False):  # of a whole batch
-                return _logits(self.model.apply(variables, x, keys, train=False))
+                out = self.model.apply(variables, x, keys, train=False)
+                return as_outputs(out).logits
             return self._per_example(variables, x, keys)
         rngs = {} if key is None else {"dropout": key}
         if not self.train:
-            return _logits(self.model.apply(variables, x, train=False, rngs=rngs))
+            out = self.model.apply(variables, x, train=False, rngs=rngs)
+            return as_outputs(out).logits
         state = [name for name in variables if name != "params"]
         out, _ = self.model.apply(variables, x, train=True, mutable=state, rngs=rngs)
-        return _logits(out)
+        return as_outputs(out).logits
 
     def _per_example(self, variables: Variables, x: Images, keys: Key) -> Logits:
         if self.train and "batch_stats" in variables:
@@ -67,10 +69,6 @@ def as_outputs(out: Any) -> Outputs:
     if getattr(out.logits, "dtype", None) in (jnp.bfloat16, jnp.float16):
         out = dataclasses.replace(out, logits=out.logits.astype(jnp.float32))
     return out
-
-
-def _logits(out: Any) -> Logits:
-    return as_outputs(out).logits
 
 
 def logits_fn(

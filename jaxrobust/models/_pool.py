@@ -18,16 +18,8 @@ def max_pool(
     """Takes the maximum of square windows; rows that fill no window are left out.
 
     Where a maximum is attained twice, the gradient goes to the first place in reading
-    order, as torch's does; NaN spreads.
-
-    Args:
-      x: features `[B, H, W, C]`.
-      window: side of the windows.
-      strides: of both axes; `window` by default.
-      padding: minus infinity on each side.
-
-    Raises:
-      ValueError: if no window fits.
+    order, as torch's does; NaN spreads. `strides` are `window` by default, `padding` is
+    minus infinity on each side. ValueError if no window fits.
     """
     strides = strides or window
     if padding:
@@ -44,11 +36,7 @@ def max_pool(
 
 
 def avg_pool(x: Features, window: int) -> Features:
-    """Averages square windows side by side; rows that fill no window are left out.
-
-    Raises:
-      ValueError: if no window fits.
-    """
+    """Averages square windows side by side; as `max_pool` where they do not fit."""
     _check_window(x, window)
     batch, height, width, channels = x.shape
     rows, columns = height // window, width // window

@@ -1,6 +1,7 @@
 """The post-activation residual block and what the networks made of it share."""
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -36,17 +37,11 @@ class ConvNorm(layers.Module):
     @nn.compact
     def __call__(self, x: Features, *, train: bool = False) -> Features:
         """Maps `[B, H, W, C]` to `[B, H/strides, W/strides, features]`."""
-        x = self.convolve(
-            x,
-            self.features,
-            self.kernel,
-            "conv",
-            strides=self.strides,
-            padding=self.kernel // 2,
-            use_bias=False,
-            kernel_init=self.kernel_init,
-            groups=self.groups,
-        )
+        options: dict[str, Any] = {"strides": self.strides, "groups": self.groups}
+        options |= {"kernel_init": self.kernel_init, "padding": self.kernel // 2}
+        # No bias: the norm takes the mean away, and has one of its own.
+        options["use_bias"] = False
+        x = self.convolve(x, self.features, self.kernel, "conv", **options)
         return self.batch_norm(x, "norm", train=train)
 
 
@@ -127,12 +122,18 @@ def _subsample_and_pad(x: Features, strides: int, channels: int) -> Features:
     return jnp.pad(x, [(0, 0)] * 3 + [(added // 2, added - added // 2)])
 
 
-def check_cifar_depth(depth: int) -> None:
-    """Raises ValueError unless `depth` is 6n + 2 with n from 1."""
+# Examples of depths 6n + 2 and 6n + 4, for those who meet the error.
+_DEPTHS = {2: "20, 32, 44, 56, 110", 4: "10, 16, 22, 28, 34"}
+
+
+def three_stages(depth: int, rest: int) -> tuple[int, int, int]:
+    """Returns n blocks each of a depth 6n + `rest`, 2 or 4; ValueError for others."""
     layers.check_sizes(depth=depth)
-    if depth < 8 or (depth - 2) % 6:
-        near = 6 * max(1, round((depth - 2) / 6)) + 2
+    blocks, left = divmod(depth - rest, 6)
+    if blocks < 1 or left:
+        near = 6 * max(1, round((depth - rest) / 6)) + rest
         raise ValueError(
-            f"`depth` must be 6n + 2 (20, 32, 44, 56, 110 ...), got {depth}; the "
+            f"`depth` must be 6n + {rest} ({_DEPTHS[rest]} ...), got {depth}; the "
             f"nearest is {near}."
         )
+    return blocks, blocks, blocks

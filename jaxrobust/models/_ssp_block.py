@@ -7,23 +7,20 @@ of f, so that every kind of block has as many parameters as a residual block.
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import chex
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxrobust._checks import nearest_match
 from jaxrobust.models import integrators, layers
 from jaxrobust.models.layers import DType, Features, Initializer
 
-INTEGRATORS = (*integrators.METHODS, "ark")
 _UPSCALE = {"ssp2": math.sqrt(2), "ssp3": math.sqrt(3)}
 
-# The release evaluates f twice at the start of an `ark` step. Evaluated once here, it
-# moves the running statistics as often as it did there.
-_UPDATES = {"ark": (2, 1)}
+# How often the first evaluations of f, 1 after these, move the running statistics. The
+# release evaluates f twice at the start of an `ark` step; once is enough here.
+_UPDATES = {"ark": (2,)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,13 +28,14 @@ class Parts:
     """How a network makes its convolutions and norms.
 
     Attributes:
-      norm: kind of norm, see `layers.make_norm`.
+      norm: `b` for BatchNorm, or a kind of `layers.GroupNorm`.
       init: initial convolution kernels: `basic` (Kaiming-uniform), `kn`
-        (Kaiming-normal, fan out) or `ortho` (orthogonal).
+        (Kaiming-normal, fan out), `ortho` (orthogonal), or `upscale` (`basic`, larger
+        by sqrt 2 in ssp2 blocks and by sqrt 3 in ssp3 blocks).
       slope: leaky-ReLU slope of `basic`.
-      scale_init: of BatchNorm's scale.
+      scale_init: of BatchNorm's scale; the others start at 1.
       dtype: to compute in.
-      loop_safe: see `layers.make_conv`.
+      loop_safe: see `layers.Module`.
     """
 
     norm: str = "b"
@@ -47,41 +45,35 @@ class Parts:
     dtype: DType = None
     loop_safe: bool = True
 
-    def make_norm(self, channels: int, name: str) -> nn.Module:
-        """Makes a norm over so many channels."""
-        common = {"dtype": self.dtype, "scale_init": self.scale_init}
-        return layers.make_norm(self.norm, channels, name=name, **common)
+    def __post_init__(self) -> None:
+        """Checks the kind of norm."""
+        layers.check_norm(self.norm)
+
+    def make_norm(self, name: str) -> nn.Module:
+        """Makes a norm of the last axis."""
+        common = {"dtype": self.dtype, "name": name}
+        if self.norm == "b":
+            return layers.BatchNorm(scale_init=self.scale_init, **common)
+        return layers.GroupNorm(self.norm, **common)
 
     def make_conv(
-        self,
-        name: str,
-        channels: int,
-        features: int,
-        kernel: int = 3,
-        *,
-        upscale: float = 1.0,
-        **options: Any,
+        self, name: str, features: int, kernel: int = 3, **options: Any
     ) -> layers.Conv:
-        """Makes a convolution with padding 1; other options as of `make_conv`."""
-        init = self.kernel_init(kernel * kernel * channels)
-        return layers.make_conv(
-            channels,
-            features,
-            kernel,
-            kernel_init=init if upscale == 1 else layers.scaled(init, upscale),
-            dtype=self.dtype,
-            loop_safe=self.loop_safe,
-            name=name,
-            **{"padding": 1, **options},
-        )
+        """Makes a convolution with padding 1; options are fields of `layers.Conv`."""
+        computing = {"dtype": self.dtype, "loop_safe": self.loop_safe}
+        options = {"padding": 1, "kernel_init": self.kernel_init(), **options}
+        return layers.Conv(features, kernel, name=name, **options, **computing)
 
-    def kernel_init(self, fan_in: int) -> Initializer:
-        """Returns how kernels of so many inputs per output start, not upscaled."""
+    def kernel_init(self, integrator: str = "") -> Initializer:
+        """Returns how kernels start; `upscale` needs the block's kind."""
         if self.init == "kn":
             return nn.initializers.variance_scaling(2.0, "fan_out", "normal")
         if self.init == "ortho":
             return nn.initializers.orthogonal()
-        return layers.torch_uniform(fan_in, self.slope)
+        basic = layers.torch_uniform(slope=self.slope)
+        if self.init != "upscale" or integrator not in _UPSCALE:
+            return basic
+        return lambda *args: _UPSCALE[integrator] * basic(*args)
 
 
 class Block(nn.Module):
@@ -102,15 +94,13 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, u: Features, *, train: bool = False) -> Features:
         """Maps `[B, H, W, C]` to the same shape."""
-        channels = u.shape[-1]
-        upscale = 1.0
-        if self.parts.init == "upscale":
-            upscale = _UPSCALE.get(self.integrator, 1.0)
-        norm1 = self.parts.make_norm(channels, "norm1")
-        conv1 = self.parts.make_conv("conv1", channels, channels, upscale=upscale)
-        norm2 = self.parts.make_norm(channels, "norm2")
-        conv2 = self.parts.make_conv("conv2", channels, channels, upscale=upscale)
-        updates = _in_order(_UPDATES.get(self.integrator, ()))
+        make_conv, make_norm = self.parts.make_conv, self.parts.make_norm
+        channels, init = u.shape[-1], self.parts.kernel_init(self.integrator)
+        norm1, norm2 = make_norm("norm1"), make_norm("norm2")
+        conv1 = make_conv("conv1", channels, kernel_init=init)
+        conv2 = make_conv("conv2", channels, kernel_init=init)
+        first = _UPDATES.get(self.integrator, ())
+        updates = itertools.chain(first, itertools.repeat(1))
 
         def f(u: Features) -> Features:
             count = next(updates)
@@ -133,48 +123,38 @@ class Block(nn.Module):
         return integrators.ark(a, b)
 
 
-def _in_order(counts: Iterable[int]):
-    """Counts of BatchNorm updates of successive evaluations; 1 after the last."""
-    return itertools.chain(counts, itertools.repeat(1))
-
-
 class Transition(nn.Module):
     """The residual block between stages: halves the size, pre-activation.
 
     Attributes:
       features: channels of the result.
       parts: how to make convolutions and norms.
-      strides: of the first convolution and the shortcut.
     """
 
     features: int
     parts: Parts = Parts()
-    strides: int = 2
 
     @nn.compact
     def __call__(self, x: Features, *, train: bool = False) -> Features:
         """Maps `[B, H, W, C]` to `[B, ceil(H/2), ceil(W/2), features]`."""
         make_conv, make_norm = self.parts.make_conv, self.parts.make_norm
-        channels, features, strides = x.shape[-1], self.features, self.strides
+        features = self.features
         # The release applies this norm once for the shortcut, once for the residual.
-        a = nn.relu(make_norm(channels, "norm1")(x, train=train, updates=2))
-        shortcut = make_conv(
-            "shortcut_conv", channels, features, 1, strides=strides, padding=0,
-            use_bias=False,
-        )(a)  # fmt: skip
-        shortcut = make_norm(features, "shortcut_norm")(shortcut, train=train)
-        h = make_conv("conv1", channels, features, strides=strides)(a)
-        h = nn.relu(make_norm(features, "norm2")(h, train=train))
-        return make_conv("conv2", features, features)(h) + shortcut
+        a = nn.relu(make_norm("norm1")(x, train=train, updates=2))
+        options = {"strides": 2, "padding": 0, "use_bias": False}
+        shortcut = make_conv("shortcut_conv", features, 1, **options)(a)
+        shortcut = make_norm("shortcut_norm")(shortcut, train=train)
+        h = make_conv("conv1", features, strides=2)(a)
+        h = nn.relu(make_norm("norm2")(h, train=train))
+        return make_conv("conv2", features)(h) + shortcut
 
 
 def split_integrators(text: str, stages: int) -> tuple[str, ...]:
     """Splits `res` or `ark,res,ssp2` into one known name per stage."""
     names = tuple(part.strip() for part in text.split(","))
     for name in names:
-        if name not in INTEGRATORS:
-            hint = nearest_match(name, INTEGRATORS)
-            raise ValueError(f"unknown integrator {name!r}. {hint}")
+        if name != "ark":
+            integrators.get(name)
     if len(names) == 1:
         return names * stages
     if len(names) != stages:

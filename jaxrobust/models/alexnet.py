@@ -9,7 +9,7 @@ import jax
 from jaxtyping import Array
 
 from jaxrobust.array_types import Images
-from jaxrobust.models import _head, _pool, layers
+from jaxrobust.models import _pool, layers
 from jaxrobust.models._outputs import Outputs
 from jaxrobust.models.layers import Features
 
@@ -42,7 +42,6 @@ class AlexNet(layers.Network):
         mode.
     """
 
-    num_classes: int = 10
     width: int = 64
     resize: int | None = 64
     dropout: float = 0.5
@@ -56,7 +55,6 @@ class AlexNet(layers.Network):
                 raise ValueError(
                     f"`resize` must be at least {MIN_SIZE} or None, got {self.resize}."
                 )
-        _head.check_rate(self.dropout)
 
     @nn.compact
     def __call__(self, images: Images, *, train: bool = False) -> Outputs:
@@ -69,17 +67,17 @@ class AlexNet(layers.Network):
             x = _pool.max_pool(x, 3, 2) if pools else x
         x = _pool.adaptive_avg_pool(x, CELLS)
         features: dict[str, Array] = {"convolutions": x}
-        x = _head.flatten(x)
+        x = layers.flatten(x)
         for name in ("dense1", "dense2"):
-            x = _head.dropout(self, x, self.dropout, train)
+            x = layers.dropout(self, x, self.dropout, train)
             x = nn.relu(self.dense(x, 64 * self.width, name))
-        return self.classified(x, self.num_classes, features)
+        return self.classified(x, features)
 
     def _enlarged(self, images: Images) -> Features:
         layers.check_images(images)
         if self.resize is None:
             hint = ": set `resize` to enlarge them inside the network"
-            _head.check_image_size(images, MIN_SIZE, "AlexNet", hint)
+            layers.check_images(images, MIN_SIZE, "AlexNet", hint)
         if self.resize is None or min(images.shape[1:3]) >= MIN_SIZE:
             return images
         shape = (images.shape[0], self.resize, self.resize, images.shape[-1])

@@ -8,7 +8,7 @@ import flax.linen as nn
 from jaxtyping import Array
 
 from jaxrobust.array_types import Images
-from jaxrobust.models import _head, _pool, layers
+from jaxrobust.models import _pool, layers
 from jaxrobust.models._outputs import Outputs
 
 MIN_SIZE = 20
@@ -25,18 +25,16 @@ class CNN3(layers.Network):
       width: channels of the first convolution; the others have two and four times it.
     """
 
-    num_classes: int = 10
     width: int = 16
 
     @nn.compact
     def __call__(self, images: Images, *, train: bool = False) -> Outputs:
         """Classifies images `[B, H, W, C]` in [0, 1]."""
         del train  # nothing here depends on it
-        _head.check_image_size(images, MIN_SIZE, "CNN3")
-        x = self.normalized(images)
+        x = self.normalized(images, MIN_SIZE)
         features: dict[str, Array] = {}
         for k in (1, 2, 3):
             x = nn.relu(self.convolve(x, self.width * 2 ** (k - 1), 5, f"conv{k}"))
             x = features[f"stage{k}/out"] = x if k == 1 else _pool.max_pool(x, 2)
-        x = nn.relu(self.dense(_head.flatten(x), 100, "dense1"))
-        return self.classified(x, self.num_classes, features)
+        x = nn.relu(self.dense(layers.flatten(x), 100, "dense1"))
+        return self.classified(x, features)

@@ -15,14 +15,14 @@ import jax.numpy as jnp
 
 from jaxrobust._checks import nearest_match
 from jaxrobust.array_types import Images
-from jaxrobust.models import _head, layers
+from jaxrobust.models import layers
 from jaxrobust.models._decoder import Decoder as Decoder
 from jaxrobust.models._encoders import LEVELS
 from jaxrobust.models._encoders import Encoder as Encoder
 from jaxrobust.models._outputs import Outputs
 from jaxrobust.models._spectral import Classifier as Classifier
 from jaxrobust.models._spectral import spectral_norm as spectral_norm
-from jaxrobust.models.layers import DType, Features
+from jaxrobust.models.layers import Features
 
 RESNET_DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 RESNEXT_DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 4, 36, 3)}
@@ -47,11 +47,7 @@ def gram_denoise(x: Features, residual: Features | None = None) -> Features:
 
     G is `[C, C]`, one for each image, not normalised. The paper's non-local block has
     1x1 convolutions besides; the release has none, so there are no weights. Computed in
-    float32 or wider.
-
-    Args:
-      x: features `[B, H, W, C]`.
-      residual: of the same shape; `x` by default.
+    float32 or wider. `residual` is by default `x` itself, features `[B, H, W, C]`.
     """
     batch, height, width, channels = x.shape
     positions = x.reshape(batch, height * width, channels)
@@ -60,9 +56,8 @@ def gram_denoise(x: Features, residual: Features | None = None) -> Features:
     gram = jnp.einsum("bpi,bpj->bij", positions, positions)
     chex.assert_shape(gram, (batch, channels, channels))
     moved = jnp.einsum("bpi,bij->bpj", positions, gram) / (height * width)
-    return moved.reshape(x.shape).astype(x.dtype) + (
-        x if residual is None else residual
-    )
+    residual = x if residual is None else residual
+    return moved.reshape(x.shape).astype(x.dtype) + residual
 
 
 class FPD(layers.Network):
@@ -75,7 +70,8 @@ class FPD(layers.Network):
     alone, on the image.
 
     `features` holds `c2` to `c5` of pass 2 and `penultimate` (pooled c5);
-    `Outputs.restored` is x', on the scale of the images, not clipped.
+    `Outputs.restored` is x', on the scale of the images, not clipped. `mean` and `std`
+    are of what the encoder gets, in both passes.
 
     Attributes:
       encoder: called as `encoder(x, train=..., denoise=...)` (the last only where
@@ -93,12 +89,9 @@ class FPD(layers.Network):
       widths: channels of its transposed convolutions before the last.
       torch_init: torch's initial kernels in the decoder; else N(0, sqrt(2 / (k k
         out))).
-      mean: per channel, subtracted from what the encoder gets, in both passes.
-      std: per channel, what the encoder gets is divided by it.
     """
 
     encoder: nn.Module
-    num_classes: int = 10
     restoration: bool = True
     front_denoising: bool = True
     back_denoising: bool = True
@@ -113,7 +106,6 @@ class FPD(layers.Network):
     def __post_init__(self) -> None:
         """Checks the fields."""
         super().__post_init__()
-        _head.check_rate(self.dropout)
         if not 0 <= self.spectral_bound < math.inf:
             raise ValueError(
                 f"`spectral_bound` must be at least 0 (0 is no bound) and finite, got "
@@ -146,6 +138,7 @@ class FPD(layers.Network):
             **self.computing,
             name="decoder",
         )
+        # What pass 2 gets is an image again, whatever pass 1 computed in.
         return decoder(levels).astype(images.dtype)
 
     @nn.compact
@@ -165,7 +158,7 @@ class FPD(layers.Network):
             self.dtype,
             name="classifier",
         )
-        logits = classifier(_head.dropout(self, pooled, self.dropout, train))
+        logits = classifier(layers.dropout(self, pooled, self.dropout, train))
         return Outputs(logits, {**levels, "penultimate": pooled}, restored)
 
 
@@ -190,11 +183,7 @@ def _levels(found: Any, name: str) -> dict[str, Features]:
 
 
 def _ratio(images: Images, c2: Features) -> int:
-    """Returns how many times larger than c2 the image is on a side.
-
-    Raises:
-      ValueError: unless that is one power of 2 for both sides.
-    """
+    """Returns by what power of 2 the sides of the image are those of c2, or raises."""
     (height, width), (rows, columns) = images.shape[1:3], c2.shape[1:3]
     ratio = 2 ** round(math.log2(height / rows))
     if (rows * ratio, columns * ratio) != (height, width):
@@ -228,8 +217,6 @@ def fpd_resnet(
     defended: bool = True,
     width: int = 64,
     stem: str = "imagenet",
-    dtype: DType = None,
-    loop_safe: bool = True,
     **fields: Any,
 ) -> FPD:
     """Builds FPD on a bottleneck ResNet.
@@ -243,24 +230,14 @@ def fpd_resnet(
         on which the paper crafts its black-box examples.
       width: channels of the stem.
       stem: `imagenet`, as released, or `cifar` for small images; see `Encoder`.
-      dtype: see `layers.Module`.
-      loop_safe: see there.
       **fields: of `FPD`; they win over what `variant` and `defended` say.
 
     Raises:
       ValueError: for an unknown depth or variant.
     """
-    _check_depth(depth, RESNET_DEPTHS)
-    encoder = Encoder(
-        layers or RESNET_DEPTHS[depth],
-        width,
-        stem,
-        activation="elu" if defended else "relu",
-        dtype=dtype,
-        loop_safe=loop_safe,
-    )
-    pyramid = (2 if depth == 50 else 4) * width
-    return _build(encoder, variant, defended, {"pyramid": pyramid, **fields})
+    blocks = layers or _blocks(depth, RESNET_DEPTHS)
+    fields = {"pyramid": (2 if depth == 50 else 4) * width, **fields}
+    return _build(variant, defended, fields, layers=blocks, width=width, stem=stem)
 
 
 def fpd_resnext(
@@ -271,8 +248,6 @@ def fpd_resnext(
     defended: bool = True,
     width: int = 64,
     cardinality: int = 0,
-    dtype: DType = None,
-    loop_safe: bool = True,
     **fields: Any,
 ) -> FPD:
     """Builds FPD on the released ResNeXt: a 3x3 stem of stride 1 without pool.
@@ -280,42 +255,40 @@ def fpd_resnext(
     `cardinality` is the number of groups, in the first 1x1 convolution of a block too;
     by default half the width, 32 as released. See `fpd_resnet` for the other arguments.
     """
-    _check_depth(depth, RESNEXT_DEPTHS)
-    encoder = Encoder(
-        layers or RESNEXT_DEPTHS[depth],
-        width,
-        "cifar",
-        "elu" if defended else "relu",
-        cardinality or max(1, width // 2),
-        True,
-        dtype=dtype,
-        loop_safe=loop_safe,
-    )
-    return _build(encoder, variant, defended, {"pyramid": 2 * width, **fields})
+    encoder = {
+        "layers": layers or _blocks(depth, RESNEXT_DEPTHS),
+        "width": width,
+        "stem": "cifar",
+        "cardinality": cardinality or max(1, width // 2),
+        "torch_init": True,
+    }
+    return _build(variant, defended, {"pyramid": 2 * width, **fields}, **encoder)
 
 
 def _build(
-    encoder: Encoder, variant: str, defended: bool, fields: Mapping[str, Any]
+    variant: str, defended: bool, fields: Mapping[str, Any], **encoder: Any
 ) -> FPD:
-    """Puts FPD around an encoder; `fields` win over the variant's."""
+    """Puts FPD around an `Encoder`; `fields` win over those of variant and defence."""
     if variant not in VARIANTS:
         hint = nearest_match(variant, VARIANTS)
         raise ValueError(f"unknown variant {variant!r}. {hint}")
     num_classes, dropout = VARIANTS[variant]
+    computing = {k: fields[k] for k in ("dtype", "loop_safe") if k in fields}
+    around = Encoder(activation="elu" if defended else "relu", **encoder, **computing)
     defaults = {
         "num_classes": num_classes,
         "dropout": dropout if defended else 0.0,
-        "widths": (encoder.width, max(1, encoder.width // 4)),
-        "torch_init": encoder.torch_init,
-        **encoder.computing,
+        "widths": (around.width, max(1, around.width // 4)),
+        "torch_init": around.torch_init,
         **dict.fromkeys(SWITCHES, defended),
     }
-    return FPD(encoder, **{**defaults, **fields})
+    return FPD(around, **{**defaults, **fields})
 
 
-def _check_depth(depth: object, known: Mapping[int, Any]) -> None:
+def _blocks(depth: int, known: Mapping[int, Any]) -> tuple[int, int, int, int]:
     if depth not in known:
         raise ValueError(
             f"`depth` must be one of {', '.join(map(str, known))} (or give `layers`, "
             f"the blocks of each stage), got {depth!r}."
         )
+    return known[depth]

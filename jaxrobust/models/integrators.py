@@ -81,15 +81,8 @@ def ark(a: Float[Array, ""] | float, b: Float[Array, ""] | float) -> Step:
     """Makes the adaptive second-order step of two learned scalars (equations 13-15).
 
     With s the logistic function: u + (1 - c) f(u) + c f(u + s(b) f(u)), where
-    c = 1 / (2 s(b)). This is the paper's form expanded; `a` cancels in it (its
-    gradient is 0) and is there because trained weights have it.
-
-    Args:
-      a: raw scalar of the paper's a21 = s(a); without effect.
-      b: raw scalar of b10 = s(b).
-
-    Returns:
-      A step; it evaluates f twice.
+    c = 1 / (2 s(b)). This is the paper's form expanded: a cancels in it (its gradient
+    is 0) and is there because trained weights have it. The step evaluates f twice.
     """
     del a
 

@@ -1,33 +1,32 @@
-"""Layers that the networks share: convolution, norms, normalisation, pooling."""
+"""Layers that the networks share, and the modules that networks are made as."""
 
 import dataclasses
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
-from jaxrobust.array_types import Images, Key
+from jaxrobust.array_types import Images
+from jaxrobust.models._conv import Features as Features
 from jaxrobust.models._conv import conv_general_dilated as conv_general_dilated
-from jaxrobust.models._images import check_images as check_images
-from jaxrobust.models._images import normalize as normalize
 from jaxrobust.models._linear import Conv as Conv
 from jaxrobust.models._linear import Dense as Dense
 from jaxrobust.models._linear import DType as DType
-from jaxrobust.models._linear import Features as Features
 from jaxrobust.models._linear import Initializer as Initializer
 from jaxrobust.models._linear import add_bias as add_bias
+from jaxrobust.models._linear import convolution as convolution
+from jaxrobust.models._linear import torch_uniform as torch_uniform
 from jaxrobust.models._norms import NORMS as NORMS
 from jaxrobust.models._norms import BatchNorm as BatchNorm
+from jaxrobust.models._norms import GroupNorm as GroupNorm
 from jaxrobust.models._norms import check_norm as check_norm
-from jaxrobust.models._norms import make_norm as make_norm
 from jaxrobust.models._outputs import Outputs
 
-# Of networks whose originals have both.
-ACTIVATIONS = {"relu": nn.relu, "swish": nn.swish}
+Vectors = Float[Array, "B D"]
+
 # Fields of networks that count something.
 _SIZES = (
     "num_classes",
@@ -63,20 +62,16 @@ class Module(nn.Module, kw_only=True):
     def convolve(
         self, x: Features, features: int, kernel: int, name: str, **options: Any
     ) -> Features:
-        """Convolves; options as of `make_conv`."""
-        fields = {**options, **self.computing, "name": name}
-        return make_conv(x.shape[-1], features, kernel, **fields)(x)
+        """Convolves; options are fields of `Conv`."""
+        return Conv(features, kernel, name=name, **options, **self.computing)(x)
 
     def batch_norm(self, x: Features, name: str, *, train: bool) -> Features:
         """Normalises over the batch."""
         return BatchNorm(dtype=self.dtype, name=name)(x, train=train)
 
-    def dense(
-        self, x: Float[Array, "B D"], features: int, name: str, **options: Any
-    ) -> Float[Array, "B features"]:
-        """Applies a dense layer; options as of `make_dense`."""
-        fields = {**options, "dtype": self.dtype, "name": name}
-        return make_dense(x.shape[-1], features, **fields)(x)
+    def dense(self, x: Vectors, features: int, name: str, **options: Any) -> Vectors:
+        """Applies a dense layer; options are fields of `Dense`."""
+        return Dense(features, name=name, **options, dtype=self.dtype)(x)
 
 
 class DeepModule(Module, kw_only=True):
@@ -89,65 +84,85 @@ class DeepModule(Module, kw_only=True):
 
     remat: bool = False
 
-    def run(self, block: nn.Module, x: Features, *, train: bool) -> Features:
-        """Returns `block(x, train=train)`, see `run_block`."""
-        return run_block(block, x, train=train, remat=self.remat)
-
     def run_stage(
         self,
         x: Features,
         k: int,
         blocks: int,
         make: Callable[..., nn.Module],
+        features: int,
         *,
         train: bool,
+        **fields: Any,
     ) -> Features:
         """Runs the blocks of stage `k`, from 1; all stages but that halve the size.
 
-        Args:
-          x: features `[B, H, W, C]`.
-          k: which stage.
-          blocks: how many there are.
-          make: `(strides=, name=) -> block`.
-          train: mode.
+        `make` is the class of the blocks, which have `features` channels; `fields` are
+        others of theirs.
         """
         for n in range(blocks):
-            strides = 2 if k > 1 and n == 0 else 1
-            block = make(strides=strides, name=f"stage{k}_block{n}")
-            x = self.run(block, x, train=train)
+            block = make(
+                features,
+                strides=2 if k > 1 and n == 0 else 1,
+                name=f"stage{k}_block{n}",
+                **fields,
+                **self.computing,
+            )
+            x = run_block(block, x, train=train, remat=self.remat)
         return x
+
+    def run_stages(
+        self,
+        x: Features,
+        depths: Sequence[int],
+        make: Callable[..., nn.Module],
+        width: int,
+        **options: Any,
+    ) -> tuple[Features, dict[str, Array]]:
+        """Runs stages of `depths` blocks; each has twice the channels of the last.
+
+        `width` are those of the first; for the options see `run_stage`. Returns the
+        last result, and all as `stage1/out` and so on.
+        """
+        results: dict[str, Array] = {}
+        for k, blocks in enumerate(depths, 1):
+            x = self.run_stage(x, k, blocks, make, width * 2 ** (k - 1), **options)
+            results[f"stage{k}/out"] = x
+        return x, results
 
 
 class Network(Module, kw_only=True):
-    """A classifier of images; all have a field `num_classes`, the number of classes K.
+    """A classifier of images.
 
     Attributes:
+      num_classes: number of classes K.
       mean: per channel, subtracted from the images.
       std: per channel, the images are divided by it.
     """
 
+    num_classes: int = 10
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        """Checks the sizes among the fields."""
+        """Checks sizes and the rate of dropout among the fields."""
         super().__post_init__()
-        names = (field.name for field in dataclasses.fields(self))
-        check_sizes(**{n: getattr(self, n) for n in names if n in _SIZES})
+        names = {field.name for field in dataclasses.fields(self)}
+        check_sizes(**{name: getattr(self, name) for name in _SIZES if name in names})
+        rate = getattr(self, "dropout", 0)
+        if not isinstance(rate, int | float) or not 0 <= rate < 1:
+            raise ValueError(f"`dropout` must lie in [0, 1), got {rate!r}.")
 
-    def normalized(self, images: Images) -> Images:
-        """Returns the images as the first layer gets them."""
+    def normalized(self, images: Images, at_least: int = 1) -> Images:
+        """Returns images, of sides from `at_least` on, as the first layer gets them."""
+        check_images(images, at_least, type(self).__name__)
         return normalize(images, self.mean, self.std)
 
     def classified(
-        self,
-        x: Float[Array, "B D"],
-        num_classes: int,
-        features: dict[str, Array],
-        **options: Any,
+        self, x: Vectors, features: dict[str, Array], **options: Any
     ) -> Outputs:
         """Returns the logits of x, the penultimate vectors, by a last dense layer."""
-        logits = self.dense(x, num_classes, "classifier", **options)
+        logits = self.dense(x, self.num_classes, "classifier", **options)
         return Outputs(as_logits(logits), {**features, "penultimate": x}, None)
 
 
@@ -155,107 +170,23 @@ class DeepNetwork(DeepModule, Network, kw_only=True):
     """A classifier of images that is made of blocks."""
 
 
-def check_activation(name: object) -> None:
-    """Raises ValueError unless `name` is one of `ACTIVATIONS`."""
-    if name not in ACTIVATIONS:
-        raise ValueError(f"`activation` must be 'relu' or 'swish', got {name!r}.")
-
-
 def as_logits(x: Float[Array, "B K"]) -> Float[Array, "B K"]:
     """Widens to at least float32."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def torch_uniform(fan_in: int, slope: float = math.sqrt(5)) -> Initializer:
-    """Kaiming-uniform of leaky-ReLU slope: U(+-sqrt(6 / ((1 + slope^2) fan_in)))."""
-    bound = math.sqrt(6 / ((1 + slope**2) * fan_in))
-
-    def init(key: Key, shape: tuple[int, ...], dtype: DType = jnp.float32) -> Array:
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-    return init
+def flatten(x: Features) -> Vectors:
+    """Flattens `[B, H, W, C]` in torch's order: channel, row, column."""
+    return x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
 
 
-def unit_uniform(key: Key, shape: tuple[int, ...], dtype: DType = jnp.float32) -> Array:
-    """U(0, 1), sspnet's start of BatchNorm scales."""
-    return jax.random.uniform(key, shape, dtype)
+def dropout(module: nn.Module, x: Vectors, rate: float, train: bool) -> Vectors:
+    """Drops entries in train mode where the caller gives a `dropout` key.
 
-
-def scaled(init: Initializer, factor: float) -> Initializer:
-    """Returns an initialiser `factor` times as large."""
-    return lambda key, shape, dtype=jnp.float32: factor * init(key, shape, dtype)
-
-
-def make_conv(
-    channels_in: int,
-    features: int,
-    kernel: int,
-    *,
-    strides: int = 1,
-    padding: int | tuple[int, int] = 0,
-    use_bias: bool = True,
-    kernel_init: Initializer | None = None,
-    groups: int = 1,
-    dtype: DType = None,
-    loop_safe: bool = True,
-    name: str | None = None,
-) -> Conv:
-    """Makes a square convolution with torch's initial values, U(+-1/sqrt(fan_in)).
-
-    Args:
-      channels_in: channels of the input, for the initial values.
-      features: channels of the result.
-      kernel: side of the kernel.
-      strides: of both axes.
-      padding: zeros on each side, or before and after both axes.
-      use_bias: add a bias.
-      kernel_init: in place of torch's.
-      groups: of channels that do not meet.
-      dtype: as in `Module`, and so is `loop_safe`.
-      loop_safe: see there.
-      name: of the submodule.
+    Train mode without a key (an attack on batch statistics, say) drops nothing.
     """
-    fan_in = kernel * kernel * channels_in // groups
-    return Conv(
-        features,
-        kernel,
-        kernel_init or torch_uniform(fan_in),
-        torch_uniform(fan_in) if use_bias else None,
-        strides,
-        (padding, padding) if isinstance(padding, int) else padding,
-        groups,
-        dtype,
-        loop_safe,
-        name=name,
-    )
-
-
-def make_dense(
-    channels_in: int,
-    features: int,
-    *,
-    kernel_init: Initializer | None = None,
-    bias_init: Initializer | None = None,
-    dtype: DType = None,
-    name: str | None = None,
-) -> Dense:
-    """Makes a dense layer with torch's initial values.
-
-    Args:
-      channels_in: size of the input, for the initial values.
-      features: size of the result.
-      kernel_init: by default torch's, U(+-1/sqrt(channels_in)).
-      bias_init: likewise.
-      dtype: as in `Module`.
-      name: of the submodule.
-    """
-    return Dense(
-        features,
-        kernel_init or torch_uniform(channels_in),
-        bias_init or torch_uniform(channels_in),
-        dtype,
-        name=name,
-    )
+    active = train and module.has_rng("dropout")
+    return nn.Dropout(rate, deterministic=not active)(x)
 
 
 def run_block(
@@ -263,30 +194,13 @@ def run_block(
 ) -> Features:
     """Returns `block(x, train=train)`; call inside a module's compact method.
 
-    Args:
-      block: a submodule.
-      x: features `[B, H, W, C]`.
-      train: mode.
-      remat: keep only `x` for the backward pass and compute the block again there,
-        which costs one more forward pass of it. Parameters and results are the same.
+    `x` are features `[B, H, W, C]`, and `remat` is as in `DeepModule`.
     """
 
     def run(block: Any, x: Features) -> Features:
         return block(x, train=train)
 
     return (nn.remat(run) if remat else run)(block, x)
-
-
-def padding(kernel: int, strides: int, same: bool) -> int | tuple[int, int]:
-    """Returns what keeps the size of an image of an odd kernel that moves by `strides`.
-
-    Torch's is the same on both sides. TensorFlow's, with `same`, gives a 3x3 kernel
-    that moves by 2 its one row of zeros after the image; the side is a multiple of 2.
-    """
-    if not same:
-        return kernel // 2
-    total = max(kernel - strides, 0)
-    return total // 2, total - total // 2
 
 
 def check_sizes(**sizes: object) -> None:
@@ -296,3 +210,69 @@ def check_sizes(**sizes: object) -> None:
             raise ValueError(
                 f"`{name}` must be an integer of at least 1, got {value!r}."
             )
+
+
+def check_one_of(field: str, value: object, known: Iterable[Any]) -> None:
+    """Raises ValueError, naming the field, unless its value is one of the known."""
+    known = list(known)
+    if value not in known:
+        *first, last = map(repr, known)
+        raise ValueError(
+            f"`{field}` must be {', '.join(first)} or {last}, got {value!r}."
+        )
+
+
+def check_images(
+    images: Any, least: int = 1, network: str = "the network", hint: str = ""
+) -> None:
+    """Raises unless images are floating and `[B, H, W, C]` with large enough sides."""
+    dtype = getattr(images, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(
+            f"`images` are {dtype or type(images).__name__}; networks need a floating "
+            "array with values in [0, 1]: divide by 255, as "
+            "jnp.asarray(images, jnp.float32) / 255."
+        )
+    if images.ndim != 4:
+        raise ValueError(
+            f"`images` must have shape [B, H, W, C], got {images.shape}; a single "
+            "image needs a batch axis, images[None], grey images a channel axis."
+        )
+    height, width = images.shape[1:3]
+    if min(height, width) < least:
+        raise ValueError(
+            f"{network} needs images of at least {least}x{least} pixels, got "
+            f"{height}x{width} (`images` of shape {images.shape}){hint}."
+        )
+
+
+def normalize(
+    x: Images, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
+) -> Images:
+    """Returns (x - mean) / std per channel; None leaves that part out."""
+    if mean is not None:
+        x = x - _per_channel("mean", mean, x)
+    if std is not None:
+        scale = _per_channel("std", std, x)
+        if not min(std) > 0:
+            raise ValueError(f"`std` must be above 0, got {std}.")
+        x = x / scale
+    return x
+
+
+def _per_channel(name: str, values: Any, x: Images) -> jnp.ndarray:
+    channels = x.shape[-1]
+    array = np.asarray(values)
+    if array.ndim != 1 or not jnp.issubdtype(array.dtype, jnp.number):
+        raise TypeError(
+            f"`{name}` must be a tuple of {channels} numbers, one per channel, got "
+            f"{values!r}."
+        )
+    if len(array) not in (1, channels):
+        raise ValueError(
+            f"`{name}` has {len(array)} values, the images {channels} channels: give "
+            f"a tuple of {channels}."
+        )
+    if not np.isfinite(array).all():
+        raise ValueError(f"`{name}` must be finite, got {values}.")
+    return jnp.asarray(values, x.dtype).reshape(1, 1, 1, -1)

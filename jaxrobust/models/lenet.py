@@ -8,10 +8,10 @@ import flax.linen as nn
 from jaxtyping import Array
 
 from jaxrobust.array_types import Images
-from jaxrobust.models import _head, _pool, layers
+from jaxrobust.models import _pool, layers
 from jaxrobust.models._outputs import Outputs
 
-ACTIVATIONS = {"relu": nn.relu, "sigmoid": nn.sigmoid}
+ACTIVATIONS = ("relu", "sigmoid")
 POOLS = {"max": _pool.max_pool, "avg": _pool.avg_pool}
 MIN_SIZE = 12
 
@@ -29,29 +29,23 @@ class LeNet(layers.Network):
 
     activation: str = "relu"
     pool: str = "max"
-    num_classes: int = 10
 
     def __post_init__(self) -> None:
         """Checks the fields."""
         super().__post_init__()
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(
-                f"`activation` must be 'relu' or 'sigmoid', got {self.activation!r}."
-            )
-        if self.pool not in POOLS:
-            raise ValueError(f"`pool` must be 'max' or 'avg', got {self.pool!r}.")
+        layers.check_one_of("activation", self.activation, ACTIVATIONS)
+        layers.check_one_of("pool", self.pool, POOLS)
 
     @nn.compact
     def __call__(self, images: Images, *, train: bool = False) -> Outputs:
         """Classifies images `[B, H, W, C]` in [0, 1]."""
         del train  # nothing here depends on it
-        _head.check_image_size(images, MIN_SIZE, "LeNet")
-        act, pool = ACTIVATIONS[self.activation], POOLS[self.pool]
-        x = self.normalized(images)
+        act, pool = getattr(nn, self.activation), POOLS[self.pool]
+        x = self.normalized(images, MIN_SIZE)
         features: dict[str, Array] = {}
         for k, (channels, padding) in enumerate(((6, 2), (16, 0)), 1):
             x = act(self.convolve(x, channels, 5, f"conv{k}", padding=padding))
             x = features[f"stage{k}/out"] = pool(x, 2)
-        x = act(self.dense(_head.flatten(x), 120, "dense1"))
+        x = act(self.dense(layers.flatten(x), 120, "dense1"))
         x = act(self.dense(x, 84, "dense2"))
-        return self.classified(x, self.num_classes, features)
+        return self.classified(x, features)

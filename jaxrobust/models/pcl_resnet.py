@@ -4,16 +4,13 @@ Mustafa et al., "Adversarial Defense by Restricting the Hidden Space of Deep Neu
 Networks", ICCV 2019, arXiv 1904.00887, as in its released code.
 """
 
-import functools
-
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from jaxrobust.array_types import Images
 from jaxrobust.models import layers
 from jaxrobust.models._outputs import Outputs
-from jaxrobust.models._residual import ConvNorm, ResidualBlock, check_cifar_depth
+from jaxrobust.models._residual import ConvNorm, ResidualBlock, run_stem, three_stages
 from jaxrobust.models.layers import Features
 
 BRANCHES = ("auxiliary", "stage1", "stage2", "stage3")
@@ -33,7 +30,7 @@ class Branch(layers.Module):
     size: int
 
     @nn.compact
-    def __call__(self, x: Features, *, train: bool = False) -> Float[Array, "B D"]:
+    def __call__(self, x: Features, *, train: bool = False) -> layers.Vectors:
         """Maps `[B, H, W, C]` to `[B, size]`."""
         layer = ConvNorm(x.shape[-1], 3, **self.computing, name="layer")
         pooled = jnp.mean(nn.relu(layer(x, train=train)), (1, 2))
@@ -63,7 +60,6 @@ class PCLResNet(layers.DeepNetwork):
     """
 
     depth: int = 110
-    num_classes: int = 10
     width: int = 16
     embedding_size: int = 1024
     branches: tuple[str, ...] = ("auxiliary",)
@@ -72,7 +68,7 @@ class PCLResNet(layers.DeepNetwork):
     def __post_init__(self) -> None:
         """Checks the fields."""
         super().__post_init__()
-        check_cifar_depth(self.depth)
+        three_stages(self.depth, 2)
         branches = self.branches
         if isinstance(branches, str) or not set(branches) <= set(BRANCHES):
             raise ValueError(
@@ -80,33 +76,21 @@ class PCLResNet(layers.DeepNetwork):
                 f"{branches!r}."
             )
 
-    def blocks(self) -> int:
-        """Returns the number of blocks per stage."""
-        return (self.depth - 2) // 6
-
-    def bottleneck(self) -> bool:
-        """Says whether the blocks are bottlenecks."""
-        return self.depth >= BOTTLENECK_DEPTH
-
     @nn.compact
     def __call__(self, images: Images, *, train: bool = False) -> Outputs:
         """Classifies images `[B, H, W, C]` in [0, 1]."""
-        options = self.computing
-        features: dict[str, Array] = {}
+        depths = three_stages(self.depth, 2)
+        bottleneck = self.depth >= BOTTLENECK_DEPTH
         x = self.normalized(images)
-        x = nn.relu(ConvNorm(self.width, 3, name="stem", **options)(x, train=train))
+        x = run_stem(self, x, "cifar", self.width, nn.relu, train=train)
+        x, features = self.run_stages(
+            x, depths, ResidualBlock, self.width, bottleneck=bottleneck, train=train
+        )
         for k in (1, 2, 3):
-            make = functools.partial(
-                ResidualBlock,
-                self.width * 2 ** (k - 1),
-                bottleneck=self.bottleneck(),
-                **options,
-            )
-            x = self.run_stage(x, k, self.blocks(), make, train=train)
-            features[f"stage{k}/out"] = x
             if f"stage{k}" in self.branches:
-                branch = Branch(self.branch_size, name=f"branch_stage{k}", **options)
-                features[f"branch_stage{k}"] = branch(x, train=train)
+                name = f"branch_stage{k}"
+                branch = Branch(self.branch_size, name=name, **self.computing)
+                features[name] = branch(features[f"stage{k}/out"], train=train)
         if "auxiliary" in self.branches:
             # Its gradient counts ties, which bfloat16 cannot from 256 on.
             wide = jnp.promote_types(features["stage2/out"].dtype, jnp.float32)
@@ -114,4 +98,4 @@ class PCLResNet(layers.DeepNetwork):
         pooled = jnp.mean(x, (1, 2))
         embedding = self.dense(pooled, self.embedding_size, "embedding")
         features |= {"pooled": pooled, "embedding": embedding}
-        return self.classified(embedding, self.num_classes, features)
+        return self.classified(embedding, features)

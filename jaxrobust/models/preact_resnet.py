@@ -5,17 +5,17 @@ in the form of the robustness literature (Rice, Wong and Kolter, ICML 2020), or 
 Gowal et al. 2020, arXiv 2010.03593: swish, TensorFlow's padding, 3x3 shortcuts.
 """
 
-import functools
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array
 
 from jaxrobust.array_types import Images
 from jaxrobust.models import layers
 from jaxrobust.models._outputs import Outputs
 from jaxrobust.models.layers import Features, Initializer
 
+ACTIVATIONS = ("relu", "swish")
 DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
 
@@ -44,27 +44,24 @@ class PreActBlock(layers.Module):
     kernel_init: Initializer | None = None
 
     def _conv(self, x: Features, kernel: int, strides: int, name: str) -> Features:
-        return self.convolve(
-            x,
-            self.features,
-            kernel,
-            name,
-            strides=strides,
-            padding=layers.padding(kernel, strides, self.same_padding),
-            use_bias=False,
-            kernel_init=self.kernel_init,
-        )
+        zeros = 2 * (kernel // 2)  # keep the size of the image, over `strides`
+        if self.same_padding:
+            # A 3x3 kernel that moves by 2 has one row of zeros, after the image.
+            zeros = max(kernel - strides, 0)
+        padding = (zeros // 2, zeros - zeros // 2)
+        options: dict[str, Any] = {"strides": strides, "padding": padding}
+        options |= {"use_bias": False, "kernel_init": self.kernel_init}
+        return self.convolve(x, self.features, kernel, name, **options)
 
     @nn.compact
     def __call__(self, x: Features, *, train: bool = False) -> Features:
         """Maps `[B, H, W, C]` to `[B, H/strides, W/strides, features]`."""
-        act = layers.ACTIVATIONS[self.activation]
+        act = getattr(nn, self.activation)
         shortcut, h = x, act(self.batch_norm(x, "norm1", train=train))
         if self.strides != 1 or x.shape[-1] != self.features:
             source = x if self.shortcut_on_input else h
-            shortcut = self._conv(
-                source, self.shortcut_kernel, self.strides, "shortcut"
-            )
+            size = self.shortcut_kernel
+            shortcut = self._conv(source, size, self.strides, "shortcut")
         h = self._conv(h, 3, self.strides, "conv1")
         h = act(self.batch_norm(h, "norm2", train=train))
         h = nn.Dropout(self.dropout, deterministic=not train)(h)
@@ -87,7 +84,6 @@ class PreActResNet(layers.DeepNetwork):
     """
 
     depth: int = 18
-    num_classes: int = 10
     width: int = 64
     final_norm: bool = True
     shortcut_on_input: bool = False
@@ -98,33 +94,27 @@ class PreActResNet(layers.DeepNetwork):
     def __post_init__(self) -> None:
         """Checks the fields."""
         super().__post_init__()
-        if self.depth not in DEPTHS:
-            raise ValueError(f"`depth` must be 18 or 34, got {self.depth!r}.")
-        if self.shortcut_kernel not in (1, 3):
-            raise ValueError(
-                f"`shortcut_kernel` must be 1 or 3, got {self.shortcut_kernel!r}."
-            )
-        layers.check_activation(self.activation)
+        layers.check_one_of("depth", self.depth, DEPTHS)
+        layers.check_one_of("shortcut_kernel", self.shortcut_kernel, (1, 3))
+        layers.check_one_of("activation", self.activation, ACTIVATIONS)
 
     @nn.compact
     def __call__(self, images: Images, *, train: bool = False) -> Outputs:
         """Classifies images `[B, H, W, C]` in [0, 1]."""
         x = self.normalized(images)
         x = self.convolve(x, self.width, 3, "stem", padding=1, use_bias=False)
-        features: dict[str, Array] = {}
-        for k, blocks in enumerate(DEPTHS[self.depth], 1):
-            make = functools.partial(
-                PreActBlock,
-                self.width * 2 ** (k - 1),
-                shortcut_on_input=self.shortcut_on_input,
-                shortcut_kernel=self.shortcut_kernel,
-                activation=self.activation,
-                same_padding=self.same_padding,
-                **self.computing,
-            )
-            x = self.run_stage(x, k, blocks, make, train=train)
-            features[f"stage{k}/out"] = x
+        x, features = self.run_stages(
+            x,
+            DEPTHS[self.depth],
+            PreActBlock,
+            self.width,
+            train=train,
+            shortcut_on_input=self.shortcut_on_input,
+            shortcut_kernel=self.shortcut_kernel,
+            activation=self.activation,
+            same_padding=self.same_padding,
+        )
         if self.final_norm:
             x = self.batch_norm(x, "head_norm", train=train)
-            x = layers.ACTIVATIONS[self.activation](x)
-        return self.classified(jnp.mean(x, (1, 2)), self.num_classes, features)
+            x = getattr(nn, self.activation)(x)
+        return self.classified(jnp.mean(x, (1, 2)), features)

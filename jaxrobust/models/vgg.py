@@ -9,7 +9,7 @@ import flax.linen as nn
 from jaxtyping import Array
 
 from jaxrobust.array_types import Images
-from jaxrobust.models import _head, _pool, layers
+from jaxrobust.models import _pool, layers
 from jaxrobust.models._outputs import Outputs
 from jaxrobust.models.layers import Features
 
@@ -40,29 +40,26 @@ class VGG(layers.DeepNetwork):
     """
 
     depth: int = 16
-    num_classes: int = 10
     width: int = 64
     dropout: float = 0.5
 
     def __post_init__(self) -> None:
         """Checks the fields."""
         super().__post_init__()
-        if self.depth not in DEPTHS:
-            raise ValueError(f"`depth` must be 11, 13, 16 or 19, got {self.depth!r}.")
-        _head.check_rate(self.dropout)
+        layers.check_one_of("depth", self.depth, DEPTHS)
 
     @nn.compact
     def __call__(self, images: Images, *, train: bool = False) -> Outputs:
         """Classifies images `[B, H, W, C]` in [0, 1]."""
-        _head.check_image_size(images, MIN_SIZE, "VGG")
-        x = self.normalized(images)
+        x = self.normalized(images, MIN_SIZE)
         features: dict[str, Array] = {}
+        # `k` and `train` say what is computed: they are no arrays to differentiate.
         stage = nn.remat(_stage, static_argnums=(2, 3)) if self.remat else _stage
         for k in range(1, len(FACTORS) + 1):
             x = features[f"stage{k}/out"] = stage(self, x, k, train)
-        x = _head.dropout(self, _head.flatten(x), self.dropout, train)
+        x = layers.dropout(self, layers.flatten(x), self.dropout, train)
         x = nn.relu(self.dense(x, 8 * self.width, "dense1"))
-        return self.classified(x, self.num_classes, features)
+        return self.classified(x, features)
 
 
 def _stage(network: VGG, x: Features, k: int, train: bool) -> Features:

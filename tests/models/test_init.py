@@ -61,9 +61,7 @@ def test_torch_default():
 
 
 def test_kaiming_normal_fan_out():
-    module = layers.make_conv(
-        8, 64, 3, kernel_init=ssp.Parts(init="kn").kernel_init(72)
-    )
+    module = layers.Conv(64, 3, kernel_init=ssp.Parts(init="kn").kernel_init())
     kernel = drawn(module, 8)["kernel"]
     assert kernel.std() == pytest.approx(np.sqrt(2 / (9 * 64)), rel=0.05)
     assert abs(kernel).max() > 2.5 * kernel.std()

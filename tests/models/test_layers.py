@@ -6,7 +6,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxrobust import models
-from jaxrobust.models import layers
+from jaxrobust.models import layers, ssp
 
 
 def features(dtype=np.float64, batch=8):
@@ -63,7 +63,7 @@ def test_batch_norm_statistics_are_global():
 @pytest.mark.parametrize(("kind", "groups"), [("g", 6), ("l", 1), ("i", 6)])
 def test_group_norms(kind, groups):
     x = features(np.float32)
-    norm = layers.make_norm(kind, 6)
+    norm = ssp.Parts(kind).make_norm("norm")
     out = norm.apply(norm.init(jax.random.key(0), x), x)
     grouped = x.reshape(8, 16, groups, -1)
     mean, var = (f(grouped, (1, 3), keepdims=True) for f in (np.mean, np.var))
@@ -74,7 +74,7 @@ def test_group_norms(kind, groups):
 @pytest.mark.parametrize("kind", layers.NORMS)
 def test_bfloat16_norms_keep_float32_parameters(kind):
     x = jnp.asarray(features(np.float32), jnp.bfloat16)
-    norm = layers.make_norm(kind, 6, dtype="bfloat16")
+    norm = ssp.Parts(kind, dtype="bfloat16").make_norm("norm")
     variables = norm.init(jax.random.key(0), x)
     out, moved = norm.apply(variables, x, train=True, mutable=["batch_stats"])
     chex.assert_equal_shape([out, x])
@@ -84,9 +84,10 @@ def test_bfloat16_norms_keep_float32_parameters(kind):
 
 def test_unknown_norm_and_bad_groups():
     with pytest.raises(ValueError, match=r"unknown norm 'x'.*'b'"):
-        layers.make_norm("x", 8)
+        ssp.Parts("x")
+    norm = ssp.Parts("g").make_norm("norm")
     with pytest.raises(ValueError, match="divisible by 32, got 48"):
-        layers.make_norm("g", 48)
+        jax.eval_shape(norm.init, jax.random.key(0), jnp.ones((1, 2, 2, 48)))
 
 
 def test_normalize():

@@ -1,9 +1,10 @@
-"""Logits of any dtype and padding, as numbers that losses and verdicts can compare."""
+"""Logits of any dtype and padding: numbers to compare, or probabilities by mistake."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool
 
 from jaxrobust.array_types import Logits
 
@@ -11,6 +12,7 @@ from jaxrobust.array_types import Logits
 LAST = -1e10
 # In units of the largest logit, where that is more: no class that can win is there.
 _FAR = -100
+_SUM_TOLERANCE = 1e-3  # of probabilities; half precision rounds by more
 
 
 def comparable(logits: Logits) -> Logits:
@@ -35,6 +37,7 @@ def comparable(logits: Logits) -> Logits:
         # Added, so that gradients are not rounded as well.
         lost = jnp.where(jnp.isfinite(logits), exact - logits, 0)
         logits = logits + jax.lax.stop_gradient(lost)
+    # Held: where hopeless classes are put must not pull at the largest logit.
     top = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
     last = jnp.minimum(jnp.asarray(LAST, wide), _FAR * top)
     return jnp.where((logits < last) & (top > LAST), last, logits)
@@ -50,4 +53,13 @@ def spacing(logits: Logits, dtype: Any) -> Logits:
     kept = jnp.finfo(dtype)
     _, exponent = jnp.frexp(jnp.abs(logits))
     size = jnp.ldexp(jnp.asarray(float(kept.eps), logits.dtype), exponent - 1)
+    # The exponent of 0 says nothing; no step is smaller than the smallest number.
     return jnp.maximum(jnp.where(logits == 0, 0, size), float(kept.tiny))
+
+
+def are_probabilities(logits: Logits) -> Bool[Array, "B"]:
+    """Which rows of `[B, K]` are in [0, 1] and sum to 1, to within rounding."""
+    slack = max(_SUM_TOLERANCE, 4 * float(jnp.finfo(logits.dtype).eps))
+    total = jnp.sum(logits, axis=-1, dtype=jnp.promote_types(logits.dtype, jnp.float32))
+    inside = jnp.all((logits >= 0) & (logits <= 1), axis=-1)
+    return inside & (jnp.abs(total - 1) <= slack)
