@@ -24,16 +24,23 @@ _LARGEST_BOUND = 1e6
 _NARROWEST_BOX = 1e-4
 
 
+def nearest(name: object, known: Iterable[str], cutoff: float = 0.0) -> str:
+    """Returns the nearest of the known names; '' where none is near enough."""
+    lowered = {one.lower(): one for one in known}
+    close = difflib.get_close_matches(str(name).lower(), lowered, n=1, cutoff=cutoff)
+    return lowered[close[0]] if close else ""
+
+
 def did_you_mean(name: object, known: Iterable[str], cutoff: float = 0.0) -> str:
-    """Asks for the nearest of the known names; '' where none is near enough."""
-    close = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=cutoff)
-    return f"Did you mean {close[0]!r}?" if close else ""
+    """Asks, after a space, for the nearest of the known names; '' as `nearest`."""
+    near = nearest(name, known, cutoff)
+    return f" Did you mean {near!r}?" if near else ""
 
 
 def nearest_match(name: object, known: Iterable[str]) -> str:
     """Returns the sentence that ends every error about an unknown name."""
     known = sorted(known)
-    return f"{did_you_mean(name, known)} Known: {', '.join(known)}."
+    return f"{did_you_mean(name, known)} Known: {', '.join(known)}.".strip()
 
 
 def check_choice(name: str, value: object, known: Iterable[str]) -> None:
@@ -41,7 +48,7 @@ def check_choice(name: str, value: object, known: Iterable[str]) -> None:
     known = tuple(known)
     if value not in known:
         raise ValueError(
-            f"`{name}` must be one of {', '.join(known)}, got {value!r}. "
+            f"`{name}` must be one of {', '.join(known)}, got {value!r}."
             f"{did_you_mean(value, known)}"
         )
 

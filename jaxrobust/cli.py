@@ -4,11 +4,12 @@
 follows is handed on as it is, `--help` too.
 """
 
-import difflib
 import runpy
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
+
+from jaxrobust._checks import did_you_mean
 
 
 class Command(NamedTuple):
@@ -66,8 +67,7 @@ def expand(arguments: Sequence[str]) -> tuple[str, list[str]]:
         print(usage())
         raise SystemExit(0)
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, COMMANDS, 0.6)
         raise SystemExit(f"jaxrobust has no command {name!r}.{hint}\n\n{usage()}")
     command = COMMANDS[name]
     if command.first and rest and not rest[0].startswith("-"):

@@ -1,8 +1,9 @@
 """Which of the dicts in a checkpoint is the state dict."""
 
-import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
+
+from jaxrobust._checks import did_you_mean
 
 # What people call the network they trained, then averages and teachers of it.
 _RAW = (
@@ -61,9 +62,8 @@ def find(loaded: Any, entry: str | None = None) -> Found:
     if entry is None:
         entry = _choose(found)
     elif entry not in found:
-        [near] = difflib.get_close_matches(entry, found, n=1, cutoff=0.0)
-        hint = f"Did you mean {near!r}? It has {_listed(found)}"
-        raise ValueError(f"has no entry {entry!r} with weights. {hint}")
+        hint = f"{did_you_mean(entry, found)} It has {_listed(found)}"
+        raise ValueError(f"has no entry {entry!r} with weights.{hint}")
     arrays = {_shown(str(k)): v for k, v in found[entry].items() if is_array(v)}
     others = [str(k) for k in loaded if entry.split(".")[0] != str(k)] if entry else []
     others += [str(k) for k, v in found[entry].items() if not is_array(v)]

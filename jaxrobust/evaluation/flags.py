@@ -11,11 +11,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxrobust.evaluation import statistics
-from jaxrobust.results import schema
+from jaxrobust.results import schema_of_analyses as schema
 
 
 class Flag(TypedDict):
-    """A `schema.Flag` before it is written."""
+    """A `Flag` of the schema before it is written."""
 
     name: str
     severe: bool

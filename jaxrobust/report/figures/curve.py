@@ -8,7 +8,7 @@ from jaxrobust.report import drawing
 from jaxrobust.report.html import Markup, card
 from jaxrobust.report.source import Arrays
 from jaxrobust.results import Results
-from jaxrobust.results.schema import Curve
+from jaxrobust.results.schema_of_analyses import Curve
 
 
 def figure(results: Results, arrays: Arrays, twin: Results | None) -> list[Markup]:

@@ -4,7 +4,7 @@ from jaxrobust.report.html import Markup, table, tag
 from jaxrobust.report.source import Arrays
 from jaxrobust.report.verdict import percent
 from jaxrobust.results import Results
-from jaxrobust.results.schema import Gradients
+from jaxrobust.results.schema_of_analyses import Gradients
 
 TRIALS = {
     "clean": "no attack",

@@ -6,7 +6,7 @@ from jaxrobust.report import drawing
 from jaxrobust.report.html import Markup, card
 from jaxrobust.report.source import Arrays
 from jaxrobust.results import Results
-from jaxrobust.results.schema import Growth
+from jaxrobust.results.schema_of_analyses import Growth
 
 
 def figure(results: Results, arrays: Arrays, twin: Results | None) -> list[Markup]:
