@@ -21,9 +21,9 @@ class RankShares(NamedTuple):
     """Where newly successful attacks end.
 
     Attributes:
-      number: of attacks newly successful at each of E radii, int [E].
-      share: of these, the share in each of R ranks, float64 [E, R]; NaN where `number`
-        is 0. What is missing to 1 ends in a class further down.
+      number: of attacks newly successful at each of E radii.
+      share: of these, the share in each of R ranks; NaN where `number` is 0. What is
+        missing to 1 ends in a class further down.
     """
 
     number: Int[np.ndarray, "E"]
@@ -33,11 +33,8 @@ class RankShares(NamedTuple):
 def class_rank(logits: Logits, classes: Int[Array, "B"]) -> Int[Array, "B"]:
     """Returns the rank of a class in each prediction, 1 for the most probable.
 
-    Among equal logits the lower class comes first, as in argmax.
-
-    Args:
-      logits: `[B, K]`.
-      classes: one per row, `[B]`.
+    Of `classes` there is one for each row. Among equal logits the lower class comes
+    first, as in argmax.
     """
     own = jnp.take_along_axis(logits, classes[:, None], -1)
     before = jnp.arange(logits.shape[-1])[None, :] < classes[:, None]
