@@ -1,6 +1,6 @@
 """Names of a network's parts, ours and torch's."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 
@@ -14,18 +14,16 @@ class Names(NamedTuple):
       unused: torch modules that the original has and never runs, and why.
     """
 
-    modules: dict[str, str]
+    modules: Mapping[str, str] = {}
     aliases: Mapping[str, str] = {}
     scalars: Mapping[str, str] = {}
     unused: Mapping[str, str] = {}
 
 
-def join(parts: list[Names]) -> Names:
+def join(parts: Iterable[Names]) -> Names:
     """Puts the names of several parts together."""
-    whole = Names({}, {}, {}, {})
-    return Names(
-        *({k: v for p in parts for k, v in p[i].items()} for i in range(len(whole)))
-    )
+    fields = zip(*parts, strict=True)
+    return Names(*({k: v for one in same for k, v in one.items()} for same in fields))
 
 
 def under(names: Names, ours: str, theirs: str) -> Names:
@@ -42,13 +40,10 @@ def under(names: Names, ours: str, theirs: str) -> Names:
 def under_stages(
     block: Names, stage: str, counts: Sequence[int], first: int = 1
 ) -> list[Names]:
-    """Returns the names of the blocks of all stages, `counts` of them in each.
+    """Returns the names of all blocks, `counts` of them in each stage.
 
-    Args:
-      block: of one.
-      stage: what torch calls a block, with places for stage and number: `layer{}.{}`.
-      counts: blocks of each stage.
-      first: torch's number of the first stage.
+    Torch's name of a block has places for stage and number, `layer{}.{}`; its first
+    stage has the number `first`.
     """
     return [
         under(block, f"stage{k + 1}_block{n}", stage.format(first + k, n))

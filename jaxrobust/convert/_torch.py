@@ -75,9 +75,8 @@ def from_torch(
     buffers, given = split_normalization(given)
     problems += _other_normalization(model, buffers)
     shape = input_shape or family.input_shape
-    expected = _expected_leaves(
-        model, shape(model, given) if callable(shape) else shape
-    )
+    shape = shape(model, given) if callable(shape) else shape
+    expected = _expected_leaves(model, shape)
     converted, known = {}, set()
     for path, leaf in expected.items():
         name = _torch_name(path, names)
@@ -88,7 +87,9 @@ def from_torch(
         if problem := _no_weights(name, given[name]):
             problems.append(problem)
             continue
-        value = _to_linen(given[name], path[-1])
+        value = given[name]
+        if axes := _AXES.get((path[-1], value.ndim)):
+            value = value.transpose(axes)
         if value.shape == leaf.shape:
             converted[path] = jnp.asarray(value, leaf.dtype)
         else:
@@ -142,11 +143,8 @@ def bare_names(names: Iterable[str], own: Set[str] = frozenset()) -> dict[str, s
     """Returns the names without what wrappers of a network put before them.
 
     These are the usual prefixes, and any other that all names share: whoever keeps a
-    network in an attribute, or behind its normalisation in a Sequential, has one.
-
-    Args:
-      names: of a state dict.
-      own: first parts of names that are the network's.
+    network in an attribute, or behind its normalisation in a Sequential, has one. The
+    first parts of names in `own` are the network's.
     """
     bare = {name: _WRAPPERS.sub("", name) for name in names}
     while prefix := _shared(bare.values(), own):
@@ -170,11 +168,7 @@ def _first(name: str) -> str:
 def split_normalization(
     arrays: Mapping[str, np.ndarray],
 ) -> tuple[dict[str, tuple[float, ...]], dict[str, np.ndarray]]:
-    """Takes the normalisation of the images out of a state dict without prefixes.
-
-    Returns:
-      `mean` and `std`, as far as they are there, and the other entries.
-    """
+    """Returns `mean` and `std` as far as a bare state dict has them, and the rest."""
     found, others = {}, {}
     for name, value in arrays.items():
         if match := _NORMALIZATION.fullmatch(name):
@@ -205,7 +199,7 @@ def _other_normalization(
 def _expected_leaves(
     model: nn.Module, input_shape: tuple[int, ...] | None
 ) -> dict[Path, jax.ShapeDtypeStruct]:
-    """Returns the variables the model has, as shapes; computes nothing."""
+    """Returns the shapes of the variables that the model has."""
     if input_shape is None:
         raise ValueError(
             f"`input_shape` must be given for {type(model).__name__}: [B, H, W, C]."
@@ -220,11 +214,6 @@ def _torch_name(path: Path, names: Names) -> str:
     if scalar := names.scalars.get("/".join([*modules, leaf])):
         return scalar
     return f"{names.modules['/'.join(modules)]}.{_LEAVES[leaf]}"
-
-
-def _to_linen(value: np.ndarray, leaf: str) -> np.ndarray:
-    axes = _AXES.get((leaf, value.ndim))
-    return value if axes is None else value.transpose(axes)
 
 
 def _no_weights(name: str, value: np.ndarray) -> str | None:
@@ -255,11 +244,8 @@ def _left_over(
         module, _, leaf = name.rpartition(".")
         module = aliases.get(module, module)
         first = f"{module}.{leaf}" if module else leaf
-        if leaf == "num_batches_tracked":
-            belongs = f"{module}.running_mean" in known
-        else:
-            belongs = first in known
-        if not belongs:
+        counter = leaf == "num_batches_tracked"
+        if (f"{module}.running_mean" if counter else first) not in known:
             problems.append(f"unexpected: {name}")
         elif first in given and not np.array_equal(given[name], given[first]):
             problems.append(f"differs from {first}, of which it is a name: {name}")
