@@ -63,11 +63,8 @@ def concrete(value: Any) -> np.ndarray | None:
 class Range(NamedTuple):
     """Where numbers must lie.
 
-    Attributes:
-      low: the least.
-      high: the largest.
-      above: whether the least itself is left out.
-      rule: in words, where it is not told from the numbers.
+    With `above` the least itself is left out; `rule` says it in words where the numbers
+    do not.
     """
 
     low: float = 0.0
@@ -82,14 +79,13 @@ class Range(NamedTuple):
             return None
         if self.rule:
             return self.rule
+        least, most = f"{self.low:g}", f"{self.high:g}"
         if self.high <= 1:
-            share = f"in [{self.low:g}, {self.high:g}]"
-            return f"above 0 and at most {self.high:g}" if self.above else share
+            share = f"in [{least}, {most}]"
+            return f"above 0 and at most {most}" if self.above else share
         if low:
-            return f"at most {self.high:g}"
-        return (
-            f"finite and above {self.low:g}" if self.above else f"at least {self.low:g}"
-        )
+            return f"at most {most}"
+        return f"finite and above {least}" if self.above else f"at least {least}"
 
 
 SHARE = Range(0, 1)
@@ -97,12 +93,7 @@ FINITE = Range(0, float(np.finfo(np.float64).max), rule="at least 0 and finite")
 
 
 def check_number(name: str, value: Any, within: Range) -> None:
-    """Checks one number, or an array of them.
-
-    Raises:
-      TypeError: for what is no number.
-      ValueError: for one out of range.
-    """
+    """Raises TypeError for what is no number or array, ValueError for one out of range."""
     values = concrete(value)
     if values is None:
         return
@@ -150,33 +141,23 @@ def check_bounds(bounds: Any) -> None:
 
 def _is_number(value: Any) -> bool:
     """Whether a value is one real number; True and False are not."""
-    if isinstance(value, bool | np.bool_ | str) or np.ndim(value):
-        return False
-    return _is_real(np.asarray(value))
+    return not np.ndim(value) and _is_real(np.asarray(value))
 
 
 def _is_real(value: np.ndarray) -> bool:
-    return jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(
-        value.dtype, jnp.integer
-    )
+    kinds = (jnp.floating, jnp.integer)
+    return any(jnp.issubdtype(value.dtype, kind) for kind in kinds)
 
 
 def check_radius(name: str, value: Any) -> None:
-    """Raises, naming the argument, unless `value` is numbers of at least 0.
-
-    A traced value passes, and so does one that other processes hold.
-    """
+    """Raises, naming the argument, unless `value` is numbers of at least 0."""
     values = concrete(value)
     if values is None:
         return
     if not _is_real(values):
-        hint = ""
-        if isinstance(value, str):
-            hint = ": fractions as text are for configs"
-        raise TypeError(
-            f"`{name}` must be a number, such as 8 / 255, got {values.tolist()!r}"
-            f"{hint}."
-        )
+        text = ": fractions as text are for configs" if isinstance(value, str) else ""
+        got = f"{values.tolist()!r}{text}"
+        raise TypeError(f"`{name}` must be a number, such as 8 / 255, got {got}.")
     if not (values >= 0).all():
         raise ValueError(f"`{name}` must be at least 0 and not NaN, got {values}.")
 
@@ -205,14 +186,8 @@ def check_shape(
 ) -> None:
     """Raises unless a radius fits images: one for all, `[B]`, in Linf one per value.
 
-    Args:
-      name: of the argument.
-      value: the radius, which may be traced.
-      shape: of the images, `[B, ...]`.
-      norm: in which it is; None where there are no radii per value in any.
-
-    Raises:
-      ValueError: naming the shapes that there are.
+    `shape` is that of the images, `[B, ...]`; `norm` is None where there are no radii
+    per value in any.
     """
     got = np.shape(value)
     if got in ((), shape[:1]):
@@ -314,10 +289,6 @@ def check_classes(y: Any, classes: int, name: str = "y") -> None:
 
 def row_keys(key: Key, batch: int) -> Key:
     """Returns one key per row: `[B]` keys pass, of one key row i gets fold_in(key, i).
-
-    Args:
-      key: `jax.random.key(...)`, a single key or `[B]` of them.
-      batch: number of rows B.
 
     Raises:
       TypeError: for an old-style uint32 key.

@@ -98,7 +98,7 @@ def image_shape(
     The first dense layer tells the side: VGG has another one for TinyImageNet. Entries
     that are missing, or fit no image, count as those of the original's data set.
     """
-    # The smallest image of so many cells in a row, flattened, has `unit * cells + edge`.
+    # An image of so many cells in a row, flattened, has the side unit * cells + edge.
     unit, edge, side, inputs = 4, 8, 28, 1
     if isinstance(model, vgg.VGG):
         names, first, channels = vgg_net(model), "stage1_conv1", 8 * model.width

@@ -7,8 +7,8 @@ from jaxrobust._checks import did_you_mean
 
 # What people call the network they trained, then averages and teachers of it.
 _RAW = (
-    "state_dict model_state_dict model_state net_state_dict model net network classifier "
-    "weights params module"
+    "state_dict model_state_dict model_state net_state_dict model net network "
+    "classifier weights params module"
 ).split()
 _AVERAGED = ("ema", "swa", "averaged", "teacher", "target")
 _NOT_WEIGHTS = ("optim", "sched", "scaler", "rng", "metrics", "args")
@@ -18,8 +18,8 @@ _DEPTH, _MOST = 4, 10_000
 class Found(NamedTuple):
     """The state dict of a checkpoint.
 
-    `entry` says where it is, `ema.state_dict`, '' for the whole file; `others` what else
-    the file holds, beside it and inside.
+    `entry` says where it is, `ema.state_dict`, '' for the whole file, `others` what
+    else the file holds, beside it and inside.
     """
 
     entry: str

@@ -15,17 +15,8 @@ from jaxrobust.results.schema_of_analyses import Features, Prototypes
 
 # Readable on the page's light and dark ground.
 CLASSES = (
-    "#3b82c4",
-    "#e07b39",
-    "#3fa35b",
-    "#d2504c",
-    "#8f6cc9",
-    "#9a7358",
-    "#d66fb0",
-    "#8a8f98",
-    "#b5a52d",
-    "#27a9b8",
-)
+    "#3b82c4 #e07b39 #3fa35b #d2504c #8f6cc9 #9a7358 #d66fb0 #8a8f98 #b5a52d #27a9b8"
+).split()
 LONGEST_NAME = 12
 BINS = 40
 FEWEST = 30  # images on a map
@@ -139,8 +130,7 @@ def scatter(
         name = drawing.short(names[int(k)], LONGEST_NAME)
         axes.scatter(*own[:, 0].T, s=11, color=color, linewidths=0, label=name)
         axes.scatter(*own[:, 1].T, s=13, color=color, marker="x", linewidths=0.9)
-    if few:
-        drawing.add_legend(axes, 5)
+    drawing.finish(axes, "", "", columns=5 if few else 0)
     return drawing.to_svg(figure, "Map of the penultimate features, clean and attacked")
 
 
@@ -162,6 +152,5 @@ def distance_histogram(layer: str, distances: Float[np.ndarray, "N 2 2"]) -> str
                 linewidth=1.6,
                 label=who,
             )
-    drawing.finish(axes, "distance", "images", legend=False)
-    drawing.add_legend(axes, 2)
+    drawing.finish(axes, "distance", "images", columns=2)
     return drawing.to_svg(figure, f"Distances to class centres of the features {layer}")
