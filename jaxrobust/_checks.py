@@ -93,7 +93,7 @@ FINITE = Range(0, float(np.finfo(np.float64).max), rule="at least 0 and finite")
 
 
 def check_number(name: str, value: Any, within: Range) -> None:
-    """Raises TypeError for what is no number or array, ValueError for one out of range."""
+    """Raises TypeError for what is no number, or ValueError for one out of range."""
     values = concrete(value)
     if values is None:
         return

@@ -7,9 +7,18 @@ from jaxrobust._checks import did_you_mean
 
 # What people call the network they trained, then averages and teachers of it.
 _RAW = (
-    "state_dict model_state_dict model_state net_state_dict model net network "
-    "classifier weights params module"
-).split()
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "net_state_dict",
+    "model",
+    "net",
+    "network",
+    "classifier",
+    "weights",
+    "params",
+    "module",
+)
 _AVERAGED = ("ema", "swa", "averaged", "teacher", "target")
 _NOT_WEIGHTS = ("optim", "sched", "scaler", "rng", "metrics", "args")
 _DEPTH, _MOST = 4, 10_000

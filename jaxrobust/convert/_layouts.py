@@ -175,7 +175,7 @@ def _preact_sizes(
     source: Clues, stage: str, first: int, stem: str, head: str
 ) -> Fields:
     counts = _blocks(source.arrays, stage, first)
-    depths = {blocks: depth for depth, blocks in preact_resnet.DEPTHS.items()}
+    depths = {tuple(blocks): depth for depth, blocks in preact_resnet.DEPTHS.items()}
     if counts not in depths:
         raise ValueError(f"no PreAct ResNet here has {counts} blocks in its stages")
     width = _rows(source.arrays, f"{stem}.weight")

@@ -7,14 +7,12 @@ from dataclasses import field
 from typing import Any
 
 from jaxrobust.results.schema_of_analyses import (
-    Accuracy,
     Analyses,
     Corruptions,
     Curve,
     Diagnostics,
     Growth,
     Norm,
-    Robust,
 )
 from jaxrobust.results.typed import (
     ABSENT,
@@ -30,17 +28,21 @@ from jaxrobust.results.typed import (
 VERSION = 1
 
 
-class Clean(Accuracy):
+class Clean(Part):
     """Of the n images as they are."""
 
+    accuracy: Share
+    ci95: Pair
     n: Count
     loss: Number | None = None
     seconds: Number | None = None
 
 
-class WorstCase(Robust):
+class WorstCase(Part):
     """Of n images that stay right whatever the attacks with a radius do."""
 
+    robust_accuracy: Share
+    ci95: Pair
     n: Count
     attacks: list[str] | None = None
     seconds: Number | None = None

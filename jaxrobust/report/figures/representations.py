@@ -15,8 +15,17 @@ from jaxrobust.results.schema_of_analyses import Features, Prototypes
 
 # Readable on the page's light and dark ground.
 CLASSES = (
-    "#3b82c4 #e07b39 #3fa35b #d2504c #8f6cc9 #9a7358 #d66fb0 #8a8f98 #b5a52d #27a9b8"
-).split()
+    "#3b82c4",
+    "#e07b39",
+    "#3fa35b",
+    "#d2504c",
+    "#8f6cc9",
+    "#9a7358",
+    "#d66fb0",
+    "#8a8f98",
+    "#b5a52d",
+    "#27a9b8",
+)
 LONGEST_NAME = 12
 BINS = 40
 FEWEST = 30  # images on a map
