@@ -155,16 +155,15 @@ def ascend(
 
     Args:
       forward: images to logits.
-      gradient: as `input_gradient` without the network; both take as many images as `x`
-        has.
-      x: images `[N, H, W, C]`.
+      gradient: as `input_gradient` without the network; both take as many images as `x`.
+      x: images `[N, H, W, C]`, the middle of the balls.
       y: labels `[N]`.
       start: where to begin, in ball and box.
-      eps: radius of the ball.
-      step_size: length of a step in the norm.
+      eps: radius of the ball in `norm`.
+      step_size: length of a step, likewise.
       steps: T, at least 1.
-      norm: of both.
-      bounds: of the box.
+      norm: 'linf', 'l2' or 'l1'.
+      bounds: lowest and highest value of an image.
     """
     points, correct, zero = start, [], []
     vertices = np.ones(len(y), bool)

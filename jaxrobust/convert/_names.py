@@ -8,15 +8,14 @@ class Names(NamedTuple):
     """Where the parts of a network are found in a state dict.
 
     Attributes:
-      modules: our module path (`stage1_block0/norm1`) to torch's (`block1.0.n1`).
+      modules: our module path (`stage1_block0/norm1`) to torch's (`block1.0.n1`), and
+        that of a parameter whose name is another.
       aliases: second name of a torch module to its first.
-      scalars: our path of a lone parameter to torch's full name.
       unused: torch modules that the original has and never runs, and why.
     """
 
     modules: Mapping[str, str] = {}
     aliases: Mapping[str, str] = {}
-    scalars: Mapping[str, str] = {}
     unused: Mapping[str, str] = {}
 
 
@@ -32,7 +31,6 @@ def under(names: Names, ours: str, theirs: str) -> Names:
     return Names(
         {here + k: there + v for k, v in names.modules.items()},
         {there + k: there + v for k, v in names.aliases.items()},
-        {here + k: there + v for k, v in names.scalars.items()},
         {there + k: v for k, v in names.unused.items()},
     )
 

@@ -31,7 +31,7 @@ TRANSITION = join([_branch(), Names(_SHORTCUT)])
 def block(model: ssp.Block) -> Names:
     """Names of one block."""
     if model.integrator == "ark":
-        return _branch("f")._replace(scalars={"a": "a21", "b": "b10"})
+        return join([_branch("f"), Names({"a": "a21", "b": "b10"})])
     return under(_branch(), "", "block" if model.integrator in ("ssp2", "ssp3") else "")
 
 

@@ -84,16 +84,14 @@ def from_torch(
         if name not in given:
             problems.append(f"missing: {name} (for {'/'.join(path)})")
             continue
-        if problem := _no_weights(name, given[name]):
+        value, axes = given[name], _AXES.get((path[-1], leaf.ndim), range(leaf.ndim))
+        shape = tuple(leaf.shape[axes.index(n)] for n in range(leaf.ndim))
+        if problem := _no_weights(name, value):
             problems.append(problem)
-            continue
-        value = given[name]
-        if axes := _AXES.get((path[-1], value.ndim)):
-            value = value.transpose(axes)
-        if value.shape == leaf.shape:
-            converted[path] = jnp.asarray(value, leaf.dtype)
+        elif value.shape != shape:
+            problems.append(f"wrong shape: {name} is {value.shape}, expected {shape}")
         else:
-            problems.append(_misshapen(name, given[name].shape, path, leaf.shape))
+            converted[path] = jnp.asarray(value.transpose(*axes), leaf.dtype)
     unused = tuple(f"{name}." for name in names.unused)
     given = {k: v for k, v in given.items() if not k.startswith(unused)}
     problems += _left_over(given, known, names.aliases)
@@ -116,8 +114,8 @@ def _arrays(
     arrays: dict[str, np.ndarray] = {}
     keys: dict[str, str] = {}
     problems = []
-    known = *names.modules.values(), *names.scalars.values(), *names.aliases
-    own = {_first(name) for name in (*known, *names.unused)}
+    known = *names.modules.values(), *names.aliases, *names.unused
+    own = {name.partition(".")[0] for name in known}
     bare = bare_names(state_dict, own)
     for key, value in state_dict.items():
         name = bare[key]
@@ -155,14 +153,10 @@ def bare_names(names: Iterable[str], own: Set[str] = frozenset()) -> dict[str, s
 def _shared(names: Iterable[str], own: Set[str]) -> str:
     """Returns the prefix of all names but those beside a network; '' for none."""
     weights = [n for n in names if n != _COUNTER and not _NORMALIZATION.fullmatch(n)]
-    first = {_first(name) for name in weights}
+    first = {name.partition(".")[0] for name in weights}
     if len(first) != 1 or first <= own or any(name.count(".") < 2 for name in weights):
         return ""
     return f"{first.pop()}."
-
-
-def _first(name: str) -> str:
-    return name.partition(".")[0]
 
 
 def split_normalization(
@@ -211,8 +205,8 @@ def _expected_leaves(
 
 def _torch_name(path: Path, names: Names) -> str:
     _, *modules, leaf = path
-    if scalar := names.scalars.get("/".join([*modules, leaf])):
-        return scalar
+    if parameter := names.modules.get("/".join([*modules, leaf])):
+        return parameter
     return f"{names.modules['/'.join(modules)]}.{_LEAVES[leaf]}"
 
 
@@ -225,14 +219,6 @@ def _no_weights(name: str, value: np.ndarray) -> str | None:
     if bad := int((~np.isfinite(value.astype(np.float32))).sum()):
         return f"not finite: {name} ({bad} of {value.size} values)"
     return None
-
-
-def _misshapen(
-    name: str, shape: tuple[int, ...], path: Path, wanted: tuple[int, ...]
-) -> str:
-    if axes := _AXES.get((path[-1], len(wanted))):
-        wanted = tuple(wanted[axes.index(n)] for n in range(len(wanted)))
-    return f"wrong shape: {name} is {shape}, expected {wanted}"
 
 
 def _left_over(

@@ -14,7 +14,6 @@ SHADES = (1.0, 0.7, 0.45, 0.25)
 
 def figure(results: Results, arrays: Arrays, twin: Results | None) -> list[Markup]:
     """Draws one card per attack that newly turned some images."""
-    del arrays, twin
     ranks = results.analyses and results.analyses.class_ranks
     if ranks is None:
         return []

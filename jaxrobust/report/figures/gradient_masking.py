@@ -26,7 +26,6 @@ POINTS = {
 
 def figure(results: Results, arrays: Arrays, twin: Results | None) -> list[Markup]:
     """Makes tables of what was checked."""
-    del arrays, twin
     numbers = results.diagnostics
     if numbers is None:
         return []

@@ -10,7 +10,6 @@ from jaxrobust.results import Results
 
 def figure(results: Results, arrays: Arrays, twin: Results | None) -> list[Markup]:
     """Draws the ratio of each stage, L1 solid and L2 paler, the twin's beside."""
-    del arrays
     ratios = results.growth
     if ratios is None:
         return []

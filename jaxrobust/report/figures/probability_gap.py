@@ -8,7 +8,6 @@ from jaxrobust.results.schema_of_analyses import Gap, ProbabilityGap
 
 def figure(results: Results, arrays: Arrays, twin: Results | None) -> list[Markup]:
     """Makes a table of the attacks, the twin's beside."""
-    del arrays
     gaps = results.analyses and results.analyses.probability_gap
     if gaps is None:
         return []

@@ -35,7 +35,6 @@ WIDTH = 50
 
 def figure(results: Results, arrays: Arrays, twin: Results | None) -> list[Markup]:
     """Draws a map of the features, and distances per layer."""
-    del twin
     found = results.analyses
     if found is None:
         return []

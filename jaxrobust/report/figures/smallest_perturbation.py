@@ -9,7 +9,6 @@ from jaxrobust.results import Results
 
 def figure(results: Results, arrays: Arrays, twin: Results | None) -> list[Markup]:
     """Makes a table of the radii."""
-    del arrays, twin
     rows = [
         [
             found.label,
