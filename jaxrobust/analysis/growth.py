@@ -17,24 +17,16 @@ FeatureMap = Mapping[str, Float[Array, "B ..."]]
 
 
 class Growth(NamedTuple):
-    """Growth of one stage.
-
-    Attributes:
-      ratio: per image; 0 where the input of the stage is not perturbed.
-      perturbed: whether it is; the others do not count.
-    """
+    """Ratio of one stage per image: 0, and not `perturbed`, where its input stays."""
 
     ratio: PerExample
     perturbed: Bool[Array, "B"]
 
 
 class Mean(NamedTuple):
-    """Growth of one stage over many images.
+    """Growth of one stage over the images that are perturbed there; NaN if none is.
 
-    Attributes:
-      mean: over the images that are perturbed at the stage; NaN if none is.
-      images: how many these are.
-      unperturbed: how many are left out.
+    `images` says how many these are, `unperturbed` how many are left out.
     """
 
     mean: float

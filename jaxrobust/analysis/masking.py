@@ -22,13 +22,7 @@ Gradient = Callable[[Images, Labels], tuple[Images, Logits]]
 
 
 class GradientHealth(NamedTuple):
-    """What an input gradient is good for, per image.
-
-    Attributes:
-      zero: every entry is 0.
-      finite: no entry is NaN or infinite.
-      length: its L2 norm.
-    """
+    """Per image whether its gradient is all 0, whether it is finite, and its L2 norm."""
 
     zero: Bool[Array, "B"]
     finite: Bool[Array, "B"]

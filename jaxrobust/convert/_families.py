@@ -24,12 +24,10 @@ ImageShape = tuple[int, ...]
 
 
 class Family(NamedTuple):
-    """What one kind of network needs to be converted.
+    """What one kind of network needs: names of its parts and the images it is made for.
 
-    Attributes:
-      names: the network's fields to the names of its parts.
-      input_shape: of the images, to make shapes from, or how to read it off the network
-        and its state dict; None where nothing suggests one.
+    Both may depend on the network's fields, the shape also on its state dict; it is
+    None where nothing suggests one.
     """
 
     names: Callable[[Any], _names.Names]

@@ -20,12 +20,10 @@ _SHOWN = 10  # names and shapes in a message
 
 
 class Checkpoint(NamedTuple):
-    """What a file holds.
+    """What a file holds: a state dict by torch's names.
 
-    Attributes:
-      arrays: torch's names to arrays, the state dict.
-      options: arguments of the training program that sspnet saves beside it.
-      notes: what was taken of the file, left out and changed, in words.
+    `options` are arguments of the training program that sspnet saves beside it; `notes`
+    say what was taken of the file, left out and changed.
     """
 
     arrays: dict[str, np.ndarray]

@@ -11,11 +11,6 @@ from jaxrobust.report.verdict import interval, percent
 from jaxrobust.results import Results
 
 
-def title_of(source: Source) -> str:
-    """Names the run."""
-    return str(source.config.get("name") or "jaxrobust run")
-
-
 def subtitle(source: Source) -> Markup:
     """Says network, data and objective in a line."""
     config = source.config

@@ -62,12 +62,11 @@ def others(source: Source, figures: OwnFigures = NONE) -> list[Markup]:
         if figure := figures.get(label):
             content = figure(numbers, arrays)
         else:
-            rows = [[name, _told(value)] for name, value in numbers.items()]
+            rows = [
+                [name, f"{v:.6g}" if isinstance(v, float) else str(v)[:200]]
+                for name, v in numbers.items()
+            ]
             content = table(["what", "found"], rows, right=(1,))
         title = tag("h3", label.replace("_", " "))
         found.append(tag("figure", title, content, class_="card"))
     return found
-
-
-def _told(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)[:200]
