@@ -22,7 +22,7 @@ Gradient = Callable[[Images, Labels], tuple[Images, Logits]]
 
 
 class GradientHealth(NamedTuple):
-    """Per image whether its gradient is all 0, whether it is finite, and its L2 norm."""
+    """Per image whether its gradient is all 0, if it is finite, and its L2 norm."""
 
     zero: Bool[Array, "B"]
     finite: Bool[Array, "B"]
@@ -149,7 +149,7 @@ def ascend(
 
     Args:
       forward: images to logits.
-      gradient: as `input_gradient` without the network; both take as many images as `x`.
+      gradient: as `input_gradient`, of as many images as `x` has.
       x: images `[N, H, W, C]`, the middle of the balls.
       y: labels `[N]`.
       start: where to begin, in ball and box.

@@ -11,38 +11,34 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from jaxrobust.convert._names import Names, join, under, under_stages
+from jaxrobust.convert._names import Names, conv_norm, join, residual_block
 from jaxrobust.models import cnn3, lenet, pcl_resnet, resnet, resnet_cifar, vgg
 
+
+def _named(ours: str, theirs: str) -> Names:
+    return Names(dict(zip(ours.split(), theirs.split(), strict=True)))
+
+
 # `CNN` (PC-LC).
-CNN3 = Names(
-    {
-        "conv1": "layer.0",
-        "conv2": "layer.2",
-        "conv3": "layer.5",
-        "dense1": "fc_layer.0",
-        "classifier": "fc_layer.2",
-    }
+CNN3 = _named(
+    "conv1   conv2   conv3   dense1     classifier",
+    "layer.0 layer.2 layer.5 fc_layer.0 fc_layer.2",
 )
 # `AlexNet` (SSC-DM, torchvision).
-ALEXNET = Names(
-    {
-        **{f"conv{n}": f"features.{k}" for n, k in enumerate((0, 3, 6, 8, 10), 1)},
-        "dense1": "classifier.1",
-        "dense2": "classifier.4",
-        "classifier": "classifier.6",
-    }
+ALEXNET = _named(
+    "conv1 conv2 conv3 conv4 conv5 dense1 dense2 classifier",
+    "features.0 features.3 features.6 features.8 features.10 "
+    "classifier.1 classifier.4 classifier.6",
 )
 
 
 def le_net(model: lenet.LeNet) -> Names:
     """Names of `LeNet5` (PC-LC), or with sigmoids of `LeNet` (SSC-DM)."""
-    ours = ("conv1", "conv2", "dense1", "dense2", "classifier")
-    if model.activation == "sigmoid":
-        theirs = ("conv1.0", "conv2.0", "fc1.1", "fc2.0", "fc3.0")
-    else:
-        theirs = ("conv1", "conv2", "fc1", "fc2", "fc3")
-    return Names(dict(zip(ours, theirs, strict=True)))
+    sigmoid = model.activation == "sigmoid"
+    return _named(
+        "conv1 conv2 dense1 dense2 classifier",
+        "conv1.0 conv2.0 fc1.1 fc2.0 fc3.0" if sigmoid else "conv1 conv2 fc1 fc2 fc3",
+    )
 
 
 def vgg_net(model: vgg.VGG) -> Names:
@@ -70,24 +66,17 @@ def cifar_res_net(model: resnet_cifar.ResNetCifar) -> Names:
 
 def pcl(model: pcl_resnet.PCLResNet) -> Names:
     """Names of the network; the release has none of the paper's branches."""
-    branch = Names({**_conv_norm("layer", "conv", "bn"), "dense": "fc"})
-    branches = [under(branch, f"branch_stage{k}", f"branch{k}") for k in (1, 2, 3)]
+    branch = Names({**conv_norm("layer", "conv", "bn"), "dense": "fc"})
+    branches = [branch.under(f"branch_stage{k}", f"branch{k}") for k in (1, 2, 3)]
     ends = {"embedding": "fc", "classifier": "fcf"}
     return join([_residual_net(ends, (model.blocks(),) * 3), *branches])
 
 
 def _residual_net(ends: dict[str, str], blocks: tuple[int, ...]) -> Names:
     """Names of a network of `ResidualBlock`s, with `blocks` of them in each stage."""
-    block = _conv_norm("shortcut", "downsample.0", "downsample.1")
-    for n in (1, 2, 3):
-        block |= _conv_norm(f"layer{n}", f"conv{n}", f"bn{n}")
-    ends = {**_conv_norm("stem", "conv1", "bn1"), **ends}
-    return join([Names(ends), *under_stages(Names(block), "layer{}.{}", blocks)])
-
-
-def _conv_norm(ours: str, conv: str, norm: str) -> dict[str, str]:
-    """Names of a `ConvNorm`."""
-    return {f"{ours}/conv": conv, f"{ours}/norm": norm}
+    block = residual_block([(f"conv{n}", f"bn{n}") for n in (1, 2, 3)], "downsample")
+    ends = {**conv_norm("stem", "conv1", "bn1"), **ends}
+    return join([Names(ends), *block.in_stages("layer{}.{}", blocks)])
 
 
 def image_shape(

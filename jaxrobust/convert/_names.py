@@ -18,6 +18,29 @@ class Names(NamedTuple):
     aliases: Mapping[str, str] = {}
     unused: Mapping[str, str] = {}
 
+    def under(self, ours: str, theirs: str) -> "Names":
+        """Returns them for a part that is called `ours` here and `theirs` in torch."""
+        here, there = (f"{ours}/" if ours else ""), (f"{theirs}." if theirs else "")
+        return Names(
+            {here + k: there + v for k, v in self.modules.items()},
+            {there + k: there + v for k, v in self.aliases.items()},
+            {there + k: v for k, v in self.unused.items()},
+        )
+
+    def in_stages(
+        self, stage: str, counts: Sequence[int], first: int = 1
+    ) -> list["Names"]:
+        """Returns the names of all blocks, `counts` of them in each stage.
+
+        Torch's name of a block has places for stage and number, `layer{}.{}`; its first
+        stage has the number `first`.
+        """
+        return [
+            self.under(f"stage{k + 1}_block{n}", stage.format(first + k, n))
+            for k, count in enumerate(counts)
+            for n in range(count)
+        ]
+
 
 def join(parts: Iterable[Names]) -> Names:
     """Puts the names of several parts together."""
@@ -25,26 +48,14 @@ def join(parts: Iterable[Names]) -> Names:
     return Names(*({k: v for one in same for k, v in one.items()} for same in fields))
 
 
-def under(names: Names, ours: str, theirs: str) -> Names:
-    """Returns the names of a part that is called `ours` here and `theirs` in torch."""
-    here, there = (f"{ours}/" if ours else ""), (f"{theirs}." if theirs else "")
-    return Names(
-        {here + k: there + v for k, v in names.modules.items()},
-        {there + k: there + v for k, v in names.aliases.items()},
-        {there + k: v for k, v in names.unused.items()},
-    )
+def conv_norm(ours: str, conv: str, norm: str) -> dict[str, str]:
+    """Names of a `ConvNorm`."""
+    return {f"{ours}/conv": conv, f"{ours}/norm": norm}
 
 
-def under_stages(
-    block: Names, stage: str, counts: Sequence[int], first: int = 1
-) -> list[Names]:
-    """Returns the names of all blocks, `counts` of them in each stage.
-
-    Torch's name of a block has places for stage and number, `layer{}.{}`; its first
-    stage has the number `first`.
-    """
-    return [
-        under(block, f"stage{k + 1}_block{n}", stage.format(first + k, n))
-        for k, count in enumerate(counts)
-        for n in range(count)
-    ]
+def residual_block(layers: Sequence[tuple[str, str]], shortcut: str) -> Names:
+    """Names of a `ResidualBlock`, convolution and norm of each of its layers first."""
+    modules = conv_norm("shortcut", f"{shortcut}.0", f"{shortcut}.1")
+    for n, (conv, norm) in enumerate(layers, 1):
+        modules |= conv_norm(f"layer{n}", conv, norm)
+    return Names(modules)
