@@ -122,7 +122,8 @@ def check_bounds(bounds: Any) -> None:
     if isinstance(bounds, tuple | list) and len(bounds) == 2:
         if any(isinstance(value, Tracer) for value in bounds):
             return
-        if all(_is_number(value) for value in bounds):
+        # True and False are no numbers.
+        if all(not np.ndim(v) and _is_real(np.asarray(v)) for v in bounds):
             low, high = (float(value) for value in bounds)
             far = max(abs(low), abs(high))
             if far > _LARGEST_BOUND:
@@ -137,11 +138,6 @@ def check_bounds(bounds: Any) -> None:
         f"`bounds` must be (low, high) with low < high, two numbers, got {bounds!r}; "
         "use (0.0, 1.0) for images in [0, 1]."
     )
-
-
-def _is_number(value: Any) -> bool:
-    """Whether a value is one real number; True and False are not."""
-    return not np.ndim(value) and _is_real(np.asarray(value))
 
 
 def _is_real(value: np.ndarray) -> bool:

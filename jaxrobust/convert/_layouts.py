@@ -30,10 +30,7 @@ _HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 _TINY = {"mean": (0.4802, 0.4481, 0.3975), "std": (0.2770, 0.2691, 0.2821)}
 _DEEPMIND_CIFAR = {**_CIFAR, "std": (0.2471, 0.2435, 0.2616)}
-_DEEPMIND_CIFAR100 = {
-    "mean": (0.5071, 0.4865, 0.4409),
-    "std": (0.2673, 0.2564, 0.2762),
-}
+_DEEPMIND_100 = {"mean": (0.5071, 0.4865, 0.4409), "std": (0.2673, 0.2564, 0.2762)}
 _SSC = {100: _IMAGENET, 200: _TINY}  # by number of classes
 
 
@@ -147,7 +144,7 @@ def _wide(source: Clues) -> Fields:
 
 def _deepmind(classes: int) -> Fields:
     """Returns what its networks share; their normalisation is not in the weights."""
-    normalization = _DEEPMIND_CIFAR100 if classes == 100 else _DEEPMIND_CIFAR
+    normalization = _DEEPMIND_100 if classes == 100 else _DEEPMIND_CIFAR
     return {"activation": "swish", "same_padding": True, **normalization}
 
 
