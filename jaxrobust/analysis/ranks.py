@@ -48,14 +48,11 @@ def newly_successful(
     """Returns which attacks succeed at a radius but not at the one before.
 
     Only images that are classified as labelled before the attack count; the radius
-    before the first is 0.
+    before the first is 0. ValueError unless the two are about the same images.
 
     Args:
       correct: whether N attacked images are classified as labelled, at E growing radii.
       clean_correct: the same of the images as they are.
-
-    Raises:
-      ValueError: if the two are not about the same images.
     """
     if correct.ndim != 2 or clean_correct.shape != correct.shape[:1]:
         raise ValueError(
@@ -75,11 +72,8 @@ def rank_shares(
 
     Args:
       ranks: of the predicted class in the clean prediction (`class_rank`).
-      newly: of `newly_successful`.
+      newly: of `newly_successful`; ValueError where it has another shape.
       wanted: R ranks.
-
-    Raises:
-      ValueError: if `ranks` and `newly` differ in shape.
     """
     if ranks.shape != newly.shape:
         raise ValueError(

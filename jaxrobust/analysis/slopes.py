@@ -5,7 +5,6 @@ one's, of a rounded or smoothed part, or of half the network explains little of 
 log-odds change between two near points; a true one explains nearly all of it.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -14,9 +13,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxrobust import threat
+from jaxrobust.analysis import masking
 from jaxrobust.analysis.logits import leads, log_odds, rounding
-from jaxrobust.analysis.masking import gradient_health, step_in_ball
-from jaxrobust.array_types import Bounds, Images, Key, Labels, Logits, Norm, Scalar
+from jaxrobust.array_types import Bounds, Images, Key, Labels, Norm, Scalar
 
 PROBE = 1e-3  # of the width of the bounds: below half an 8-bit level
 SHARE = 0.1  # of the radius
@@ -70,8 +69,8 @@ def reaches(
 
 
 def measure(
-    forward: Callable[[Images], Logits],
-    slope: Callable[[Images, Labels], tuple[Images, Logits]],
+    forward: masking.Forward,
+    slope: masking.Gradient,
     x: Images,
     y: Labels,
     *,
@@ -109,7 +108,7 @@ def measure(
         # Away from the bounds by the longer step: both ends of every step are inside.
         base = jnp.clip(start, bounds[0] + max(pair), bounds[1] - max(pair))
         gradient, logits = slope(base, y)
-        zero[place] = np.asarray(gradient_health(gradient).zero)
+        zero[place] = np.asarray(masking.gradient_health(gradient).zero)
         logits = np.asarray(logits)
         noise = rounding(logits, labels, resolution)
 
@@ -157,12 +156,7 @@ def share(
 
 
 def _points(
-    slope: Callable[[Images, Labels], tuple[Images, Logits]],
-    x: Images,
-    y: Labels,
-    keys: Key,
-    eps: float,
-    **ball: Any,
+    slope: masking.Gradient, x: Images, y: Labels, keys: Key, eps: float, **ball: Any
 ) -> tuple[Images, Images, Images]:
     """Returns the images, random points of the balls, and where attacks go from there.
 
@@ -171,7 +165,7 @@ def _points(
     points = sampled = _sample(x, key=_fold(keys, _STREAM), eps=eps, **ball)
     for _ in range(WALK):
         gradient = jnp.nan_to_num(slope(points, y)[0], posinf=0.0, neginf=0.0)
-        points = step_in_ball(points, gradient, x, WALK_STEP * eps, eps, **ball)
+        points = masking.step_in_ball(points, gradient, x, WALK_STEP * eps, eps, **ball)
     return x, sampled, points
 
 

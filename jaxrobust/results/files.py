@@ -1,7 +1,8 @@
 """Reading what a run left: results.json, evaluation.npz, metrics.jsonl, config.json.
 
 Whoever made them, what is returned has the shape that its readers rely on; anything
-else is a ValueError of one line that names the file and what is wrong with it.
+else is a ValueError of one line that names the file and what is wrong with it. What is
+not there is a FileNotFoundError.
 """
 
 import contextlib
@@ -39,11 +40,7 @@ def _naming(path: epath.PathLike, advice: str = _AGAIN) -> Iterator[None]:
 
 
 def read_results(path: epath.PathLike, wanted: type[T] = schema.Results) -> T:
-    """Reads of results.json what its reader needs, a part of `schema`.
-
-    Raises:
-      FileNotFoundError, ValueError: if it is not there, or not what we write.
-    """
+    """Reads of results.json what its reader needs, a part of `schema`."""
     with _naming(path):
         found = reading.read_json(path)
         _require_sizes(found)
@@ -68,11 +65,7 @@ def _require_sizes(value: Any) -> None:
 
 
 def read_arrays(path: epath.PathLike) -> dict[str, np.ndarray]:
-    """Reads evaluation.npz: numbers and text, 512 MiB of them at most.
-
-    Raises:
-      FileNotFoundError, ValueError: if it is not there, damaged or too large.
-    """
+    """Reads evaluation.npz: numbers and text, 512 MiB of them at most."""
     with _naming(path):
         return reading.read_npz(path, _ARRAYS)
 
@@ -93,11 +86,7 @@ def read_metrics(path: epath.PathLike) -> list[dict[str, Any]]:
 
 
 def read_config(path: epath.PathLike) -> tuple[dict[str, Any], str]:
-    """Reads config.json, and the command that made the run ('' if unknown).
-
-    Raises:
-      FileNotFoundError, ValueError: if it is not there, or holds no config.
-    """
+    """Reads config.json, and the command that made the run ('' if unknown)."""
     with _naming(path, "delete it, or give another --workdir"):
         found = reading.read_json(path)
         if not isinstance(found, dict) or not isinstance(found.get("config"), dict):
