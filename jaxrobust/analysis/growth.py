@@ -24,14 +24,10 @@ class Growth(NamedTuple):
 
 
 class Mean(NamedTuple):
-    """Growth of one stage over the images that are perturbed there; NaN if none is.
-
-    `images` says how many these are, `unperturbed` how many are left out.
-    """
+    """Growth of one stage over the images that are perturbed there; NaN if none is."""
 
     mean: float
     images: int
-    unperturbed: int
 
 
 def stage_names(features: FeatureMap) -> tuple[str, ...]:
@@ -85,5 +81,5 @@ def mean_growth(parts: Sequence[Mapping[str, Growth]]) -> dict[str, Mean]:
         perturbed = np.concatenate([np.asarray(part[name].perturbed) for part in parts])
         kept = ratio[perturbed].astype(np.float64)
         mean = float(kept.mean()) if kept.size else float("nan")
-        means[name] = Mean(mean, int(kept.size), int((~perturbed).sum()))
+        means[name] = Mean(mean, int(kept.size))
     return means
