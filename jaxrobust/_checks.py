@@ -210,14 +210,16 @@ def check_shape(
     )
 
 
+def check_kind(array: Any, kind: Any, must: str, hint: str = "") -> None:
+    """Raises TypeError, saying what an array `must` be, unless its dtype is one."""
+    dtype = getattr(array, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, kind):
+        raise TypeError(f"{must}, got {dtype or type(array).__name__}{hint}.")
+
+
 def check_floating(name: str, array: Any, shape: str, hint: str = "") -> None:
     """Raises unless an array is floating and has the two axes of `shape`, '[B, D]'."""
-    dtype = getattr(array, "dtype", None)
-    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(
-            f"`{name}` must be a floating array {shape}, got "
-            f"{dtype or type(array).__name__}."
-        )
+    check_kind(array, jnp.floating, f"`{name}` must be a floating array {shape}")
     if array.ndim != 2:
         raise ValueError(f"`{name}` must have shape {shape}, got {array.shape}{hint}.")
 
@@ -249,12 +251,8 @@ def check_not_empty(x: Any) -> None:
 
 def check_labels(y: Any, batch: int, name: str = "y", row: str = "image") -> None:
     """Raises unless labels are integers, one for each of `batch` rows."""
-    dtype = getattr(y, "dtype", None)
-    if dtype is None or not jnp.issubdtype(dtype, jnp.integer):
-        raise TypeError(
-            f"`{name}` must hold integer labels, got {dtype or type(y).__name__}; use "
-            f"jnp.asarray({name}, jnp.int32)."
-        )
+    hint = f"; use jnp.asarray({name}, jnp.int32)"
+    check_kind(y, jnp.integer, f"`{name}` must hold integer labels", hint)
     if y.shape != (batch,):
         hint = ""
         if len(y.shape) == 2 and y.shape[0] == batch and y.shape[1] > 1:
@@ -290,12 +288,9 @@ def row_keys(key: Key, batch: int) -> Key:
       TypeError: for an old-style uint32 key.
       ValueError: for an array of keys of another shape.
     """
-    dtype = getattr(key, "dtype", None)
-    if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
-        raise TypeError(
-            "`key` must be a new-style key, one or one per example, got "
-            f"{dtype or type(key).__name__}; make it with jax.random.key(seed)."
-        )
+    must = "`key` must be a new-style key, one or one per example"
+    hint = "; make it with jax.random.key(seed)"
+    check_kind(key, jax.dtypes.prng_key, must, hint)
     if key.ndim == 0:
         return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch))
     if key.shape != (batch,):
