@@ -32,15 +32,15 @@ def nearest(name: object, known: Iterable[str], cutoff: float = 0.0) -> str:
 
 
 def did_you_mean(name: object, known: Iterable[str], cutoff: float = 0.0) -> str:
-    """Asks, after a space, for the nearest of the known names; '' as `nearest`."""
+    """Asks for the nearest of the known names; '' where none is near enough."""
     near = nearest(name, known, cutoff)
-    return f" Did you mean {near!r}?" if near else ""
+    return f"Did you mean {near!r}?" if near else ""
 
 
 def nearest_match(name: object, known: Iterable[str]) -> str:
     """Returns the sentence that ends every error about an unknown name."""
     known = sorted(known)
-    return f"{did_you_mean(name, known)} Known: {', '.join(known)}.".strip()
+    return f"{did_you_mean(name, known)} Known: {', '.join(known)}."
 
 
 def check_choice(name: str, value: object, known: Iterable[str]) -> None:
@@ -48,7 +48,7 @@ def check_choice(name: str, value: object, known: Iterable[str]) -> None:
     known = tuple(known)
     if value not in known:
         raise ValueError(
-            f"`{name}` must be one of {', '.join(known)}, got {value!r}."
+            f"`{name}` must be one of {', '.join(known)}, got {value!r}. "
             f"{did_you_mean(value, known)}"
         )
 

@@ -68,7 +68,8 @@ def expand(arguments: Sequence[str]) -> tuple[str, list[str]]:
         raise SystemExit(0)
     if name not in COMMANDS:
         hint = did_you_mean(name, COMMANDS, 0.6)
-        raise SystemExit(f"jaxrobust has no command {name!r}.{hint}\n\n{usage}")
+        told = f"jaxrobust has no command {name!r}. {hint}".strip()
+        raise SystemExit(f"{told}\n\n{usage}")
     command = COMMANDS[name]
     if command.first and rest and not rest[0].startswith("-"):
         rest = [f"{command.first}={rest[0]}", *rest[1:]]

@@ -72,7 +72,7 @@ def find(spec: str, what: str) -> Any:
         if not hasattr(found, name):
             hint = did_you_mean(name, dir(found))
             where = getattr(found, "__name__", type(found).__name__)
-            raise ValueError(f"{what} {spec!r}: {where} has no {name!r}.{hint}")
+            raise ValueError(f"{what} {spec!r}: {where} has no {name!r}. {hint}")
         found = getattr(found, name)
     return found
 

@@ -69,7 +69,7 @@ def pcl(model: pcl_resnet.PCLResNet) -> Names:
     branch = Names({**conv_norm("layer", "conv", "bn"), "dense": "fc"})
     branches = [branch.under(f"branch_stage{k}", f"branch{k}") for k in (1, 2, 3)]
     ends = {"embedding": "fc", "classifier": "fcf"}
-    return join([_residual_net(ends, (model.blocks(),) * 3), *branches])
+    return join([_residual_net(ends, ((model.depth - 2) // 6,) * 3), *branches])
 
 
 def _residual_net(ends: dict[str, str], blocks: tuple[int, ...]) -> Names:

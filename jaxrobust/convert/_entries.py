@@ -57,7 +57,7 @@ def find(loaded: Any, entry: str | None = None) -> Found:
         entry = _choose(found)
     elif entry not in found:
         hint = f"{did_you_mean(entry, found)} It has {listed(found)}"
-        raise ValueError(f"has no entry {entry!r} with weights.{hint}")
+        raise ValueError(f"has no entry {entry!r} with weights. {hint}")
     arrays = {_shown(str(k)): v for k, v in found[entry].items() if is_array(v)}
     others = [str(k) for k in loaded if entry.split(".")[0] != str(k)] if entry else []
     others += [str(k) for k, v in found[entry].items() if not is_array(v)]

@@ -1,12 +1,12 @@
 """Data sets by name."""
 
+import difflib
 import os
 from typing import Any
 
 from absl import logging
 
 from jaxrobust import named_code
-from jaxrobust._checks import did_you_mean
 from jaxrobust.data import _image_folder, _local, _npz, _tfds
 from jaxrobust.data._dataset import Dataset
 from jaxrobust.data._source import Source
@@ -138,7 +138,8 @@ def _open(
                 f"{type(found).__name__}."
             )
         return _local.finish(found, **common)
-    hint = did_you_mean(name, names(), 0.5)
+    near = difflib.get_close_matches(name, names(), 1, 0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
     raise ValueError(
         f"unknown data set {name!r}.{hint} Known: {', '.join(names())}; npz:PATH and "
         "folder:PATH for your own images, tfds:NAME for other prepared TFDS sets"

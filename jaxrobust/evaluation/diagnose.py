@@ -17,8 +17,7 @@ from jaxrobust.attacks import stepping
 from jaxrobust.evaluation import flags, gradient_check, step, trial_attacks
 from jaxrobust.evaluation.network import CompiledNetwork, compile_network, in_batches
 from jaxrobust.evaluation.radius import STEP_SHARE
-from jaxrobust.results import schema_of_analyses as schema
-from jaxrobust.results import typed
+from jaxrobust.results import schema, typed
 
 
 def diagnose(

@@ -11,11 +11,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxrobust.evaluation import statistics
-from jaxrobust.results import schema_of_analyses as schema
+from jaxrobust.results import schema
 
 
 class Flag(TypedDict):
-    """A `Flag` of the schema before it is written."""
+    """A `schema.Flag` before it is written."""
 
     name: str
     severe: bool

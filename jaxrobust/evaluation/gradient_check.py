@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxrobust.analysis import slopes
-from jaxrobust.results import schema_of_analyses as schema
+from jaxrobust.results import schema
 
 # Fewer images than this share say nothing about the others.
 _LEAST = 0.1

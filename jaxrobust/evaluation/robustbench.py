@@ -1,9 +1,9 @@
 """Results in the format of RobustBench's leaderboard (`model_info/*.json` there)."""
 
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxrobust._checks import nearest_match
 from jaxrobust.results.schema import Attack, Data, Results
 
 ABOUT: Mapping[str, str | int | bool] = {
@@ -30,9 +30,10 @@ def read_about(fields: Mapping[str, Any]) -> dict[str, Any]:
     about: dict[str, Any] = dict(ABOUT)
     for name, value in fields.items():
         if name not in ABOUT:
+            near = difflib.get_close_matches(name, ABOUT, n=1, cutoff=0.0)
             raise ValueError(
-                f"RobustBench's format has no field {name!r} to fill. "
-                f"{nearest_match(name, ABOUT)}"
+                f"RobustBench's format has no field {name!r} to fill. Did you mean "
+                f"{near[0]!r}? Known: {', '.join(ABOUT)}."
             )
         about[name] = _read(name, value)
     return about

@@ -1,5 +1,6 @@
 """Attack suites: what a config says, read into attacks."""
 
+import difflib
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -9,7 +10,6 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxrobust import attacks, threat
-from jaxrobust._checks import did_you_mean
 from jaxrobust.array_types import Norm
 from jaxrobust.attacks import registry
 from jaxrobust.evaluation import adaptive, protocols, transfer
@@ -293,5 +293,6 @@ def first_threat(table: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """Says that a name is unknown, with the nearest known one."""
     known = list(known)
-    hint = did_you_mean(name, known, 0.6)
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
     return f"unknown {kind} {name!r}; known: {', '.join(known)}.{hint}"

@@ -12,7 +12,7 @@ from jaxrobust.analysis import masking
 from jaxrobust.array_types import Bounds, Images, Key, Labels, Norm
 from jaxrobust.evaluation.network import CompiledNetwork
 from jaxrobust.evaluation.radius import STEP_SHARE
-from jaxrobust.results import schema_of_analyses as schema
+from jaxrobust.results import schema
 
 LONGER = 4  # times the steps, to see whether more steps still gain
 DRAWS = 10  # of random noise

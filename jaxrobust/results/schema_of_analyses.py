@@ -21,7 +21,7 @@ from jaxrobust.results.typed import (
 Norm = Annotated[str, one_of(("linf", "l2", "l1"))]
 
 
-class Accuracy(Part):
+class OfSome(Part):
     """A share of n images with its 95 % interval."""
 
     accuracy: Share
@@ -29,7 +29,7 @@ class Accuracy(Part):
     n: Count | None = None
 
 
-class Robust(Part):
+class RobustOfSome(Part):
     """A share of n images that stay right under attack."""
 
     robust_accuracy: Share
@@ -271,7 +271,7 @@ class Corrupted(Part):
     n: Count | None = None
 
 
-class ByName(Accuracy):
+class ByName(OfSome):
     """Mean over severities."""
 
     name: str
@@ -288,7 +288,7 @@ class BySeverity(Part):
 class Corruptions(Part):
     """Accuracy under common corruptions; `worst_case` is of the attacks."""
 
-    clean: Accuracy
+    clean: OfSome
     n: Count
     note: str
     rows: list[Corrupted]
@@ -296,5 +296,5 @@ class Corruptions(Part):
     by_severity: list[BySeverity]
     mean_accuracy: Share
     ci95: Pair
-    worst_case: Robust | None = None
+    worst_case: RobustOfSome | None = None
     seconds: Number | None = None

@@ -1,5 +1,6 @@
 """What each field of a config may hold: one table, looked at before any work."""
 
+import difflib
 import inspect
 import math
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
@@ -7,7 +8,6 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from jaxrobust import attacks, corruptions, defenses, named_code
-from jaxrobust._checks import did_you_mean
 from jaxrobust.evaluation import suite
 from jaxrobust.training import compute, feed, optimizer
 from jaxrobust.training.config import base
@@ -242,8 +242,8 @@ def problems(config: Mapping[str, Any], only: Sequence[str] = ()) -> list[str]:
             flat.append(name)
             found.append(f"`{name}` must be a table of fields, got {value!r}.")
         elif rule is None:
-            hint = did_you_mean(name, known)
-            found.append(f"config has no field {name!r}.{hint}")
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+            found.append(f"config has no field {name!r}. Did you mean {near[0]!r}?")
         elif not rule.holds(value):
             found.append(_told(name, value, rule))
     missing = [
@@ -346,5 +346,6 @@ def _like(value: Any) -> Rule:
 def _told(name: str, value: Any, rule: Rule) -> str:
     shown = repr(value)
     shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
-    hint = did_you_mean(value, rule.known, 0.6) if isinstance(value, str) else ""
+    near = isinstance(value, str) and difflib.get_close_matches(value, rule.known, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
     return f"`{name}` must be {rule.says}, got {shown}; set --config.{name}.{hint}"

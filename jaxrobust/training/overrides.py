@@ -1,12 +1,12 @@
 """Fields of a config from the command line: `--config.a.b=value`."""
 
+import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from jaxrobust._checks import did_you_mean
 from jaxrobust.evaluation.text import literal, number, python, shown
 
 _FLAG = re.compile(r"--?(no)?config\.([^=]*)(=.*)?", re.DOTALL)
@@ -105,7 +105,8 @@ def _names(config: ConfigDict, prefix: str = "") -> list[str]:
 
 
 def _unknown(field: str, known: Sequence[str]) -> str:
-    return f"config has no field {shown(field)}.{did_you_mean(field, known)}"
+    [near] = difflib.get_close_matches(field, known, n=1, cutoff=0.0) or [""]
+    return f"config has no field {shown(field)}. Did you mean {near!r}?"
 
 
 def _value(field: str, text: str | None, default: Any, kind: type) -> Any:

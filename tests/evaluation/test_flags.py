@@ -7,7 +7,7 @@ import pytest
 
 from jaxrobust.evaluation import flags, flags_of_attacks
 from jaxrobust.evaluation.analyses import curve
-from jaxrobust.results import schema, schema_of_analyses, typed
+from jaxrobust.results import schema, typed
 
 
 def attack(label, name, share, eps=0.1):
@@ -148,14 +148,10 @@ def test_a_network_that_learned_nothing_is_not_called_saturated():
 def test_chance_is_the_commonest_class():
     logits = np.eye(3)[[0, 0, 0, 0]]
     found = flags.predictions(logits, np.array([0, 0, 0, 1]))
-    assert found == schema_of_analyses.Predictions(
-        accuracy=0.75, chance=0.75, constant=True
-    )
+    assert found == schema.Predictions(accuracy=0.75, chance=0.75, constant=True)
     # Of one class alone nothing can be said.
     found = flags.predictions(logits, np.zeros(4, int))
-    assert found == schema_of_analyses.Predictions(
-        accuracy=1.0, chance=1 / 3, constant=False
-    )
+    assert found == schema.Predictions(accuracy=1.0, chance=1 / 3, constant=False)
 
 
 def test_signs_of_the_cross_entropy_are_minor_beside_an_attack_without_it():

@@ -17,7 +17,7 @@ from jaxrobust.evaluation.analyses import curve
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
 from jaxrobust.evaluation.radius import parse_radius
 from jaxrobust.evaluation.setting import Setting, choose
-from jaxrobust.results import schema_of_analyses as schema
+from jaxrobust.results import schema
 
 FIELD = "analysis"
 DEFAULTS: Mapping[str, Any] = {

@@ -16,7 +16,7 @@ from jaxrobust.array_types import Images, Key, Logits, Variables
 from jaxrobust.evaluation import passes, statistics, step
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
 from jaxrobust.evaluation.setting import Setting, choose
-from jaxrobust.results import schema_of_analyses as schema
+from jaxrobust.results import schema
 
 FIELD = "corruptions"
 DEFAULTS: Mapping[str, Any] = {
@@ -160,7 +160,7 @@ def _describe(
     """Returns accuracies: each, per corruption, per severity and over all."""
     worst = None
     if robust is not None:
-        worst = schema.Robust(**statistics.share(robust, "robust_accuracy"))
+        worst = schema.RobustOfSome(**statistics.share(robust, "robust_accuracy"))
     return schema.Corruptions(
         rows=[
             schema.Corrupted(
@@ -181,7 +181,7 @@ def _describe(
         ],
         mean_accuracy=float(correct.mean()),
         ci95=_mean(correct.reshape(-1, correct.shape[-1]))["ci95"],
-        clean=schema.Accuracy(**statistics.share(clean, "accuracy")),
+        clean=schema.OfSome(**statistics.share(clean, "accuracy")),
         worst_case=worst,
         n=correct.shape[-1],
         note=NOTE,

@@ -16,7 +16,7 @@ from jaxrobust.evaluation import flags, flags_of_attacks, statistics, step
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
 from jaxrobust.evaluation.radius import STEP_SHARE, parse_radius
 from jaxrobust.evaluation.setting import Setting
-from jaxrobust.results import schema_of_analyses as schema
+from jaxrobust.results import schema
 
 FIELD = "curve"
 DEFAULTS: Mapping[str, Any] = {

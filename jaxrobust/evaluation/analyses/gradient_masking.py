@@ -13,8 +13,7 @@ from jaxrobust.evaluation import flags_of_attacks, protocols, step
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
 from jaxrobust.evaluation.diagnose import check_counts, diagnose
 from jaxrobust.evaluation.radius import parse_radius
-from jaxrobust.results import schema_of_analyses as schema
-from jaxrobust.results import typed
+from jaxrobust.results import schema, typed
 
 FIELD = "diagnostics"
 DEFAULTS: Mapping[str, Any] = {

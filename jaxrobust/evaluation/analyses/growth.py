@@ -18,7 +18,7 @@ from jaxrobust.evaluation.analyses.base import (
 )
 from jaxrobust.evaluation.radius import parse_radius
 from jaxrobust.evaluation.setting import Setting
-from jaxrobust.results import schema_of_analyses as schema
+from jaxrobust.results import schema
 
 FIELD = "growth"
 DEFAULTS: Mapping[str, Any] = {

@@ -9,7 +9,7 @@ from jaxtyping import Int
 
 from jaxrobust import analysis
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
-from jaxrobust.results import schema_of_analyses as schema
+from jaxrobust.results import schema
 
 FIELD = "analysis"
 DEFAULTS: Mapping[str, Any] = {"enabled": True}

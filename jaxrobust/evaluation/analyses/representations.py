@@ -21,7 +21,7 @@ from jaxrobust.evaluation.analyses.base import (
 )
 from jaxrobust.evaluation.entries import Entry
 from jaxrobust.evaluation.setting import Setting
-from jaxrobust.results import schema_of_analyses as schema
+from jaxrobust.results import schema
 
 FIELD = "analysis"
 # Of as many examples as `class_ranks` says.

@@ -21,7 +21,7 @@ from jaxrobust.evaluation import flags, gradient_check
 from jaxrobust.evaluation.autoattack.result import State
 from jaxrobust.evaluation.autoattack.setup import Setup
 from jaxrobust.evaluation.network import coarsest, in_batches
-from jaxrobust.results import schema_of_analyses as schema
+from jaxrobust.results import schema
 
 # Of the typical lead: far above what another batch shape rounds, half precision too.
 _CHANGE = 3e-2
