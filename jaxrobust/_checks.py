@@ -24,10 +24,17 @@ _LARGEST_BOUND = 1e6
 _NARROWEST_BOX = 1e-4
 
 
+def nearest(name: object, known: Iterable[str], cutoff: float = 0.0) -> str:
+    """Returns the nearest of the known names; '' where none is near enough."""
+    lowered = {one.lower(): one for one in known}
+    close = difflib.get_close_matches(str(name).lower(), lowered, n=1, cutoff=cutoff)
+    return lowered[close[0]] if close else ""
+
+
 def did_you_mean(name: object, known: Iterable[str], cutoff: float = 0.0) -> str:
     """Asks for the nearest of the known names; '' where none is near enough."""
-    close = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=cutoff)
-    return f"Did you mean {close[0]!r}?" if close else ""
+    near = nearest(name, known, cutoff)
+    return f"Did you mean {near!r}?" if near else ""
 
 
 def nearest_match(name: object, known: Iterable[str]) -> str:
@@ -56,11 +63,8 @@ def concrete(value: Any) -> np.ndarray | None:
 class Range(NamedTuple):
     """Where numbers must lie.
 
-    Attributes:
-      low: the least.
-      high: the largest.
-      above: whether the least itself is left out.
-      rule: in words, where it is not told from the numbers.
+    With `above` the least itself is left out; `rule` says it in words where the numbers
+    do not.
     """
 
     low: float = 0.0
@@ -75,14 +79,13 @@ class Range(NamedTuple):
             return None
         if self.rule:
             return self.rule
+        least, most = f"{self.low:g}", f"{self.high:g}"
         if self.high <= 1:
-            share = f"in [{self.low:g}, {self.high:g}]"
-            return f"above 0 and at most {self.high:g}" if self.above else share
+            share = f"in [{least}, {most}]"
+            return f"above 0 and at most {most}" if self.above else share
         if low:
-            return f"at most {self.high:g}"
-        return (
-            f"finite and above {self.low:g}" if self.above else f"at least {self.low:g}"
-        )
+            return f"at most {most}"
+        return f"finite and above {least}" if self.above else f"at least {least}"
 
 
 SHARE = Range(0, 1)
@@ -90,12 +93,7 @@ FINITE = Range(0, float(np.finfo(np.float64).max), rule="at least 0 and finite")
 
 
 def check_number(name: str, value: Any, within: Range) -> None:
-    """Checks one number, or an array of them.
-
-    Raises:
-      TypeError: for what is no number.
-      ValueError: for one out of range.
-    """
+    """Raises TypeError for what is no number, or ValueError for one out of range."""
     values = concrete(value)
     if values is None:
         return
@@ -124,7 +122,8 @@ def check_bounds(bounds: Any) -> None:
     if isinstance(bounds, tuple | list) and len(bounds) == 2:
         if any(isinstance(value, Tracer) for value in bounds):
             return
-        if all(_is_number(value) for value in bounds):
+        # True and False are no numbers.
+        if all(not np.ndim(v) and _is_real(np.asarray(v)) for v in bounds):
             low, high = (float(value) for value in bounds)
             far = max(abs(low), abs(high))
             if far > _LARGEST_BOUND:
@@ -141,35 +140,20 @@ def check_bounds(bounds: Any) -> None:
     )
 
 
-def _is_number(value: Any) -> bool:
-    """Whether a value is one real number; True and False are not."""
-    if isinstance(value, bool | np.bool_ | str) or np.ndim(value):
-        return False
-    return _is_real(np.asarray(value))
-
-
 def _is_real(value: np.ndarray) -> bool:
-    return jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(
-        value.dtype, jnp.integer
-    )
+    kinds = (jnp.floating, jnp.integer)
+    return any(jnp.issubdtype(value.dtype, kind) for kind in kinds)
 
 
 def check_radius(name: str, value: Any) -> None:
-    """Raises, naming the argument, unless `value` is numbers of at least 0.
-
-    A traced value passes, and so does one that other processes hold.
-    """
+    """Raises, naming the argument, unless `value` is numbers of at least 0."""
     values = concrete(value)
     if values is None:
         return
     if not _is_real(values):
-        hint = ""
-        if isinstance(value, str):
-            hint = ": fractions as text are for configs"
-        raise TypeError(
-            f"`{name}` must be a number, such as 8 / 255, got {values.tolist()!r}"
-            f"{hint}."
-        )
+        text = ": fractions as text are for configs" if isinstance(value, str) else ""
+        got = f"{values.tolist()!r}{text}"
+        raise TypeError(f"`{name}` must be a number, such as 8 / 255, got {got}.")
     if not (values >= 0).all():
         raise ValueError(f"`{name}` must be at least 0 and not NaN, got {values}.")
 
@@ -198,14 +182,8 @@ def check_shape(
 ) -> None:
     """Raises unless a radius fits images: one for all, `[B]`, in Linf one per value.
 
-    Args:
-      name: of the argument.
-      value: the radius, which may be traced.
-      shape: of the images, `[B, ...]`.
-      norm: in which it is; None where there are no radii per value in any.
-
-    Raises:
-      ValueError: naming the shapes that there are.
+    `shape` is that of the images, `[B, ...]`; `norm` is None where there are no radii
+    per value in any.
     """
     got = np.shape(value)
     if got in ((), shape[:1]):
@@ -232,14 +210,16 @@ def check_shape(
     )
 
 
+def check_kind(array: Any, kind: Any, must: str, hint: str = "") -> None:
+    """Raises TypeError, saying what an array `must` be, unless its dtype is one."""
+    dtype = getattr(array, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, kind):
+        raise TypeError(f"{must}, got {dtype or type(array).__name__}{hint}.")
+
+
 def check_floating(name: str, array: Any, shape: str, hint: str = "") -> None:
     """Raises unless an array is floating and has the two axes of `shape`, '[B, D]'."""
-    dtype = getattr(array, "dtype", None)
-    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(
-            f"`{name}` must be a floating array {shape}, got "
-            f"{dtype or type(array).__name__}."
-        )
+    check_kind(array, jnp.floating, f"`{name}` must be a floating array {shape}")
     if array.ndim != 2:
         raise ValueError(f"`{name}` must have shape {shape}, got {array.shape}{hint}.")
 
@@ -271,12 +251,8 @@ def check_not_empty(x: Any) -> None:
 
 def check_labels(y: Any, batch: int, name: str = "y", row: str = "image") -> None:
     """Raises unless labels are integers, one for each of `batch` rows."""
-    dtype = getattr(y, "dtype", None)
-    if dtype is None or not jnp.issubdtype(dtype, jnp.integer):
-        raise TypeError(
-            f"`{name}` must hold integer labels, got {dtype or type(y).__name__}; use "
-            f"jnp.asarray({name}, jnp.int32)."
-        )
+    hint = f"; use jnp.asarray({name}, jnp.int32)"
+    check_kind(y, jnp.integer, f"`{name}` must hold integer labels", hint)
     if y.shape != (batch,):
         hint = ""
         if len(y.shape) == 2 and y.shape[0] == batch and y.shape[1] > 1:
@@ -308,20 +284,13 @@ def check_classes(y: Any, classes: int, name: str = "y") -> None:
 def row_keys(key: Key, batch: int) -> Key:
     """Returns one key per row: `[B]` keys pass, of one key row i gets fold_in(key, i).
 
-    Args:
-      key: `jax.random.key(...)`, a single key or `[B]` of them.
-      batch: number of rows B.
-
     Raises:
       TypeError: for an old-style uint32 key.
       ValueError: for an array of keys of another shape.
     """
-    dtype = getattr(key, "dtype", None)
-    if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
-        raise TypeError(
-            "`key` must be a new-style key, one or one per example, got "
-            f"{dtype or type(key).__name__}; make it with jax.random.key(seed)."
-        )
+    must = "`key` must be a new-style key, one or one per example"
+    hint = "; make it with jax.random.key(seed)"
+    check_kind(key, jax.dtypes.prng_key, must, hint)
     if key.ndim == 0:
         return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch))
     if key.shape != (batch,):

@@ -4,21 +4,19 @@
 follows is handed on as it is, `--help` too.
 """
 
-import difflib
 import runpy
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from jaxrobust._checks import did_you_mean
+
 
 class Command(NamedTuple):
     """One word after `jaxrobust`.
 
-    Attributes:
-      module: the program, as `python -m` takes it.
-      says: what it does, in a line.
-      first: the flag that a first argument without dashes stands for, if any.
-      always: flags that come with the word.
+    `module` is the program, `first` the flag that a first argument without dashes
+    stands for, `always` are flags that come with the word.
     """
 
     module: str
@@ -62,31 +60,20 @@ def expand(arguments: Sequence[str]) -> tuple[str, list[str]]:
       SystemExit: with the list of commands, for none or an unknown one.
     """
     name, *rest = arguments or ["--help"]
+    rows = "\n".join(f"  {word:<9} {one.says}" for word, one in COMMANDS.items())
+    more = "jaxrobust COMMAND --help says more."
+    usage = f"usage: jaxrobust COMMAND ...\n\n{rows}\n\n{more}"
     if name in ("-h", "--help", "help"):
-        print(usage())
+        print(usage)
         raise SystemExit(0)
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise SystemExit(f"jaxrobust has no command {name!r}.{hint}\n\n{usage()}")
+        hint = did_you_mean(name, COMMANDS, 0.6)
+        told = f"jaxrobust has no command {name!r}. {hint}".strip()
+        raise SystemExit(f"{told}\n\n{usage}")
     command = COMMANDS[name]
     if command.first and rest and not rest[0].startswith("-"):
         rest = [f"{command.first}={rest[0]}", *rest[1:]]
     return command.module, [*command.always, *rest]
-
-
-def usage() -> str:
-    """Returns the list of commands."""
-    rows = [f"  {name:<9} {command.says}" for name, command in COMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: jaxrobust COMMAND ...",
-            "",
-            *rows,
-            "",
-            "jaxrobust COMMAND --help says more.",
-        ]
-    )
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def main() -> int:
 
 def look() -> Iterator[Row]:
     """Yields one row per thing that was looked at."""
-    for look_at in (_versions, _devices, _flags, _folder, _cache, _data):
+    for look_at in (_versions, _devices, _folder, _cache, _data):
         try:
             yield from look_at()
         except Exception as error:  # a broken installation is what this is for
@@ -40,25 +40,17 @@ def look() -> Iterator[Row]:
 
 
 def _versions() -> Iterator[Row]:
-    yield (
-        "jaxrobust",
-        True,
-        f"{__version__}, Python {platform.python_version()}",
-    )
+    yield "jaxrobust", True, f"{__version__}, Python {platform.python_version()}"
     found = (f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
     yield "packages", True, ", ".join(found)
 
 
 def _devices() -> Iterator[Row]:
+    yield "XLA_FLAGS", True, os.environ.get("XLA_FLAGS") or "none"
     devices = jax.devices()
     total = float(jnp.arange(4.0).sum())
     kinds = f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})"
     yield "devices", total == 6, kinds
-
-
-def _flags() -> Iterator[Row]:
-    flags = os.environ.get("XLA_FLAGS", "")
-    yield "XLA_FLAGS", True, flags or "none"
 
 
 def _folder() -> Iterator[Row]:
@@ -78,9 +70,8 @@ def _cache() -> Iterator[Row]:
 
 
 def _data() -> Iterator[Row]:
-    folder = pathlib.Path(
-        os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    ).expanduser()
+    given = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    folder = pathlib.Path(given).expanduser()
     there = sorted(name for name in data.names() if (folder / name).is_dir())
     said = ", ".join(there) if there else "none; digits needs none, see `prepare`"
     yield f"data sets in {folder}", True, said

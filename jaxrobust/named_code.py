@@ -4,11 +4,12 @@ Importing runs the module. So a name counts only where the caller gave it, in th
 config or arguments; what came from a file goes through `refuse` or `marked` first.
 """
 
-import difflib
 import importlib
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeGuard
+
+from jaxrobust._checks import did_you_mean
 
 _SPEC = re.compile(r"([\w.]+):([\w.]+)")
 # Of what a config may name where a name of ours can stand, too.
@@ -74,10 +75,9 @@ def find(spec: str, what: str) -> Any:
         ) from error
     for name in path.split("."):
         if not hasattr(found, name):
-            near = difflib.get_close_matches(name, dir(found), n=1, cutoff=0.0)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(name, dir(found))
             where = getattr(found, "__name__", type(found).__name__)
-            raise ValueError(f"{what} {spec!r}: {where} has no {name!r}.{hint}")
+            raise ValueError(f"{what} {spec!r}: {where} has no {name!r}. {hint}")
         found = getattr(found, name)
     return found
 

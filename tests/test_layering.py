@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1] / PACKAGE
 BASE = {"array_types", "_checks"}
 PURE = {
     "array_types": set(),
-    "named_code": set(),
+    "named_code": {"_checks"},
     "_checks": {"array_types"},
     "threat": BASE,
     "models": BASE,
@@ -44,13 +44,13 @@ PROGRAM = {
         "runtime",
         "parallel",
     },
-    "convert": {"array_types", "models", "runtime", "checkpoints"},
+    "convert": BASE | {"models", "runtime", "checkpoints"},
     "data": BASE | {"named_code", "runtime", "parallel"},
     "evaluation": LIBRARY | SHARED,
     "training": LIBRARY | SHARED | {"evaluation"},
     "report": {"array_types", "attacks", "results", "runtime"},
     "main": LIBRARY | SHARED | {"training", "evaluation", "report"},
-    "cli": set(),
+    "cli": {"_checks"},
     "doctor": {"data", "runtime"},
     # A program like main: it evaluates and writes a report.
     "evaluation/__main__": LIBRARY | SHARED | {"evaluation", "report"},

@@ -4,43 +4,30 @@ Kim et al., ECCV 2020, arXiv 2010.10047, section 4.3: for a stage G with input h
 ||G(h_adv) - G(h)||_p / ||h_adv - h||_p per image, averaged over the test images.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from jaxrobust.array_types import Images, PerExample
+from jaxrobust.array_types import PerExample
 
 FeatureMap = Mapping[str, Float[Array, "B ..."]]
 
 
 class Growth(NamedTuple):
-    """Growth of one stage.
-
-    Attributes:
-      ratio: per image; 0 where the input of the stage is not perturbed.
-      perturbed: whether it is; the others do not count.
-    """
+    """Ratio of one stage per image: 0, and not `perturbed`, where its input stays."""
 
     ratio: PerExample
     perturbed: Bool[Array, "B"]
 
 
 class Mean(NamedTuple):
-    """Growth of one stage over many images.
-
-    Attributes:
-      mean: over the images that are perturbed at the stage; NaN if none is.
-      images: how many these are.
-      unperturbed: how many are left out.
-    """
+    """Growth of one stage over the images that are perturbed there; NaN if none is."""
 
     mean: float
     images: int
-    unperturbed: int
 
 
 def stage_names(features: FeatureMap) -> tuple[str, ...]:
@@ -59,9 +46,6 @@ def growth_ratios(
         `stageK/out`, each `[B, ...]`.
       adversarial: the same of the perturbed images.
       p: 1 or 2, the norm, over the flattened features.
-
-    Returns:
-      Growth per stage.
 
     Raises:
       ValueError: for another `p`, or features without stages.
@@ -97,53 +81,5 @@ def mean_growth(parts: Sequence[Mapping[str, Growth]]) -> dict[str, Mean]:
         perturbed = np.concatenate([np.asarray(part[name].perturbed) for part in parts])
         kept = ratio[perturbed].astype(np.float64)
         mean = float(kept.mean()) if kept.size else float("nan")
-        means[name] = Mean(mean, int(kept.size), int((~perturbed).sum()))
+        means[name] = Mean(mean, int(kept.size))
     return means
-
-
-def measure_growth(
-    features_fn: Callable[[Images], FeatureMap],
-    x: Images,
-    x_adv: Images,
-    *,
-    norms: Sequence[int] = (1, 2),
-    batch_size: int = 100,
-) -> dict[int, dict[str, Mean]]:
-    """Measures the growth over a set of images, batch by batch.
-
-    Args:
-      features_fn: images `[B, H, W, C]` to features, in evaluation mode; a
-        `jax.tree_util.Partial` keeps its arrays as arguments of the compiled step.
-      x: clean images `[N, H, W, C]`.
-      x_adv: attacked images, row by row.
-      norms: of 1 and 2.
-      batch_size: rows at a time; the last batch is filled up, the filling ignored.
-
-    Returns:
-      For each norm, the mean of each stage.
-
-    Raises:
-      ValueError: if `x` is empty or the shapes differ.
-    """
-    if x.shape != x_adv.shape or not x.shape[0]:
-        raise ValueError(
-            f"`x` and `x_adv` must be alike and not empty, got "
-            f"{x.shape} and {x_adv.shape}."
-        )
-
-    # Compiled for this call alone: a longer-lived cache would keep the network alive.
-    @jax.jit
-    def ratios(features_fn: jax.tree_util.Partial, x: Images, x_adv: Images):
-        clean, adversarial = features_fn(x), features_fn(x_adv)
-        return {p: growth_ratios(clean, adversarial, p=p) for p in norms}
-
-    bound = jax.tree_util.Partial(features_fn)
-    parts: dict[int, list[dict[str, Growth]]] = {p: [] for p in norms}
-    size = min(batch_size, x.shape[0])
-    for begin in range(0, x.shape[0], size):
-        rows = np.arange(begin, begin + size).clip(max=x.shape[0] - 1)
-        batch = ratios(bound, x[rows], x_adv[rows])
-        count = min(size, x.shape[0] - begin)
-        for p in norms:
-            parts[p].append(jax.tree.map(lambda a, n=count: a[:n], batch[p]))
-    return {p: mean_growth(parts[p]) for p in norms}

@@ -3,7 +3,8 @@
 A prediction is about the largest logit and those near it. A class that cannot win
 (padding at -1e9), a constant added to all, and the scale of the logits change nothing
 of it, so they count in none of these numbers but by how coarsely they let a float tell
-two logits apart.
+two logits apart: `resolution` is `finfo(dtype).eps` of the coarsest float type behind
+the logits, `dtype` the one in which the network gave them.
 """
 
 import math
@@ -15,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxrobust import losses
-from jaxrobust.array_types import Labels, Logits
+from jaxrobust.array_types import Labels, Logits, PerExample
 
 CEILING = 1e-3  # of the range of the logits that count: closer than this is the same
 _COARSE = 0.02  # of that range: logits on steps of this say nothing about a ceiling
@@ -28,11 +29,10 @@ class Saturation(NamedTuple):
     """Where logits leave a loss nothing to rise from, per image.
 
     Attributes:
-      certain: the softmax in float32 gives one class exactly 1, bool [N].
-      no_loss: the cross-entropy in float32 is exactly 0, bool [N].
+      certain: the softmax in float32 gives one class exactly 1.
+      no_loss: the cross-entropy in float32 is exactly 0.
       at_ceiling: the largest logit is the largest of all images, as under a bounded
-        last layer (tanh), to within `CEILING` of the range of all logits that count;
-        bool [N].
+        last layer (tanh), to within `CEILING` of the range of all logits that count.
     """
 
     certain: Bool[np.ndarray, "N"]
@@ -41,13 +41,7 @@ class Saturation(NamedTuple):
 
 
 def saturation(logits: Logits, y: Labels, resolution: float = 0.0) -> Saturation:
-    """Looks at logits `[N, K]` of images with labels `[N]`.
-
-    Args:
-      logits: finite.
-      y: labels.
-      resolution: of the float type behind the logits; see `rounding`.
-    """
+    """Looks at finite logits `[N, K]` of images with labels `[N]`."""
     certain, no_loss = _rounded(jnp.asarray(logits, jnp.float32), jnp.asarray(y))
     ceiling = _at_ceiling(np.asarray(logits, np.float64), resolution)
     return Saturation(np.asarray(certain), np.asarray(no_loss), ceiling)
@@ -75,6 +69,17 @@ def _at_ceiling(
     return np.asarray(top >= top.max() - near)
 
 
+def probability_gap(logits: Logits, y: Labels) -> PerExample:
+    """Returns p_y - max_{j != y} p_j, with p the softmax of the logits `[B, K]`.
+
+    In [-1, 1]; positive where the image is classified as labelled. Li et al., AAAI
+    2021, arXiv 2012.07688, compare its mean over clean test images: .527 with
+    cross-entropy and .558 with their loss for ResNet-56 on CIFAR-100. ValueError for
+    fewer than two classes.
+    """
+    return -losses.margin(jax.nn.softmax(logits), y)
+
+
 def typical_lead(logits: Float[np.ndarray, "N K"], tied: float = 1.0) -> float:
     """Returns the median lead of the largest logit over the second.
 
@@ -89,13 +94,9 @@ def lead_change(
 ) -> Float[np.ndarray, "N"]:
     """Returns by how much of a typical lead that of each row differs in `other`.
 
-    The lead is that of the two classes that are largest in `one`. A few steps of the
-    dtype are no change; what is not finite is an infinite one.
-
-    Args:
-      one: logits.
-      other: of the same images.
-      dtype: in which the network gave them.
+    Both are logits of the same images. The lead is that of the two classes that are
+    largest in `one`. A few steps of the dtype are no change; what is not finite is an
+    infinite one.
     """
     step = lead_spacing(one, dtype)
     with np.errstate(invalid="ignore"):
@@ -109,9 +110,7 @@ def lead_spacing(
 ) -> Float[np.ndarray, "N"]:
     """Returns how far apart the numbers of `dtype` are at the two largest of each row.
 
-    Args:
-      logits: in `dtype` or wider.
-      dtype: in which the network gave them.
+    The logits themselves may be in a wider type.
     """
     size = jnp.asarray(np.abs(_deciding(logits, logits)).max(-1))
     return np.asarray(losses.spacing(size, dtype), np.float64)
@@ -145,13 +144,7 @@ def looks_like_probabilities(logits: Float[np.ndarray, "N K"]) -> bool:
 def rounding(
     logits: Float[np.ndarray, "N K"], y: Int[np.ndarray, "N"], resolution: float
 ) -> Float[np.ndarray, "N"]:
-    """Returns how finely the logits that decide can be told apart, per image.
-
-    Args:
-      logits: `[N, K]`.
-      y: labels `[N]`: the label and the best other class decide.
-      resolution: `finfo(dtype).eps` of the coarsest float type behind the logits.
-    """
+    """Returns how finely label and best other class can be told apart, per image."""
     wide = np.asarray(logits, np.float64)
     own = np.arange(wide.shape[-1]) == np.asarray(y)[:, None]
     other = np.where(own, -np.inf, wide).max(-1)
@@ -167,16 +160,8 @@ def relative_change(
     """Returns by how much two outputs for the same images differ.
 
     It is the largest change of the log-odds of the class that `one` predicts, beyond
-    what rounding explains, over the typical lead of a prediction.
-
-    Args:
-      one: logits `[N, K]`.
-      other: likewise.
-      resolution: of the float type behind the logits; see `rounding`.
-      lead: the typical one; that of `one` unless given.
-
-    Returns:
-      0 where they are the same; infinite where either holds a NaN.
+    what rounding explains, over `lead`, the typical one of `one` by default: 0 where
+    they are the same, infinite where either holds a NaN.
     """
     one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
     if np.isnan(one).any() or np.isnan(other).any():

@@ -16,20 +16,13 @@ from jaxtyping import Array, Bool, Float
 
 from jaxrobust import losses, threat
 from jaxrobust.array_types import Bounds, Images, Labels, Logits, LogitsFn, Norm, Scalar
-from jaxrobust.threat import covering_radius as covering_radius
 
 Forward = Callable[[Images], Logits]
 Gradient = Callable[[Images, Labels], tuple[Images, Logits]]
 
 
 class GradientHealth(NamedTuple):
-    """What an input gradient is good for, per image.
-
-    Attributes:
-      zero: every entry is 0, bool [B].
-      finite: no entry is NaN or infinite, bool [B].
-      length: its L2 norm, float [B].
-    """
+    """Per image whether its gradient is all 0, if it is finite, and its L2 norm."""
 
     zero: Bool[Array, "B"]
     finite: Bool[Array, "B"]
@@ -40,16 +33,16 @@ class Ascent(NamedTuple):
     """What steepest steps met: T steps go through T + 1 points.
 
     Attributes:
-      correct: whether N images are classified as labelled at each point, bool
-        [T + 1, N]; logits that are not finite count as correct, never as a success.
-      zero: whether the gradient was zero at the first T of them, bool [T, N].
+      correct: whether N images are classified as labelled at each point, as
+        `is_correct` says.
+      zero: whether the gradient was zero at the first T of them.
     """
 
     correct: Bool[np.ndarray, "T1 N"]
     zero: Bool[np.ndarray, "T N"]
 
     def resists(self, steps: int | None = None) -> Bool[np.ndarray, "N"]:
-        """Says which images no point of the first `steps` steps (all) fools, [N]."""
+        """Says which images no point of the first `steps` steps (all) fools."""
         last = len(self.correct) if steps is None else steps + 1
         return np.asarray(self.correct[:last].all(0))
 
@@ -61,13 +54,13 @@ def input_gradient(
     scale: Scalar = 1.0,
     odds: Scalar = False,
 ) -> tuple[Images, Logits]:
-    """Returns the input gradient of the cross-entropy, and the logits.
+    """Returns the input gradient of the cross-entropy, and the logits `[B, K]`.
 
     The loss is summed over the batch, so a row's gradient is its own.
 
     Args:
-      logits_fn: images `[B, H, W, C]` to logits `[B, K]`.
-      x: images.
+      logits_fn: images to logits.
+      x: images `[B, H, W, C]`.
       y: labels `[B]`.
       scale: of the logits in the loss: where they are large, its gradient is nothing
         but rounding (Carlini and Wagner 2016, arXiv 1607.04311, on distillation).
@@ -101,12 +94,8 @@ def among_others(
 
     Every second image is replaced by its negative and all rows move by one place; a
     second batch does the same with the other half. A network that treats each image
-    by itself gives the logits of `forward(x)`; one with batch statistics does not.
-
-    Args:
-      forward: images to logits, at the batch size of `x`.
-      x: images `[N, H, W, C]` inside `bounds`; N of at least 2 tells something.
-      bounds: lowest and highest value of an image.
+    by itself gives the logits of `forward(x)`; one with batch statistics does not. Of a
+    single image nothing is told.
     """
     images = np.asarray(x)
     even = np.arange(len(images)) % 2 == 0
@@ -159,13 +148,13 @@ def ascend(
     vertex of ball and box that the gradient points to.
 
     Args:
-      forward: images to logits, at the batch size of `x`.
-      gradient: as `input_gradient` without the network, at that batch size.
-      x: images `[N, H, W, C]`.
+      forward: images to logits.
+      gradient: as `input_gradient`, of as many images as `x` has.
+      x: images `[N, H, W, C]`, the middle of the balls.
       y: labels `[N]`.
       start: where to begin, in ball and box.
-      eps: radius of the ball.
-      step_size: length of a step in the norm.
+      eps: radius of the ball in `norm`.
+      step_size: length of a step, likewise.
       steps: T, at least 1.
       norm: 'linf', 'l2' or 'l1'.
       bounds: lowest and highest value of an image.

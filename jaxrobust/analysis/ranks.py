@@ -21,9 +21,9 @@ class RankShares(NamedTuple):
     """Where newly successful attacks end.
 
     Attributes:
-      number: of attacks newly successful at each of E radii, int [E].
-      share: of these, the share in each of R ranks, float64 [E, R]; NaN where `number`
-        is 0. What is missing to 1 ends in a class further down.
+      number: of attacks newly successful at each of E radii.
+      share: of these, the share in each of R ranks; NaN where `number` is 0. What is
+        missing to 1 ends in a class further down.
     """
 
     number: Int[np.ndarray, "E"]
@@ -33,11 +33,8 @@ class RankShares(NamedTuple):
 def class_rank(logits: Logits, classes: Int[Array, "B"]) -> Int[Array, "B"]:
     """Returns the rank of a class in each prediction, 1 for the most probable.
 
-    Among equal logits the lower class comes first, as in argmax.
-
-    Args:
-      logits: `[B, K]`.
-      classes: one per row, `[B]`.
+    Of `classes` there is one for each row. Among equal logits the lower class comes
+    first, as in argmax.
     """
     own = jnp.take_along_axis(logits, classes[:, None], -1)
     before = jnp.arange(logits.shape[-1])[None, :] < classes[:, None]
@@ -51,14 +48,11 @@ def newly_successful(
     """Returns which attacks succeed at a radius but not at the one before.
 
     Only images that are classified as labelled before the attack count; the radius
-    before the first is 0.
+    before the first is 0. ValueError unless the two are about the same images.
 
     Args:
       correct: whether N attacked images are classified as labelled, at E growing radii.
       clean_correct: the same of the images as they are.
-
-    Raises:
-      ValueError: if the two are not about the same images.
     """
     if correct.ndim != 2 or clean_correct.shape != correct.shape[:1]:
         raise ValueError(
@@ -78,11 +72,8 @@ def rank_shares(
 
     Args:
       ranks: of the predicted class in the clean prediction (`class_rank`).
-      newly: of `newly_successful`.
+      newly: of `newly_successful`; ValueError where it has another shape.
       wanted: R ranks.
-
-    Raises:
-      ValueError: if `ranks` and `newly` differ in shape.
     """
     if ranks.shape != newly.shape:
         raise ValueError(

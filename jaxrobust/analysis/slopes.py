@@ -5,8 +5,7 @@ one's, of a rounded or smoothed part, or of half the network explains little of 
 log-odds change between two near points; a true one explains nearly all of it.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +13,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxrobust import threat
+from jaxrobust.analysis import masking
 from jaxrobust.analysis.logits import leads, log_odds, rounding
-from jaxrobust.analysis.masking import step_in_ball
-from jaxrobust.array_types import Bounds, Images, Key, Labels, Logits, Norm, Scalar
+from jaxrobust.array_types import Bounds, Images, Key, Labels, Norm, Scalar
 
 PROBE = 1e-3  # of the width of the bounds: below half an 8-bit level
 SHARE = 0.1  # of the radius
@@ -27,20 +26,24 @@ WALK_STEP = 0.25  # of the radius
 _LEAST = -9.0  # a gradient ten times wrong and more is simply wrong
 _STREAM = 0x510BE5
 
+_sample = jax.jit(threat.sample, static_argnames=("norm", "bounds"))
+
 
 class Slopes(NamedTuple):
-    """How well gradients tell small changes of N images.
+    """How well gradients tell small changes of N images, at three points for each.
+
+    These are the clean image, a random point of the ball and where a short attack from
+    there ends. What cannot be told is NaN.
 
     Attributes:
       explained: of the change of the log-odds the share that the gradient tells, 1 -
-        sum (found - told)^2 / sum found^2 over directions; at the clean image, at a
-        random point of the ball and where a short attack from there ends, each at two
-        distances; float [3, 2, N], NaN where the change is not clear of rounding.
+        sum (found - told)^2 / sum found^2 over directions, at two distances; NaN where
+        the change is not clear of rounding.
       rises: whether the log-odds rise with a step of `PROBE` along the sign of their
-        gradient, at these points; float [3, N], NaN where nothing can be said.
-      zero: whether the gradient of the log-odds is exactly 0, bool [3, N].
+        gradient.
+      zero: whether the gradient of the log-odds is exactly 0.
       changed: whether a random step of `PROBE` changes the prediction of the clean
-        image, where that is clear of rounding and of steps in half precision; bool [N].
+        image, where that is clear of rounding and of steps in half precision.
     """
 
     explained: Float[np.ndarray, "3 2 N"]
@@ -66,8 +69,8 @@ def reaches(
 
 
 def measure(
-    forward: Callable[[Images], Logits],
-    slope: Callable[[Images, Labels], tuple[Images, Logits]],
+    forward: masking.Forward,
+    slope: masking.Gradient,
     x: Images,
     y: Labels,
     *,
@@ -92,21 +95,21 @@ def measure(
       eps: radius of the ball.
       norm: of the ball.
       bounds: of the box.
-      resolution: relative distance of two numbers of the coarsest float type that the
-        network computes with; see `logits.rounding`.
+      resolution: of the coarsest float type that the network computes with, see
+        `logits`.
       directions: random directions per point and distance.
     """
     pair = reaches(eps, norm, x[0].size, bounds, resolution)
     labels = np.asarray(y)
     explained, rises = np.full((3, 2, len(x)), np.nan), np.full((3, len(x)), np.nan)
     zero, changed = np.zeros((3, len(x)), bool), np.zeros(len(x), bool)
-    sampled = _draw(x, _fold(keys, _STREAM), eps, norm, bounds)
-    attacked = _walked(slope, sampled, x, y, eps, norm, bounds)
-    for place, start in enumerate((x, sampled, attacked)):
+    points = _points(slope, x, y, keys, eps, norm=norm, bounds=bounds)
+    for place, start in enumerate(points):
         # Away from the bounds by the longer step: both ends of every step are inside.
         base = jnp.clip(start, bounds[0] + max(pair), bounds[1] - max(pair))
         gradient, logits = slope(base, y)
-        logits, zero[place] = np.asarray(logits), _is_zero(gradient)
+        zero[place] = np.asarray(masking.gradient_health(gradient).zero)
+        logits = np.asarray(logits)
         noise = rounding(logits, labels, resolution)
 
         def ahead(points: Images) -> tuple[Float[np.ndarray, "N"], np.ndarray]:
@@ -139,11 +142,10 @@ def share(
     told: Float[np.ndarray, "M N"],
     noise: Float[np.ndarray, "N"],
 ) -> Float[np.ndarray, "N"]:
-    """Returns which share of the changes `found` is `told`, per image, `[N]`.
+    """Returns which share of the changes `found` is `told`, per image.
 
-    1 - sum (found - told)^2 / sum found^2, without what rounding may do; NaN where
-    neither is clear of rounding. It is negative where the gradient tells of
-    changes that are not there.
+    As `Slopes.explained`, without what rounding may do. It is negative where the
+    gradient tells of changes that are not there.
     """
     size, guess = (np.sqrt(np.mean(np.square(part), 0)) for part in (found, told))
     missed = np.mean(np.square(found - told), 0) - np.square(noise)
@@ -153,35 +155,22 @@ def share(
     return np.where(clear, told_share, np.nan)
 
 
-def _is_zero(gradient: Images) -> Bool[np.ndarray, "N"]:
-    return np.asarray((gradient == 0).all(range(1, gradient.ndim)))
+def _points(
+    slope: masking.Gradient, x: Images, y: Labels, keys: Key, eps: float, **ball: Any
+) -> tuple[Images, Images, Images]:
+    """Returns the images, random points of the balls, and where attacks go from there.
 
-
-def _walked(
-    slope: Callable[[Images, Labels], tuple[Images, Logits]],
-    points: Images,
-    x: Images,
-    y: Labels,
-    eps: float,
-    norm: Norm,
-    bounds: Bounds,
-) -> Images:
-    """Follows the gradient of the log-odds for `WALK` steps, where it is finite."""
+    They follow the gradient of the log-odds for `WALK` steps, where it is finite.
+    """
+    points = sampled = _sample(x, key=_fold(keys, _STREAM), eps=eps, **ball)
     for _ in range(WALK):
         gradient = jnp.nan_to_num(slope(points, y)[0], posinf=0.0, neginf=0.0)
-        points = step_in_ball(
-            points, gradient, x, WALK_STEP * eps, eps, norm=norm, bounds=bounds
-        )
-    return points
+        points = masking.step_in_ball(points, gradient, x, WALK_STEP * eps, eps, **ball)
+    return x, sampled, points
 
 
 def _fold(keys: Key, number: int | Array) -> Key:
     return jax.vmap(jax.random.fold_in, (0, None))(keys, number)
-
-
-@jax.jit(static_argnums=(3, 4))
-def _draw(x: Images, keys: Key, eps: Scalar, norm: Norm, bounds: Bounds) -> Images:
-    return threat.sample(x, key=keys, eps=eps, norm=norm, bounds=bounds)
 
 
 @jax.jit

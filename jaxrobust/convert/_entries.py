@@ -1,8 +1,9 @@
 """Which of the dicts in a checkpoint is the state dict."""
 
-import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
+
+from jaxrobust._checks import did_you_mean
 
 # What people call the network they trained, then averages and teachers of it.
 _RAW = (
@@ -26,10 +27,8 @@ _DEPTH, _MOST = 4, 10_000
 class Found(NamedTuple):
     """The state dict of a checkpoint.
 
-    Attributes:
-      entry: where it is, `ema.state_dict`; '' for the whole file.
-      arrays: names to arrays.
-      others: names of what else the file holds, beside it and inside.
+    `entry` says where it is, `ema.state_dict`, '' for the whole file, `others` what
+    else the file holds, beside it and inside.
     """
 
     entry: str
@@ -38,13 +37,9 @@ class Found(NamedTuple):
 
 
 def find(loaded: Any, entry: str | None = None) -> Found:
-    """Finds the state dict in what a file holds.
+    """Finds the state dict in what a file holds, or the one that is called `entry`.
 
     The trained network comes before averages of it (`ema`, `teacher` ...).
-
-    Args:
-      loaded: of the file.
-      entry: the one to take, as `Found.entry` names it.
 
     Raises:
       ValueError: if there is none, several without a usual name, or none so called.
@@ -61,8 +56,7 @@ def find(loaded: Any, entry: str | None = None) -> Found:
     if entry is None:
         entry = _choose(found)
     elif entry not in found:
-        [near] = difflib.get_close_matches(entry, found, n=1, cutoff=0.0)
-        hint = f"Did you mean {near!r}? It has {_listed(found)}"
+        hint = f"{did_you_mean(entry, found)} It has {listed(found)}"
         raise ValueError(f"has no entry {entry!r} with weights. {hint}")
     arrays = {_shown(str(k)): v for k, v in found[entry].items() if is_array(v)}
     others = [str(k) for k in loaded if entry.split(".")[0] != str(k)] if entry else []
@@ -107,18 +101,19 @@ def _choose(found: Mapping[str, Any]) -> str:
         known = [_RAW.index(part) for part in parts if part in _RAW]
         return (1 if averaged else 0 if known else 2), min(known, default=0)
 
-    best = sorted(wrapped, key=rank)
-    if "" in found and rank(best[0])[0] == 2:
+    best = min(wrapped, key=rank)
+    unknown = rank(best)[0] == 2
+    if unknown and "" in found:
         return ""  # a state dict with other things in it
-    unknown = rank(best[0])[0] == 2
-    if unknown and len(best) > 1:
+    if unknown and len(wrapped) > 1:
         raise ValueError(
-            f"holds several dicts of weights, none by a usual name: {_listed(found)}; "
+            f"holds several dicts of weights, none by a usual name: {listed(found)}; "
             "say which with --entry"
         )
-    return best[0]
+    return best
 
 
-def _listed(found: Mapping[str, Any]) -> str:
+def listed(found: Iterable[str]) -> str:
+    """Names the first ten of the entries."""
     names = [name or "the whole file" for name in found]
     return ", ".join(names[:10]) + (" ..." if len(names) > 10 else "")

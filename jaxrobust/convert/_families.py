@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 
-from jaxrobust.convert import _classifiers, _fpd, _names, _pcl, _ssp, _wide_resnets
+from jaxrobust.convert import _classifiers, _fpd, _names, _ssp, _wide_resnets
 from jaxrobust.models import (
     alexnet,
     cnn3,
@@ -23,28 +23,26 @@ ImageShape = tuple[int, ...]
 
 
 class Family(NamedTuple):
-    """What one kind of network needs to be converted.
+    """What one kind of network needs: names of its parts and the images it is made for.
 
-    Attributes:
-      names: the network's fields to the names of its parts.
-      input_shape: of the images, to make shapes from, or how to read it off the network
-        and its state dict; None where nothing suggests one.
+    Both may depend on the network's fields, the shape also on its state dict; it is
+    None where nothing suggests one.
     """
 
     names: Callable[[Any], _names.Names]
     input_shape: ImageShape | Callable[[Any, Mapping[str, Any]], ImageShape] | None
 
 
-_TABLE: Mapping[type[nn.Module], Family] = {
+TABLE: Mapping[type[nn.Module], Family] = {
     ssp.SSPNet: Family(_ssp.net, (1, 32, 32, 3)),
     ssp.SSPMnist: Family(_ssp.mnist, (1, 28, 28, 1)),
     ssp.Block: Family(_ssp.block, None),
-    ssp.Transition: Family(_ssp.transition, None),
-    pcl_resnet.PCLResNet: Family(_pcl.net, (1, 32, 32, 3)),
+    ssp.Transition: Family(lambda _: _ssp.TRANSITION, None),
+    pcl_resnet.PCLResNet: Family(_classifiers.pcl, (1, 32, 32, 3)),
     lenet.LeNet: Family(_classifiers.le_net, _classifiers.image_shape),
-    cnn3.CNN3: Family(_classifiers.cnn, _classifiers.image_shape),
+    cnn3.CNN3: Family(lambda _: _classifiers.CNN3, _classifiers.image_shape),
     vgg.VGG: Family(_classifiers.vgg_net, _classifiers.image_shape),
-    alexnet.AlexNet: Family(_classifiers.alex_net, (1, 64, 64, 3)),
+    alexnet.AlexNet: Family(lambda _: _classifiers.ALEXNET, (1, 64, 64, 3)),
     resnet.ResNet: Family(_classifiers.res_net, (1, 32, 32, 3)),
     resnet.ResNetCifar: Family(_classifiers.cifar_res_net, (1, 32, 32, 3)),
     FPD: Family(_fpd.net, (1, 64, 64, 3)),
@@ -54,14 +52,10 @@ _TABLE: Mapping[type[nn.Module], Family] = {
 
 
 def of(model: nn.Module) -> Family:
-    """Returns the conversion of a network.
-
-    Raises:
-      TypeError: if there is none.
-    """
-    if type(model) not in _TABLE:
-        known = ", ".join(kind.__name__ for kind in _TABLE)
+    """Returns the conversion of a network; TypeError if there is none."""
+    if type(model) not in TABLE:
+        known = ", ".join(kind.__name__ for kind in TABLE)
         raise TypeError(
             f"no conversion from torch for {type(model).__name__}; known: {known}."
         )
-    return _TABLE[type(model)]
+    return TABLE[type(model)]

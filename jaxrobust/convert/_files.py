@@ -20,12 +20,10 @@ _SHOWN = 10  # names and shapes in a message
 
 
 class Checkpoint(NamedTuple):
-    """What a file holds.
+    """What a file holds: a state dict by torch's names.
 
-    Attributes:
-      arrays: torch's names to arrays, the state dict.
-      options: arguments of the training program that sspnet saves beside it.
-      notes: what was taken of the file, left out and changed, in words.
+    `options` are arguments of the training program that sspnet saves beside it; `notes`
+    say what was taken of the file, left out and changed.
     """
 
     arrays: dict[str, np.ndarray]
@@ -40,16 +38,9 @@ def stem(path: pathlib.Path) -> str:
 
 
 def find(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Returns the checkpoints below a folder, sorted, without hidden ones.
-
-    Raises:
-      ValueError: if there is none.
-    """
-    found = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and stem(path) and not _is_hidden(path.relative_to(folder))
-    )
+    """Returns the checkpoints below a folder, sorted, without hidden ones."""
+    files = (path for path in folder.rglob("*") if path.is_file() and stem(path))
+    found = sorted(p for p in files if not _is_hidden(p.relative_to(folder)))
     if not found:
         raise ValueError(f"no {', '.join(SUFFIXES)} file in {folder}.")
     return found
@@ -75,8 +66,7 @@ def read(path: pathlib.Path, entry: str | None = None) -> Checkpoint:
       entry: which dict of the file to take, `ema` or `ema.state_dict`.
 
     Raises:
-      ValueError: naming the file, for another kind, a damaged one, or one without
-        weights.
+      ValueError: naming the file, for another kind, a damaged one, or no weights.
       ImportError: if the package that reads it is missing.
       FileNotFoundError: if there is no such file.
     """
@@ -84,7 +74,7 @@ def read(path: pathlib.Path, entry: str | None = None) -> Checkpoint:
         raise ValueError(f"{path}: must be one of {', '.join(SUFFIXES)}.")
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}.")
-    _told(path, _formats.check_kind)
+    _told(path, _formats.check)
     options: dict[str, Any] = {}
     readers = {".npz": _formats.read_npz, ".safetensors": _formats.read_safetensors}
     if reader := readers.get(path.suffix.lower()):
@@ -100,8 +90,7 @@ def read(path: pathlib.Path, entry: str | None = None) -> Checkpoint:
     if found.entry:
         notes.insert(0, f"took the entry {found.entry!r}")
     if found.others:
-        more = " ..." if len(found.others) > _SHOWN else ""
-        notes.append(f"left out {', '.join(found.others[:_SHOWN])}{more}")
+        notes.append(f"left out {_entries.listed(found.others)}")
     return Checkpoint(arrays, options, tuple(notes))
 
 
@@ -128,10 +117,8 @@ def _load_torch(path: pathlib.Path) -> tuple[Any, dict[str, Any]]:
             f"reading {path} needs torch: pip install 'jaxrobust[torch]'."
         ) from None
     try:
-        with (
-            torch.serialization.safe_globals(_plain_values()),
-            warnings.catch_warnings(),
-        ):
+        plain = torch.serialization.safe_globals(_plain_values())
+        with plain, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle's own errors and torch's alike

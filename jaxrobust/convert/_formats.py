@@ -22,56 +22,39 @@ _SAFETENSORS: dict[str, Any] = {
     **{f"F{n}": np.dtype(f"f{n // 8}") for n in (16, 32, 64)},
     "BF16": ml_dtypes.bfloat16,
 }
+_OTHER_KINDS = {
+    b"version https://git-lfs": "is a git-LFS pointer and no weights: get them with "
+    "`git lfs pull`",
+    b"<": "is a web page, not a file of weights: download it again",
+    b"{": "is JSON text, not a file of weights",
+    b"\x1f\x8b": "is a gzip archive: unpack it first",
+    b"7z\xbc\xaf": "is a 7z archive: unpack it first",
+    b"Rar!": "is a RAR archive: unpack it first",
+    b"\x89HDF": "is an HDF5 file, which is not read here",
+}
 
 
-def check_kind(path: pathlib.Path) -> None:
-    """Refuses what is no file of arrays at all, by its first bytes.
-
-    Raises:
-      ValueError: saying what it is.
-    """
+def check(path: pathlib.Path) -> None:
+    """Refuses what is no file of arrays by its first bytes, or unpacks to far more."""
     with open(path, "rb") as file:
-        start = file.read(512)
-    kinds = {
-        b"version https://git-lfs": "is a git-LFS pointer and no weights: get them "
-        "with `git lfs pull`",
-        b"<": "is a web page, not a file of weights: download it again",
-        b"{": "is JSON text, not a file of weights",
-        b"\x1f\x8b": "is a gzip archive: unpack it first",
-        b"7z\xbc\xaf": "is a 7z archive: unpack it first",
-        b"Rar!": "is a RAR archive: unpack it first",
-        b"\x89HDF": "is an HDF5 file, which is not read here",
-    }
+        start = file.read(512).lstrip()
     if not start:
         raise ValueError("No data left in file")
-    for mark, told in kinds.items():
-        if start.lstrip().startswith(mark) and path.suffix.lower() != ".safetensors":
-            raise ValueError(told)
-
-
-def check_zip(path: pathlib.Path) -> None:
-    """Refuses a zip (npz, and what torch writes) that unpacks to far more than it is.
-
-    Raises:
-      ValueError: saying how much it would be.
-    """
-    if not zipfile.is_zipfile(path):
+    if path.suffix.lower() == ".safetensors":
         return
-    size = path.stat().st_size
-    with zipfile.ZipFile(path) as archive:
-        whole = sum(info.file_size for info in archive.infolist())
-    if whole > _LARGE and whole > _RATIO * size:
-        raise ValueError(f"would unpack to {whole} bytes, from {size}: not opened")
+    for mark, told in _OTHER_KINDS.items():
+        if start.startswith(mark):
+            raise ValueError(told)
+    if zipfile.is_zipfile(path):
+        size = path.stat().st_size
+        with zipfile.ZipFile(path) as archive:
+            whole = sum(info.file_size for info in archive.infolist())
+        if whole > max(_LARGE, _RATIO * size):
+            raise ValueError(f"would unpack to {whole} bytes, from {size}: not opened")
 
 
 def check_torch_zip(path: pathlib.Path) -> None:
-    """Refuses a zip of torch's that is damaged: torch compares no checksums.
-
-    Raises:
-      ValueError: for one that is cut short, unpacks to far more than it is, or has a
-        part whose checksum is another.
-    """
-    check_zip(path)
+    """Refuses a zip of torch's that is damaged: torch compares no checksums."""
     if not zipfile.is_zipfile(path):
         with open(path, "rb") as file:
             if file.read(4) == b"PK\x03\x04":
@@ -87,18 +70,12 @@ def check_torch_zip(path: pathlib.Path) -> None:
 
 def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     """Reads an npz file, see `reading.read_arrays`."""
-    check_zip(path)
     with open(path, "rb") as file:
         return reading.read_arrays(file, max(_LARGE, _RATIO * path.stat().st_size))
 
 
 def read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Reads a safetensors file.
-
-    Raises:
-      ValueError: for a header that does not fit the file, or tensors that overlap or
-        reach beyond it.
-    """
+    """Reads a safetensors file whose tensors lie in it one after the other."""
     data = path.read_bytes()
     if len(data) < 8:
         raise ValueError("is cut short")

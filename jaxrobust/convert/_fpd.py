@@ -4,31 +4,18 @@ The undefended ResNet is that of the release's `models.py`, which has a layer of
 decoder that it never uses.
 """
 
-from jaxrobust.convert._names import Names, join, under, under_stages
+from jaxrobust.convert._names import Names, conv_norm, join, residual_block
 from jaxrobust.models.fpd import FPD, Encoder
 
-_RESNET_BLOCK = {
-    **{f"layer{n}/conv": f"group1.conv{n}" for n in (1, 2, 3)},
-    **{f"layer{n}/norm": f"group1.bn{n}" for n in (1, 2, 3)},
-    "shortcut/conv": "downsample.0",
-    "shortcut/norm": "downsample.1",
-}
-_RESNEXT_BLOCK = {
-    **{f"layer{n}/conv": f"split_transforms.{3 * n - 3}" for n in (1, 2, 3)},
-    **{f"layer{n}/norm": f"split_transforms.{3 * n - 2}" for n in (1, 2, 3)},
-    "shortcut/conv": "shortcut.0",
-    "shortcut/norm": "shortcut.1",
-}
-_RESNET_ENDS = {
-    "encoder/stem/conv": "group1.conv1",
-    "encoder/stem/norm": "group1.bn1",
-    "classifier": "group2.fc",
-}
-_RESNEXT_ENDS = {
-    "encoder/stem/conv": "conv1.0",
-    "encoder/stem/norm": "conv1.1",
-    "classifier": "fc",
-}
+_RESNET_BLOCK = residual_block(
+    [(f"group1.conv{n}", f"group1.bn{n}") for n in (1, 2, 3)], "downsample"
+)
+_RESNEXT_BLOCK = residual_block(
+    [(f"split_transforms.{n}", f"split_transforms.{n + 1}") for n in (0, 3, 6)],
+    "shortcut",
+)
+_RESNET_STEM = conv_norm("encoder/stem", "group1.conv1", "group1.bn1")
+_RESNEXT_STEM = conv_norm("encoder/stem", "conv1.0", "conv1.1")
 _DECODER = {
     "top": "toplayer",
     "lateral_c4": "latlayer1",
@@ -40,23 +27,20 @@ _DECODER = {
 
 
 def net(model: FPD) -> Names:
-    """Names of FPD on the ResNets and ResNeXts, and of the undefended ResNets.
-
-    Raises:
-      TypeError: for another encoder.
-    """
+    """Names of FPD on the ResNets and ResNeXts, and of the undefended ResNets."""
     encoder = model.encoder
     if not isinstance(encoder, Encoder):
         raise TypeError(
             f"no conversion from torch for FPD on {type(encoder).__name__}; known: "
             "fpd_resnet, fpd_resnext."
         )
-    resnet = encoder.cardinality == 1
-    block = Names(_RESNET_BLOCK if resnet else _RESNEXT_BLOCK)
-    stage, first = ("layer{}.{}", 1) if resnet else ("conv{}.{}", 2)
-    stages = join(under_stages(block, stage, encoder.layers, first))
-    ends = Names(_RESNET_ENDS if resnet else _RESNEXT_ENDS)
-    decoder = under(Names(_DECODER), "decoder", "")
+    if encoder.cardinality == 1:
+        ends = Names({**_RESNET_STEM, "classifier": "group2.fc"})
+        stages = _RESNET_BLOCK.in_stages("layer{}.{}", encoder.layers)
+    else:
+        ends = Names({**_RESNEXT_STEM, "classifier": "fc"})
+        stages = _RESNEXT_BLOCK.in_stages("conv{}.{}", encoder.layers, 2)
+    decoder = Names(_DECODER).under("decoder", "")
     if not model.restoration:
         decoder = Names({}, unused={"toplayer": "of the decoder"})
-    return join([ends, under(stages, "encoder", ""), decoder])
+    return join([ends, join(stages).under("encoder", ""), decoder])

@@ -30,21 +30,15 @@ _HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 _TINY = {"mean": (0.4802, 0.4481, 0.3975), "std": (0.2770, 0.2691, 0.2821)}
 _DEEPMIND_CIFAR = {**_CIFAR, "std": (0.2471, 0.2435, 0.2616)}
-_DEEPMIND_CIFAR100 = {
-    "mean": (0.5071, 0.4865, 0.4409),
-    "std": (0.2673, 0.2564, 0.2762),
-}
+_DEEPMIND_100 = {"mean": (0.5071, 0.4865, 0.4409), "std": (0.2673, 0.2564, 0.2762)}
 _SSC = {100: _IMAGENET, 200: _TINY}  # by number of classes
 
 
 class Clues(NamedTuple):
     """What is known about a checkpoint.
 
-    Attributes:
-      arrays: the state dict.
-      folders: parts of its path, the file's name last.
-      options: the arguments of the training program where the checkpoint has them.
-      given: fields that the user says.
+    `folders` are the parts of its path, the file's name last, `options` the arguments
+    of the training program where it has them, `given` the fields that the user says.
     """
 
     arrays: Arrays
@@ -70,28 +64,23 @@ def infer(source: Clues) -> Fields:
 
 
 def _ssp_cifar(source: Clues) -> Fields:
-    arrays = source.arrays
-    stages = _count(arrays, r"block(\d+)\.0\..*", first=1)
-    fields = {
-        **_ssp_blocks(source, [f"block{k}." for k in range(1, stages + 1)]),
-        "width": _rows(arrays, "conv.weight"),
-        "num_classes": _rows(arrays, "fc.weight"),
-    }
+    stages = _count(source.arrays, "block", first=1)
+    fields = _ssp_blocks(source, [f"block{k}." for k in range(1, stages + 1)])
+    fields["width"] = _rows(source.arrays, "conv.weight")
     if stages == 4:
-        return {"name": "ssp_tinyimagenet", **fields, **_HALF}
-    return {"name": "ssp_cifar", **fields, **_SSP_CIFAR}
+        return {**_classifier("ssp_tinyimagenet", source, "fc", **fields), **_HALF}
+    return {**_classifier("ssp_cifar", source, "fc", **fields), **_SSP_CIFAR}
 
 
 def _ssp_mnist(source: Clues) -> Fields:
-    classes = _rows(source.arrays, "linear.4.weight")
     fields = _ssp_blocks(source, ["blocks."])
-    return {"name": "ssp_mnist", **fields, "num_classes": classes}
+    return _classifier("ssp_mnist", source, "linear.4", **fields)
 
 
 def _ssp_blocks(source: Clues, stages: Sequence[str]) -> Fields:
     """Returns integrator, blocks and norm of networks whose stages are called so."""
     arrays, given = source.arrays, source.given
-    blocks = _count(arrays, re.escape(stages[0]) + r"(\d+)\..*")
+    blocks = _count(arrays, stages[0])
     named = [m for part in source.folders if (m := re.search(r"(\d+)blocks", part))]
     if named and int(named[-1][1]) != blocks and "blocks" not in given:
         raise ValueError(
@@ -143,40 +132,38 @@ def _told(folders: Sequence[str]) -> str:
 
 
 def _pcl(source: Clues) -> Fields:
-    blocks = _count(source.arrays, r"layer1\.(\d+)\..*")
-    fields = _classifier("pcl_resnet", source, "fcf", depth=6 * blocks + 2)
-    return {**fields, **_CIFAR}
+    depth = 6 * _count(source.arrays, "layer1.") + 2
+    return {**_classifier("pcl_resnet", source, "fcf", depth=depth), **_CIFAR}
 
 
 def _wide(source: Clues) -> Fields:
-    blocks = _count(source.arrays, r"block1\.layer\.(\d+)\..*")
+    depth = 6 * _count(source.arrays, "block1.layer.") + 4
     width = _rows(source.arrays, "block1.layer.0.conv1.weight") // 16
-    return _classifier("wide_resnet", source, "fc", depth=6 * blocks + 4, width=width)
+    return _classifier("wide_resnet", source, "fc", depth=depth, width=width)
 
 
 def _deepmind(classes: int) -> Fields:
     """Returns what its networks share; their normalisation is not in the weights."""
-    normalization = _DEEPMIND_CIFAR100 if classes == 100 else _DEEPMIND_CIFAR
+    normalization = _DEEPMIND_100 if classes == 100 else _DEEPMIND_CIFAR
     return {"activation": "swish", "same_padding": True, **normalization}
 
 
 def _deepmind_wide(source: Clues) -> Fields:
-    blocks = _count(source.arrays, r"layer\.0\.block\.(\d+)\..*")
+    depth = 6 * _count(source.arrays, "layer.0.block.") + 4
     width = _rows(source.arrays, "layer.0.block.0.conv_0.weight") // 16
-    fields = {"depth": 6 * blocks + 4, "width": width}
-    fields = _classifier("wide_resnet", source, "logits", **fields)
+    fields = _classifier("wide_resnet", source, "logits", depth=depth, width=width)
     return {**fields, **_deepmind(fields["num_classes"])}
 
 
 def _preact(source: Clues) -> Fields:
     """Its originals without a last norm start shortcuts at the input of a block."""
     final_norm = "bn.weight" in source.arrays
-    fields = _preact_sizes(source, r"layer{}\.(\d+)\..*", 1, "conv1", "linear")
+    fields = _preact_sizes(source, "layer{}.", 1, "conv1", "linear")
     return {**fields, "final_norm": final_norm, "shortcut_on_input": not final_norm}
 
 
 def _deepmind_preact(source: Clues) -> Fields:
-    fields = _preact_sizes(source, r"layer_{}\.(\d+)\..*", 0, "conv_2d", "logits")
+    fields = _preact_sizes(source, "layer_{}.", 0, "conv_2d", "logits")
     fields |= {"shortcut_on_input": True, "shortcut_kernel": 3}
     return {**fields, **_deepmind(fields["num_classes"])}
 
@@ -184,12 +171,11 @@ def _deepmind_preact(source: Clues) -> Fields:
 def _preact_sizes(
     source: Clues, stage: str, first: int, stem: str, head: str
 ) -> Fields:
-    arrays = source.arrays
-    counts = tuple(_count(arrays, stage.format(first + k)) for k in range(4))
+    counts = _blocks(source.arrays, stage, first)
     depths = {tuple(blocks): depth for depth, blocks in preact_resnet.DEPTHS.items()}
     if counts not in depths:
         raise ValueError(f"no PreAct ResNet here has {counts} blocks in its stages")
-    width = _rows(arrays, f"{stem}.weight")
+    width = _rows(source.arrays, f"{stem}.weight")
     return _classifier("preact_resnet", source, head, depth=depths[counts], width=width)
 
 
@@ -203,15 +189,14 @@ def _vgg(source: Clues) -> Fields:
 
 
 def _resnet_cifar(source: Clues) -> Fields:
-    blocks = _count(source.arrays, r"layer1\.(\d+)\..*")
+    depth = 6 * _count(source.arrays, "layer1.") + 2
     width = _rows(source.arrays, "conv1.weight")
-    depth = 6 * blocks + 2
     return _classifier("resnet_cifar", source, "linear", depth=depth, width=width)
 
 
 def _resnet(source: Clues) -> Fields:
     arrays = source.arrays
-    counts = tuple(_count(arrays, rf"layer{k}\.(\d+)\..*") for k in (1, 2, 3, 4))
+    counts = _blocks(arrays, "layer{}.", 1)
     convolutions = 3 if "layer1.0.conv3.weight" in arrays else 2
     depth = convolutions * sum(counts) + 2
     if resnet.DEPTHS.get(depth) != counts:
@@ -223,13 +208,13 @@ def _resnet(source: Clues) -> Fields:
 
 
 def _fpd_resnet(source: Clues) -> Fields:
-    fields = _fpd_layers(source, "layer{}", 1, RESNET_DEPTHS)
+    fields = _fpd_layers(source, "layer{}.", 1, RESNET_DEPTHS)
     width = _rows(source.arrays, "group1.conv1.weight")
     return _fpd("fpd_resnet", source, "group2.fc", width=width, **fields)
 
 
 def _fpd_resnext(source: Clues) -> Fields:
-    fields = _fpd_layers(source, "conv{}", 2, RESNEXT_DEPTHS)
+    fields = _fpd_layers(source, "conv{}.", 2, RESNEXT_DEPTHS)
     width = _rows(source.arrays, "conv1.0.weight")
     # Torch's kernels hold the input channels of one group.
     groups = width // source.arrays["conv2.0.split_transforms.0.weight"].shape[1]
@@ -241,10 +226,7 @@ def _fpd_layers(
     source: Clues, stage: str, first: int, depths: Mapping[int, tuple[int, ...]]
 ) -> Fields:
     """Returns the depth that has so many blocks, or their numbers where none has."""
-    counts = tuple(
-        _count(source.arrays, stage.format(k) + r"\.(\d+)\..*")
-        for k in range(first, first + 4)
-    )
+    counts = _blocks(source.arrays, stage, first)
     known = {blocks: depth for depth, blocks in depths.items()}
     return {"depth": known[counts]} if counts in known else {"layers": counts}
 
@@ -295,9 +277,15 @@ _FAMILIES: Sequence[tuple[str, Callable[[Clues], Fields]]] = (
 )
 
 
-def _count(arrays: Arrays, pattern: str, first: int = 0) -> int:
-    """Returns how many numbers from `first` on are where `pattern` has its group."""
-    found = (re.fullmatch(pattern, name) for name in arrays)
+def _blocks(arrays: Arrays, stage: str, first: int) -> tuple[int, ...]:
+    """Returns the blocks of four stages, called so and numbered from `first` on."""
+    return tuple(_count(arrays, stage.format(k)) for k in range(first, first + 4))
+
+
+def _count(arrays: Arrays, start: str, first: int = 0) -> int:
+    """Returns how many numbers from `first` on stand after a start of names."""
+    pattern = re.compile(re.escape(start) + r"(\d+)\..*")
+    found = map(pattern.fullmatch, arrays)
     return max((int(match[1]) for match in found if match), default=-1) + 1 - first
 
 

@@ -1,6 +1,6 @@
 """Names of a network's parts, ours and torch's."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 
@@ -8,50 +8,54 @@ class Names(NamedTuple):
     """Where the parts of a network are found in a state dict.
 
     Attributes:
-      modules: our module path (`stage1_block0/norm1`) to torch's (`block1.0.n1`).
+      modules: our module path (`stage1_block0/norm1`) to torch's (`block1.0.n1`), and
+        that of a parameter whose name is another.
       aliases: second name of a torch module to its first.
-      scalars: our path of a lone parameter to torch's full name.
       unused: torch modules that the original has and never runs, and why.
     """
 
-    modules: dict[str, str]
+    modules: Mapping[str, str] = {}
     aliases: Mapping[str, str] = {}
-    scalars: Mapping[str, str] = {}
     unused: Mapping[str, str] = {}
 
+    def under(self, ours: str, theirs: str) -> "Names":
+        """Returns them for a part that is called `ours` here and `theirs` in torch."""
+        here, there = (f"{ours}/" if ours else ""), (f"{theirs}." if theirs else "")
+        return Names(
+            {here + k: there + v for k, v in self.modules.items()},
+            {there + k: there + v for k, v in self.aliases.items()},
+            {there + k: v for k, v in self.unused.items()},
+        )
 
-def join(parts: list[Names]) -> Names:
+    def in_stages(
+        self, stage: str, counts: Sequence[int], first: int = 1
+    ) -> list["Names"]:
+        """Returns the names of all blocks, `counts` of them in each stage.
+
+        Torch's name of a block has places for stage and number, `layer{}.{}`; its first
+        stage has the number `first`.
+        """
+        return [
+            self.under(f"stage{k + 1}_block{n}", stage.format(first + k, n))
+            for k, count in enumerate(counts)
+            for n in range(count)
+        ]
+
+
+def join(parts: Iterable[Names]) -> Names:
     """Puts the names of several parts together."""
-    whole = Names({}, {}, {}, {})
-    return Names(
-        *({k: v for p in parts for k, v in p[i].items()} for i in range(len(whole)))
-    )
+    fields = zip(*parts, strict=True)
+    return Names(*({k: v for one in same for k, v in one.items()} for same in fields))
 
 
-def under(names: Names, ours: str, theirs: str) -> Names:
-    """Returns the names of a part that is called `ours` here and `theirs` in torch."""
-    here, there = (f"{ours}/" if ours else ""), (f"{theirs}." if theirs else "")
-    return Names(
-        {here + k: there + v for k, v in names.modules.items()},
-        {there + k: there + v for k, v in names.aliases.items()},
-        {here + k: there + v for k, v in names.scalars.items()},
-        {there + k: v for k, v in names.unused.items()},
-    )
+def conv_norm(ours: str, conv: str, norm: str) -> dict[str, str]:
+    """Names of a `ConvNorm`."""
+    return {f"{ours}/conv": conv, f"{ours}/norm": norm}
 
 
-def under_stages(
-    block: Names, stage: str, counts: Sequence[int], first: int = 1
-) -> list[Names]:
-    """Returns the names of the blocks of all stages, `counts` of them in each.
-
-    Args:
-      block: of one.
-      stage: what torch calls a block, with places for stage and number: `layer{}.{}`.
-      counts: blocks of each stage.
-      first: torch's number of the first stage.
-    """
-    return [
-        under(block, f"stage{k + 1}_block{n}", stage.format(first + k, n))
-        for k, count in enumerate(counts)
-        for n in range(count)
-    ]
+def residual_block(layers: Sequence[tuple[str, str]], shortcut: str) -> Names:
+    """Names of a `ResidualBlock`, convolution and norm of each of its layers first."""
+    modules = conv_norm("shortcut", f"{shortcut}.0", f"{shortcut}.1")
+    for n, (conv, norm) in enumerate(layers, 1):
+        modules |= conv_norm(f"layer{n}", conv, norm)
+    return Names(modules)

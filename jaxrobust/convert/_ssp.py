@@ -4,7 +4,7 @@ A block there registers its layers twice: by name, and by position in a `Sequent
 called `residual` (`f` in an ark block).
 """
 
-from jaxrobust.convert._names import Names, join, under
+from jaxrobust.convert._names import Names, join
 from jaxrobust.models import ssp
 
 _BRANCH = {"norm1": "n1", "conv1": "conv1", "norm2": "n2", "conv2": "conv2"}
@@ -24,21 +24,15 @@ def _branch(sequential: str = "residual") -> Names:
     return Names(_BRANCH, {f"{sequential}.{i}": name for i, name in _POSITIONS.items()})
 
 
+_SHORTCUT = {"shortcut_conv": "downsample.0", "shortcut_norm": "downsample.1"}
+TRANSITION = join([_branch(), Names(_SHORTCUT)])
+
+
 def block(model: ssp.Block) -> Names:
     """Names of one block."""
     if model.integrator == "ark":
-        return _branch("f")._replace(scalars={"a": "a21", "b": "b10"})
-    if model.integrator in ("ssp2", "ssp3"):
-        return under(_branch(), "", "block")
-    return _branch()
-
-
-def transition(model: ssp.Transition) -> Names:
-    """Names of one transition."""
-    del model
-    names = _branch()
-    shortcut = {"shortcut_conv": "downsample.0", "shortcut_norm": "downsample.1"}
-    return names._replace(modules={**names.modules, **shortcut})
+        return join([_branch("f"), Names({"a": "a21", "b": "b10"})])
+    return _branch().under("", "block" if model.integrator in ("ssp2", "ssp3") else "")
 
 
 def net(model: ssp.SSPNet) -> Names:
@@ -46,18 +40,14 @@ def net(model: ssp.SSPNet) -> Names:
     parts = [Names({"stem": "conv", "classifier": "fc"})]
     for k, integrator in enumerate(model.stage_integrators(), 1):
         if k > 1:
-            names = transition(ssp.Transition(model.width))
-            parts.append(under(names, f"transition{k - 1}", f"sub{k - 1}"))
+            parts.append(TRANSITION.under(f"transition{k - 1}", f"sub{k - 1}"))
         names = block(ssp.Block(integrator))
         for n in range(model.blocks):
-            parts.append(under(names, f"stage{k}_block{n}", f"block{k}.{n}"))
+            parts.append(names.under(f"stage{k}_block{n}", f"block{k}.{n}"))
     return join(parts)
 
 
 def mnist(model: ssp.SSPMnist) -> Names:
     """Names of the MNIST network."""
     names = block(ssp.Block(model.integrator))
-    blocks = [
-        under(names, f"stage1_block{n}", f"blocks.{n}") for n in range(model.blocks)
-    ]
-    return join([Names(_MNIST_STEM), *blocks])
+    return join([Names(_MNIST_STEM), *names.in_stages("blocks.{1}", [model.blocks])])

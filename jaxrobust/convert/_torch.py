@@ -75,9 +75,8 @@ def from_torch(
     buffers, given = split_normalization(given)
     problems += _other_normalization(model, buffers)
     shape = input_shape or family.input_shape
-    expected = _expected_leaves(
-        model, shape(model, given) if callable(shape) else shape
-    )
+    shape = shape(model, given) if callable(shape) else shape
+    expected = _expected_leaves(model, shape)
     converted, known = {}, set()
     for path, leaf in expected.items():
         name = _torch_name(path, names)
@@ -85,14 +84,14 @@ def from_torch(
         if name not in given:
             problems.append(f"missing: {name} (for {'/'.join(path)})")
             continue
-        if problem := _no_weights(name, given[name]):
+        value, axes = given[name], _AXES.get((path[-1], leaf.ndim), range(leaf.ndim))
+        shape = tuple(leaf.shape[axes.index(n)] for n in range(leaf.ndim))
+        if problem := _no_weights(name, value):
             problems.append(problem)
-            continue
-        value = _to_linen(given[name], path[-1])
-        if value.shape == leaf.shape:
-            converted[path] = jnp.asarray(value, leaf.dtype)
+        elif value.shape != shape:
+            problems.append(f"wrong shape: {name} is {value.shape}, expected {shape}")
         else:
-            problems.append(_misshapen(name, given[name].shape, path, leaf.shape))
+            converted[path] = jnp.asarray(value.transpose(*axes), leaf.dtype)
     unused = tuple(f"{name}." for name in names.unused)
     given = {k: v for k, v in given.items() if not k.startswith(unused)}
     problems += _left_over(given, known, names.aliases)
@@ -115,8 +114,8 @@ def _arrays(
     arrays: dict[str, np.ndarray] = {}
     keys: dict[str, str] = {}
     problems = []
-    known = *names.modules.values(), *names.scalars.values(), *names.aliases
-    own = {_first(name) for name in (*known, *names.unused)}
+    known = *names.modules.values(), *names.aliases, *names.unused
+    own = {name.partition(".")[0] for name in known}
     bare = bare_names(state_dict, own)
     for key, value in state_dict.items():
         name = bare[key]
@@ -142,11 +141,8 @@ def bare_names(names: Iterable[str], own: Set[str] = frozenset()) -> dict[str, s
     """Returns the names without what wrappers of a network put before them.
 
     These are the usual prefixes, and any other that all names share: whoever keeps a
-    network in an attribute, or behind its normalisation in a Sequential, has one.
-
-    Args:
-      names: of a state dict.
-      own: first parts of names that are the network's.
+    network in an attribute, or behind its normalisation in a Sequential, has one. The
+    first parts of names in `own` are the network's.
     """
     bare = {name: _WRAPPERS.sub("", name) for name in names}
     while prefix := _shared(bare.values(), own):
@@ -157,24 +153,16 @@ def bare_names(names: Iterable[str], own: Set[str] = frozenset()) -> dict[str, s
 def _shared(names: Iterable[str], own: Set[str]) -> str:
     """Returns the prefix of all names but those beside a network; '' for none."""
     weights = [n for n in names if n != _COUNTER and not _NORMALIZATION.fullmatch(n)]
-    first = {_first(name) for name in weights}
+    first = {name.partition(".")[0] for name in weights}
     if len(first) != 1 or first <= own or any(name.count(".") < 2 for name in weights):
         return ""
     return f"{first.pop()}."
 
 
-def _first(name: str) -> str:
-    return name.partition(".")[0]
-
-
 def split_normalization(
     arrays: Mapping[str, np.ndarray],
 ) -> tuple[dict[str, tuple[float, ...]], dict[str, np.ndarray]]:
-    """Takes the normalisation of the images out of a state dict without prefixes.
-
-    Returns:
-      `mean` and `std`, as far as they are there, and the other entries.
-    """
+    """Returns `mean` and `std` as far as a bare state dict has them, and the rest."""
     found, others = {}, {}
     for name, value in arrays.items():
         if match := _NORMALIZATION.fullmatch(name):
@@ -205,7 +193,7 @@ def _other_normalization(
 def _expected_leaves(
     model: nn.Module, input_shape: tuple[int, ...] | None
 ) -> dict[Path, jax.ShapeDtypeStruct]:
-    """Returns the variables the model has, as shapes; computes nothing."""
+    """Returns the shapes of the variables that the model has."""
     if input_shape is None:
         raise ValueError(
             f"`input_shape` must be given for {type(model).__name__}: [B, H, W, C]."
@@ -217,14 +205,9 @@ def _expected_leaves(
 
 def _torch_name(path: Path, names: Names) -> str:
     _, *modules, leaf = path
-    if scalar := names.scalars.get("/".join([*modules, leaf])):
-        return scalar
+    if parameter := names.modules.get("/".join([*modules, leaf])):
+        return parameter
     return f"{names.modules['/'.join(modules)]}.{_LEAVES[leaf]}"
-
-
-def _to_linen(value: np.ndarray, leaf: str) -> np.ndarray:
-    axes = _AXES.get((leaf, value.ndim))
-    return value if axes is None else value.transpose(axes)
 
 
 def _no_weights(name: str, value: np.ndarray) -> str | None:
@@ -238,14 +221,6 @@ def _no_weights(name: str, value: np.ndarray) -> str | None:
     return None
 
 
-def _misshapen(
-    name: str, shape: tuple[int, ...], path: Path, wanted: tuple[int, ...]
-) -> str:
-    if axes := _AXES.get((path[-1], len(wanted))):
-        wanted = tuple(wanted[axes.index(n)] for n in range(len(wanted)))
-    return f"wrong shape: {name} is {shape}, expected {wanted}"
-
-
 def _left_over(
     given: Mapping[str, np.ndarray], known: set[str], aliases: Mapping[str, str]
 ) -> list[str]:
@@ -255,11 +230,8 @@ def _left_over(
         module, _, leaf = name.rpartition(".")
         module = aliases.get(module, module)
         first = f"{module}.{leaf}" if module else leaf
-        if leaf == "num_batches_tracked":
-            belongs = f"{module}.running_mean" in known
-        else:
-            belongs = first in known
-        if not belongs:
+        counter = leaf == "num_batches_tracked"
+        if (f"{module}.running_mean" if counter else first) not in known:
             problems.append(f"unexpected: {name}")
         elif first in given and not np.array_equal(given[name], given[first]):
             problems.append(f"differs from {first}, of which it is a name: {name}")

@@ -5,7 +5,7 @@ adversarial_robustness) have names of their own; here they are those with
 `same_padding`.
 """
 
-from jaxrobust.convert._names import Names, join, under_stages
+from jaxrobust.convert._names import Names, join
 from jaxrobust.models import preact_resnet, wide_resnet
 
 _BLOCK = {"norm1": "bn1", "conv1": "conv1", "norm2": "bn2", "conv2": "conv2"}
@@ -26,7 +26,7 @@ def preact(model: preact_resnet.PreActResNet) -> Names:
         block = {**_BLOCK, "shortcut": "shortcut.0"}
         stage, first = "layer{}.{}", 1
     counts = preact_resnet.DEPTHS[model.depth]
-    return join([Names(ends), *under_stages(Names(block), stage, counts, first)])
+    return join([Names(ends), *Names(block).in_stages(stage, counts, first)])
 
 
 def wide(model: wide_resnet.WideResNet) -> Names:
@@ -41,4 +41,4 @@ def wide(model: wide_resnet.WideResNet) -> Names:
         block = {**_BLOCK, "shortcut": "convShortcut"}
         stage, first = "block{}.layer.{}", 1
     counts = ((model.depth - 4) // 6,) * 3
-    return join([ends, *under_stages(Names(block), stage, counts, first)])
+    return join([ends, *Names(block).in_stages(stage, counts, first)])

@@ -76,7 +76,7 @@ class Trials:
 
     def covering(self) -> "Trials":
         """Returns the same where the ball around any image holds every image."""
-        eps = masking.covering_radius(self.norm, self.x[0].size, self.bounds)
+        eps = threat.covering_radius(self.norm, self.x[0].size, self.bounds)
         step_size = STEP_SHARE * eps / self.steps
         return dataclasses.replace(self, eps=eps, step_size=step_size)
 

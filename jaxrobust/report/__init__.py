@@ -4,14 +4,7 @@ from pathlib import PurePath
 
 from etils import epath
 
-from jaxrobust.report import (
-    attacks,
-    figures,
-    html,
-    pictures,
-    sections,
-    source,
-)
+from jaxrobust.report import attacks, figures, html, pictures, sections, source
 from jaxrobust.runtime import files
 
 
@@ -46,7 +39,7 @@ def write(workdir: epath.PathLike, own: figures.OwnFigures = figures.NONE) -> Pu
 
 def _page(found: source.Source, own: figures.OwnFigures) -> str:
     """Makes the page of what was read."""
-    title = sections.title_of(found)
+    title = str(found.config.get("name") or "jaxrobust run")
     return html.page(
         f"{title}: robustness report",
         html.tag("header", html.tag("h1", title), sections.subtitle(found)),

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from jaxrobust.report import figures, verdict
-from jaxrobust.report.html import Markup, Section, table, tag
+from jaxrobust.report.html import Markup, Section, details, table, tag
 from jaxrobust.report.source import Source
 from jaxrobust.report.verdict import interval, percent
 from jaxrobust.results import Results
@@ -28,15 +28,15 @@ def attacks(source: Source) -> Section:
         heads.append(f"twin ({source.twin.objective})")
     rows = _rows(results, twin)
     last = "worst" if verdict.with_radius(results) else None
+    paired = verdict.paired(results)
     return [
         tag("h2", "Attacks"),
         table(heads, rows, right=(1, 2, 4, 5, 6), last_class=last),
         tag("p", _note(results), class_="soft below"),
-        *(tag("p", text, class_="soft") for text in (verdict.paired(results),) if text),
+        tag("p", paired, class_="soft") if paired else Markup(),
         *_stages(results, twin),
         *figures.of(source, "smallest_perturbation"),
-        _reasons(results),
-        _sizes(results),
+        *_details(results),
     ]
 
 
@@ -85,14 +85,12 @@ def _note(results: Results) -> str:
 
 def _threat(found: Attack) -> str:
     """Says how far an attack goes, in which version, and where its images come from."""
-    norm = verdict.NORMS[found.norm]
+    threat = f"{verdict.NORMS[found.norm]} {found.written}"
     if found.eps is None:
         median = found.median_distance
         known = median is not None and not math.isnan(median)
         nearest = f"median {median:.3g}" if known else "none found"
-        threat = f"{norm}, any size, {nearest}"
-    else:
-        threat = f"{norm} {found.written}"
+        threat = f"{verdict.NORMS[found.norm]}, any size, {nearest}"
     if found.version is not None:
         threat += f", {found.version} version"
     if found.steps is not None:
@@ -102,50 +100,41 @@ def _threat(found: Attack) -> str:
     return threat
 
 
-def _reasons(results: Results) -> Markup:
-    """Why each adaptive attack was chosen."""
-    told = [a for a in results.attacks if a.why]
-    if not told:
-        return Markup()
-    rows = [(tag("dt", a.label), tag("dd", a.why)) for a in told]
-    return tag("details", tag("summary", "Why these attacks"), tag("dl", rows))
-
-
-def _sizes(results: Results) -> Markup:
-    """How large the perturbations are."""
-    measured = [a for a in results.attacks if a.mean_perturbation]
-    if not measured:
-        return Markup()
-    rows = [
+def _details(results: Results) -> list[Markup]:
+    """Why each adaptive attack was chosen, and how large the perturbations are."""
+    why = [(tag("dt", a.label), tag("dd", a.why)) for a in results.attacks if a.why]
+    sizes = [
         [a.label, *(f"{getattr(a.mean_perturbation, n):.4g}" for n in verdict.NORMS)]
-        for a in measured
+        for a in results.attacks
+        if a.mean_perturbation
     ]
-    heads = ["mean size of perturbation", *verdict.NORMS.values()]
-    inside = table(heads, rows, right=(1, 2, 3))
-    return tag("details", tag("summary", "Size of the perturbations"), inside)
+    parts = [details("Why these attacks", tag("dl", why))] if why else []
+    if sizes:
+        heads = ["mean size of perturbation", *verdict.NORMS.values()]
+        inside = table(heads, sizes, right=(1, 2, 3))
+        parts.append(details("Size of the perturbations", inside))
+    return parts
 
 
 def _stages(results: Results, twin: Results | None) -> list[Markup]:
     """Returns a table per ensemble among the attacks, the twin's shares beside."""
-    found = [attack for attack in results.attacks if attack.stages]
-    if not found:
-        return []
-    others = {attack.label: attack for attack in twin.attacks} if twin else {}
+    others = {attack.label: attack.stages for attack in twin.attacks} if twin else {}
+    before = results.clean.accuracy, (twin or results).clean.accuracy
     parts = []
-    for attack in found:
-        other = others.get(attack.label)
-        before = results.clean.accuracy, (twin or results).clean.accuracy
-        version = attack.version or "standard"
+    for attack in results.attacks:
+        if not attack.stages:
+            continue
         title = f"{verdict.called(attack)}, attack by attack"
-        threat = f"{verdict.of_threat(attack)}, version {version}"
+        version = attack.version or "standard"
+        threat = f" {verdict.of_threat(attack)}, version {version}"
         parts += [
-            tag("h3", title, tag("span", f" {threat}", class_="soft"), class_="above"),
-            _stage_table(attack.stages or (), other.stages if other else None, before),
+            tag("h3", title, tag("span", threat, class_="soft"), class_="above"),
+            _stage_table(attack.stages, others.get(attack.label), before),
         ]
         if replaced := attack.replaced:
             said = f"Not as published: {'; '.join(replaced)}."
             parts.append(tag("p", said, class_="note below"))
-    return [*parts, tag("p", STAGES, class_="soft below")]
+    return [*parts, tag("p", STAGES, class_="soft below")] if parts else []
 
 
 def _stage_table(
@@ -155,7 +144,6 @@ def _stage_table(
 ) -> Markup:
     """Makes the table; `before` are the clean accuracies, the twin's second."""
     heads = ["after", "accuracy", "", "points", "seconds", "gradients", "forwards"]
-    others = {stage.name: stage.robust_accuracy for stage in theirs or ()}
     left = before[0]
     rows = [["no attack", percent(left), _bar(left, css="clean"), "", "", "", ""]]
     for stage in ours:
@@ -166,6 +154,7 @@ def _stage_table(
         left = share
     if theirs:
         heads.append("twin")
+        others = {stage.name: stage.robust_accuracy for stage in theirs}
         shares = [before[1], *(others.get(stage.name) for stage in ours)]
         for row, share in zip(rows, shares, strict=True):
             row.append(percent(share))

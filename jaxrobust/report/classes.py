@@ -27,27 +27,23 @@ def draw(rows: Sequence[OfClass]) -> str:
     """Draws clean and worst-case accuracy per class; sorted lines if there are many."""
     clean = np.asarray([row.accuracy for row in rows], float) * 100
     robust = np.asarray([row.robust_accuracy for row in rows], float) * 100
-    description = "Clean and robust accuracy of each class"
+    blue, red = drawing.COLORS["clean"], drawing.COLORS["robust"]
     if len(rows) > MANY_CLASSES:
         figure, axes = drawing.make_axes()
         order = np.argsort(robust)
-        colors, dots = drawing.COLORS, {"label": "clean", "markersize": 4}
-        axes.plot(clean[order], ".", color=colors["clean"], **dots)
-        axes.plot(robust[order], color=colors["robust"], label="worst case")
+        axes.plot(clean[order], ".", color=blue, label="clean", markersize=4)
+        axes.plot(robust[order], color=red, label="worst case")
         axes.set_ylim(-2, 102)
         drawing.finish(axes, "classes, least robust first", "accuracy (%)")
-        return drawing.to_svg(figure, description)
-    figure, axes = drawing.make_axes((drawing.SIZE[0], 0.8 + 0.3 * len(rows)))
-    at = np.arange(len(rows))
-    axes.grid(visible=False, axis="y")
-    axes.grid(axis="x", color=drawing.COLORS["line"], linewidth=0.7)
-    axes.barh(at - 0.19, clean, 0.36, color=drawing.COLORS["clean"], label="clean")
-    axes.barh(
-        at + 0.19, robust, 0.36, color=drawing.COLORS["robust"], label="worst case"
-    )
-    axes.set_yticks(at, [drawing.short(row.name) for row in rows])
-    axes.invert_yaxis()
-    axes.set_xlim(0, 100)
-    axes.set_xlabel("accuracy (%)", color=drawing.COLORS["soft"], fontsize=9.5)
-    drawing.add_legend(axes)
-    return drawing.to_svg(figure, description)
+    else:
+        figure, axes = drawing.make_axes((drawing.SIZE[0], 0.8 + 0.3 * len(rows)))
+        at = np.arange(len(rows))
+        axes.grid(visible=False, axis="y")
+        axes.grid(axis="x", color=drawing.COLORS["line"], linewidth=0.7)
+        axes.barh(at - 0.19, clean, 0.36, color=blue, label="clean")
+        axes.barh(at + 0.19, robust, 0.36, color=red, label="worst case")
+        axes.set_yticks(at, [drawing.short(row.name) for row in rows])
+        axes.invert_yaxis()
+        axes.set_xlim(0, 100)
+        drawing.finish(axes, "accuracy (%)", "")
+    return drawing.to_svg(figure, "Clean and robust accuracy of each class")

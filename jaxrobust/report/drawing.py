@@ -34,10 +34,8 @@ def make_axes(size: tuple[float, float] = SIZE) -> tuple[Figure, Any]:
     FigureCanvasSVG(figure)
     axes = figure.add_subplot()
     axes.set_facecolor("none")
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(COLORS["line"])
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(COLORS["line"])
     axes.tick_params(colors=COLORS["soft"], labelsize=9, length=3)
     axes.grid(axis="y", color=COLORS["line"], linewidth=0.7)
     axes.set_axisbelow(True)
@@ -61,8 +59,8 @@ def to_svg(figure: Figure, description: str) -> str:
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
-    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+    for size in ("width", "height"):
+        text = re.sub(rf'(<svg[^>]*?) {size}="[^"]*"', r"\1", text, count=1)
     text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
     for name, color in COLORS.items():
         text = text.replace(color, f"var(--{name})")
@@ -81,31 +79,31 @@ def short(name: str, longest: int = LONGEST_NAME) -> str:
 
 def plot(axes: Any, x: Any, y: Any, color: str, label: str | None = None) -> None:
     """Draws a line with a mark at each value."""
-    style: Any = {"linewidth": 1.8, "marker": "o", "markersize": 4}
-    axes.plot(x, y, color=COLORS[color], label=label, **style)
+    color = COLORS[color]
+    axes.plot(x, y, color=color, label=label, linewidth=1.8, marker="o", markersize=4)
 
 
-def finish(axes: Any, xlabel: str, ylabel: str, *, legend: bool = True) -> None:
-    """Labels the axes and names the series."""
+def mark(axes: Any, height: float, label: str | None = None) -> None:
+    """Draws a dotted line across, to compare with."""
+    axes.axhline(height, color=COLORS["soft"], linewidth=1, linestyle=":", label=label)
+
+
+def finish(axes: Any, xlabel: str, ylabel: str, *, columns: int = 3) -> None:
+    """Labels the axes; names the series above, where they hide nothing, in columns."""
     axes.set_xlabel(xlabel, color=COLORS["soft"], fontsize=9.5)
     axes.set_ylabel(ylabel, color=COLORS["soft"], fontsize=9.5)
-    if legend:
-        add_legend(axes)
-
-
-def add_legend(axes: Any, columns: int = 3) -> None:
-    """Names the series above the drawing, where they hide nothing."""
-    axes.legend(
-        frameon=False,
-        labelcolor=COLORS["ink"],
-        fontsize=9,
-        handlelength=1.5,
-        columnspacing=1.4,
-        ncols=columns,
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        borderaxespad=0.2,
-    )
+    if columns:
+        axes.legend(
+            frameon=False,
+            labelcolor=COLORS["ink"],
+            fontsize=9,
+            handlelength=1.5,
+            columnspacing=1.4,
+            ncols=columns,
+            loc="lower left",
+            bbox_to_anchor=(0, 1),
+            borderaxespad=0.2,
+        )
 
 
 def lines(
@@ -134,9 +132,6 @@ def lines(
             marker="o" if len(values) <= 30 else None,
             markersize=3.5,
         )
-    if percent:
-        axes.set_ylim(-2, 102)
-    else:
-        axes.set_ylim(bottom=0)
-    finish(axes, xlabel, ylabel, legend=len(series) > 1)
+    axes.set_ylim((-2, 102) if percent else (0, None))
+    finish(axes, xlabel, ylabel, columns=3 if len(series) > 1 else 0)
     return to_svg(figure, description)

@@ -70,11 +70,8 @@ def table(
             for column, cell in enumerate(row)
         ]
 
-    rows = list(rows)
-    body = [
-        tag("tr", cells("td", row), class_=last_class if i == len(rows) - 1 else None)
-        for i, row in enumerate(rows)
-    ]
+    body = [cells("td", row) for row in rows]
+    body = [tag("tr", r, class_=last_class if r is body[-1] else None) for r in body]
     whole = tag("table", tag("thead", tag("tr", cells("th", head))), tag("tbody", body))
     return tag("div", whole, class_="scroll", tabindex=0)
 
@@ -97,6 +94,11 @@ def card(svg: str, title: str, caption: Content = None) -> Markup:
     """Puts a drawing with its title and caption on a card."""
     note = tag("figcaption", caption) if caption else None
     return tag("figure", tag("h3", title), Markup(svg), note, class_="card")
+
+
+def details(summary: str, *content: Content) -> Markup:
+    """Puts content behind a line that opens it."""
+    return tag("details", tag("summary", summary), *content)
 
 
 def page(title: str, *sections: Content) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxrobust.report.html import Markup, Section, image, tag
+from jaxrobust.report.html import Content, Markup, Section, image, tag
 from jaxrobust.report.source import Source
 
 
@@ -31,20 +31,16 @@ def images(source: Source) -> Section:
             ", attacked ",
             _says(names[after], after == label),
         ]
-        below = tag("p", says, class_="says")
-        cards.append(tag("figure", _row(shown, "triple"), below, class_="card"))
+        cards.append(_card(shown, "triple", says))
+    # AutoAttack leaves what it fails on as it was; float32 rounds by less than this.
+    largest = np.abs(moved).reshape(len(moved), -1).max(-1)
+    untouched = (largest < 1e-6).any()
     note = (
         f"Attacked by {arrays['grid_attack']}; a fixed random choice of images. "
         f"Changes are shown {gain:.3g} times as large; grey is none"
-        + (": nothing was found, or nothing to do." if _untouched(moved) else ".")
+        + (": nothing was found, or nothing to do." if untouched else ".")
     )
     return _section("Images", note, cards)
-
-
-def _untouched(moved: np.ndarray) -> bool:
-    """Says whether some image is as it was, as AutoAttack leaves what it fails on."""
-    largest = np.abs(moved).reshape(len(moved), -1).max(-1)
-    return bool((largest < 1e-6).any())  # float32 rounds by less
 
 
 def _says(name: str, right: bool) -> Markup:
@@ -66,21 +62,18 @@ def restored(source: Source) -> Section:
             ("restored from clean", pair[0]),
             ("restored from attacked", pair[1]),
         )
-        says = tag("p", names[int(arrays["restored_labels"][i])], class_="says")
-        cards.append(tag("figure", _row(shown, "quad"), says, class_="card"))
+        label = int(arrays["restored_labels"][i])
+        cards.append(_card(shown, "quad", [names[label]]))
     analyses = source.results and source.results.analyses
-    found = analyses and analyses.restoration
     note = "What the network's decoder makes of the images before it classifies them."
-    if found:
-        mse = {
-            k: "not finite" if v is None else f"{v:.3g}"
-            for k, v in vars(found.mse).items()
-        }
+    if found := analyses and analyses.restoration:
+        attacked, clean, both = (
+            "not finite" if v is None else f"{v:.3g}" for v in vars(found.mse).values()
+        )
         note += (
             f" Mean squared difference to the clean image over {found.n:,} images "
-            f"({found.attack}): attacked {mse['attacked']}, restored from clean "
-            f"{mse['restored_clean']}, from attacked "
-            f"{mse['restored_attacked']}."
+            f"({found.attack}): attacked {attacked}, restored from clean {clean}, from "
+            f"attacked {both}."
         )
     return _section("Restored images", note, cards)
 
@@ -90,6 +83,8 @@ def _section(title: str, note: str, cards: list[Markup]) -> list[Markup]:
     return [tag("h2", title), tag("p", note, class_="soft"), images]
 
 
-def _row(shown: Sequence[tuple[str, np.ndarray]], css: str) -> Markup:
+def _card(shown: Sequence[tuple[str, np.ndarray]], css: str, says: Content) -> Markup:
+    """Puts images side by side, with a line below."""
     parts = [tag("div", image(p, t), tag("span", t)) for t, p in shown]
-    return tag("div", parts, class_=css)
+    row, below = tag("div", parts, class_=css), tag("p", says, class_="says")
+    return tag("figure", row, below, class_="card")

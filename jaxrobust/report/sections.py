@@ -5,15 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxrobust.report import classes, drawing, figures, verdict
-from jaxrobust.report.html import Markup, Section, tag
+from jaxrobust.report.html import Markup, Section, details, tag
 from jaxrobust.report.source import Source
 from jaxrobust.report.verdict import interval, percent
 from jaxrobust.results import Results
-
-
-def title_of(source: Source) -> str:
-    """Names the run."""
-    return str(source.config.get("name") or "jaxrobust run")
 
 
 def subtitle(source: Source) -> Markup:
@@ -37,8 +32,7 @@ def head(source: Source) -> Section:
     return [
         tag("div", _numbers(results), class_="headline"),
         tag("p", verdict.verdict(results), class_="verdict"),
-        tag("p", compared) if compared else Markup(),
-        *(tag("p", text) for text in (verdict.stopping(results),) if text),
+        *(tag("p", t) for t in (compared, verdict.stopping(results)) if t),
         *(tag("p", note, class_="note") for note in notes),
     ]
 
@@ -49,10 +43,8 @@ def _numbers(results: Results) -> list[Markup]:
     numbers = [_number("clean accuracy", clean.accuracy, clean.ci95, "clean")]
     ensembles = verdict.autoattacks(results)
     for attack in ensembles:
-        about = (
-            f"robust accuracy, {verdict.called(attack)}, {verdict.of_threat(attack)}"
-        )
-        share = attack.robust_accuracy
+        who = f"{verdict.called(attack)}, {verdict.of_threat(attack)}"
+        about, share = f"robust accuracy, {who}", attack.robust_accuracy
         numbers.append(_number(about, share, attack.ci95, "robust"))
     share = worst.robust_accuracy
     lower = any(share < attack.robust_accuracy for attack in ensembles)
@@ -72,19 +64,12 @@ def flags(source: Source) -> Section:
     """Signs that the numbers are not what they seem."""
     if source.results is None:
         return None
-    head = tag("h2", "Warning signs")
+    head, rows = tag("h2", "Warning signs"), []
+    for flag in sorted(source.results.flags, key=lambda f: not f.severe):
+        name = tag("b", flag.name.replace("_", " "))
+        css = "flag severe" if flag.severe else "flag"
+        rows.append(tag("p", name, ": ", flag.message, class_=css))
     numbers = source.results.diagnostics
-    found = sorted(source.results.flags, key=lambda f: not f.severe)
-    rows = [
-        tag(
-            "p",
-            tag("b", f.name.replace("_", " ")),
-            ": ",
-            f.message,
-            class_="flag severe" if f.severe else "flag",
-        )
-        for f in found
-    ]
     if numbers and not rows:
         where = f"on {numbers.n:,} images"
         text = f"None of the checks {where} found a sign of masked gradients."
@@ -115,11 +100,16 @@ def training(source: Source) -> Section:
         source, ACCURACY, "Accuracy", ylabel="accuracy (%)", percent=True, size=(5, 4.1)
     )
     cards = [tag("figure", c, class_="card") for c in ([*loss, *rate], accuracy) if c]
-    return [tag("h2", "Training"), tag("div", cards, class_="pair")] if cards else None
+    return _side_by_side("Training", cards)
 
 
 def _drawn(source: Source, wanted: Any, title: str, **options: Any) -> list[Markup]:
-    series = [s for s in (_series(source, *one) for one in wanted) if s]
+    series = []
+    for label, color, key in wanted:
+        rows = [r for r in source.metrics if r.get(key) is not None]
+        x = [r.get("epoch", r.get("step", i)) for i, r in enumerate(rows)]
+        if rows:
+            series.append((label, color, x, [r[key] for r in rows]))
     if not series:
         return []
     about = f"{title} over training"
@@ -127,18 +117,12 @@ def _drawn(source: Source, wanted: Any, title: str, **options: Any) -> list[Mark
     return [tag("h3", title), Markup(svg)]
 
 
-def _series(source: Source, label: str, color: str, key: str) -> Any:
-    rows = [r for r in source.metrics if r.get(key) is not None]
-    x = [r.get("epoch", r.get("step", i)) for i, r in enumerate(rows)]
-    return (label, color, x, [r[key] for r in rows]) if rows else None
-
-
 def curves(source: Source) -> Section:
     """Accuracy over the radius, growth of perturbations, and accuracy per class."""
     rows = source.results.per_class if source.results else None
     cards = [*figures.of(source, "curve"), *figures.of(source, "growth")]
     cards += classes.figure(rows or ())
-    return [tag("h2", "Curves"), tag("div", cards, class_="pair")] if cards else None
+    return _side_by_side("Curves", cards)
 
 
 def corruptions(source: Source) -> Section:
@@ -149,8 +133,11 @@ def corruptions(source: Source) -> Section:
 
 def analyses(source: Source, own: figures.OwnFigures) -> Section:
     """All other analyses, as far as they were measured."""
-    cards = figures.others(source, own)
-    return [tag("h2", "Analyses"), tag("div", cards, class_="pair")] if cards else None
+    return _side_by_side("Analyses", figures.others(source, own))
+
+
+def _side_by_side(title: str, cards: list[Markup]) -> Section:
+    return [tag("h2", title), tag("div", cards, class_="pair")] if cards else None
 
 
 def reproduce(source: Source) -> Section:
@@ -160,13 +147,12 @@ def reproduce(source: Source) -> Section:
         parts.append(tag("pre", source.command, class_="card"))
     if source.config:
         text = json.dumps(source.config, indent=2)
-        parts.append(tag("details", tag("summary", "Config"), tag("pre", text)))
+        parts.append(details("Config", tag("pre", text)))
     if environment := source.results and source.results.environment:
         rows = [
             (tag("dt", key.replace("_", " ")), tag("dd", str(value)))
             for key, value in environment.items()
             if value is not None
         ]
-        details = [tag("summary", "Environment"), tag("dl", rows)]
-        parts.append(tag("details", details))
+        parts.append(details("Environment", tag("dl", rows)))
     return parts if len(parts) > 1 else None

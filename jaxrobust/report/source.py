@@ -37,13 +37,14 @@ def read(workdir: epath.PathLike, *, twin: bool = True) -> Source:
     folder = files.expand(workdir)
     saved = _read(stored.read_config, folder / "config.json")
     config, command = saved or ({}, "")
+    has_twin = twin and (folder / "twin").is_dir()
     source = Source(
         config=config,
         command=command,
         metrics=stored.read_metrics(folder / "metrics.jsonl"),
         results=_read(stored.read_results, folder / "results.json"),
         arrays=_read(stored.read_arrays, folder / "evaluation.npz") or {},
-        twin=_twin(folder) if twin else None,
+        twin=read(folder / "twin", twin=False) if has_twin else None,
     )
     if twin and not (saved or source.metrics or source.results):
         raise FileNotFoundError(
@@ -53,13 +54,7 @@ def read(workdir: epath.PathLike, *, twin: bool = True) -> Source:
     return source
 
 
-def _twin(folder: epath.Path) -> Source | None:
-    path = folder / "twin"
-    return read(path, twin=False) if path.is_dir() else None
-
-
 def _read(reader: Callable[[epath.Path], _Found], path: epath.Path) -> _Found | None:
-    """Reads a file that may be missing."""
     try:
         return reader(path)
     except FileNotFoundError:

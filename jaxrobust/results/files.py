@@ -1,10 +1,12 @@
 """Reading what a run left: results.json, evaluation.npz, metrics.jsonl, config.json.
 
 Whoever made them, what is returned has the shape that its readers rely on; anything
-else is a ValueError of one line that names the file and what is wrong with it.
+else is a ValueError of one line that names the file and what is wrong with it. What is
+not there is a FileNotFoundError.
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,22 +25,32 @@ _ARRAYS = 512 * reading.MIB
 class _Named(typed.Part):
     """What the page says of network, data and objective."""
 
-    name: typed.MaybeText = None
+    name: str | None = None
+
+
+@contextlib.contextmanager
+def _naming(path: epath.PathLike, advice: str = _AGAIN) -> Iterator[None]:
+    """Names the file in what is wrong with it, and says what to do."""
+    try:
+        yield
+    except ValueError as error:
+        reason = str(error).rstrip(".")
+        name = "" if str(path) in reason else f"{path} is no such file of ours: "
+        raise ValueError(f"{name}{reason}; {advice}.") from None
 
 
 def read_results(path: epath.PathLike, wanted: type[T] = schema.Results) -> T:
-    """Reads of results.json what its reader needs, a part of `schema`.
-
-    Raises:
-      FileNotFoundError, ValueError: if it is not there, or not what we write.
-    """
-    try:
+    """Reads of results.json what its reader needs, a part of `schema`."""
+    with _naming(path):
         found = reading.read_json(path)
         _require_sizes(found)
-        _require_version(found)
+        version = found.get("schema", 0) if isinstance(found, dict) else 0
+        if typed.is_number(version) and version > schema.VERSION:
+            raise ValueError(
+                f"it is of version {version}, and this jaxrobust reads up to "
+                f"{schema.VERSION}: upgrade it"
+            )
         return typed.read(wanted, found)
-    except ValueError as error:
-        raise _told(path, error, _AGAIN) from None
 
 
 def _require_sizes(value: Any) -> None:
@@ -52,31 +64,10 @@ def _require_sizes(value: Any) -> None:
             _require_sizes(one)
 
 
-def _require_version(found: Any) -> None:
-    version = found.get("schema", 0) if isinstance(found, dict) else 0
-    if typed.is_number(version) and version > schema.VERSION:
-        raise ValueError(
-            f"it is of version {version}, and this jaxrobust reads up to "
-            f"{schema.VERSION}: upgrade it"
-        )
-
-
-def _told(path: epath.PathLike, error: Exception, advice: str) -> ValueError:
-    reason = str(error).rstrip(".")
-    name = "" if str(path) in reason else f"{path} is no such file of ours: "
-    return ValueError(f"{name}{reason}; {advice}.")
-
-
 def read_arrays(path: epath.PathLike) -> dict[str, np.ndarray]:
-    """Reads evaluation.npz: numbers and text, 512 MiB of them at most.
-
-    Raises:
-      FileNotFoundError, ValueError: if it is not there, damaged or too large.
-    """
-    try:
+    """Reads evaluation.npz: numbers and text, 512 MiB of them at most."""
+    with _naming(path):
         return reading.read_npz(path, _ARRAYS)
-    except ValueError as error:
-        raise _told(path, error, _AGAIN) from None
 
 
 def read_metrics(path: epath.PathLike) -> list[dict[str, Any]]:
@@ -85,30 +76,23 @@ def read_metrics(path: epath.PathLike) -> list[dict[str, Any]]:
     What is no row (a crash may cut one short) and what is no number is left out.
     """
     try:
-        rows = [
+        return [
             {k: v for k, v in row.items() if v is None or typed.is_number(v)}
             for row in reading.read_json_lines(path)
-            if type(row.get("step")) is int
+            if type(step := row.get("step")) is int and typed.is_number(step)
         ]
     except FileNotFoundError:
         return []
-    return [row for row in rows if "step" in row]
 
 
 def read_config(path: epath.PathLike) -> tuple[dict[str, Any], str]:
-    """Reads config.json, and the command that made the run ('' if unknown).
-
-    Raises:
-      FileNotFoundError, ValueError: if it is not there, or holds no config.
-    """
-    try:
+    """Reads config.json, and the command that made the run ('' if unknown)."""
+    with _naming(path, "delete it, or give another --workdir"):
         found = reading.read_json(path)
         if not isinstance(found, dict) or not isinstance(found.get("config"), dict):
             raise ValueError("it holds no config")
         for name in ("model", "data", "objective"):
             typed.read(_Named, found["config"].get(name, {}), f"config.{name}")
-    except ValueError as error:
-        raise _told(path, error, "delete it, or give another --workdir") from None
     command = found.get("command", "")
     return found["config"], command if isinstance(command, str) else ""
 

@@ -1,64 +1,68 @@
 """results.json: every key, once. What an evaluation writes and its readers rely on.
 
-A key that only later versions write has a default. Optional parts are None where they
-were not measured.
+What an analysis leaves is in `schema_of_analyses.py`, and has its name here as well.
 """
 
 from dataclasses import field
-from typing import Annotated, Any, ClassVar
+from typing import Any
 
+from jaxrobust.results.schema_of_analyses import Analyses as Analyses
+from jaxrobust.results.schema_of_analyses import ByName as ByName
+from jaxrobust.results.schema_of_analyses import BySeverity as BySeverity
+from jaxrobust.results.schema_of_analyses import Calls as Calls
+from jaxrobust.results.schema_of_analyses import ClassRanks as ClassRanks
+from jaxrobust.results.schema_of_analyses import Corrupted as Corrupted
+from jaxrobust.results.schema_of_analyses import Corruptions as Corruptions
+from jaxrobust.results.schema_of_analyses import Curve as Curve
+from jaxrobust.results.schema_of_analyses import Diagnostics as Diagnostics
+from jaxrobust.results.schema_of_analyses import Distances as Distances
+from jaxrobust.results.schema_of_analyses import Errors as Errors
+from jaxrobust.results.schema_of_analyses import Features as Features
+from jaxrobust.results.schema_of_analyses import Gap as Gap
+from jaxrobust.results.schema_of_analyses import GapOf as GapOf
+from jaxrobust.results.schema_of_analyses import GradientCheck as GradientCheck
+from jaxrobust.results.schema_of_analyses import Gradients as Gradients
+from jaxrobust.results.schema_of_analyses import Growth as Growth
+from jaxrobust.results.schema_of_analyses import Layer as Layer
+from jaxrobust.results.schema_of_analyses import LogitsSeen as LogitsSeen
+from jaxrobust.results.schema_of_analyses import Norm as Norm
+from jaxrobust.results.schema_of_analyses import OfSome as OfSome
+from jaxrobust.results.schema_of_analyses import Predictions as Predictions
+from jaxrobust.results.schema_of_analyses import ProbabilityGap as ProbabilityGap
+from jaxrobust.results.schema_of_analyses import Prototypes as Prototypes
+from jaxrobust.results.schema_of_analyses import Restoration as Restoration
+from jaxrobust.results.schema_of_analyses import RobustOfSome as RobustOfSome
+from jaxrobust.results.schema_of_analyses import Sweep as Sweep
+from jaxrobust.results.schema_of_analyses import Trials as Trials
 from jaxrobust.results.typed import (
     ABSENT,
     Count,
-    Counts,
-    MaybeNumber,
-    MaybeNumbers,
-    MaybeRadius,
-    MaybeShare,
-    Measured,
     Number,
-    Numbers,
     Pair,
-    Pairs,
     Part,
-    RowsOfShares,
+    Radius,
     Share,
-    Shares,
-    Texts,
     named,
-    one_of,
 )
 
 VERSION = 1
-NORMS = ("linf", "l2", "l1")
-Norm = Annotated[str, one_of(NORMS)]
 
 
-class Accuracy(Part):
-    """A share of images with its 95 % interval."""
+class Clean(Part):
+    """Of the n images as they are."""
 
     accuracy: Share
     ci95: Pair
-
-
-class Clean(Accuracy):
-    """Of the n images as they are."""
-
     n: Count
-    loss: MaybeNumber | None = None
+    loss: Number | None = None
     seconds: Number | None = None
 
 
-class Robust(Part):
-    """A share of images that stay right under attack."""
+class WorstCase(Part):
+    """Of n images that stay right whatever the attacks with a radius do."""
 
     robust_accuracy: Share
     ci95: Pair
-
-
-class WorstCase(Robust):
-    """Of n images that stay right whatever the attacks with a radius do."""
-
     n: Count
     attacks: list[str] | None = None
     seconds: Number | None = None
@@ -72,7 +76,7 @@ class Threat(Part):
 
     name: str
     norm: Norm
-    eps: MaybeRadius
+    eps: Radius | None
     eps_text: str | None = None
     version: str | None = None
     steps: Count | None = None
@@ -97,9 +101,11 @@ class Stage(Part):
     forwards: Count
 
 
-class Within(Robust):
+class Within(Part):
     """What an attack without a radius leaves within one."""
 
+    robust_accuracy: Share
+    ci95: Pair
     eps_text: str
     eps: Number | None = None
     n: Count | None = None
@@ -120,14 +126,14 @@ class Attack(Threat):
     robust_accuracy: Share
     ci95: Pair
     n: Count
-    loss: MaybeNumber | None = None
+    loss: Number | None = None
     mean_perturbation: Sizes | None = None
     seconds: Number | None = None
     slots: Count | None = None
     expected_accuracy: Share | None = None
     replaced: list[str] | None = None
     stages: list[Stage] | None = None
-    median_distance: MaybeNumber = ABSENT
+    median_distance: Number | None = ABSENT
     accuracy_within: list[Within] | None = None
 
 
@@ -204,281 +210,6 @@ class Comparison(Part):
     worst_case: Paired | None = None
     attacks_a: list[str] | None = None
     attacks_b: list[str] | None = None
-
-
-class Curve(Part):
-    """Robust accuracy over the radius."""
-
-    EQUAL: ClassVar = ("eps", "eps_text", "robust_accuracy", "ci95")
-    eps: Numbers
-    eps_text: Texts
-    robust_accuracy: Shares
-    ci95: Pairs
-    norm: Norm
-    n: Count
-    steps: Count
-    name: str | None = None
-    step_size: str | None = None
-    random_start: bool | None = None
-    seconds: Number | None = None
-
-
-class Growth(Part):
-    """The perturbation growth ratio of each stage."""
-
-    EQUAL: ClassVar = ("stages", "l1", "l2")
-    stages: Texts
-    l1: MaybeNumbers
-    l2: MaybeNumbers
-    n: Count
-    images: list[Count] | None = None
-    eps: Number | None = None
-    eps_text: str | None = None
-    norm: Norm | None = None
-    steps: Count | None = None
-    step_size: Number | None = None
-
-
-class Predictions(Part):
-    """Of clean images; `chance` is reached by always answering the commonest label."""
-
-    accuracy: Share
-    chance: Share
-    constant: bool  # all images get the same class
-
-
-class GradientCheck(Part):
-    """Gradients beside finite differences; shares are of images.
-
-    `explained` is the least of `explained_at`, by point and distance: how much of the
-    change of the logits the gradient tells. `changed_share` are those whose prediction
-    a tiny step changes.
-    """
-
-    explained: MaybeNumber = 1.0
-    explained_at: dict[str, MaybeNumber] | None = None
-    explained_near: MaybeNumber = ABSENT
-    misled_share: MaybeShare = ABSENT
-    loss_rises_share: MaybeShare
-    loss_rises_n: Count | None = None
-    zero_slope_share: Measured = ABSENT
-    changed_share: MaybeShare = ABSENT
-
-
-class Gradients(GradientCheck):
-    """What was seen of the input gradients."""
-
-    zero_gradient_share: MaybeShare
-    non_finite_gradient_share: Measured = ABSENT
-    median_length: Measured = ABSENT
-
-
-class LogitsSeen(Part):
-    """What was seen of the logits; shares of images whose softmax or loss rounds."""
-
-    probabilities: bool | None = None
-    certain_share: Measured = ABSENT
-    no_loss_share: MaybeShare
-    at_ceiling_share: Measured = ABSENT
-    largest: Measured = ABSENT
-    rescaled_by: Measured = ABSENT
-
-
-class Calls(Part):
-    """By how much logits change when the same images are asked for again."""
-
-    same_batch: MaybeNumber
-    other_batch: MaybeNumber
-    other_size: MaybeNumber = ABSENT
-    traced_again: MaybeNumber = ABSENT
-
-
-class Trials(Part):
-    """Accuracy that attacks leave, and shares that only weaker ones or noise fool.
-
-    `raised` is by how much a step or the longest attack raises it, negative if not;
-    `zero_gradient_share_attacked` how often the gradient was 0 on the way.
-    """
-
-    accuracy: dict[str, MaybeShare]
-    only_single_step_share: Measured = ABSENT
-    only_rescaled_share: Measured = ABSENT
-    only_black_box_share: Measured = ABSENT
-    zero_gradient_share_attacked: Measured = ABSENT
-    raised: Measured = ABSENT
-    covering_eps: Measured = ABSENT
-
-
-class Diagnostics(Trials):
-    """Numbers behind the signs of masked gradients; see `evaluation.diagnose`."""
-
-    n: Count
-    norm: Norm | None = None
-    eps: Number | None = None
-    step_size: Number | None = None
-    steps: Count
-    restarts: Count
-    queries: Count
-    predictions: Predictions | None = None
-    logits: LogitsSeen
-    calls: Calls
-    gradients: Gradients
-    seconds: Number | None = None
-
-
-class Sweep(Part):
-    """Where one attack ends, per radius: shares per rank of those newly turned."""
-
-    EQUAL: ClassVar = ("newly_successful", "share")
-    name: str
-    newly_successful: Counts
-    share: RowsOfShares
-    steps: Count | None = None
-    robust_accuracy: list[Share] | None = None
-    seconds: Number | None = None
-
-
-class ClassRanks(Part):
-    """Ranks of the classes that attacks end in."""
-
-    EQUAL: ClassVar = ("eps", "eps_text")
-    eps: Numbers
-    eps_text: Texts
-    ranks: Counts
-    attacks: list[Sweep]
-    n: Count
-    n_correct: Count
-    norm: Norm | None = None
-
-
-class Gap(Part):
-    """Mean probability gap of all images, and of those correct before the attack."""
-
-    all: MaybeNumber
-    correct: MaybeNumber
-
-
-class GapOf(Gap):
-    """That under one attack."""
-
-    label: str
-
-
-class ProbabilityGap(Part):
-    """Probability of the true class minus that of the best other one."""
-
-    clean: Gap
-    attacks: list[GapOf]
-    n: Count
-    n_correct: Count
-
-
-class Features(Part):
-    """Of the penultimate layer; the arrays are in evaluation.npz."""
-
-    attack: str
-    n: Count | None = None
-    width: Count | None = None
-
-
-class Distances(Part):
-    """To the own centre and the nearest other one."""
-
-    nearest_is_own: Share
-    own: MaybeNumber | None = None
-    other: MaybeNumber | None = None
-
-
-class Layer(Part):
-    """Distances of the features of one layer."""
-
-    clean: Distances
-    attacked: Distances
-
-
-class Prototypes(Part):
-    """Distances to class centres."""
-
-    attack: str
-    n: Count
-    layers: dict[str, Layer]
-
-
-class Errors(Part):
-    """Mean squared differences to the clean image."""
-
-    attacked: MaybeNumber
-    restored_clean: MaybeNumber
-    restored_attacked: MaybeNumber
-
-
-class Restoration(Part):
-    """What a decoder makes of the images."""
-
-    attack: str
-    n: Count
-    mse: Errors
-
-
-class Analyses(Part):
-    """What attacks do inside a network."""
-
-    probability_gap: ProbabilityGap | None = None
-    class_ranks: ClassRanks | None = None
-    features: Features | None = None
-    prototypes: Prototypes | None = None
-    restoration: Restoration | None = None
-
-
-class Corrupted(Part):
-    """Accuracy under one corruption at one severity."""
-
-    name: str
-    severity: Count
-    accuracy: Share
-    ci95: Pair | None = None
-    n: Count | None = None
-
-
-class OfSome(Accuracy):
-    """On the n images that were corrupted."""
-
-    n: Count | None = None
-
-
-class ByName(Accuracy):
-    """Mean over severities."""
-
-    name: str
-
-
-class BySeverity(Part):
-    """Mean over corruptions."""
-
-    severity: Count
-    accuracy: Share
-    ci95: Pair | None = None
-
-
-class RobustOfSome(Robust):
-    """On the n images that were corrupted, under every attack."""
-
-    n: Count | None = None
-
-
-class Corruptions(Part):
-    """Accuracy under common corruptions."""
-
-    clean: OfSome
-    n: Count
-    note: str
-    rows: list[Corrupted]
-    by_name: list[ByName]
-    by_severity: list[BySeverity]
-    mean_accuracy: Share
-    ci95: Pair
-    worst_case: RobustOfSome | None = None
-    seconds: Number | None = None
 
 
 class Results(Part):

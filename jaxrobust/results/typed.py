@@ -43,6 +43,7 @@ class Part:
 
 
 T = TypeVar("T", bound=Part)
+V = TypeVar("V")
 
 
 class Kind(NamedTuple):
@@ -58,25 +59,8 @@ def is_number(value: Any) -> bool:
     return plain and abs(value) < _LARGEST and math.isfinite(value)
 
 
-def _or_null(kind: Kind) -> Kind:
-    return Kind(f"{kind.told} or null", lambda v: v is None or kind.fits(v))
-
-
-def _few(kind: Kind) -> Kind:
-    """A list that can be drawn: neither empty nor too long."""
-    told = f"a list of 1 to {_DRAWN}, each {kind.told}"
-    return Kind(told, lambda v: _all_fit(v, kind) and 0 < len(v) <= _DRAWN)
-
-
-def _all_fit(value: Any, kind: Kind) -> bool:
-    return isinstance(value, list) and all(map(kind.fits, value))
-
-
-def _rows(kind: Kind) -> Kind:
-    """A list of equally long lists."""
-    told = f"a list of equally long lists, each value {kind.told}"
-    rows = _few(_few(kind))
-    return Kind(told, lambda v: rows.fits(v) and len({len(row) for row in v}) == 1)
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(is_number, value))
 
 
 def one_of(names: Sequence[str]) -> Kind:
@@ -84,34 +68,28 @@ def one_of(names: Sequence[str]) -> Kind:
     return Kind(f"one of {', '.join(names)}", lambda v: v in names)
 
 
-_NUMBER = Kind("a number", is_number)
-_SHARE = Kind("a share of 1", lambda v: is_number(v) and 0 <= v <= 1)
-_COUNT = Kind("a count", lambda v: is_number(v) and 0 <= v <= _MOST and v == int(v))
-_RADIUS = Kind("a radius", lambda v: is_number(v) and v >= 0)
-_TEXT = Kind("a text", lambda v: isinstance(v, str))
-_PAIR = Kind("two numbers", lambda v: _all_fit(v, _NUMBER) and len(v) == 2)
 _PLAIN = {
-    str: _TEXT,
+    str: Kind("a text", lambda v: isinstance(v, str)),
     bool: Kind("true or false", lambda v: isinstance(v, bool)),
     Any: Kind("anything", lambda v: True),
 }
+_FEW = Kind(
+    f"a list of 1 to {_DRAWN}", lambda v: isinstance(v, list) and 0 < len(v) <= _DRAWN
+)
 
-Number = Annotated[float, _NUMBER]
-MaybeNumber = Annotated[float | None, _or_null(_NUMBER)]
-Measured = Annotated[float, _or_null(_NUMBER)]  # null where it was not finite
-Share = Annotated[float, _SHARE]
-MaybeShare = Annotated[float | None, _or_null(_SHARE)]
-Count = Annotated[int, _COUNT]
-Pair = Annotated[Sequence[float], _PAIR]
-MaybeText = Annotated[str | None, _or_null(_TEXT)]
-MaybeRadius = Annotated[float | None, _or_null(_RADIUS)]
-Numbers = Annotated[Sequence[float], _few(_NUMBER)]
-MaybeNumbers = Annotated[Sequence[float | None], _few(_or_null(_NUMBER))]
-Shares = Annotated[Sequence[float], _few(_SHARE)]
-Counts = Annotated[Sequence[int], _few(_COUNT)]
-Texts = Annotated[Sequence[str], _few(_TEXT)]
-Pairs = Annotated[Sequence[Pair], _few(_PAIR)]
-RowsOfShares = Annotated[Sequence[Sequence[float | None]], _rows(_or_null(_SHARE))]
+Number = Annotated[float, Kind("a number", is_number)]
+# Null where it was not finite.
+Measured = Annotated[
+    float, Kind("a number or null", lambda v: v is None or is_number(v))
+]
+Share = Annotated[float, Kind("a share of 1", lambda v: is_number(v) and 0 <= v <= 1)]
+Radius = Annotated[float, Kind("a radius", lambda v: is_number(v) and v >= 0)]
+Count = Annotated[
+    int, Kind("a count", lambda v: is_number(v) and 0 <= v <= _MOST and v == int(v))
+]
+Pair = Annotated[Sequence[float], Kind("two numbers", _is_pair)]
+# A list that can be drawn; where its parts are lists, all are equally long.
+Few = Annotated[Sequence[V], _FEW]
 
 
 def read(wanted: type[T], value: Any, name: str = "") -> T:
@@ -120,18 +98,61 @@ def read(wanted: type[T], value: Any, name: str = "") -> T:
     Raises:
       ValueError: naming the first part that is not as it must be.
     """
-    return _read(wanted, value, name)
+    if not isinstance(value, dict):
+        raise ValueError(f"`{name}` must be an object" if name else "it is no object")
+    above = f"{name}." if name else ""
+    hints, fields = _hints(wanted), _fields(wanted)
+    found = {}
+    for key, field in fields.items():
+        if key in value:
+            found[field.name] = _value(hints[field.name], value[key], f"{above}{key}")
+        elif field.default is dataclasses.MISSING:
+            raise ValueError(f"it has no `{above}{key}`")
+    equal = getattr(wanted, "EQUAL", ())
+    if len({len(found[column]) for column in equal}) > 1:
+        names = ", ".join(f"`{above}{column}`" for column in equal)
+        raise ValueError(f"{names} differ in length")
+    if "rest" in hints:
+        found["rest"] = {k: v for k, v in value.items() if k not in fields}
+    return wanted(**found)
+
+
+def _value(hint: Any, value: Any, name: str, null: str = "") -> Any:
+    """Returns a value as its annotation wants it; `null` says that null would do."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin in _UNIONS:  # with None
+        return None if value is None else _value(parts[0], value, name, " or null")
+    if origin is None and hint not in _PLAIN:
+        return read(hint, value, name)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ValueError(f"`{name}` must be an object")
+        each = value.items()
+        return {key: _value(parts[1], one, f"{name}.{key[:40]}") for key, one in each}
+    if origin is list and not isinstance(value, list):
+        raise ValueError(f"`{name}` must be a list")
+    if origin is not list:
+        kind: Kind = parts[1] if origin is Annotated else _PLAIN[hint]
+        if not kind.fits(value):
+            told = json.dumps(value)[:60]
+            raise ValueError(f"`{name}` must be {kind.told}{null}, it has {told}")
+        if kind is not _FEW:
+            return value
+        parts = get_args(parts[0])
+    found = [_value(parts[0], one, f"{name}[{i}]") for i, one in enumerate(value)]
+    if len({len(row) for row in found if isinstance(row, list)}) > 1:
+        raise ValueError(f"the lists in `{name}` differ in length")
+    return found
 
 
 def as_json(record: Any) -> Any:
     """Returns what `read` would make the same of, without the parts that are absent."""
     if isinstance(record, Part):
         found = {}
-        for field in dataclasses.fields(record):
+        for key, field in _fields(type(record)).items():
             value = getattr(record, field.name)
-            missing = value is field.default and value in (None, ABSENT)
-            if field.name != "rest" and not missing:
-                found[_key(field)] = as_json(value)
+            if not (value is field.default and value in (None, ABSENT)):
+                found[key] = as_json(value)
         return found | as_json(getattr(record, "rest", {}))
     if isinstance(record, Mapping):
         return {key: as_json(value) for key, value in record.items()}
@@ -175,53 +196,13 @@ def named(key: str) -> Any:
     return dataclasses.field(metadata={"key": key})
 
 
-def _key(field: dataclasses.Field[Any]) -> str:
-    return field.metadata.get("key", field.name)
+@functools.cache
+def _fields(wanted: type[Part]) -> dict[str, dataclasses.Field[Any]]:
+    """Returns the fields by their keys in JSON, without `rest`."""
+    fields = dataclasses.fields(wanted)
+    return {f.metadata.get("key", f.name): f for f in fields if f.name != "rest"}
 
 
 @functools.cache
-def _hints(wanted: Any) -> dict[str, Any]:
+def _hints(wanted: type[Part]) -> dict[str, Any]:
     return get_type_hints(wanted, include_extras=True)
-
-
-def _read(hint: Any, value: Any, name: str) -> Any:
-    origin, parts = get_origin(hint), get_args(hint)
-    if origin in _UNIONS:  # with None
-        return None if value is None else _read(parts[0], value, name)
-    if origin is Annotated or hint in _PLAIN:
-        kind: Kind = parts[1] if origin is Annotated else _PLAIN[hint]
-        if not kind.fits(value):
-            told = json.dumps(value)[:60]
-            raise ValueError(f"`{name}` must be {kind.told}, it has {told}")
-        return value
-    if origin is list:
-        if not isinstance(value, list):
-            raise ValueError(f"`{name}` must be a list")
-        return [_read(parts[0], one, f"{name}[{i}]") for i, one in enumerate(value)]
-    if not isinstance(value, dict):
-        raise ValueError(f"`{name}` must be an object" if name else "it is no object")
-    if origin is dict:
-        each = value.items()
-        return {key: _read(parts[1], one, f"{name}.{key[:40]}") for key, one in each}
-    return _read_fields(hint, value, f"{name}." if name else "")
-
-
-def _read_fields(wanted: Any, value: Mapping[str, Any], above: str) -> Any:
-    found, known = {}, set()
-    for field in dataclasses.fields(wanted):
-        key = _key(field)
-        if field.name == "rest":
-            continue
-        known.add(key)
-        if key in value:
-            hint = _hints(wanted)[field.name]
-            found[field.name] = _read(hint, value[key], f"{above}{key}")
-        elif field.default is dataclasses.MISSING:
-            raise ValueError(f"it has no `{above}{key}`")
-    equal = getattr(wanted, "EQUAL", ())
-    if len({len(found[column]) for column in equal}) > 1:
-        names = ", ".join(f"`{above}{column}`" for column in equal)
-        raise ValueError(f"{names} differ in length")
-    if "rest" in _hints(wanted):
-        found["rest"] = {k: v for k, v in value.items() if k not in known}
-    return wanted(**found)

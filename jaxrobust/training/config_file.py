@@ -1,6 +1,5 @@
 """Config files: Python files with a function `get_config`."""
 
-import difflib
 import os
 import pathlib
 import sys
@@ -10,6 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from jaxrobust._checks import nearest
 from jaxrobust.training.config import base
 
 # Parts that programs read field by field; the others belong to what they name.
@@ -104,8 +104,8 @@ def _nearest(file: str) -> str:
     there = {p.name: p for place in reversed(folders) for p in place.glob("*.py")}
     if file.isidentifier():
         there |= {p.name: p.stem for p in folder().glob("*.py")}
-    near = difflib.get_close_matches(path.with_suffix(".py").name, there, n=1)
-    return f" Did you mean {there[near[0]]}?" if near else ""
+    near = nearest(path.with_suffix(".py").name, there, 0.6)
+    return f" Did you mean {there[near]}?" if near else ""
 
 
 def _check_parts(file: str, config: ConfigDict) -> None:

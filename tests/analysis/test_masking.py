@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxrobust import threat
 from jaxrobust.analysis import masking
 
 BOUNDS = (0.0, 1.0)
@@ -97,4 +98,4 @@ def test_logits_that_are_not_finite_are_no_success():
 @pytest.mark.parametrize(("norm", "order"), [("linf", np.inf), ("l2", 2), ("l1", 1)])
 def test_covering_radius_is_the_diagonal_of_the_box(norm, order):
     want = np.linalg.norm(np.full(12, 2.0), order)
-    assert masking.covering_radius(norm, 12, (-1.0, 1.0)) == pytest.approx(want)
+    assert threat.covering_radius(norm, 12, (-1.0, 1.0)) == pytest.approx(want)

@@ -26,24 +26,21 @@ OwnFigure = Callable[[Mapping[str, Any], Arrays], Content]
 OwnFigures = Mapping[str, OwnFigure]
 NONE: OwnFigures = {}
 
-TABLE: Mapping[str, Figure] = {
+# These stand in sections of their own ...
+ELSEWHERE: Mapping[str, Figure] = {
     "smallest_perturbation": smallest_perturbation.figure,
     "curve": curve.figure,
     "growth": growth.figure,
-    "class_ranks": class_ranks.figure,
-    "probability_gap": probability_gap.figure,
-    "representations": representations.figure,
     "corruptions": corruptions.figure,
     "gradient_masking": gradient_masking.figure,
 }
-# These stand in sections of their own; all others under the heading Analyses.
-ELSEWHERE = (
-    "smallest_perturbation",
-    "curve",
-    "growth",
-    "corruptions",
-    "gradient_masking",
-)
+# ... and these under the heading Analyses.
+TOGETHER: Mapping[str, Figure] = {
+    "class_ranks": class_ranks.figure,
+    "probability_gap": probability_gap.figure,
+    "representations": representations.figure,
+}
+TABLE = {**ELSEWHERE, **TOGETHER}
 
 
 def of(source: Source, name: str) -> list[Markup]:
@@ -56,30 +53,20 @@ def of(source: Source, name: str) -> list[Markup]:
 
 def others(source: Source, figures: OwnFigures = NONE) -> list[Markup]:
     """Returns those of the section Analyses, with analyses from outside last."""
-    names = [name for name in TABLE if name not in ELSEWHERE]
-    found = [card for name in names for card in of(source, name)]
+    found = [card for name in TOGETHER for card in of(source, name)]
     own_results = source.results.own_analyses if source.results else None
     for label, numbers in (own_results or {}).items():
-        found.append(_card(label, numbers, source.arrays, figures.get(label)))
+        start = f"{label}/"
+        arrays = {k: v for k, v in source.arrays.items() if k.startswith(start)}
+        arrays = {k.removeprefix(start): v for k, v in arrays.items()}
+        if figure := figures.get(label):
+            content = figure(numbers, arrays)
+        else:
+            rows = [
+                [name, f"{v:.6g}" if isinstance(v, float) else str(v)[:200]]
+                for name, v in numbers.items()
+            ]
+            content = table(["what", "found"], rows, right=(1,))
+        title = tag("h3", label.replace("_", " "))
+        found.append(tag("figure", title, content, class_="card"))
     return found
-
-
-def _card(
-    label: str,
-    results: Mapping[str, Any],
-    arrays: Arrays,
-    figure: OwnFigure | None,
-) -> Markup:
-    """Shows what one analysis from outside found, by its own figure if there is one."""
-    start = f"{label}/"
-    ours = {k.removeprefix(start): v for k, v in arrays.items() if k.startswith(start)}
-    if figure is not None:
-        content: Content = figure(results, ours)
-    else:
-        rows = [[name, _told(value)] for name, value in results.items()]
-        content = table(["what", "found"], rows, right=(1,))
-    return tag("figure", tag("h3", label.replace("_", " ")), content, class_="card")
-
-
-def _told(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)[:200]

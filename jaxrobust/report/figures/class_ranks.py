@@ -1,7 +1,5 @@
 """Where attacks end: ranks of the classes."""
 
-from typing import Any
-
 import numpy as np
 
 from jaxrobust.report import drawing
@@ -16,7 +14,6 @@ SHADES = (1.0, 0.7, 0.45, 0.25)
 
 def figure(results: Results, arrays: Arrays, twin: Results | None) -> list[Markup]:
     """Draws one card per attack that newly turned some images."""
-    del arrays, twin
     ranks = results.analyses and results.analyses.class_ranks
     if ranks is None:
         return []
@@ -39,27 +36,22 @@ def draw(ranks: ClassRanks, attack: Sweep) -> str:
     """Draws where an attack ends: stacked shares per rank, and the number as a line."""
     figure, axes = drawing.make_axes()
     at = np.arange(len(ranks.eps))
-    shares = [[np.nan if s is None else s for s in row] for row in attack.share]
     below = np.zeros(len(at))
-    columns = np.nan_to_num(np.asarray(shares, float)).T * 100
+    columns = np.nan_to_num(np.array(attack.share, float)).T * 100
     for rank, values, shade in zip(ranks.ranks, columns, SHADES, strict=False):
-        look: Any = {"color": drawing.COLORS["clean"], "alpha": shade}
-        name = ORDINALS.get(rank, f"{rank}th")
-        axes.bar(at, values, 0.7, bottom=below, label=name, **look)
+        name, color = ORDINALS.get(rank, f"{rank}th"), drawing.COLORS["clean"]
+        axes.bar(at, values, 0.7, bottom=below, label=name, color=color, alpha=shade)
         below += values
     axes.set_xticks(at, ranks.eps_text)
     axes.set_ylim(0, 102)
-    drawing.finish(axes, "eps (L∞), not to scale", "share (%)", legend=False)
-    drawing.add_legend(axes, 4)
+    drawing.finish(axes, "eps (L∞), not to scale", "share (%)", columns=4)
     count = axes.twinx()
-    for side in ("top", "left", "bottom"):
-        count.spines[side].set_visible(False)
+    count.spines[["top", "left", "bottom"]].set_visible(False)
     count.spines["right"].set_color(drawing.COLORS["line"])
-    count.tick_params(colors=drawing.COLORS["robust"], labelsize=9, length=3)
+    color = drawing.COLORS["robust"]
+    count.tick_params(colors=color, labelsize=9, length=3)
     drawing.plot(count, at, attack.newly_successful, "robust")
     count.set_ylim(0, 1.05 * max(attack.newly_successful))
     count.yaxis.get_major_locator().set_params(integer=True)
-    count.set_ylabel(
-        "newly turned images", color=drawing.COLORS["robust"], fontsize=9.5
-    )
+    count.set_ylabel("newly turned images", color=color, fontsize=9.5)
     return drawing.to_svg(figure, f"Ranks of the classes that {attack.name} ends in")

@@ -1,7 +1,6 @@
 """Accuracy under common corruptions."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from jaxrobust.report.html import Markup, image, table, tag
 from jaxrobust.report.source import Arrays
@@ -9,7 +8,7 @@ from jaxrobust.report.verdict import interval, percent
 from jaxrobust.results import Results
 from jaxrobust.results.schema import Corruptions
 
-Shares = Mapping[Any, str]
+Row = tuple[str, Mapping[int, str], float, Sequence[float]]
 
 
 def figure(results: Results, arrays: Arrays, twin: Results | None) -> list[Markup]:
@@ -17,13 +16,13 @@ def figure(results: Results, arrays: Arrays, twin: Results | None) -> list[Marku
     found = results.corruptions
     if found is None:
         return []
-    theirs = _means(twin.corruptions if twin else None)
+    other = twin and twin.corruptions
+    theirs = {label: share for label, _, share, _ in _rows(other)} if other else {}
     severities = [one.severity for one in found.by_severity]
     heads = ["images", "mean", "95 % interval", *(["twin, mean"] if theirs else [])]
     heads += [f"severity {s}" if i == 0 else f"{s}" for i, s in enumerate(severities)]
-    blank = dict.fromkeys(severities, "")
     rows = []
-    for label, at, share, ends in _rows(found, blank):
+    for label, at, share, ends in _rows(found):
         cells = [label, percent(share), interval(ends)]
         cells += [percent(theirs.get(label))] if theirs else []
         rows.append([*cells, *(at.get(s, "") for s in severities)])
@@ -35,20 +34,16 @@ def figure(results: Results, arrays: Arrays, twin: Results | None) -> list[Marku
         f"Corruptions: {found.note}."
     )
     last = "worst" if found.worst_case else None
-    right = range(1, len(heads))
     return [
-        table(heads, rows, right=right, last_class=last),
+        table(heads, rows, right=range(1, len(heads)), last_class=last),
         tag("p", note, class_="soft below"),
         _pictures(arrays),
     ]
 
 
-def _rows(
-    found: Corruptions, blank: Shares
-) -> list[tuple[str, Shares, float, Sequence[float]]]:
+def _rows(found: Corruptions) -> list[Row]:
     """Returns per row its label, accuracy per severity, mean and interval."""
-    clean = found.clean
-    rows = [("clean", blank, clean.accuracy, clean.ci95)]
+    rows: list[Row] = [("clean", {}, found.clean.accuracy, found.clean.ci95)]
     for one in found.by_name:
         own = [row for row in found.rows if row.name == one.name]
         at = {row.severity: percent(row.accuracy) for row in own}
@@ -57,13 +52,8 @@ def _rows(
     rows.append(("all corruptions", at, found.mean_accuracy, found.ci95))
     if worst := found.worst_case:
         label = "worst case of attacks"
-        rows.append((label, blank, worst.robust_accuracy, worst.ci95))
+        rows.append((label, {}, worst.robust_accuracy, worst.ci95))
     return rows
-
-
-def _means(found: Corruptions | None) -> dict[str, float]:
-    """Returns the mean of each row by its label."""
-    return {row[0]: row[2] for row in _rows(found, {})} if found else {}
 
 
 def _title(name: str) -> str:
@@ -77,14 +67,7 @@ def _pictures(arrays: Arrays) -> Markup:
     shown = [("clean", arrays["corruption_clean"])]
     names = map(str, arrays["corruption_names"])
     shown += zip(map(_title, names), arrays["corruption_images"], strict=True)
-    cells = [
-        tag("div", image(pixels / 255, title), tag("span", title))
-        for title, pixels in shown
-    ]
+    cells = [tag("div", image(p / 255, t), tag("span", t)) for t, p in shown]
     caption = f"One image under each corruption, severity {arrays['corruption_shown']}."
-    return tag(
-        "figure",
-        tag("div", cells, class_="corrupted"),
-        tag("figcaption", caption, class_="below"),
-        class_="card",
-    )
+    below = tag("figcaption", caption, class_="below")
+    return tag("figure", tag("div", cells, class_="corrupted"), below, class_="card")

@@ -1,10 +1,9 @@
 """The numbers behind the signs of masked gradients."""
 
-from jaxrobust.report.html import Markup, table, tag
+from jaxrobust.report.html import Markup, details, table
 from jaxrobust.report.source import Arrays
 from jaxrobust.report.verdict import percent
 from jaxrobust.results import Results
-from jaxrobust.results.schema import Gradients
 
 TRIALS = {
     "clean": "no attack",
@@ -17,38 +16,7 @@ TRIALS = {
     "rescaled": "{steps} steps, logits rescaled in the loss",
     "covering": "{steps} steps, any image allowed",
 }
-
-
-def figure(results: Results, arrays: Arrays, twin: Results | None) -> list[Markup]:
-    """Makes tables of what was checked."""
-    del arrays, twin
-    numbers = results.diagnostics
-    if numbers is None:
-        return []
-    left = numbers.accuracy
-    rows = [
-        [text.format(**vars(numbers)), percent(left[n])]
-        for n, text in TRIALS.items()
-        if n in left
-    ]
-    gradients, calls = numbers.gradients, numbers.calls
-    shares = [
-        ["images with a zero gradient", percent(gradients.zero_gradient_share)],
-        ["loss rises along its gradient", percent(gradients.loss_rises_share)],
-        *_explained(gradients),
-        ["float32 loss exactly 0", percent(numbers.logits.no_loss_share)],
-        ["change when asked again", percent(calls.same_batch)],
-        ["change with the rest of the batch", percent(calls.other_batch)],
-    ]
-    summary = tag("summary", f"What was checked, on {numbers.n:,} images")
-    tables = (
-        table(["attack", "accuracy left"], rows, right=(1,)),
-        table(["sign", "share"], shares, right=(1,)),
-    )
-    return [tag("details", summary, *tables)]
-
-
-_POINTS = {
+POINTS = {
     "clean_near": "clean image, step of a thousandth",
     "clean_far": "clean image, step of a tenth of the radius",
     "in_ball_near": "in the ball, step of a thousandth",
@@ -56,14 +24,33 @@ _POINTS = {
 }
 
 
-def _explained(gradients: Gradients) -> list[list[str]]:
-    """What the gradient tells of small steps; older results have none of it."""
-    found = gradients.explained_at or {}
-    return [
-        [f"change that the gradient tells: {about}", _known(found[name])]
-        for name, about in _POINTS.items()
-        if name in found
+def figure(results: Results, arrays: Arrays, twin: Results | None) -> list[Markup]:
+    """Makes tables of what was checked."""
+    numbers = results.diagnostics
+    if numbers is None:
+        return []
+    left, gradients, calls = numbers.accuracy, numbers.gradients, numbers.calls
+    rows = [
+        [text.format(**vars(numbers)), percent(left[n])]
+        for n, text in TRIALS.items()
+        if n in left
     ]
+    told = gradients.explained_at or {}  # older results have none of it
+    shares = [
+        ["images with a zero gradient", percent(gradients.zero_gradient_share)],
+        ["loss rises along its gradient", percent(gradients.loss_rises_share)],
+        *(
+            [f"change that the gradient tells: {about}", _known(told[name])]
+            for name, about in POINTS.items()
+            if name in told
+        ),
+        ["float32 loss exactly 0", percent(numbers.logits.no_loss_share)],
+        ["change when asked again", percent(calls.same_batch)],
+        ["change with the rest of the batch", percent(calls.other_batch)],
+    ]
+    attacked = table(["attack", "accuracy left"], rows, right=(1,))
+    signs = table(["sign", "share"], shares, right=(1,))
+    return [details(f"What was checked, on {numbers.n:,} images", attacked, signs)]
 
 
 def _known(share: float | None) -> str:

@@ -8,27 +8,24 @@ from jaxrobust.results.schema import Gap, ProbabilityGap
 
 def figure(results: Results, arrays: Arrays, twin: Results | None) -> list[Markup]:
     """Makes a table of the attacks, the twin's beside."""
-    del arrays
     gaps = results.analyses and results.analyses.probability_gap
     if gaps is None:
         return []
     theirs = twin and twin.analyses and twin.analyses.probability_gap
-    heads = ["images", "all", "correct"] + ["twin, all"] * bool(theirs)
     other = _by_label(theirs) if theirs else {}
-    rows = [
-        [label, _signed(gap.all), _signed(gap.correct)]
-        + ([_signed(other[label].all if label in other else None)] if theirs else [])
-        for label, gap in _by_label(gaps).items()
-    ]
+    rows = []
+    for label, gap in _by_label(gaps).items():
+        beside = [other[label].all if label in other else None] if theirs else []
+        rows.append([label, *map(_signed, [gap.all, gap.correct, *beside])])
     note = (
         "Probability of the true class minus that of the best wrong one, mean over "
         f"{gaps.n:,} images and over the {gaps.n_correct:,} that are correct "
         "before the attack."
     )
+    heads = ["images", "all", "correct"] + ["twin, all"] * bool(theirs)
     caption = tag("figcaption", note, class_="below")
     shown = table(heads, rows, right=(1, 2, 3))
-    title = tag("h3", "Probability gap")
-    return [tag("figure", title, shown, caption, class_="card")]
+    return [tag("figure", tag("h3", "Probability gap"), shown, caption, class_="card")]
 
 
 def _by_label(gaps: ProbabilityGap) -> dict[str, Gap]:

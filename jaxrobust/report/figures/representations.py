@@ -35,7 +35,6 @@ WIDTH = 50
 
 def figure(results: Results, arrays: Arrays, twin: Results | None) -> list[Markup]:
     """Draws a map of the features, and distances per layer."""
-    del twin
     found = results.analyses
     if found is None:
         return []
@@ -139,8 +138,7 @@ def scatter(
         name = drawing.short(names[int(k)], LONGEST_NAME)
         axes.scatter(*own[:, 0].T, s=11, color=color, linewidths=0, label=name)
         axes.scatter(*own[:, 1].T, s=13, color=color, marker="x", linewidths=0.9)
-    if few:
-        drawing.add_legend(axes, 5)
+    drawing.finish(axes, "", "", columns=5 if few else 0)
     return drawing.to_svg(figure, "Map of the penultimate features, clean and attacked")
 
 
@@ -162,6 +160,5 @@ def distance_histogram(layer: str, distances: Float[np.ndarray, "N 2 2"]) -> str
                 linewidth=1.6,
                 label=who,
             )
-    drawing.finish(axes, "distance", "images", legend=False)
-    drawing.add_legend(axes, 2)
+    drawing.finish(axes, "distance", "images", columns=2)
     return drawing.to_svg(figure, f"Distances to class centres of the features {layer}")

@@ -1,7 +1,7 @@
 """What attacks without a radius leave within some."""
 
 from jaxrobust.report.drawing import NORMS
-from jaxrobust.report.html import Markup, table, tag
+from jaxrobust.report.html import Markup, details, table
 from jaxrobust.report.source import Arrays
 from jaxrobust.report.verdict import interval, percent
 from jaxrobust.results import Results
@@ -9,7 +9,6 @@ from jaxrobust.results import Results
 
 def figure(results: Results, arrays: Arrays, twin: Results | None) -> list[Markup]:
     """Makes a table of the radii."""
-    del arrays, twin
     rows = [
         [
             found.label,
@@ -24,4 +23,4 @@ def figure(results: Results, arrays: Arrays, twin: Results | None) -> list[Marku
         return []
     heads = ["nearest mistake", "beyond", "accuracy", "95 % interval"]
     inside = table(heads, rows, right=(2, 3))
-    return [tag("details", tag("summary", "Accuracy within radii"), inside)]
+    return [details("Accuracy within radii", inside)]

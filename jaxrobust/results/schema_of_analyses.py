@@ -1,0 +1,300 @@
+"""What each analysis leaves in results.json, and the parts that all of it is made of.
+
+A key that only later versions write has a default. Optional parts are None where they
+were not measured.
+"""
+
+from typing import Annotated, ClassVar
+
+from jaxrobust.results.typed import (
+    ABSENT,
+    Count,
+    Few,
+    Measured,
+    Number,
+    Pair,
+    Part,
+    Share,
+    one_of,
+)
+
+Norm = Annotated[str, one_of(("linf", "l2", "l1"))]
+
+
+class OfSome(Part):
+    """A share of n images with its 95 % interval."""
+
+    accuracy: Share
+    ci95: Pair
+    n: Count | None = None
+
+
+class RobustOfSome(Part):
+    """A share of n images that stay right under attack."""
+
+    robust_accuracy: Share
+    ci95: Pair
+    n: Count | None = None
+
+
+class Curve(Part):
+    """Robust accuracy over the radius."""
+
+    EQUAL: ClassVar = ("eps", "eps_text", "robust_accuracy", "ci95")
+    eps: Few[Number]
+    eps_text: Few[str]
+    robust_accuracy: Few[Share]
+    ci95: Few[Pair]
+    norm: Norm
+    n: Count
+    steps: Count
+    name: str | None = None
+    step_size: str | None = None
+    random_start: bool | None = None
+    seconds: Number | None = None
+
+
+class Growth(Part):
+    """The perturbation growth ratio of each stage."""
+
+    EQUAL: ClassVar = ("stages", "l1", "l2")
+    stages: Few[str]
+    l1: Few[Number | None]
+    l2: Few[Number | None]
+    n: Count
+    images: list[Count] | None = None
+    eps: Number | None = None
+    eps_text: str | None = None
+    norm: Norm | None = None
+    steps: Count | None = None
+    step_size: Number | None = None
+
+
+class Predictions(Part):
+    """Of clean images; `chance` is reached by always answering the commonest label."""
+
+    accuracy: Share
+    chance: Share
+    constant: bool  # all images get the same class
+
+
+class GradientCheck(Part):
+    """Gradients beside finite differences; shares are of images.
+
+    `explained` is the least of `explained_at`, by point and distance: how much of the
+    change of the logits the gradient tells. `changed_share` are those whose prediction
+    a tiny step changes.
+    """
+
+    explained: Number | None = 1.0
+    explained_at: dict[str, Number | None] | None = None
+    explained_near: Number | None = ABSENT
+    misled_share: Share | None = ABSENT
+    loss_rises_share: Share | None
+    loss_rises_n: Count | None = None
+    zero_slope_share: Measured = ABSENT
+    changed_share: Share | None = ABSENT
+
+
+class Gradients(GradientCheck):
+    """What was seen of the input gradients."""
+
+    zero_gradient_share: Share | None
+    non_finite_gradient_share: Measured = ABSENT
+    median_length: Measured = ABSENT
+
+
+class LogitsSeen(Part):
+    """What was seen of the logits; shares of images whose softmax or loss rounds."""
+
+    probabilities: bool | None = None
+    certain_share: Measured = ABSENT
+    no_loss_share: Share | None
+    at_ceiling_share: Measured = ABSENT
+    largest: Measured = ABSENT
+    rescaled_by: Measured = ABSENT
+
+
+class Calls(Part):
+    """By how much logits change when the same images are asked for again."""
+
+    same_batch: Number | None
+    other_batch: Number | None
+    other_size: Number | None = ABSENT
+    traced_again: Number | None = ABSENT
+
+
+class Trials(Part):
+    """Accuracy that attacks leave, and shares that only weaker ones or noise fool.
+
+    `raised` is by how much a step or the longest attack raises it, negative if not;
+    `zero_gradient_share_attacked` how often the gradient was 0 on the way.
+    """
+
+    accuracy: dict[str, Share | None]
+    only_single_step_share: Measured = ABSENT
+    only_rescaled_share: Measured = ABSENT
+    only_black_box_share: Measured = ABSENT
+    zero_gradient_share_attacked: Measured = ABSENT
+    raised: Measured = ABSENT
+    covering_eps: Measured = ABSENT
+
+
+class Diagnostics(Trials):
+    """Numbers behind the signs of masked gradients; see `evaluation.diagnose`."""
+
+    n: Count
+    norm: Norm | None = None
+    eps: Number | None = None
+    step_size: Number | None = None
+    steps: Count
+    restarts: Count
+    queries: Count
+    predictions: Predictions | None = None
+    logits: LogitsSeen
+    calls: Calls
+    gradients: Gradients
+    seconds: Number | None = None
+
+
+class Sweep(Part):
+    """Where one attack ends, per radius: shares per rank of those newly turned."""
+
+    EQUAL: ClassVar = ("newly_successful", "share")
+    name: str
+    newly_successful: Few[Count]
+    share: Few[Few[Share | None]]
+    steps: Count | None = None
+    robust_accuracy: list[Share] | None = None
+    seconds: Number | None = None
+
+
+class ClassRanks(Part):
+    """Ranks of the classes that attacks end in."""
+
+    EQUAL: ClassVar = ("eps", "eps_text")
+    eps: Few[Number]
+    eps_text: Few[str]
+    ranks: Few[Count]
+    attacks: list[Sweep]
+    n: Count
+    n_correct: Count
+    norm: Norm | None = None
+
+
+class Gap(Part):
+    """Mean probability gap of all images, and of those correct before the attack."""
+
+    all: Number | None
+    correct: Number | None
+
+
+class GapOf(Gap):
+    """That under one attack."""
+
+    label: str
+
+
+class ProbabilityGap(Part):
+    """Probability of the true class minus that of the best other one."""
+
+    clean: Gap
+    attacks: list[GapOf]
+    n: Count
+    n_correct: Count
+
+
+class Features(Part):
+    """Of the penultimate layer; the arrays are in evaluation.npz."""
+
+    attack: str
+    n: Count | None = None
+    width: Count | None = None
+
+
+class Distances(Part):
+    """To the own centre and the nearest other one."""
+
+    nearest_is_own: Share
+    own: Number | None = None
+    other: Number | None = None
+
+
+class Layer(Part):
+    """Distances of the features of one layer."""
+
+    clean: Distances
+    attacked: Distances
+
+
+class Prototypes(Part):
+    """Distances to class centres."""
+
+    attack: str
+    n: Count
+    layers: dict[str, Layer]
+
+
+class Errors(Part):
+    """Mean squared differences to the clean image."""
+
+    attacked: Number | None
+    restored_clean: Number | None
+    restored_attacked: Number | None
+
+
+class Restoration(Part):
+    """What a decoder makes of the images."""
+
+    attack: str
+    n: Count
+    mse: Errors
+
+
+class Analyses(Part):
+    """What attacks do inside a network."""
+
+    probability_gap: ProbabilityGap | None = None
+    class_ranks: ClassRanks | None = None
+    features: Features | None = None
+    prototypes: Prototypes | None = None
+    restoration: Restoration | None = None
+
+
+class Corrupted(Part):
+    """Accuracy under one corruption at one severity."""
+
+    name: str
+    severity: Count
+    accuracy: Share
+    ci95: Pair | None = None
+    n: Count | None = None
+
+
+class ByName(OfSome):
+    """Mean over severities."""
+
+    name: str
+
+
+class BySeverity(Part):
+    """Mean over corruptions."""
+
+    severity: Count
+    accuracy: Share
+    ci95: Pair | None = None
+
+
+class Corruptions(Part):
+    """Accuracy under common corruptions; `worst_case` is of the attacks."""
+
+    clean: OfSome
+    n: Count
+    note: str
+    rows: list[Corrupted]
+    by_name: list[ByName]
+    by_severity: list[BySeverity]
+    mean_accuracy: Share
+    ci95: Pair
+    worst_case: RobustOfSome | None = None
+    seconds: Number | None = None
