@@ -132,7 +132,12 @@ def test_kill_and_resume_is_bit_identical(trained, tmp_path):
     ("sent", "status", "line"),
     [
         (signal.SIGTERM, 143, "stopped by SIGTERM at step "),
-        (signal.SIGINT, 130, "interrupted; the same command goes on from the last"),
+        pytest.param(
+            signal.SIGINT,
+            130,
+            "interrupted; the same command goes on from the last",
+            marks=pytest.mark.full,  # in one process: tests/training/test_faults.py
+        ),
     ],
 )
 def test_a_signal_ends_the_program_with_a_line(sent, status, line, tmp_path):

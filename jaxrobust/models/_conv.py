@@ -27,6 +27,8 @@ _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 # channels up to which a sum over the taps is faster than one matmul of the patches;
 # input channels of a gradient with respect to the input, without strides and with them.
 _NARROW, _SUMMED, _NARROW_GRADIENT, _STRIDED_GRADIENT = 3, 64, 8, 32
+# Places of a kernel above which these programs take too long to compile.
+_PLACES = 25
 
 
 class Form(NamedTuple):
@@ -80,8 +82,8 @@ def _is_plain(lhs: Features, kwargs: dict[str, Any]) -> bool:
 
 def _convolve(x: Features, kernel: Kernel, form: Form) -> Features:
     """Convolves by what is fastest on the platform."""
-    channels, features = kernel.shape[2:]
-    if form.groups > 1 or channels > _NARROW:
+    rows, columns, channels, features = kernel.shape
+    if form.groups > 1 or channels > _NARROW or rows * columns > _PLACES:
         return _plain(x, kernel, form)
     on_cpu = _tap_sum if channels * features <= _SUMMED else _patch_product
     return lax.platform_dependent(
@@ -132,10 +134,15 @@ _conv.defvjp(_forward, _backward)
 def _input_gradient(
     cotangent: Features, kernel: Kernel, shape: tuple[int, ...], form: Form
 ) -> Features:
+    few = _STRIDED_GRADIENT if max(form.strides) > 1 else _NARROW_GRADIENT
+    small = shape[-1] <= few and kernel.shape[0] * kernel.shape[1] <= _PLACES
+    return (_scattered if small else _flipped)(cotangent, kernel, shape, form)
+
+
+def _flipped(
+    cotangent: Features, kernel: Kernel, shape: tuple[int, ...], form: Form
+) -> Features:
     """Convolves the dilated cotangent with the flipped, in/out-swapped kernel."""
-    strided = max(form.strides) > 1
-    if shape[-1] <= (_STRIDED_GRADIENT if strided else _NARROW_GRADIENT):
-        return _scattered(cotangent, kernel, shape, form)
     config = [(0, 0, 0)]
     for axis, (stride, (low, _)) in enumerate(
         zip(form.strides, form.pads, strict=True), 1

@@ -49,7 +49,7 @@ def run(golden, data, loss, norm, dtype):
     return jax.tree.map(np.asarray, trace)
 
 
-@pytest.mark.parametrize("case", full_but(RUNS, ("ce_Linf_rand", "dlr_L2_zero")))
+@pytest.mark.parametrize("case", full_but(RUNS, ("ce_Linf_rand",)))
 def test_single_run(golden, case):
     data = golden.load(f"aa_apgd_{case}")
     loss, norm, _ = case.split("_")

@@ -68,7 +68,9 @@ TORCHATTACKS = {
 }
 
 
-@pytest.mark.parametrize("case", TORCHATTACKS)
+@pytest.mark.parametrize(
+    "case", full_but(TORCHATTACKS, ("ta_pgd", "ta_mifgsm", "ta_pgdl2"))
+)
 def test_torchattacks(golden, case):
     name, hyperparameters = TORCHATTACKS[case]
     data = golden.load(case)
@@ -127,7 +129,7 @@ SSC = {
 }
 
 
-@pytest.mark.parametrize("case", SSC)
+@pytest.mark.parametrize("case", full_but(SSC, ("fgsm_l2", "mim_inf")))
 def test_ssc(golden, case):
     name, hyperparameters = SSC[case]
     data = golden.load("ssc_attacks")

@@ -121,7 +121,7 @@ def step_by_slices(x, best, draws, size, norm, eps):
     return np.asarray(moved[0])
 
 
-@pytest.mark.parametrize("norm", ["l2", "l1"])
+@pytest.mark.parametrize("norm", full_but(["l2", "l1"], ["l2"]))
 @pytest.mark.parametrize("size", full_but([1, 3, 4, 7], [3]))
 def test_windows_as_data_are_the_reference_slices(norm, size):
     rng = np.random.default_rng(size)

@@ -207,6 +207,7 @@ def test_attacked_half_after_the_delay(variables):
     assert_near(after.model_state, stats, atol=1e-3)
 
 
+@pytest.mark.full
 def test_spectral_penalty_shrinks_the_classifier(variables):
     def norm(weight):
         after, _ = one_step(

@@ -10,6 +10,7 @@ import pytest
 
 from jaxrobust import evaluation, losses, models
 from jaxrobust.evaluation import adaptive, step, suite
+from tests.marks import full_but
 
 B = 12
 
@@ -129,7 +130,9 @@ def attacked(problem, entry):
     return run, run(problem.variables, problem.images, problem.labels, keys)
 
 
-@pytest.mark.parametrize("network", ["without_tanh", "without_decoder"])
+@pytest.mark.parametrize(
+    "network", full_but(["without_tanh", "without_decoder"], ["without_tanh"])
+)
 def test_a_network_of_the_defence_is_attacked_and_the_whole_one_judges(
     saturated, network
 ):

@@ -209,6 +209,7 @@ def test_evaluation_writes_numbers_and_arrays(tmp_path):
         assert arrays["restored"].shape == (3, 2, 2, 2, 1)
 
 
+@pytest.mark.full
 def test_fewer_examples_are_the_same_ones(tmp_path):
     whole = run(tmp_path / "a")
     part = run(tmp_path / "b", analysis={**FIELDS, "examples": 5})

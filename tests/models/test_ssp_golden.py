@@ -166,7 +166,7 @@ def assert_statistics(moved, arrays, model, state_dict, shape, double):
 
 @by_case(
     NETS,
-    [(c, "float32") for c in ("groupnorm", "mnist_ark")],
+    [("mnist_ark", "float32")],
 )
 def test_net(case, dtype):
     arrays, state_dict = load(f"net_{case}")
@@ -299,7 +299,7 @@ def test_attacks_without_start(case, dtype):
     assert_levels(x_adv, arrays[f"pgd_lvl{suffix}"], share=share)
 
 
-@by_case(["net_mnist"], [("net_mnist", "float32")])
+@by_case(["net_mnist"], [])
 def test_mnist_levels(case, dtype):
     arrays, state_dict = load(case)
     model = models.create("ssp_mnist", integrator="ssp3", blocks=2)

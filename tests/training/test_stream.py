@@ -122,6 +122,7 @@ def test_closing_ends_batches_that_are_not_at_their_end(folder):
         list(batches)
 
 
+@pytest.mark.full
 def test_twenty_steps_end_in_the_same_parameters():
     """PGD training of a small network in float64, to 1e-9; three epochs of digits."""
     model = models.create("ssp_mnist", integrator="res", blocks=1, width=4, norm="b")

@@ -14,6 +14,7 @@ from jaxrobust.array_types import Bounds, Images, Key, Labels, LogitsFn, Norm
 from jaxrobust.attacks import stepping
 from jaxrobust.evaluation import step, verify
 from jaxrobust.evaluation.autoattack import flags, stage, versions
+from jaxrobust.evaluation.autoattack.ahead import Ahead
 from jaxrobust.evaluation.autoattack.queue import Queue
 from jaxrobust.evaluation.autoattack.result import Result, StageResult, State
 from jaxrobust.evaluation.autoattack.saved_state import StateFile
@@ -131,10 +132,12 @@ def autoattack(
         display = None if progress is False else progress
         file = StateFile(setup, state_dir, save_every)
         state, middle = file.load(clean) or (_begin(setup, clean), None)
-        for attack in setup.plan.stages[len(state.stages) :]:
-            state = _run_stage(setup, attack, state, middle, file, display)
-            middle = None
-            file.save(state)
+        with Ahead(setup, clean) as ahead:
+            for attack in setup.plan.stages[len(state.stages) :]:
+                outside = file, ahead, display
+                state = _run_stage(setup, attack, state, middle, *outside)
+                middle = None
+                file.save(state)
         if display is not None:
             display.close()
         return _result(setup, state)
@@ -165,6 +168,7 @@ def _run_stage(
     state: State,
     middle: Any,
     file: StateFile,
+    ahead: Ahead,
     display: step.Progress | None,
 ) -> State:
     """Returns the state after a stage, begun anew or in its middle."""
@@ -175,13 +179,14 @@ def _run_stage(
     if middle:
         program, now = file.resumed(attack, state.logits, *middle)
     else:
-        runs = attack.method.runs()
-        queue = Queue.new(state.left, runs, setup.slots_of(len(state.left) * runs))
+        slots = ahead.slots(attack, len(state.left))
+        queue = Queue.new(state.left, attack.method.runs(), slots)
         program, now = stage.compiled(setup, attack, state.logits, queue)
     images = now.queue.images
 
     def after(now: stage.Progress) -> None:
         file.save_if_due(state, now)
+        ahead.look(attack, now)
         if display is not None:
             hits = len(now.found.x_adv) * (not setup.stochastic)
             values = {"robust": (len(state.left) - hits) / len(state.clean)}
