@@ -25,8 +25,9 @@ _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 # Below these, measured by `python -m benchmarks.narrow_convolutions`, what is written
 # here is faster than the kernel: input channels of a convolution; input times output
 # channels up to which a sum over the taps is faster than one matmul of the patches;
-# input channels of a gradient with respect to the input, without strides and with them.
-_NARROW, _SUMMED, _NARROW_GRADIENT, _STRIDED_GRADIENT = 3, 64, 8, 32
+# input channels of a gradient with respect to the input. With strides that takes
+# several times the memory, so that is left to the kernel.
+_NARROW, _SUMMED, _NARROW_GRADIENT = 3, 64, 8
 # Places of a kernel above which these programs take too long to compile.
 _PLACES = 25
 
@@ -134,9 +135,10 @@ _conv.defvjp(_forward, _backward)
 def _input_gradient(
     cotangent: Features, kernel: Kernel, shape: tuple[int, ...], form: Form
 ) -> Features:
-    few = _STRIDED_GRADIENT if max(form.strides) > 1 else _NARROW_GRADIENT
-    small = shape[-1] <= few and kernel.shape[0] * kernel.shape[1] <= _PLACES
-    return (_scattered if small else _flipped)(cotangent, kernel, shape, form)
+    few = shape[-1] <= _NARROW_GRADIENT and max(form.strides) == 1
+    small = kernel.shape[0] * kernel.shape[1] <= _PLACES
+    way = _scattered if few and small else _flipped
+    return way(cotangent, kernel, shape, form)
 
 
 def _flipped(

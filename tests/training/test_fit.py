@@ -93,7 +93,7 @@ def test_small_images_are_taken_or_refused_in_words(name, size):
     ("name", "size", "channels", "fields", "message"),
     [
         ("vgg", 28, 3, {}, "VGG needs images of at least 32x32 pixels, got 28x28"),
-        ("ssp_mnist", 5, 1, {}, "ssp_mnist needs images of at least 6x6 pixels"),
+        ("ssp_mnist", 5, 1, {}, "SSPMnist needs images of at least 6x6 pixels"),
         ("lenet5", 8, 1, {}, "LeNet needs images of at least 12x12 pixels, got 8x8"),
         ("ssp_cifar", 32, 1, {"mean": (0.5,) * 3}, "`mean` has 3 values, the images 1"),
     ],

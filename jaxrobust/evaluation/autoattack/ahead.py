@@ -10,8 +10,8 @@ from jaxrobust.evaluation.autoattack import stage, versions
 from jaxrobust.evaluation.autoattack.queue import Queue
 from jaxrobust.evaluation.autoattack.setup import Setup
 
-# Most of what falls has fallen by then, so that few slots will stay empty.
-_LOOK_AFTER = 1 / 4
+# Share of the images that have been tried when it is foretold how many will be left.
+_LOOK_AFTER = 1 / 2
 # Rows that are worked on, over those of the best number of slots, up to which what is
 # compiled is used; beyond it compiling again costs less.
 _WASTE = 1.25
@@ -39,14 +39,16 @@ class Ahead:
         self._pool.shutdown(cancel_futures=True)
 
     def look(self, running: versions.Stage, now: stage.Progress) -> None:
-        """Begins with the stage after `running` once its slots can be told."""
-        stages, setup = self._setup.plan.stages, self._setup
-        rest = stages[stages.index(running) + 1 :]
-        done, total = now.done(running)
-        if not rest or rest[0].name in self._begun or done < _LOOK_AFTER * total:
+        """Begins with the stage after `running` once its slots can be foretold."""
+        stages, setup, queue = self._setup.plan.stages, self._setup, now.queue
+        rest, images = stages[stages.index(running) + 1 :], len(queue.images)
+        if not rest or rest[0].name in self._begun or jax.process_count() > 1:
             return
-        left = len(now.queue.images) - len(now.found.x_adv) * (not setup.stochastic)
-        if left and jax.process_count() == 1:
+        tried = min(queue.place, images) - int((queue.slot_run[queue.busy] == 0).sum())
+        fell = 0 if setup.stochastic else len(now.found.x_adv)
+        if tried >= _LOOK_AFTER * images:
+            # Of those to come as many fall as of those that were tried.
+            left = max(1, round(images * (1 - fell / max(tried, fell, 1))))
             slots = setup.slots_of(left * rest[0].method.runs())
             config: Any = jax.config  # settings are those of a thread
             precision = config.jax_default_matmul_precision, config.jax_enable_x64
