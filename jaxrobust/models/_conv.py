@@ -5,7 +5,7 @@ or `cond` to its fast kernel only in the layout NHWC x HWIO -> NHWC; the gradien
 that JAX derives are in another one and run in a naive kernel (jax-ml/jax#12868). Here
 both gradients are written so that they never meet that kernel. Even the fast kernel
 waits more than it computes where an image enters (few input channels), so those are
-written as sums or matmuls. Other backends get the convolution and the gradients of JAX:
+written as matmuls. Other backends get the convolution and the gradients of JAX:
 the choice is made when the program is lowered.
 """
 
@@ -22,14 +22,11 @@ Kernel = Float[Array, "h w i o"]
 Features = Float[Array, "B H W C"]
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
-# Below these, measured by `python -m benchmarks.narrow_convolutions`, what is written
-# here is faster than the kernel: input channels of a convolution; input times output
-# channels up to which a sum over the taps is faster than one matmul of the patches;
-# input channels of a gradient with respect to the input. With strides that takes
-# several times the memory, so that is left to the kernel.
-_NARROW, _SUMMED, _NARROW_GRADIENT = 3, 64, 8
-# Places of a kernel above which these programs take too long to compile.
-_PLACES = 25
+# Input channels up to which, and places of a kernel up to which, one product of patches
+# is faster than the kernel: `python -m benchmarks.narrow_convolutions`. Gradients with
+# strides take several times the memory that way, those of more channels are faster
+# alone and much slower inside a network.
+_NARROW, _PLACES = 3, 25
 
 
 class Form(NamedTuple):
@@ -83,15 +80,18 @@ def _is_plain(lhs: Features, kwargs: dict[str, Any]) -> bool:
 
 def _convolve(x: Features, kernel: Kernel, form: Form) -> Features:
     """Convolves by what is fastest on the platform."""
-    rows, columns, channels, features = kernel.shape
-    if form.groups > 1 or channels > _NARROW or rows * columns > _PLACES:
+    if form.groups > 1 or not _is_narrow(kernel):
         return _plain(x, kernel, form)
-    on_cpu = _tap_sum if channels * features <= _SUMMED else _patch_product
     return lax.platform_dependent(
         x, kernel,
-        cpu=functools.partial(on_cpu, form=form),
+        cpu=functools.partial(_patch_product, form=form),
         default=functools.partial(_plain, form=form),
     )  # fmt: skip
+
+
+def _is_narrow(kernel: Kernel) -> bool:
+    rows, columns, channels, _ = kernel.shape
+    return channels <= _NARROW and rows * columns <= _PLACES
 
 
 def _plain(x: Features, kernel: Kernel, form: Form) -> Features:
@@ -135,9 +135,8 @@ _conv.defvjp(_forward, _backward)
 def _input_gradient(
     cotangent: Features, kernel: Kernel, shape: tuple[int, ...], form: Form
 ) -> Features:
-    few = shape[-1] <= _NARROW_GRADIENT and max(form.strides) == 1
-    small = kernel.shape[0] * kernel.shape[1] <= _PLACES
-    way = _scattered if few and small else _flipped
+    narrow = _is_narrow(kernel) and max(form.strides) == 1
+    way = _scattered if narrow else _flipped
     return way(cotangent, kernel, shape, form)
 
 
@@ -197,19 +196,6 @@ def _windows(x: Features, size: tuple[int, int], form: Form) -> list[Features]:
         for i in range(rows)
         for j in range(columns)
     ]
-
-
-def _tap_sum(x: Features, kernel: Kernel, form: Form) -> Features:
-    """Sums over places and channels, value times weight: one fused loop."""
-    rows, columns, channels, features = kernel.shape
-    exact = jnp.promote_types(x.dtype, jnp.float32)  # bfloat16 would lose the sum
-    weights = kernel.astype(exact).reshape(rows * columns, channels, features)
-    terms = [
-        window[..., c : c + 1] * weights[place, c].reshape(1, 1, 1, features)
-        for place, window in enumerate(_windows(x.astype(exact), (rows, columns), form))
-        for c in range(channels)
-    ]
-    return functools.reduce(jnp.add, terms).astype(x.dtype)
 
 
 def _patch_product(x: Features, kernel: Kernel, form: Form) -> Features:

@@ -44,14 +44,13 @@ def arrays(height, width, kernel, dtype, channels=(4, 5)):
     )
 
 
-# Summed over taps, one product of patches, a scattered input gradient, none of these.
-CHANNELS = [(2, 5), (3, 30), (4, 5), (33, 2)]
+# A product of patches and a scattered gradient, or the backend's kernel for both.
+CHANNELS = [(2, 5), (4, 5)]
 
 
 @pytest.mark.parametrize(
     ("case", "channels", "dtype"),
-    [(case, c, "float64") for case in CASES for c in (CHANNELS[2], CHANNELS[3])]
-    + [(case, c, "float64") for case in CASES[:5] for c in CHANNELS[:2]]
+    [(case, c, "float64") for case in CASES for c in CHANNELS]
     + [
         (case, c, dtype)
         for case in CASES[:2]
