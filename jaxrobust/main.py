@@ -101,9 +101,12 @@ def _run(arguments: Sequence[str]) -> None:
     with watch.watched():
         try:
             mode, attacks = MODE.value, ATTACK.value
-            program.run(settings, folder, mode, CHECKPOINT.value, command, attacks)
+            run = settings, folder, mode, CHECKPOINT.value, command, attacks
+            spent = program.run(*run)
             if processes.is_lead():
                 print(f"report: {report.write(folder, _figures(settings))}")
+                parts = (f"{part} {seconds:.0f} s" for part, seconds in spent.items())
+                print(f"time: {', '.join(parts)}")
             processes.wait("jaxrobust: the report is written")
         except preemption.Stopped as error:  # all processes do at the same step
             stopped = error

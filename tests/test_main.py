@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -177,6 +178,7 @@ def test_evaluation_of_a_checkpoint_by_path_and_report_alone(trained, tmp_path):
     folder = tmp_path / "other"
     done = run("--mode=eval", f"--checkpoint={step}", f"--workdir={folder}")
     assert done.returncode == 0, done.stderr
+    assert re.search(r"^time: evaluation \d+ s$", done.stdout, re.MULTILINE)
     first = json.loads((folder / "results.json").read_text())
     assert first["clean"]["n"] == 64
     (folder / "report.html").unlink()

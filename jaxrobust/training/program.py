@@ -1,11 +1,13 @@
 """What the program does with a config: train, evaluate, and where results go."""
 
+import contextlib
 import functools
 import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from absl import logging
@@ -154,14 +156,18 @@ def run(
     checkpoint: str | None,
     command: str,
     attacks: Sequence[str] = (),
-) -> None:
+) -> dict[str, float]:
     """Runs a mode on a work directory that this process holds; its twin first.
 
     Without a config, a checkpoint is evaluated under its own. `checkpoint` says which,
     or is a path (to evaluate only); `attacks` are texts, in place of the config's;
     `command` reproduces the run, for the report. A mistake in the config is a
     ValueError before any work.
+
+    Returns:
+      The seconds of each part, compilation included.
     """
+    spent: dict[str, float] = {}
     checkpoints.usable(folder)
     folder = os.fspath(files.expand(folder))
     if checkpoint == "":  # a variable of the shell that is not set, say
@@ -202,6 +208,17 @@ def run(
                 workdir.check_config(place, one, **given)
             # What cannot start leaves the config that is there as it is.
             write = functools.partial(workdir.write_config, place, one, command)
-            loop.train(one, place, mesh, on_start=functools.partial(write, **given))
+            with _timed(spent, f"training {one['name']}"):
+                loop.train(one, place, mesh, on_start=functools.partial(write, **given))
         for one, place in runs if mode != "train" else ():
-            evaluate(one, place, checkpoint, mesh, command, attacks)
+            with _timed(spent, f"evaluation {one['name'] if one else ''}".strip()):
+                evaluate(one, place, checkpoint, mesh, command, attacks)
+    return spent
+
+
+@contextlib.contextmanager
+def _timed(spent: dict[str, float], part: str) -> Iterator[None]:
+    """Notes the seconds of a part."""
+    begin = time.monotonic()
+    yield
+    spent[part] = time.monotonic() - begin
