@@ -35,6 +35,7 @@ SMALL = [
     "--config.attack.steps=2",
     "--config.eval.curve.eps=0,0.1",
     "--config.eval.analysis.enabled=False",
+    "--config.eval.growth.enabled=False",
     "--config.eval.diagnostics.enabled=False",
 ]
 

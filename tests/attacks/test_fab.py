@@ -119,7 +119,7 @@ def test_golden_points(golden, case):
         assert (found <= lengths(theirs, x, norm) + 1e-6).all()
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", full_but(CASES, ("aa_fab_t_Linf", "aa_fab_t_L1")))
 def test_golden_lengths_in_float32(golden, case):
     """Rounding decides single steps, but hardly how near the point found is."""
     data, norm = golden.load(case), case.rsplit("_", 1)[1].lower()

@@ -45,6 +45,7 @@ def make_config(model, objective):
     }
 
 
+@pytest.mark.full
 def test_pcl(tmp_path):
     dataset = digits(32)
     model = models.create("pcl_resnet", depth=8, width=4, num_classes=10)

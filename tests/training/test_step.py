@@ -80,7 +80,7 @@ def test_one_and_eight_devices_agree_in_float64(objective):
 
 @pytest.mark.parametrize(
     ("objective", "tolerance"),
-    full_but([("standard", 1e-5), ("pgd", 1e-3)], [("standard", 1e-5)]),
+    full_but([("standard", 1e-5), ("pgd", 1e-3)], []),
 )
 def test_one_step_agrees_in_float32(objective, tolerance):
     """From one state; signs of gradients near zero may flip under PGD."""

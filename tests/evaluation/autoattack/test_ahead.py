@@ -4,6 +4,7 @@ import threading
 
 import jax
 import numpy as np
+import pytest
 
 from jaxrobust import evaluation
 from jaxrobust.evaluation.autoattack import stage
@@ -44,6 +45,7 @@ def test_the_next_stage_is_compiled_in_a_thread(monkeypatch):
     assert begun.items() <= used.items()
 
 
+@pytest.mark.full
 def test_an_error_in_the_thread_is_no_error(monkeypatch):
     """The stage is compiled again, where an error reaches the caller."""
     compiled = stage.compiled
