@@ -215,17 +215,20 @@ def load(
 
     def read(path: epath.Path) -> tuple[nn.Module, Variables, dict[str, Any]]:
         config = reading.read_json(path / "config" / "metadata", kind=dict)
-        variables = _read_variables(path)
-        sizes = [leaf.size for leaf in jax.tree.leaves(variables)]
+        tree = _metadata(path)
+        sizes = [math.prod(leaf.shape) for leaf in jax.tree.leaves(tree)]
+        # Refused before its arrays take any memory.
         model = create_stored(config, f"checkpoint {path}", sizes, model_name)
-        return model, variables, named_code.marked(config)
+        return model, _read_variables(path, tree), named_code.marked(config)
 
     return checkpoint_folder.first_readable(workdir, which, read)
 
 
 def load_variables(workdir: epath.PathLike, which: str = "last") -> Variables:
     """Loads the variables of a trained network; its config is not even read."""
-    return checkpoint_folder.first_readable(workdir, which, _read_variables)
+    return checkpoint_folder.first_readable(
+        workdir, which, lambda path: _read_variables(path, _metadata(path))
+    )
 
 
 def verify(workdir: epath.PathLike) -> None:
@@ -236,7 +239,8 @@ def verify(workdir: epath.PathLike) -> None:
     folder = usable(workdir) / "checkpoints"
     for step in checkpoint_folder.ordered_steps(folder, "last")[:1]:
         try:
-            _read_variables(folder / str(step))
+            path = folder / str(step)
+            _read_variables(path, _metadata(path))
         except Exception as error:  # orbax raises many kinds for a damaged folder
             raise OSError(
                 f"checkpoint {folder / str(step)} was written and cannot be read again "
@@ -245,8 +249,8 @@ def verify(workdir: epath.PathLike) -> None:
             ) from None
 
 
-def _read_variables(path: epath.Path) -> Variables:
-    """Reads variables; `Refused` if they would need far more memory than disk."""
+def _metadata(path: epath.Path) -> PyTree:
+    """Returns shapes and dtypes; `Refused` if they need far more memory than disk."""
     _leave_out_late_reads()
     folder = path / "variables"
     stored = checkpoint_folder.size(folder)  # first: what is no file may never end
@@ -260,12 +264,17 @@ def _read_variables(path: epath.Path) -> Variables:
             f"checkpoint {path} is damaged: its arrays would take "
             f"{reading.size(declared)}, and its files have {reading.size(stored)}."
         )
+    return tree
+
+
+def _read_variables(path: epath.Path, tree: PyTree) -> Variables:
+    """Reads the variables that `_metadata` describes."""
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.tree.map(
         lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=here), tree
     )
     args = ocp.args.StandardRestore(abstract)
-    return ocp.StandardCheckpointHandler().restore(folder, args=args)
+    return ocp.StandardCheckpointHandler().restore(path / "variables", args=args)
 
 
 def _leave_out_late_reads() -> None:

@@ -19,7 +19,9 @@ def printable(text: str) -> str:
     shown = "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
     )
-    return re.sub(r"^ +| +$", lambda blanks: r"\x20" * len(blanks[0]), shown)
+    inner = shown.strip(" ")  # not a pattern: " +$" takes the square of the blanks
+    start = shown.find(inner)
+    return r"\x20" * start + inner + r"\x20" * (len(shown) - start - len(inner))
 
 
 def some(names: Iterable[Any], most: int = 5) -> str:

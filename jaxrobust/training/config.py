@@ -31,6 +31,8 @@ def parse_arg(arg: str | None, defaults: Mapping[str, str | int | bool]) -> Any:
             text = text or "true"
         elif not given:
             raise ValueError(f"`{key}` needs a value, as in {key}={default}.")
+        elif isinstance(default, int) and not text.isdigit():
+            raise ValueError(f"`{key}` must be a whole number, got {text!r}.")
         try:
             result[key] = read(text, default, type(default))
         except ValueError as error:

@@ -277,7 +277,8 @@ def _of_objectives(config: Mapping[str, Any]) -> dict[str, Any]:
 def _rules(default: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Rule]:
     """Returns the rule of every field there is, from the defaults of all."""
     by_kind = {bool: FLAG, str: TEXT, int: whole(), float: number()}
-    rules = {k: by_kind.get(type(value), PLAIN) for k, value in default.items()} | TABLE
+    own = {k: v for k, v in default.items() if not _inside(k, _FREE)}
+    rules = {k: by_kind.get(type(value), PLAIN) for k, value in own.items()} | TABLE
     for name, rule in rules.items():
         if name.startswith("objective.") and name != "objective.name":
             # None and '' leave an option to the method.

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxrobust import data
+from jaxrobust.data import _names
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (20, 4, 4, 3), np.uint8)
@@ -335,6 +336,12 @@ def test_files_refused(kind, tmp_path, monkeypatch):
     assert "\n" not in str(error.value)
     assert "a.npz" in str(error.value)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_names_of_many_blanks_are_read_at_once():
+    """A pattern for blanks at the end takes the square of those inside."""
+    name = f" a{' ' * 10**6}b  "
+    assert _names.printable(name) == rf"\x20a{' ' * 10**6}b\x20\x20"
 
 
 def test_a_bomb_is_known_by_what_it_announces(tmp_path):

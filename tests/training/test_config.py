@@ -24,6 +24,7 @@ def test_argument():
     [
         ("blok=res", "unknown config argument 'blok'.*Did you mean 'block'"),
         ("n=two", "`n` must be a whole number, got 'two'"),
+        ("n=-3", "`n` must be a whole number, got '-3'"),
         ("n", "`n` needs a value"),
         ("quick=maybe", "`quick` must be true or false"),
     ],

@@ -220,6 +220,18 @@ def test_an_attack_of_the_evaluation_is_looked_at(case):
     assert named in str(told.value)
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        # Under a label of the defaults, whose radii are text.
+        {"eval.attacks": {"pgd20": {**PGD, "eps": 8 / 255, "step_size": 2 / 255}}},
+        {"eval.robustbench.additional_data": "true", "eval.robustbench.venue": 2024},
+    ],
+)
+def test_tables_of_the_users_own_take_numbers_and_text(values):
+    check.check(changed(**values))
+
+
 def test_no_attack_takes_the_place_of_the_clean_images():
     for label in ("clean", "", "two\nlines"):
         with pytest.raises(ValueError, match=re.escape(repr(label))):
