@@ -31,7 +31,10 @@ class Captured(NamedTuple):
 def capture(function: Callable[..., Any], *inputs: jax.ShapeDtypeStruct) -> Captured:
     """Traces `function(*inputs)`, which returns one array, exactly once."""
     call, leaves = unbound(function)
-    closed, out = jax.make_jaxpr(call, return_shape=True)(leaves, *inputs)
+    # A new function each time: JAX keeps traces by equality, and equal `Unbound`s may
+    # be of different models, in another thread, say.
+    fresh = lambda *args: call(*args)  # noqa: E731
+    closed, out = jax.make_jaxpr(fresh, return_shape=True)(leaves, *inputs)
     held: dict[int, Any] = {}
     _collect(closed.jaxpr, closed.consts, held)
     order = {name: len(leaves) + i for i, name in enumerate(held)}

@@ -263,11 +263,16 @@ def get(name: str, **options: Any) -> Attack:
     if missing := needed - set(options):
         raise TypeError(f"Attack {name} needs {', '.join(sorted(missing))}.")
     check_options(options, own)
-    function = _function(name)
+    return functools.partial(_call, _function(name), options)
 
-    def attack(
-        logits_fn: LogitsFn, x: Images, y: Labels, key: Key | None = None
-    ) -> Images:
-        return function(logits_fn, x, y, key=key, **options)
 
-    return attack
+def _call(
+    function: Callable[..., Images],
+    options: Mapping[str, Any],
+    logits_fn: LogitsFn,
+    x: Images,
+    y: Labels,
+    key: Key | None = None,
+) -> Images:
+    """An attack with its options; at the top of a module, so that it can be pickled."""
+    return function(logits_fn, x, y, key=key, **options)

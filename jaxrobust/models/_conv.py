@@ -52,7 +52,7 @@ def conv_general_dilated(
     stay slow inside CPU loops. A loop-safe convolution has no forward-mode derivative
     (`jax.jvp`, `jax.jacfwd`); reverse mode of any order works.
     """
-    if not _is_plain(lhs, kwargs):
+    if not _is_plain(lhs, kwargs) or lhs.dtype != rhs.dtype:
         return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **kwargs)
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(

@@ -235,7 +235,8 @@ def fpd_resnet(
     Raises:
       ValueError: for an unknown depth or variant.
     """
-    blocks = layers or _blocks(depth, RESNET_DEPTHS)
+    known = _blocks(depth, RESNET_DEPTHS)  # a wrong depth is told with layers, too
+    blocks = layers or known
     fields = {"pyramid": (2 if depth == 50 else 4) * width, **fields}
     return _build(variant, defended, fields, layers=blocks, width=width, stem=stem)
 
@@ -255,8 +256,9 @@ def fpd_resnext(
     `cardinality` is the number of groups, in the first 1x1 convolution of a block too;
     by default half the width, 32 as released. See `fpd_resnet` for the other arguments.
     """
+    known = _blocks(depth, RESNEXT_DEPTHS)
     encoder = {
-        "layers": layers or _blocks(depth, RESNEXT_DEPTHS),
+        "layers": layers or known,
         "width": width,
         "stem": "cifar",
         "cardinality": cardinality or max(1, width // 2),

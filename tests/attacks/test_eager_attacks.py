@@ -3,8 +3,10 @@
 import dataclasses
 import functools
 import gc
+import time
 import warnings
 import weakref
+from concurrent import futures
 
 import chex
 import flax.linen as nn
@@ -497,6 +499,31 @@ def loops(function, *args):
 
 
 @pytest.mark.skipif(not on_cpu(), reason="a trap of XLA on CPU")
+def test_threads_attack_their_own_models():
+    """Models that take a while to trace, at the same time, on images of one shape."""
+    x, y = jnp.full((3, 2, 2, 1), 0.5), jnp.zeros(3, jnp.int32)
+
+    def model(number):
+        weights = jnp.asarray(np.random.default_rng(number).normal(size=(4, 3)))
+
+        def logits_fn(x):
+            time.sleep(0.05)
+            return x.reshape(len(x), -1) @ weights
+
+        return logits_fn
+
+    def attacked(logits_fn):
+        return attacks.pgd(
+            logits_fn, x, y, eps=0.1, step_size=0.05, steps=2, random_start=False
+        )
+
+    networks = [model(number) for number in range(4)]
+    alone = [attacked(network) for network in networks]
+    with futures.ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            chex.assert_trees_all_equal(list(pool.map(attacked, networks)), alone)
+
+
 def test_slow_convolutions_stay_out_of_loops(compilations):
     stock = Stock()
     variables = stock.init(jax.random.key(0), X)

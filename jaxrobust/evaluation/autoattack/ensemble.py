@@ -179,8 +179,9 @@ def _run_stage(
     if middle:
         program, now = file.resumed(attack, state.logits, *middle)
     else:
-        slots = ahead.slots(attack, len(state.left))
-        queue = Queue.new(state.left, attack.method.runs(), slots)
+        ahead.wait(attack)
+        runs = attack.method.runs()
+        queue = Queue.new(state.left, runs, setup.slots_of(len(state.left) * runs))
         program, now = stage.compiled(setup, attack, state.logits, queue)
     images = now.queue.images
 
