@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import pickle
 import re
 import sys
 import types
@@ -212,3 +213,16 @@ def test_what_a_checkpoint_returns_names_no_code():
 def test_a_files_own_data_and_names_of_ours_are_not():
     named_code.refuse({"data": {"name": "npz:digits"}, "model": {"name": "a:b"}})
     named_code.refuse(base().to_dict())
+
+
+def test_an_attack_by_name_can_go_to_another_process():
+    """As `multiprocessing` sends it."""
+    attack = attacks.get("fgsm", eps=0.1)
+    again = pickle.loads(pickle.dumps(attack))
+    x, y = jnp.full((2, 2, 2, 1), 0.5), jnp.zeros(2, jnp.int32)
+
+    def logits_fn(x):
+        return jnp.concatenate([x.sum((1, 2)), -x.sum((1, 2))], axis=1)
+
+    found, expected = (one(logits_fn, x, y, None) for one in (again, attack))
+    chex.assert_trees_all_equal(found, expected)

@@ -8,6 +8,7 @@ import pytest
 
 from jaxrobust import evaluation
 from jaxrobust.evaluation.autoattack import stage
+from jaxrobust.evaluation.autoattack.ahead import Ahead
 
 
 def net(x):
@@ -38,11 +39,16 @@ def test_the_next_stage_is_compiled_in_a_thread(monkeypatch):
     found, seen = run(monkeypatch)
     assert found.robust.any()
     begun = {name: slots for name, slots, ahead in seen if ahead}
-    assert set(begun) == {"apgd-t", "fab-t", "square"}
+    # Where a stage is over before the thread gets to the next, that is left out.
+    assert begun
+    assert set(begun) <= {"apgd-t", "fab-t", "square"}
     used = {name: slots for name, slots, ahead in seen if not ahead}
     assert list(used) == ["apgd-ce", "apgd-t", "fab-t", "square"]
-    # What was compiled is what is run, where as many are left as was foretold.
-    assert begun.items() & used.items()
+    # What is run does not depend on what was compiled.
+    monkeypatch.setattr(Ahead, "look", lambda *args: None)
+    alone, seen = run(monkeypatch)
+    np.testing.assert_array_equal(found.robust, alone.robust)
+    assert {name: slots for name, slots, _ in seen} == used
 
 
 @pytest.mark.full
