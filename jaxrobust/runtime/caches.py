@@ -20,7 +20,7 @@ NO_HOME = (
     "no folder of the user's is known (neither XDG_CACHE_HOME nor HOME is set to a "
     "path in full)"
 )
-_SHORTEST = 0.1  # seconds of compilation that are worth a file
+_SHORTEST = 0.5  # seconds of compilation that are worth a file
 HELP = (
     "Where compiled programs are kept between runs; by default "
     "JAX_COMPILATION_CACHE_DIR, else `jaxrobust` in the user's cache. Empty turns that "
