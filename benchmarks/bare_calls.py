@@ -1,4 +1,4 @@
-"""Forward passes and image gradients of five networks, ours against torch's.
+"""Forward passes and image gradients of four networks, ours against torch's.
 
     pip install -e '.[torch]' && python -m benchmarks.bare_calls [--repeats 15]
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust import losses, threat
+from jaxrobust._checks import nearest_match
 from jaxrobust.array_types import (
     Bounds,
     Images,
@@ -117,7 +118,7 @@ def check_loss(loss: object) -> None:
     """Raises unless `loss` is a known name or can be called."""
     if isinstance(loss, str):
         if loss not in _NAMED:
-            hint = threat.nearest_match(loss, _NAMED)
+            hint = nearest_match(loss, _NAMED)
             raise ValueError(f"Unknown loss {loss!r}. {hint}")
     elif not callable(loss) and not isinstance(loss, OnInput):
         raise TypeError(

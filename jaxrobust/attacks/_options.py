@@ -12,7 +12,7 @@ import typing
 from collections.abc import Callable, Iterable
 from typing import Any, TypedDict, TypeVar
 
-from jaxrobust import threat
+from jaxrobust._checks import nearest_match
 from jaxrobust.array_types import Bounds, Key, Norm
 from jaxrobust.attacks import _checks
 from jaxrobust.attacks._objective import Loss, Problem
@@ -140,7 +140,7 @@ def shares(options: type, **defaults: Any) -> Callable[[Function], Function]:
         def checked(*args: Any, **given: Any) -> Any:
             for name in given:
                 if name not in signature.parameters:
-                    near = threat.nearest_match(name, signature.parameters)
+                    near = nearest_match(name, signature.parameters)
                     raise TypeError(
                         f"{function.__name__}() got an unexpected keyword argument "
                         f"{name!r}. {near}"

@@ -8,6 +8,7 @@ from inspect import Parameter
 from typing import Any
 
 from jaxrobust import attacks, threat
+from jaxrobust._checks import nearest_match
 from jaxrobust.attacks import registry
 from jaxrobust.evaluation import suite
 from jaxrobust.evaluation.protocols import STEP_SHARE
@@ -42,7 +43,7 @@ def parse(text: str) -> Fields:
     if not name or (colon and not rest.strip()):
         raise ValueError(f"an attack must be {_FORM}, got {shown(text)}.")
     if not registry.known(name) and name not in _OTHERS:
-        known = threat.nearest_match(name[:80], (*attacks.names(), *_OTHERS))
+        known = nearest_match(name[:80], (*attacks.names(), *_OTHERS))
         raise ValueError(f"unknown attack {shown(name)}. {known}")
     given: dict[str, str] = {}
     for item in _SINGLE_COMMA.split(rest) if colon else ():
@@ -58,7 +59,7 @@ def parse(text: str) -> Fields:
     fields: Fields = {"name": name}
     for option, value in given.items():
         if option not in known:
-            near = threat.nearest_match(option[:80], known)
+            near = nearest_match(option[:80], known)
             raise ValueError(
                 f"attack {shown(text)}: {name} has no option {shown(option)}. {near}"
             )
@@ -139,7 +140,7 @@ def _known(text: str, name: str, inner: str | None) -> Mapping[str, Parameter | 
     if inner is None or not registry.known(inner):
         raise ValueError(
             f"attack {shown(text)}: transfer needs attack=NAME, the attack to hand "
-            f"over. {threat.nearest_match((inner or '')[:80], attacks.names())}"
+            f"over. {nearest_match((inner or '')[:80], attacks.names())}"
         )
     return {**_known(text, inner, None), **_OTHERS["transfer"]}
 

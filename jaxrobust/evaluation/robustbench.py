@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jaxrobust import threat
+from jaxrobust._checks import nearest_match
 from jaxrobust.results.schema import Results
 
 ABOUT: Mapping[str, str | int | bool] = {
@@ -32,7 +32,7 @@ def read_about(fields: Mapping[str, Any]) -> dict[str, Any]:
         if name not in ABOUT:
             raise ValueError(
                 f"RobustBench's format has no field {name!r} to fill. "
-                f"{threat.nearest_match(name, ABOUT)}"
+                f"{nearest_match(name, ABOUT)}"
             )
         about[name] = _read(name, value)
     return about

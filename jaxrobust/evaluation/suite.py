@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxrobust import attacks, threat
+from jaxrobust._checks import nearest_match
 from jaxrobust.array_types import Norm
 from jaxrobust.attacks import registry
 from jaxrobust.evaluation import adaptive, protocols, transfer
@@ -139,7 +140,7 @@ def _entry(label: str, fields: dict[str, Any], transfer_from: str) -> Entry:
     elif {"why", "network"} & fields.keys() or fields.get("loss") in [*adaptive.LOSSES]:
         own = {name: fields.pop(name, "") for name in ("network", "why")}
         if (network := own["network"]) not in ("", *adaptive.NETWORKS):
-            told = threat.nearest_match(network, adaptive.NETWORKS)
+            told = nearest_match(network, adaptive.NETWORKS)
             raise ValueError(f"unknown network to attack {network!r}. {told}")
         kind = functools.partial(adaptive.Adaptive, **own)
     name, eps = fields.pop("name"), fields.pop("eps")
@@ -229,7 +230,7 @@ def get(
             return adaptive.table(method, eps, norm)
         return {"autoattack": protocols.attack("autoattack", eps, norm)}
     if name not in protocols.OF_DATA:
-        told = threat.nearest_match(name, SUITES)
+        told = nearest_match(name, SUITES)
         raise ValueError(f"unknown suite {name!r}. {told}")
     for field, value in (("eps", eps), ("step_size", step_size)):
         if value is not None:

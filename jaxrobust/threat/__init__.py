@@ -15,7 +15,6 @@ from jaxrobust._checks import check_one_radius as check_one_radius
 from jaxrobust._checks import check_radius as check_radius
 from jaxrobust._checks import check_shape as check_shape
 from jaxrobust._checks import check_step as check_step
-from jaxrobust._checks import nearest_match as nearest_match
 from jaxrobust._checks import row_keys as row_keys
 from jaxrobust.threat._ball import Radius as Radius
 from jaxrobust.threat._ball import capped as capped

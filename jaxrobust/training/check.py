@@ -9,7 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxrobust import attacks, checkpoints, data, defenses, models, threat
+from jaxrobust import attacks, checkpoints, data, defenses, models
+from jaxrobust._checks import nearest_match
 from jaxrobust.array_types import Images, Key, PyTree
 from jaxrobust.data import augment
 from jaxrobust.evaluation import (
@@ -222,7 +223,7 @@ def _check_labels(
         return
     known = set(jax.tree.leaves(defense.labels(params)))
     for label in sorted(given - known):
-        hint = threat.nearest_match(label, known)
+        hint = nearest_match(label, known)
         raise ValueError(
             f"`label_optimizers.{label}`: the objective {config['objective']['name']} "
             f"has no trainables of that name. {hint}"

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from absl import logging
 
-from jaxrobust import checkpoints, models, threat
+from jaxrobust import checkpoints, models
+from jaxrobust._checks import nearest_match
 from jaxrobust.array_types import Images, Key, Variables
 from jaxrobust.named_models import create_model
 
@@ -42,7 +43,7 @@ def start_from(config: Mapping[str, Any], like: Variables, example: Images) -> A
         found = head if name == HEAD else {n for n in ours if _is(n, name)}
         if not found:
             modules = {leaf.split("/")[1] for leaf in ours if "/" in leaf}
-            hint = threat.nearest_match(name, {HEAD, *modules})
+            hint = nearest_match(name, {HEAD, *modules})
             raise ValueError(
                 f"`train.init_skip`: the network has nothing called {name!r}. {hint}"
             )

@@ -207,7 +207,6 @@ def test_attacked_half_after_the_delay(variables):
     assert_near(after.model_state, stats, atol=1e-3)
 
 
-@pytest.mark.full
 def test_spectral_penalty_shrinks_the_classifier(variables):
     def norm(weight):
         after, _ = one_step(
@@ -219,7 +218,6 @@ def test_spectral_penalty_shrinks_the_classifier(variables):
     np.testing.assert_allclose(norm(0.0) - norm(0.5), 2 * RATE * 0.5, rtol=0.2)
 
 
-@pytest.mark.full
 def test_one_program_without_host_control_flow(variables):
     run, current = start(
         variables, optax.adamax(1.0), attack_name="fgsm", delay_steps=2, threshold=0.2

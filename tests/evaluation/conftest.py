@@ -55,6 +55,7 @@ def make_config(**changes):
         "attacks": {"fgsm": {"name": "fgsm", "eps": "0.1"}},
         "curve": {"eps": (), "steps": 1, "examples": 0},
         "growth": {"enabled": False},
+        "diagnostics": {"enabled": False},
         "grid": 4,
         "save_adversarial": False,
     }

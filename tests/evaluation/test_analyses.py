@@ -169,6 +169,7 @@ def make_config(**changes):
             },
             "curve": {"eps": (), "steps": 1, "examples": 0},
             "growth": {"enabled": False},
+            "diagnostics": {"enabled": False},
             "analysis": FIELDS,
             "grid": 3,
             "save_adversarial": False,
@@ -209,7 +210,6 @@ def test_evaluation_writes_numbers_and_arrays(tmp_path):
         assert arrays["restored"].shape == (3, 2, 2, 2, 1)
 
 
-@pytest.mark.full
 def test_fewer_examples_are_the_same_ones(tmp_path):
     whole = run(tmp_path / "a")
     part = run(tmp_path / "b", analysis={**FIELDS, "examples": 5})
@@ -230,7 +230,6 @@ def test_analyses_can_be_off_or_without_attacks(tmp_path):
     assert list(found["analyses"]) == ["probability_gap"]
 
 
-@pytest.mark.full
 def test_protocols_run_and_list_what_is_pending(tmp_path):
     found = run(tmp_path, suite="pclc2021", analysis={**FIELDS, "enabled": False})
     assert found["suite"] == "pclc2021"

@@ -33,6 +33,7 @@ def make_config(model, objective):
             "attacks": {"fgsm": {"name": "fgsm", "eps": "0.1"}},
             "curve": {"eps": (), "steps": 1, "examples": 0},
             "growth": {"enabled": False},
+            "diagnostics": {"enabled": False},
             "analysis": {
                 "enabled": True,
                 "examples": EXAMPLES,
@@ -45,7 +46,6 @@ def make_config(model, objective):
     }
 
 
-@pytest.mark.full
 def test_pcl(tmp_path):
     dataset = digits(32)
     model = models.create("pcl_resnet", depth=8, width=4, num_classes=10)

@@ -156,6 +156,7 @@ def test_evaluate_puts_them_beside_the_attacks(tmp_path):
         "attacks": {"fgsm": {"name": "fgsm", "norm": "linf", "eps": "1/10"}},
         "curve": {"eps": (), "steps": 1, "examples": 0},
         "growth": {"enabled": False},
+        "diagnostics": {"enabled": False},
         "grid": 0,
         "save_adversarial": False,
         "corruptions": FIELDS | {"names": ["contrast"]},

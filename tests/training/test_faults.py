@@ -421,7 +421,6 @@ def test_other_errors_of_the_runtime_stay_what_they_are():
         raise jax.errors.JaxRuntimeError("INTERNAL: a bug")
 
 
-@pytest.mark.full
 def test_another_layout_is_told(tmp_path, faulty, caplog, whole):
     faulty(sigterm_at(3))
     with pytest.raises(preemption.Stopped):

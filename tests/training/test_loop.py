@@ -48,7 +48,6 @@ def test_early_stopping_ends_a_run_and_a_restart_leaves_it(tmp_path, monkeypatch
     assert nothing < stopped
 
 
-@pytest.mark.full
 def test_a_run_starts_from_the_network_of_another(tmp_path):
     mesh = parallel.make_mesh(1)
     loop.train(small(epochs=1.0), tmp_path / "first", mesh)

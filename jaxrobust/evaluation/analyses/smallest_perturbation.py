@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from jaxrobust import threat
+from jaxrobust._checks import nearest_match
 from jaxrobust.evaluation import statistics, step, verify
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
 from jaxrobust.evaluation.entries import Entry
@@ -71,7 +72,7 @@ def read_within(fields: Fields) -> dict[str, dict[str, float]]:
     found = {}
     for norm, radii in fields.items():
         if norm not in threat.NORMS:
-            told = threat.nearest_match(norm, threat.NORMS)
+            told = nearest_match(norm, threat.NORMS)
             raise ValueError(f"unknown norm in eval.within {norm!r}. {told}")
         name = f"eval.within.{norm}"
         found[norm] = {str(text): parse_radius(text, name) for text in radii}

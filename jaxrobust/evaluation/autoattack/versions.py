@@ -5,6 +5,7 @@ import functools
 from typing import NamedTuple
 
 from jaxrobust import threat
+from jaxrobust._checks import nearest_match
 from jaxrobust.array_types import Norm
 from jaxrobust.attacks import stepping
 
@@ -61,7 +62,7 @@ def plan(version: str, norm: Norm, classes: int, *, stochastic: bool = False) ->
     """
     threat.check_norm(norm)
     if version not in VERSIONS:
-        hint = threat.nearest_match(version, VERSIONS)
+        hint = nearest_match(version, VERSIONS)
         raise ValueError(f"Unknown `version` {version!r} of AutoAttack. {hint}")
     if classes < 2:
         raise ValueError(

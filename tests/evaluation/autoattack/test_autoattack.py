@@ -149,7 +149,6 @@ def test_interrupted_and_continued_is_the_same_to_the_bit(
     assert [s.calls for s in again.stages] == [s.calls for s in usual.stages]
 
 
-@pytest.mark.full
 def test_continued_with_other_slots(small_net, usual, tmp_path):
     with pytest.raises(Stop):
         attack(small_net, EPS, state_dir=tmp_path, save_every=0.0, progress=StopAt(300))
@@ -261,7 +260,6 @@ def test_randomised_models_are_judged_by_fresh_draws(linear):
     assert result.flags == []
 
 
-@pytest.mark.full
 def test_a_randomised_model_goes_through_every_attack(linear):
     """Points outside the ball, as FAB finds them, are no results."""
     model = linear(2)
