@@ -199,8 +199,8 @@ def check_shape(
         raise ValueError(
             f"`{name}` of shape {got} is per channel or pixel, for which there is no "
             f"rule {'in this attack' if norm is None else f'in {norm}'}: it must be "
-            f"{allowed}; norm='linf' of fgsm, bim, mim, pgd, apgd, square, spsa and "
-            "uniform_noise has radii per channel and pixel."
+            f"{allowed}; in norm='linf' attacks that look inside a ball take radii per "
+            "channel and pixel."
         )
     if norm == "linf":
         channels = (1,) * len(rest) + (rest[-1],)

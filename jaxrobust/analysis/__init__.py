@@ -11,7 +11,7 @@ from jaxrobust.analysis.logits import (
 from jaxrobust.analysis.logits import probability_gap as probability_gap
 from jaxrobust.analysis.logits import relative_change as relative_change
 from jaxrobust.analysis.logits import saturation as saturation
-from jaxrobust.analysis.masking import Ascent as Ascent
+from jaxrobust.analysis.masking import AscentPath as AscentPath
 from jaxrobust.analysis.masking import GradientHealth as GradientHealth
 from jaxrobust.analysis.masking import among_others as among_others
 from jaxrobust.analysis.masking import ascend as ascend

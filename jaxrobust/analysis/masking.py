@@ -29,7 +29,7 @@ class GradientHealth(NamedTuple):
     length: Float[Array, "B"]
 
 
-class Ascent(NamedTuple):
+class AscentPath(NamedTuple):
     """What steepest steps met: T steps go through T + 1 points.
 
     Attributes:
@@ -138,7 +138,7 @@ def ascend(
     steps: int,
     norm: Norm = "linf",
     bounds: Bounds = (0.0, 1.0),
-) -> Ascent:
+) -> AscentPath:
     """Climbs the cross-entropy (PGD, Madry et al. 2018) and looks at every point.
 
     Step by step from the host, so that one compiled gradient serves every radius, any
@@ -170,7 +170,7 @@ def ascend(
             vertex = step_in_ball(x, grad, x, eps, eps, norm=norm, bounds=bounds)
             vertices = np.asarray(is_correct(forward(vertex), y))
     correct.append(np.asarray(is_correct(forward(points), y)) & vertices)
-    return Ascent(np.stack(correct), np.stack(zero))
+    return AscentPath(np.stack(correct), np.stack(zero))
 
 
 @jax.jit

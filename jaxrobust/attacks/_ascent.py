@@ -122,7 +122,7 @@ class Ascent(Method):
       direction: of steps, from gradients.
       rule: of a step along it.
       transform: of the images whose gradient is taken.
-      keep_best: return the best point by loss, not the last.
+      keep_best: return the best point by loss, not the last; None: in L1 (`finish`).
     """
 
     ball = True
@@ -134,7 +134,7 @@ class Ascent(Method):
     direction: Direction = GRADIENT
     rule: Rule = steepest
     transform: Transform | None = None
-    keep_best: bool = False
+    keep_best: bool | None = None
 
     @property
     def needs_key(self) -> str | None:
@@ -149,11 +149,12 @@ class Ascent(Method):
             ball = {"eps": problem.eps, "norm": problem.norm, "bounds": problem.bounds}
             x = _quantized(problem, threat.sample(x, key=keys, **ball))
         row = jnp.zeros_like(x, shape=x.shape[:1])
+        keeps = problem.norm == "l1" if self.keep_best is None else self.keep_best
         return Carry(
             x,
             self.direction.init(x),
-            Kept(x, row - jnp.inf, row != 0) if self.keep_best else None,
-            jnp.zeros_like(x) if self.keep_best else None,
+            Kept(x, row - jnp.inf, row != 0) if keeps else None,
+            jnp.zeros_like(x) if keeps else None,
             Health.first(problem, self.steps, keys, x),
         )
 

@@ -16,7 +16,7 @@ from jaxrobust.attacks._method import Health, Method
 from jaxrobust.attacks._objective import Problem, RobustnessWarning, check_loss
 
 # The least of each count; of those that are not here it is 0.
-_COUNTS = {"steps": 0, "queries": 0} | dict.fromkeys(
+COUNTS = {"steps": 0, "queries": 0} | dict.fromkeys(
     ("restarts", "draws", "eot_samples", "targets", "binary_steps", "rounds",
      "samples", "coordinates"), 1
 )  # fmt: skip
@@ -66,8 +66,8 @@ def check_options(
             continue
         if name in _OTHERS:
             _OTHERS[name](value)
-        elif name in _COUNTS or kind is int:
-            checks.check_count(name, value, _COUNTS.get(name, 0))
+        elif name in COUNTS or kind is int:
+            checks.check_count(name, value, COUNTS.get(name, 0))
         elif name in _RANGES or kind is float:
             checks.check_number(name, value, _RANGES.get(name, _ANY))
         elif kind is bool and not isinstance(value, bool | np.bool_):

@@ -11,6 +11,8 @@
             return jnp.where(astray[:, None, None, None], -grad, grad), at
 
 `iterate` runs one, `shares` shows its options; `attacks/mim.py` is a whole example.
+What follows no gradient is a `Method`: `evaluate` gives the loss of points, `watched`
+keeps the `Health` that warnings come from, as in `attacks/square.py`.
 """
 
 from jaxrobust.attacks._ascent import ADAM as ADAM
@@ -21,9 +23,15 @@ from jaxrobust.attacks._ascent import momentum as momentum
 from jaxrobust.attacks._ascent import steepest as steepest
 from jaxrobust.attacks._ascent import straight as straight
 from jaxrobust.attacks._eager import iterate as iterate
+from jaxrobust.attacks._method import Health as Health
 from jaxrobust.attacks._method import Method as Method
+from jaxrobust.attacks._method import choose as choose
+from jaxrobust.attacks._method import model_keys as model_keys
+from jaxrobust.attacks._method import watched as watched
+from jaxrobust.attacks._nearest import Nearest as Nearest
 from jaxrobust.attacks._nearest import Smallest as Smallest
 from jaxrobust.attacks._objective import Problem as Problem
+from jaxrobust.attacks._objective import evaluate as evaluate
 from jaxrobust.attacks._objective import fold as fold
 from jaxrobust.attacks._objective import gradient as gradient
 from jaxrobust.attacks._options import BallOptions as BallOptions

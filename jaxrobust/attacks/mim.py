@@ -36,6 +36,5 @@ def mim(
       up to a factor, as in torchattacks.
     """
     direction = Direction(momentum, (decay,))
-    keep_best = options.get("norm") == "l1"
-    method = Ascent(steps, restarts, random_start, direction, keep_best=keep_best)
+    method = Ascent(steps, restarts, random_start, direction)
     return iterate(method, logits_fn, x, y, eps, step_size, **options)

@@ -6,7 +6,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust import threat
-from jaxrobust._checks import check_count, check_values
+from jaxrobust._checks import (
+    check_bounds,
+    check_count,
+    check_norm,
+    check_radius,
+    check_shape,
+    check_values,
+)
 from jaxrobust.array_types import Bounds, Images, Key, Labels, LogitsFn, Norm, Scalar
 from jaxrobust.attacks import _checks
 from jaxrobust.attacks._ascent import Ascent
@@ -38,11 +45,11 @@ def uniform_noise(
       `[B * draws, H, W, C]` in the order of `jnp.repeat(x, draws, axis=0)`, so labels
       repeat the same way.
     """
-    threat.check_norm(norm)
-    threat.check_bounds(bounds)
-    threat.check_radius("eps", eps)
+    check_norm(norm)
+    check_bounds(bounds)
+    check_radius("eps", eps)
     _checks.check_images(x)
-    threat.check_shape("eps", eps, x.shape, norm)
+    check_shape("eps", eps, x.shape, norm)
     check_count("draws", draws, 1)
     _checks.need_key(key, "uniform_noise")
     keys = threat.row_keys(key, x.shape[0])

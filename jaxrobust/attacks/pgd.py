@@ -42,9 +42,7 @@ def pgd(
       Madry et al., Towards deep learning models resistant to adversarial attacks,
       ICLR 2018, arXiv 1706.06083.
     """
-    # In L1 the last point may be worse than one before it.
-    chosen = {"keep_best": options.get("norm") == "l1", **_DIRECTIONS[direction]}
-    method = Ascent(steps, restarts, random_start, **chosen)
+    method = Ascent(steps, restarts, random_start, **_DIRECTIONS[direction])
     return iterate(method, logits_fn, x, y, eps, step_size, **options)
 
 
@@ -98,5 +96,5 @@ def fgsm(
       arXiv 1412.6572.
     """
     length = eps if step_size is None else step_size
-    method = Ascent(1, restarts, random_start)
+    method = Ascent(1, restarts, random_start, keep_best=False)
     return iterate(method, logits_fn, x, y, eps, length, **options)

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 from jaxrobust import named_code
 from jaxrobust._checks import NORMS, nearest_match
 from jaxrobust.array_types import Images, Key, Labels, LogitsFn, Norm
+from jaxrobust.attacks._checks import COUNTS as COUNTS
 from jaxrobust.attacks._checks import check_options
 from jaxrobust.attacks._checks import may_be_none as may_be_none
 from jaxrobust.attacks.apgd import apgd, apgd_targeted

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from inspect import Parameter
 from typing import Any
 
-from jaxrobust import attacks, threat
-from jaxrobust._checks import nearest_match
+from jaxrobust import attacks
+from jaxrobust._checks import check_norm, nearest_match
 from jaxrobust.attacks import registry
 from jaxrobust.evaluation import suite
 from jaxrobust.evaluation.protocols import STEP_SHARE
@@ -187,7 +187,7 @@ def _complete(text: str, fields: Fields, eps: str | float, norm: str) -> None:
     name = fields.get("attack", fields["name"])
     own = {} if name == "autoattack" else registry.parameters(name)
     fields.setdefault("norm", suite.own_norm(name) or norm)
-    threat.check_norm(fields["norm"])
+    check_norm(fields["norm"])
     smallest = "eps" in own and registry.may_be_none(own["eps"])
     if fields.get("eps") is None and not ("eps" in fields and smallest):
         if "eps" not in fields and fields["norm"] == norm:

@@ -24,7 +24,7 @@ from jaxrobust.runtime import files
 
 # Of an attack in results.json: what it found, and what does not change that.
 _FOUND = {field.name for field in dataclasses.fields(schema.Attack)} - {
-    field.name for field in dataclasses.fields(schema.Threat)
+    field.name for field in dataclasses.fields(schema.Asked)
 }
 
 # Arrays of evaluation.npz with a value per example, and their kinds of dtype.

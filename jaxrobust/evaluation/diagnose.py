@@ -12,14 +12,15 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxrobust import attacks, threat
+from jaxrobust._checks import check_one_radius
 from jaxrobust.analysis import logits as outputs
 from jaxrobust.analysis import masking, slopes
 from jaxrobust.array_types import Bounds, Images, Key, Labels, Logits, LogitsFn, Norm
 from jaxrobust.attacks import stepping
 from jaxrobust.evaluation import flags, step, trial_attacks
-from jaxrobust.evaluation.network import Network, in_batches
+from jaxrobust.evaluation.network import CompiledNetwork, in_batches
 from jaxrobust.evaluation.protocols import STEP_SHARE
-from jaxrobust.results import schema, typed
+from jaxrobust.results import analysis_schema, typed
 
 _COUNTS = {"examples": 0, "steps": 1, "restarts": 0, "queries": 0, "batch_size": 1}
 # Fewer images than this share say nothing about the others.
@@ -82,9 +83,9 @@ def diagnose(
     Raises:
       ValueError, TypeError: naming the argument; for logits that are not finite.
     """
-    threat.check_one_radius("eps", eps)
+    check_one_radius("eps", eps)
     if step_size is not None:
-        threat.check_one_radius("step_size", step_size)
+        check_one_radius("step_size", step_size)
     stepping.check_examples(x, y, bounds)
     counts: Any = {"steps": steps, "restarts": restarts, "queries": queries}
     check_counts({**counts, "batch_size": batch_size})
@@ -96,7 +97,7 @@ def diagnose(
         size = min(batch_size, len(x))
         squares = _square(logits_fn, x, y, keys, size, queries=queries, **ball)
         x, y = jnp.asarray(x), jnp.asarray(y)
-        network = Network(logits_fn, x[0], size)
+        network = CompiledNetwork(logits_fn, x[0], size)
         slope, done = network.gradient_fn(), itertools.count(1)
         # One at the clean images, and those that `trial_attacks.compare` takes.
         total = 1 + (trial_attacks.LONGER + restarts + 2) * steps
@@ -113,7 +114,7 @@ def diagnose(
         trials = trial_attacks.Trials(
             network, told, x, y, step_size=step_size, steps=steps, **ball
         )
-        numbers = schema.Diagnostics(
+        numbers = analysis_schema.Diagnostics(
             n=len(x),
             norm=norm,
             eps=float(eps),
@@ -159,9 +160,9 @@ def _square(
         return in_batches(attack, size, x, y, trial_attacks.row_stream(keys, "square"))
 
 
-def _logits(clean: Logits, y: Labels, resolution: float) -> schema.LogitsSeen:
+def _logits(clean: Logits, y: Labels, resolution: float) -> analysis_schema.LogitsSeen:
     found, logits = outputs.saturation(clean, y, resolution), np.asarray(clean)
-    return schema.LogitsSeen(
+    return analysis_schema.LogitsSeen(
         probabilities=outputs.looks_like_probabilities(logits),
         certain_share=float(found.certain.mean()),
         no_loss_share=float(found.no_loss.mean()),
@@ -172,8 +173,8 @@ def _logits(clean: Logits, y: Labels, resolution: float) -> schema.LogitsSeen:
 
 
 def _calls(
-    logits_fn: LogitsFn, network: Network, x: Images, bounds: Bounds
-) -> schema.Calls:
+    logits_fn: LogitsFn, network: CompiledNetwork, x: Images, bounds: Bounds
+) -> analysis_schema.Calls:
     """Calls the network on the same images in several ways."""
     first, resolution = network(x), network.resolution
 
@@ -181,12 +182,12 @@ def _calls(
         return outputs.relative_change(first[:n], other, resolution * rounds)
 
     few = x[: max(1, network.size // 2)]
-    smaller = Network(logits_fn, x[0], len(few))(few)
+    smaller = CompiledNetwork(logits_fn, x[0], len(few))(few)
     other_size, traced_again = change(smaller, len(few)), None
     if not other_size <= flags.BATCH_CHANGE:
         # The size, or randomness that was frozen when the network was traced?
-        traced_again = change(Network(logits_fn, x[0], network.size)(x))
-    return schema.Calls(
+        traced_again = change(CompiledNetwork(logits_fn, x[0], network.size)(x))
+    return analysis_schema.Calls(
         same_batch=change(network(x), rounds=False),
         other_batch=change(masking.among_others(network, x, bounds)),
         other_size=other_size,
@@ -195,13 +196,16 @@ def _calls(
 
 
 def _gradients(
-    network: Network, slope: Callable[..., Any], gradient: Images, **options: Any
-) -> schema.Gradients:
+    network: CompiledNetwork,
+    slope: Callable[..., Any],
+    gradient: Images,
+    **options: Any,
+) -> analysis_schema.Gradients:
     """Looks at the gradients, and compares them with finite differences."""
     zero, finite, length = map(np.asarray, masking.gradient_health(gradient))
     odds, resolution = functools.partial(slope, odds=True), network.resolution
     found = slopes.measure(network, odds, resolution=resolution, **options)
-    return schema.Gradients(
+    return analysis_schema.Gradients(
         zero_gradient_share=float(zero.mean()),
         non_finite_gradient_share=float((~finite).mean()),
         median_length=float(np.median(length)),
@@ -209,7 +213,9 @@ def _gradients(
     )
 
 
-def gradient_check(found: slopes.Slopes, resolution: float) -> schema.GradientCheck:
+def gradient_check(
+    found: slopes.Slopes, resolution: float
+) -> analysis_schema.GradientCheck:
     """Makes numbers of gradients beside finite differences, measured at a resolution.
 
     What the gradient tells of three quarters of the images at least (`QUANTILE`) counts
@@ -226,7 +232,7 @@ def gradient_check(found: slopes.Slopes, resolution: float) -> schema.GradientCh
     best = np.where(np.isfinite(found.explained), found.explained, -np.inf).max(1)
     misled = (np.isfinite(best) & (best < MISLED)).sum(-1).max()
     misled = misled if misled > 1 else 0  # one alone may be luck
-    return schema.GradientCheck(
+    return analysis_schema.GradientCheck(
         explained=_least(explained.values()),
         explained_at=explained,
         explained_near=_least(near),

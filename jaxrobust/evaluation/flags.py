@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxrobust.evaluation import statistics
-from jaxrobust.results import schema
+from jaxrobust.results import analysis_schema
 
 
 class Flag(TypedDict):
@@ -25,6 +25,13 @@ class Flag(TypedDict):
 
 
 MARGIN = 0.01  # shares closer than this are the same
+
+
+def least_difference(n: int) -> float:
+    """From what difference on two shares of n images are not the same: two images."""
+    return max(MARGIN, 1.5 / n)
+
+
 # For three quarters of the images a sound network's gradient explains .86 to 1 of how
 # the log-odds change, damaged ones 0 to .6.
 EXPLAINED = 0.7
@@ -136,7 +143,7 @@ def joined(first: Sequence[Flag], more: Sequence[Flag]) -> list[Flag]:
     return [*first, *(flag for flag in more if flag["name"] not in names)]
 
 
-def from_diagnostics(numbers: schema.Diagnostics) -> list[Flag]:
+def from_diagnostics(numbers: analysis_schema.Diagnostics) -> list[Flag]:
     """Flags what `diagnose` found.
 
     Of a network that gives all images one class there is nothing to be hidden, and one
@@ -154,7 +161,7 @@ def from_diagnostics(numbers: schema.Diagnostics) -> list[Flag]:
 
 def predictions(
     logits: Float[np.ndarray, "N K"], y: Int[np.ndarray, "N"]
-) -> schema.Predictions:
+) -> analysis_schema.Predictions:
     """Returns what `learned_nothing` judges by, of the clean images and their labels.
 
     Where all labels are one class, a constant answer says nothing: it is not called so.
@@ -162,7 +169,7 @@ def predictions(
     logits, y = np.asarray(logits), np.asarray(y)
     predicted = logits.argmax(-1)
     several = bool((y != y[0]).any())
-    return schema.Predictions(
+    return analysis_schema.Predictions(
         accuracy=float((predicted == y).mean()),
         chance=chance_of(y, logits.shape[-1]),
         constant=several and bool((predicted == predicted[0]).all()),
@@ -188,7 +195,7 @@ def learned_nothing(
     return [_flag(name, told, minor=True, accuracy=accuracy, chance=chance)]
 
 
-def from_calls(found: schema.Calls) -> list[Flag]:
+def from_calls(found: analysis_schema.Calls) -> list[Flag]:
     """Flags outputs that depend on more than the image."""
     changed = max(found.same_batch or 0.0, found.traced_again or 0.0)
     if changed > CALL_CHANGE:
@@ -199,7 +206,7 @@ def from_calls(found: schema.Calls) -> list[Flag]:
     return []
 
 
-def from_logits(found: schema.LogitsSeen, n: int) -> Iterator[Flag]:
+def from_logits(found: analysis_schema.LogitsSeen, n: int) -> Iterator[Flag]:
     """Flags outputs that look like probabilities, or leave a loss no room."""
     if found.probabilities:
         yield _flag("probabilities_as_logits")
@@ -212,7 +219,7 @@ def from_logits(found: schema.LogitsSeen, n: int) -> Iterator[Flag]:
         yield _flag("bounded_logits", share=ceiling)
 
 
-def from_gradients(found: schema.Gradients) -> Iterator[Flag]:
+def from_gradients(found: analysis_schema.Gradients) -> Iterator[Flag]:
     """Flags gradients that no attack can follow."""
     # That of the cross-entropy may round to zero where that of the logits does not.
     if found.zero_slope_share > ZERO_SHARE:
@@ -222,7 +229,7 @@ def from_gradients(found: schema.Gradients) -> Iterator[Flag]:
     yield from from_gradient_check(found)
 
 
-def from_gradient_check(found: schema.GradientCheck) -> Iterator[Flag]:
+def from_gradient_check(found: analysis_schema.GradientCheck) -> Iterator[Flag]:
     """Flags a gradient that is not, or not all of, the network's."""
     explained, near = found.explained, found.explained_near
     misled, rises = found.misled_share or 0.0, found.loss_rises_share
@@ -244,14 +251,14 @@ def from_gradient_check(found: schema.GradientCheck) -> Iterator[Flag]:
         yield _flag("predictions_jump", share=changed)
 
 
-def from_runs(numbers: schema.Diagnostics) -> Iterator[Flag]:
+def from_runs(numbers: analysis_schema.Diagnostics) -> Iterator[Flag]:
     """Flags what weak, longer and unbounded attacks of `diagnose` say of the usual."""
     left = {name: share or 0.0 for name, share in numbers.accuracy.items()}
     n, counts = numbers.n, vars(numbers)
     if (stuck := numbers.zero_gradient_share_attacked) > ZERO_SHARE:
         found = _flag("zero_gradients_on_the_way", share=stuck)
         yield Flag(**{**found, "name": "zero_gradients"})
-    if numbers.raised > max(MARGIN, 1.5 / n):
+    if numbers.raised > least_difference(n):
         yield _flag("attack_raises_accuracy", raised=numbers.raised)
     many = max(1, ONLY_SHARE * n) / n
     if (single := numbers.only_single_step_share) > many:

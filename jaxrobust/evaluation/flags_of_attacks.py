@@ -7,8 +7,15 @@ import numpy as np
 
 from jaxrobust.attacks import registry
 from jaxrobust.evaluation import statistics
-from jaxrobust.evaluation.flags import MARGIN, Flag, above_chance, filled
-from jaxrobust.results.schema import Attack, Clean, Curve
+from jaxrobust.evaluation.flags import (
+    MARGIN,
+    Flag,
+    above_chance,
+    filled,
+    least_difference,
+)
+from jaxrobust.results.analysis_schema import Curve
+from jaxrobust.results.schema import Attack, Clean
 
 # Signs of PGD on the cross-entropy, which say nothing of attacks on another loss: in
 # the diagnostics, and in the curve.
@@ -71,7 +78,7 @@ def of_what_ran(
 
 def raised(attacks: Sequence[Attack], clean: Clean) -> list[Flag]:
     """Flags the first attack that leaves more than no attack at all."""
-    least = max(MARGIN, 1.5 / clean.n)
+    least = least_difference(clean.n)
     for attack in attacks:
         gain = attack.robust_accuracy - clean.accuracy
         if _climbs(attack.name) and gain > least:
@@ -93,7 +100,7 @@ def from_attacks(attacks: Sequence[Attack]) -> Iterator[Flag]:
             and (other.norm, other.eps) == (weak.norm, weak.eps)
         ]
         # Of a few images, one may be luck.
-        least = max(MARGIN, 1.5 / weak.n)
+        least = least_difference(weak.n)
         if strong and weak.robust_accuracy < min(strong) - least:
             name = "black_box_beats_white_box"
             if traits.access == "gradient":

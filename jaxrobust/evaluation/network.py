@@ -18,7 +18,7 @@ from jaxrobust.evaluation.setting import Devices, padded_rows
 _ONE_DEVICE = Devices(None)
 
 
-class Network:
+class CompiledNetwork:
     """A function to logits, compiled for `size` images at a time on some devices.
 
     It takes any number of images. The arrays that it captured stay arguments of its

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jaxrobust import attacks, threat
-from jaxrobust._checks import nearest_match
+from jaxrobust import attacks
+from jaxrobust._checks import check_bounds, check_norm, nearest_match
 from jaxrobust.array_types import Norm
 from jaxrobust.attacks import registry
 from jaxrobust.evaluation import adaptive, protocols, transfer
@@ -21,18 +21,6 @@ from jaxrobust.results import schema
 RADII = ("eps", "step_size")
 _LONGEST = 200  # characters of a name
 # What is done one after the other, and how often at most.
-_COUNTED = (
-    "steps",
-    "queries",
-    "restarts",
-    "draws",
-    "samples",
-    "eot_samples",
-    "binary_steps",
-    "rounds",
-    "coordinates",
-    "targets",
-)
 _MOST = 10**7
 # Without these an attack does nothing.
 _MOVING = ("steps", "queries", "step_size", "lr", "gamma", "alpha_max")
@@ -113,14 +101,14 @@ def check_use(fields: Mapping[str, Any]) -> None:
         )
     for name, value in fields.items():
         if name in _MOVING and value in (0, "0"):
-            least = "at least 1" if name in _COUNTED else "above 0"
+            least = "at least 1" if name in registry.COUNTS else "above 0"
             raise ValueError(
                 f"`{name}` must be {least}, got {value}: no image would be changed."
             )
-        if name in _COUNTED and isinstance(value, int) and value > _MOST:
+        if name in registry.COUNTS and isinstance(value, int) and value > _MOST:
             raise ValueError(f"`{name}` must be at most {_MOST}, got {value}.")
     bounds = fields.get("bounds", (0.0, 1.0))
-    threat.check_bounds(bounds)
+    check_bounds(bounds)
     if not (bounds[0] <= 0 and bounds[1] >= 1):
         raise ValueError(f"`bounds` must hold images in [0, 1], got {tuple(bounds)}.")
 
@@ -178,7 +166,7 @@ def own_norm(name: str) -> Norm | None:
 def _norm(label: str, name: str, given: Norm | None) -> Norm:
     """Returns the norm of an attack, which may have only one of its own."""
     if name == "autoattack":
-        threat.check_norm(given or "linf")
+        check_norm(given or "linf")
         return given or "linf"
     known = attacks.hyperparameters(name)  # an unknown name is said first
     own = own_norm(name)

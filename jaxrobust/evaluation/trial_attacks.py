@@ -12,7 +12,7 @@ from jaxrobust import threat
 from jaxrobust.analysis import masking
 from jaxrobust.array_types import Bounds, Images, Key, Labels, Logits, Norm
 from jaxrobust.evaluation.protocols import STEP_SHARE
-from jaxrobust.results import schema
+from jaxrobust.results import analysis_schema as schema
 
 LONGER = 4  # times the steps, to see whether more steps still gain
 DRAWS = 10  # of random noise
@@ -59,7 +59,7 @@ class Trials:
 
     def climb(
         self, start: Images, times: int = 1, scale: float = 1.0
-    ) -> masking.Ascent:
+    ) -> masking.AscentPath:
         """Runs so many times the steps, with the logits scaled in the loss."""
         return masking.ascend(
             self.forward,

@@ -37,7 +37,7 @@ def write(workdir: epath.PathLike, own: figures.OwnFigures = figures.NONE) -> Pu
     return path
 
 
-def _page(found: source.Source, own: figures.OwnFigures) -> str:
+def _page(found: source.RunFiles, own: figures.OwnFigures) -> str:
     """Makes the page of what was read."""
     title = str(found.config.get("name") or "jaxrobust run")
     return html.page(

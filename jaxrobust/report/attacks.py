@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from jaxrobust.report import figures, verdict
 from jaxrobust.report.html import Markup, Section, details, table, tag
-from jaxrobust.report.source import Source
+from jaxrobust.report.source import RunFiles
 from jaxrobust.report.verdict import interval, percent
 from jaxrobust.results import Results
 from jaxrobust.results.schema import Attack, Clean, Stage, WorstCase
@@ -17,7 +17,7 @@ STAGES = (
 )
 
 
-def attacks(source: Source) -> Section:
+def attacks(source: RunFiles) -> Section:
     """The table of attacks, the twin's beside."""
     results = source.results
     if results is None:

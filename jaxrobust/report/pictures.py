@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxrobust.report.html import Content, Markup, Section, image, tag
-from jaxrobust.report.source import Source
+from jaxrobust.report.source import RunFiles
 
 
-def images(source: Source) -> Section:
+def images(source: RunFiles) -> Section:
     """Clean image, amplified perturbation and attacked image of some examples."""
     arrays = source.arrays
     if "grid_images" not in arrays or not len(arrays["grid_images"]):
@@ -48,7 +48,7 @@ def _says(name: str, right: bool) -> Markup:
     return tag("b", mark, class_="right-class" if right else "wrong-class")
 
 
-def restored(source: Source) -> Section:
+def restored(source: RunFiles) -> Section:
     """Images, the attacked ones, and what the network restores of both."""
     arrays = source.arrays
     if "restored" not in arrays or not len(arrays["restored"]):

@@ -6,12 +6,12 @@ from typing import Any
 
 from jaxrobust.report import classes, drawing, figures, verdict
 from jaxrobust.report.html import Markup, Section, details, tag
-from jaxrobust.report.source import Source
+from jaxrobust.report.source import RunFiles
 from jaxrobust.report.verdict import interval, percent
 from jaxrobust.results import Results
 
 
-def subtitle(source: Source) -> Markup:
+def subtitle(source: RunFiles) -> Markup:
     """Says network, data and objective in a line."""
     config = source.config
     parts = [config.get(key, {}).get("name") for key in ("model", "data", "objective")]
@@ -20,7 +20,7 @@ def subtitle(source: Source) -> Markup:
     return tag("p", text, class_="soft")
 
 
-def head(source: Source) -> Section:
+def head(source: RunFiles) -> Section:
     """The headline numbers, the verdict and what to believe."""
     results = source.results
     if results is None:
@@ -60,7 +60,7 @@ def _number(name: str, share: float, ends: Sequence[float], css: str) -> Markup:
     return tag("div", name, tag("b", percent(share)), ci95, class_=f"number {css}")
 
 
-def flags(source: Source) -> Section:
+def flags(source: RunFiles) -> Section:
     """Signs that the numbers are not what they seem."""
     if source.results is None:
         return None
@@ -92,7 +92,7 @@ ACCURACY = (
 RATE = (("learning rate", "third", "learning_rate"),)
 
 
-def training(source: Source) -> Section:
+def training(source: RunFiles) -> Section:
     """Loss, learning rate and accuracies over the epochs."""
     loss = _drawn(source, LOSS, "Loss", ylabel="loss (nats)", size=(5, 2.6))
     rate = _drawn(source, RATE, "Learning rate", ylabel="", size=(5, 1.5))
@@ -103,7 +103,7 @@ def training(source: Source) -> Section:
     return _side_by_side("Training", cards)
 
 
-def _drawn(source: Source, wanted: Any, title: str, **options: Any) -> list[Markup]:
+def _drawn(source: RunFiles, wanted: Any, title: str, **options: Any) -> list[Markup]:
     series = []
     for label, color, key in wanted:
         rows = [r for r in source.metrics if r.get(key) is not None]
@@ -117,7 +117,7 @@ def _drawn(source: Source, wanted: Any, title: str, **options: Any) -> list[Mark
     return [tag("h3", title), Markup(svg)]
 
 
-def curves(source: Source) -> Section:
+def curves(source: RunFiles) -> Section:
     """Accuracy over the radius, growth of perturbations, and accuracy per class."""
     rows = source.results.per_class if source.results else None
     cards = [*figures.of(source, "curve"), *figures.of(source, "growth")]
@@ -125,13 +125,13 @@ def curves(source: Source) -> Section:
     return _side_by_side("Curves", cards)
 
 
-def corruptions(source: Source) -> Section:
+def corruptions(source: RunFiles) -> Section:
     """Accuracy under common corruptions."""
     found = figures.of(source, "corruptions")
     return [tag("h2", "Corruptions"), *found] if found else None
 
 
-def analyses(source: Source, own: figures.OwnFigures) -> Section:
+def analyses(source: RunFiles, own: figures.OwnFigures) -> Section:
     """All other analyses, as far as they were measured."""
     return _side_by_side("Analyses", figures.others(source, own))
 
@@ -140,7 +140,7 @@ def _side_by_side(title: str, cards: list[Markup]) -> Section:
     return [tag("h2", title), tag("div", cards, class_="pair")] if cards else None
 
 
-def reproduce(source: Source) -> Section:
+def reproduce(source: RunFiles) -> Section:
     """The command, the config and the environment."""
     parts: list[Markup] = [tag("h2", "Reproduce")]
     if source.command:

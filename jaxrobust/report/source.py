@@ -16,7 +16,7 @@ _Found = TypeVar("_Found")
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class RunFiles:
     """The files of one work directory: config and results of a run, and its twin's."""
 
     config: dict[str, Any]
@@ -24,7 +24,7 @@ class Source:
     metrics: list[dict[str, Any]]
     results: Results | None
     arrays: Arrays
-    twin: "Source | None"
+    twin: "RunFiles | None"
 
     @property
     def objective(self) -> str:
@@ -32,13 +32,13 @@ class Source:
         return self.config.get("objective", {}).get("name", "another objective")
 
 
-def read(workdir: epath.PathLike, *, twin: bool = True) -> Source:
+def read(workdir: epath.PathLike, *, twin: bool = True) -> RunFiles:
     """Reads a work directory; says what is damaged, or that there is nothing."""
     folder = files.expand(workdir)
     saved = _read(stored.read_config, folder / "config.json")
     config, command = saved or ({}, "")
     has_twin = twin and (folder / "twin").is_dir()
-    source = Source(
+    source = RunFiles(
         config=config,
         command=command,
         metrics=stored.read_metrics(folder / "metrics.jsonl"),

@@ -6,7 +6,7 @@ from typing import Any
 from jaxrobust.attacks import registry
 from jaxrobust.report.drawing import NORMS
 from jaxrobust.results import Results
-from jaxrobust.results.schema import Attack, Threat
+from jaxrobust.results.schema import Asked, Attack
 
 FEW = 4  # attacks that a sentence can name
 NOTHING = "learned_nothing"  # a flag of the network, not of the attacks
@@ -46,7 +46,7 @@ def called(attack: Attack) -> str:
     return "AutoAttack" if label == "autoattack" else f"AutoAttack ({label})"
 
 
-def of_threat(attack: Threat) -> str:
+def of_threat(attack: Asked) -> str:
     """Names the threat of an attack with a radius, `L∞, eps 8/255`."""
     return f"{NORMS[attack.norm]}, eps {attack.written}"
 

@@ -1,39 +1,19 @@
 """results.json: every key, once. What an evaluation writes and its readers rely on.
 
-What an analysis leaves is in `schema_of_analyses.py`, and has its name here as well.
+What an analysis leaves is in `analysis_schema.py`.
 """
 
 from dataclasses import field
 from typing import Any
 
-from jaxrobust.results.schema_of_analyses import Analyses as Analyses
-from jaxrobust.results.schema_of_analyses import ByName as ByName
-from jaxrobust.results.schema_of_analyses import BySeverity as BySeverity
-from jaxrobust.results.schema_of_analyses import Calls as Calls
-from jaxrobust.results.schema_of_analyses import ClassRanks as ClassRanks
-from jaxrobust.results.schema_of_analyses import Corrupted as Corrupted
-from jaxrobust.results.schema_of_analyses import Corruptions as Corruptions
-from jaxrobust.results.schema_of_analyses import Curve as Curve
-from jaxrobust.results.schema_of_analyses import Diagnostics as Diagnostics
-from jaxrobust.results.schema_of_analyses import Distances as Distances
-from jaxrobust.results.schema_of_analyses import Errors as Errors
-from jaxrobust.results.schema_of_analyses import Features as Features
-from jaxrobust.results.schema_of_analyses import Gap as Gap
-from jaxrobust.results.schema_of_analyses import GapOf as GapOf
-from jaxrobust.results.schema_of_analyses import GradientCheck as GradientCheck
-from jaxrobust.results.schema_of_analyses import Gradients as Gradients
-from jaxrobust.results.schema_of_analyses import Growth as Growth
-from jaxrobust.results.schema_of_analyses import Layer as Layer
-from jaxrobust.results.schema_of_analyses import LogitsSeen as LogitsSeen
-from jaxrobust.results.schema_of_analyses import Norm as Norm
-from jaxrobust.results.schema_of_analyses import OfSome as OfSome
-from jaxrobust.results.schema_of_analyses import Predictions as Predictions
-from jaxrobust.results.schema_of_analyses import ProbabilityGap as ProbabilityGap
-from jaxrobust.results.schema_of_analyses import Prototypes as Prototypes
-from jaxrobust.results.schema_of_analyses import Restoration as Restoration
-from jaxrobust.results.schema_of_analyses import RobustOfSome as RobustOfSome
-from jaxrobust.results.schema_of_analyses import Sweep as Sweep
-from jaxrobust.results.schema_of_analyses import Trials as Trials
+from jaxrobust.results.analysis_schema import (
+    Analyses,
+    Corruptions,
+    Curve,
+    Diagnostics,
+    Growth,
+    Norm,
+)
 from jaxrobust.results.typed import (
     ABSENT,
     Count,
@@ -68,7 +48,7 @@ class WorstCase(Part):
     seconds: Number | None = None
 
 
-class Threat(Part):
+class Asked(Part):
     """An attack as it was told; `rest` are its hyperparameters.
 
     `attack`, `source` are those of a transfer, `why` of an adaptive attack.
@@ -119,7 +99,7 @@ class Sizes(Part):
     l1: Number
 
 
-class Attack(Threat):
+class Attack(Asked):
     """An attack and what it found."""
 
     label: str
@@ -241,4 +221,4 @@ class Compared(Part):
     """What a comparison reads of it."""
 
     data: Data
-    attacks: list[Threat]
+    attacks: list[Asked]

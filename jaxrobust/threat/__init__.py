@@ -9,12 +9,6 @@ width of the box) when measured in float64: sums are pairwise, and points round 
 """
 
 from jaxrobust._checks import NORMS as NORMS
-from jaxrobust._checks import check_bounds as check_bounds
-from jaxrobust._checks import check_norm as check_norm
-from jaxrobust._checks import check_one_radius as check_one_radius
-from jaxrobust._checks import check_radius as check_radius
-from jaxrobust._checks import check_shape as check_shape
-from jaxrobust._checks import check_step as check_step
 from jaxrobust._checks import row_keys as row_keys
 from jaxrobust.threat._ball import Radius as Radius
 from jaxrobust.threat._ball import capped as capped

@@ -13,7 +13,7 @@ from jaxrobust.evaluation import evaluate, suite
 from jaxrobust.evaluation.analyses import class_ranks, representations
 from jaxrobust.evaluation.setting import Setting, choose
 from jaxrobust.results import as_json
-from jaxrobust.results.schema import Analyses
+from jaxrobust.results.analysis_schema import Analyses
 
 N, CLASSES = 11, 4
 CENTERS = np.asarray([[0.2], [0.5], [0.6], [0.9]], np.float32)

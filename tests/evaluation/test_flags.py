@@ -7,7 +7,7 @@ import pytest
 
 from jaxrobust.evaluation import flags, flags_of_attacks
 from jaxrobust.evaluation.analyses import curve
-from jaxrobust.results import schema, typed
+from jaxrobust.results import analysis_schema, schema, typed
 
 
 def attack(label, name, share, eps=0.1):
@@ -74,7 +74,7 @@ NUMBERS = {
 
 
 def raised(numbers):
-    return flags.from_diagnostics(typed.make(schema.Diagnostics, numbers))
+    return flags.from_diagnostics(typed.make(analysis_schema.Diagnostics, numbers))
 
 
 SIGNS = {
@@ -148,10 +148,14 @@ def test_a_network_that_learned_nothing_is_not_called_saturated():
 def test_chance_is_the_commonest_class():
     logits = np.eye(3)[[0, 0, 0, 0]]
     found = flags.predictions(logits, np.array([0, 0, 0, 1]))
-    assert found == schema.Predictions(accuracy=0.75, chance=0.75, constant=True)
+    assert found == analysis_schema.Predictions(
+        accuracy=0.75, chance=0.75, constant=True
+    )
     # Of one class alone nothing can be said.
     found = flags.predictions(logits, np.zeros(4, int))
-    assert found == schema.Predictions(accuracy=1.0, chance=1 / 3, constant=False)
+    assert found == analysis_schema.Predictions(
+        accuracy=1.0, chance=1 / 3, constant=False
+    )
 
 
 def test_signs_of_the_cross_entropy_are_minor_beside_an_attack_without_it():

@@ -9,7 +9,7 @@ from jaxrobust import report
 from jaxrobust.report import verdict
 from jaxrobust.report.figures import class_ranks, representations
 from jaxrobust.results import Results, read
-from jaxrobust.results.schema import ClassRanks
+from jaxrobust.results.analysis_schema import ClassRanks
 
 
 def test_analyses_are_drawn_with_their_numbers(

@@ -18,7 +18,7 @@ from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
 from jaxrobust.evaluation.diagnose import check_counts
 from jaxrobust.evaluation.setting import Setting, choose
 from jaxrobust.evaluation.text import parse_radius
-from jaxrobust.results import schema
+from jaxrobust.results import analysis_schema as schema
 
 FIELD = "analysis"
 DEFAULTS: Mapping[str, Any] = {

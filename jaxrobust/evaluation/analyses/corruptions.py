@@ -15,7 +15,7 @@ from jaxrobust.array_types import Images, Key, Logits, Variables
 from jaxrobust.evaluation import passes, statistics, step
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
 from jaxrobust.evaluation.setting import Setting, choose, on_host
-from jaxrobust.results import schema
+from jaxrobust.results import analysis_schema as schema
 
 FIELD = "corruptions"
 DEFAULTS: Mapping[str, Any] = {

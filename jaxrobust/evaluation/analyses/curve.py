@@ -16,7 +16,7 @@ from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
 from jaxrobust.evaluation.protocols import STEP_SHARE
 from jaxrobust.evaluation.setting import Setting
 from jaxrobust.evaluation.text import parse_radius
-from jaxrobust.results import schema
+from jaxrobust.results import analysis_schema as schema
 
 FIELD = "curve"
 DEFAULTS: Mapping[str, Any] = {

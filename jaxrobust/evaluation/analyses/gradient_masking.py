@@ -13,7 +13,7 @@ from jaxrobust.evaluation import flags_of_attacks, protocols, step
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
 from jaxrobust.evaluation.diagnose import check_counts, diagnose
 from jaxrobust.evaluation.text import parse_radius
-from jaxrobust.results import schema, typed
+from jaxrobust.results import analysis_schema, typed
 
 FIELD = "diagnostics"
 DEFAULTS: Mapping[str, Any] = {
@@ -65,4 +65,6 @@ def run(context: Context, runs: Runs) -> Found:
     numbers["seconds"] = time.monotonic() - begin
     names = flags_of_attacks.OF_CROSS_ENTROPY
     found = flags_of_attacks.of_what_ran(found, names, context.attacks)
-    return Found({"diagnostics": typed.make(schema.Diagnostics, numbers)}, flags=found)
+    return Found(
+        {"diagnostics": typed.make(analysis_schema.Diagnostics, numbers)}, flags=found
+    )

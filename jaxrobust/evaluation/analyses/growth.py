@@ -10,7 +10,7 @@ from jaxrobust.evaluation.analyses import base
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
 from jaxrobust.evaluation.setting import Setting, on_host
 from jaxrobust.evaluation.text import parse_radius
-from jaxrobust.results import schema
+from jaxrobust.results import analysis_schema as schema
 
 FIELD = "growth"
 DEFAULTS: Mapping[str, Any] = {

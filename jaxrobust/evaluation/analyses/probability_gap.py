@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxrobust import analysis
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
-from jaxrobust.results import schema
+from jaxrobust.results import analysis_schema as schema
 
 FIELD = "analysis"
 DEFAULTS: Mapping[str, Any] = {"enabled": True}

@@ -14,7 +14,7 @@ from jaxrobust.evaluation.analyses import base
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
 from jaxrobust.evaluation.entries import Entry
 from jaxrobust.evaluation.setting import Setting, on_host
-from jaxrobust.results import schema
+from jaxrobust.results import analysis_schema as schema
 
 FIELD = "analysis"
 # Of as many examples as `class_ranks` says.

@@ -24,7 +24,7 @@ from jaxrobust.evaluation.autoattack.setup import (
     check_call,
     slots_for,
 )
-from jaxrobust.evaluation.network import Network
+from jaxrobust.evaluation.network import CompiledNetwork
 from jaxrobust.evaluation.setting import Devices
 from jaxrobust.runtime.progress import StageProgress
 
@@ -107,7 +107,7 @@ def autoattack(
     other = max(devices.count, most // (2 * devices.count) * devices.count)
     with jax.default_matmul_precision(precision):
         forward, second_look = (
-            Network(logits_fn, images[0], batch, devices, stochastic=stochastic)
+            CompiledNetwork(logits_fn, images[0], batch, devices, stochastic=stochastic)
             for batch in (most, other)
         )
         classes = forward.model.out.shape[1]

@@ -14,7 +14,7 @@ from jaxrobust.evaluation.autoattack import versions
 from jaxrobust.evaluation.autoattack.ensemble import autoattack
 from jaxrobust.evaluation.autoattack.setup import slots_for
 from jaxrobust.evaluation.entries import Entry, Pass
-from jaxrobust.evaluation.network import Network
+from jaxrobust.evaluation.network import CompiledNetwork
 from jaxrobust.evaluation.setting import Devices, Setting
 from jaxrobust.runtime.files import own_folder
 
@@ -90,7 +90,9 @@ class AutoAttack(Entry):
         with jax.default_matmul_precision(setting.precision):
             each = max(min(setting.batch_size, len(x)) // devices.count, 1)
             batch = each * devices.count
-            network = Network(logits_fn, x[0], batch, devices, stochastic=draws > 0)
+            network = CompiledNetwork(
+                logits_fn, x[0], batch, devices, stochastic=draws > 0
+            )
             logits = network(result.x_adv, keys)
         kept = result.x_adv[slice(keep) if isinstance(keep, int) else keep]
         distance = verify.check_ball(result.x_adv, x, self.ball())

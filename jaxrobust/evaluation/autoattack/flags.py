@@ -18,7 +18,7 @@ from jaxrobust.evaluation import flags
 from jaxrobust.evaluation.autoattack.result import State
 from jaxrobust.evaluation.autoattack.setup import Setup
 from jaxrobust.evaluation.diagnose import gradient_check
-from jaxrobust.results import schema
+from jaxrobust.results import analysis_schema as schema
 
 # Of the typical lead: far above what another batch shape rounds, half precision too.
 _CHANGE = 3e-2

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxrobust.array_types import Norm
-from jaxrobust.evaluation import statistics
+from jaxrobust.evaluation import statistics, step
 from jaxrobust.evaluation.autoattack.versions import Calls
 from jaxrobust.evaluation.flags import Flag
 
@@ -42,7 +42,7 @@ class State(NamedTuple):
     @property
     def robust(self) -> Bool[np.ndarray, "N"]:
         """Which images are robust so far."""
-        return self.correct_share >= 0.5
+        return self.correct_share >= step.HALF
 
     @property
     def left(self) -> Int[np.ndarray, "n"]:

@@ -9,12 +9,12 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Bool, Float, Int
 
-from jaxrobust import threat
+from jaxrobust._checks import check_one_radius
 from jaxrobust.array_types import Key, LogitsFn
 from jaxrobust.attacks import stepping
 from jaxrobust.evaluation import step, verify
 from jaxrobust.evaluation.autoattack import queue, versions
-from jaxrobust.evaluation.network import Network
+from jaxrobust.evaluation.network import CompiledNetwork
 from jaxrobust.evaluation.setting import Devices
 
 # Rows that one device works on together, unless told otherwise.
@@ -46,7 +46,7 @@ class Setup:
     draws: int  # that judge an image
     slots: int  # rows that are worked on at a time, at most
     devices: Devices
-    second_look: Network
+    second_look: CompiledNetwork
     tag: str | None = None  # the user's name for the model
 
     @property
@@ -154,7 +154,7 @@ def check_call(
             "`x`, `y` and `eps` must be concrete: autoattack runs its loop on the "
             "host, call it outside jit, vmap and grad."
         )
-    threat.check_one_radius("eps", eps)
+    check_one_radius("eps", eps)
     if not float(eps) > 0:
         raise ValueError(f"`eps` must be one positive, finite number, got {eps}.")
     versions.plan(version, norm, 10)

@@ -18,7 +18,7 @@ from jaxrobust.report.figures import (
     smallest_perturbation,
 )
 from jaxrobust.report.html import Content, Markup, table, tag
-from jaxrobust.report.source import Arrays, Source
+from jaxrobust.report.source import Arrays, RunFiles
 from jaxrobust.results import Results
 
 Figure = Callable[[Results, Arrays, Results | None], list[Markup]]
@@ -43,7 +43,7 @@ TOGETHER: Mapping[str, Figure] = {
 TABLE = {**ELSEWHERE, **TOGETHER}
 
 
-def of(source: Source, name: str) -> list[Markup]:
+def of(source: RunFiles, name: str) -> list[Markup]:
     """Returns what the page shows of one analysis."""
     if source.results is None:
         return []
@@ -51,7 +51,7 @@ def of(source: Source, name: str) -> list[Markup]:
     return TABLE[name](source.results, source.arrays, twin)
 
 
-def others(source: Source, figures: OwnFigures = NONE) -> list[Markup]:
+def others(source: RunFiles, figures: OwnFigures = NONE) -> list[Markup]:
     """Returns those of the section Analyses, with analyses from outside last."""
     found = [card for name in TOGETHER for card in of(source, name)]
     own_results = source.results.own_analyses if source.results else None

@@ -6,7 +6,7 @@ from jaxrobust.report import drawing
 from jaxrobust.report.html import Markup, card
 from jaxrobust.report.source import Arrays
 from jaxrobust.results import Results
-from jaxrobust.results.schema import ClassRanks, Sweep
+from jaxrobust.results.analysis_schema import ClassRanks, Sweep
 
 ORDINALS = {2: "2nd", 3: "3rd"}
 SHADES = (1.0, 0.7, 0.45, 0.25)

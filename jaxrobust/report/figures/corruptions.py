@@ -6,7 +6,7 @@ from jaxrobust.report.html import Markup, image, table, tag
 from jaxrobust.report.source import Arrays
 from jaxrobust.report.verdict import interval, percent
 from jaxrobust.results import Results
-from jaxrobust.results.schema import Corruptions
+from jaxrobust.results.analysis_schema import Corruptions
 
 Row = tuple[str, Mapping[int, str], float, Sequence[float]]
 

@@ -3,7 +3,7 @@
 from jaxrobust.report.html import Markup, table, tag
 from jaxrobust.report.source import Arrays
 from jaxrobust.results import Results
-from jaxrobust.results.schema import Gap, ProbabilityGap
+from jaxrobust.results.analysis_schema import Gap, ProbabilityGap
 
 
 def figure(results: Results, arrays: Arrays, twin: Results | None) -> list[Markup]:

@@ -11,7 +11,7 @@ from jaxrobust.report import drawing
 from jaxrobust.report.html import Markup, card
 from jaxrobust.report.source import Arrays
 from jaxrobust.results import Results
-from jaxrobust.results.schema import Features, Prototypes
+from jaxrobust.results.analysis_schema import Features, Prototypes
 
 # Readable on the page's light and dark ground.
 CLASSES = (
