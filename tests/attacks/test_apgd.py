@@ -327,7 +327,7 @@ def test_holds_no_model():
     w = jax.random.normal(jax.random.key(3), (32, 5))
     alive = weakref.ref(w)
     y = jnp.argmax(net(X, w), axis=1)
-    attacks.apgd_targeted(lambda x: net(x, w), X, y, key=KEY, eps=0.1, steps=2)
+    attacks.apgd_targeted(lambda x: net(x, w), X, y, key=KEY, eps=0.1, steps=2)  # noqa: F821
     del w
     gc.collect()
     assert alive() is None

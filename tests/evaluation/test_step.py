@@ -1,5 +1,6 @@
 """The evaluation step and its loop, on networks with known answers."""
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
