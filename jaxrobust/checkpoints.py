@@ -1,10 +1,10 @@
 """Checkpoints on disk: the one file that knows orbax.
 
-A work directory holds `checkpoints/STEP/{state,variables,config,layout}`: the whole
-training state to resume from, the variables to evaluate (averaged weights where
+A work directory holds `checkpoints/STEP/{state,variables,config,layout,sums}`: the
+whole training state to resume from, the variables to evaluate (averaged weights where
 training keeps an average), the config, so that one step's folder can be loaded on its
-own, and the layout of the run that wrote it (processes, devices). What can be told of
-them without orbax is in `runtime.checkpoint_folder`.
+own, the layout of the run that wrote it (processes, devices), and checksums. What can
+be told of them without orbax is in `runtime.checkpoint_folder`.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 from jaxrobust import named_code
 from jaxrobust.array_types import PyTree, Variables
 from jaxrobust.named_models import create_stored
-from jaxrobust.parallel import processes
+from jaxrobust.parallel import checksums, processes
 from jaxrobust.runtime import checkpoint_folder, files, reading
 from jaxrobust.runtime.checkpoint_folder import BEST, Refused, metric
 from jaxrobust.runtime.checkpoint_folder import WHICH as WHICH
@@ -91,6 +91,7 @@ class Checkpointer:
         """
         self.wait()
         self._writing = step
+        sums = checksums.of_parts(state=state, variables=variables, config=config)
         with self._told(OSError):
             self._manager.save(
                 step,
@@ -99,6 +100,7 @@ class Checkpointer:
                     variables=ocp.args.StandardSave(dict(variables)),
                     config=ocp.args.JsonSave(dict(config)),
                     layout=ocp.args.JsonSave(dict(layout or {})),
+                    sums=ocp.args.JsonSave(sums),
                 ),
                 metrics=dict(metrics or {}),
             )
@@ -154,9 +156,11 @@ class Checkpointer:
                     ) from None
                 reason = reading.first_line(error)
             if processes.all_true(state is not None):
-                for other in damaged:  # their steps will be saved again
-                    self._manager.delete(other)
-                return state
+                reason = _damage(self._folder / str(step), state=state)
+                if processes.all_true(not reason):
+                    for other in damaged:  # their steps will be saved again
+                        self._manager.delete(other)
+                    return state
             logging.warning(
                 "checkpoint %d cannot be read (%s); falling back to the one before",
                 step,
@@ -182,6 +186,12 @@ class Checkpointer:
     def part(self, step: int, name: str) -> dict[str, Any]:
         """Returns `config` or `layout` of a checkpoint; empty if it is unknown."""
         return checkpoint_folder.read_part(self._folder / str(step), name)
+
+
+def _damage(step: epath.Path, **parts: PyTree) -> str:
+    """Says where parts read from a checkpoint are not what was written; else empty."""
+    found = checksums.changed(checkpoint_folder.read_part(step, "sums"), **parts)
+    return f"{found} in {step} is not what was written" if found else ""
 
 
 def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
@@ -215,6 +225,8 @@ def load(
 
     def read(path: epath.Path) -> tuple[nn.Module, Variables, dict[str, Any]]:
         config = reading.read_json(path / "config" / "metadata", kind=dict)
+        if reason := _damage(path, config=config):
+            raise ValueError(reason)
         tree = _metadata(path)
         sizes = [math.prod(leaf.shape) for leaf in jax.tree.leaves(tree)]
         # Refused before its arrays take any memory.
@@ -274,7 +286,10 @@ def _read_variables(path: epath.Path, tree: PyTree) -> Variables:
         lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=here), tree
     )
     args = ocp.args.StandardRestore(abstract)
-    return ocp.StandardCheckpointHandler().restore(path / "variables", args=args)
+    found = ocp.StandardCheckpointHandler().restore(path / "variables", args=args)
+    if reason := _damage(path, variables=found):
+        raise ValueError(reason)
+    return found
 
 
 def _leave_out_late_reads() -> None:
@@ -315,6 +330,9 @@ def save_variables(
         )
     with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as writer:
         writer.save(folder / "config", dict(config))
+        writer.save(
+            folder / "sums", checksums.of_parts(variables=variables, config=config)
+        )
     with ocp.StandardCheckpointer() as writer:
         writer.save(folder / "variables", dict(variables))
     files.write_json(workdir / "config.json", {"config": config, "command": ""})

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from jaxrobust import checkpoints, models, named_models
+from jaxrobust.parallel import checksums
 
 CONFIG = {"model": {"name": "ssp_cifar", "blocks": 1, "width": 4, "mean": [0.5]}}
 
@@ -127,6 +128,60 @@ def test_one_file_cut_short_never_gives_wrong_values(tmp_path):
         fallen.append((file.parts[0], loaded, float(state["x"][0])))
     assert ("state", 2, 1.0) in fallen
     assert ("variables", 1, 2.0) in fallen
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_flipped_bit_never_gives_other_weights(tmp_path, caplog):
+    """Compressed arrays have no checksum of their own: the bit became other numbers."""
+    rng = np.random.default_rng(0)
+    noise = jax.tree.map(lambda s: rng.normal(size=s.shape).astype(s.dtype), shapes())
+    good = tmp_path / "good"
+    checkpointer = checkpoints.Checkpointer(good)
+    for step in (1, 2):
+        checkpointer.save(step, {"x": noise}, noise, CONFIG)
+    checkpointer.close()
+    for number, part in enumerate(("state", "variables", "config", "variables")):
+        folder = tmp_path / str(number)
+        shutil.copytree(good, folder)
+        files = (folder / "checkpoints" / "2" / part).rglob("*")
+        largest = max((f for f in files if f.is_file()), key=lambda f: f.stat().st_size)
+        content = bytearray(largest.read_bytes())
+        content[len(content) // (2 + number)] ^= 1
+        largest.write_bytes(content)
+        _, found, config = checkpoints.load(folder, "last")
+        assert config == CONFIG
+        chex.assert_trees_all_equal(found, noise, strict=True)
+        checkpointer = checkpoints.Checkpointer(folder)
+        chex.assert_trees_all_equal(checkpointer.restore({"x": noise})["x"], noise)
+        checkpointer.close()
+    assert "is not what was written" in caplog.text
+
+
+def test_weights_that_were_written_wrong_are_told_at_once(tmp_path):
+    save_all(tmp_path, [None]).close()
+    checkpoints.verify(tmp_path)
+    sums = tmp_path / "checkpoints" / "1" / "sums" / "metadata"
+    text = sums.read_text()
+    sums.write_text(text.replace('"variables": {"', '"variables": {"another'))
+    with pytest.raises(OSError, match="was written and cannot be read again"):
+        checkpoints.verify(tmp_path)
+
+
+def test_a_checkpoint_of_an_older_version_has_no_checksums(tmp_path):
+    save_all(tmp_path, [None]).close()
+    shutil.rmtree(tmp_path / "checkpoints" / "1" / "sums")
+    assert loaded_step(tmp_path, "last") == 1
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int8", "bfloat16", "float32", "float64"])
+def test_any_changed_number_changes_its_checksum(dtype):
+    array = np.random.default_rng(0).integers(0, 2, (3, 4)).astype(jnp.dtype(dtype))
+    same = checksums.of_tree({"a": array, "b": array[0, 0]})
+    assert checksums.of_tree({"a": array.copy(), "b": array[0, 0]}) == same
+    for place in np.ndindex(array.shape):
+        other = array.copy()
+        other[place] = 1 - other[place]
+        assert checksums.of_tree({"a": other, "b": array[0, 0]})["a"] != same["a"]
 
 
 def test_a_step_that_reuses_what_is_being_saved_changes_nothing(tmp_path):

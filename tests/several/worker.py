@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from jaxrobust import attacks, checkpoints, data, evaluation, named_models, parallel
-from jaxrobust.parallel import processes, watch
+from jaxrobust.parallel import checksums, processes, watch
 from jaxrobust.training import config, loop
 
 
@@ -36,6 +36,11 @@ def arrays(folder: pathlib.Path) -> None:
     draw = jax.jit(jax.vmap(lambda k: jax.random.uniform(k, (4,))))
     found = parallel.to_host(draw(parallel.put_batch(mesh, keys)))
     np.testing.assert_array_equal(found, np.asarray(draw(keys)))
+    sums = checksums.of_tree(
+        {"x": x.astype("f"), "keys": np.asarray(jax.random.key_data(keys))}
+    )
+    spread = {"x": split, "keys": parallel.replicate(mesh, jax.random.key_data(keys))}
+    assert checksums.of_tree(spread) == sums
     mine = parallel.make_mesh(1)
     assert mine.devices.item() in jax.local_devices()
     np.savez(folder / f"own-{jax.process_index()}.npz", own=own)
