@@ -35,7 +35,7 @@ def attacks(source: RunFiles) -> Section:
         tag("p", _note(results), class_="soft below"),
         tag("p", paired, class_="soft") if paired else Markup(),
         *_stages(results, twin),
-        *figures.of(source, "smallest_perturbation"),
+        *figures.at(figures.Place.ATTACKS, source),
         *_details(results),
     ]
 

@@ -192,6 +192,20 @@ class Comparison(Part):
     attacks_b: list[str] | None = None
 
 
+# Each is a file in `evaluation/analyses/` and one in `report/figures/`. In this order
+# they run; of two flags of one name the first one's counts.
+ANALYSES = (
+    "smallest_perturbation",
+    "curve",
+    "growth",
+    "class_ranks",
+    "probability_gap",
+    "representations",
+    "corruptions",
+    "gradient_masking",
+)
+
+
 class Results(Part):
     """All of results.json."""
 

@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 
+from jaxrobust.report.figures.places import Place
 from jaxrobust.report.html import Markup, image, table, tag
 from jaxrobust.report.source import Arrays
 from jaxrobust.report.verdict import interval, percent
 from jaxrobust.results import Results
 from jaxrobust.results.analysis_schema import Corruptions
+
+PLACE = Place.CORRUPTIONS
 
 Row = tuple[str, Mapping[int, str], float, Sequence[float]]
 

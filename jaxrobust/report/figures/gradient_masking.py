@@ -1,9 +1,12 @@
 """The numbers behind the signs of masked gradients."""
 
+from jaxrobust.report.figures.places import Place
 from jaxrobust.report.html import Markup, details, table
 from jaxrobust.report.source import Arrays
 from jaxrobust.report.verdict import percent
 from jaxrobust.results import Results
+
+PLACE = Place.WARNINGS
 
 TRIALS = {
     "clean": "no attack",
