@@ -31,8 +31,6 @@ QUANTILE = 0.25
 MISLED = 0.6
 # A coarser float type moves logits by more than their own rounding on the way.
 _HALF = 1e-5
-PLACES = ("clean", "in_ball", "attacked")
-DISTANCES = ("near", "far")
 
 
 def diagnose(
@@ -222,20 +220,24 @@ def gradient_check(
     per point and distance; it is None where too few have a change that is clear of
     rounding, and near by in half precision.
     """
-    explained = {
-        f"{place}_{distance}": _lower(found.explained[i, j])
-        for i, place in enumerate(PLACES)
-        for j, distance in enumerate(DISTANCES)
-    }
-    near = [explained[f"{place}_near"] for place in PLACES if resolution < _HALF]
+    clean, in_ball, attacked = ([*map(_lower, place)] for place in found.explained)
+    near = [place[0] for place in (clean, in_ball, attacked)]
+    far = [place[1] for place in (clean, in_ball, attacked)]
     rises = found.rises[np.isfinite(found.rises)]
     best = np.where(np.isfinite(found.explained), found.explained, -np.inf).max(1)
     misled = (np.isfinite(best) & (best < MISLED)).sum(-1).max()
     misled = misled if misled > 1 else 0  # one alone may be luck
     return analysis_schema.GradientCheck(
-        explained=_least(explained.values()),
-        explained_at=explained,
-        explained_near=_least(near),
+        explained=_least([*near, *far]),
+        explained_at=analysis_schema.ExplainedAt(
+            clean_near=clean[0],
+            clean_far=clean[1],
+            in_ball_near=in_ball[0],
+            in_ball_far=in_ball[1],
+            attacked_near=attacked[0],
+            attacked_far=attacked[1],
+        ),
+        explained_near=_least(near) if resolution < _HALF else None,
         misled_share=float(misled / best.shape[-1]),
         loss_rises_share=float(rises.mean()) if len(rises) else None,
         loss_rises_n=len(rises),

@@ -29,6 +29,7 @@ from jaxrobust.evaluation.setting import Devices, Setting, choose, shuffled
 from jaxrobust.named_models import count_classes
 from jaxrobust.parallel import processes
 from jaxrobust.results import schema, typed
+from jaxrobust.results.npz import CLEAN
 from jaxrobust.runtime import environment, files
 
 Parts = dict[str, Any]  # of `schema.Results`, by field
@@ -138,7 +139,7 @@ def _analysed(
     parts = attacked(done)
     attacks: list[schema.Attack] = parts["attacks"]
     arrays = passes.predictions(done) | passes.grid(done, attacks, fields)
-    plain = flags.predictions(runs["clean"].logits, setting.labels)
+    plain = flags.predictions(runs[CLEAN].logits, setting.labels)
     nothing = flags.learned_nothing(**vars(plain), n=len(setting.labels))
     raised = flags_of_attacks.raised(attacks, parts["clean"])
     found = flags.joined(
@@ -184,13 +185,13 @@ def load_test(config: Mapping[str, Any]) -> Dataset:
 
 def attacked(done: passes.Passes) -> Parts:
     """Returns the parts of `Results` that the attacks give."""
-    entries, runs, clean = done.entries, done.runs, done.runs["clean"]
+    entries, runs, clean = done.entries, done.runs, done.runs[CLEAN]
     worst = passes.worst_case(entries, runs)
     return {
         "clean": schema.Clean(
             **statistics.share(clean.correct, "accuracy"),
             loss=float(clean.loss.mean()),
-            seconds=done.seconds["clean"],
+            seconds=done.seconds[CLEAN],
         ),
         "attacks": [
             describe_attack(entry, runs[entry.label], done.seconds[entry.label])

@@ -103,27 +103,34 @@ def compare(
     long, rescaled = trials.climb(first, LONGER), trials.climb(first, scale=scale)
     whole = trials.covering()
     iterative = long.resists(trials.steps)
-    left = {
-        "clean": clean,
-        "single_step": trials.resists(jump),
-        "iterative": iterative,
-        "more_steps": long.resists(),
-        "more_restarts": _all(iterative, *(trials.climb(s).resists() for s in others)),
-        "rescaled": rescaled.resists(),
-        "noise": _all(*map(trials.resists, noise)),
-        "square": trials.resists(squares),
-        # With the logits scaled: to see whether the gradient is blind, not the loss.
-        "covering": whole.climb(x, scale=scale).resists(),
-    }
-    strong = _all(clean, left["more_steps"], left["more_restarts"])
-    white = _all(strong, left["single_step"], left["rescaled"])
-    black = _all(left["noise"], left["square"])
-    climbed = (left["single_step"], long.correct[-1])
+    single_step, scaled = trials.resists(jump), rescaled.resists()
+    more_steps = long.resists()
+    more_restarts = _all(iterative, *(trials.climb(s).resists() for s in others))
+    noises, square = _all(*map(trials.resists, noise)), trials.resists(squares)
+    # With the logits scaled: to see whether the gradient is blind, not the loss.
+    covering = whole.climb(x, scale=scale).resists()
+    strong = _all(clean, more_steps, more_restarts)
+    white = _all(strong, single_step, scaled)
+    climbed = (single_step, long.correct[-1])
+
+    def left(resist: Resists) -> float:
+        return float((clean & resist).mean())
+
     return schema.Trials(
-        accuracy={name: float((clean & ok).mean()) for name, ok in left.items()},
-        only_single_step_share=float((strong & ~left["single_step"]).mean()),
-        only_rescaled_share=float((strong & ~left["rescaled"]).mean()),
-        only_black_box_share=float((white & ~black).mean()),
+        accuracy=schema.Left(
+            clean=left(clean),
+            single_step=left(single_step),
+            iterative=left(iterative),
+            more_steps=left(more_steps),
+            more_restarts=left(more_restarts),
+            rescaled=left(scaled),
+            noise=left(noises),
+            square=left(square),
+            covering=left(covering),
+        ),
+        only_single_step_share=float((strong & ~single_step).mean()),
+        only_rescaled_share=float((strong & ~scaled).mean()),
+        only_black_box_share=float((white & ~(noises & square)).mean()),
         zero_gradient_share_attacked=float(min(long.zero.mean(), rescaled.zero.mean())),
         raised=max(float(end.mean() - clean.mean()) for end in climbed),
         covering_eps=whole.eps,

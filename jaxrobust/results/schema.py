@@ -51,7 +51,8 @@ class WorstCase(Part):
 class Asked(Part):
     """An attack as it was told; `rest` are its hyperparameters.
 
-    `attack`, `source` are those of a transfer, `why` of an adaptive attack.
+    `attack`, `source` are those of a transfer, `why` of an adaptive attack;
+    `attack_loss` is what an attack calls `loss`, where that is its result's.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Asked(Part):
     attack: str | None = None
     source: str | None = None
     why: str | None = None
+    attack_loss: Any = None
     rest: dict[str, Any] = field(default_factory=dict)
 
     @property

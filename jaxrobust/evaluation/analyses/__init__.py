@@ -14,6 +14,7 @@ from jaxrobust.evaluation.analyses.base import Analysis as Analysis
 from jaxrobust.evaluation.analyses.base import BuiltIn, Fields, Runs
 from jaxrobust.evaluation.analyses.base import Context as Context
 from jaxrobust.evaluation.analyses.base import Found as Found
+from jaxrobust.results import npz
 from jaxrobust.results.schema import ANALYSES
 
 TABLE: Mapping[str, BuiltIn] = {
@@ -78,7 +79,7 @@ def run(
     for label, one, part in _each(fields, own):
         found = one.run(dataclasses.replace(context, fields=part), runs)
         if label in own:
-            arrays = {f"{label}/{name}": a for name, a in found.arrays.items()}
+            arrays = npz.with_label(label, found.arrays)
             results = {"own_analyses": {label: dict(found.results)}}
             found = found._replace(results=results, arrays=arrays)
         yield found

@@ -12,6 +12,7 @@ from typing import Any
 from jaxrobust.report.figures.places import Place as Place
 from jaxrobust.report.html import Content, Markup, table, tag
 from jaxrobust.report.source import Arrays, RunFiles
+from jaxrobust.results import npz
 from jaxrobust.results.schema import ANALYSES
 
 OwnFigure = Callable[[Mapping[str, Any], Arrays], Content]
@@ -38,11 +39,8 @@ def analyses(source: RunFiles, figures: OwnFigures = NONE) -> list[Markup]:
     found = at(Place.ANALYSES, source)
     own_results = source.results.own_analyses if source.results else None
     for label, numbers in (own_results or {}).items():
-        start = f"{label}/"
-        arrays = {k: v for k, v in source.arrays.items() if k.startswith(start)}
-        arrays = {k.removeprefix(start): v for k, v in arrays.items()}
         if figure := figures.get(label):
-            content = figure(numbers, arrays)
+            content = figure(numbers, npz.under_label(label, source.arrays))
         else:
             rows = [
                 [name, f"{v:.6g}" if isinstance(v, float) else str(v)[:200]]
