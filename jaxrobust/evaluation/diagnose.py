@@ -13,12 +13,12 @@ from jaxtyping import Float
 
 from jaxrobust import attacks, threat
 from jaxrobust._checks import check_one_radius
-from jaxrobust.analysis import logits as outputs
-from jaxrobust.analysis import masking, slopes
+from jaxrobust.analysis import masking
 from jaxrobust.array_types import Bounds, Images, Key, Labels, Logits, LogitsFn, Norm
 from jaxrobust.attacks import stepping
-from jaxrobust.evaluation import flags, step, trial_attacks
-from jaxrobust.evaluation.network import CompiledNetwork, in_batches
+from jaxrobust.evaluation import flags, slopes, step, trial_attacks
+from jaxrobust.evaluation import logits as outputs
+from jaxrobust.evaluation.network import CompiledNetwork, among_others, in_batches
 from jaxrobust.evaluation.protocols import STEP_SHARE
 from jaxrobust.results import analysis_schema, typed
 
@@ -187,7 +187,7 @@ def _calls(
         traced_again = change(CompiledNetwork(logits_fn, x[0], network.size)(x))
     return analysis_schema.Calls(
         same_batch=change(network(x), rounds=False),
-        other_batch=change(masking.among_others(network, x, bounds)),
+        other_batch=change(among_others(network, x, bounds)),
         other_size=other_size,
         traced_again=traced_again,
     )

@@ -4,8 +4,9 @@ A key that only later versions write has a default. Optional parts are None wher
 were not measured.
 """
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, get_args
 
+from jaxrobust import array_types
 from jaxrobust.results.typed import (
     ABSENT,
     Count,
@@ -18,7 +19,7 @@ from jaxrobust.results.typed import (
     one_of,
 )
 
-Norm = Annotated[str, one_of(("linf", "l2", "l1"))]
+Norm = Annotated[str, one_of(get_args(array_types.Norm))]
 
 
 class OfSome(Part):
@@ -85,12 +86,12 @@ class ExplainedAt(Part):
     where rounding hides the change.
     """
 
-    clean_near: Measured = ABSENT
-    clean_far: Measured = ABSENT
-    in_ball_near: Measured = ABSENT
-    in_ball_far: Measured = ABSENT
-    attacked_near: Measured = ABSENT
-    attacked_far: Measured = ABSENT
+    clean_near: Number | None = ABSENT
+    clean_far: Number | None = ABSENT
+    in_ball_near: Number | None = ABSENT
+    in_ball_far: Number | None = ABSENT
+    attacked_near: Number | None = ABSENT
+    attacked_far: Number | None = ABSENT
 
 
 class GradientCheck(Part):
