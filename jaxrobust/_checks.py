@@ -6,8 +6,8 @@ types are looked at.
 
 import difflib
 import math
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,9 @@ from jax.core import Tracer
 
 from jaxrobust.array_types import Bounds, Key, Norm
 
-NORMS: tuple[Norm, ...] = ("linf", "l2", "l1")
+NORMS: tuple[Norm, ...] = get_args(Norm)
+# The types of images, full precision first.
+FLOATING = tuple(map(jnp.dtype, ("float32", "float64", "float16", "bfloat16")))
 
 # Beyond, float32 tells no two images apart that differ by less than .06.
 _LARGEST_BOUND = 1e6
@@ -224,20 +226,73 @@ def check_floating(name: str, array: Any, shape: str, hint: str = "") -> None:
         raise ValueError(f"`{name}` must have shape {shape}, got {array.shape}{hint}.")
 
 
-def check_values(x: jax.Array | np.ndarray, bounds: Bounds) -> None:
-    """Raises unless all numbers of images lie in the box."""
+def check_images(
+    x: Any,
+    name: str = "x",
+    *,
+    flat: bool = False,
+    channels: Sequence[int] = (),
+    least: int = 1,
+    who: str = "",
+    hint: str = "",
+) -> None:
+    """Raises unless `x` is a floating array of images `[B, H, W, C]`.
+
+    Args:
+      x: what was given for images.
+      name: of the argument, in an error.
+      flat: whether any array `[B, ...]` will do.
+      channels: how many there may be; by default any number.
+      least: pixels of the shorter side.
+      who: needs these channels and pixels, in an error.
+      hint: what to do about fewer pixels.
+    """
+    dtype = getattr(x, "dtype", None)
+    if dtype is None or dtype not in FLOATING:
+        raise TypeError(
+            f"`{name}` must be floating images, float32 (or float64, float16, "
+            f"bfloat16), got {dtype or type(x).__name__}; of 8-bit images divide by "
+            f"255, as jnp.asarray({name}, jnp.float32) / 255."
+        )
+    if x.ndim < 2 or (x.ndim != 4 and not flat):
+        raise ValueError(
+            f"`{name}` must have shape [B, H, W, C], got {x.shape}; a single image "
+            f"needs a batch axis, {name}[None], grey images a channel axis."
+        )
+    if channels and x.shape[-1] not in channels:
+        known = " or ".join(map(str, channels))
+        raise ValueError(
+            f"{who} needs images of {known} channels, got {x.shape[-1]} (`{name}` of "
+            f"shape {x.shape})."
+        )
+    height, width = x.shape[1:3] if x.ndim == 4 else (least, least)
+    if min(height, width) < least:
+        raise ValueError(
+            f"{who} needs images of at least {least}x{least} pixels, got "
+            f"{height}x{width} (`{name}` of shape {x.shape}){hint}."
+        )
+
+
+def check_values(x: jax.Array | np.ndarray, bounds: Bounds | None = None) -> None:
+    """Raises unless all numbers of images lie in the box; in [0, 1] without bounds."""
     xp: Any = np if isinstance(x, np.ndarray) else jnp
     # A wall of the box may lie between two numbers of half precision.
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    first, last = np.asarray(bounds, x.dtype)
+    first, last = np.asarray((0, 1) if bounds is None else bounds, x.dtype)
     # Not by min and max: on a CPU they pass over NaN.
     if not xp.all((x >= first) & (x <= last)):
         if nan := int(xp.isnan(x).sum()):
             raise ValueError(f"`x` is not finite: {nan} of its values are NaN.")
+        box, advice = "[0, 1]", "Undo any normalisation first."
+        if bounds is not None:
+            box = f"`bounds` {tuple(bounds)}"
+            advice = (
+                "Pass images in `bounds` (normalise inside the model) or the bounds "
+                "they have."
+            )
         raise ValueError(
-            f"`x` leaves `bounds` {tuple(bounds)}: its values go from "
-            f"{float(xp.min(x)):.6g} to {float(xp.max(x)):.6g}. Pass images in "
-            "`bounds` (normalise inside the model) or the bounds they have."
+            f"`x` leaves {box}: its values go from {float(xp.min(x)):.6g} to "
+            f"{float(xp.max(x)):.6g}. {advice}"
         )
 
 

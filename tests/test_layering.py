@@ -34,7 +34,7 @@ SHARED = {
 }
 PROGRAM = {
     "runtime": set(),
-    "results": {"runtime"},
+    "results": {"array_types", "runtime"},
     "parallel": {"array_types", "runtime"},
     "named_models": {"array_types", "models", "named_code", "runtime"},
     "checkpoints": {

@@ -254,3 +254,9 @@ def test_traced_radii_and_bounds_pass(name):
     np.testing.assert_allclose(run(0.1, 1.0), call(name), atol=1e-6)
     assert run(-0.1, 1.0).shape == (2, 2, 2, 1)
     jax.vmap(lambda radius: call(name, radius=radius))(jnp.array([-1.0, 0.1]))
+
+
+@pytest.mark.parametrize(("norm", "order"), [("linf", np.inf), ("l2", 2), ("l1", 1)])
+def test_covering_radius_is_the_diagonal_of_the_box(norm, order):
+    want = np.linalg.norm(np.full(12, 2.0), order)
+    assert threat.covering_radius(norm, 12, (-1.0, 1.0)) == pytest.approx(want)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
-import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust import _checks as checks
@@ -20,7 +19,6 @@ COUNTS = {"steps": 0, "queries": 0} | dict.fromkeys(
     ("restarts", "draws", "eot_samples", "targets", "binary_steps", "rounds",
      "samples", "coordinates"), 1
 )  # fmt: skip
-_FLOATING = tuple(map(jnp.dtype, ("float32", "float64", "float16", "bfloat16")))
 # Numbers that only some attacks have. Far beyond these nothing of their papers holds,
 # and float32 overflows.
 _RANGES: Mapping[str, Range] = {
@@ -120,20 +118,8 @@ def need_key(key: Any, reason: str) -> None:
 
 
 def check_images(x: Any) -> None:
-    """Checks the type and rank of images."""
-    if not hasattr(x, "dtype") or not hasattr(x, "ndim"):
-        raise TypeError(f"`x` must be an array of images, got {type(x).__name__}.")
-    if x.dtype == jnp.uint8:
-        raise TypeError(
-            "`x` is uint8; attacks need floating images in `bounds`: divide by 255."
-        )
-    if x.dtype not in _FLOATING:
-        raise TypeError(
-            "`x` must be floating, float32 (or float64, float16, bfloat16), got "
-            f"{x.dtype}."
-        )
-    if x.ndim < 2:
-        raise ValueError(f"`x` must have shape [B, H, W, C], got {x.shape}.")
+    """Checks the type and rank of images `[B, ...]`, of which there must be some."""
+    checks.check_images(x, flat=True)
     checks.check_not_empty(x)
 
 
@@ -141,7 +127,7 @@ def check_examples(x: Any, y: Any, bounds: Any) -> None:
     """Checks what an evaluation is given: images, in full precision, and labels."""
     checks.check_bounds(bounds)
     check_images(x)
-    if x.dtype not in _FLOATING[:2]:
+    if x.dtype not in checks.FLOATING[:2]:
         raise TypeError(
             f"`x` must be float32 or float64, got {x.dtype}: in half precision a ball "
             "holds few images. Pass x.astype(np.float32); the model may cast."

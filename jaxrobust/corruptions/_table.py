@@ -10,7 +10,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Int
 
-from jaxrobust._checks import check_not_empty, nearest_match, row_keys
+from jaxrobust import _checks
 from jaxrobust.array_types import Images, Key
 from jaxrobust.corruptions import blur, digital, jpeg, noise, weather
 
@@ -44,7 +44,7 @@ def names() -> tuple[str, ...]:
 def check_name(name: object) -> None:
     """Raises ValueError, naming the nearest match, unless `name` is a corruption."""
     if name not in _CORRUPTIONS:
-        hint = nearest_match(name, names())
+        hint = _checks.nearest_match(name, names())
         raise ValueError(f"Unknown corruption {name!r}. {hint}")
 
 
@@ -73,10 +73,11 @@ def apply(name: str, x: Images, *, key: Key, severity: int | Int[Array, ""]) -> 
     check_name(name)
     check_images(x)
     check_severity(severity)
-    keys = row_keys(key, x.shape[0])
+    keys = _checks.row_keys(key, x.shape[0])
     if any(isinstance(array, Tracer) for array in (x, keys, severity)):
         return _apply(name, x, keys, severity)
-    _check_values(x)
+    _checks.check_not_empty(x)
+    _checks.check_values(x)
     return _apply_compiled(name, jnp.asarray(x), keys, jnp.asarray(severity, jnp.int32))
 
 
@@ -93,17 +94,7 @@ _apply_compiled = jax.jit(_apply, static_argnums=0)
 
 def check_images(x: Any) -> None:
     """Checks type and shape of images."""
-    dtype = getattr(x, "dtype", None)
-    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(
-            f"`x` must be floating images in [0, 1], got {dtype or type(x).__name__}; "
-            "scale uint8 images first: x.astype(jnp.float32) / 255."
-        )
-    if x.ndim != 4 or x.shape[-1] not in (1, 3) or min(x.shape[1:3]) < SMALLEST:
-        raise ValueError(
-            "`x` must have shape [B, H, W, C] with C = 1 or 3 and H, W >= "
-            f"{SMALLEST}, got {x.shape}."
-        )
+    _checks.check_images(x, channels=(1, 3), least=SMALLEST, who="a corruption")
 
 
 def check_severity(severity: Any) -> None:
@@ -117,15 +108,4 @@ def check_severity(severity: Any) -> None:
         raise ValueError(
             f"`severity` must be a whole number from 1 to {SEVERITIES}, got "
             f"{severity!r}."
-        )
-
-
-def _check_values(x: Any) -> None:
-    check_not_empty(x)
-    # Not by min and max: XLA's on CPU pass over NaN in larger arrays.
-    if not bool(jnp.all((x >= 0) & (x <= 1))):
-        low, high = np.min(np.asarray(x)), np.max(np.asarray(x))
-        raise ValueError(
-            f"`x` must be in [0, 1], its values go from {low:.6g} to {high:.6g}; undo "
-            "any normalisation first."
         )

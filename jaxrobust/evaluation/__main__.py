@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 import jax
 from ml_collections import ConfigDict
 
-from jaxrobust import data, evaluation, parallel, report
+from jaxrobust import data, evaluation, parallel, report, threat
 from jaxrobust.array_types import Bounds
 from jaxrobust.attacks import registry
 from jaxrobust.evaluation import (
@@ -240,7 +240,7 @@ def parser() -> argparse.ArgumentParser:
     add("--model", required=True, help="package.module:function, or :factory()")
     add("--data", required=True, help="cifar10, digits, npz:PATH, folder:PATH ...")
     add("--eps", help="radius, such as 8/255; by default the data set's usual one")
-    add("--norm", default="linf", choices=("linf", "l2", "l1"))
+    add("--norm", default="linf", choices=threat.NORMS)
     add("--step_size", help="of the iterative attacks of `gradient`; eps / 4")
     add("--suite", help=f"one of {', '.join(suite.SUITES)}; gradient by default")
     add(

@@ -19,7 +19,7 @@ from jaxtyping import Bool
 
 from jaxrobust.evaluation import statistics
 from jaxrobust.results import files as stored
-from jaxrobust.results import schema, typed
+from jaxrobust.results import npz, schema, typed
 from jaxrobust.runtime import files
 
 # Of an attack in results.json: what it found, and what does not change that.
@@ -28,7 +28,8 @@ _FOUND = {field.name for field in dataclasses.fields(schema.Attack)} - {
 }
 
 # Arrays of evaluation.npz with a value per example, and their kinds of dtype.
-_ROWS = {"indices": "iu", "labels": "iu", "predicted_clean": "iu", "robust": "b"}
+_CLASSES = npz.predicted(npz.CLEAN)
+_ROWS = {npz.INDICES: "iu", npz.LABELS: "iu", _CLASSES: "iu", npz.ROBUST: "b"}
 
 
 class Evaluation(NamedTuple):
@@ -63,12 +64,12 @@ def compare(a: Evaluation, b: Evaluation) -> schema.Comparison:
                 f"{field}` is {ours!r} in one, {theirs!r} in the other."
             )
     both, rows_a, rows_b = np.intersect1d(
-        a.arrays["indices"], b.arrays["indices"], return_indices=True
+        a.arrays[npz.INDICES], b.arrays[npz.INDICES], return_indices=True
     )
     if not len(both):
         raise ValueError("the two were evaluated on different images; none is in both.")
-    labels = a.arrays["labels"][rows_a]
-    different = int((labels != b.arrays["labels"][rows_b]).sum())
+    labels = a.arrays[npz.LABELS][rows_a]
+    different = int((labels != b.arrays[npz.LABELS][rows_b]).sum())
     if different:
         raise ValueError(
             f"the two were evaluated on different data: {different} of {len(both)} "
@@ -76,12 +77,12 @@ def compare(a: Evaluation, b: Evaluation) -> schema.Comparison:
         )
 
     def clean(one: Evaluation, rows: np.ndarray) -> Bool[np.ndarray, "n"]:
-        return one.arrays["predicted_clean"][rows] == labels
+        return one.arrays[_CLASSES][rows] == labels
 
     attacks_a, attacks_b = (_attacks(one.results) for one in (a, b))
     worst = None
     if attacks_a and attacks_b:
-        worst = paired(a.arrays["robust"][rows_a], b.arrays["robust"][rows_b])
+        worst = paired(a.arrays[npz.ROBUST][rows_a], b.arrays[npz.ROBUST][rows_b])
     return schema.Comparison(
         n=len(both),
         clean=paired(clean(a, rows_a), clean(b, rows_b)),

@@ -13,12 +13,12 @@ from jaxtyping import Float
 
 from jaxrobust import attacks, threat
 from jaxrobust._checks import check_one_radius
-from jaxrobust.analysis import logits as outputs
-from jaxrobust.analysis import masking, slopes
+from jaxrobust.analysis import masking
 from jaxrobust.array_types import Bounds, Images, Key, Labels, Logits, LogitsFn, Norm
 from jaxrobust.attacks import stepping
-from jaxrobust.evaluation import flags, step, trial_attacks
-from jaxrobust.evaluation.network import CompiledNetwork, in_batches
+from jaxrobust.evaluation import flags, slopes, step, trial_attacks
+from jaxrobust.evaluation import logits as outputs
+from jaxrobust.evaluation.network import CompiledNetwork, among_others, in_batches
 from jaxrobust.evaluation.protocols import STEP_SHARE
 from jaxrobust.results import analysis_schema, typed
 
@@ -31,8 +31,6 @@ QUANTILE = 0.25
 MISLED = 0.6
 # A coarser float type moves logits by more than their own rounding on the way.
 _HALF = 1e-5
-PLACES = ("clean", "in_ball", "attacked")
-DISTANCES = ("near", "far")
 
 
 def diagnose(
@@ -189,7 +187,7 @@ def _calls(
         traced_again = change(CompiledNetwork(logits_fn, x[0], network.size)(x))
     return analysis_schema.Calls(
         same_batch=change(network(x), rounds=False),
-        other_batch=change(masking.among_others(network, x, bounds)),
+        other_batch=change(among_others(network, x, bounds)),
         other_size=other_size,
         traced_again=traced_again,
     )
@@ -222,20 +220,24 @@ def gradient_check(
     per point and distance; it is None where too few have a change that is clear of
     rounding, and near by in half precision.
     """
-    explained = {
-        f"{place}_{distance}": _lower(found.explained[i, j])
-        for i, place in enumerate(PLACES)
-        for j, distance in enumerate(DISTANCES)
-    }
-    near = [explained[f"{place}_near"] for place in PLACES if resolution < _HALF]
+    clean, in_ball, attacked = ([*map(_lower, place)] for place in found.explained)
+    near = [place[0] for place in (clean, in_ball, attacked)]
+    far = [place[1] for place in (clean, in_ball, attacked)]
     rises = found.rises[np.isfinite(found.rises)]
     best = np.where(np.isfinite(found.explained), found.explained, -np.inf).max(1)
     misled = (np.isfinite(best) & (best < MISLED)).sum(-1).max()
     misled = misled if misled > 1 else 0  # one alone may be luck
     return analysis_schema.GradientCheck(
-        explained=_least(explained.values()),
-        explained_at=explained,
-        explained_near=_least(near),
+        explained=_least([*near, *far]),
+        explained_at=analysis_schema.ExplainedAt(
+            clean_near=clean[0],
+            clean_far=clean[1],
+            in_ball_near=in_ball[0],
+            in_ball_far=in_ball[1],
+            attacked_near=attacked[0],
+            attacked_far=attacked[1],
+        ),
+        explained_near=_least(near) if resolution < _HALF else None,
         misled_share=float(misled / best.shape[-1]),
         loss_rises_share=float(rises.mean()) if len(rises) else None,
         loss_rises_n=len(rises),

@@ -29,9 +29,8 @@ from jaxrobust.evaluation.setting import Devices, Setting, choose, shuffled
 from jaxrobust.named_models import count_classes
 from jaxrobust.parallel import processes
 from jaxrobust.results import schema, typed
+from jaxrobust.results.npz import CLEAN
 from jaxrobust.runtime import environment, files
-
-Parts = dict[str, Any]  # of `schema.Results`, by field
 
 
 def evaluate(
@@ -135,29 +134,32 @@ def _analysed(
     """Returns results and arrays: of the attacks, then of each analysis."""
     fields, setting, runs = config["eval"], done.setting, done.runs
     name, draws = config["data"]["name"], getattr(setting.model, "draws", 0)
-    parts = attacked(done)
-    attacks: list[schema.Attack] = parts["attacks"]
+    results = attacked(done)
+    attacks = results.attacks
     arrays = passes.predictions(done) | passes.grid(done, attacks, fields)
-    plain = flags.predictions(runs["clean"].logits, setting.labels)
+    plain = flags.predictions(runs[CLEAN].logits, setting.labels)
     nothing = flags.learned_nothing(**vars(plain), n=len(setting.labels))
-    raised = flags_of_attacks.raised(attacks, parts["clean"])
+    raised = flags_of_attacks.raised(attacks, results.clean)
     found = flags.joined(
         [*nothing, *(flag for run in runs.values() for flag in run.flags)],
         [*flags_of_attacks.from_attacks(attacks), *raised],
     )
     context = analyses.Context(setting, done.entries, attacks, {}, name, fields["grid"])
     for one in analyses.run(context, fields, runs, own_analyses):
-        for field, part in one.results.items():
-            parts[field] = typed.merged(parts.get(field), part)
-        parts["attacks"] = [
+        parts = {
+            field: typed.merged(getattr(results, field), part)
+            for field, part in one.results.items()
+        }
+        told = [
             typed.updated(attack, one.of_attacks.get(attack.label, {}))
-            for attack in parts["attacks"]
+            for attack in results.attacks
         ]
+        results = dataclasses.replace(results, **parts, attacks=told)
         arrays |= one.arrays
         found = flags.joined(found, one.flags)
     count, total = len(setting.indices), len(setting.dataset.labels)
-    results = schema.Results(
-        **parts,
+    results = dataclasses.replace(
+        results,
         flags=[typed.make(schema.Flag, one) for one in found],
         suite=fields.get("suite", ""),
         randomised=schema.Randomised(draws=draws, right_in=step.HALF)
@@ -182,25 +184,26 @@ def load_test(config: Mapping[str, Any]) -> Dataset:
     )
 
 
-def attacked(done: passes.Passes) -> Parts:
-    """Returns the parts of `Results` that the attacks give."""
-    entries, runs, clean = done.entries, done.runs, done.runs["clean"]
+def attacked(done: passes.Passes) -> schema.Results:
+    """Returns what the attacks give, without flags."""
+    entries, runs, clean = done.entries, done.runs, done.runs[CLEAN]
     worst = passes.worst_case(entries, runs)
-    return {
-        "clean": schema.Clean(
+    return schema.Results(
+        clean=schema.Clean(
             **statistics.share(clean.correct, "accuracy"),
             loss=float(clean.loss.mean()),
-            seconds=done.seconds["clean"],
+            seconds=done.seconds[CLEAN],
         ),
-        "attacks": [
+        attacks=[
             describe_attack(entry, runs[entry.label], done.seconds[entry.label])
             for entry in entries
         ],
-        "worst_case": schema.WorstCase(
+        worst_case=schema.WorstCase(
             **statistics.share(worst, "robust_accuracy"),
             attacks=[entry.label for entry in entries if entry.eps is not None],
         ),
-        "per_class": [
+        flags=[],
+        per_class=[
             schema.OfClass(
                 name=name,
                 n=int(own.sum()),
@@ -210,8 +213,8 @@ def attacked(done: passes.Passes) -> Parts:
             for number, name in enumerate(done.setting.dataset.class_names)
             if (own := done.setting.labels == number).any()
         ],
-        "stopping": done.stopping,
-    }
+        stopping=done.stopping,
+    )
 
 
 def describe_attack(

@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxrobust import losses, named_code, threat
-from jaxrobust.analysis import logits as outputs
 from jaxrobust.array_types import Bounds, Images, Key, Logits, Variables
 from jaxrobust.attacks import _capture, _programs, registry
 from jaxrobust.data import Dataset
+from jaxrobust.evaluation import logits as outputs
 from jaxrobust.evaluation.network import coarsest
 
 Function = Callable[[Images], Logits]

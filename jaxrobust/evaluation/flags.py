@@ -253,7 +253,7 @@ def from_gradient_check(found: analysis_schema.GradientCheck) -> Iterator[Flag]:
 
 def from_runs(numbers: analysis_schema.Diagnostics) -> Iterator[Flag]:
     """Flags what weak, longer and unbounded attacks of `diagnose` say of the usual."""
-    left = {name: share or 0.0 for name, share in numbers.accuracy.items()}
+    left = numbers.accuracy
     n, counts = numbers.n, vars(numbers)
     if (stuck := numbers.zero_gradient_share_attacked) > ZERO_SHARE:
         found = _flag("zero_gradients_on_the_way", share=stuck)
@@ -269,14 +269,18 @@ def from_runs(numbers: analysis_schema.Diagnostics) -> Iterator[Flag]:
     # Small logits hide nothing: enlarged, they only make another, stronger loss.
     if hidden > SCALE_SHARE and scale < 1:
         yield _flag("scale_hides_gradients", {"scale": scale}, share=hidden)
-    for name in ("more_steps", "more_restarts"):
-        if (gain := left["iterative"] - left[name]) > GAIN:
-            yield _flag(f"{name}_gain", counts, minor=True, gain=gain)
-    low = statistics.wilson_interval(round(left["covering"] * n), n)[0]
+    usual, covering = left.iterative or 0.0, left.covering or 0.0
+    for name, share in (
+        ("more_steps_gain", left.more_steps),
+        ("more_restarts_gain", left.more_restarts),
+    ):
+        if (gain := usual - (share or 0.0)) > GAIN:
+            yield _flag(name, counts, minor=True, gain=gain)
+    low = statistics.wilson_interval(round(covering * n), n)[0]
     assert numbers.predictions is not None
     chance = numbers.predictions.chance
     if low > chance:
-        yield above_chance(f"{numbers.covering_eps:.4g}", left["covering"], chance)
+        yield above_chance(f"{numbers.covering_eps:.4g}", covering, chance)
 
 
 def above_chance(eps: str, accuracy: float, chance: float) -> Flag:

@@ -54,7 +54,7 @@ def _follows_cross_entropy(attack: Attack) -> bool:
     if attack.name == "autoattack":
         return False
     takes_loss = "loss" in registry.parameters(attack.name)
-    return takes_loss and attack.rest.get("attack_loss", "ce") in ("ce", "")
+    return takes_loss and attack.attack_loss in (None, "ce", "")
 
 
 def of_what_ran(

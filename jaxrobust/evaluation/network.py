@@ -7,10 +7,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float
 
 from jaxrobust import losses, parallel
 from jaxrobust.analysis import masking
-from jaxrobust.array_types import Images, Key, Labels, Logits, LogitsFn, Scalar
+from jaxrobust.array_types import (
+    Bounds,
+    Images,
+    Key,
+    Labels,
+    Logits,
+    LogitsFn,
+    Scalar,
+)
 from jaxrobust.attacks import stepping
 from jaxrobust.attacks._jaxprs import inner_jaxprs
 from jaxrobust.evaluation.setting import Devices, padded_rows
@@ -108,6 +117,27 @@ def coarsest(jaxpr: Any) -> float:
     found = [jnp.finfo(d).eps for d in dtypes if jnp.issubdtype(d, jnp.floating)]
     inner = (part for eqn in jaxpr.eqns for part, _ in inner_jaxprs(eqn.params))
     return max(map(float, [*found, *map(coarsest, inner)]), default=0.0)
+
+
+def among_others(
+    forward: masking.Forward, x: Images, bounds: Bounds
+) -> Float[np.ndarray, "N K"]:
+    """Returns logits of the same images in batches of another composition.
+
+    Every second image is replaced by its negative and all rows move by one place; a
+    second batch does the same with the other half. A network that treats each image
+    by itself gives the logits of `forward(x)`; one with batch statistics does not. Of a
+    single image nothing is told.
+    """
+    images = np.asarray(x)
+    even = np.arange(len(images)) % 2 == 0
+    negative = np.asarray(bounds[0] + bounds[1] - images, images.dtype)
+
+    def with_rows(kept: Bool[np.ndarray, "N"]) -> Float[np.ndarray, "N K"]:
+        batch = np.where(kept[:, None, None, None], images, negative)
+        return np.roll(forward(jnp.asarray(np.roll(batch, 1, axis=0))), -1, axis=0)
+
+    return np.where(even[:, None], with_rows(even), with_rows(~even))
 
 
 def in_batches(function: Callable[..., Any], size: int, *arrays: Any) -> Any:

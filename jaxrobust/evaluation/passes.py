@@ -15,7 +15,8 @@ from jaxtyping import Bool, Float, Int
 from jaxrobust.evaluation import statistics, step
 from jaxrobust.evaluation.entries import Entry, Keep, Pass
 from jaxrobust.evaluation.setting import Setting, choose
-from jaxrobust.results import schema
+from jaxrobust.results import npz, schema
+from jaxrobust.results.npz import CLEAN
 from jaxrobust.runtime import files
 
 # Examples that go through the whole suite before the intervals are looked at. Its own
@@ -65,7 +66,7 @@ def run(
     ends = range(BLOCK, total, BLOCK) if width else ()
     run_step = step.make_eval_step(setting.model, precision=setting.precision)
     passes: dict[str, Pass] = {
-        "clean": lambda part, keep: part.run(run_step, "clean", keep=keep)
+        CLEAN: lambda part, keep: part.run(run_step, CLEAN, keep=keep)
     }
     passes |= {entry.label: entry.prepare(setting) for entry in entries}
     found: dict[str, list[step.EvalRun]] = {label: [] for label in passes}
@@ -77,7 +78,7 @@ def run(
         for label, one in passes.items():
             begin = time.monotonic()
             kept = len(block) if fields["save_adversarial"] else keep
-            found[label].append(one(part, 0 if label == "clean" else kept))
+            found[label].append(one(part, 0 if label == CLEAN else kept))
             seconds[label] += time.monotonic() - begin
         keep, used = 0, used + len(block)
         runs = {label: step.concatenate(parts) for label, parts in found.items()}
@@ -106,14 +107,14 @@ def worst_case(
 
     An attack without a radius does not count: it may change an image into any other.
     """
-    labels = ["clean", *(entry.label for entry in entries if entry.eps is not None)]
+    labels = [CLEAN, *(entry.label for entry in entries if entry.eps is not None)]
     return np.logical_and.reduce([runs[label].correct for label in labels])
 
 
 def _widths(
     entries: Sequence[Entry], runs: Mapping[str, step.EvalRun]
 ) -> dict[str, float]:
-    right = {"clean": runs["clean"].correct, "worst_case": worst_case(entries, runs)}
+    right = {"clean": runs[CLEAN].correct, "worst_case": worst_case(entries, runs)}
     widths = {}
     for name, each in right.items():
         low, high = statistics.wilson_interval(int(each.sum()), len(each))
@@ -122,29 +123,25 @@ def _widths(
 
 
 def predictions(done: Passes) -> dict[str, Any]:
-    """Returns per-example arrays [N] for evaluation.npz.
-
-    `robust_LABEL` says which images an attack leaves correct, `robust_LABEL/STAGE`
-    which are after each stage of an ensemble, `distance_LABEL` how far an attack
-    without a radius went.
-    """
+    """Returns per-example arrays [N] for evaluation.npz, and the names of classes."""
     setting, runs = done.setting, done.runs
     arrays: dict[str, Any] = {
-        "indices": setting.indices,
-        "labels": setting.labels,
-        "class_names": np.asarray(setting.dataset.class_names),
-        "clean_loss": runs["clean"].loss,
-        "robust": worst_case(done.entries, runs),
+        npz.INDICES: setting.indices,
+        npz.LABELS: setting.labels,
+        npz.CLASS_NAMES: np.asarray(setting.dataset.class_names),
+        npz.CLEAN_LOSS: runs[CLEAN].loss,
+        npz.ROBUST: worst_case(done.entries, runs),
     }
     for entry in done.entries:
         if entry.eps is None:
-            arrays[f"distance_{entry.label}"] = runs[entry.label].distance[entry.norm]
-    for name, run in runs.items():
-        arrays[f"predicted_{name}"] = run.predicted
-        if name != "clean":
-            arrays[f"robust_{name}"] = run.correct
+            distance = runs[entry.label].distance[entry.norm]
+            arrays[npz.distance(entry.label)] = distance
+    for label, run in runs.items():
+        arrays[npz.predicted(label)] = run.predicted
+        if label != CLEAN:
+            arrays[npz.robust(label)] = run.correct
             stages = run.stages.items()
-            arrays |= {f"robust_{name}/{stage}": robust for stage, robust in stages}
+            arrays |= {npz.robust(label, stage): robust for stage, robust in stages}
     return arrays
 
 
@@ -162,22 +159,23 @@ def grid(
     x_adv = runs[strongest].x_adv
     if fields["save_adversarial"]:
         x_adv = x_adv[rows]
-    return {
-        "grid_attack": np.asarray(strongest),
-        "grid_images": setting.dataset.images[setting.indices[rows]],
-        "grid_x_adv": x_adv,
-        "grid_labels": setting.labels[rows],
-        "grid_predicted": runs["clean"].predicted[rows],
-        "grid_predicted_adv": runs[strongest].predicted[rows],
-    }
+    found = npz.Grid(
+        grid_attack=np.asarray(strongest),
+        grid_images=setting.dataset.images[setting.indices[rows]],
+        grid_x_adv=x_adv,
+        grid_labels=setting.labels[rows],
+        grid_predicted=runs[CLEAN].predicted[rows],
+        grid_predicted_adv=runs[strongest].predicted[rows],
+    )
+    return found.named()
 
 
 def write_adversarial(
     workdir: epath.PathLike, setting: Setting, runs: Mapping[str, step.EvalRun]
 ) -> None:
     """Writes every attacked image by attack; see `compact` for the dtype."""
-    images = {f"x_adv_{k}": compact(r.x_adv) for k, r in runs.items() if k != "clean"}
-    arrays = {"indices": setting.indices, "labels": setting.labels, **images}
+    images = {npz.x_adv(k): compact(r.x_adv) for k, r in runs.items() if k != CLEAN}
+    arrays = {npz.INDICES: setting.indices, npz.LABELS: setting.labels, **images}
     files.write_npz(epath.Path(workdir) / "adversarial.npz", arrays, compress=False)
 
 

@@ -17,6 +17,7 @@ from jaxrobust.evaluation.autoattack.entry import AutoAttack
 from jaxrobust.evaluation.entries import Entry as Entry
 from jaxrobust.evaluation.text import parse_radius as parse_radius
 from jaxrobust.results import schema
+from jaxrobust.results.npz import CLEAN
 
 RADII = ("eps", "step_size")
 _LONGEST = 200  # characters of a name
@@ -143,7 +144,7 @@ def _entry(label: str, fields: dict[str, Any], transfer_from: str) -> Entry:
 
 
 def _need(label: str, fields: Mapping[str, Any], *names: str) -> None:
-    if label == "clean":
+    if label == CLEAN:
         raise ValueError("no attack can be called 'clean': the images without one are.")
     if not label.strip() or not label.isprintable():
         raise ValueError(f"attack {label!r} needs a name of one line of text.")

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -10,7 +10,7 @@ from jaxtyping import Bool
 
 from jaxrobust import threat
 from jaxrobust.analysis import masking
-from jaxrobust.array_types import Bounds, Images, Key, Labels, Logits, Norm
+from jaxrobust.array_types import Bounds, Images, Key, Labels, Logits, Norm, Scalar
 from jaxrobust.evaluation.protocols import STEP_SHARE
 from jaxrobust.results import analysis_schema as schema
 
@@ -30,6 +30,72 @@ def row_stream(keys: Key, name: str, number: int = 0) -> Key:
     """Returns row keys `[N]` of their own for one use of randomness."""
     fold = jax.vmap(jax.random.fold_in, (0, None))
     return fold(fold(keys, _STREAMS[name]), number)
+
+
+class AscentPath(NamedTuple):
+    """What steepest steps met: T steps go through T + 1 points.
+
+    Attributes:
+      correct: whether N images are classified as labelled at each point, as
+        `is_correct` says.
+      zero: whether the gradient was zero at the first T of them.
+    """
+
+    correct: Bool[np.ndarray, "T1 N"]
+    zero: Bool[np.ndarray, "T N"]
+
+    def resists(self, steps: int | None = None) -> Bool[np.ndarray, "N"]:
+        """Says which images no point of the first `steps` steps (all) fools."""
+        last = len(self.correct) if steps is None else steps + 1
+        return np.asarray(self.correct[:last].all(0))
+
+
+def ascend(
+    forward: masking.Forward,
+    gradient: masking.Gradient,
+    x: Images,
+    y: Labels,
+    *,
+    start: Images,
+    eps: Scalar,
+    step_size: Scalar,
+    steps: int,
+    norm: Norm = "linf",
+    bounds: Bounds = (0.0, 1.0),
+) -> AscentPath:
+    """Climbs the cross-entropy (PGD, Madry et al. 2018) and looks at every point.
+
+    Step by step from the host, so that one compiled gradient serves every radius, any
+    number of steps and every restart, and an image counts as fooled if any point on
+    the way fools it. One gradient per step, one forward pass at the end; in L1, where
+    steps need not reach even the optimum of a linear loss, one more per step for the
+    vertex of ball and box that the gradient points to.
+
+    Args:
+      forward: images to logits.
+      gradient: as `masking.input_gradient`, of as many images as `x` has.
+      x: images `[N, H, W, C]`, the middle of the balls.
+      y: labels `[N]`.
+      start: where to begin, in ball and box.
+      eps: radius of the ball in `norm`.
+      step_size: length of a step, likewise.
+      steps: T, at least 1.
+      norm: 'linf', 'l2' or 'l1'.
+      bounds: lowest and highest value of an image.
+    """
+    points, correct, zero = start, [], []
+    ball: Any = {"norm": norm, "bounds": bounds}
+    vertices = np.ones(len(y), bool)
+    for _ in range(steps):
+        grad, logits = gradient(points, y)
+        correct.append(np.asarray(masking.is_correct(logits, y)) & vertices)
+        zero.append(np.asarray(masking.gradient_health(grad).zero))
+        points = masking.step_in_ball(points, grad, x, step_size, eps, **ball)
+        if norm == "l1":
+            vertex = masking.step_in_ball(x, grad, x, eps, eps, **ball)
+            vertices = np.asarray(masking.is_correct(forward(vertex), y))
+    correct.append(np.asarray(masking.is_correct(forward(points), y)) & vertices)
+    return AscentPath(np.stack(correct), np.stack(zero))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,11 +123,9 @@ class Trials:
             self.x, key=own, eps=self.eps, norm=self.norm, bounds=self.bounds
         )
 
-    def climb(
-        self, start: Images, times: int = 1, scale: float = 1.0
-    ) -> masking.AscentPath:
+    def climb(self, start: Images, times: int = 1, scale: float = 1.0) -> AscentPath:
         """Runs so many times the steps, with the logits scaled in the loss."""
-        return masking.ascend(
+        return ascend(
             self.forward,
             lambda x, y: self.gradient(x, y, scale),
             self.x,
@@ -103,27 +167,34 @@ def compare(
     long, rescaled = trials.climb(first, LONGER), trials.climb(first, scale=scale)
     whole = trials.covering()
     iterative = long.resists(trials.steps)
-    left = {
-        "clean": clean,
-        "single_step": trials.resists(jump),
-        "iterative": iterative,
-        "more_steps": long.resists(),
-        "more_restarts": _all(iterative, *(trials.climb(s).resists() for s in others)),
-        "rescaled": rescaled.resists(),
-        "noise": _all(*map(trials.resists, noise)),
-        "square": trials.resists(squares),
-        # With the logits scaled: to see whether the gradient is blind, not the loss.
-        "covering": whole.climb(x, scale=scale).resists(),
-    }
-    strong = _all(clean, left["more_steps"], left["more_restarts"])
-    white = _all(strong, left["single_step"], left["rescaled"])
-    black = _all(left["noise"], left["square"])
-    climbed = (left["single_step"], long.correct[-1])
+    single_step, scaled = trials.resists(jump), rescaled.resists()
+    more_steps = long.resists()
+    more_restarts = _all(iterative, *(trials.climb(s).resists() for s in others))
+    noises, square = _all(*map(trials.resists, noise)), trials.resists(squares)
+    # With the logits scaled: to see whether the gradient is blind, not the loss.
+    covering = whole.climb(x, scale=scale).resists()
+    strong = _all(clean, more_steps, more_restarts)
+    white = _all(strong, single_step, scaled)
+    climbed = (single_step, long.correct[-1])
+
+    def left(resist: Resists) -> float:
+        return float((clean & resist).mean())
+
     return schema.Trials(
-        accuracy={name: float((clean & ok).mean()) for name, ok in left.items()},
-        only_single_step_share=float((strong & ~left["single_step"]).mean()),
-        only_rescaled_share=float((strong & ~left["rescaled"]).mean()),
-        only_black_box_share=float((white & ~black).mean()),
+        accuracy=schema.Left(
+            clean=left(clean),
+            single_step=left(single_step),
+            iterative=left(iterative),
+            more_steps=left(more_steps),
+            more_restarts=left(more_restarts),
+            rescaled=left(scaled),
+            noise=left(noises),
+            square=left(square),
+            covering=left(covering),
+        ),
+        only_single_step_share=float((strong & ~single_step).mean()),
+        only_rescaled_share=float((strong & ~scaled).mean()),
+        only_black_box_share=float((white & ~(noises & square)).mean()),
         zero_gradient_share_attacked=float(min(long.zero.mean(), rescaled.zero.mean())),
         raised=max(float(end.mean() - clean.mean()) for end in climbed),
         covering_eps=whole.eps,

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array
 
+from jaxrobust._checks import check_images
 from jaxrobust.array_types import Images
 from jaxrobust.models import _pool, layers
 from jaxrobust.models._outputs import Outputs
@@ -74,10 +75,13 @@ class AlexNet(layers.Network):
         return self.classified(x, features)
 
     def _enlarged(self, images: Images) -> Features:
-        layers.check_images(images)
-        if self.resize is None:
-            hint = ": set `resize` to enlarge them inside the network"
-            layers.check_images(images, MIN_SIZE, "AlexNet", hint)
+        check_images(
+            images,
+            "images",
+            least=MIN_SIZE if self.resize is None else 1,
+            who="AlexNet",
+            hint=": set `resize` to enlarge them inside the network",
+        )
         if self.resize is None or min(images.shape[1:3]) >= MIN_SIZE:
             return images
         shape = (images.shape[0], self.resize, self.resize, images.shape[-1])

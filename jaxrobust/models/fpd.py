@@ -13,7 +13,7 @@ import chex
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxrobust._checks import nearest_match
+from jaxrobust._checks import check_images, nearest_match
 from jaxrobust.array_types import Images
 from jaxrobust.models import layers
 from jaxrobust.models._decoder import Decoder as Decoder
@@ -144,7 +144,7 @@ class FPD(layers.Network):
     @nn.compact
     def __call__(self, images: Images, *, train: bool = False) -> Outputs:
         """Classifies images `[B, H, W, C]` in [0, 1]."""
-        layers.check_images(images)
+        check_images(images, "images")
         restored, x = None, images
         if self.restoration:
             restored = self._restore(images, train)

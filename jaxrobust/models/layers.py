@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxrobust._checks import check_images
 from jaxrobust.array_types import Images
 from jaxrobust.models._conv import Features as Features
 from jaxrobust.models._conv import conv_general_dilated as conv_general_dilated
@@ -155,7 +156,7 @@ class Network(Module, kw_only=True):
 
     def normalized(self, images: Images, at_least: int = 1) -> Images:
         """Returns images, of sides from `at_least` on, as the first layer gets them."""
-        check_images(images, at_least, type(self).__name__)
+        check_images(images, "images", least=at_least, who=type(self).__name__)
         return normalize(images, self.mean, self.std)
 
     def classified(
@@ -219,30 +220,6 @@ def check_one_of(field: str, value: object, known: Iterable[Any]) -> None:
         *first, last = map(repr, known)
         raise ValueError(
             f"`{field}` must be {', '.join(first)} or {last}, got {value!r}."
-        )
-
-
-def check_images(
-    images: Any, least: int = 1, network: str = "the network", hint: str = ""
-) -> None:
-    """Raises unless images are floating and `[B, H, W, C]` with large enough sides."""
-    dtype = getattr(images, "dtype", None)
-    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(
-            f"`images` are {dtype or type(images).__name__}; networks need a floating "
-            "array with values in [0, 1]: divide by 255, as "
-            "jnp.asarray(images, jnp.float32) / 255."
-        )
-    if images.ndim != 4:
-        raise ValueError(
-            f"`images` must have shape [B, H, W, C], got {images.shape}; a single "
-            "image needs a batch axis, images[None], grey images a channel axis."
-        )
-    height, width = images.shape[1:3]
-    if min(height, width) < least:
-        raise ValueError(
-            f"{network} needs images of at least {least}x{least} pixels, got "
-            f"{height}x{width} (`images` of shape {images.shape}){hint}."
         )
 
 

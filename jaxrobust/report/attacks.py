@@ -8,6 +8,7 @@ from jaxrobust.report.html import Markup, Section, details, table, tag
 from jaxrobust.report.source import RunFiles
 from jaxrobust.report.verdict import interval, percent
 from jaxrobust.results import Results
+from jaxrobust.results.npz import CLEAN
 from jaxrobust.results.schema import Attack, Clean, Stage, WorstCase
 
 STAGES = (
@@ -35,7 +36,7 @@ def attacks(source: RunFiles) -> Section:
         tag("p", _note(results), class_="soft below"),
         tag("p", paired, class_="soft") if paired else Markup(),
         *_stages(results, twin),
-        *figures.of(source, "smallest_perturbation"),
+        *figures.at(figures.Place.ATTACKS, source),
         *_details(results),
     ]
 
@@ -45,7 +46,7 @@ def _rows(results: Results, twin: Results | None) -> list[list[str]]:
     theirs: dict[str, float] = {}
     if twin:
         theirs = {a.label: a.robust_accuracy for a in twin.attacks}
-        theirs["clean"] = twin.clean.accuracy
+        theirs[CLEAN] = twin.clean.accuracy
         theirs["worst case"] = twin.worst_case.robust_accuracy
 
     def row(
@@ -56,7 +57,7 @@ def _rows(results: Results, twin: Results | None) -> list[list[str]]:
         cells += [f"{found.n:,}", seconds]
         return cells + ([percent(theirs.get(label))] if twin else [])
 
-    rows = [row("clean", "", results.clean.accuracy, results.clean)]
+    rows = [row(CLEAN, "", results.clean.accuracy, results.clean)]
     for found in results.attacks:
         rows.append(row(found.label, _threat(found), found.robust_accuracy, found))
     for found in results.pending or ():

@@ -6,22 +6,27 @@ import numpy as np
 
 from jaxrobust.report.html import Content, Markup, Section, image, tag
 from jaxrobust.report.source import RunFiles
+from jaxrobust.results import npz
 
 
 def images(source: RunFiles) -> Section:
     """Clean image, amplified perturbation and attacked image of some examples."""
-    arrays = source.arrays
-    if "grid_images" not in arrays or not len(arrays["grid_images"]):
+    found = npz.Grid.of(source.arrays)
+    if found is None:
         return None
-    clean = arrays["grid_images"] / 255.0
-    moved = arrays["grid_x_adv"] - clean
+    clean = found.grid_images / 255.0
+    moved = found.grid_x_adv - clean
     gain = 0.5 / max(float(np.abs(moved).max()), 1e-6)
-    names = [str(name) for name in arrays["class_names"]]
+    names = npz.class_names(source.arrays)
     cards = []
     for i, x in enumerate(clean):
         label, before, after = (
-            int(arrays[key][i])
-            for key in ("grid_labels", "grid_predicted", "grid_predicted_adv")
+            int(classes[i])
+            for classes in (
+                found.grid_labels,
+                found.grid_predicted,
+                found.grid_predicted_adv,
+            )
         )
         change = 0.5 + gain * moved[i]
         shown = (("clean", x), ("change", change), ("attacked", x + moved[i]))
@@ -36,7 +41,7 @@ def images(source: RunFiles) -> Section:
     largest = np.abs(moved).reshape(len(moved), -1).max(-1)
     untouched = (largest < 1e-6).any()
     note = (
-        f"Attacked by {arrays['grid_attack']}; a fixed random choice of images. "
+        f"Attacked by {found.grid_attack}; a fixed random choice of images. "
         f"Changes are shown {gain:.3g} times as large; grey is none"
         + (": nothing was found, or nothing to do." if untouched else ".")
     )
@@ -50,19 +55,19 @@ def _says(name: str, right: bool) -> Markup:
 
 def restored(source: RunFiles) -> Section:
     """Images, the attacked ones, and what the network restores of both."""
-    arrays = source.arrays
-    if "restored" not in arrays or not len(arrays["restored"]):
+    held = npz.Restored.of(source.arrays)
+    if held is None:
         return None
-    names = [str(name) for name in arrays["class_names"]]
+    names = npz.class_names(source.arrays)
     cards = []
-    for i, pair in enumerate(arrays["restored"]):
+    for i, pair in enumerate(held.restored):
         shown = (
-            ("clean", arrays["restored_images"][i] / 255.0),
-            ("attacked", arrays["restored_x_adv"][i]),
+            ("clean", held.restored_images[i] / 255.0),
+            ("attacked", held.restored_x_adv[i]),
             ("restored from clean", pair[0]),
             ("restored from attacked", pair[1]),
         )
-        label = int(arrays["restored_labels"][i])
+        label = int(held.restored_labels[i])
         cards.append(_card(shown, "quad", [names[label]]))
     analyses = source.results and source.results.analyses
     note = "What the network's decoder makes of the images before it classifies them."

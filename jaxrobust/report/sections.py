@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxrobust.report import classes, drawing, figures, verdict
+from jaxrobust.report.figures import Place
 from jaxrobust.report.html import Markup, Section, details, tag
 from jaxrobust.report.source import RunFiles
 from jaxrobust.report.verdict import interval, percent
@@ -75,7 +76,7 @@ def flags(source: RunFiles) -> Section:
         text = f"None of the checks {where} found a sign of masked gradients."
         rows = [tag("p", text)]
     left_out = [tag("p", text) for text in verdict.unchecked(source.results)]
-    return [head, *rows, *left_out, *figures.of(source, "gradient_masking")]
+    return [head, *rows, *left_out, *figures.at(Place.WARNINGS, source)]
 
 
 LOSS = (
@@ -120,20 +121,19 @@ def _drawn(source: RunFiles, wanted: Any, title: str, **options: Any) -> list[Ma
 def curves(source: RunFiles) -> Section:
     """Accuracy over the radius, growth of perturbations, and accuracy per class."""
     rows = source.results.per_class if source.results else None
-    cards = [*figures.of(source, "curve"), *figures.of(source, "growth")]
-    cards += classes.figure(rows or ())
+    cards = [*figures.at(Place.CURVES, source), *classes.figure(rows or ())]
     return _side_by_side("Curves", cards)
 
 
 def corruptions(source: RunFiles) -> Section:
     """Accuracy under common corruptions."""
-    found = figures.of(source, "corruptions")
+    found = figures.at(Place.CORRUPTIONS, source)
     return [tag("h2", "Corruptions"), *found] if found else None
 
 
 def analyses(source: RunFiles, own: figures.OwnFigures) -> Section:
     """All other analyses, as far as they were measured."""
-    return _side_by_side("Analyses", figures.others(source, own))
+    return _side_by_side("Analyses", figures.analyses(source, own))
 
 
 def _side_by_side(title: str, cards: list[Markup]) -> Section:

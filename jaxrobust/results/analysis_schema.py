@@ -4,8 +4,9 @@ A key that only later versions write has a default. Optional parts are None wher
 were not measured.
 """
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, get_args
 
+from jaxrobust import array_types
 from jaxrobust.results.typed import (
     ABSENT,
     Count,
@@ -18,7 +19,7 @@ from jaxrobust.results.typed import (
     one_of,
 )
 
-Norm = Annotated[str, one_of(("linf", "l2", "l1"))]
+Norm = Annotated[str, one_of(get_args(array_types.Norm))]
 
 
 class OfSome(Part):
@@ -78,16 +79,30 @@ class Predictions(Part):
     constant: bool  # all images get the same class
 
 
+class ExplainedAt(Part):
+    """How much of the change of the logits the gradient tells, by point and distance.
+
+    At the clean image, a random point of the ball and where a short attack leads; null
+    where rounding hides the change.
+    """
+
+    clean_near: Number | None = ABSENT
+    clean_far: Number | None = ABSENT
+    in_ball_near: Number | None = ABSENT
+    in_ball_far: Number | None = ABSENT
+    attacked_near: Number | None = ABSENT
+    attacked_far: Number | None = ABSENT
+
+
 class GradientCheck(Part):
     """Gradients beside finite differences; shares are of images.
 
-    `explained` is the least of `explained_at`, by point and distance: how much of the
-    change of the logits the gradient tells. `changed_share` are those whose prediction
-    a tiny step changes.
+    `explained` is the least of `explained_at`; `changed_share` are those whose
+    prediction a tiny step changes.
     """
 
     explained: Number | None = 1.0
-    explained_at: dict[str, Number | None] | None = None
+    explained_at: ExplainedAt | None = None
     explained_near: Number | None = ABSENT
     misled_share: Share | None = ABSENT
     loss_rises_share: Share | None
@@ -124,6 +139,20 @@ class Calls(Part):
     traced_again: Number | None = ABSENT
 
 
+class Left(Part):
+    """Accuracy that each of the attacks of `evaluation.trial_attacks` leaves."""
+
+    clean: Share | None = None
+    single_step: Share | None = None
+    iterative: Share | None = None
+    more_steps: Share | None = None
+    more_restarts: Share | None = None
+    rescaled: Share | None = None
+    noise: Share | None = None
+    square: Share | None = None
+    covering: Share | None = None
+
+
 class Trials(Part):
     """Accuracy that attacks leave, and shares that only weaker ones or noise fool.
 
@@ -131,7 +160,7 @@ class Trials(Part):
     `zero_gradient_share_attacked` how often the gradient was 0 on the way.
     """
 
-    accuracy: dict[str, Share | None]
+    accuracy: Left
     only_single_step_share: Measured = ABSENT
     only_rescaled_share: Measured = ABSENT
     only_black_box_share: Measured = ABSENT

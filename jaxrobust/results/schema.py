@@ -51,7 +51,8 @@ class WorstCase(Part):
 class Asked(Part):
     """An attack as it was told; `rest` are its hyperparameters.
 
-    `attack`, `source` are those of a transfer, `why` of an adaptive attack.
+    `attack`, `source` are those of a transfer, `why` of an adaptive attack;
+    `attack_loss` is what an attack calls `loss`, where that is its result's.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Asked(Part):
     attack: str | None = None
     source: str | None = None
     why: str | None = None
+    attack_loss: Any = None
     rest: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -190,6 +192,20 @@ class Comparison(Part):
     worst_case: Paired | None = None
     attacks_a: list[str] | None = None
     attacks_b: list[str] | None = None
+
+
+# Each is a file in `evaluation/analyses/` and one in `report/figures/`. In this order
+# they run; of two flags of one name the first one's counts.
+ANALYSES = (
+    "smallest_perturbation",
+    "curve",
+    "growth",
+    "class_ranks",
+    "probability_gap",
+    "representations",
+    "corruptions",
+    "gradient_masking",
+)
 
 
 class Results(Part):

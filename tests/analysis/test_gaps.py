@@ -26,3 +26,14 @@ def test_the_best_wrong_class_counts():
 def test_refusals(shape):
     with pytest.raises(ValueError, match=r"`?logits`? .*(shape|2 classes)"):
         analysis.probability_gap(jnp.zeros(shape), jnp.zeros(shape[0], int))
+
+
+def test_log_odds_rise_with_the_loss_where_float32_is_blind():
+    logits = np.array([[1.0, 2.0, 0.5], [1000.0, 0.0, 3.0]])
+    y = np.array([2, 0])
+    p = np.exp(logits[0]) / np.exp(logits[0]).sum()
+    found = analysis.log_odds(logits, y)
+    np.testing.assert_allclose(found[0], np.log((1 - p[2]) / p[2]))
+    np.testing.assert_allclose(found[1], -997 + np.log1p(np.exp(-3)))
+    on_device = analysis.log_odds(jnp.asarray(logits, jnp.float32), jnp.asarray(y))
+    np.testing.assert_allclose(on_device, found, rtol=1e-6)

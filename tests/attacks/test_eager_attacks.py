@@ -52,7 +52,7 @@ def pgd(**changes):
         ({"x": (X * 255).astype(jnp.uint8)}, TypeError, "uint8.* divide by 255"),
         ({"x": (X * 9).astype(jnp.int32)}, TypeError, "`x` must be floating.*int32"),
         ({"x": X[:, 0, 0, 0]}, ValueError, r"`x` must have shape.*\(4,\)"),
-        ({"x": [[0.5]]}, TypeError, "`x` must be an array.*list"),
+        ({"x": [[0.5]]}, TypeError, "`x` must be floating.*list"),
         ({"y": Y.at[1].set(3)}, ValueError, "labels from 0 to 3.* 3 classes"),
         ({"y": Y.at[1].set(-1)}, ValueError, r"labels from -1 .*\[0, 2\]"),
         ({"y": Y[:2]}, ValueError, r"one label per image.*\(4,\).*\(2,\)"),

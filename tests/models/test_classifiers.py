@@ -272,7 +272,7 @@ def test_images_too_small(name, fields, side, least):
 @pytest.mark.parametrize("name", SMALL)
 def test_images_that_are_none(name):
     model = models.create(name)
-    with pytest.raises(TypeError, match="`images` are uint8"):
+    with pytest.raises(TypeError, match=r"`images` must be floating.*uint8"):
         jax.eval_shape(model.init, jax.random.key(0), jnp.ones((1, 64, 64, 3), "uint8"))
 
 

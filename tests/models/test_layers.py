@@ -125,7 +125,7 @@ def test_networks_refuse_images_of_another_kind(name):
     channels = 1 if name == "ssp_mnist" else 3
     images = jnp.ones((2, side, side, channels))
     for dtype in ("uint8", "int32"):
-        with pytest.raises(TypeError, match=f"images` are {dtype}; .*divide by 255"):
+        with pytest.raises(TypeError, match=f"`images` .*{dtype}; .*divide by 255"):
             model.init(key, images.astype(dtype))
     with pytest.raises(ValueError, match=r"`images` must have shape.*batch axis"):
         model.init(key, images[0])

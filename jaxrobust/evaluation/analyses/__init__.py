@@ -5,35 +5,21 @@ has the same name in `report/figures/`. CONTRIBUTING.md says how to add one.
 """
 
 import dataclasses
+import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from jaxrobust import named_code
-from jaxrobust.evaluation.analyses import (
-    class_ranks,
-    corruptions,
-    curve,
-    gradient_masking,
-    growth,
-    probability_gap,
-    representations,
-    smallest_perturbation,
-)
 from jaxrobust.evaluation.analyses.base import Analysis as Analysis
 from jaxrobust.evaluation.analyses.base import BuiltIn, Fields, Runs
 from jaxrobust.evaluation.analyses.base import Context as Context
 from jaxrobust.evaluation.analyses.base import Found as Found
+from jaxrobust.results import npz
+from jaxrobust.results.schema import ANALYSES
 
-# In this order they run; of two flags of one name the first one's counts.
 TABLE: Mapping[str, BuiltIn] = {
-    "smallest_perturbation": smallest_perturbation,
-    "curve": curve,
-    "growth": growth,
-    "probability_gap": probability_gap,
-    "class_ranks": class_ranks,
-    "representations": representations,
-    "corruptions": corruptions,
-    "gradient_masking": gradient_masking,
+    name: cast(BuiltIn, importlib.import_module(f"{__name__}.{name}"))
+    for name in ANALYSES
 }
 Own = Mapping[str, Analysis]
 NONE: Own = {}
@@ -93,7 +79,7 @@ def run(
     for label, one, part in _each(fields, own):
         found = one.run(dataclasses.replace(context, fields=part), runs)
         if label in own:
-            arrays = {f"{label}/{name}": a for name, a in found.arrays.items()}
+            arrays = npz.with_label(label, found.arrays)
             results = {"own_analyses": {label: dict(found.results)}}
             found = found._replace(results=results, arrays=arrays)
         yield found

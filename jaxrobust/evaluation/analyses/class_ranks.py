@@ -19,6 +19,7 @@ from jaxrobust.evaluation.diagnose import check_counts
 from jaxrobust.evaluation.setting import Setting, choose
 from jaxrobust.evaluation.text import parse_radius
 from jaxrobust.results import analysis_schema as schema
+from jaxrobust.results.npz import CLEAN
 
 FIELD = "analysis"
 DEFAULTS: Mapping[str, Any] = {
@@ -41,7 +42,7 @@ def run(context: Context, runs: Runs) -> Found:
         return Found()
     rows = choose(len(setting.indices), fields["examples"])
     part = setting.part(fields["examples"])
-    found = ranks(part, runs["clean"].logits[rows], fields)
+    found = ranks(part, runs[CLEAN].logits[rows], fields)
     return Found({"analyses": schema.Analyses(class_ranks=found)})
 
 

@@ -16,6 +16,7 @@ from jaxrobust.evaluation import passes, statistics, step
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
 from jaxrobust.evaluation.setting import Setting, choose, on_host
 from jaxrobust.results import analysis_schema as schema
+from jaxrobust.results import npz
 
 FIELD = "corruptions"
 DEFAULTS: Mapping[str, Any] = {
@@ -75,7 +76,7 @@ def run(context: Context, runs: Runs) -> Found:
         return Found()
     entries = context.entries
     robust = passes.worst_case(entries, runs) if entries else None
-    clean = runs["clean"].correct
+    clean = runs[npz.CLEAN].correct
     found, arrays = classified(context.setting, context.fields, clean, robust)
     return Found({"corruptions": found}, arrays)
 
@@ -90,8 +91,7 @@ def classified(
 
     Each corruption is one compiled program for all severities, and the network another
     one. The draws for an example depend on its index, the corruption and the severity.
-    All is on the same n examples: `corruption_correct` is bool [names, severities, n],
-    `corruption_images` one image under each.
+    All is on the same n examples.
     """
     wanted = read(fields)
     rows = choose(len(setting.indices), wanted.examples)
@@ -108,16 +108,16 @@ def classified(
     attacked = None if robust is None else robust[rows]
     seconds = time.monotonic() - begin
     results = _describe(correct, wanted, clean[rows], attacked, seconds)
-    arrays = {
-        "corruption_names": np.asarray(wanted.names),
-        "corruption_severities": np.asarray(wanted.severities),
-        "corruption_indices": part.indices,
-        "corruption_correct": correct,
-        "corruption_clean": part.dataset.images[part.indices[0]],
-        "corruption_images": np.stack([image for _, image in found]),
-        "corruption_shown": np.asarray(_shown(wanted.severities)),
-    }
-    return results, arrays
+    arrays = npz.Corruptions(
+        corruption_names=np.asarray(wanted.names),
+        corruption_severities=np.asarray(wanted.severities),
+        corruption_indices=part.indices,
+        corruption_correct=correct,
+        corruption_clean=part.dataset.images[part.indices[0]],
+        corruption_images=np.stack([image for _, image in found]),
+        corruption_shown=np.asarray(_shown(wanted.severities)),
+    )
+    return results, arrays.named()
 
 
 def _run_one(

@@ -17,6 +17,7 @@ from jaxrobust.evaluation.protocols import STEP_SHARE
 from jaxrobust.evaluation.setting import Setting
 from jaxrobust.evaluation.text import parse_radius
 from jaxrobust.results import analysis_schema as schema
+from jaxrobust.results import npz
 
 FIELD = "curve"
 DEFAULTS: Mapping[str, Any] = {
@@ -50,14 +51,14 @@ def run(context: Context, runs: Runs) -> Found:
     seconds = time.monotonic() - begin
     found = describe(correct, eps, written, norm, steps, seconds)
     size = int(np.prod(setting.dataset.images.shape[1:]))
-    chance = flags.predictions(runs["clean"].logits, setting.labels).chance
+    chance = flags.predictions(runs[npz.CLEAN].logits, setting.labels).chance
     raised = flags_of_attacks.of_what_ran(
         flags_of_attacks.from_curve(found, chance, size),
         flags_of_attacks.OF_CURVE,
         context.attacks,
     )
-    arrays = {"curve_eps": np.asarray(eps), "curve_correct": correct}
-    return Found({"curve": found}, arrays, raised)
+    arrays = npz.Curve(curve_eps=np.asarray(eps), curve_correct=correct)
+    return Found({"curve": found}, arrays.named(), raised)
 
 
 def predicted(

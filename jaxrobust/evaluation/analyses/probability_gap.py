@@ -9,6 +9,7 @@ import numpy as np
 from jaxrobust import analysis
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
 from jaxrobust.results import analysis_schema as schema
+from jaxrobust.results.npz import CLEAN
 
 FIELD = "analysis"
 DEFAULTS: Mapping[str, Any] = {"enabled": True}
@@ -26,7 +27,7 @@ def run(context: Context, runs: Runs) -> Found:
     """
     if not context.fields.get("enabled"):
         return Found()
-    labels, right = context.setting.labels, runs["clean"].correct
+    labels, right = context.setting.labels, runs[CLEAN].correct
 
     def gap(label: str) -> dict[str, float | None]:
         both = jnp.asarray(runs[label].logits), jnp.asarray(labels)
@@ -35,11 +36,9 @@ def run(context: Context, runs: Runs) -> Found:
         return {"all": float(found.mean()), "correct": mean}
 
     found = schema.ProbabilityGap(
-        clean=schema.Gap(**gap("clean")),
+        clean=schema.Gap(**gap(CLEAN)),
         attacks=[
-            schema.GapOf(label=label, **gap(label))
-            for label in runs
-            if label != "clean"
+            schema.GapOf(label=label, **gap(label)) for label in runs if label != CLEAN
         ],
         n=len(labels),
         n_correct=int(right.sum()),

@@ -15,6 +15,7 @@ from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
 from jaxrobust.evaluation.entries import Entry
 from jaxrobust.evaluation.setting import Setting, on_host
 from jaxrobust.results import analysis_schema as schema
+from jaxrobust.results import npz
 
 FIELD = "analysis"
 # Of as many examples as `class_ranks` says.
@@ -62,7 +63,8 @@ def under(setting: Setting, entry: Entry, keep: int) -> tuple[schema.Analyses, A
                 value = on_host(found[name], rows)[: last - rows.start]
                 parts.setdefault(name, []).append(value)
     arrays = {name: np.concatenate(part) for name, part in parts.items()}
-    return _describe(entry.label, layers, arrays), _for_file(setting, arrays)
+    kept = _for_file(setting, layers, arrays)
+    return _describe(entry.label, layers, arrays), kept
 
 
 def _inside_step(
@@ -88,7 +90,7 @@ def _inside_step(
             return jnp.stack(analysis.prototype_distances(*given), -1)
 
         found: dict[str, Any] = {"logits": step.float_logits(outs[1].logits)}
-        found |= {f"distances/{n}": _pair(measure(o, n) for o in outs) for n in layers}
+        found |= {npz.distances(n): _pair(measure(o, n) for o in outs) for n in layers}
         if "penultimate" in outs[0].features:
             flat = [out.features["penultimate"] for out in outs]
             found["features"] = _pair(h.reshape(len(h), -1) for h in flat)
@@ -114,8 +116,9 @@ def _describe(label: str, layers: Sequence[str], arrays: Arrays) -> schema.Analy
         count, _, width = arrays["features"].shape
         found["features"] = schema.Features(attack=label, n=count, width=width)
     if layers:
-        count = len(arrays[f"distances/{layers[0]}"])
-        each = {layer: _distances(arrays[f"distances/{layer}"]) for layer in layers}
+        found_at = {layer: arrays[npz.distances(layer)] for layer in layers}
+        count = len(found_at[layers[0]])
+        each = {layer: _distances(found) for layer, found in found_at.items()}
         found["prototypes"] = schema.Prototypes(attack=label, n=count, layers=each)
     if "errors" in arrays:
         mean = arrays["errors"].mean(0, dtype=np.float64)
@@ -141,16 +144,17 @@ def _distances(found: np.ndarray) -> schema.Layer:
     return schema.Layer(clean=clean, attacked=attacked)
 
 
-def _for_file(setting: Setting, arrays: Arrays) -> Arrays:
+def _for_file(setting: Setting, layers: Sequence[str], arrays: Arrays) -> Arrays:
     """Names the arrays as evaluation.npz has them."""
-    kept = {k: v for k, v in arrays.items() if k.startswith("distances/")}
+    kept = {name: arrays[name] for name in map(npz.distances, layers)}
     if "features" in arrays:
-        kept |= {"features": arrays["features"], "features_labels": setting.labels}
+        features, labels = arrays["features"], setting.labels
+        kept |= npz.Features(features=features, features_labels=labels).named()
     if count := len(arrays.get("restored", ())):
-        kept |= {
-            "restored": arrays["restored"],
-            "restored_x_adv": arrays["x_adv"],
-            "restored_images": setting.dataset.images[setting.indices[:count]],
-            "restored_labels": setting.labels[:count],
-        }
+        kept |= npz.Restored(
+            restored=arrays["restored"],
+            restored_x_adv=arrays["x_adv"],
+            restored_images=setting.dataset.images[setting.indices[:count]],
+            restored_labels=setting.labels[:count],
+        ).named()
     return kept

@@ -13,6 +13,7 @@ from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
 from jaxrobust.evaluation.entries import Entry
 from jaxrobust.evaluation.text import parse_radius
 from jaxrobust.results import schema
+from jaxrobust.results.npz import CLEAN
 
 FIELD = "within"
 # Beside the suite's own, radii at which to tell what is left.
@@ -30,7 +31,7 @@ def check(fields: Fields) -> None:
 
 def run(context: Context, runs: Runs) -> Found:
     """Tells for each attack without a radius how far it had to go."""
-    within, clean = read_within(context.fields), runs["clean"].correct
+    within, clean = read_within(context.fields), runs[CLEAN].correct
     found = {}
     for entry in (one for one in context.entries if one.eps is None):
         others = [one for one in context.entries if one.norm == entry.norm]

@@ -12,9 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jaxrobust.analysis import logits as of_logits
-from jaxrobust.analysis import slopes
-from jaxrobust.evaluation import flags
+from jaxrobust.evaluation import flags, slopes
+from jaxrobust.evaluation import logits as of_logits
 from jaxrobust.evaluation.autoattack.result import State
 from jaxrobust.evaluation.autoattack.setup import Setup
 from jaxrobust.evaluation.diagnose import gradient_check

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from jaxrobust.analysis import logits as of_logits
+from jaxrobust.evaluation import logits as of_logits
 from jaxrobust.evaluation import verify
 from jaxrobust.evaluation.autoattack import flags, stage
 from jaxrobust.evaluation.autoattack.queue import Queue

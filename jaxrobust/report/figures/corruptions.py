@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 
+from jaxrobust.report.figures.places import Place
 from jaxrobust.report.html import Markup, image, table, tag
 from jaxrobust.report.source import Arrays
 from jaxrobust.report.verdict import interval, percent
-from jaxrobust.results import Results
+from jaxrobust.results import Results, npz
 from jaxrobust.results.analysis_schema import Corruptions
+
+PLACE = Place.CORRUPTIONS
 
 Row = tuple[str, Mapping[int, str], float, Sequence[float]]
 
@@ -62,12 +65,13 @@ def _title(name: str) -> str:
 
 def _pictures(arrays: Arrays) -> Markup:
     """One image as it is and under each corruption."""
-    if "corruption_images" not in arrays:
+    found = npz.Corruptions.of(arrays)
+    if found is None:
         return Markup()
-    shown = [("clean", arrays["corruption_clean"])]
-    names = map(str, arrays["corruption_names"])
-    shown += zip(map(_title, names), arrays["corruption_images"], strict=True)
+    shown = [("clean", found.corruption_clean)]
+    names = map(str, found.corruption_names)
+    shown += zip(map(_title, names), found.corruption_images, strict=True)
     cells = [tag("div", image(p / 255, t), tag("span", t)) for t, p in shown]
-    caption = f"One image under each corruption, severity {arrays['corruption_shown']}."
+    caption = f"One image under each corruption, severity {found.corruption_shown}."
     below = tag("figcaption", caption, class_="below")
     return tag("figure", tag("div", cells, class_="corrupted"), below, class_="card")

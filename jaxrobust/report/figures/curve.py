@@ -3,9 +3,12 @@
 import numpy as np
 
 from jaxrobust.report import drawing
+from jaxrobust.report.figures.places import Place
 from jaxrobust.report.html import Markup, card
 from jaxrobust.report.source import Arrays
-from jaxrobust.results import Results
+from jaxrobust.results import Results, npz
+
+PLACE = Place.CURVES
 
 
 def figure(results: Results, arrays: Arrays, twin: Results | None) -> list[Markup]:
@@ -24,7 +27,7 @@ def figure(results: Results, arrays: Arrays, twin: Results | None) -> list[Marku
         axes.fill_between(at, low, high, color=band, alpha=0.16, linewidth=0)
         values = np.asarray(found.robust_accuracy, float) * 100
         drawing.plot(axes, at, values, color, label)
-    chance = 1 / max(len(arrays.get("class_names", ())), 2)
+    chance = 1 / max(len(npz.class_names(arrays)), 2)
     drawing.mark(axes, 100 * chance, f"chance ({chance:.0%})")
     axes.set_xticks(at, curve.eps_text)
     axes.set_ylim(-2, 102)

@@ -1,27 +1,16 @@
 """The numbers behind the signs of masked gradients."""
 
+from jaxrobust.report.figures.places import Place
 from jaxrobust.report.html import Markup, details, table
 from jaxrobust.report.source import Arrays
 from jaxrobust.report.verdict import percent
 from jaxrobust.results import Results
+from jaxrobust.results.analysis_schema import Diagnostics, ExplainedAt
+from jaxrobust.results.typed import ABSENT
 
-TRIALS = {
-    "clean": "no attack",
-    "noise": "random noise",
-    "square": "black box ({queries} queries)",
-    "single_step": "a single step",
-    "iterative": "{steps} steps",
-    "more_steps": "four times the steps",
-    "more_restarts": "{steps} steps, more starts ({restarts})",
-    "rescaled": "{steps} steps, logits rescaled in the loss",
-    "covering": "{steps} steps, any image allowed",
-}
-POINTS = {
-    "clean_near": "clean image, step of a thousandth",
-    "clean_far": "clean image, step of a tenth of the radius",
-    "in_ball_near": "in the ball, step of a thousandth",
-    "in_ball_far": "in the ball, step of a tenth of the radius",
-}
+PLACE = Place.WARNINGS
+
+NEAR, FAR = "step of a thousandth", "step of a tenth of the radius"
 
 
 def figure(results: Results, arrays: Arrays, twin: Results | None) -> list[Markup]:
@@ -29,28 +18,52 @@ def figure(results: Results, arrays: Arrays, twin: Results | None) -> list[Marku
     numbers = results.diagnostics
     if numbers is None:
         return []
-    left, gradients, calls = numbers.accuracy, numbers.gradients, numbers.calls
-    rows = [
-        [text.format(**vars(numbers)), percent(left[n])]
-        for n, text in TRIALS.items()
-        if n in left
-    ]
-    told = gradients.explained_at or {}  # older results have none of it
+    gradients, calls = numbers.gradients, numbers.calls
     shares = [
         ["images with a zero gradient", percent(gradients.zero_gradient_share)],
         ["loss rises along its gradient", percent(gradients.loss_rises_share)],
-        *(
-            [f"change that the gradient tells: {about}", _known(told[name])]
-            for name, about in POINTS.items()
-            if name in told
-        ),
+        *_explained(gradients.explained_at or ExplainedAt()),
         ["float32 loss exactly 0", percent(numbers.logits.no_loss_share)],
         ["change when asked again", percent(calls.same_batch)],
         ["change with the rest of the batch", percent(calls.other_batch)],
     ]
-    attacked = table(["attack", "accuracy left"], rows, right=(1,))
+    attacked = table(["attack", "accuracy left"], _left(numbers), right=(1,))
     signs = table(["sign", "share"], shares, right=(1,))
     return [details(f"What was checked, on {numbers.n:,} images", attacked, signs)]
+
+
+def _left(numbers: Diagnostics) -> list[list[str]]:
+    """What each attack leaves, as far as it ran."""
+    left, steps = numbers.accuracy, f"{numbers.steps} steps"
+    rows = (
+        ("no attack", left.clean),
+        ("random noise", left.noise),
+        (f"black box ({numbers.queries} queries)", left.square),
+        ("a single step", left.single_step),
+        (steps, left.iterative),
+        ("four times the steps", left.more_steps),
+        (f"{steps}, more starts ({numbers.restarts})", left.more_restarts),
+        (f"{steps}, logits rescaled in the loss", left.rescaled),
+        (f"{steps}, any image allowed", left.covering),
+    )
+    return [[text, percent(share)] for text, share in rows if share is not None]
+
+
+def _explained(told: ExplainedAt) -> list[list[str]]:
+    """What gradients tell of small steps; older results have none or some of it."""
+    rows = (
+        (f"clean image, {NEAR}", told.clean_near),
+        (f"clean image, {FAR}", told.clean_far),
+        (f"in the ball, {NEAR}", told.in_ball_near),
+        (f"in the ball, {FAR}", told.in_ball_far),
+        (f"on the way of an attack, {NEAR}", told.attacked_near),
+        (f"on the way of an attack, {FAR}", told.attacked_far),
+    )
+    return [
+        [f"change that the gradient tells: {about}", _known(share)]
+        for about, share in rows
+        if share is not ABSENT
+    ]
 
 
 def _known(share: float | None) -> str:

@@ -3,9 +3,12 @@
 import numpy as np
 
 from jaxrobust.report import drawing
+from jaxrobust.report.figures.places import Place
 from jaxrobust.report.html import Markup, card
 from jaxrobust.report.source import Arrays
 from jaxrobust.results import Results
+
+PLACE = Place.CURVES
 
 
 def figure(results: Results, arrays: Arrays, twin: Results | None) -> list[Markup]:

@@ -4,6 +4,7 @@ from jaxrobust.report.html import Markup, table, tag
 from jaxrobust.report.source import Arrays
 from jaxrobust.results import Results
 from jaxrobust.results.analysis_schema import Gap, ProbabilityGap
+from jaxrobust.results.npz import CLEAN
 
 
 def figure(results: Results, arrays: Arrays, twin: Results | None) -> list[Markup]:
@@ -29,7 +30,7 @@ def figure(results: Results, arrays: Arrays, twin: Results | None) -> list[Marku
 
 
 def _by_label(gaps: ProbabilityGap) -> dict[str, Gap]:
-    return {"clean": gaps.clean, **{one.label: one for one in gaps.attacks}}
+    return {CLEAN: gaps.clean, **{one.label: one for one in gaps.attacks}}
 
 
 def _signed(value: float | None) -> str:

@@ -10,7 +10,7 @@ from matplotlib.colors import to_hex
 from jaxrobust.report import drawing
 from jaxrobust.report.html import Markup, card
 from jaxrobust.report.source import Arrays
-from jaxrobust.results import Results
+from jaxrobust.results import Results, npz
 from jaxrobust.results.analysis_schema import Features, Prototypes
 
 # Readable on the page's light and dark ground.
@@ -42,14 +42,14 @@ def figure(results: Results, arrays: Arrays, twin: Results | None) -> list[Marku
 
 
 def _features(arrays: Arrays, features: Features | None) -> list[Markup]:
-    pairs = arrays.get("features")
-    if features is None or pairs is None:
+    held = npz.Features.of(arrays)
+    if features is None or held is None:
         return []
-    found = embed(pairs, arrays["features_labels"])
+    found = embed(held.features, held.features_labels)
     if found is None:
         return []
     places, labels = found
-    names = [str(name) for name in arrays["class_names"]]
+    names = npz.class_names(arrays)
     note = (
         f"t-SNE of the penultimate features of {len(labels):,} images: clean ones are "
         f"dots, the same ones attacked ({features.attack}) crosses, in the colour "
@@ -63,7 +63,7 @@ def _prototypes(arrays: Arrays, found: Prototypes | None) -> list[Markup]:
         return []
     cards = []
     for layer, numbers in found.layers.items():
-        distances = arrays.get(f"distances/{layer}")
+        distances = arrays.get(npz.distances(layer))
         if distances is None or not np.isfinite(distances).all():
             continue
         note = (

@@ -1,10 +1,13 @@
 """What attacks without a radius leave within some."""
 
 from jaxrobust.report.drawing import NORMS
+from jaxrobust.report.figures.places import Place
 from jaxrobust.report.html import Markup, details, table
 from jaxrobust.report.source import Arrays
 from jaxrobust.report.verdict import interval, percent
 from jaxrobust.results import Results
+
+PLACE = Place.ATTACKS
 
 
 def figure(results: Results, arrays: Arrays, twin: Results | None) -> list[Markup]:

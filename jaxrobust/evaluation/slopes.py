@@ -14,8 +14,9 @@ from jaxtyping import Array, Bool, Float
 
 from jaxrobust import threat
 from jaxrobust.analysis import masking
-from jaxrobust.analysis.logits import leads, log_odds, rounding
+from jaxrobust.analysis.logits import log_odds
 from jaxrobust.array_types import Bounds, Images, Key, Labels, Norm, Scalar
+from jaxrobust.evaluation.logits import leads, rounding
 
 PROBE = 1e-3  # of the width of the bounds: below half an 8-bit level
 SHARE = 0.1  # of the radius

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust.analysis import masking, slopes
+from jaxrobust.analysis import masking
+from jaxrobust.evaluation import slopes
 
 N, SHAPE = 12, (4, 4, 1)
 EPS32 = float(jnp.finfo(jnp.float32).eps)
