@@ -35,15 +35,15 @@ def with_radius(results: Results) -> list[Attack]:
 
 def autoattacks(results: Results) -> list[Attack]:
     """Returns the runs of AutoAttack among the attacks."""
-    return [a for a in with_radius(results) if a.name == "autoattack"]
+    return [a for a in with_radius(results) if a.name == registry.AUTOATTACK]
 
 
 def called(attack: Attack) -> str:
     """Returns what to call an attack: its label, for AutoAttack its own name too."""
     label = attack.label
-    if attack.name != "autoattack":
+    if attack.name != registry.AUTOATTACK:
         return label
-    return "AutoAttack" if label == "autoattack" else f"AutoAttack ({label})"
+    return "AutoAttack" if label == attack.name else f"AutoAttack ({label})"
 
 
 def of_threat(attack: Asked) -> str:
