@@ -193,11 +193,8 @@ def is_strong(name: str) -> bool:
 
 def for_training() -> tuple[str, ...]:
     """Returns the names of attacks that are cheap enough to train against each."""
-    return tuple(
-        name
-        for name, entry in _ENTRIES.items()
-        if entry.fixed_steps and entry.access == "gradient"
-    )
+    fixed = (name for name, entry in _ENTRIES.items() if entry.fixed_steps)
+    return tuple(filter(needs_gradient, fixed))
 
 
 def needs_gradient(name: str) -> bool:
