@@ -1,6 +1,7 @@
 """Asserts who may import whom inside `jaxrobust`, by reading the source."""
 
 import ast
+import collections
 import pathlib
 import re
 
@@ -150,6 +151,21 @@ def test_packages_keep_their_private_modules_to_themselves(tmp_path):
     for wrong in ("models._own import f", "models import _own", "models.net import _f"):
         (tmp_path / "main.py").write_text(f"from jaxrobust.{wrong}")
         assert len(private_imports(tmp_path)) == 1
+
+
+# What a loop of an attack carries; a flag before it is written, which says so.
+SHARED_NAMES = {"Carry", "Flag"}
+
+
+def test_a_class_name_means_one_thing():
+    trees = (ast.parse(path.read_text()) for path in ROOT.rglob("*.py"))
+    found = collections.Counter(
+        node.name
+        for tree in trees
+        for node in tree.body
+        if isinstance(node, ast.ClassDef)
+    )
+    assert {name for name, count in found.items() if count > 1} == SHARED_NAMES
 
 
 WRONG = {

@@ -41,7 +41,7 @@ PhaseResult = tuple[Scalar, tuple[Any, ...]]
 PhaseLoss = Callable[[Params, ModelState, Batch, Key, Array], PhaseResult]
 Prepare = Callable[[Params, ModelState, Batch, Key, Array], Mapping[str, Array]]
 # What a loss of outputs gives: its value and metrics.
-Found = tuple[Scalar, Metrics]
+LossAndMetrics = tuple[Scalar, Metrics]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +121,7 @@ def outputs_like(model: nn.Module, variables: Variables, example: Images) -> Out
 
 def on_outputs(
     model: nn.Module,
-    loss: Callable[..., Found],
+    loss: Callable[..., LossAndMetrics],
     seen: Sequence[str],
     prepare: Prepare | None = None,
 ) -> Defense:

@@ -195,7 +195,7 @@ def learned_nothing(
     return [_flag(name, told, minor=True, accuracy=accuracy, chance=chance)]
 
 
-def from_calls(found: analysis_schema.Calls) -> list[Flag]:
+def from_calls(found: analysis_schema.Repeatability) -> list[Flag]:
     """Flags outputs that depend on more than the image."""
     changed = max(found.same_batch or 0.0, found.traced_again or 0.0)
     if changed > CALL_CHANGE:

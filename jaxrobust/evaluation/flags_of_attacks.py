@@ -15,7 +15,7 @@ from jaxrobust.evaluation.flags import (
     least_difference,
 )
 from jaxrobust.results.analysis_schema import Curve
-from jaxrobust.results.schema import Attack, Clean
+from jaxrobust.results.schema import AttackSummary, Clean
 
 # Signs of PGD on the cross-entropy, which say nothing of attacks on another loss: in
 # the diagnostics, and in the curve.
@@ -42,7 +42,7 @@ def _climbs(name: str) -> bool:
     return registry.is_strong(name) or (traits is not None and traits.single_step)
 
 
-def _follows_cross_entropy(attack: Attack) -> bool:
+def _follows_cross_entropy(attack: AttackSummary) -> bool:
     """Whether the loss of a strong attack is the cross-entropy."""
     if attack.name == registry.AUTOATTACK:
         return False
@@ -51,7 +51,7 @@ def _follows_cross_entropy(attack: Attack) -> bool:
 
 
 def of_what_ran(
-    found: Iterable[Flag], names: Sequence[str], attacks: Sequence[Attack]
+    found: Iterable[Flag], names: Sequence[str], attacks: Sequence[AttackSummary]
 ) -> list[Flag]:
     """Returns flags, those of `names` minor where an attack does without them.
 
@@ -69,7 +69,7 @@ def of_what_ran(
     ]
 
 
-def raised(attacks: Sequence[Attack], clean: Clean) -> list[Flag]:
+def raised(attacks: Sequence[AttackSummary], clean: Clean) -> list[Flag]:
     """Flags the first attack that leaves more than no attack at all."""
     least = least_difference(clean.n)
     for attack in attacks:
@@ -80,7 +80,7 @@ def raised(attacks: Sequence[Attack], clean: Clean) -> list[Flag]:
     return []
 
 
-def from_attacks(attacks: Sequence[Attack]) -> Iterator[Flag]:
+def from_attacks(attacks: Sequence[AttackSummary]) -> Iterator[Flag]:
     """Flags weak attacks that beat iterative ones under the same threat."""
     for weak in attacks:
         traits = registry.traits(weak.name)

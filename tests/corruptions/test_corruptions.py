@@ -174,7 +174,7 @@ def test_brightness_raises_the_value_of_hsv(severity):
     ):
         hue, saturation, value = colorsys.rgb_to_hsv(*before.tolist())
         want = colorsys.hsv_to_rgb(hue, saturation, min(value + raised, 1))
-        chex.assert_trees_all_close(after, want, rtol=0, atol=1e-6)
+        chex.assert_trees_all_close(after, np.asarray(want), rtol=0, atol=1e-6)
 
 
 def test_brightness_of_black_is_grey():
@@ -340,7 +340,9 @@ def test_plasma_is_diamond_square():
 def test_the_affine_map_moves_three_corners():
     rows, columns = jnp.mgrid[:16, :20].astype(jnp.float32)
     still = digital._affine(KEY, rows, columns, jnp.asarray(0.0))
-    chex.assert_trees_all_close(still, jnp.stack([rows, columns]), rtol=0, atol=1e-5)
+    chex.assert_trees_all_close(
+        jnp.stack(still), jnp.stack([rows, columns]), rtol=0, atol=1e-5
+    )
     source = digital._affine(KEY, rows, columns, jnp.asarray(1.5))
     # Fit the map back and see where it comes from at the moved corners.
     places = np.stack([rows.ravel(), columns.ravel(), np.ones(rows.size)], -1)
