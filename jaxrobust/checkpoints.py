@@ -27,7 +27,7 @@ from jaxrobust.array_types import PyTree, Variables
 from jaxrobust.named_models import create_stored
 from jaxrobust.parallel import checksums, processes
 from jaxrobust.runtime import checkpoint_folder, files, reading
-from jaxrobust.runtime.checkpoint_folder import BEST, Refused, metric
+from jaxrobust.runtime.checkpoint_folder import BEST, RefusedCheckpoint, metric
 from jaxrobust.runtime.checkpoint_folder import WHICH as WHICH
 from jaxrobust.runtime.checkpoint_folder import exists as exists
 from jaxrobust.runtime.checkpoint_folder import usable as usable
@@ -262,7 +262,7 @@ def verify(workdir: epath.PathLike) -> None:
 
 
 def _metadata(path: epath.Path) -> PyTree:
-    """Returns shapes and dtypes; `Refused` if they need far more memory than disk."""
+    """Returns shapes and dtypes; refuses what needs far more memory than disk."""
     _leave_out_late_reads()
     folder = path / "variables"
     stored = checkpoint_folder.size(folder)  # first: what is no file may never end
@@ -272,7 +272,7 @@ def _metadata(path: epath.Path) -> PyTree:
         for leaf in jax.tree.leaves(tree)
     )
     if declared > max(_SMALL, _RATIO * stored):
-        raise Refused(
+        raise RefusedCheckpoint(
             f"checkpoint {path} is damaged: its arrays would take "
             f"{reading.size(declared)}, and its files have {reading.size(stored)}."
         )

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxrobust import models, named_code
 from jaxrobust.array_types import LogitsFn
 from jaxrobust.runtime import reading
-from jaxrobust.runtime.checkpoint_folder import Refused
+from jaxrobust.runtime.checkpoint_folder import RefusedCheckpoint
 
 # Fields that count blocks: each has weights of its own.
 _COUNTS = ("blocks", "depth", "layers", "stages")
@@ -58,15 +58,17 @@ def create_stored(
       model_name: code from outside jaxrobust that the caller names, too.
 
     Raises:
-      Refused: if the config names other code, or is no description of a network with
-        these arrays.
+      RefusedCheckpoint: if the config names other code, or is no description of a
+        network with these arrays.
     """
     fields = config.get("model")
     name = fields.get("name") if isinstance(fields, dict) else None
     if not isinstance(fields, dict) or not isinstance(name, str):
-        raise Refused(f"{where} is damaged: its config does not name a network.")
+        raise RefusedCheckpoint(
+            f"{where} is damaged: its config does not name a network."
+        )
     if ":" in name and name != model_name:
-        raise Refused(
+        raise RefusedCheckpoint(
             f"{where} names the network {name!r}, which is code from outside "
             "jaxrobust, and a file's code is not run: if it is yours, give a config "
             f"with that model.name, or load(..., model_name={name!r}) from Python."
@@ -76,7 +78,7 @@ def create_stored(
             continue
         most = len(sizes) if field.key in _COUNTS else max(sum(sizes), _SMALLEST)
         if abs(number) > most:
-            raise Refused(
+            raise RefusedCheckpoint(
                 f"{where} is damaged: model.{field.key} is {number:.7g}, and its "
                 f"weights are {len(sizes)} arrays of {sum(sizes)} numbers."
             )
@@ -84,7 +86,9 @@ def create_stored(
         return create_model(config)
     except (ValueError, TypeError, AttributeError) as error:
         reason = reading.first_line(error)[:200]
-        raise Refused(f"{where}: its config describes no network ({reason}).") from None
+        raise RefusedCheckpoint(
+            f"{where}: its config describes no network ({reason})."
+        ) from None
 
 
 def count_classes(logits_fn: LogitsFn, shape: Sequence[int], name: str) -> int:

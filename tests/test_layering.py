@@ -1,7 +1,9 @@
 """Asserts who may import whom inside `jaxrobust`, by reading the source."""
 
 import ast
+import collections
 import pathlib
+import re
 
 import pytest
 
@@ -112,9 +114,58 @@ def violations(root: pathlib.Path) -> list[str]:
     return found
 
 
+def private_imports(root: pathlib.Path) -> list[str]:
+    """Returns one line per import of another package's underscore module or name.
+
+    `jaxrobust/_*.py` are for all.
+    """
+    found = []
+    for path in sorted(root.rglob("*.py")):
+        here = path.parent.relative_to(root).parts
+        for name in sorted(imported_modules(path)):
+            package, *parts = name.split(".")
+            hidden = [bool(re.match("_[^_]", part)) for part in parts]
+            if package != PACKAGE or True not in hidden:
+                continue
+            owner = parts[: hidden.index(True)]
+            if owner and root.joinpath(*owner).with_suffix(".py").is_file():
+                owner.pop()  # a name in a file of the package
+            if here[: len(owner)] != tuple(owner):
+                found.append(f"{path.relative_to(root)}: imports {name}")
+    return found
+
+
 def test_layers():
     """No file imports upwards, and pure code imports no program library."""
     assert not violations(ROOT), "\n".join(violations(ROOT))
+
+
+def test_packages_keep_their_private_modules_to_themselves(tmp_path):
+    assert not private_imports(ROOT), "\n".join(private_imports(ROOT))
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "net.py").write_text("")
+    (tmp_path / "models" / "_own.py").write_text(
+        "from jaxrobust import _checks\nfrom jaxrobust.models._more import thing"
+    )
+    assert not private_imports(tmp_path)
+    for wrong in ("models._own import f", "models import _own", "models.net import _f"):
+        (tmp_path / "main.py").write_text(f"from jaxrobust.{wrong}")
+        assert len(private_imports(tmp_path)) == 1
+
+
+# What a loop of an attack carries; a flag before it is written, which says so.
+SHARED_NAMES = {"Carry", "Flag"}
+
+
+def test_a_class_name_means_one_thing():
+    trees = (ast.parse(path.read_text()) for path in ROOT.rglob("*.py"))
+    found = collections.Counter(
+        node.name
+        for tree in trees
+        for node in tree.body
+        if isinstance(node, ast.ClassDef)
+    )
+    assert {name for name, count in found.items() if count > 1} == SHARED_NAMES
 
 
 WRONG = {

@@ -11,8 +11,8 @@ import subprocess
 import sys
 import time
 
+import chex
 import jax
-import numpy as np
 import pytest
 from absl.testing import flagsaver
 
@@ -125,7 +125,7 @@ def test_kill_and_resume_is_bit_identical(trained, tmp_path):
         jax.tree.leaves(final_state(trained)),
         strict=True,
     ):
-        np.testing.assert_array_equal(a, b)
+        chex.assert_trees_all_equal(a, b)
     assert [row["step"] for row in read(metrics)] == list(range(1, steps + 1))
 
 

@@ -1,5 +1,6 @@
 """Threat models: exact projections, steepest steps, uniform samples."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,7 +49,9 @@ def test_l1_anchor():
     """The value that AutoAttack's own L1_projection gave."""
     x, moved = rows([0.1, 0.5, 0.9, 0.3]), rows([0.5, -0.4, 0.3, 0.05])
     point = PROJECT["l1"](x + moved, x, 0.6)
-    np.testing.assert_allclose((point - x).ravel(), [0.3, -0.2, 0.1, 0], atol=1e-6)
+    chex.assert_trees_all_close(
+        (point - x).ravel(), np.asarray([0.3, -0.2, 0.1, 0]), rtol=0, atol=1e-6
+    )
 
 
 @every_norm
@@ -61,7 +64,7 @@ def test_project_is_inside_and_idempotent(norm, x, moved, eps):
     excess = norm64(once.astype(np.float64) - x, norm).max() - eps
     assert excess <= 1e-6 * max(1, eps)
     twice = np.asarray(PROJECT[norm](once, x, eps))
-    np.testing.assert_allclose(once, twice, atol=1e-6)
+    chex.assert_trees_all_close(once, twice, rtol=0, atol=1e-6)
 
 
 @every_norm
@@ -70,7 +73,7 @@ def test_project_is_inside_and_idempotent(norm, x, moved, eps):
 def test_points_inside_stay(norm, x, moved, eps):
     inside = np.asarray(PROJECT[norm](x + moved, x, 0.5 * np.float32(eps)))
     kept = np.asarray(PROJECT[norm](inside, x, eps))
-    np.testing.assert_allclose(kept, inside, atol=1e-6)
+    chex.assert_trees_all_close(kept, inside, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l1"])
@@ -93,7 +96,7 @@ def test_wide_box_is_the_ball_alone():
     point = project(x + moved, x, 2.5) - x
     for row, free in zip(point, moved, strict=True):
         expected = optax.projections.projection_l1_ball(free, 2.5)
-        np.testing.assert_allclose(row, expected, atol=1e-5)
+        chex.assert_trees_all_close(row, expected, rtol=0, atol=1e-5)
 
 
 def test_one_radius_per_row():
@@ -101,7 +104,9 @@ def test_one_radius_per_row():
     eps = jnp.array([0.0, 0.1, 0.4])
     for norm in threat.NORMS:
         point = PROJECT[norm](x + 1, x, eps)
-        np.testing.assert_allclose(threat.distance(point, x, norm=norm), eps, atol=1e-6)
+        chex.assert_trees_all_close(
+            threat.distance(point, x, norm=norm), eps, rtol=0, atol=1e-6
+        )
 
 
 @every_norm
@@ -141,7 +146,9 @@ def test_l1_step_goes_where_the_box_lets_it():
     grad = rows([5.0, -4.0, 3.0, -9.0])
     step = threat.steepest_step(x, grad, step_size=0.8, norm="l1")
     # The last cannot move, the first moves 0.1, the second 0.5, the third the rest.
-    np.testing.assert_allclose(step.ravel(), [1.0, 0.0, 0.4, 0.0], atol=1e-6)
+    chex.assert_trees_all_close(
+        step.ravel(), np.asarray([1.0, 0.0, 0.4, 0.0]), rtol=0, atol=1e-6
+    )
 
 
 @every_norm
@@ -151,8 +158,8 @@ def test_steps_without_a_direction(norm, compiled):
     step = compiled(lambda g: threat.steepest_step(x, g, step_size=0.1, norm=norm))(
         grad
     )
-    np.testing.assert_array_equal(step[:2], x[:2])
-    assert np.isfinite(step).all()
+    chex.assert_trees_all_equal(step[:2], x[:2])
+    chex.assert_tree_all_finite(step)
     assert float(jnp.abs(step[2] - x[2]).max()) > 0
 
 
@@ -164,8 +171,8 @@ def test_tiny_and_huge_gradients_step_alike(norm):
         threat.steepest_step(x, grad * s, step_size=0.1, norm=norm)
         for s in (1e-30, 1.0, 1e30)
     ]
-    np.testing.assert_allclose(steps[0], steps[1], atol=1e-6)
-    np.testing.assert_allclose(steps[2], steps[1], atol=1e-6)
+    chex.assert_trees_all_close(steps[0], steps[1], rtol=0, atol=1e-6)
+    chex.assert_trees_all_close(steps[2], steps[1], rtol=0, atol=1e-6)
 
 
 @every_norm
@@ -193,7 +200,7 @@ def test_samples_near_the_box_stay_in_it(norm):
 def test_row_keys():
     key = jax.random.key(3)
     keys = threat.row_keys(key, 4)
-    assert keys.shape == (4,)
+    chex.assert_shape(keys, (4,))
     assert bool((keys[2] == jax.random.fold_in(key, 2)).all())
     assert threat.row_keys(keys, 4) is keys
 
@@ -219,9 +226,8 @@ def test_distance():
     x = jnp.zeros((2, 2, 1, 1))
     x_adv = rows([3.0, -4.0], [0.0, 0.0])
     for norm, expected in {"linf": 4, "l2": 5, "l1": 7}.items():
-        np.testing.assert_allclose(
-            threat.distance(x_adv, x, norm=norm),
-            [expected, 0],  # pyright: ignore
+        chex.assert_trees_all_close(
+            threat.distance(x_adv, x, norm=norm), np.asarray([expected, 0]), rtol=1e-7
         )
 
 
@@ -251,8 +257,8 @@ def test_concrete_radii_and_bounds_are_checked(name):
 @pytest.mark.parametrize("name", ["project", "sample", "steepest_step"])
 def test_traced_radii_and_bounds_pass(name):
     run = jax.jit(lambda radius, high: call(name, radius=radius, bounds=(0.0, high)))
-    np.testing.assert_allclose(run(0.1, 1.0), call(name), atol=1e-6)
-    assert run(-0.1, 1.0).shape == (2, 2, 2, 1)
+    chex.assert_trees_all_close(run(0.1, 1.0), call(name), rtol=0, atol=1e-6)
+    chex.assert_shape(run(-0.1, 1.0), (2, 2, 2, 1))
     jax.vmap(lambda radius: call(name, radius=radius))(jnp.array([-1.0, 0.1]))
 
 

@@ -20,7 +20,7 @@ from jaxrobust.attacks import _checks, _jaxprs, _jit, _method
 from jaxrobust.attacks._capture import Captured, capture, like
 from jaxrobust.attacks._method import Method
 from jaxrobust.attacks._objective import Keys, OnInput, Problem, check_logits
-from jaxrobust.attacks._programs import bind
+from jaxrobust.attacks.programs import bind
 
 
 def iterate(

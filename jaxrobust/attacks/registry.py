@@ -35,6 +35,8 @@ Access = Literal["gradient", "scores", "decisions"]
 Goal = Literal["radius", "smallest"]
 
 _ARGUMENTS = ("logits_fn", "x", "y", "key")
+# The ensemble of `evaluation.autoattack`: a name in configs that no function here has.
+AUTOATTACK = "autoattack"
 
 
 class Cost(NamedTuple):
@@ -76,6 +78,11 @@ class Traits(NamedTuple):
     strong: bool = False
     weak: str = ""
     fixed_steps: bool = False
+
+    @property
+    def single_step(self) -> bool:
+        """Whether it follows one gradient, as far as the radius unless told."""
+        return bool(self.weak) and self.access == "gradient"
 
 
 def _of_steps(o: Options) -> Cost:
@@ -176,6 +183,18 @@ def traits(name: str) -> Traits | None:
 def table() -> Mapping[str, Traits]:
     """Returns the traits of all attacks of jaxrobust by name, without aliases."""
     return MappingProxyType(_ENTRIES)
+
+
+def is_strong(name: str) -> bool:
+    """Whether an attack is reliable enough to be a weak one's measure."""
+    entry = traits(name)
+    return name == AUTOATTACK or (entry is not None and entry.strong)
+
+
+def for_training() -> tuple[str, ...]:
+    """Returns the names of attacks that are cheap enough to train against each."""
+    fixed = (name for name, entry in _ENTRIES.items() if entry.fixed_steps)
+    return tuple(filter(needs_gradient, fixed))
 
 
 def needs_gradient(name: str) -> bool:

@@ -24,7 +24,7 @@ _NOT_WEIGHTS = ("optim", "sched", "scaler", "rng", "metrics", "args")
 _DEPTH, _MOST = 4, 10_000
 
 
-class Found(NamedTuple):
+class StateDict(NamedTuple):
     """The state dict of a checkpoint.
 
     `entry` says where it is, `ema.state_dict`, '' for the whole file, `others` what
@@ -36,7 +36,7 @@ class Found(NamedTuple):
     others: tuple[str, ...]
 
 
-def find(loaded: Any, entry: str | None = None) -> Found:
+def find(loaded: Any, entry: str | None = None) -> StateDict:
     """Finds the state dict in what a file holds, or the one that is called `entry`.
 
     The trained network comes before averages of it (`ema`, `teacher` ...).
@@ -61,7 +61,7 @@ def find(loaded: Any, entry: str | None = None) -> Found:
     arrays = {_shown(str(k)): v for k, v in found[entry].items() if is_array(v)}
     others = [str(k) for k in loaded if entry.split(".")[0] != str(k)] if entry else []
     others += [str(k) for k, v in found[entry].items() if not is_array(v)]
-    return Found(entry, arrays, tuple(others))
+    return StateDict(entry, arrays, tuple(others))
 
 
 def _shown(name: str) -> str:

@@ -116,7 +116,7 @@ def read_tar(stream: IO[bytes], title: str) -> Members:
             total += info.size
             _reading.require_density(title, packed, total)
             if total > limit or count > _MOST_MEMBERS:
-                raise _reading.Refused(
+                raise _reading.RefusedFile(
                     f"{title} holds more than {reading.size(limit)}, half of the "
                     f"memory, or {_MOST_MEMBERS:,} files: unpack it and give the folder"
                 )
@@ -148,7 +148,7 @@ class _Bounded:
 
     def read(self, size: int = -1) -> bytes:
         if size > self._most:
-            raise _reading.Refused(
+            raise _reading.RefusedFile(
                 f"{self._title} announces {reading.size(size)} in one piece: not read"
             )
         return self._stream.read(size)
@@ -156,7 +156,7 @@ class _Bounded:
 
 def _require_size(size: int, member: str) -> None:
     if size > _MOST_MEMBER:
-        raise _reading.Refused(
+        raise _reading.RefusedFile(
             f"{member} announces {reading.size(size)}, more than the "
             f"{reading.size(_MOST_MEMBER)} that are read of one file"
         )

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 _SPLIT_SEED = 0  # of the test splits that we make
 
 
-class Wanted(NamedTuple):
+class LoadOptions(NamedTuple):
     """What is asked of every kind of set, as `data.load` describes it."""
 
     image_size: int | None

@@ -12,7 +12,7 @@ from etils import epath
 from numpy.typing import NDArray
 
 from jaxrobust.data import _images, _names, _reading
-from jaxrobust.data._dataset import Wanted, own_split, spread
+from jaxrobust.data._dataset import LoadOptions, own_split, spread
 from jaxrobust.data._machine import in_threads
 from jaxrobust.data._names import printable
 from jaxrobust.data._reading import named
@@ -52,7 +52,7 @@ class ImageFiles(EncodedSource):
 
 
 def open_folder(
-    name: str, root: epath.Path, split: str, wanted: Wanted
+    name: str, root: epath.Path, split: str, wanted: LoadOptions
 ) -> EncodedSource:
     """Lists a user's image files, in either form of `RULE`, and reads their headers.
 

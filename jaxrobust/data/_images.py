@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from jaxrobust.data._reading import Refused
+from jaxrobust.data._reading import RefusedFile
 from jaxrobust.runtime import reading
 
 # Some of Pillow's other formats start programs (EPS) or are no pictures.
@@ -122,7 +122,7 @@ def _opened(stream: IO[bytes]) -> Iterator[Image.Image]:
         with Image.open(stream, formats=_formats()) as image:
             _check(image)
             yield image
-    except (MemoryError, Refused):
+    except (MemoryError, RefusedFile):
         raise
     except UnidentifiedImageError:
         raise ValueError("not a readable image: in no known format") from None
@@ -137,13 +137,13 @@ def _opened(stream: IO[bytes]) -> Iterator[Image.Image]:
 def _check(image: Image.Image) -> None:
     """Refuses what would be read wrongly, or take all memory."""
     if image.width * image.height > MOST_PIXELS:
-        raise Refused(
+        raise RefusedFile(
             f"{image.width}x{image.height} pixels are too many (at most "
             f"{MOST_PIXELS:,}): make it smaller"
         )
     depth = _depth(image)
     if depth:
-        raise Refused(
+        raise RefusedFile(
             f"more than 8 bits per channel ({depth}), of which nothing says how they "
             "are to be scaled: save it with 8"
         )

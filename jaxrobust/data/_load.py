@@ -11,7 +11,7 @@ from etils import epath
 from jaxrobust import named_code
 from jaxrobust._checks import did_you_mean
 from jaxrobust.data import _image_folder, _images, _npz, _tfds
-from jaxrobust.data._dataset import Dataset, Wanted, own_split, spread
+from jaxrobust.data._dataset import Dataset, LoadOptions, own_split, spread
 from jaxrobust.data._names import printable
 from jaxrobust.data._source import Source
 from jaxrobust.runtime import files
@@ -100,7 +100,7 @@ def open_source(
             raise ValueError(f"{argument} must be at least 1 or None, got {value}")
     if channels not in (0, 3):
         raise ValueError(f"channels must be 0 (as stored) or 3, got {channels}")
-    found = _open(name, split, data_dir, Wanted(image_size, channels, limit))
+    found = _open(name, split, data_dir, LoadOptions(image_size, channels, limit))
     if limit is not None and limit > len(found):
         text = "%s: %d examples of the %s split asked for, it has %d"
         logging.warning(text, name, limit, split, len(found))
@@ -108,7 +108,7 @@ def open_source(
 
 
 def _open(
-    name: str, split: str, data_dir: os.PathLike[str] | str | None, wanted: Wanted
+    name: str, split: str, data_dir: os.PathLike[str] | str | None, wanted: LoadOptions
 ) -> Source:
     kind, _, rest = name.partition(":")
     if name == "digits":
@@ -179,7 +179,7 @@ def _locate(kind: str, path: str) -> epath.Path:
     )
 
 
-def _finish(dataset: Dataset, wanted: Wanted) -> Dataset:
+def _finish(dataset: Dataset, wanted: LoadOptions) -> Dataset:
     """Takes the wanted examples; resizes them, copies grey to RGB."""
     dataset = dataset.take(spread(len(dataset), wanted.limit))
     *side, stored = dataset.shape

@@ -35,7 +35,7 @@ _NOT_THEIRS = frozenset(
 )
 
 
-class Refused(ValueError):
+class RefusedFile(ValueError):
     """What could be read, but is not."""
 
 
@@ -53,7 +53,7 @@ def damage(what: str, *passing: type[Exception]) -> Iterator[None]:
     """Says in a line what is damaged: readers raise many kinds, of which some pass."""
     try:
         yield
-    except (Refused, *passing):
+    except (RefusedFile, *passing):
         raise
     except Exception as error:
         reason = printable(reading.first_line(error))
@@ -80,9 +80,9 @@ def most(packed: int) -> int:
 
 
 def require_density(title: str, packed: int, announced: int) -> None:
-    """Raises `Refused` for an archive that announces more than `most`."""
+    """Raises `RefusedFile` for an archive that announces more than `most`."""
     if announced > most(packed):
-        raise Refused(
+        raise RefusedFile(
             f"{title} of {reading.size(packed)} announces {reading.size(announced)}, "
             f"more than {_DENSEST} times as much, which images never do: not read"
         )

@@ -14,7 +14,7 @@ from etils import epath
 from numpy.typing import NDArray
 
 from jaxrobust.data import _names, _prepared
-from jaxrobust.data._dataset import Wanted, as_labels, spread
+from jaxrobust.data._dataset import LoadOptions, as_labels, spread
 from jaxrobust.data._machine import in_threads
 from jaxrobust.data._source import EncodedSource
 from jaxrobust.runtime import caches, files, reading
@@ -108,7 +108,7 @@ def _cached(file: pathlib.Path, count: int) -> NDArray[np.int32] | None:
 
 
 def open_prepared(
-    name: str, split: str, data_dir: os.PathLike[str] | str | None, wanted: Wanted
+    name: str, split: str, data_dir: os.PathLike[str] | str | None, wanted: LoadOptions
 ) -> EncodedSource:
     """Opens one split of the prepared TFDS image set `name`; see `data.load`."""
     import tensorflow_datasets as tfds

@@ -22,6 +22,7 @@ import flax.linen as nn
 
 from jaxrobust import named_code
 from jaxrobust._checks import nearest_match
+from jaxrobust.attacks import registry
 from jaxrobust.defenses.adversarial import adversarial as adversarial
 from jaxrobust.defenses.adversarial import ball as ball
 from jaxrobust.defenses.adversarial import standard as standard
@@ -36,11 +37,12 @@ from jaxrobust.defenses.pcl import pcl_adversarial as pcl_adversarial
 from jaxrobust.defenses.ssc import ssc as ssc
 from jaxrobust.defenses.trades import trades as trades
 
-_ATTACKS = ("fgsm", "bim", "mim", "pgd")
+# The objective that knows no method: cross-entropy on the images as they are.
+PLAIN = "standard"
 FACTORIES: Mapping[str, Callable[..., Defense]] = {
-    "standard": standard,
+    PLAIN: standard,
     "ball": ball,
-    **{name: functools.partial(adversarial, name) for name in _ATTACKS},
+    **{name: functools.partial(adversarial, name) for name in registry.for_training()},
     "trades": trades,
     "mart": mart,
     "pc_lc": pc_lc,

@@ -67,7 +67,9 @@ def adversarial(
     return base.on_outputs(model, loss, ["attacked"], prepare)
 
 
-def _loss(label_smoothing: float) -> Callable[[Outputs, Labels, Array], base.Found]:
+def _loss(
+    label_smoothing: float,
+) -> Callable[[Outputs, Labels, Array], base.LossAndMetrics]:
     return lambda out, y, step: (_cross_entropy(out.logits, y, label_smoothing), {})
 
 

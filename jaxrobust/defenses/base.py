@@ -23,6 +23,7 @@ from jaxrobust.array_types import (
     Scalar,
     Variables,
 )
+from jaxrobust.attacks import registry
 from jaxrobust.models import Outputs
 
 # Hyperparameters that a config may have for one attack and another one lacks.
@@ -40,7 +41,7 @@ PhaseResult = tuple[Scalar, tuple[Any, ...]]
 PhaseLoss = Callable[[Params, ModelState, Batch, Key, Array], PhaseResult]
 Prepare = Callable[[Params, ModelState, Batch, Key, Array], Mapping[str, Array]]
 # What a loss of outputs gives: its value and metrics.
-Found = tuple[Scalar, Metrics]
+LossAndMetrics = tuple[Scalar, Metrics]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +121,7 @@ def outputs_like(model: nn.Module, variables: Variables, example: Images) -> Out
 
 def on_outputs(
     model: nn.Module,
-    loss: Callable[..., Found],
+    loss: Callable[..., LossAndMetrics],
     seen: Sequence[str],
     prepare: Prepare | None = None,
 ) -> Defense:
@@ -181,7 +182,7 @@ def attacker(
       model: a Linen module.
       name: of the attack, as in `attacks.get`.
       attack: its hyperparameters; those of `steps`, `step_size` and `decay` that it
-        does not have are left out, and `fgsm` takes one step of length eps.
+        does not have are left out, and a single step is of length eps.
       attack_bn: BatchNorm mode of the attacked network, see `attacked_fn`.
       warmup_steps: see `at_step`.
       labels: `true`, or `predicted`, the network's own on the clean images.
@@ -202,7 +203,9 @@ def attacker(
             "`eps_range` must be (low, high) or (), with 0 <= low <= high, got "
             f"{eps_range}."
         )
-    taken = attacks.hyperparameters(name) - ({"step_size"} if name == "fgsm" else set())
+    taken = set(attacks.hyperparameters(name))
+    if (traits := registry.traits(name)) and traits.single_step:
+        taken.discard("step_size")
     options = {k: v for k, v in attack.items() if k in taken or k not in _COMMON}
     attacks.get(name, **options)  # finds mistakes now
 

@@ -30,7 +30,9 @@ def mart(
     started = {**attack, "random_start": True}
     prepare = base.attacker(model, "pgd", started, attack_bn, attack_warmup_steps)
 
-    def loss(clean: Outputs, attacked: Outputs, y: Labels, step: Array) -> base.Found:
+    def loss(
+        clean: Outputs, attacked: Outputs, y: Labels, step: Array
+    ) -> base.LossAndMetrics:
         del step
         return losses.mart(clean.logits, attacked.logits, y, beta).mean(), {}
 

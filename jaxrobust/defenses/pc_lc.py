@@ -44,7 +44,7 @@ def pc_lc(
             base.attacker(model, attack_name, attack, attack_bn, attack_warmup_steps),
         )
 
-    def loss(out: Outputs, y: Labels, step: Array) -> base.Found:
+    def loss(out: Outputs, y: Labels, step: Array) -> base.LossAndMetrics:
         pc = losses.pc(out.logits, y, margin).mean()
         constraint = losses.logit_constraint(out.logits, y).mean()
         loss = pc + constraint_weight * constraint

@@ -54,7 +54,9 @@ def ssc(
     check_choice("compare", compare, tuple(COMPARISONS))
     prepare = base.attacker(model, attack_name, attack, attack_bn, attack_warmup_steps)
 
-    def loss(out: Outputs, out_adv: Outputs, y: Labels, step: Array) -> base.Found:
+    def loss(
+        out: Outputs, out_adv: Outputs, y: Labels, step: Array
+    ) -> base.LossAndMetrics:
         del step
         # The images of a batch meet in this term, so it depends on the batch size.
         structure = losses.spatial_structure(

@@ -33,7 +33,9 @@ def trades(
         model, "pgd", started, attack_bn, attack_warmup_steps, loss=_divergence_from
     )
 
-    def loss(clean: Outputs, attacked: Outputs, y: Labels, step: Array) -> base.Found:
+    def loss(
+        clean: Outputs, attacked: Outputs, y: Labels, step: Array
+    ) -> base.LossAndMetrics:
         del step
         return losses.trades(clean.logits, attacked.logits, y, beta).mean(), {}
 

@@ -169,7 +169,7 @@ def _check_flags(args: argparse.Namespace) -> None:
             raise ValueError(f"give --{one} or --{other}, not both.")
     if args.draws < 1:
         raise ValueError(f"--draws must be at least 1, got {args.draws}.")
-    averaging = ("autoattack", *protocols.OF_THREAT)  # over draws
+    averaging = (registry.AUTOATTACK, *protocols.OF_THREAT)  # over draws
     if args.stochastic and args.suite not in (None, *averaging):
         raise ValueError(
             f"--stochastic goes with --attack, or --suite {', '.join(averaging)}, got "

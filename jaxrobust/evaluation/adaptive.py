@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from jaxrobust import analysis, attacks, losses, models
 from jaxrobust.array_types import Images, Labels, Norm, PerExample, Variables
+from jaxrobust.attacks.registry import AUTOATTACK
 from jaxrobust.evaluation import step
 from jaxrobust.evaluation.entries import Entry
 from jaxrobust.evaluation.protocols import Fields, Table, attack
@@ -105,7 +106,7 @@ def method_of(config: Mapping[str, Any]) -> str:
         return "fpd"
     if objective.startswith("pcl") or (model == "pcl_resnet" and not objective):
         return "pcl"
-    if objective in ("pc_lc", "ssc"):
+    if objective in _TABLES:
         return objective
     return "ssp" if model.startswith("ssp_") else ""
 
@@ -124,7 +125,7 @@ def table(method: str, eps: str, norm: Norm = "linf") -> Table:
         return lambda loss, why, **more: {**base, "loss": loss, "why": why, **more}
 
     own = _TABLES.get(method, _any)(using(pgd), using(apgd))
-    return {**own, "autoattack": attack("autoattack", eps, norm)}
+    return {**own, AUTOATTACK: attack(AUTOATTACK, eps, norm)}
 
 
 # A loss and the reason for it (and a network of `NETWORKS`) to an attack.

@@ -10,7 +10,9 @@ from typing import Any
 from jaxrobust import attacks
 from jaxrobust._checks import check_norm, nearest_match
 from jaxrobust.attacks import registry
-from jaxrobust.evaluation import suite
+from jaxrobust.attacks.registry import AUTOATTACK
+from jaxrobust.evaluation import suite, transfer
+from jaxrobust.evaluation.autoattack import entry
 from jaxrobust.evaluation.protocols import STEP_SHARE
 from jaxrobust.evaluation.text import literal, number, shown
 
@@ -24,8 +26,8 @@ _FORM = "NAME:option=value,... such as pgd:eps=8/255,steps=50,loss=margin"
 _NOT_HERE = ("x_init", "return_trace", "stochastic", "bounds", "targeted", "unroll")
 # Kinds that are no function of `attacks.get`, with their options.
 _OTHERS: Mapping[str, Mapping[str, type]] = {
-    "autoattack": {"eps": str, "norm": str, "version": str, "slots": int},
-    "transfer": {"attack": str, "source": str},
+    AUTOATTACK: entry.OPTIONS,
+    transfer.NAME: transfer.OPTIONS,
 }
 _SINGLE_COMMA = re.compile(r",(?![^\[(]*[\])])")
 
@@ -123,9 +125,9 @@ def table(
 
 def averaged(fields: Mapping[str, Any], draws: int) -> Fields:
     """Returns an attack on a randomised model, which averages over draws of it."""
-    if fields["name"] == "transfer":
+    if fields["name"] == transfer.NAME:
         raise ValueError("transfer attacks are for networks without randomness.")
-    if fields["name"] == "autoattack":
+    if fields["name"] == AUTOATTACK:
         return {"version": "rand", **fields}
     return {"eot_samples": draws, **fields, "stochastic": True}
 
@@ -135,14 +137,14 @@ def _known(text: str, name: str, inner: str | None) -> Mapping[str, Parameter | 
     if name not in _OTHERS:
         own = registry.parameters(name)
         return {k: v for k, v in own.items() if k not in _NOT_HERE}
-    if name != "transfer":
+    if name != transfer.NAME:
         return _OTHERS[name]
     if inner is None or not registry.known(inner):
         raise ValueError(
             f"attack {shown(text)}: transfer needs attack=NAME, the attack to hand "
             f"over. {nearest_match((inner or '')[:80], attacks.names())}"
         )
-    return {**_known(text, inner, None), **_OTHERS["transfer"]}
+    return {**_known(text, inner, None), **transfer.OPTIONS}
 
 
 def _value(text: str, option: str, value: str, known: Parameter | type) -> Any:
@@ -185,7 +187,7 @@ def _kinds(known: Parameter | type) -> set[Any]:
 def _complete(text: str, fields: Fields, eps: str | float, norm: str) -> None:
     """Fills in radius, steps and step."""
     name = fields.get("attack", fields["name"])
-    own = {} if name == "autoattack" else registry.parameters(name)
+    own = {} if name == AUTOATTACK else registry.parameters(name)
     fields.setdefault("norm", suite.own_norm(name) or norm)
     check_norm(fields["norm"])
     smallest = "eps" in own and registry.may_be_none(own["eps"])

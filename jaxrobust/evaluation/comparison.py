@@ -23,7 +23,7 @@ from jaxrobust.results import npz, schema, typed
 from jaxrobust.runtime import files
 
 # Of an attack in results.json: what it found, and what does not change that.
-_FOUND = {field.name for field in dataclasses.fields(schema.Attack)} - {
+_FOUND = {field.name for field in dataclasses.fields(schema.AttackSummary)} - {
     field.name for field in dataclasses.fields(schema.Asked)
 }
 

@@ -109,7 +109,7 @@ def diagnose(
         gradient, clean = told(x, y, 1.0)
         step.check_finite(np.asarray(clean))
         logits = _logits(clean, y, network.resolution)
-        trials = trial_attacks.Trials(
+        trials = trial_attacks.TrialSetting(
             network, told, x, y, step_size=step_size, steps=steps, **ball
         )
         numbers = analysis_schema.Diagnostics(
@@ -172,7 +172,7 @@ def _logits(clean: Logits, y: Labels, resolution: float) -> analysis_schema.Logi
 
 def _calls(
     logits_fn: LogitsFn, network: CompiledNetwork, x: Images, bounds: Bounds
-) -> analysis_schema.Calls:
+) -> analysis_schema.Repeatability:
     """Calls the network on the same images in several ways."""
     first, resolution = network(x), network.resolution
 
@@ -185,7 +185,7 @@ def _calls(
     if not other_size <= flags.BATCH_CHANGE:
         # The size, or randomness that was frozen when the network was traced?
         traced_again = change(CompiledNetwork(logits_fn, x[0], network.size)(x))
-    return analysis_schema.Calls(
+    return analysis_schema.Repeatability(
         same_batch=change(network(x), rounds=False),
         other_batch=change(among_others(network, x, bounds)),
         other_size=other_size,

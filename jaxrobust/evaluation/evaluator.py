@@ -42,7 +42,7 @@ def evaluate(
     dataset: Dataset | None = None,
     mesh: Mesh | None = None,
     own_analyses: analyses.Own = analyses.NONE,
-    progress: step.Progress | None = None,
+    progress: step.ProgressSink | None = None,
 ) -> dict[str, Any]:
     """Attacks a network as `config.eval` says and writes what was found.
 
@@ -219,11 +219,13 @@ def attacked(done: passes.Passes) -> schema.Results:
 
 def describe_attack(
     entry: suite.Entry, run: step.EvalRun, seconds: float
-) -> schema.Attack:
+) -> schema.AttackSummary:
     """Returns what results.json says about one attack."""
     size = {norm: float(distance.mean()) for norm, distance in run.distance.items()}
     stages = [
-        schema.Stage(name=name, robust_accuracy=float(robust.mean()), **run.costs[name])
+        schema.StageSummary(
+            name=name, robust_accuracy=float(robust.mean()), **run.costs[name]
+        )
         for name, robust in run.stages.items()
     ]
     found = {
@@ -235,4 +237,4 @@ def describe_attack(
         "replaced": list(run.notes) if stages else None,
         "stages": stages or None,
     }
-    return typed.make(schema.Attack, found | entry.describe())
+    return typed.make(schema.AttackSummary, found | entry.describe())

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from jaxrobust import losses, named_code, threat
 from jaxrobust.array_types import Bounds, Images, Key, Logits, Variables
-from jaxrobust.attacks import _capture, _programs, registry
+from jaxrobust.attacks import programs, registry
 from jaxrobust.data import Dataset
 from jaxrobust.evaluation import logits as outputs
 from jaxrobust.evaluation.network import coarsest
@@ -79,7 +79,7 @@ class Held:
         The function is traced for the shape at hand. An array that it captures for this
         shape only (`np.ones(B)`) stays a constant of that program.
         """
-        traced = _capture.capture(self.function, *map(_like, inputs))
+        traced = programs.capture(self.function, *map(_like, inputs))
         arrays = list(traced.arrays)
         # As many of both unless the shape decides what is captured.
         known = zip(given, self.arrays, traced.arrays, strict=False)
@@ -172,7 +172,7 @@ def wrap(
         inputs = (images, threat.row_keys(jax.random.key(0), len(images)))
     _check_outputs(function, inputs, dataset)
     _check_calls(function, inputs)
-    held = _capture.capture(function, *map(_like, inputs)).arrays
+    held = programs.capture(function, *map(_like, inputs)).arrays
     network = ExternalModel(Held(function, tuple(held)), draws, black_box)
     return network, {"captured": {"arrays": [jnp.asarray(array) for array in held]}}
 
@@ -256,7 +256,7 @@ def _call(
     function: Callable[..., Any], inputs: Sequence[Any]
 ) -> Float[np.ndarray, "B K"]:
     """Traces and runs the function; an equal program is compiled once."""
-    bound = _programs.bind(function, *map(_like, inputs))
+    bound = programs.bind(function, *map(_like, inputs))
     arrays = [jnp.asarray(array) for array in bound.arrays]
-    run = _programs.jitted(bound)
+    run = programs.jitted(bound)
     return np.asarray(losses.comparable(run(arrays, *inputs)), np.float64)

@@ -195,7 +195,7 @@ def learned_nothing(
     return [_flag(name, told, minor=True, accuracy=accuracy, chance=chance)]
 
 
-def from_calls(found: analysis_schema.Calls) -> list[Flag]:
+def from_calls(found: analysis_schema.Repeatability) -> list[Flag]:
     """Flags outputs that depend on more than the image."""
     changed = max(found.same_batch or 0.0, found.traced_again or 0.0)
     if changed > CALL_CHANGE:
@@ -206,10 +206,15 @@ def from_calls(found: analysis_schema.Calls) -> list[Flag]:
     return []
 
 
+def probabilities_as_logits() -> Flag:
+    """Flags a network whose outputs look like probabilities; AutoAttack does too."""
+    return _flag("probabilities_as_logits")
+
+
 def from_logits(found: analysis_schema.LogitsSeen, n: int) -> Iterator[Flag]:
     """Flags outputs that look like probabilities, or leave a loss no room."""
     if found.probabilities:
-        yield _flag("probabilities_as_logits")
+        yield probabilities_as_logits()
     certain = max(found.certain_share, found.no_loss_share or 0.0)
     if certain > SATURATED_SHARE:
         yield _flag("saturated_logits", minor=True, share=certain)

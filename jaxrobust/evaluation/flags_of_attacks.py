@@ -15,7 +15,7 @@ from jaxrobust.evaluation.flags import (
     least_difference,
 )
 from jaxrobust.results.analysis_schema import Curve
-from jaxrobust.results.schema import Attack, Clean
+from jaxrobust.results.schema import AttackSummary, Clean
 
 # Signs of PGD on the cross-entropy, which say nothing of attacks on another loss: in
 # the diagnostics, and in the curve.
@@ -36,29 +36,22 @@ _SENTENCES = {
 _flag = functools.partial(filled, _SENTENCES)
 
 
-def is_strong(name: str) -> bool:
-    """Whether an attack is iterative, and beats weak ones on sound gradients."""
-    traits = registry.traits(name)
-    return name == "autoattack" or (traits is not None and traits.strong)
-
-
 def _climbs(name: str) -> bool:
     """Whether an attack has to lower the accuracy of a network with sound gradients."""
     traits = registry.traits(name)
-    one_step = traits is not None and traits.weak and traits.access == "gradient"
-    return is_strong(name) or bool(one_step)
+    return registry.is_strong(name) or (traits is not None and traits.single_step)
 
 
-def _follows_cross_entropy(attack: Attack) -> bool:
+def _follows_cross_entropy(attack: AttackSummary) -> bool:
     """Whether the loss of a strong attack is the cross-entropy."""
-    if attack.name == "autoattack":
+    if attack.name == registry.AUTOATTACK:
         return False
     takes_loss = "loss" in registry.parameters(attack.name)
     return takes_loss and attack.attack_loss in (None, "ce", "")
 
 
 def of_what_ran(
-    found: Iterable[Flag], names: Sequence[str], attacks: Sequence[Attack]
+    found: Iterable[Flag], names: Sequence[str], attacks: Sequence[AttackSummary]
 ) -> list[Flag]:
     """Returns flags, those of `names` minor where an attack does without them.
 
@@ -67,7 +60,7 @@ def of_what_ran(
     """
     known = ()
     for one in attacks:
-        strong = one.eps is not None and is_strong(one.name)
+        strong = one.eps is not None and registry.is_strong(one.name)
         if strong and not _follows_cross_entropy(one):
             known = names
     return [
@@ -76,7 +69,7 @@ def of_what_ran(
     ]
 
 
-def raised(attacks: Sequence[Attack], clean: Clean) -> list[Flag]:
+def raised(attacks: Sequence[AttackSummary], clean: Clean) -> list[Flag]:
     """Flags the first attack that leaves more than no attack at all."""
     least = least_difference(clean.n)
     for attack in attacks:
@@ -87,7 +80,7 @@ def raised(attacks: Sequence[Attack], clean: Clean) -> list[Flag]:
     return []
 
 
-def from_attacks(attacks: Sequence[Attack]) -> Iterator[Flag]:
+def from_attacks(attacks: Sequence[AttackSummary]) -> Iterator[Flag]:
     """Flags weak attacks that beat iterative ones under the same threat."""
     for weak in attacks:
         traits = registry.traits(weak.name)
@@ -96,14 +89,14 @@ def from_attacks(attacks: Sequence[Attack]) -> Iterator[Flag]:
         strong = [
             other.robust_accuracy
             for other in attacks
-            if is_strong(other.name)
+            if registry.is_strong(other.name)
             and (other.norm, other.eps) == (weak.norm, weak.eps)
         ]
         # Of a few images, one may be luck.
         least = least_difference(weak.n)
         if strong and weak.robust_accuracy < min(strong) - least:
             name = "black_box_beats_white_box"
-            if traits.access == "gradient":
+            if traits.single_step:
                 name = "single_step_beats_iterative"
             told, left = {"label": weak.label, "kind": traits.weak}, min(strong)
             yield _flag(name, told, weak=weak.robust_accuracy, iterative=left)

@@ -21,7 +21,7 @@ from jaxrobust.array_types import (
     Scalar,
 )
 from jaxrobust.attacks import stepping
-from jaxrobust.attacks._jaxprs import inner_jaxprs
+from jaxrobust.attacks.programs import inner_jaxprs
 from jaxrobust.evaluation.setting import Devices, padded_rows
 
 _ONE_DEVICE = Devices(None)

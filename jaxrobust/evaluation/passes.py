@@ -146,7 +146,7 @@ def predictions(done: Passes) -> dict[str, Any]:
 
 
 def grid(
-    done: Passes, attacks: Sequence[schema.Attack], fields: Mapping[str, Any]
+    done: Passes, attacks: Sequence[schema.AttackSummary], fields: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Returns sample images under the strongest attack, for the report."""
     setting, runs = done.setting, done.runs

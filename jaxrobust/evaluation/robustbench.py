@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxrobust._checks import nearest_match
+from jaxrobust.attacks.registry import AUTOATTACK
 from jaxrobust.results.schema import Results
 
 ABOUT: Mapping[str, str | int | bool] = {
@@ -61,7 +62,7 @@ def entry(results: Results, config: Mapping[str, Any]) -> dict[str, str | int | 
     about = read_about(config["eval"].get("robustbench", {}))
     model = config.get("model", {}).get("name", "")
     attacks = results.attacks
-    kinds = ("autoattack", "standard")
+    kinds = (AUTOATTACK, "standard")
     standard = [one for one in attacks if (one.name, one.version) == kinds]
     robust = [_percent(one.robust_accuracy) for one in standard]
     # Attacks for the smallest perturbation have no radius.

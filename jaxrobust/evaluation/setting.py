@@ -61,7 +61,7 @@ class Batches:
     indices: Int[np.ndarray, "N"]
     batch_size: int
     mesh: Mesh | None
-    progress: step.Progress | None
+    progress: step.ProgressSink | None
 
     @property
     def images(self) -> UInt8[np.ndarray, "N H W C"]:
@@ -197,7 +197,7 @@ def run_eval_step(
     indices: Int[np.ndarray, "N"] | None = None,
     keep_images: int | Int[np.ndarray, "keep"] = 0,
     ball: verify.Ball | None = None,
-    progress: step.Progress | None = None,
+    progress: step.ProgressSink | None = None,
     label: str = "evaluation",
 ) -> step.EvalRun:
     """Runs `step` of `make_eval_step` over a data set in batches; see `Batches`.

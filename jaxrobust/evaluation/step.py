@@ -13,9 +13,9 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from jaxrobust import losses, models
 from jaxrobust.array_types import Images, Key, Labels, Logits, LogitsFn, Variables
+from jaxrobust.attacks.registry import Attack as Attack
 from jaxrobust.evaluation.flags import Flag
 
-Attack = Callable[[LogitsFn, Images, Labels, Key], Images]
 MakeAttack = Callable[[nn.Module, Variables], Attack]
 EvalStep = Callable[[Variables, Array, Array, Key], Mapping[str, Array]]
 
@@ -25,7 +25,7 @@ HALF = 0.5
 _JUDGE = 0x6A756467
 
 
-class Progress(Protocol):
+class ProgressSink(Protocol):
     """What evaluation reports to while it runs: `runtime.progress.StageProgress`."""
 
     def update(

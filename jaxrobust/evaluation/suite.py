@@ -117,9 +117,9 @@ def check_use(fields: Mapping[str, Any]) -> None:
 def _entry(label: str, fields: dict[str, Any], transfer_from: str) -> Entry:
     _need(label, fields, "name", "eps")
     kind: Callable[..., Entry] = Entry
-    if fields["name"] == "autoattack":
+    if fields["name"] == registry.AUTOATTACK:
         kind = AutoAttack
-    elif fields["name"] == "transfer":
+    elif fields["name"] == transfer.NAME:
         _need(label, fields, "attack")
         fields["name"] = fields.pop("attack")
         source = fields.pop("source", "") or transfer_from
@@ -166,7 +166,7 @@ def own_norm(name: str) -> Norm | None:
 
 def _norm(label: str, name: str, given: Norm | None) -> Norm:
     """Returns the norm of an attack, which may have only one of its own."""
-    if name == "autoattack":
+    if name == registry.AUTOATTACK:
         check_norm(given or "linf")
         return given or "linf"
     known = attacks.hyperparameters(name)  # an unknown name is said first
@@ -178,9 +178,11 @@ def _norm(label: str, name: str, given: Norm | None) -> Norm:
     return given or own or "linf"
 
 
+ADAPTIVE = "adaptive"
+# These attack within the first radius of `config.eval.attacks`.
+_OF_FIRST_RADIUS = (registry.AUTOATTACK, ADAPTIVE)
 SUITES: tuple[str, ...] = (
-    "autoattack",
-    "adaptive",
+    *_OF_FIRST_RADIUS,
     *protocols.OF_THREAT,
     *protocols.OF_DATA,
 )
@@ -213,11 +215,11 @@ def get(
             usual.step_size if step_size is None else step_size,
             norm,
         )
-    if name in ("adaptive", "autoattack"):
+    if name in _OF_FIRST_RADIUS:
         eps = protocols.threat_of(data).eps if eps is None else eps
-        if name == "adaptive":
+        if name == ADAPTIVE:
             return adaptive.table(method, eps, norm)
-        return {"autoattack": protocols.attack("autoattack", eps, norm)}
+        return {name: protocols.attack(name, eps, norm)}
     if name not in protocols.OF_DATA:
         told = nearest_match(name, SUITES)
         raise ValueError(f"unknown suite {name!r}. {told}")
@@ -246,12 +248,12 @@ def chosen(
     if not name:
         return read(fields["attacks"], source), []
     options = {}
-    if name in ("adaptive", "autoattack"):
+    if name in _OF_FIRST_RADIUS:
         options = {"method": method, **first_threat(fields.get("attacks", {}))}
     ready, pending = {}, []
     for label, entry in get(name, data=data, **options).items():
-        if entry["name"] == "transfer" and not (entry.get("source") or source):
-            told: Any = {"name": "transfer", "reason": transfer.NO_SOURCE}
+        if entry["name"] == transfer.NAME and not (entry.get("source") or source):
+            told: Any = {"name": transfer.NAME, "reason": transfer.NO_SOURCE}
             pending.append(schema.Pending(label=label, **told))
         else:
             ready[label] = entry

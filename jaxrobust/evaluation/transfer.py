@@ -15,6 +15,8 @@ from jaxrobust.evaluation.entries import Entry, Pass
 from jaxrobust.evaluation.setting import Setting
 from jaxrobust.named_models import count_classes
 
+NAME = "transfer"  # of such attacks in configs
+OPTIONS = {"attack": str, "source": str}
 NO_SOURCE = "transfer needs eval.transfer_from: the work directory of another network"
 Trained = tuple[nn.Module, Variables]
 
@@ -54,7 +56,7 @@ class Transfer(Entry):
 
     def describe(self) -> dict[str, Any]:
         """Returns what results.json says about the attack itself."""
-        own = {"name": "transfer", "attack": self.name, "source": self.source}
+        own = {"name": NAME, "attack": self.name, "source": self.source}
         return super().describe() | own
 
 

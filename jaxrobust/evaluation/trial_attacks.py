@@ -99,7 +99,7 @@ def ascend(
 
 
 @dataclasses.dataclass(frozen=True)
-class Trials:
+class TrialSetting:
     """One network, images `x` [N, H, W, C], their threat, and an iterative attack."""
 
     forward: masking.Forward
@@ -138,7 +138,7 @@ class Trials:
             bounds=self.bounds,
         )
 
-    def covering(self) -> "Trials":
+    def covering(self) -> "TrialSetting":
         """Returns the same where the ball around any image holds every image."""
         eps = threat.covering_radius(self.norm, self.x[0].size, self.bounds)
         step_size = STEP_SHARE * eps / self.steps
@@ -146,7 +146,7 @@ class Trials:
 
 
 def compare(
-    trials: Trials,
+    trials: TrialSetting,
     gradient: Images,
     squares: Images,
     *,

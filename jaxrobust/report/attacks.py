@@ -9,7 +9,7 @@ from jaxrobust.report.source import RunFiles
 from jaxrobust.report.verdict import interval, percent
 from jaxrobust.results import Results
 from jaxrobust.results.npz import CLEAN
-from jaxrobust.results.schema import Attack, Clean, Stage, WorstCase
+from jaxrobust.results.schema import AttackSummary, Clean, StageSummary, WorstCase
 
 STAGES = (
     "Each attack meets only the images that are left, and an image leaves at once when "
@@ -50,7 +50,7 @@ def _rows(results: Results, twin: Results | None) -> list[list[str]]:
         theirs["worst case"] = twin.worst_case.robust_accuracy
 
     def row(
-        label: str, threat: str, share: float, found: Clean | Attack | WorstCase
+        label: str, threat: str, share: float, found: Clean | AttackSummary | WorstCase
     ) -> list[str]:
         seconds = "" if found.seconds is None else f"{found.seconds:.1f}"
         cells = [label, percent(share), interval(found.ci95), threat]
@@ -84,7 +84,7 @@ def _note(results: Results) -> str:
     return note
 
 
-def _threat(found: Attack) -> str:
+def _threat(found: AttackSummary) -> str:
     """Says how far an attack goes, in which version, and where its images come from."""
     threat = f"{verdict.NORMS[found.norm]} {found.written}"
     if found.eps is None:
@@ -139,8 +139,8 @@ def _stages(results: Results, twin: Results | None) -> list[Markup]:
 
 
 def _stage_table(
-    ours: Sequence[Stage],
-    theirs: Sequence[Stage] | None,
+    ours: Sequence[StageSummary],
+    theirs: Sequence[StageSummary] | None,
     before: tuple[float, float],
 ) -> Markup:
     """Makes the table; `before` are the clean accuracies, the twin's second."""

@@ -6,7 +6,7 @@ from typing import Any
 from jaxrobust.attacks import registry
 from jaxrobust.report.drawing import NORMS
 from jaxrobust.results import Results
-from jaxrobust.results.schema import Asked, Attack
+from jaxrobust.results.schema import Asked, AttackSummary
 
 FEW = 4  # attacks that a sentence can name
 NOTHING = "learned_nothing"  # a flag of the network, not of the attacks
@@ -28,22 +28,22 @@ def listed(names: Sequence[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def with_radius(results: Results) -> list[Attack]:
+def with_radius(results: Results) -> list[AttackSummary]:
     """Returns the attacks that the worst case is over."""
     return [attack for attack in results.attacks if attack.eps is not None]
 
 
-def autoattacks(results: Results) -> list[Attack]:
+def autoattacks(results: Results) -> list[AttackSummary]:
     """Returns the runs of AutoAttack among the attacks."""
-    return [a for a in with_radius(results) if a.name == "autoattack"]
+    return [a for a in with_radius(results) if a.name == registry.AUTOATTACK]
 
 
-def called(attack: Attack) -> str:
+def called(attack: AttackSummary) -> str:
     """Returns what to call an attack: its label, for AutoAttack its own name too."""
     label = attack.label
-    if attack.name != "autoattack":
+    if attack.name != registry.AUTOATTACK:
         return label
-    return "AutoAttack" if label == "autoattack" else f"AutoAttack ({label})"
+    return "AutoAttack" if label == attack.name else f"AutoAttack ({label})"
 
 
 def of_threat(attack: Asked) -> str:
@@ -75,7 +75,7 @@ def verdict(results: Results) -> str:
     )
 
 
-def named(attacks: Sequence[Attack], results: Results) -> str:
+def named(attacks: Sequence[AttackSummary], results: Results) -> str:
     """Names the attacks, or says how many of which suite where they are many."""
     if len(attacks) > FEW:
         suite = results.suite

@@ -55,7 +55,7 @@ class Curve(Part):
     seconds: Number | None = None
 
 
-class Growth(Part):
+class GrowthSummary(Part):
     """The perturbation growth ratio of each stage."""
 
     EQUAL: ClassVar = ("stages", "l1", "l2")
@@ -130,7 +130,7 @@ class LogitsSeen(Part):
     rescaled_by: Measured = ABSENT
 
 
-class Calls(Part):
+class Repeatability(Part):
     """By how much logits change when the same images are asked for again."""
 
     same_batch: Number | None
@@ -181,7 +181,7 @@ class Diagnostics(Trials):
     queries: Count
     predictions: Predictions | None = None
     logits: LogitsSeen
-    calls: Calls
+    calls: Repeatability
     gradients: Gradients
     seconds: Number | None = None
 

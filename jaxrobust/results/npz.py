@@ -95,14 +95,14 @@ class Grid(Group):
     grid_attack: np.ndarray  # its label
 
 
-class Curve(Group):
+class CurveArrays(Group):
     """Whether each of n images is right at each of E radii, [n, E]."""
 
     curve_eps: np.ndarray
     curve_correct: np.ndarray
 
 
-class Features(Group):
+class FeaturesArrays(Group):
     """Penultimate features [N, 2, D], clean and attacked."""
 
     features: np.ndarray
@@ -118,7 +118,7 @@ class Restored(Group):
     restored_labels: np.ndarray
 
 
-class Corruptions(Group):
+class CorruptionsArrays(Group):
     """Whether n images are right under R corruptions at S severities, [R, S, n].
 
     For the page one image, and under each corruption at the severity `shown`.

@@ -11,7 +11,7 @@ from jaxrobust.results.analysis_schema import (
     Corruptions,
     Curve,
     Diagnostics,
-    Growth,
+    GrowthSummary,
     Norm,
 )
 from jaxrobust.results.typed import (
@@ -73,7 +73,7 @@ class Asked(Part):
         return str(self.eps if self.eps_text is None else self.eps_text)
 
 
-class Stage(Part):
+class StageSummary(Part):
     """What one attack of AutoAttack left, and its cost in images."""
 
     name: str
@@ -101,7 +101,7 @@ class Sizes(Part):
     l1: Number
 
 
-class Attack(Asked):
+class AttackSummary(Asked):
     """An attack and what it found."""
 
     label: str
@@ -114,7 +114,7 @@ class Attack(Asked):
     slots: Count | None = None
     expected_accuracy: Share | None = None
     replaced: list[str] | None = None
-    stages: list[Stage] | None = None
+    stages: list[StageSummary] | None = None
     median_distance: Number | None = ABSENT
     accuracy_within: list[Within] | None = None
 
@@ -212,14 +212,14 @@ class Results(Part):
     """All of results.json."""
 
     clean: Clean
-    attacks: list[Attack]
+    attacks: list[AttackSummary]
     worst_case: WorstCase
     flags: list[Flag]
     per_class: list[OfClass] | None = None
     stopping: Stopping | None = None
     diagnostics: Diagnostics | None = None
     curve: Curve | None = None
-    growth: Growth | None = None
+    growth: GrowthSummary | None = None
     analyses: Analyses | None = None
     corruptions: Corruptions | None = None
     own_analyses: dict[str, dict[str, Any]] | None = None

@@ -16,7 +16,7 @@ _PATTERN = "*?[\\"  # orbax looks for its files with a glob
 _Read = TypeVar("_Read")
 
 
-class Refused(ValueError):
+class RefusedCheckpoint(ValueError):
     """A checkpoint that must not be followed; none is tried in its place."""
 
 
@@ -64,7 +64,7 @@ def first_readable(
 
     Raises:
       ValueError: for an unknown `which`, a path that is not `usable`, or what `read`
-        has `Refused`.
+        has `RefusedCheckpoint`.
       FileNotFoundError: if there is no checkpoint, or none can be read.
     """
     if which not in WHICH:
@@ -80,7 +80,7 @@ def first_readable(
     for name in wanted:
         try:
             return read(folder / name)
-        except Refused:
+        except RefusedCheckpoint:
             raise
         except Exception as error:  # orbax raises many kinds for a damaged folder
             first = reading.first_line(error)[:200]
@@ -123,7 +123,7 @@ def read_part(step: epath.Path, part: str, file: str = "metadata") -> dict[str, 
 def size(folder: epath.Path) -> int:
     """Returns the bytes of the files below a folder; links to folders do not count.
 
-    `Refused` is a pipe, a socket or a device: reading it might never end.
+    `RefusedCheckpoint` is a pipe, a socket or a device: reading it might never end.
     """
     whole = 0
     for place in folder.iterdir():
@@ -135,7 +135,7 @@ def size(folder: epath.Path) -> int:
             whole += found.st_size
         elif not stat.S_ISDIR(found.st_mode):
             kind = files.kind(found.st_mode)
-            raise Refused(f"checkpoint {place} is {kind}, not a file.")
+            raise RefusedCheckpoint(f"checkpoint {place} is {kind}, not a file.")
         elif not os.path.islink(place):
             whole += size(place)
     return whole

@@ -12,7 +12,7 @@ from jaxrobust.array_types import Key, PyTree
 from jaxrobust.defenses.base import Batch, ModelState, Params, Phase
 
 
-class Found(NamedTuple):
+class PhaseGradient(NamedTuple):
     """What a phase finds on a batch; the metrics, scalars, are its own and `loss`."""
 
     grads: PyTree
@@ -41,7 +41,7 @@ def evaluate(
     batch: Batch,
     key: Key,
     step: Array,
-) -> Found:
+) -> PhaseGradient:
     """Prepares a phase's batch and differentiates its loss, in `parts` parts.
 
     Part j is the rows j, j + parts, j + 2 parts ... of the batch, so that each device
@@ -59,7 +59,7 @@ def evaluate(
         not have a row per example.
     """
 
-    def whole(stats: ModelState, rows: Batch, own_key: Key) -> Found:
+    def whole(stats: ModelState, rows: Batch, own_key: Key) -> PhaseGradient:
         prepared: dict[str, Array] = {}
         if phase.prepare is not None:
             fixed = jax.lax.stop_gradient(params)
@@ -69,7 +69,7 @@ def evaluate(
             params, stats, {**rows, **prepared}, own_key, step
         )
         handed = {**prepared, **(carry[0] if carry else {})}
-        return Found(grads, moved, {"loss": loss, **metrics}, handed)
+        return PhaseGradient(grads, moved, {"loss": loss, **metrics}, handed)
 
     if parts == 1:
         return whole(model_state, batch, key)
@@ -86,7 +86,7 @@ def evaluate(
         part, (zeros, model_state), (jnp.arange(parts), rows)
     )
     size = batch["label"].shape[0]
-    return Found(
+    return PhaseGradient(
         optax.tree.scale(1 / parts, total),
         model_state,
         jax.tree.map(lambda values: jnp.mean(values, 0), metrics),

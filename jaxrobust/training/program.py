@@ -13,7 +13,7 @@ from typing import Any
 from absl import logging
 from jax.sharding import Mesh
 
-from jaxrobust import checkpoints, evaluation, named_code, parallel
+from jaxrobust import checkpoints, defenses, evaluation, named_code, parallel
 from jaxrobust.evaluation import analyses, attack_text, evaluator, protocols, suite
 from jaxrobust.named_models import create_model
 from jaxrobust.parallel import processes
@@ -79,7 +79,7 @@ def evaluate(
     Without a config, the checkpoint's own is used.
     """
     preemption.end_at_once()
-    plain = config is not None and config["objective"]["name"] == "standard"
+    plain = config is not None and config["objective"]["name"] == defenses.PLAIN
     which = checkpoint or ("best_clean" if plain else "best_robust")
     source = folder
     if which not in checkpoints.WHICH:

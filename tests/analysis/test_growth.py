@@ -1,3 +1,4 @@
+import chex
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ def test_a_linear_stage_grows_by_its_factor(p):
     noise = jnp.asarray(np.random.default_rng(1).normal(size=h.shape))
     growth = analysis.growth_ratios(features(h, 3.0), features(h + noise, 3.0), p=p)
     assert list(growth) == ["stage1"]
-    np.testing.assert_allclose(growth["stage1"].ratio, 3.0, rtol=1e-5)
+    chex.assert_trees_all_close(growth["stage1"].ratio, 3.0, rtol=1e-5)
     assert growth["stage1"].perturbed.all()
 
 
@@ -24,7 +25,9 @@ def test_norms_by_hand():
     adv = {"stage1/in": jnp.array([[3.0, -4.0]]), "stage1/out": jnp.array([[6.0, 8.0]])}
     adv["stage1/out"] = jnp.array([[0.0, 10.0]])
     ratios = [analysis.growth_ratios(clean, adv, p=p)["stage1"].ratio for p in (1, 2)]
-    np.testing.assert_allclose(ratios, [[10 / 7], [2.0]], rtol=1e-6)
+    chex.assert_trees_all_close(
+        np.asarray(ratios), np.asarray([[10 / 7], [2.0]]), rtol=1e-6
+    )
 
 
 def test_unperturbed_images_are_left_out_and_counted():

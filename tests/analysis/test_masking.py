@@ -1,5 +1,6 @@
 """Numbers of masked gradients, against closed forms."""
 
+import chex
 import jax.numpy as jnp
 import numpy as np
 
@@ -29,8 +30,8 @@ def test_gradient_and_its_scale_are_the_closed_form():
         grad, logits = masking.input_gradient(logits_fn, x, y, scale)
         score = np.asarray(logits)[:, 1]
         want = -scale * w / (1 + np.exp(scale * score))[:, None]
-        np.testing.assert_allclose(grad.reshape(6, 3), want, rtol=1e-5)
-    np.testing.assert_array_equal(logits, logits_fn(x))
+        chex.assert_trees_all_close(grad.reshape(6, 3), want, rtol=1e-5)
+    chex.assert_trees_all_equal(logits, logits_fn(x))
 
 
 def test_health_of_gradients():
@@ -39,12 +40,12 @@ def test_health_of_gradients():
     grad[2, 0] = [[3], [4]]
     grad[3, 0, 0] = np.nan
     health = masking.gradient_health(jnp.asarray(grad))
-    np.testing.assert_array_equal(health.zero, [True, False, False, False])
-    np.testing.assert_array_equal(health.finite, [True, True, True, False])
-    np.testing.assert_allclose(health.length[:3], [0, 2, 5])
+    chex.assert_trees_all_equal(health.zero, np.asarray([True, False, False, False]))
+    chex.assert_trees_all_equal(health.finite, np.asarray([True, True, True, False]))
+    chex.assert_trees_all_close(health.length[:3], np.asarray([0, 2, 5]), rtol=1e-7)
 
 
 def test_logits_that_are_not_finite_are_no_success():
     logits = jnp.asarray([[np.nan, 1.0], [1.0, 0.0], [0.0, 1.0], [np.inf, 0.0]])
     correct = masking.is_correct(logits, jnp.ones(4, jnp.int32))
-    np.testing.assert_array_equal(correct, [True, False, True, True])
+    chex.assert_trees_all_equal(correct, np.asarray([True, False, True, True]))

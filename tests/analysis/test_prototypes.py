@@ -1,3 +1,4 @@
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,8 +13,8 @@ def test_distances(compiled):
     features = jnp.asarray([[3.0, 4.0], [4.0, 0.0], [0.0, 9.0]])
     y = jnp.asarray([0, 1, 1], jnp.int32)
     own, other = compiled(analysis.prototype_distances)(features, y, CENTERS)
-    np.testing.assert_allclose(own, [5, 0, np.sqrt(97)], atol=2e-6)
-    np.testing.assert_allclose(other, [np.sqrt(17), 4, 1], rtol=1e-6)
+    chex.assert_trees_all_close(own, np.asarray([5, 0, np.sqrt(97)]), rtol=0, atol=2e-6)
+    chex.assert_trees_all_close(other, np.asarray([np.sqrt(17), 4, 1]), rtol=1e-6)
 
 
 def test_against_numpy():
@@ -26,9 +27,9 @@ def test_against_numpy():
         np.asarray(features)[:, None] - np.asarray(centers)[None], axis=-1
     )
     rows = np.arange(20)
-    np.testing.assert_allclose(own, table[rows, y], rtol=1e-5)
+    chex.assert_trees_all_close(own, table[rows, y], rtol=1e-5)
     table[rows, y] = np.inf
-    np.testing.assert_allclose(other, table.min(1), rtol=1e-5)
+    chex.assert_trees_all_close(other, table.min(1), rtol=1e-5)
 
 
 @pytest.mark.parametrize(

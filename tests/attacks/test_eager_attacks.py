@@ -17,7 +17,8 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxrobust import RobustnessWarning, attacks, losses, models
-from jaxrobust.attacks._jaxprs import inner_jaxprs, on_cpu
+from jaxrobust.attacks._jaxprs import on_cpu
+from jaxrobust.attacks.programs import inner_jaxprs
 
 X = jax.random.uniform(jax.random.key(1), (4, 6, 6, 2))
 # So many that a minimum by XLA on a CPU passes over NaN.

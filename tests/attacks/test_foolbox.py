@@ -2,6 +2,7 @@
 
 import warnings
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -76,6 +77,8 @@ def test_pgd_agrees_with_foolbox(foolbox, problem, random_start):
         steps=STEPS,
         random_start=random_start,
     )
+    chex.assert_trees_all_equal_shapes_and_dtypes(x_ours, x)
+    chex.assert_tree_all_finite(x_ours)
     ours, clean = ((logits_fn(z).argmax(-1) == y).mean() for z in (x_ours, x))
     assert abs(ours - (1 - fooled.mean())) <= 0.02
     # A number that means something: the attack moves most images, not all.

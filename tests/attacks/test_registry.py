@@ -1,5 +1,6 @@
 """The table of attacks: what it says holds, and what reads it."""
 
+import ast
 import json
 import pathlib
 import pickle
@@ -20,6 +21,7 @@ from jaxrobust.training import fields
 from jaxrobust.training.config import base
 
 DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs"
+PACKAGE = DOCS.parent / "jaxrobust"
 X = jax.random.uniform(jax.random.key(1), (1, 4, 4, 1))
 W = jax.random.normal(jax.random.key(0), (16, 3))
 NORMS = {"Linf": "linf", "L2": "l2", "L1": "l1"}
@@ -107,6 +109,30 @@ def test_the_page_says_what_the_table_does():
         assert {NORMS[n] for n in norms.split(";")[0].split()} == {*of.norms}, name
         assert words[of.access] in needs, name
         assert of.goal == goal, name
+
+
+def _texts(node):
+    return {c.value for c in node if isinstance(c, ast.Constant)}
+
+
+def test_nothing_else_lists_attacks():
+    """Code asks for a trait: it names no attack to compare with, nor several in a row.
+
+    What a paper attacks or trains with, a table of options by name, is no such list.
+    """
+    names = {*registry.names(), registry.AUTOATTACK} - {"square"}  # a shape too
+    found = []
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            most, parts = 1, []
+            if isinstance(node, ast.Compare):
+                most, parts = 0, [node.left, *node.comparators]
+            elif isinstance(node, ast.Tuple | ast.List | ast.Set):
+                parts = node.elts
+            if len(names & _texts(parts)) > most:
+                found.append(f"{path}:{node.lineno}")
+    papers = PACKAGE / "training" / "presets"
+    assert not [line for line in found if not line.startswith(str(papers))]
 
 
 def test_help_says_what_every_argument_is():

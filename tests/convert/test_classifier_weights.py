@@ -4,6 +4,7 @@ import json
 import math
 import pathlib
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,7 +52,7 @@ def read(case):
 
 
 def assert_close(got, want, tolerance):
-    np.testing.assert_allclose(got, want, rtol=0, atol=tolerance * np.abs(want).max())
+    chex.assert_trees_all_close(got, want, rtol=0, atol=tolerance * np.abs(want).max())
 
 
 def run(model, variables, x, train=False):
@@ -122,7 +123,7 @@ def test_vgg_of_another_image_size():
     with pytest.raises(ValueError, match=r"classifier\.1\.weight is \(16, 64\)"):
         convert.from_torch(model, state, input_shape=(1, 32, 32, 3))
     same = convert.from_torch(model, state, input_shape=(1, 64, 64, 3))
-    jax.tree.map(np.testing.assert_array_equal, same, convert.from_torch(model, state))
+    chex.assert_trees_all_equal(same, convert.from_torch(model, state))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ import argparse
 import ast
 import json
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -62,7 +63,7 @@ def test_file_to_checkpoint(tmp_path, state_dict, suffix):
     assert config["model"] == {"name": "ssp_cifar", **FIELDS}
     want = convert.from_torch(model, state_dict)
     for a, b in zip(*map(jax.tree.leaves, (variables, want)), strict=True):
-        np.testing.assert_array_equal(a, b)
+        chex.assert_trees_all_equal(a, b)
 
 
 class Harmful:
@@ -138,7 +139,7 @@ def test_sspnet_folders_say_blocks_and_integrator(tmp_path, integrator):
     )
     want = convert.from_torch(model, weights)
     for a, b in zip(*map(jax.tree.leaves, (variables, want)), strict=True):
-        np.testing.assert_array_equal(a, b)
+        chex.assert_trees_all_equal(a, b)
     assert loaded.integrator == stages
 
 

@@ -9,6 +9,7 @@ import struct
 import warnings
 import zipfile
 
+import chex
 import hypothesis
 import hypothesis.strategies as st
 import ml_dtypes
@@ -320,8 +321,8 @@ def test_safetensors_of_every_float(tmp_path):
     path.write_bytes(safetensors(entries, half.tobytes() + brain.tobytes()))
     found = _files.read(path)
     for name in ("a", "b"):
-        assert found.arrays[name].dtype == np.float32
-        np.testing.assert_array_equal(found.arrays[name], values)
+        chex.assert_type(found.arrays[name], np.float32)
+        chex.assert_trees_all_equal(found.arrays[name], values)
     assert "float16 weights became float32" in found.notes
     assert "bfloat16 weights became float32" in found.notes
 

@@ -8,6 +8,7 @@ import functools
 import itertools
 import pathlib
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,7 +46,7 @@ def nhwc(array):
 
 def assert_close(got, want, rtol, floor=0.0):
     atol = rtol * max(np.abs(want).max(), floor)
-    np.testing.assert_allclose(got, want, rtol=0, atol=atol)
+    chex.assert_trees_all_close(got, want, rtol=0, atol=atol)
 
 
 def run(model, variables, arrays, prefix, train):
@@ -65,7 +66,7 @@ def run(model, variables, arrays, prefix, train):
     with jax.default_matmul_precision("highest"):
         found = jit(function)(variables["params"], x)
     (total, (out, state)), grads = found if train else (found, (None, None))
-    np.testing.assert_allclose(total, arrays[f"{prefix}/loss"], rtol=1e-5)
+    chex.assert_trees_all_close(total, arrays[f"{prefix}/loss"], rtol=1e-5)
     return out, state, grads
 
 

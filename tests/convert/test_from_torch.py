@@ -1,5 +1,6 @@
 import pathlib
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,14 +36,14 @@ def test_second_names_may_be_there_or_not(block):
             *map(jax.tree.leaves, (convert_block(block), convert_block(other))),
             strict=True,
         ):
-            np.testing.assert_array_equal(a, b)
+            chex.assert_trees_all_equal(a, b)
 
 
 def test_prefixes_and_counters_do_not_matter(block):
     prefixed = {f"module.{k}": v for k, v in block.items()}
     bare = {k: v for k, v in block.items() if not k.endswith("num_batches_tracked")}
     for other in (prefixed, bare):
-        np.testing.assert_array_equal(
+        chex.assert_trees_all_equal(
             convert_block(other)["params"]["conv1"]["kernel"],
             block["conv1.weight"].transpose(2, 3, 1, 0),
         )
@@ -169,4 +170,4 @@ def test_wide_resnet_against_torch():
     variables = convert.from_torch(model, net.state_dict())
     images = jnp.asarray(x.numpy().transpose(0, 2, 3, 1))
     got = models.logits_fn(model, variables)(images)
-    np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max())
+    chex.assert_trees_all_close(got, want, rtol=0, atol=1e-4 * np.abs(want).max())

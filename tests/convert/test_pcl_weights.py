@@ -2,6 +2,7 @@
 
 import pathlib
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,7 +39,7 @@ def test_published_form(tmp_path, golden):
     x = jnp.asarray(arrays["x"].transpose(0, 2, 3, 1)) * std + mean
     logits = jax.jit(models.logits_fn(model, variables))(x)
     want = arrays["eval/y"]
-    np.testing.assert_allclose(logits, want, rtol=0, atol=1e-4 * np.abs(want).max())
+    chex.assert_trees_all_close(logits, want, rtol=0, atol=1e-4 * np.abs(want).max())
 
 
 def test_what_does_not_fit_is_named(golden):

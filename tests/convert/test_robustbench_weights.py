@@ -4,6 +4,7 @@ import importlib.util
 import json
 import pathlib
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,7 +47,7 @@ def assert_equal_logits(model, variables, x, want):
     with jax.default_matmul_precision("highest"):
         apply = jax.jit(model.apply, compiler_options=quickly)
         got = apply(variables, jnp.asarray(x)).logits
-    np.testing.assert_allclose(got, want, rtol=0, atol=1e-4 * np.abs(want).max())
+    chex.assert_trees_all_close(got, want, rtol=0, atol=1e-4 * np.abs(want).max())
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -95,7 +96,7 @@ def test_a_stage_that_never_runs_may_be_there_or_not():
     without = {k: v for k, v in state.items() if not k.startswith("sub_block1")}
     assert len(without) < len(state)
     found = [convert.from_torch(model, s) for s in (state, without)]
-    jax.tree.map(np.testing.assert_array_equal, *found)
+    chex.assert_trees_all_equal(*found)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +142,7 @@ def test_a_file_tells_the_whole_network(case, tmp_path):
     assert told["name"] == name
     assert model == models.create(name, **fields, **UNTOLD.get(case, {}))
     want = convert.from_torch(models.create(name, **fields), state)
-    jax.tree.map(np.testing.assert_array_equal, variables, want)
+    chex.assert_trees_all_equal(variables, want)
 
 
 @pytest.mark.parametrize("name", ["wide_resnet", "preact_resnet"])

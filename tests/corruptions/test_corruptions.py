@@ -5,6 +5,7 @@ import functools
 import io
 import itertools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,9 +62,9 @@ def test_names_are_those_of_the_paper():
 def test_shape_dtype_range(name):
     for severity in SEVERITIES:
         found = corrupted(name, severity)
-        assert found.shape == SHAPE
-        assert found.dtype == np.float32
-        assert np.isfinite(found).all()
+        chex.assert_shape(found, SHAPE)
+        chex.assert_type(found, np.float32)
+        chex.assert_tree_all_finite(found)
         assert found.min() >= 0
         assert found.max() <= 1
 
@@ -74,10 +75,10 @@ def test_a_row_depends_on_its_image_and_key_alone(name):
     keys = jax.vmap(jax.random.fold_in, (None, 0))(KEY, jnp.arange(SHAPE[0]))
     x = jnp.asarray(photographs())
     want = corrupted(name, 3)
-    np.testing.assert_array_equal(apply(x, key=keys), want)
+    chex.assert_trees_all_equal(apply(x, key=keys), want)
     turned = apply(x[::-1].at[0].set(0.0), key=keys[::-1])[::-1]
     # A compiler may sum a row in another order where the rows lie otherwise.
-    np.testing.assert_allclose(turned[:-1], want[:-1], atol=1e-6)
+    chex.assert_trees_all_close(turned[:-1], want[:-1], rtol=0, atol=1e-6)
     same = np.array_equal(apply(x, key=jax.random.key(4)), want)
     assert same == (name in UNKEYED)
 
@@ -123,8 +124,8 @@ def test_under_jit(name):
         return corruptions.apply(name, x, key=key, severity=severity)
 
     x = photographs()
-    np.testing.assert_array_equal(run(x, KEY, 2), corrupted(name, 2))
-    np.testing.assert_array_equal(run(x, KEY, 9), corrupted(name, 5))
+    chex.assert_trees_all_equal(run(x, KEY, 2), corrupted(name, 2))
+    chex.assert_trees_all_equal(run(x, KEY, 9), corrupted(name, 5))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -134,18 +135,18 @@ def test_one_program_for_all_severities_and_grey_images(name):
     out = jax.eval_shape(
         lambda x, s: corruptions.apply(name, x, key=KEY, severity=s), x, severity
     )
-    assert (out.shape, out.dtype) == (x.shape, x.dtype)
+    chex.assert_trees_all_equal_shapes_and_dtypes(out, x)
 
 
 @pytest.mark.parametrize("name", ["snow", "frost", "brightness"])
 def test_grey_images(name):
     x = photographs()[:2, ..., 1:2]
     found = corruptions.apply(name, x, key=KEY, severity=4)
-    assert found.shape == x.shape
-    assert np.isfinite(found).all()
+    chex.assert_equal_shape([found, x])
+    chex.assert_tree_all_finite(found)
     assert np.abs(found - x).mean() > 0.05
     if name == "brightness":
-        np.testing.assert_allclose(found, np.minimum(x + 0.2, 1), atol=1e-6)
+        chex.assert_trees_all_close(found, np.minimum(x + 0.2, 1), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +160,7 @@ def test_grey_images(name):
 )
 def test_nothing_to_blur(name):
     found = corruptions.apply(name, grey_level(), key=KEY, severity=5)
-    np.testing.assert_allclose(found, 0.5, atol=1e-6)
+    chex.assert_trees_all_close(found, 0.5, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("severity", [1, 5])
@@ -173,12 +174,12 @@ def test_brightness_raises_the_value_of_hsv(severity):
     ):
         hue, saturation, value = colorsys.rgb_to_hsv(*before.tolist())
         want = colorsys.hsv_to_rgb(hue, saturation, min(value + raised, 1))
-        np.testing.assert_allclose(after, want, atol=1e-6)
+        chex.assert_trees_all_close(after, np.asarray(want), rtol=0, atol=1e-6)
 
 
 def test_brightness_of_black_is_grey():
     found = corruptions.apply("brightness", grey_level(0.0), key=KEY, severity=3)
-    np.testing.assert_allclose(found, 0.15, atol=1e-7)
+    chex.assert_trees_all_close(found, 0.15, rtol=0, atol=1e-7)
 
 
 def test_contrast_keeps_the_mean_of_each_channel():
@@ -186,7 +187,9 @@ def test_contrast_keeps_the_mean_of_each_channel():
     mean = x.mean((1, 2), keepdims=True)
     for severity, factor in zip(SEVERITIES, digital.CONTRAST, strict=True):
         want = np.clip(mean + factor * (x - mean), 0, 1)
-        np.testing.assert_allclose(corrupted("contrast", severity), want, atol=3e-6)
+        chex.assert_trees_all_close(
+            corrupted("contrast", severity), want, rtol=0, atol=3e-6
+        )
 
 
 def test_noise_has_its_size():
@@ -200,7 +203,9 @@ def test_noise_has_its_size():
         shot = np.asarray(draw("shot_noise", grey_level()))
         photons = noise.PHOTONS[severity - 1]
         assert shot.var() == pytest.approx(0.5 / photons, rel=0.15)
-        np.testing.assert_allclose(shot * photons, np.round(shot * photons), atol=1e-3)
+        chex.assert_trees_all_close(
+            shot * photons, np.round(shot * photons), rtol=0, atol=1e-3
+        )
         impulse = np.asarray(draw("impulse_noise", grey_level()))
         share = noise.IMPULSE_SHARE[severity - 1]
         for value in (0, 1):
@@ -217,7 +222,7 @@ def levels(x):
 def test_jpeg_is_pillows(severity):
     quality = jpeg.QUALITY[severity - 1]
     found = 255 * corrupted("jpeg_compression", severity)
-    np.testing.assert_allclose(found, np.round(found), atol=1e-3)
+    chex.assert_trees_all_close(found, np.round(found), rtol=0, atol=1e-3)
     x = levels(photographs())
     want = np.stack([through_jpeg(image, quality) for image in x])
     # Rounding differs where a coefficient lies between two steps, which is rare.
@@ -270,7 +275,7 @@ def test_gaussian_blur_is_scipys(sigma, truncate, mode, name):
         want = ndimage.gaussian_filter(
             x, (sigma, sigma, 0), truncate=truncate, mode=name
         )
-    np.testing.assert_allclose(found, want, atol=1e-6)
+    chex.assert_trees_all_close(found, want, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.02, 1.25, 1.75, 2.25])
@@ -281,8 +286,11 @@ def test_zoom_is_scipys(factor):
     start = (32 - crop) // 2
     large = ndimage.zoom(line[start : start + crop], factor, order=1)
     trim = (len(large) - 32) // 2
-    np.testing.assert_allclose(
-        _linear.zoom_matrix(32, factor) @ line, large[trim : trim + 32], atol=1e-6
+    chex.assert_trees_all_close(
+        _linear.zoom_matrix(32, factor) @ line,
+        large[trim : trim + 32],
+        rtol=0,
+        atol=1e-6,
     )
 
 
@@ -292,7 +300,7 @@ def test_a_dot_leaves_a_streak_to_one_side():
     taps = np.exp(-0.5 * (np.arange(7) / 2) ** 2)
     want = np.zeros((9, 31))
     want[4, 14:21] = (taps / taps.sum())[::-1]
-    np.testing.assert_allclose(found[..., 0], want, atol=1e-6)
+    chex.assert_trees_all_close(found[..., 0], want, rtol=0, atol=1e-6)
 
 
 def test_plasma_is_diamond_square():
@@ -326,13 +334,15 @@ def test_plasma_is_diamond_square():
         number += 1
     want = (grid - grid.min()) / (grid.max() - grid.min())
     found = weather.plasma(KEY, size, size, jnp.asarray(decay))
-    np.testing.assert_allclose(found[..., 0], want, atol=1e-5)
+    chex.assert_trees_all_close(found[..., 0], want, rtol=0, atol=1e-5)
 
 
 def test_the_affine_map_moves_three_corners():
     rows, columns = jnp.mgrid[:16, :20].astype(jnp.float32)
     still = digital._affine(KEY, rows, columns, jnp.asarray(0.0))
-    np.testing.assert_allclose(still, jnp.stack([rows, columns]), atol=1e-5)
+    chex.assert_trees_all_close(
+        jnp.stack(still), jnp.stack([rows, columns]), rtol=0, atol=1e-5
+    )
     source = digital._affine(KEY, rows, columns, jnp.asarray(1.5))
     # Fit the map back and see where it comes from at the moved corners.
     places = np.stack([rows.ravel(), columns.ravel(), np.ones(rows.size)], -1)
@@ -340,7 +350,7 @@ def test_the_affine_map_moves_three_corners():
     corners = np.asarray([[13, 15], [13, 5], [3, 5]])
     moved = corners + 1.5 * (2 * np.asarray(jax.random.uniform(KEY, (3, 2))) - 1)
     back = np.concatenate([moved, np.ones((3, 1))], -1) @ fit
-    np.testing.assert_allclose(back, corners, atol=1e-3)
+    chex.assert_trees_all_close(back, corners, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("severity", [0, 6, -1, 2.0, True, "3", None])

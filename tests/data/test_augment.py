@@ -47,17 +47,19 @@ def test_stays_images_and_depends_on_the_own_key_only(name):
     assert float(out.min()) >= 0
     assert float(out.max()) <= 1
     assert not np.array_equal(out, x)
-    np.testing.assert_array_equal(out, apply(x, KEYS))
+    chex.assert_trees_all_equal(out, apply(x, KEYS))
     # Another order and other neighbours change nothing for an example.
     order = jnp.array([3, 0, 5, 1, 4, 2])
-    np.testing.assert_allclose(apply(x[order], KEYS[order]), out[order], atol=1e-6)
+    chex.assert_trees_all_close(
+        apply(x[order], KEYS[order]), out[order], rtol=0, atol=1e-6
+    )
     assert not np.array_equal(apply(x, KEYS[order]), out)
 
 
 def test_eager_is_the_same():
     x = _images()
     eager = augment.make(SPECS["crop and flip"])(x, KEYS)
-    np.testing.assert_array_equal(eager, _jitted("crop and flip")(x, KEYS))
+    chex.assert_trees_all_equal(eager, _jitted("crop and flip")(x, KEYS))
 
 
 @pytest.mark.parametrize(
@@ -117,7 +119,9 @@ def test_rotation_agrees_with_scipy():
         expected = ndimage.rotate(
             np.asarray(x[..., 0]), degrees, reshape=False, order=1, mode="constant"
         )
-        np.testing.assert_allclose(out[2:-2, 2:-2, 0], expected[2:-2, 2:-2], atol=1e-4)
+        chex.assert_trees_all_close(
+            out[2:-2, 2:-2, 0], expected[2:-2, 2:-2], rtol=0, atol=1e-4
+        )
 
 
 def test_resized_crop_of_a_linear_image_is_a_linear_window():
@@ -130,7 +134,9 @@ def test_resized_crop_of_a_linear_image_is_a_linear_window():
     # Zooming in divides the slopes by one over the window's sides.
     down, right = np.diff(inner, axis=1) * 45, np.diff(inner, axis=2) * 45 / 2
     heights, widths = down.mean((1, 2)), right.mean((1, 2))
-    np.testing.assert_allclose(down, heights[:, None, None] + 0 * down, atol=1e-3)
+    chex.assert_trees_all_close(
+        down, heights[:, None, None] + 0 * down, rtol=0, atol=1e-3
+    )
     areas = heights * widths
     assert (areas > 0.3 - 1e-3).all()
     assert (areas <= 1 + 1e-3).all()
@@ -144,12 +150,12 @@ def test_resized_crop_of_a_linear_image_is_a_linear_window():
 def test_jitter_keeps_grey_grey_and_hue_keeps_value():
     grey = jnp.broadcast_to(_images(channels=1), (6, 9, 7, 3))
     out = jax.jit(augment.make({"color_jitter": 0.3, "hue": 0.4}))(grey, KEYS)
-    np.testing.assert_allclose(out[..., 0], out[..., 1], atol=1e-5)
-    np.testing.assert_allclose(out[..., 0], out[..., 2], atol=1e-5)
+    chex.assert_trees_all_close(out[..., 0], out[..., 1], rtol=0, atol=1e-5)
+    chex.assert_trees_all_close(out[..., 0], out[..., 2], rtol=0, atol=1e-5)
     x = _images()
     turned = _jitted("hue")(x, KEYS)
-    np.testing.assert_allclose(turned.max(-1), x.max(-1), atol=1e-5)
-    np.testing.assert_allclose(turned.min(-1), x.min(-1), atol=1e-5)
+    chex.assert_trees_all_close(turned.max(-1), x.max(-1), rtol=0, atol=1e-5)
+    chex.assert_trees_all_close(turned.min(-1), x.min(-1), rtol=0, atol=1e-5)
 
 
 @settings(deadline=None, max_examples=30)
@@ -162,13 +168,13 @@ def test_hue_agrees_with_colorsys(color, shift):
     expected = colorsys.hsv_to_rgb((hue + shift) % 1, saturation, value)
     image = jnp.asarray([[[red, green, blue]]], jnp.float32)
     out = augment._turn_hue(image, jnp.float32(shift))
-    np.testing.assert_allclose(out[0, 0], expected, atol=2e-5)
+    chex.assert_trees_all_close(out[0, 0], expected, rtol=0, atol=2e-5)
 
 
 def test_colour_factors_of_grey_images():
     x = _images(channels=1)
     out = jax.jit(augment.make({"color_jitter": 0.2}))(x, KEYS)
-    assert out.shape == x.shape
+    chex.assert_equal_shape([out, x])
     with pytest.raises(ValueError, match="needs 3-channel images, got 1"):
         augment.make({"hue": 0.1})(x, KEYS)
 
@@ -178,8 +184,8 @@ def test_float64_makes_the_same_choices():
     with jax.enable_x64(True):
         x = jnp.asarray(single, jnp.float64)
         out = jax.jit(augment.make(SPECS["all"]))(x, KEYS)
-        assert out.dtype == jnp.float64
-    np.testing.assert_allclose(out, _jitted("all")(single, KEYS), atol=1e-5)
+        chex.assert_type(out, jnp.float64)
+    chex.assert_trees_all_close(out, _jitted("all")(single, KEYS), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,9 @@ def test_the_radius_grows_over_the_first_steps(setting):
     image = setting[-1]["image"]
     for step, share in ((0, 0.25), (1, 0.5), (3, 1.0), (30, 1.0)):
         found = attacked(setting, step=step, warmup_steps=4)
-        np.testing.assert_allclose(jnp.abs(found - image).max(), 0.1 * share, rtol=1e-5)
+        chex.assert_trees_all_close(
+            jnp.abs(found - image).max(), 0.1 * share, rtol=1e-5
+        )
 
 
 def test_a_radius_is_drawn_for_each_batch(setting):
@@ -51,7 +53,7 @@ def test_a_radius_is_drawn_for_each_batch(setting):
     for key in range(4):
         found = attacked(setting, key=key, eps_range=(0.02, 0.05))
         each = jnp.abs(found - image).max((1, 2, 3))
-        np.testing.assert_allclose(each, each[0], rtol=1e-5)
+        chex.assert_trees_all_close(each, each[0], rtol=1e-5)
         radii.append(float(each[0]))
     assert len(set(radii)) == 4
     assert min(radii) >= 0.02 - 1e-7
@@ -64,7 +66,7 @@ def test_predicted_labels_are_attacked_instead_of_the_true_ones(setting):
     predicted = attacked(setting, labels="predicted")
     right = (model, params, state, {**batch, "label": (batch["label"] - 1) % 10})
     assert not np.array_equal(true, predicted)
-    np.testing.assert_array_equal(predicted, attacked(right))
+    chex.assert_trees_all_equal(predicted, attacked(right))
 
 
 @pytest.mark.parametrize(

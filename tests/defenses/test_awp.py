@@ -54,15 +54,15 @@ def test_linear_model_in_closed_form():
     delta = gamma * np.linalg.norm(W) * g / np.linalg.norm(g)
     expected, slope = by_hand(W + delta)
     (value, aux), grads = evaluate(defenses.awp(defense(), gamma))
-    np.testing.assert_allclose(value, expected, rtol=1e-5)
-    np.testing.assert_allclose(grads["model"]["kernel"], slope, rtol=1e-4, atol=1e-4)
+    chex.assert_trees_all_close(value, expected, rtol=1e-5)
+    chex.assert_trees_all_close(grads["model"]["kernel"], slope, rtol=1e-4, atol=1e-4)
     assert value > evaluate(defense())[0][0]
     # State, metrics and carry are those of one pass, at the moved weights.
     assert aux[0]["passes"] == 1
-    np.testing.assert_allclose(
+    chex.assert_trees_all_close(
         aux[1]["out"], X @ (W + delta) + 1 + W.sum(), rtol=1e-4, atol=1e-4
     )
-    np.testing.assert_array_equal(aux[2]["o"], aux[1]["out"])
+    chex.assert_trees_all_equal(aux[2]["o"], aux[1]["out"])
 
 
 def test_perturbation_is_relative_and_along_the_gradient():
@@ -81,13 +81,13 @@ def test_perturbation_is_relative_and_along_the_gradient():
     chex.assert_trees_all_equal_shapes_and_dtypes(moved, weights)
     for name in ("conv", "dense"):
         w, g, v = (np.ravel(tree[name]) for tree in (weights, ascent, moved))
-        np.testing.assert_allclose(
+        chex.assert_trees_all_close(
             np.linalg.norm(v), 0.02 * np.linalg.norm(w), rtol=1e-5
         )
         cosine = v @ g / np.linalg.norm(v) / np.linalg.norm(g)
-        np.testing.assert_allclose(cosine, 1, rtol=1e-5)
+        chex.assert_trees_all_close(cosine, 1, rtol=1e-5)
     for name in ("bias", "still"):
-        np.testing.assert_array_equal(moved[name], jnp.zeros_like(weights[name]))
+        chex.assert_trees_all_equal(moved[name], jnp.zeros_like(weights[name]))
 
 
 def test_gamma_zero_is_the_plain_step():

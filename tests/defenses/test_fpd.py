@@ -112,7 +112,7 @@ def test_above_the_threshold_only_phase_one_is_trained(variables, phase1):
     x, y = data()
     wanted, moved, _, l2 = descend(params, stats, x, x, y, (1.0, 0.0))
     assert metrics["restoring"] == 1
-    np.testing.assert_allclose(metrics["l2"], l2, rtol=1e-5)
+    chex.assert_trees_all_close(metrics["l2"], l2, rtol=1e-5)
     kept = {"classifier"} | ({"encoder"} if phase1 == "restoration" else set())
     got = after.params["model"]
     for name, part in params.items():
@@ -136,8 +136,8 @@ def test_below_the_threshold_there_are_two_updates(variables):
     params, stats, restored, l2 = descend(params, stats, x, x, y, (1.0, 1.0))
     params, stats, _, l2_again = descend(params, stats, restored, x, y, (0.1, 1.0))
     assert metrics["restoring"] == 0
-    np.testing.assert_allclose(metrics["l2"], l2, rtol=1e-4)
-    np.testing.assert_allclose(metrics["second_l2"], l2_again, rtol=1e-4)
+    chex.assert_trees_all_close(metrics["l2"], l2, rtol=1e-4)
+    chex.assert_trees_all_close(metrics["second_l2"], l2_again, rtol=1e-4)
     assert_near(after.params["model"], params)
     assert_near(after.model_state, stats, atol=1e-4)
 
@@ -169,7 +169,7 @@ def test_noise_goes_in_and_the_clean_image_is_the_target(variables):
         return float(metrics["l2"])
 
     _, (_, restored, _) = jit(loss_of)(params, stats, x, x, y, (1.0, 0.0))
-    np.testing.assert_allclose(l2(0.0), np.mean((restored - x) ** 2), rtol=1e-5)
+    chex.assert_trees_all_close(l2(0.0), np.mean((restored - x) ** 2), rtol=1e-5)
     assert abs(l2(0.5) - l2(0.0)) > 1e-4
 
 
@@ -215,7 +215,7 @@ def test_spectral_penalty_shrinks_the_classifier(variables):
         return spectral_norm(after.params["model"]["classifier"]["kernel"])
 
     # The gradient of the norm is u v^T: each of two updates takes RATE * weight off it.
-    np.testing.assert_allclose(norm(0.0) - norm(0.5), 2 * RATE * 0.5, rtol=0.2)
+    chex.assert_trees_all_close(norm(0.0) - norm(0.5), 2 * RATE * 0.5, rtol=0.2)
 
 
 def test_one_program_without_host_control_flow(variables):

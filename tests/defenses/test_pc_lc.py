@@ -30,10 +30,10 @@ def test_objective_is_pc_plus_weighted_constraint(problem, evaluate):
     )
     value, metrics, _, batch = evaluate(defense)
     assert "attacked" not in batch
-    np.testing.assert_allclose(
+    chex.assert_trees_all_close(
         value, expected(problem, batch["image"], 0.8, 0.3), rtol=1e-5
     )
-    np.testing.assert_allclose(
+    chex.assert_trees_all_close(
         value, metrics["pc"] + 0.3 * metrics["logit_constraint"], rtol=1e-6
     )
     assert "accuracy" in metrics
@@ -44,10 +44,10 @@ def test_cross_entropy_comes_first(problem, evaluate):
     defense = defenses.pc_lc(problem[0], attack=ATTACK, warmup_steps=3)
     plain = evaluate(defenses.standard(problem[0]))
     value, _, grads, batch = evaluate(defense, 2)
-    np.testing.assert_allclose(value, plain[0], rtol=1e-6)
+    chex.assert_trees_all_close(value, plain[0], rtol=1e-6)
     chex.assert_trees_all_close(grads, plain[2], rtol=1e-4, atol=1e-5)
     after = evaluate(defense, 3)[0]
-    np.testing.assert_allclose(
+    chex.assert_trees_all_close(
         after, expected(problem, batch["image"], 0.995, 0.05), rtol=1e-5
     )
 
@@ -56,8 +56,8 @@ def test_on_attacked_images(problem, evaluate):
     defense = defenses.pc_lc(problem[0], attack=ATTACK, attack_name="pgd")
     value, metrics, _, batch = evaluate(defense)
     moved = np.abs(batch["attacked"] - batch["image"]).max()
-    np.testing.assert_allclose(moved, 0.1, rtol=1e-5)
-    np.testing.assert_allclose(
+    chex.assert_trees_all_close(moved, 0.1, rtol=1e-5)
+    chex.assert_trees_all_close(
         value, expected(problem, batch["attacked"], 0.995, 0.05), rtol=1e-5
     )
     assert "robust_accuracy" in metrics

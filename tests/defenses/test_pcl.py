@@ -37,7 +37,7 @@ def nhwc(array):
 
 
 def assert_close(got, want, rtol):
-    np.testing.assert_allclose(got, want, rtol=0, atol=rtol * np.abs(want).max())
+    chex.assert_trees_all_close(got, want, rtol=0, atol=rtol * np.abs(want).max())
 
 
 def fields_of_the_release():
@@ -73,7 +73,7 @@ def test_golden_step(dtype):
         ("proximity", near_x + near_z),
         ("contrastive", far_x + far_z),
     ):
-        np.testing.assert_allclose(metrics[name], want, rtol=rtol)
+        chex.assert_trees_all_close(metrics[name], want, rtol=rtol)
     assert_centers(after.params["extra"], arrays, 2e-6 if double else 1e-3)
     # Batches of 4 through 56 layers: torch in float32 is off by 4e-2 at the worst, ours
     # by 1e-2, which the step multiplies by .01.
@@ -125,7 +125,7 @@ def assert_centers(extra, arrays, rtol):
             # What float32 can say of a small move of a value near 3.
             floor = 4e-7 if extra[name][layer].dtype == np.float32 else 0.0
             atol = floor + rtol * np.abs(want).max()
-            np.testing.assert_allclose(moved, want, rtol=0, atol=atol)
+            chex.assert_trees_all_close(moved, want, rtol=0, atol=atol)
     for name, table in centers_of(arrays, "step/centers_after/", "f").items():
         for layer, want in table.items():
             assert_close(extra[name][layer], want, rtol)
@@ -164,11 +164,11 @@ def assert_parameters(after, arrays, model, state_dict, rtol):
     for g, name in zip(*leaves, strict=True):
         number, o = keys.index(name), linen(state_dict[name])
         length = arrays["step/param_after_l264"][number]
-        np.testing.assert_allclose(np.linalg.norm(g), length, rtol=rtol / 10)
+        chex.assert_trees_all_close(np.linalg.norm(g), length, rtol=rtol / 10)
         # The first step of momentum SGD: the gradient and the weight decay.
         gradient = np.linalg.norm((o.astype(np.float64) - g) / 0.01 - 1e-4 * o)
         length = arrays["step/param_grad_l264"][number]
-        np.testing.assert_allclose(gradient, length, rtol=rtol, atol=2e-3 * rtol)
+        chex.assert_trees_all_close(gradient, length, rtol=rtol, atol=2e-3 * rtol)
 
 
 def attacked_by(name, eps_range, fields, params, model_state, model, batch):
@@ -200,7 +200,7 @@ def test_fgsm_of_the_release():
     arrays, given = golden_attack()
     fields = {"norm": "linf", "eps": 0.03, "step_size": 1.0, "steps": 3}
     got = attacked_by("fgsm", (), fields, *given)
-    np.testing.assert_allclose(got, nhwc(arrays["fgsm_adv"]), atol=2e-6)
+    chex.assert_trees_all_close(got, nhwc(arrays["fgsm_adv"]), rtol=0, atol=2e-6)
 
 
 def test_radius_of_a_batch():
@@ -214,7 +214,7 @@ def test_radius_of_a_batch():
             {"model": params}, model_state, batch, jax.random.key(number), jnp.int32(9)
         )["attacked"]
         sizes = jnp.abs(attacked - batch["image"]).max((1, 2, 3))
-        np.testing.assert_allclose(sizes, float(sizes[0]), atol=1e-6)
+        chex.assert_trees_all_close(sizes, float(sizes[0]), rtol=0, atol=1e-6)
         radii.append(float(sizes[0]))
     assert 0.02 <= min(radii) < max(radii) <= 0.05
     assert len(set(radii)) == 4
@@ -283,12 +283,12 @@ def test_warm_up_is_plain_cross_entropy(tiny, name):
     options = {"warmup_steps": 3, "attack": {"eps": 0.1}}
     loss, _, grads, _ = value_and_gradients(tiny, name, 2, **options)
     plain, _, wanted, _ = value_and_gradients(tiny, "standard", 2)
-    np.testing.assert_allclose(loss, plain, rtol=1e-5)
+    chex.assert_trees_all_close(loss, plain, rtol=1e-5)
     chex.assert_trees_all_close(grads["model"], wanted["model"], rtol=1e-4, atol=1e-6)
     assert not any(np.any(g) for g in jax.tree.leaves(grads["extra"]))
     loss, metrics, grads, _ = value_and_gradients(tiny, name, 3, **options)
     joint = metrics["cross_entropy"] + metrics["proximity"] - metrics["contrastive"]
-    np.testing.assert_allclose(loss, joint, rtol=1e-5)
+    chex.assert_trees_all_close(loss, joint, rtol=1e-5)
     assert all(np.all(np.any(g, -1)) for g in jax.tree.leaves(grads["extra"]))
 
 
@@ -298,17 +298,17 @@ def test_weights_and_separation(tiny):
     one = value_and_gradients(tiny, "pcl", 0)
     two = value_and_gradients(tiny, "pcl", 0, **weights)
     for name in ("proximity", "contrastive"):
-        np.testing.assert_allclose(
+        chex.assert_trees_all_close(
             two[2]["extra"][name]["h"], one[2]["extra"][name]["h"], rtol=1e-5
         )
     assert two[1]["proximity"] == pytest.approx(2 * one[1]["proximity"])
     apart = value_and_gradients(tiny, "pcl", 0, separation_weight=0.1)
     centers = one[3]["extra"]["proximity"]["h"]
-    np.testing.assert_allclose(
+    chex.assert_trees_all_close(
         apart[0], one[0] - 0.1 * losses.center_separation(centers), rtol=1e-5
     )
     push = 0.1 * jax.grad(losses.center_separation)(centers)
-    np.testing.assert_allclose(
+    chex.assert_trees_all_close(
         apart[2]["extra"]["proximity"]["h"],
         one[2]["extra"]["proximity"]["h"] - push,
         rtol=1e-4,
@@ -403,16 +403,16 @@ def test_schedule_of_both_phases():
     first = [0.1, 0.1, 0.01, 1e-3, 1e-4, 1e-4]
     found = rates({"schedule": "paper", "from": ""}, epochs)
     want = [*first, 0.01, 0.01, 1e-3, 1e-4, 1e-5, 1e-5]
-    np.testing.assert_allclose(found[0], want, rtol=1e-6)
+    chex.assert_trees_all_close(found[0], want, rtol=1e-6)
     assert found[1:] == (564, 164)
     found = rates({"schedule": "released", "from": ""}, epochs)
-    np.testing.assert_allclose(found[0], [*first, *[0.01] * 6], rtol=1e-6)
+    chex.assert_trees_all_close(found[0], [*first, *[0.01] * 6], rtol=1e-6)
 
 
 def test_schedule_from_a_checkpoint():
     found = rates({"schedule": "paper", "from": "run"}, (0, 141, 142, 230, 360, 399))
     want = [0.01, 0.01, 1e-3, 1e-4, 1e-5, 1e-5]
-    np.testing.assert_allclose(found[0], want, rtol=1e-6)
+    chex.assert_trees_all_close(found[0], want, rtol=1e-6)
     assert found[1:] == (400, 0)
 
 

@@ -52,8 +52,8 @@ def test_objective_is_its_three_terms(problem, evaluate, embedding, same_class):
         + 0.7 * losses.cross_entropy(attacked.logits, y).mean()
         + 20 * structure
     )
-    np.testing.assert_allclose(value, expected, rtol=1e-5)
-    np.testing.assert_allclose(metrics["structure"], structure, rtol=1e-4)
+    chex.assert_trees_all_close(value, expected, rtol=1e-5)
+    chex.assert_trees_all_close(metrics["structure"], structure, rtol=1e-4)
     chex.assert_tree_all_finite(grads)
 
 
@@ -63,10 +63,10 @@ def test_training_attacks(problem, evaluate, name):
     defense = defenses.ssc(problem[0], attack=ATTACK, attack_name=name)
     value, metrics, grads, batch = evaluate(defense)
     moved = np.abs(batch["attacked"] - batch["image"]).max()
-    np.testing.assert_allclose(moved, 0.1, rtol=1e-4)
+    chex.assert_trees_all_close(moved, 0.1, rtol=1e-4)
     attacked = outputs(problem, batch)[1]
     hard = losses.cross_entropy(attacked.logits, batch["label"]).mean()
-    np.testing.assert_allclose(value, hard + 300 * metrics["structure"], rtol=1e-4)
+    chex.assert_trees_all_close(value, hard + 300 * metrics["structure"], rtol=1e-4)
     chex.assert_tree_all_finite(grads)
 
 
@@ -75,7 +75,7 @@ def test_an_attack_of_radius_zero_costs_no_structure(problem, evaluate):
     value, metrics, grads, _ = evaluate(defense)
     assert metrics["structure"] == 0
     plain = evaluate(defenses.standard(problem[0]))
-    np.testing.assert_allclose(value, plain[0], rtol=1e-5)
+    chex.assert_trees_all_close(value, plain[0], rtol=1e-5)
     chex.assert_trees_all_close(grads, plain[2], rtol=1e-3, atol=1e-6)
 
 
@@ -127,7 +127,7 @@ def test_objectives_of_two_logits(problem, evaluate, name, fn):
     value, metrics, _, batch = evaluate(defense)
     clean, attacked = outputs(problem, batch)
     expected = fn(clean.logits, attacked.logits, batch["label"], 3.0).mean()
-    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    chex.assert_trees_all_close(value, expected, rtol=1e-5)
     assert set(metrics) == {"accuracy", "robust_accuracy"}
     moved = np.abs(batch["attacked"] - batch["image"]).max()
     assert 0 < moved <= 0.1 + 1e-6

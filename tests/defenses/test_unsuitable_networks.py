@@ -1,5 +1,6 @@
 """Objectives that need more than logits say so from shapes, before any compute."""
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -56,4 +57,4 @@ def test_what_is_missing_is_named(name, model, options, message):
     ],
 )
 def test_what_fits_is_taken(name, model, options):
-    assert init(name, model, **options) == {}
+    chex.assert_trees_all_equal_shapes(init(name, model, **options), {})

@@ -2,6 +2,7 @@
 
 import types
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -86,12 +87,12 @@ def test_the_loss_of_prototypes():
     variables = {"params": {"w": w}}
     plain = adaptive.prototypes(Features(), variables).fn(x, y)
     want = losses.cross_entropy(jnp.asarray(x.reshape(B, 4) @ w), jnp.asarray(y))
-    np.testing.assert_allclose(plain, want, rtol=1e-5)
+    chex.assert_trees_all_close(plain, want, rtol=1e-5)
     variables["extra"] = {"proximity": {"pooled": centers}}
     found = adaptive.prototypes(Features(), variables).fn(x, y)
     distance = np.linalg.norm(x.reshape(B, 1, 4) - centers, axis=-1)
     ratio = np.log(distance[np.arange(B), y] / distance[np.arange(B), 1 - y])
-    np.testing.assert_allclose(found, want + ratio, rtol=1e-4, atol=1e-5)
+    chex.assert_trees_all_close(found, want + ratio, rtol=1e-4, atol=1e-5)
 
 
 class Pixels(nn.Module):
@@ -144,7 +145,9 @@ def test_a_network_of_the_defence_is_attacked_and_the_whole_one_judges(
     moved = np.abs(found["x_adv"] - saturated.images / 255).max((1, 2, 3))
     assert (moved <= 0.2 + 1e-6).all()
     whole_logits = jax.jit(models.logits_fn(saturated.model, saturated.variables))
-    np.testing.assert_allclose(found["logits"], whole_logits(found["x_adv"]), atol=1e-5)
+    chex.assert_trees_all_close(
+        found["logits"], whole_logits(found["x_adv"]), rtol=0, atol=1e-5
+    )
     # What the parts see is not flat: the images move another way than through tanh.
     _, blind = attacked(saturated, whole)
     assert np.abs(found["x_adv"] - blind["x_adv"]).max() > 0.1
@@ -160,7 +163,7 @@ def test_parts_have_the_same_weights_and_the_same_classes(saturated):
     bare = adaptive.without_tanh(saturated.model)
     raw = jax.jit(models.logits_fn(bare, saturated.variables))(x)
     squashed = jax.jit(models.logits_fn(saturated.model, saturated.variables))(x)
-    np.testing.assert_allclose(jnp.tanh(raw), squashed, rtol=1e-5)
+    chex.assert_trees_all_close(jnp.tanh(raw), squashed, rtol=1e-5)
     assert np.abs(raw).max() > 10
     encoder = adaptive.without_decoder(saturated.model)
     out = jax.eval_shape(lambda x: encoder.apply(saturated.variables, x), x)

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -107,7 +108,7 @@ def test_restored_images_features_and_their_errors(devices):
     found, arrays = representations.under(setting, entry(), keep=6)
     numbers = as_json(found)
     assert numbers["features"] == {"attack": "pgd4", "n": N, "width": 1}
-    np.testing.assert_allclose(arrays["features"][:, 0, 0], GREY, atol=2e-3)
+    chex.assert_trees_all_close(arrays["features"][:, 0, 0], GREY, rtol=0, atol=2e-3)
     moved = arrays["features"][:, 1, 0] - arrays["features"][:, 0, 0]
     assert np.abs(moved).max() == pytest.approx(0.1, rel=1e-3)
     # A constant image is its own mean: restored as it went in.
@@ -115,10 +116,10 @@ def test_restored_images_features_and_their_errors(devices):
     assert error["restored_clean"] == pytest.approx(0, abs=1e-10)
     assert error["restored_attacked"] == pytest.approx(error["attacked"], rel=1e-4)
     assert error["attacked"] == pytest.approx((moved**2).mean(), rel=1e-4)
-    assert arrays["restored"].shape == (6, 2, 2, 2, 1)
-    np.testing.assert_array_equal(arrays["restored_images"], setting.dataset.images[:6])
-    np.testing.assert_allclose(
-        arrays["restored"][:, 1], arrays["restored_x_adv"], atol=1e-6
+    chex.assert_shape(arrays["restored"], (6, 2, 2, 2, 1))
+    chex.assert_trees_all_equal(arrays["restored_images"], setting.dataset.images[:6])
+    chex.assert_trees_all_close(
+        arrays["restored"][:, 1], arrays["restored_x_adv"], rtol=0, atol=1e-6
     )
 
 
@@ -137,13 +138,13 @@ def test_distances_to_prototypes():
     described, arrays = representations.under(setting, entry(), keep=0)
     numbers = as_json(described)
     found = arrays["distances/z"]
-    assert found.shape == (N, 2, 2)
+    chex.assert_shape(found, (N, 2, 2))
     h = arrays["features"][:, :, 0]
     apart = np.abs(h[:, :, None] - CENTERS[:, 0])
     own = np.take_along_axis(apart, setting.labels[:, None, None], -1)[..., 0]
-    np.testing.assert_allclose(found[..., 0], own, atol=1e-5)
+    chex.assert_trees_all_close(found[..., 0], own, rtol=0, atol=1e-5)
     apart[np.arange(N), :, setting.labels] = np.inf
-    np.testing.assert_allclose(found[..., 1], apart.min(-1), atol=1e-5)
+    chex.assert_trees_all_close(found[..., 1], apart.min(-1), rtol=0, atol=1e-5)
     described = numbers["prototypes"]["layers"]
     assert list(described) == ["z"]
     assert described["z"]["clean"]["own"] == pytest.approx(own[:, 0].mean(), abs=1e-5)
@@ -205,9 +206,9 @@ def test_evaluation_writes_numbers_and_arrays(tmp_path):
     p[np.arange(N), labels] = 0
     assert gap["clean"]["all"] == pytest.approx((own - p.max(-1)).mean(), abs=1e-5)
     with np.load(tmp_path / "evaluation.npz") as arrays:
-        assert arrays["features"].shape == (N, 2, 1)
-        assert arrays["features_labels"].shape == (N,)
-        assert arrays["restored"].shape == (3, 2, 2, 2, 1)
+        chex.assert_shape(arrays["features"], (N, 2, 1))
+        chex.assert_shape(arrays["features_labels"], (N,))
+        chex.assert_shape(arrays["restored"], (3, 2, 2, 2, 1))
 
 
 def test_fewer_examples_are_the_same_ones(tmp_path):
@@ -221,7 +222,9 @@ def test_fewer_examples_are_the_same_ones(tmp_path):
         np.load(tmp_path / "b" / "evaluation.npz") as b,
     ):
         rows = choose(N, 5)
-        np.testing.assert_allclose(b["features"], a["features"][rows], atol=1e-6)
+        chex.assert_trees_all_close(
+            b["features"], a["features"][rows], rtol=0, atol=1e-6
+        )
 
 
 def test_analyses_can_be_off_or_without_attacks(tmp_path):

@@ -1,5 +1,6 @@
 """The analyses of PCL's and FPD's own networks, tiny and untrained, on digits."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -62,7 +63,7 @@ def test_pcl(tmp_path):
     with np.load(tmp_path / "evaluation.npz") as arrays:
         for layer, numbers in layers.items():
             distances = arrays[f"distances/{layer}"]
-            assert distances.shape == (EXAMPLES, 2, 2)
+            chex.assert_shape(distances, (EXAMPLES, 2, 2))
             assert (distances > 0).all()
             assert np.isclose(distances[:, 1, 0].mean(), numbers["attacked"]["own"])
     text = report.write(tmp_path).read_text()
@@ -85,7 +86,7 @@ def test_fpd(tmp_path):
     mse = found["restoration"]["mse"]
     assert 0 < mse["attacked"] <= 0.1**2
     with np.load(tmp_path / "evaluation.npz") as arrays:
-        assert arrays["restored"].shape == (4, 2, 32, 32, 3)
+        chex.assert_shape(arrays["restored"], (4, 2, 32, 32, 3))
     assert (
         report.write(tmp_path).read_text().count("restored from attacked</span>") == 4
     )

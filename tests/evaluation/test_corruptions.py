@@ -2,6 +2,7 @@
 
 import json
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -73,7 +74,7 @@ def test_accuracy_is_that_of_the_corrupted_images():
             "brightness", x, key=jax.random.key(0), severity=row["severity"]
         )
         want = (y.mean((1, 2, 3)) > 0.5) == held.labels
-        np.testing.assert_array_equal(correct, want)
+        chex.assert_trees_all_equal(correct, want)
         assert row["accuracy"] == pytest.approx(float(want.mean()))
         low, high = evaluation.wilson_interval(int(want.sum()), N)
         assert row["ci95"] == [low, high]
@@ -84,7 +85,7 @@ def test_accuracy_is_that_of_the_corrupted_images():
 def test_means_and_pictures():
     found, arrays = run(make_setting())
     correct = arrays["corruption_correct"]
-    assert correct.shape == (2, 2, 9)
+    chex.assert_shape(correct, (2, 2, 9))
     assert found["n"] == 9
     assert found["mean_accuracy"] == pytest.approx(correct.mean())
     for j, one in enumerate(found["by_severity"]):
@@ -96,7 +97,7 @@ def test_means_and_pictures():
         assert low <= one["accuracy"] <= high
     assert "not comparable with the published CIFAR-10-C" in found["note"]
     first = dataset().images[arrays["corruption_indices"][0]]
-    np.testing.assert_array_equal(arrays["corruption_clean"], first)
+    chex.assert_trees_all_equal(arrays["corruption_clean"], first)
     # Of severities 1 and 5, both as far from 3, the mild one is shown.
     want = np.round(first + 0.05 * 255)
     assert np.abs(arrays["corruption_images"][0] - want).max() <= 1
@@ -119,7 +120,7 @@ def test_batches_and_devices_change_nothing():
     _, want = run(make_setting())
     _, found = run(make_setting(batch_size=16, mesh=parallel.make_mesh(2)))
     for name in ("corruption_correct", "corruption_images"):
-        np.testing.assert_array_equal(found[name], want[name])
+        chex.assert_trees_all_equal(found[name], want[name])
 
 
 @pytest.mark.parametrize(
@@ -169,7 +170,7 @@ def test_evaluate_puts_them_beside_the_attacks(tmp_path):
     with np.load(tmp_path / "evaluation.npz") as arrays:
         rows = arrays["corruption_indices"]
         want = arrays["robust"][rows].mean()
-        assert arrays["corruption_images"].shape == (1, 8, 9, 1)
+        chex.assert_shape(arrays["corruption_images"], (1, 8, 9, 1))
     assert beside["worst_case"]["robust_accuracy"] == pytest.approx(want)
     fields["corruptions"]["enabled"] = False
     found = evaluation.evaluate(

@@ -2,6 +2,7 @@
 
 import json
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -160,14 +161,14 @@ def test_worst_case_is_an_and_over_attacks(tmp_path):
             arrays[f"predicted_{name}"] == arrays["labels"]
             for name in ("clean", "fgsm", "pgd5", "noise")
         ]
-        np.testing.assert_array_equal(arrays["robust"], np.all(parts, axis=0))
+        chex.assert_trees_all_equal(arrays["robust"], np.all(parts, axis=0))
         for name, part in zip(("fgsm", "pgd5", "noise"), parts[1:], strict=True):
-            np.testing.assert_array_equal(arrays[f"robust_{name}"], part)
+            chex.assert_trees_all_equal(arrays[f"robust_{name}"], part)
         assert "robust_clean" not in arrays
         assert found["worst_case"]["robust_accuracy"] == arrays["robust"].mean()
-        np.testing.assert_array_equal(parts[0], margin > 0)
-        assert arrays["grid_images"].shape == (4, 3, 3, 1)
-        assert arrays["grid_x_adv"].shape == (4, 3, 3, 1)
+        chex.assert_trees_all_equal(parts[0], margin > 0)
+        chex.assert_shape(arrays["grid_images"], (4, 3, 3, 1))
+        chex.assert_shape(arrays["grid_x_adv"], (4, 3, 3, 1))
         moved = np.abs(arrays["grid_x_adv"] - arrays["grid_images"] / 255)
         assert moved.max() <= EPS + 1e-6
         assert moved.max() > EPS / 2
@@ -232,8 +233,8 @@ def test_choice_of_examples_is_fixed_nested_and_spread():
     assert set(few) < set(many)
     assert few.min() < 200
     assert few.max() > 800
-    np.testing.assert_array_equal(setting.choose(7, 0), np.arange(7))
-    np.testing.assert_array_equal(setting.choose(7, 70), np.arange(7))
+    chex.assert_trees_all_equal(setting.choose(7, 0), np.arange(7))
+    chex.assert_trees_all_equal(setting.choose(7, 70), np.arange(7))
     with pytest.raises(ValueError, match=r"`examples` .* -1"):
         setting.choose(7, -1)
 

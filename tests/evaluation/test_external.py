@@ -5,6 +5,7 @@ import json
 import re
 import sys
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -117,7 +118,7 @@ def test_the_whole_program_agrees_with_the_closed_form(theirs, tmp_path, capsys)
     want = [(margin > eps * slope).mean() for eps in curve["eps"][:-2]]
     assert curve["robust_accuracy"][:-2] == pytest.approx(want)
     with np.load(tmp_path / "run/evaluation.npz") as arrays:
-        np.testing.assert_array_equal(arrays["robust_pgd20"], robust)
+        chex.assert_trees_all_equal(arrays["robust_pgd20"], robust)
     entry = json.loads((tmp_path / "run/robustbench.json").read_text())
     assert entry["clean_acc"] == f"{100 * (margin > 0).mean():.2f}"
     assert entry["authors"] == "A. Body"
@@ -138,7 +139,7 @@ def test_images_of_another_range(theirs, tmp_path):
     results = json.loads((tmp_path / "run/results.json").read_text())
     with np.load(tmp_path / "run/evaluation.npz") as arrays:
         robust = (margin > EPS * slope)[arrays["indices"]]
-        np.testing.assert_array_equal(arrays["robust_pgd20"], robust)
+        chex.assert_trees_all_equal(arrays["robust_pgd20"], robust)
     pgd = results["attacks"][-1]
     assert pgd["mean_perturbation"]["linf"] == pytest.approx(EPS, rel=1e-3)
 
@@ -322,9 +323,9 @@ def test_a_torch_module_is_a_black_box(tmp_path):
     want = net(torch.tensor(images.transpose(0, 3, 1, 2))).detach().numpy()
     for function, layout in ((net, None), (lambda x: net(x), "NCHW")):
         hosted = black_box.wrap(function, toy(), layout)
-        np.testing.assert_allclose(hosted(jnp.asarray(images)), want, rtol=1e-5)
+        chex.assert_trees_all_close(hosted(jnp.asarray(images)), want, rtol=1e-5)
         stacked = jax.vmap(hosted)(jnp.asarray(images)[None])
-        np.testing.assert_allclose(stacked[0], want, rtol=1e-5)
+        chex.assert_trees_all_close(stacked[0], want, rtol=1e-5)
 
 
 def test_images_outside_the_bounds_are_refused(theirs, tmp_path, capsys):
@@ -339,7 +340,7 @@ def test_factories_and_methods(theirs):
     x = jnp.linspace(0, 1, 18).reshape(2, 3, 3, 1)
     want = external.load("their_model:logits")(x)
     for spec in ("their_model:build()", "their_model:net.logits"):
-        np.testing.assert_allclose(external.load(spec)(x), want, rtol=1e-6)
+        chex.assert_trees_all_close(external.load(spec)(x), want, rtol=1e-6)
     with pytest.raises(TypeError, match=r"number is int, not a function"):
         external.load("their_model:number()")
 
@@ -368,10 +369,10 @@ def test_weights_are_arguments_of_the_compiled_step():
         batch = (images[:size], labels[:size], keys[:size])
         got = run_step(variables, *batch)["logits"]
         x = jnp.asarray(images[:size], jnp.float32) / 255
-        np.testing.assert_allclose(got, logits(x), rtol=1e-5)
+        chex.assert_trees_all_close(got, logits(x), rtol=1e-5)
         doubled = jax.tree.map(lambda a: 2 * a, variables)
         twice = run_step(doubled, *batch)["logits"]
-        np.testing.assert_allclose(twice, 2 * got, rtol=1e-5)
+        chex.assert_trees_all_close(twice, 2 * got, rtol=1e-5)
 
 
 def test_a_network_of_ours_is_a_function_too():
@@ -381,7 +382,7 @@ def test_a_network_of_ours_is_a_function_too():
     function = models.logits_fn(model, variables)
     network, held = external.wrap(function, toy())
     got, want = (jax.jit(f)(x) for f in (models.logits_fn(network, held), function))
-    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+    chex.assert_trees_all_close(got, want, rtol=1e-4, atol=1e-5)
 
 
 def test_the_example_in_numpy(tmp_path):

@@ -11,7 +11,7 @@ from jaxrobust.results import analysis_schema, schema, typed
 
 
 def attack(label, name, share, eps=0.1):
-    return schema.Attack(
+    return schema.AttackSummary(
         label=label,
         name=name,
         norm="linf",

@@ -1,5 +1,6 @@
 """Numbers of logits depend on the classes that decide and on nothing else."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -69,7 +70,7 @@ def test_relative_change():
 def test_rounding_is_that_of_the_logits_that_decide():
     z = np.array([[1.0, 8.0, -1e9], [1e6, 1.0, 0.0]])
     found = logits_of.rounding(z, np.array([0, 0]), 0.5)
-    np.testing.assert_array_equal(found, [4.0, 5e5])
+    chex.assert_trees_all_equal(found, np.asarray([4.0, 5e5]))
 
 
 def test_half_precision_probabilities_are_told():
@@ -82,9 +83,9 @@ def test_half_precision_probabilities_are_told():
 def test_saturation():
     logits = np.array([[0, 1, 0], [0, 0, 60], [60, 0, 0], [2, 59.99, 3]])
     found = logits_of.saturation(jnp.asarray(logits), jnp.asarray([1, 2, 1, 1]))
-    np.testing.assert_array_equal(found.certain, [False, True, True, True])
-    np.testing.assert_array_equal(found.no_loss, [False, True, False, True])
-    np.testing.assert_array_equal(found.at_ceiling, [False, True, True, True])
+    chex.assert_trees_all_equal(found.certain, np.asarray([False, True, True, True]))
+    chex.assert_trees_all_equal(found.no_loss, np.asarray([False, True, False, True]))
+    chex.assert_trees_all_equal(found.at_ceiling, np.asarray([False, True, True, True]))
 
 
 def test_probabilities_are_told_from_logits():

@@ -1,5 +1,6 @@
 """What an evaluation leaves on disk: dtypes and flags per stage."""
 
+import chex
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,9 +16,9 @@ LEVELS = np.arange(256, dtype=np.float32) / np.float32(255)
 def test_every_level_survives_half_precision():
     images = LEVELS.reshape(1, 16, 16, 1)
     stored = passes.compact(images)
-    assert stored.dtype == np.float16
+    chex.assert_type(stored, np.float16)
     restored = np.rint(stored.astype(np.float32) * 255) / np.float32(255)
-    np.testing.assert_array_equal(restored, images)
+    chex.assert_trees_all_equal(restored, images)
 
 
 @given(
@@ -32,9 +33,9 @@ def test_nothing_else_is_shortened(levels, place, shift):
     flat[place] += np.float32(shift)
     on_grid = flat[place] in LEVELS
     stored = passes.compact(images)
-    assert stored.dtype == (np.float16 if on_grid else np.float32)
+    chex.assert_type(stored, np.float16 if on_grid else np.float32)
     if not on_grid:
-        np.testing.assert_array_equal(stored, images)
+        chex.assert_trees_all_equal(stored, images)
 
 
 def test_flags_of_each_stage_of_an_ensemble():
@@ -57,7 +58,7 @@ def test_flags_of_each_stage_of_an_ensemble():
     }
     entry = AutoAttack("autoattack", "autoattack", "linf", 0.1, "0.1", {})
     arrays = passes.predictions(passes.Passes(of, [entry], runs, {}, None))
-    np.testing.assert_array_equal(arrays["robust_autoattack"], both)
-    np.testing.assert_array_equal(arrays["robust_autoattack/apgd-ce"], first)
-    np.testing.assert_array_equal(arrays["robust_autoattack/square"], both)
-    np.testing.assert_array_equal(arrays["robust"], both)
+    chex.assert_trees_all_equal(arrays["robust_autoattack"], both)
+    chex.assert_trees_all_equal(arrays["robust_autoattack/apgd-ce"], first)
+    chex.assert_trees_all_equal(arrays["robust_autoattack/square"], both)
+    chex.assert_trees_all_equal(arrays["robust"], both)

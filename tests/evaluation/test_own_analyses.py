@@ -3,6 +3,7 @@
 import json
 import textwrap
 
+import chex
 import numpy as np
 import pytest
 
@@ -65,7 +66,7 @@ def test_it_needs_no_line_in_the_package(theirs, linear, tmp_path):
     written = json.loads((tmp_path / "run/results.json").read_text())
     assert written["own_analyses"]["shade"]["most"] == 0.5
     with np.load(tmp_path / "run/evaluation.npz") as arrays:
-        np.testing.assert_allclose(arrays["shade/brightness"], bright)
+        chex.assert_trees_all_close(arrays["shade/brightness"], bright, rtol=1e-7)
 
 
 def test_its_mistakes_are_told_before_any_work(theirs, linear, tmp_path):

@@ -1,5 +1,6 @@
 """Blocks of examples, until intervals are narrow enough."""
 
+import chex
 import numpy as np
 import pytest
 
@@ -45,16 +46,18 @@ def test_stops_at_the_first_block_that_is_narrow_enough(linear, tmp_path):
     assert "at most" in stopped["reason"]
     assert max(stopped["widths"].values()) == pytest.approx(ci, abs=1e-5)
     assert found["clean"]["n"] == found["data"]["examples"] == 40
-    np.testing.assert_array_equal(arrays["indices"], setting.shuffled(total, 40))
+    chex.assert_trees_all_equal(arrays["indices"], setting.shuffled(total, 40))
     for name in ("robust", "predicted_fgsm", "labels"):
-        np.testing.assert_array_equal(arrays[name], everything[name][:40])
+        chex.assert_trees_all_equal(arrays[name], everything[name][:40])
     with np.load(tmp_path / "some" / "adversarial.npz") as adversarial:
         x = linear.dataset.images[adversarial["indices"]] / 255
         moved = np.abs(adversarial["x_adv_fgsm"] - x)
-    np.testing.assert_allclose(moved.max((1, 2, 3)), 0.1, atol=1e-6)
+    chex.assert_trees_all_close(moved.max((1, 2, 3)), 0.1, rtol=0, atol=1e-6)
     rows = setting.choose(BLOCK, 4)
-    np.testing.assert_array_equal(arrays["grid_labels"], arrays["labels"][rows])
-    np.testing.assert_allclose(arrays["grid_x_adv"], everything["grid_x_adv"])
+    chex.assert_trees_all_equal(arrays["grid_labels"], arrays["labels"][rows])
+    chex.assert_trees_all_close(
+        arrays["grid_x_adv"], everything["grid_x_adv"], rtol=1e-7
+    )
 
 
 @pytest.mark.full
@@ -62,7 +65,7 @@ def test_the_examples_do_not_depend_on_the_batch_size(linear, tmp_path):
     found = [run(linear, tmp_path / str(b), ci=0.4, batch_size=b) for b in (7, 64)]
     (one, a), (other, b) = found
     assert one["stopping"] == other["stopping"]
-    np.testing.assert_array_equal(a["predicted_fgsm"], b["predicted_fgsm"])
+    chex.assert_trees_all_equal(a["predicted_fgsm"], b["predicted_fgsm"])
 
 
 def test_runs_out_of_examples(linear, tmp_path):
@@ -75,7 +78,7 @@ def test_runs_out_of_examples(linear, tmp_path):
 def test_off_by_default(linear, tmp_path):
     found, arrays = run(linear, tmp_path)
     assert "stopping" not in found
-    np.testing.assert_array_equal(arrays["indices"], np.arange(60))
+    chex.assert_trees_all_equal(arrays["indices"], np.arange(60))
 
 
 @pytest.mark.parametrize("ci", [-0.1, 1, float("nan")])

@@ -1,5 +1,6 @@
 """Gradients that are the network's tell what small steps change; others do not."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -129,11 +130,11 @@ def test_zero_gradients_and_jumping_predictions():
 def test_the_share_that_is_told():
     found, noise = np.array([[1.0, -2.0], [3.0, 0.5]]).T, np.zeros(2)
     share = slopes.share
-    np.testing.assert_allclose(share(found, found, noise), 1)
-    np.testing.assert_allclose(share(found, 0 * found, noise), 0, atol=1e-9)
-    np.testing.assert_allclose(share(found, -found, noise), -3)
-    np.testing.assert_allclose(share(found, 2 * found, noise), 0, atol=1e-9)
-    np.testing.assert_allclose(share(0 * found, found, noise), -9)
+    chex.assert_trees_all_close(share(found, found, noise), 1, rtol=1e-7)
+    chex.assert_trees_all_close(share(found, 0 * found, noise), 0, rtol=0, atol=1e-9)
+    chex.assert_trees_all_close(share(found, -found, noise), -3, rtol=1e-7)
+    chex.assert_trees_all_close(share(found, 2 * found, noise), 0, rtol=0, atol=1e-9)
+    chex.assert_trees_all_close(share(0 * found, found, noise), -9, rtol=1e-7)
     assert np.isnan(share(found, found, np.array([10.0, 10.0]))).all()
     assert np.isnan(share(0 * found, 0 * found, noise)).all()
     assert np.isnan(share(found, found * np.nan, noise)).all()

@@ -2,6 +2,7 @@
 
 import json
 
+import chex
 import numpy as np
 import pytest
 
@@ -51,8 +52,8 @@ def test_distance_is_the_closed_form_and_stays_out_of_the_worst_case(linear, tmp
         assert arrays["robust"].mean() == fgsm["robust_accuracy"]
         assert str(arrays["grid_attack"]) == "fgsm"
         got = arrays["distance_fab"]
-    np.testing.assert_allclose(got[clean], nearest[clean], rtol=OVERSHOOT - 1)
-    np.testing.assert_allclose(got[~clean], 0, atol=1e-7)
+    chex.assert_trees_all_close(got[clean], nearest[clean], rtol=OVERSHOOT - 1)
+    chex.assert_trees_all_close(got[~clean], 0, rtol=0, atol=1e-7)
 
 
 def test_alone_it_leaves_the_clean_accuracy_as_the_worst_case(linear, tmp_path):

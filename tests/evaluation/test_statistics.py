@@ -2,6 +2,7 @@
 
 import math
 
+import chex
 import numpy as np
 import pytest
 from hypothesis import given
@@ -19,9 +20,10 @@ def test_wilson_is_the_closed_form(n, share):
     p = k / n
     centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    np.testing.assert_allclose(
-        wilson_interval(k, n),
+    chex.assert_trees_all_close(
+        np.asarray(wilson_interval(k, n)),
         np.clip([centre - half, centre + half], 0, 1),
+        rtol=0,
         atol=1e-12,
     )
 
@@ -56,7 +58,7 @@ def test_the_ends_of_the_paired_interval_solve_the_score_equation(n, one, two):
     observed = (only_a - only_b) / n
     assert -1 <= ends[0] <= observed <= ends[1] <= 1
     mirrored = paired_interval(only_b, only_a, n)
-    np.testing.assert_allclose(mirrored, (-ends[1], -ends[0]), atol=1e-9)
+    chex.assert_trees_all_close(mirrored, (-ends[1], -ends[0]), rtol=0, atol=1e-9)
     for end, side in zip(ends, (1, -1), strict=True):
         if abs(end) < 1:
             q = likelihood_of(only_a, only_b, n, end)
@@ -68,8 +70,10 @@ def test_the_ends_of_the_paired_interval_solve_the_score_equation(n, one, two):
 def test_the_paired_interval_is_the_published_one():
     """R's PropCIs on 25 and 28 of 618; Fagerland et al. 2014 on 1 and 7 of 21."""
     got = paired_interval(28, 25, 618, confidence=0.9)
-    np.testing.assert_allclose(got, (-0.0148, 0.0247), atol=5e-5)
-    np.testing.assert_allclose(paired_interval(1, 7, 21), (-0.517, -0.026), atol=5e-4)
+    chex.assert_trees_all_close(got, (-0.0148, 0.0247), rtol=0, atol=5e-5)
+    chex.assert_trees_all_close(
+        paired_interval(1, 7, 21), (-0.517, -0.026), rtol=0, atol=5e-4
+    )
 
 
 def test_the_paired_interval_where_no_example_differs_or_all_do():

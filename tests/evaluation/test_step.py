@@ -52,13 +52,13 @@ def test_linear_accuracy_is_closed_form(norm):
     w = np.asarray(variables["params"]["w"], np.float64)
     dual = np.abs(w).sum() if norm == "linf" else np.sqrt((w**2).sum())
     left = margins(dataset, variables) - EPS * dual
-    np.testing.assert_array_equal(run.correct, left > 0)
-    np.testing.assert_allclose(run.loss, np.log1p(np.exp(-left)), rtol=1e-4)
-    np.testing.assert_allclose(run.distance[norm], EPS, rtol=1e-4)
+    chex.assert_trees_all_equal(run.correct, left > 0)
+    chex.assert_trees_all_close(run.loss, np.log1p(np.exp(-left)), rtol=1e-4)
+    chex.assert_trees_all_close(run.distance[norm], EPS, rtol=1e-4)
     clean = run_eval_step(
         make_eval_step(Linear()), variables, dataset, key=key, batch_size=8
     )
-    np.testing.assert_array_equal(clean.correct, margins(dataset, variables) > 0)
+    chex.assert_trees_all_equal(clean.correct, margins(dataset, variables) > 0)
     assert clean.accuracy > run.accuracy
 
 
@@ -70,15 +70,15 @@ def test_batch_size_and_devices_change_nothing(batch_size):
     options = {"key": jax.random.key(3), "keep_images": 37}
     want = run_eval_step(step, variables, dataset, batch_size=37, **options)
     got = run_eval_step(step, variables, dataset, batch_size=batch_size, **options)
-    assert got.x_adv.shape == (37, 3, 3, 1)
-    np.testing.assert_allclose(got.x_adv, want.x_adv, atol=1e-6)
-    np.testing.assert_allclose(got.loss, want.loss, atol=1e-5)
-    np.testing.assert_array_equal(got.correct, want.correct)
+    chex.assert_shape(got.x_adv, (37, 3, 3, 1))
+    chex.assert_trees_all_close(got.x_adv, want.x_adv, rtol=0, atol=1e-6)
+    chex.assert_trees_all_close(got.loss, want.loss, rtol=0, atol=1e-5)
+    chex.assert_trees_all_equal(got.correct, want.correct)
     options["mesh"] = parallel.make_mesh()
     assert options["mesh"].size == 8
     got = run_eval_step(step, variables, dataset, batch_size=batch_size, **options)
-    np.testing.assert_allclose(got.x_adv, want.x_adv, atol=1e-6)
-    np.testing.assert_array_equal(got.correct, want.correct)
+    chex.assert_trees_all_close(got.x_adv, want.x_adv, rtol=0, atol=1e-6)
+    chex.assert_trees_all_equal(got.correct, want.correct)
 
 
 def test_a_part_sees_the_same_keys_as_the_whole():
@@ -91,10 +91,10 @@ def test_a_part_sees_the_same_keys_as_the_whole():
     got = run_eval_step(
         step, variables, dataset, indices=part, keep_images=3, **options
     )
-    np.testing.assert_array_equal(got.x_adv, whole.x_adv[part])
+    chex.assert_trees_all_equal(got.x_adv, whole.x_adv[part])
     positions = np.asarray([36, 4])
     some = run_eval_step(step, variables, dataset, keep_images=positions, **options)
-    np.testing.assert_array_equal(some.x_adv, whole.x_adv[np.sort(positions)])
+    chex.assert_trees_all_equal(some.x_adv, whole.x_adv[np.sort(positions)])
 
 
 def test_one_compiled_step_serves_all_weights_and_batches():
@@ -105,7 +105,7 @@ def test_one_compiled_step_serves_all_weights_and_batches():
     one = run_eval_step(step, variables, dataset, key=key, batch_size=8)
     negated = jax.tree.map(lambda x: -x, variables)
     two = run_eval_step(step, negated, dataset, key=key, batch_size=8)
-    np.testing.assert_array_equal(one.correct, ~two.correct)
+    chex.assert_trees_all_equal(one.correct, ~two.correct)
 
 
 def test_non_finite_logits_are_counted_and_refused():

@@ -1,5 +1,6 @@
 """Weak networks in closed form: climbing finds what is there, batches tell."""
 
+import chex
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def climb(logits_fn, x, y, **fields):
 def test_only_a_network_of_single_images_is_the_same_among_others(n):
     x, logits_fn = images(n=n), linear([1.0, -2.0, 0.5])
     found = network.among_others(logits_fn, x, BOUNDS)
-    np.testing.assert_array_equal(found, logits_fn(x))
+    chex.assert_trees_all_equal(found, logits_fn(x))
 
     def centred(x):
         return logits_fn(x - x.mean(0, keepdims=True))
@@ -58,10 +59,10 @@ def test_climbing_finds_what_can_be_found(norm):
     y = jnp.asarray(score > 0, jnp.int32)
     dual = {"linf": 3.5, "l2": np.sqrt(5.25), "l1": 2.0}[norm]
     found = climb(logits_fn, x, y, eps=eps, step_size=eps / 2, steps=4, norm=norm)
-    assert found.correct.shape == (5, 30)
-    assert found.zero.shape == (4, 30)
+    chex.assert_shape(found.correct, (5, 30))
+    chex.assert_shape(found.zero, (4, 30))
     assert not found.zero.any()
     assert found.resists(0).all()
     robust = np.abs(score) > eps * dual
     assert 0 < robust.sum() < 30
-    np.testing.assert_array_equal(found.resists(), robust)
+    chex.assert_trees_all_equal(found.resists(), robust)

@@ -33,18 +33,24 @@ FUNCTIONS = {
 
 def test_anchors():
     """ANCHORS 1.12, computed by AutoAttack."""
-    np.testing.assert_allclose(losses.dlr(ROWS, Y), [1.0, -2 / 3, -0.5], rtol=1e-5)
+    chex.assert_trees_all_close(
+        losses.dlr(ROWS, Y), np.asarray([1.0, -2 / 3, -0.5]), rtol=1e-5
+    )
     target = jnp.array([1, 1, 2])
-    np.testing.assert_allclose(
-        losses.dlr_targeted(ROWS, Y, target), [2 / 7, -4 / 7, -0.4], rtol=1e-5
+    chex.assert_trees_all_close(
+        losses.dlr_targeted(ROWS, Y, target),
+        np.asarray([2 / 7, -4 / 7, -0.4]),
+        rtol=1e-5,
     )
 
 
 def test_margin_and_cross_entropy_by_hand():
-    np.testing.assert_allclose(losses.margin(ROWS, Y), [3, -2, -1])
+    chex.assert_trees_all_close(
+        losses.margin(ROWS, Y), np.asarray([3, -2, -1]), rtol=1e-7
+    )
     z = np.asarray(ROWS, np.float64)
     expected = np.log(np.exp(z).sum(1)) - z[np.arange(3), np.asarray(Y)]
-    np.testing.assert_allclose(losses.cross_entropy(ROWS, Y), expected, rtol=1e-6)
+    chex.assert_trees_all_close(losses.cross_entropy(ROWS, Y), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -53,20 +59,20 @@ def test_labels_of_any_integer_dtype(name, dtype):
     """NumPy's own int64 among them, without a warning."""
     given = np.asarray(Y).astype(dtype)
     want = FUNCTIONS[name](ROWS, Y)
-    np.testing.assert_array_equal(FUNCTIONS[name](ROWS, given), want)
+    chex.assert_trees_all_equal(FUNCTIONS[name](ROWS, given), want)
 
 
 @pytest.mark.parametrize("loss", [losses.margin, losses.pc, losses.logit_constraint])
 def test_more_classes_than_labels_of_that_dtype_can_count(loss):
     """Caltech-256 has 257 classes: the last one is not the first again."""
     z = jnp.linspace(0, 1, 300)[None]
-    np.testing.assert_array_equal(loss(z, np.uint8([0])), loss(z, jnp.array([0])))
+    chex.assert_trees_all_equal(loss(z, np.uint8([0])), loss(z, jnp.array([0])))
 
 
 def test_margin_is_positive_iff_misclassified():
     z = jax.random.normal(jax.random.key(0), (200, 7))
     y = jax.random.randint(jax.random.key(1), (200,), 0, 7)
-    np.testing.assert_array_equal(losses.margin(z, y) > 0, jnp.argmax(z, 1) != y)
+    chex.assert_trees_all_equal(losses.margin(z, y) > 0, jnp.argmax(z, 1) != y)
 
 
 def test_trades_by_hand():
@@ -78,11 +84,11 @@ def test_trades_by_hand():
         jnp.array([1]),
         3.0,
     )
-    np.testing.assert_allclose(value, [expected], rtol=1e-5)
+    chex.assert_trees_all_close(value, np.asarray([expected]), rtol=1e-5)
 
 
 def test_trades_of_equal_logits_is_cross_entropy():
-    np.testing.assert_allclose(
+    chex.assert_trees_all_close(
         losses.trades(ROWS, ROWS, Y, 6.0), losses.cross_entropy(ROWS, Y), rtol=1e-6
     )
 
@@ -98,9 +104,9 @@ def test_autoattack_values_and_gradients(name):
                 return losses.dlr(z, y)
             return losses.dlr_targeted(z, y, target)
 
-        np.testing.assert_allclose(fn(z), data[f"{name}/value64"], rtol=1e-9)
+        chex.assert_trees_all_close(fn(z), data[f"{name}/value64"], rtol=1e-9)
         grad = jax.grad(lambda z: fn(z).sum())(z)
-        np.testing.assert_allclose(grad, data[f"{name}/grad64"], rtol=1e-7, atol=1e-9)
+        chex.assert_trees_all_close(grad, data[f"{name}/grad64"], rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -183,7 +189,7 @@ def test_the_loss_of_a_label_that_is_no_class_is_nan(name, y, compiled):
     """It waits for no value on the host, and leaves the other rows as they are."""
     value = compiled(NAMED[name])(ROWS, jnp.array(y))
     want = NAMED[name](ROWS, Y).at[1].set(jnp.nan)
-    np.testing.assert_allclose(value, want, rtol=1e-5)
+    chex.assert_trees_all_close(value, want, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", full_but(NAMED, ["cross_entropy", "dlr", "target"]))
@@ -191,11 +197,11 @@ def test_traced_and_sharded_values(name):
     fn, expected = NAMED[name], NAMED[name](ROWS, Y)
     run = jax.jit(chex.assert_max_traces(fn, n=1))
     for labels in (Y, jnp.roll(Y, 0)):
-        np.testing.assert_allclose(run(ROWS, labels), expected, rtol=1e-5)
+        chex.assert_trees_all_close(run(ROWS, labels), expected, rtol=1e-5)
     many = jax.vmap(fn)(jnp.stack([ROWS, ROWS]), jnp.stack([Y, Y]))
-    np.testing.assert_allclose(many[1], expected, rtol=1e-5)
+    chex.assert_trees_all_close(many[1], expected, rtol=1e-5)
     if name not in ("dlr_targeted", "target"):  # these close over unsharded labels
         mesh = jax.make_mesh((3,), ("data",), axis_types=(AxisType.Explicit,))
         by_batch = NamedSharding(mesh, PartitionSpec("data"))
         z, y = jax.device_put((ROWS, Y), by_batch)
-        np.testing.assert_allclose(fn(z, y), expected, rtol=1e-5)
+        chex.assert_trees_all_close(fn(z, y), expected, rtol=1e-5)

@@ -1,5 +1,6 @@
 """MART and the divergence: closed forms."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +26,7 @@ def test_closed_form(beta):
     divergence = (P * np.log(P / Q)).sum(1)
     expected = boosted + beta * divergence * (1 - P[rows, Y])
     value = losses.mart(logits(P), logits(Q, -1.0), jnp.asarray(Y), beta)
-    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    chex.assert_trees_all_close(value, expected, rtol=1e-5)
 
 
 def test_gradient_reaches_both_logits_as_in_the_release():
@@ -42,21 +43,21 @@ def test_gradient_reaches_both_logits_as_in_the_release():
             step = 1e-6 * grad
             moved = [a + step * (i == number) for i, a in enumerate((z, w))]
             slope = (fn(*moved) - fn(z, w)) / 1e-6
-            np.testing.assert_allclose(slope, (grad**2).sum(), rtol=1e-4)
+            chex.assert_trees_all_close(slope, (grad**2).sum(), rtol=1e-4)
 
 
 def test_a_certain_rival_costs_its_lead():
     """-log(1 - q_k) grows like the lead of class k; 1 - q_k itself rounds to 0."""
     z = jnp.array([[0.0, 80.0, 0.0]])
     value = losses.mart(z, z, jnp.array([0]), 0.0)
-    np.testing.assert_allclose(value, [80 + 80 - np.log(2)], rtol=1e-6)
+    chex.assert_trees_all_close(value, np.asarray([80 + 80 - np.log(2)]), rtol=1e-6)
 
 
 def test_divergence_by_hand_and_checked():
     expected = (P * np.log(P / Q)).sum(1)
     value = losses.kl_divergence(logits(P), logits(Q))
-    np.testing.assert_allclose(value, expected, rtol=1e-4)
-    np.testing.assert_array_equal(losses.kl_divergence(logits(P), logits(P)), 0)
+    chex.assert_trees_all_close(value, expected, rtol=1e-4)
+    chex.assert_trees_all_equal(losses.kl_divergence(logits(P), logits(P)), 0)
     with pytest.raises(ValueError, match=r"`logits_adv`.*\(3, 3\), got \(2, 3\)"):
         losses.kl_divergence(logits(P), logits(Q)[:2])
     with pytest.raises(TypeError, match="`logits` must be a floating"):

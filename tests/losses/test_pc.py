@@ -37,18 +37,24 @@ def test_golden(case, name, bits):
         chex.assert_trees_all_equal_shapes_and_dtypes(grad, z)
         close = 1e-12 if bits == 64 else 1e-5
         expected = data[f"{name}/grad{end}"]
-        np.testing.assert_allclose(value, data[f"{name}/loss{end}"], close, close)
+        chex.assert_trees_all_close(
+            value, data[f"{name}/loss{end}"], rtol=close, atol=close
+        )
         largest = max(np.abs(expected).max(), 1e-3)
-        np.testing.assert_allclose(grad, expected, 0, close * largest)
+        chex.assert_trees_all_close(grad, expected, rtol=0, atol=close * largest)
 
 
 def test_pc_by_hand():
     """P = (.6, .3, .1): wrong classes fall short of the margin .5 by .2 and 0."""
     z = jnp.log(jnp.array([[0.6, 0.3, 0.1]])) + 3
     y = jnp.array([0])
-    np.testing.assert_allclose(losses.pc(z, y, 0.5), [(0.2 + 0.0) / 2], atol=1e-6)
+    chex.assert_trees_all_close(
+        losses.pc(z, y, 0.5), np.asarray([(0.2 + 0.0) / 2]), rtol=0, atol=1e-6
+    )
     y = jnp.array([2])
-    np.testing.assert_allclose(losses.pc(z, y, 0.5), [(1.0 + 0.7) / 2], rtol=1e-6)
+    chex.assert_trees_all_close(
+        losses.pc(z, y, 0.5), np.asarray([(1.0 + 0.7) / 2]), rtol=1e-6
+    )
 
 
 def test_logit_constraint_by_hand():
@@ -56,14 +62,14 @@ def test_logit_constraint_by_hand():
     z = jnp.array([[1.0, np.log(3), 0.0]])
     expected = 0.75 * 0 + 0.25 * 1
     value = losses.logit_constraint(z, jnp.array([0]))
-    np.testing.assert_allclose(value, [expected], rtol=1e-6)
+    chex.assert_trees_all_close(value, np.asarray([expected]), rtol=1e-6)
 
 
 def test_very_low_logits_are_still_masked_exactly():
     """The release's logit of -1000 in the true class's place would win here."""
     z = jnp.array([[5.0, -3000.0, -3000.0]])
     value = losses.logit_constraint(z, jnp.array([0]))
-    np.testing.assert_allclose(value, [3005.0], rtol=1e-6)
+    chex.assert_trees_all_close(value, np.asarray([3005.0]), rtol=1e-6)
 
 
 @settings(max_examples=25, deadline=None)
@@ -96,4 +102,4 @@ def test_margin_that_is_no_number():
 def test_margin_may_be_traced():
     z, y = jnp.array([[1.0, 2.0, 0.0]]), jnp.array([0])
     value = jax.jit(lambda m: losses.pc(z, y, m))(0.8)
-    np.testing.assert_allclose(value, losses.pc(z, y, 0.8), rtol=1e-6)
+    chex.assert_trees_all_close(value, losses.pc(z, y, 0.8), rtol=1e-6)

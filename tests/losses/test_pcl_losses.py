@@ -24,7 +24,7 @@ def load(case):
 
 
 def assert_close(got, want, rtol):
-    np.testing.assert_allclose(got, want, rtol=0, atol=rtol * np.abs(want).max())
+    chex.assert_trees_all_close(got, want, rtol=0, atol=rtol * np.abs(want).max())
 
 
 @pytest.fixture(params=full_but(["float32", "float64"], ["float32"]))
@@ -62,7 +62,7 @@ def check(arrays, prefix, feats, labels, centers, dtype):
     chex.assert_trees_all_equal_shapes_and_dtypes(gradients, (h, w))
     double = dtype == np.float64
     suffix, rtol = ("64", 1e-12) if double else ("", 1e-5)
-    np.testing.assert_allclose(value, arrays[f"{prefix}loss{suffix}"], rtol=rtol)
+    chex.assert_trees_all_close(value, arrays[f"{prefix}loss{suffix}"], rtol=rtol)
     for gradient, name in zip(gradients, ("grad_feats", "grad_centers"), strict=True):
         want = arrays.get(f"{prefix}{name}{suffix}", arrays[prefix + name])
         assert_close(gradient, want, 1e-6)
@@ -89,7 +89,7 @@ def test_total_objective(dtype):
 
     value, gradients = jax.value_and_grad(total, (0, 1))(values, centers)
     want = arrays["total64" if dtype == np.float64 else "total"]
-    np.testing.assert_allclose(value, want, rtol=1e-6)
+    chex.assert_trees_all_close(value, want, rtol=1e-6)
     for name, gradient in (gradients[0] | gradients[1]).items():
         assert_close(gradient, arrays[f"grad_{name}"], 1e-5)
 
@@ -100,9 +100,9 @@ def test_center_separation():
     assert losses.center_separation(centers) == pytest.approx((25 + 1 + 18) / 3)
     gradient = jax.grad(losses.center_separation)(centers)
     want = 2 / 3 * (3 * centers - centers.sum(0, keepdims=True))
-    np.testing.assert_allclose(gradient, want, rtol=1e-5)
+    chex.assert_trees_all_close(gradient, want, rtol=1e-5)
     same = jnp.ones((4, 3))
-    np.testing.assert_array_equal(jax.grad(losses.center_separation)(same), 0)
+    chex.assert_trees_all_equal(jax.grad(losses.center_separation)(same), 0)
 
 
 @hypothesis.settings(deadline=None, max_examples=12)
@@ -120,9 +120,9 @@ def test_against_loops(batch, classes, seed):
     ]
     labels = jnp.asarray(y, jnp.int32)
     got = losses.proximity(jnp.asarray(h), labels, jnp.asarray(w))
-    np.testing.assert_allclose(got, own, rtol=1e-4, atol=1e-5)
+    chex.assert_trees_all_close(got, np.asarray(own), rtol=1e-4, atol=1e-5)
     got = losses.contrastive_proximity(jnp.asarray(h), labels, jnp.asarray(w))
-    np.testing.assert_allclose(got, wrong, rtol=1e-4, atol=1e-5)
+    chex.assert_trees_all_close(got, np.asarray(wrong), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("term", TERMS.values())
@@ -132,7 +132,7 @@ def test_clamp(term):
     y = jnp.asarray([0], jnp.int32)
     value, gradient = jax.value_and_grad(lambda h: term(h, y, w).sum())(h)
     assert value == pytest.approx(1e12)
-    np.testing.assert_array_equal(gradient, 0)
+    chex.assert_trees_all_equal(gradient, 0)
 
 
 def test_half_precision_is_widened():
@@ -168,7 +168,7 @@ def test_refusals(term, args, error, message):
 @pytest.mark.parametrize("label", [3, -1])
 def test_a_label_without_a_centre_gives_nan(term, label, compiled):
     value = compiled(term)(H, jnp.asarray([0, label]), W)
-    np.testing.assert_array_equal(np.isnan(value), [False, True])
+    chex.assert_trees_all_equal(np.isnan(value), np.asarray([False, True]))
 
 
 @pytest.mark.parametrize(

@@ -36,11 +36,11 @@ def test_golden(case, distance, bits):
             chex.assert_trees_all_equal_shapes_and_dtypes(found, (h, h_adv))
             close = 1e-9 if bits == 64 else 1e-4
             expected = data[f"{distance}/{name}{end}"]
-            np.testing.assert_allclose(value, expected, close, close * 1e-3)
+            chex.assert_trees_all_close(value, expected, rtol=close, atol=close * 1e-3)
             for key, grad in zip(("clean", "adv"), found, strict=True):
                 expected = data[f"{distance}/{grads}_{key}{end}"]
-                np.testing.assert_allclose(
-                    grad, expected, 0, 10 * close * np.abs(expected).max()
+                chex.assert_trees_all_close(
+                    grad, expected, rtol=0, atol=10 * close * np.abs(expected).max()
                 )
 
         check(lambda a, b: losses.spatial_structure(a, b, distance), "sim", "grad")
@@ -62,12 +62,12 @@ def test_identical_embeddings(distance, compare, compiled):
             (0, 1),
         )
         value, grads = compiled(fn)(h, h)
-        np.testing.assert_allclose(value, 0, atol=1e-6)
+        chex.assert_trees_all_close(value, 0, rtol=0, atol=1e-6)
         for grad in grads:
             if compare == "frobenius":
-                np.testing.assert_array_equal(grad, jnp.zeros_like(h))
+                chex.assert_trees_all_equal(grad, jnp.zeros_like(h))
             else:  # 1 - cos of equal rows is 0 up to rounding
-                np.testing.assert_allclose(grad, jnp.zeros_like(h), atol=1e-6)
+                chex.assert_trees_all_close(grad, jnp.zeros_like(h), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
@@ -113,7 +113,7 @@ def test_same_class_pairs_by_cosine():
         )
         found = jax.jit(fn)(jnp.asarray(h), jnp.asarray(h_adv))
         value, grads = jax.device_get(found)
-    np.testing.assert_allclose(value, slow_rcc(h, h_adv, y), rtol=1e-9)
+    chex.assert_trees_all_close(value, slow_rcc(h, h_adv, y), rtol=1e-9)
     assert value > 0.01
     chex.assert_tree_all_finite(grads)
     assert all(np.abs(grad).max() > 0 for grad in grads)
@@ -128,7 +128,7 @@ def test_same_class_pairs_by_norm():
     pairs = [(0, 1), (1, 0), (2, 3), (3, 2)]
     expected = np.sqrt(sum((p[i] - q[i]) ** 2 for i in pairs)) / 4
     value = losses.spatial_structure(h, 2 * h, y=y)
-    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    chex.assert_trees_all_close(value, expected, rtol=1e-5)
 
 
 H = jnp.zeros((3, 2))

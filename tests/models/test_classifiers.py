@@ -126,7 +126,7 @@ def test_gradients_are_finite_and_eager_equals_jit(name):
     assert all(np.any(part) for part in grads[1])  # every image has a gradient
     if name in ("lenet_sigmoid", "resnet_cifar"):
         eager = models.logits_fn(model, variables)(x)
-        np.testing.assert_allclose(logits, eager, rtol=1e-4, atol=1e-5)
+        chex.assert_trees_all_close(logits, eager, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -160,16 +160,16 @@ def test_dropout_needs_train_mode_and_a_key(name):
         return compiled(model, train)(rngs)
 
     key = jax.random.key(0)
-    np.testing.assert_array_equal(run(False, dropout=key).logits, run(False).logits)
+    chex.assert_trees_all_equal(run(False, dropout=key).logits, run(False).logits)
     first, again = run(True, dropout=key), run(True, dropout=key)
-    np.testing.assert_array_equal(first.logits, again.logits)
+    chex.assert_trees_all_equal(first.logits, again.logits)
     without = run(True).logits
     assert (first.logits != without).any()
     assert (first.logits != run(True, dropout=jax.random.key(1)).logits).any()
     if name == "alexnet":  # no batch statistics: train mode alone changes nothing
-        np.testing.assert_array_equal(without, run(False).logits)
+        chex.assert_trees_all_equal(without, run(False).logits)
     off, _, _ = made(name, dropout=0.0)
-    np.testing.assert_array_equal(run(True, off, dropout=key).logits, without)
+    chex.assert_trees_all_equal(run(True, off, dropout=key).logits, without)
 
 
 def test_flattening_is_in_the_order_of_torch():
@@ -182,7 +182,7 @@ def test_flattening_is_in_the_order_of_torch():
     params["conv3"]["bias"] = jnp.arange(4.0)
     params["dense1"]["kernel"] = params["dense1"]["kernel"].at[10, 0].set(1.0)
     features = quick(model.apply)({"params": params}, x).features["penultimate"]
-    np.testing.assert_array_equal(features, np.eye(1, 100))
+    chex.assert_trees_all_equal(features, np.eye(1, 100))
 
 
 def test_shortcut_without_parameters():
@@ -195,7 +195,7 @@ def test_shortcut_without_parameters():
     features = quick(model.apply)(variables, x).features
     padded = np.zeros((3, 4, 4, 6))
     padded[..., 1:4] = features["stage1/out"][:, ::2, ::2]
-    np.testing.assert_array_equal(features["stage2/out"], padded)
+    chex.assert_trees_all_equal(features["stage2/out"], padded)
     assert not any("shortcut" in k for name in params for k in params[name])
 
 
@@ -218,10 +218,10 @@ def test_alexnet_enlarges_small_images():
     )
     small, large = images(2, 32, 32, 3), images(2, 64, 64, 3)
     by_hand = jax.image.resize(small, (2, 64, 64, 3), "linear")
-    np.testing.assert_allclose(
+    chex.assert_trees_all_close(
         given(variables, small).logits, exact(variables, by_hand).logits, rtol=1e-5
     )
-    np.testing.assert_array_equal(
+    chex.assert_trees_all_equal(
         given(variables, large).logits, exact(variables, large).logits
     )
 
@@ -290,18 +290,18 @@ def test_max_pool_is_that_of_xla(side, window, strides, padding):
         pads = [(padding, padding)] * 2
         return nn.max_pool(x, (window,) * 2, (strides,) * 2, pads)
 
-    np.testing.assert_array_equal(ours(x), theirs(x))
+    chex.assert_trees_all_equal(ours(x), theirs(x))
     weights = images(*ours(x).shape, seed=1)
     got, want = (
         jax.grad(lambda x, f=f: (f(x) * weights).sum())(x) for f in (ours, theirs)
     )
-    np.testing.assert_allclose(got, want, rtol=1e-6)
+    chex.assert_trees_all_close(got, want, rtol=1e-6)
 
 
 def test_max_pool_of_ties_and_nan():
     tied = jnp.asarray([[1.0, 3.0], [3.0, 3.0]])[None, :, :, None]
     grad = jax.grad(lambda x: _pool.max_pool(x, 2).sum())(tied)
-    np.testing.assert_array_equal(grad[0, :, :, 0], [[0, 1], [0, 0]])
+    chex.assert_trees_all_equal(grad[0, :, :, 0], np.asarray([[0, 1], [0, 0]]))
     for place in ((0, 0), (1, 1)):
         x = tied.at[0, *place, 0].set(jnp.nan)
         assert np.isnan(_pool.max_pool(x, 2)).all()
@@ -310,17 +310,17 @@ def test_max_pool_of_ties_and_nan():
 def test_averages():
     x = images(2, 7, 5, 3)
     want = nn.avg_pool(x, (2, 2), (2, 2))
-    np.testing.assert_allclose(_pool.avg_pool(x, 2), want, rtol=1e-6)
+    chex.assert_trees_all_close(_pool.avg_pool(x, 2), want, rtol=1e-6)
     # Of 7 rows, cells of floor(7 i / 3) to ceil(7 (i + 1) / 3).
     rows, columns = ((0, 3), (2, 5), (4, 7)), ((0, 2), (1, 4), (3, 5))
     got = _pool.adaptive_avg_pool(x, 3)
     for i, (top, bottom) in enumerate(rows):
         for j, (left, right) in enumerate(columns):
             cell = x[:, top:bottom, left:right].mean((1, 2))
-            np.testing.assert_allclose(got[:, i, j], cell, rtol=1e-6)
+            chex.assert_trees_all_close(got[:, i, j], cell, rtol=1e-6)
     one = x[:, :1, :1]
     same = _pool.adaptive_avg_pool(one, 6)
-    np.testing.assert_array_equal(same, jnp.broadcast_to(one, (2, 6, 6, 3)))
+    chex.assert_trees_all_equal(same, jnp.broadcast_to(one, (2, 6, 6, 3)))
 
 
 @pytest.mark.parametrize("pool", [_pool.max_pool, _pool.avg_pool])

@@ -76,7 +76,7 @@ def test_equal_to_lax_with_gradients(case, channels, dtype):
     for got, want in zip(*map(jax.tree.leaves, results), strict=True):
         chex.assert_type(got, dtype)
         got, want = (np.asarray(a, np.float64) for a in (got, want))
-        np.testing.assert_allclose(got, want, rtol=0, atol=tolerance * abs(want).max())
+        chex.assert_trees_all_close(got, want, rtol=0, atol=tolerance * abs(want).max())
 
 
 @pytest.mark.parametrize("case", CASES[:7], ids=str)
@@ -99,13 +99,13 @@ def test_gradients_of_grouped_convolutions(case):
             for f in (layers.conv_general_dilated, lax.conv_general_dilated)
         )
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-        np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * np.abs(b).max())
+        chex.assert_trees_all_close(a, b, rtol=0, atol=1e-12 * np.abs(b).max())
 
 
 def test_eager_equals_jit():
     x, kernel = arrays(8, 8, (3, 3), jnp.float32)
     grad = jax.grad(lambda x: jnp.sum(jnp.sin(ours(x, kernel, (2, 2), "SAME"))))
-    np.testing.assert_allclose(grad(x), jax.jit(grad)(x), rtol=1e-5, atol=1e-5)
+    chex.assert_trees_all_close(grad(x), jax.jit(grad)(x), rtol=1e-5, atol=1e-5)
 
 
 def test_gradient_of_a_gradient():
@@ -120,7 +120,7 @@ def test_gradient_of_a_gradient():
         for f in (ours, stock)
     )
     for a, b in zip(got, want, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+        chex.assert_trees_all_close(a, b, rtol=1e-4, atol=1e-4)
 
 
 def test_vmap_over_images_and_over_kernels():
@@ -134,7 +134,7 @@ def test_vmap_over_images_and_over_kernels():
         )(x, kernels)
 
     for a, b in zip(grads(ours), grads(stock), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+        chex.assert_trees_all_close(a, b, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_other_convolutions_take_the_stock_path(fields):
         for f in (None, hook)
     )
     variables = plain.init(jax.random.key(0), x)
-    np.testing.assert_array_equal(plain.apply(variables, x), hooked.apply(variables, x))
+    chex.assert_trees_all_equal(plain.apply(variables, x), hooked.apply(variables, x))
     jax.jvp(lambda x: hooked.apply(variables, x), (x,), (x,))  # forward mode works
 
 

@@ -1,5 +1,6 @@
 """Initial values, drawn with enough weights to tell the distributions apart."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,8 +50,8 @@ def test_upscale(integrator, factor):
     params = drawn(ssp.Block(integrator, net_parts(init="upscale")), 4)
     for conv in ("conv1", "conv2"):
         want = np.sqrt(factor) * basic[conv]["kernel"]
-        np.testing.assert_allclose(params[conv]["kernel"], want, rtol=1e-5)
-        np.testing.assert_array_equal(params[conv]["bias"], basic[conv]["bias"])
+        chex.assert_trees_all_close(params[conv]["kernel"], want, rtol=1e-5)
+        chex.assert_trees_all_equal(params[conv]["bias"], basic[conv]["bias"])
 
 
 def test_torch_default():
@@ -70,7 +71,7 @@ def test_kaiming_normal_fan_out():
 def test_orthogonal():
     kernel = drawn(ssp.Block("res", ssp.Parts(init="ortho")))["conv1"]["kernel"]
     rows = kernel.reshape(-1, 16)
-    np.testing.assert_allclose(rows.T @ rows, np.eye(16), atol=1e-5)
+    chex.assert_trees_all_close(rows.T @ rows, np.eye(16), rtol=0, atol=1e-5)
 
 
 def test_ark_scalars():

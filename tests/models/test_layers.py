@@ -19,15 +19,17 @@ def test_batch_norm_is_torchs():
     variables = norm.init(jax.random.key(0), x)
     out, moved = norm.apply(variables, x, train=True, mutable=["batch_stats"])
     mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
-    np.testing.assert_allclose(out, (x - mean) / np.sqrt(var + 1e-5), atol=1e-5)
+    chex.assert_trees_all_close(
+        out, (x - mean) / np.sqrt(var + 1e-5), rtol=0, atol=1e-5
+    )
     n = x.size // 6
     stats = moved["batch_stats"]
-    np.testing.assert_allclose(stats["mean"], 0.1 * mean, rtol=1e-5)
-    np.testing.assert_allclose(stats["var"], 0.9 + 0.1 * var * n / (n - 1), rtol=1e-5)
+    chex.assert_trees_all_close(stats["mean"], 0.1 * mean, rtol=1e-5)
+    chex.assert_trees_all_close(stats["var"], 0.9 + 0.1 * var * n / (n - 1), rtol=1e-5)
     out = norm.apply({**variables, **moved}, x)
     mean, var = (np.asarray(stats[name]) for name in ("mean", "var"))
     want = (x - mean) / np.sqrt(var + 1e-5)
-    np.testing.assert_allclose(out, want, atol=1e-5)
+    chex.assert_trees_all_close(out, want, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("updates", [2, 3])
@@ -68,7 +70,7 @@ def test_group_norms(kind, groups):
     grouped = x.reshape(8, 16, groups, -1)
     mean, var = (f(grouped, (1, 3), keepdims=True) for f in (np.mean, np.var))
     want = ((grouped - mean) / np.sqrt(var + 1e-5)).reshape(x.shape)
-    np.testing.assert_allclose(out, want, atol=1e-5)
+    chex.assert_trees_all_close(out, want, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", layers.NORMS)
@@ -93,7 +95,7 @@ def test_unknown_norm_and_bad_groups():
 def test_normalize():
     x = jnp.full((1, 2, 2, 3), 0.5)
     out = layers.normalize(x, (0.5, 0.25, 0.0), (1.0, 0.5, 2.0))
-    np.testing.assert_allclose(out[0, 0, 0], [0.0, 0.5, 0.25])
+    chex.assert_trees_all_close(out[0, 0, 0], np.asarray([0.0, 0.5, 0.25]), rtol=1e-7)
     assert layers.normalize(x, None, None) is x
     with pytest.raises(ValueError, match="`mean` has 2 values, the images 3"):
         layers.normalize(x, (0.5, 0.5), None)

@@ -144,7 +144,7 @@ def test_the_gradient_of_a_bias_is_summed_in_float32():
     """512 ones: a bfloat16 sum in order would stay at 256."""
     x = jnp.zeros((512, 3), jnp.bfloat16)
     grad = jax.grad(lambda b: models.layers.add_bias(x, b).astype("f4").sum())
-    np.testing.assert_array_equal(grad(jnp.zeros(3)), 512.0)
+    chex.assert_trees_all_equal(grad(jnp.zeros(3)), 512.0)
     chex.assert_type(models.layers.add_bias(x, jnp.zeros(3)), jnp.bfloat16)
 
 
@@ -153,7 +153,7 @@ def test_structure_of_low_precision_embeddings_is_computed_in_float32():
     other = h[::-1]
     got = losses.spatial_structure(h, other)
     want = losses.spatial_structure(h.astype(jnp.float32), other.astype(jnp.float32))
-    np.testing.assert_array_equal(got, want)
+    chex.assert_trees_all_equal(got, want)
 
 
 def gradient(model, x):
@@ -216,7 +216,7 @@ def test_recomputed_blocks_change_nothing(name, blocks):
         ]
     for a, b in zip(*map(jax.tree.leaves, found), strict=True):
         scale = np.abs(a).max()
-        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12 * scale)
+        chex.assert_trees_all_close(a, b, rtol=1e-12, atol=1e-12 * scale)
 
 
 def test_recomputing_keeps_less_for_the_backward_pass():

@@ -161,9 +161,9 @@ def test_eager_equals_jit_and_vmap():
     f = models.logits_fn(model, variables)
     x = jnp.asarray(np.random.default_rng(0).uniform(size=(2, 8, 8, 3)), jnp.float32)
     want = f(x)
-    np.testing.assert_allclose(jax.jit(f)(x), want, rtol=1e-4)
+    chex.assert_trees_all_close(jax.jit(f)(x), want, rtol=1e-4)
     stacked = jax.vmap(f)(jnp.stack([x, x[::-1]]))
-    np.testing.assert_allclose(stacked, jnp.stack([want, want[::-1]]), rtol=1e-4)
+    chex.assert_trees_all_close(stacked, jnp.stack([want, want[::-1]]), rtol=1e-4)
 
 
 def test_dtypes():
@@ -228,7 +228,7 @@ def test_train_mode_uses_the_batch_and_drops_updates():
     x = jnp.asarray(np.random.default_rng(0).uniform(size=(4, 8, 8, 3)), jnp.float32)
     got = models.logits_fn(model, variables, train=True)(x)
     want, _ = model.apply(variables, x, train=True, mutable=["batch_stats"])
-    np.testing.assert_allclose(got, want.logits, rtol=1e-5)
+    chex.assert_trees_all_close(got, want.logits, rtol=1e-5)
     assert (got != models.logits_fn(model, variables)(x)).any()
     chex.assert_trees_all_equal(before, variables)
 
@@ -241,10 +241,10 @@ def test_dropout_key():
         models.logits_fn(model, variables, train=True, key=jax.random.key(k))(x)
         for k in (1, 1, 2)
     )
-    np.testing.assert_array_equal(first, again)
+    chex.assert_trees_all_equal(first, again)
     assert (first != other).any()
     bare = models.logits_fn(model, variables)(x)
-    np.testing.assert_array_equal(bare, model.apply(variables, x))
+    chex.assert_trees_all_equal(bare, model.apply(variables, x))
 
 
 def test_keys_per_example():
@@ -256,21 +256,21 @@ def test_keys_per_example():
     f = models.logits_fn(model, variables)
     keys = jax.random.split(jax.random.key(5), 3)
     whole = f(x, keys)
-    np.testing.assert_allclose(f(x[1:], keys[1:]), whole[1:], rtol=1e-5)
+    chex.assert_trees_all_close(f(x[1:], keys[1:]), whole[1:], rtol=1e-5)
     assert (whole[0] != whole[1]).any()
 
     def one_key(x, key):
         return model.apply(variables, x, rngs={"dropout": key})
 
     lifted = models.per_example(one_key)(x, keys)
-    np.testing.assert_allclose(lifted, whole, rtol=1e-5)
+    chex.assert_trees_all_close(lifted, whole, rtol=1e-5)
     bound = jax.tree_util.Partial(
         lambda v, x, key: model.apply(v, x, rngs={"dropout": key}), variables
     )
     lifted = models.per_example(bound)
     assert isinstance(lifted, jax.tree_util.Partial)
     assert len(jax.tree.leaves(lifted)) == len(jax.tree.leaves(variables))
-    np.testing.assert_allclose(lifted(x, keys), whole, rtol=1e-5)
+    chex.assert_trees_all_close(lifted(x, keys), whole, rtol=1e-5)
 
 
 def test_keys_in_train_mode_are_refused():

@@ -30,7 +30,7 @@ def load(case):
 
 
 def assert_close(got, want, rtol):
-    np.testing.assert_allclose(got, want, rtol=0, atol=rtol * np.abs(want).max())
+    chex.assert_trees_all_close(got, want, rtol=0, atol=rtol * np.abs(want).max())
 
 
 @pytest.mark.parametrize(

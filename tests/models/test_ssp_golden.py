@@ -84,7 +84,7 @@ def cast(tree, dtype):
 
 def assert_close(got, want, *, rtol, atol=0.0):
     atol = atol + rtol * np.abs(want).max()
-    np.testing.assert_allclose(np.asarray(got), want, rtol=0, atol=atol)
+    chex.assert_trees_all_close(np.asarray(got), want, rtol=0, atol=atol)
 
 
 def without_aliases(state_dict):
@@ -220,7 +220,7 @@ def assert_lengths(gradients, want, model, state_dict, double):
     for gradient, index in zip(*map(jax.tree.leaves, (gradients, order)), strict=True):
         length = np.linalg.norm(np.asarray(gradient).ravel())
         expected = want[int(np.asarray(index).ravel()[0])]
-        np.testing.assert_allclose(
+        chex.assert_trees_all_close(
             length, expected, rtol=1e-7 if double else 1e-3, atol=1e-5 * want.max()
         )
 
@@ -250,7 +250,7 @@ def test_features_and_growth(case, dtype):
             want = arrays[f"{prefix}_64" if double else prefix]
             assert_close(growth.ratio, want, rtol=1e-9 if double else 1e-4)
             mean = analysis.mean_growth([ratios])[f"stage{stage}"]
-            np.testing.assert_allclose(mean.mean, want.mean(), rtol=1e-4)
+            chex.assert_trees_all_close(mean.mean, want.mean(), rtol=1e-4)
             assert mean.images == 2
 
 

@@ -16,15 +16,15 @@ def test_names_that_others_rely_on():
 
 def test_a_group_comes_back_and_may_be_absent():
     zeros = np.zeros(2)
-    group = npz.Features(features=zeros, features_labels=np.ones(2))
+    group = npz.FeaturesArrays(features=zeros, features_labels=np.ones(2))
     assert list(group.named()) == ["features", "features_labels"]
-    again = npz.Features.of(group.named() | {"other": zeros})
+    again = npz.FeaturesArrays.of(group.named() | {"other": zeros})
     assert again is not None
     np.testing.assert_array_equal(again.features_labels, np.ones(2))
-    assert npz.Features.of({}) is None
-    assert npz.Features.of({"features": np.zeros(0)}) is None
+    assert npz.FeaturesArrays.of({}) is None
+    assert npz.FeaturesArrays.of({"features": np.zeros(0)}) is None
     with pytest.raises(TypeError, match="features_labels"):
-        npz.Features.of({"features": zeros})
+        npz.FeaturesArrays.of({"features": zeros})
 
 
 def test_arrays_of_an_analysis_from_outside_keep_their_names():

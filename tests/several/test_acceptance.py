@@ -6,6 +6,7 @@ import pathlib
 import signal
 import time
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -140,7 +141,7 @@ def test_an_evaluation_gives_the_same_flags(folder, one, count):
         assert len(names) > 5
         print(f"{count} processes: {names}, clean {expected['predicted_clean']}")
         for name in names:
-            np.testing.assert_array_equal(found[name], expected[name], name)
+            chex.assert_trees_all_equal(found[name], expected[name])
 
 
 def wait_for_rows(workdir, count):
@@ -169,7 +170,7 @@ def test_a_killed_process_ends_all_and_the_run_goes_on_elsewhere(folder, one, vi
     assert "saved by 2 processes with 4 devices, this is 1 process with 2" in said
     expected = jax.tree.leaves(variables(one("double", *DOUBLE, JAX_ENABLE_X64="1")))
     for a, b in zip(expected, jax.tree.leaves(variables(workdir)), strict=True):
-        np.testing.assert_allclose(a, b, rtol=0, atol=1e-9)
+        chex.assert_trees_all_close(a, b, rtol=0, atol=1e-9)
 
 
 def test_sigterm_to_one_process_saves_and_ends_all(folder, one):
@@ -185,4 +186,4 @@ def test_sigterm_to_one_process_saves_and_ends_all(folder, one):
     assert "resuming" in logs(workdir)["process-0.log"]
     expected = jax.tree.leaves(variables(one("double", *DOUBLE, JAX_ENABLE_X64="1")))
     for a, b in zip(expected, jax.tree.leaves(variables(workdir)), strict=True):
-        np.testing.assert_allclose(a, b, rtol=0, atol=1e-9)
+        chex.assert_trees_all_close(a, b, rtol=0, atol=1e-9)

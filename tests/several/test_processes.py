@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import chex
 import numpy as np
 import pytest
 
@@ -37,7 +38,7 @@ def test_processes_share_arrays_and_find_differences(tmp_path, name):
     assert group.wait() == 0, _logs(tmp_path)
     if name == "arrays":
         own = [np.load(tmp_path / f"own-{i}.npz")["own"] for i in range(2)]
-        np.testing.assert_array_equal(np.sort(np.concatenate(own)), np.arange(8))
+        chex.assert_trees_all_equal(np.sort(np.concatenate(own)), np.arange(8))
 
 
 def _wait_for_steps(tmp_path, group):
@@ -88,9 +89,9 @@ def test_an_evaluation_finds_the_same_in_two_processes(tmp_path):
     one, two = found
     assert 0 < one["robust"][-1].mean() < 1
     for name in ("correct", "robust"):
-        np.testing.assert_array_equal(two[name], one[name])
+        chex.assert_trees_all_equal(two[name], one[name])
     for name in ("logits", "x_adv", "adversarial"):
-        np.testing.assert_allclose(two[name], one[name], atol=1e-6)
+        chex.assert_trees_all_close(two[name], one[name], rtol=0, atol=1e-6)
 
 
 def _train(folder, epochs, *, count, devices):
@@ -121,7 +122,7 @@ def test_training_is_the_same_in_two_processes_and_goes_on_in_one(tmp_path):
     expected, _ = _train(one, 2, count=1, devices=1)
     assert expected.keys() == found.keys()
     for name, values in expected.items():
-        np.testing.assert_allclose(found[name], values, rtol=0, atol=1e-9)
+        chex.assert_trees_all_close(found[name], values, rtol=0, atol=1e-9)
     rows = (two / "run" / "metrics.jsonl").read_text().splitlines()
     assert len(rows) == len((one / "run" / "metrics.jsonl").read_text().splitlines())
 

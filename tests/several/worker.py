@@ -7,6 +7,7 @@ import time
 import traceback
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,20 +23,20 @@ def arrays(folder: pathlib.Path) -> None:
     mesh = parallel.make_mesh()
     x = np.arange(mesh.size * 6.0).reshape(mesh.size * 2, 3)
     split = parallel.put_batch(mesh, {"x": x})["x"]
-    np.testing.assert_array_equal(parallel.to_host(split), x)
-    np.testing.assert_array_equal(parallel.to_host(parallel.replicate(mesh, x)), x)
-    np.testing.assert_array_equal(
+    chex.assert_trees_all_equal(parallel.to_host(split), x)
+    chex.assert_trees_all_equal(parallel.to_host(parallel.replicate(mesh, x)), x)
+    chex.assert_trees_all_equal(
         parallel.rows_to_host(split, np.array([5, 0, 3])), x[[5, 0, 3]]
     )
     own = parallel.own_rows(mesh, len(x))
     assert len(own) == len(x) // jax.process_count()
     again = parallel.from_rows(mesh, {"x": x[own]}, len(x))["x"]
     assert again.sharding == split.sharding
-    np.testing.assert_array_equal(parallel.to_host(again), x)
+    chex.assert_trees_all_equal(parallel.to_host(again), x)
     keys = jax.random.split(jax.random.key(1), len(x))
     draw = jax.jit(jax.vmap(lambda k: jax.random.uniform(k, (4,))))
     found = parallel.to_host(draw(parallel.put_batch(mesh, keys)))
-    np.testing.assert_array_equal(found, np.asarray(draw(keys)))
+    chex.assert_trees_all_equal(found, np.asarray(draw(keys)))
     sums = checksums.of_tree(
         {"x": x.astype("f"), "keys": np.asarray(jax.random.key_data(keys))}
     )

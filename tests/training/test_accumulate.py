@@ -85,16 +85,20 @@ def test_parts_are_every_kth_row_and_come_back_in_order():
     rows = {"image": images, "label": jnp.arange(8)}
     phase = Phase(quadratic, lambda *args: {"attacked": args[2]["image"] + 1})
     whole, parts = evaluate(phase, 1, rows), evaluate(phase, 2, rows)
-    np.testing.assert_allclose(parts.handed["seen"], whole.handed["seen"])
-    np.testing.assert_array_equal(parts.handed["attacked"], images + 1)
-    np.testing.assert_allclose(parts.grads["model"]["w"], whole.grads["model"]["w"])
-    np.testing.assert_allclose(parts.metrics["loss"], whole.metrics["loss"])
+    chex.assert_trees_all_close(parts.handed["seen"], whole.handed["seen"], rtol=1e-7)
+    chex.assert_trees_all_equal(parts.handed["attacked"], images + 1)
+    chex.assert_trees_all_close(
+        parts.grads["model"]["w"], whole.grads["model"]["w"], rtol=1e-7
+    )
+    chex.assert_trees_all_close(parts.metrics["loss"], whole.metrics["loss"], rtol=1e-7)
     # 0.5 (0.5 x 1 + mean of rows 0 2 4 6 x 2) + mean of rows 1 3 5 7 x 2.
-    np.testing.assert_allclose(parts.model_state["stats"], 0.5 * (0.5 + 6) + 8)
+    chex.assert_trees_all_close(
+        parts.model_state["stats"], 0.5 * (0.5 + 6) + 8, rtol=1e-7
+    )
     draws = [
         jax.random.uniform(jax.random.fold_in(jax.random.key(0), j)) for j in (0, 1)
     ]
-    np.testing.assert_allclose(parts.metrics["draw"], np.mean(draws), rtol=1e-6)
+    chex.assert_trees_all_close(parts.metrics["draw"], np.mean(draws), rtol=1e-6)
 
 
 def test_batch_norm_in_parts_is_that_of_smaller_batches():
@@ -168,9 +172,11 @@ def test_conditions_and_masks_see_the_means_over_parts():
     )  # fmt: skip
     rows = {"image": images, "label": np.zeros(4, np.int32), "index": np.arange(4)}
     current, metrics = run(current, rows, jax.random.key(0))
-    np.testing.assert_allclose(current.params["model"]["w"], 1.5)  # of phase 2 alone
-    np.testing.assert_allclose(current.model_state["stats"], 1.0)
-    np.testing.assert_allclose(metrics["handed"], 2.0)  # of a part: 4 / 2
+    chex.assert_trees_all_close(
+        current.params["model"]["w"], 1.5, rtol=1e-7
+    )  # of phase 2 alone
+    chex.assert_trees_all_close(current.model_state["stats"], 1.0, rtol=1e-7)
+    chex.assert_trees_all_close(metrics["handed"], 2.0, rtol=1e-7)  # of a part: 4 / 2
 
 
 def test_parts_need_less_memory():

@@ -34,9 +34,9 @@ def test_resident_batches_are_the_rows_of_the_steps():
     resident = feed.ResidentFeed(dataset, parallel.make_mesh(4), batch_size=8, seed=1)
     for step, batch in enumerate(resident.batches(1, 5), 1):
         index = feed.step_indices(20, 8, 1, step)
-        np.testing.assert_array_equal(batch["index"], index)
-        np.testing.assert_array_equal(batch["image"], dataset.images[index])
-        np.testing.assert_array_equal(batch["label"], dataset.labels[index])
+        chex.assert_trees_all_equal(batch["index"], index)
+        chex.assert_trees_all_equal(batch["image"], dataset.images[index])
+        chex.assert_trees_all_equal(batch["label"], dataset.labels[index])
         chex.assert_type(batch["image"], np.uint8)
         chex.assert_type([batch["label"], batch["index"]], np.int32)
     assert step == 4

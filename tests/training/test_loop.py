@@ -2,8 +2,7 @@
 
 import dataclasses
 
-import jax
-import numpy as np
+import chex
 import pytest
 
 from jaxrobust import checkpoints, parallel
@@ -55,9 +54,7 @@ def test_a_run_starts_from_the_network_of_another(tmp_path):
     second = small(init_from=str(tmp_path / "first"))
     second["seed"] = 1
     started = setup.build(second, mesh).state
-    jax.tree.map(
-        np.testing.assert_array_equal, started.variables["params"], variables["params"]
-    )
+    chex.assert_trees_all_equal(started.variables["params"], variables["params"])
     loop.train(second, tmp_path / "second", mesh)
     (tmp_path / "first").rename(tmp_path / "gone")
     second["train"]["epochs"] = 2.0

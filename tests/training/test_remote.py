@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 
+import chex
 import numpy as np
 import pytest
 from etils import epath
@@ -90,7 +91,7 @@ def test_a_prepared_set_is_copied_once(bucket, tmp_path, monkeypatch):
     prepare.prepare("toy", data_dir=tmp_path / "bucket" / "data", source=pictures)
     local = data.load("tfds:toy", data_dir=tmp_path / "bucket" / "data")
     remote = data.load("tfds:toy", data_dir="gs://bucket/data")
-    np.testing.assert_array_equal(remote.images, local.images)
+    chex.assert_trees_all_equal(remote.images, local.images)
     copied = [p for p in (tmp_path / "cache").rglob("*array_record*")]
     times = [p.stat().st_mtime_ns for p in copied]
     assert copied

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import chex
 import numpy as np
 import pytest
 
@@ -95,7 +96,7 @@ def test_changed_data_are_refused_and_never_mixed(kind, monkeypatch, tmp_path):
     assert len(found[0]) + len(found[1]) == len(changed)
     # And so in the runs after it, also if what was missing comes back.
     again = load(monkeypatch, changed, found[3])
-    np.testing.assert_array_equal(again[1].images, found[1].images)
+    chex.assert_trees_all_equal(again[1].images, found[1].images)
     back = load(monkeypatch, made(), found[3], allow_changed_data=True)
     assert not np.isin(data.image_digests(back[0]), data.image_digests(held_out)).any()
 
@@ -105,7 +106,7 @@ def test_the_same_data_are_divided_as_before(monkeypatch):
     again = load(monkeypatch, made(), first[3])
     assert again[3] is first[3]
     for a, b in zip(first[:2], again[:2], strict=True):
-        np.testing.assert_array_equal(data.image_digests(a), data.image_digests(b))
+        chex.assert_trees_all_equal(data.image_digests(a), data.image_digests(b))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -103,7 +104,7 @@ def test_a_network_is_tuned_to_other_classes(trained, monkeypatch):
     assert begun.keys() - same == head
     loop.train(fields, trained / "tuned", mesh)
     rows = read(trained / "tuned" / "metrics.jsonl")
-    assert np.isfinite(rows[-1]["loss"])
+    chex.assert_tree_all_finite(rows[-1]["loss"])
 
 
 @pytest.mark.parametrize(
@@ -153,6 +154,8 @@ def test_a_run_is_extended(trained, caplog, monkeypatch):
     rows = read(f"{folder}/metrics.jsonl")
     rates = {row["step"]: row["learning_rate"] for row in rows}
     assert list(rates) == [1, 2, 3, 4]
-    np.testing.assert_allclose([rates[2], rates[3]], [0.01, 0.02])
+    chex.assert_trees_all_close(
+        np.asarray([rates[2], rates[3]]), np.asarray([0.01, 0.02]), rtol=1e-7
+    )
     assert "going on with optimizer.learning_rate (0.01 there, 0.02 now)" in caplog.text
     assert "train.epochs (1.0 there, 2.0 now)" in caplog.text

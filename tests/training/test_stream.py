@@ -72,17 +72,17 @@ def test_rows_go_to_the_devices_that_own_them():
     devices = np.asarray(jax.devices()[:4])[[2, 0, 3, 1]]
     mesh = jax.sharding.Mesh(devices, ("data",))
     own = parallel.own_rows(mesh, 12)
-    np.testing.assert_array_equal(own, np.arange(12))
+    chex.assert_trees_all_equal(own, np.arange(12))
     rows = {"a": np.arange(24).reshape(12, 2), "b": np.arange(12.0)}
     split = parallel.from_rows(mesh, rows, 12)
     for name, array in parallel.put_batch(mesh, rows).items():
         assert split[name].sharding == array.sharding
-        np.testing.assert_array_equal(split[name], array)
+        chex.assert_trees_all_equal(split[name], array)
         for shard, other in zip(
             split[name].addressable_shards, array.addressable_shards, strict=True
         ):
             assert shard.device == other.device
-            np.testing.assert_array_equal(shard.data, other.data)
+            chex.assert_trees_all_equal(shard.data, other.data)
 
 
 def test_an_unreadable_image_is_named_as_load_names_it(folder):
@@ -194,9 +194,9 @@ def test_the_division_does_not_depend_on_the_feed(folder, monkeypatch):
     for source, validation, streamed, _ in found.values():
         assert isinstance(source, data.Dataset) is not streamed
         assert isinstance(validation, data.Dataset)
-        np.testing.assert_array_equal(validation.images, held_out.images)
-        np.testing.assert_array_equal(source.load().images, first.load().images)
-        np.testing.assert_array_equal(source.labels, first.labels)
+        chex.assert_trees_all_equal(validation.images, held_out.images)
+        chex.assert_trees_all_equal(source.load().images, first.load().images)
+        chex.assert_trees_all_equal(source.labels, first.labels)
 
 
 def test_an_unknown_feed_is_refused():

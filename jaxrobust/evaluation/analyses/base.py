@@ -14,7 +14,7 @@ from jaxrobust.evaluation import step
 from jaxrobust.evaluation.entries import Entry
 from jaxrobust.evaluation.flags import Flag
 from jaxrobust.evaluation.setting import Setting
-from jaxrobust.results.schema import Attack
+from jaxrobust.results.schema import AttackSummary
 
 Fields = Mapping[str, Any]
 Runs = Mapping[str, step.EvalRun]
@@ -31,7 +31,7 @@ class Context:
 
     setting: Setting
     entries: Sequence[Entry]
-    attacks: Sequence[Attack]
+    attacks: Sequence[AttackSummary]
     fields: Fields
     data: str
     shown: int

@@ -84,7 +84,7 @@ def ranks(
         found.append(
             schema.Sweep(
                 name=name,
-                steps=1 if name == "fgsm" else steps,
+                steps=steps if "steps" in attacks.hyperparameters(name) else 1,
                 newly_successful=shares.number.tolist(),
                 share=shares.share.tolist(),
                 robust_accuracy=correct.mean(0).tolist(),

@@ -108,7 +108,7 @@ def classified(
     attacked = None if robust is None else robust[rows]
     seconds = time.monotonic() - begin
     results = _describe(correct, wanted, clean[rows], attacked, seconds)
-    arrays = npz.Corruptions(
+    arrays = npz.CorruptionsArrays(
         corruption_names=np.asarray(wanted.names),
         corruption_severities=np.asarray(wanted.severities),
         corruption_indices=part.indices,

@@ -57,7 +57,7 @@ def run(context: Context, runs: Runs) -> Found:
         flags_of_attacks.OF_CURVE,
         context.attacks,
     )
-    arrays = npz.Curve(curve_eps=np.asarray(eps), curve_correct=correct)
+    arrays = npz.CurveArrays(curve_eps=np.asarray(eps), curve_correct=correct)
     return Found({"curve": found}, arrays.named(), raised)
 
 

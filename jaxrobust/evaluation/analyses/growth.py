@@ -45,7 +45,7 @@ def run(context: Context, runs: Runs) -> Found:
     return Found({"growth": found} if found else {})
 
 
-def measure(setting: Setting, fields: Fields) -> schema.Growth | None:
+def measure(setting: Setting, fields: Fields) -> schema.GrowthSummary | None:
     """Returns what results.json says about growth; None without stage features."""
     out = base.outputs_of(setting)
     stages = stage_names(out.features) if out else ()
@@ -69,7 +69,7 @@ def measure(setting: Setting, fields: Fields) -> schema.Growth | None:
         for name in NORMS:
             parts[name].append(on_host(out[name], rows))
     means = {name: analysis.mean_growth(found) for name, found in parts.items()}
-    return schema.Growth(
+    return schema.GrowthSummary(
         eps=eps,
         eps_text=str(fields["eps"]),
         norm="linf",

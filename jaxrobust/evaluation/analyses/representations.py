@@ -149,7 +149,7 @@ def _for_file(setting: Setting, layers: Sequence[str], arrays: Arrays) -> Arrays
     kept = {name: arrays[name] for name in map(npz.distances, layers)}
     if "features" in arrays:
         features, labels = arrays["features"], setting.labels
-        kept |= npz.Features(features=features, features_labels=labels).named()
+        kept |= npz.FeaturesArrays(features=features, features_labels=labels).named()
     if count := len(arrays.get("restored", ())):
         kept |= npz.Restored(
             restored=arrays["restored"],

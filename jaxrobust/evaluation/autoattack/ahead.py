@@ -35,7 +35,7 @@ class Ahead:
         """Waits for the program that is being compiled, if any."""
         self._pool.shutdown(cancel_futures=True)
 
-    def look(self, running: versions.Stage, now: stage.Progress) -> None:
+    def look(self, running: versions.Stage, now: stage.StageState) -> None:
         """Begins with the stage after `running` once its slots can be foretold."""
         stages, setup, queue = self._setup.plan.stages, self._setup, now.queue
         rest, images = stages[stages.index(running) + 1 :], len(queue.images)

@@ -43,7 +43,7 @@ def autoattack(
     slots: int | None = None,
     state_dir: epath.PathLike | None = None,
     state_tag: str | None = None,
-    progress: bool | step.Progress = True,
+    progress: bool | step.ProgressSink = True,
     bounds: Bounds = (0.0, 1.0),
     stochastic: bool = False,
     draws: int | None = None,
@@ -169,7 +169,7 @@ def _run_stage(
     middle: Any,
     file: StateFile,
     ahead: Ahead,
-    display: step.Progress | None,
+    display: step.ProgressSink | None,
 ) -> State:
     """Returns the state after a stage, begun anew or in its middle."""
     begin = time.monotonic()
@@ -185,7 +185,7 @@ def _run_stage(
         program, now = stage.compiled(setup, attack, state.logits, queue)
     images = now.queue.images
 
-    def after(now: stage.Progress) -> None:
+    def after(now: stage.StageState) -> None:
         file.save_if_due(state, now)
         ahead.look(attack, now)
         if display is not None:
@@ -202,7 +202,7 @@ def _after(
     attack: versions.Stage,
     state: State,
     images: Int[np.ndarray, "n"],
-    found: stage.Found,
+    found: stage.StageFindings,
 ) -> State:
     """Returns the state with what a stage has found on these images."""
     begin, everyone = time.monotonic(), np.arange(len(state.clean))
@@ -224,7 +224,7 @@ def _after(
 
 
 def _worst_points(
-    setup: Setup, state: State, found: stage.Found
+    setup: Setup, state: State, found: stage.StageFindings
 ) -> tuple[Float[np.ndarray, "N H W C"], Float[np.ndarray, "N"]]:
     """Returns the worst points now, and the shares of draws that are right there.
 

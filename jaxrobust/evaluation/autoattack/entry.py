@@ -18,7 +18,8 @@ from jaxrobust.evaluation.network import CompiledNetwork
 from jaxrobust.evaluation.setting import Devices, Setting
 from jaxrobust.runtime.files import own_folder
 
-_FIELDS = ("version", "slots")
+_FIELDS = {"version": str, "slots": int}
+OPTIONS = {"eps": str, "norm": str, **_FIELDS}  # as configs write them
 
 
 @dataclasses.dataclass(frozen=True)

@@ -42,8 +42,6 @@ _OF_CONSTANT = ("zero_gradients", "black_box_beats_white_box")
 NUMBERS = ("probabilities", "change", "noise", "lead", "step")
 
 _SENTENCES = {
-    "probabilities_as_logits": "The model returns probabilities where logits are "
-    "expected: losses are computed on a softmax of a softmax, which hides gradients.",
     "outputs_change": "The logits of an image change when it is called again in "
     "another batch, by {change:.1%} of the lead that the largest usually has: the "
     "model is randomised or in training mode (BatchNorm, dropout). Use evaluation "
@@ -91,7 +89,7 @@ def _of_model(setup: Setup, state: State) -> list[flags.Flag]:
     numbers, found, version = state.numbers, [], setup.version
     _, change, noise, lead, step = (numbers[name] for name in NUMBERS)
     if numbers["probabilities"]:
-        found.append(_flag("probabilities_as_logits"))
+        found.append(flags.probabilities_as_logits())
     if change > _CHANGE:
         found.append(_flag("outputs_change", change=change))
     if lead < _STEPS * step:

@@ -49,7 +49,7 @@ class StateFile:
             self._path = files.expand(folder) / name
             files.require_folder(self._path.parent, "give another `state_dir`")
 
-    def save_if_due(self, state: State, now: stage.Progress) -> None:
+    def save_if_due(self, state: State, now: stage.StageState) -> None:
         """Saves if it is time, by the lead's clock; large states less often."""
         if self._path is None:
             return
@@ -57,7 +57,7 @@ class StateFile:
         if processes.agree(time.monotonic() - self._last >= wait):
             self.save(state, now)
 
-    def save(self, state: State, now: stage.Progress | None = None) -> None:
+    def save(self, state: State, now: stage.StageState | None = None) -> None:
         """Saves, in the middle of a stage where `now` is one."""
         if self._path is None:
             return
@@ -95,7 +95,7 @@ class StateFile:
 
     def resumed(
         self, attack: Stage, logits: np.ndarray, meta: Any, arrays: Arrays
-    ) -> tuple[stage.Program, stage.Progress]:
+    ) -> tuple[stage.Program, stage.StageState]:
         """Returns a stage where it was left, of what `load` found in its middle.
 
         With other slots, or on other devices, the items in flight start again.
@@ -159,7 +159,7 @@ def read(path: epath.Path) -> Saved | None:
     return meta, arrays
 
 
-def _packed(setup: Setup, state: State, now: stage.Progress | None) -> Saved:
+def _packed(setup: Setup, state: State, now: stage.StageState | None) -> Saved:
     """Returns all that goes on: in the middle of a stage where `now` is one."""
     moved = np.flatnonzero((state.x_adv != setup.examples.x).any((1, 2, 3)))
     meta: dict[str, Any] = {
@@ -182,7 +182,7 @@ def _packed(setup: Setup, state: State, now: stage.Progress | None) -> Saved:
     return meta, arrays
 
 
-def _packed_progress(setup: Setup, now: stage.Progress) -> Saved:
+def _packed_progress(setup: Setup, now: stage.StageState) -> Saved:
     found = now.found
     points = [(n, x) for n, several in found.x_adv.items() for x in several]
     rejected = collections.Counter(found.rejected).elements()
@@ -227,12 +227,12 @@ def _unpacked(setup: Setup, meta: Mapping[str, Any], arrays: Arrays) -> State:
     )
 
 
-def _found(meta: Mapping[str, Any], arrays: Arrays) -> stage.Found:
+def _found(meta: Mapping[str, Any], arrays: Arrays) -> stage.StageFindings:
     x_adv: dict[int, tuple[np.ndarray, ...]] = {}
     numbers = arrays["outcome/numbers"].tolist()
     for number, x in zip(numbers, arrays["outcome/x_adv"], strict=True):
         x_adv[number] = (*x_adv.get(number, ()), x)
-    return stage.Found(
+    return stage.StageFindings(
         x_adv,
         collections.Counter(arrays["outcome/rejected"].tolist()),
         frozenset(arrays["outcome/stuck"].tolist()),

@@ -40,7 +40,7 @@ class Setup:
     logits_fn: LogitsFn
     examples: Examples
     ball: verify.Ball
-    plan: versions.Plan
+    plan: versions.Ensemble
     version: str
     stochastic: bool  # whether the model draws randomness
     draws: int  # that judge an image

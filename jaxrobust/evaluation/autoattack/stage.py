@@ -22,7 +22,7 @@ from jaxrobust.evaluation.autoattack.versions import Calls, Stage
 _MOST_AT_ONCE = 16
 
 
-class Found(NamedTuple):
+class StageFindings(NamedTuple):
     """What a stage has found, by number of the image.
 
     `x_adv` are adversarial images: of a randomised model the strongest one of each run,
@@ -38,7 +38,7 @@ class Found(NamedTuple):
     seconds: float = 0.0
 
 
-class Progress(NamedTuple):
+class StageState(NamedTuple):
     """Where a stage stands between two steps: all that goes on from there.
 
     A step takes the memory of `slots`, on the devices, for its result. `pace` are the
@@ -47,10 +47,10 @@ class Progress(NamedTuple):
 
     queue: Queue
     slots: stepping.Slots
-    found: Found
+    found: StageFindings
     pace: int = 1
 
-    def spent(self, seconds: float) -> "Progress":
+    def spent(self, seconds: float) -> "StageState":
         """Adds to the time."""
         found = self.found._replace(seconds=self.found.seconds + seconds)
         return self._replace(found=found)
@@ -81,7 +81,7 @@ class Program:
     strongest: Callable[..., jax.Array]
     most: int
 
-    def fill(self, now: Progress) -> Progress:
+    def fill(self, now: StageState) -> StageState:
         """Starts waiting items in the slots that are free."""
         queue, filled = now.queue.fill()
         if not len(filled):
@@ -93,7 +93,7 @@ class Program:
         found = self._called(now.found, len(filled) * looks)
         return now._replace(queue=queue, slots=slots, found=found)
 
-    def step(self, now: Progress) -> Progress:
+    def step(self, now: StageState) -> StageState:
         """Makes some steps of all slots and looks at what came of it."""
         queue, points = now.queue, self.stage.method.points
         left = points - int(queue.slot_step[queue.busy].max())
@@ -103,13 +103,15 @@ class Program:
         hit = parallel.to_host(slots.found) & queue.busy & (not self.setup.stochastic)
         where = np.flatnonzero(hit)
         pace = 1 if len(where) else min(2 * count, _MOST_AT_ONCE)
-        now = Progress(queue.advanced(count), slots, found, pace)
+        now = StageState(queue.advanced(count), slots, found, pace)
         while len(where):
             now, where = self._take(now, where)
         ended = now.queue.ends(points)
         return self._end(now, ended) if len(ended) else now
 
-    def _take(self, now: Progress, where: np.ndarray) -> tuple[Progress, np.ndarray]:
+    def _take(
+        self, now: StageState, where: np.ndarray
+    ) -> tuple[StageState, np.ndarray]:
         """Takes over what was found in slots; what a second look rejects goes on.
 
         Also returns the slots that have something else to be looked at.
@@ -133,7 +135,7 @@ class Program:
         found = found._replace(rejected=rejected)
         return now._replace(slots=slots, found=found), again
 
-    def _end(self, now: Progress, ended: np.ndarray) -> Progress:
+    def _end(self, now: StageState, ended: np.ndarray) -> StageState:
         """Frees the slots whose items have made all their steps."""
         found, numbers = now.found, now.queue.images[now.queue.slot_image[ended]]
         zero = parallel.to_host(now.slots.carry.health.zero_gradient)[ended]
@@ -152,13 +154,13 @@ class Program:
         of_slots = np.isin(np.arange(len(queue.slot_image)), slots)
         return self.setup.devices.put_rows(of_slots)
 
-    def _called(self, found: Found, steps: int) -> Found:
+    def _called(self, found: StageFindings, steps: int) -> StageFindings:
         return found._replace(calls=found.calls.plus(self.stage.per_step, steps))
 
 
 def compiled(
     setup: Setup, stage: Stage, logits: np.ndarray, queue: Queue
-) -> tuple[Program, Progress]:
+) -> tuple[Program, StageState]:
     """Compiles a stage for the slots that its queue has; also returns its beginning."""
     x, devices, count = setup.examples.x, setup.devices, len(queue.slot_image)
     shape = jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype)
@@ -191,10 +193,12 @@ def compiled(
         strongest=jax.jit(stepper.strongest),
         most=1 if one_by_one else _MOST_AT_ONCE,
     )
-    return program, Progress(queue, slots, Found({}, {}))
+    return program, StageState(queue, slots, StageFindings({}, {}))
 
 
-def run(program: Program, now: Progress, after: Callable[[Progress], None]) -> Found:
+def run(
+    program: Program, now: StageState, after: Callable[[StageState], None]
+) -> StageFindings:
     """Goes on until nothing is left; calls `after` whenever it may be saved."""
     while True:
         begin = time.monotonic()

@@ -40,14 +40,16 @@ class Stage:
     per_step: Calls
 
 
-class Plan(NamedTuple):
+class Ensemble(NamedTuple):
     """The stages, and what is not as published, in words."""
 
     stages: tuple[Stage, ...]
     replaced: tuple[str, ...]
 
 
-def plan(version: str, norm: Norm, classes: int, *, stochastic: bool = False) -> Plan:
+def plan(
+    version: str, norm: Norm, classes: int, *, stochastic: bool = False
+) -> Ensemble:
     """Returns the stages of a version for a model of so many classes.
 
     Calls of a randomised (`stochastic`) model count `EOT_SAMPLES` times in `rand`.
@@ -89,7 +91,7 @@ def plan(version: str, norm: Norm, classes: int, *, stochastic: bool = False) ->
         "rand": ("apgd-ce", "apgd-dlr"),
     }[version]
     stages = tuple(known[name] for name in names)
-    return Plan(stages, tuple(_replaced(stages, classes, targeted)))
+    return Ensemble(stages, tuple(_replaced(stages, classes, targeted)))
 
 
 def eot_samples(version: str, stochastic: bool) -> int:

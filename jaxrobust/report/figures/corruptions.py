@@ -65,7 +65,7 @@ def _title(name: str) -> str:
 
 def _pictures(arrays: Arrays) -> Markup:
     """One image as it is and under each corruption."""
-    found = npz.Corruptions.of(arrays)
+    found = npz.CorruptionsArrays.of(arrays)
     if found is None:
         return Markup()
     shown = [("clean", found.corruption_clean)]

@@ -42,7 +42,7 @@ def figure(results: Results, arrays: Arrays, twin: Results | None) -> list[Marku
 
 
 def _features(arrays: Arrays, features: Features | None) -> list[Markup]:
-    held = npz.Features.of(arrays)
+    held = npz.FeaturesArrays.of(arrays)
     if features is None or held is None:
         return []
     found = embed(held.features, held.features_labels)

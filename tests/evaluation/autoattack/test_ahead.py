@@ -2,6 +2,7 @@
 
 import threading
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ def test_the_next_stage_is_compiled_in_a_thread(monkeypatch):
     # What is run does not depend on what was compiled.
     monkeypatch.setattr(Ahead, "look", lambda *args: None)
     alone, seen = run(monkeypatch)
-    np.testing.assert_array_equal(found.robust, alone.robust)
+    chex.assert_trees_all_equal(found.robust, alone.robust)
     assert {name: slots for name, slots, _ in seen} == used
 
 
@@ -64,4 +65,4 @@ def test_an_error_in_the_thread_is_no_error(monkeypatch):
     whole, _ = run(monkeypatch)
     monkeypatch.setattr(stage, "compiled", fails)
     again, _ = run(monkeypatch)
-    np.testing.assert_array_equal(again.robust, whole.robust)
+    chex.assert_trees_all_equal(again.robust, whole.robust)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,21 +59,21 @@ def test_verdicts_on_a_linear_model_are_exact(linear, classes, norm):
     result = attack(model, eps, norm, bounds=(-9.0, 9.0))
     sure = np.abs(distance - eps) > 1e-3 * eps
     assert sure.sum() >= 22
-    np.testing.assert_array_equal(result.robust[sure], (distance > eps)[sure])
+    chex.assert_trees_all_equal(result.robust[sure], (distance > eps)[sure])
     assert not result.clean[0]
     assert 0.3 < result.robust.mean() < 0.6
     fooled = result.clean & ~result.robust
     predicted = np.asarray(model(jnp.asarray(result.x_adv))).argmax(1)
     assert (predicted[fooled] != model.y[fooled]).all()
     same = (result.x_adv == model.x).all((1, 2, 3))
-    np.testing.assert_array_equal(same, ~fooled)
+    chex.assert_trees_all_equal(same, ~fooled)
     moved = (result.x_adv.astype(np.float64) - model.x).reshape(len(model.x), -1)
     order = {"linf": np.inf, "l2": 2, "l1": 1}[norm]
     assert (np.linalg.norm(moved, order, axis=1) <= eps + 1e-6).all()
     assert [stage.name for stage in result.stages] == [
         "apgd-ce", "apgd-t", "fab-t", "square"
     ]  # fmt: skip
-    np.testing.assert_array_equal(result.stages[-1].robust, result.robust)
+    chex.assert_trees_all_equal(result.stages[-1].robust, result.robust)
     targets = min(classes - 1, 5 if norm == "l1" else 9)
     said = " ".join(result.replaced)
     assert f"apgd-t has {targets} target" in said or targets == 5
@@ -103,9 +104,9 @@ def usual(small_net):
 def test_flags_depend_on_neither_slots_nor_devices(small_net, usual, devices, slots):
     other = attack(small_net, EPS, slots=slots, mesh=parallel.make_mesh(devices))
     assert 0.2 < usual.robust.mean() < 0.8
-    np.testing.assert_array_equal(other.robust, usual.robust)
+    chex.assert_trees_all_equal(other.robust, usual.robust)
     for one, two in zip(other.stages, usual.stages, strict=True):
-        np.testing.assert_array_equal(one.robust, two.robust)
+        chex.assert_trees_all_equal(one.robust, two.robust)
 
 
 def test_an_images_result_is_its_own(small_net, usual):
@@ -114,7 +115,7 @@ def test_an_images_result_is_its_own(small_net, usual):
     some = attack(
         small_net, EPS, x=small_net.x[rows], y=small_net.y[rows], key=keys[rows]
     )
-    np.testing.assert_array_equal(some.robust, usual.robust[rows])
+    chex.assert_trees_all_equal(some.robust, usual.robust[rows])
 
 
 class Stop(Exception):
@@ -144,8 +145,8 @@ def test_interrupted_and_continued_is_the_same_to_the_bit(
     with pytest.raises(Stop):
         attack(small_net, EPS, progress=StopAt(reports), **options)
     again = attack(small_net, EPS, **options)
-    np.testing.assert_array_equal(again.robust, usual.robust)
-    np.testing.assert_array_equal(again.x_adv, usual.x_adv)
+    chex.assert_trees_all_equal(again.robust, usual.robust)
+    chex.assert_trees_all_equal(again.x_adv, usual.x_adv)
     assert [s.calls for s in again.stages] == [s.calls for s in usual.stages]
 
 
@@ -153,7 +154,7 @@ def test_continued_with_other_slots(small_net, usual, tmp_path):
     with pytest.raises(Stop):
         attack(small_net, EPS, state_dir=tmp_path, save_every=0.0, progress=StopAt(300))
     again = attack(small_net, EPS, state_dir=tmp_path, slots=14)
-    np.testing.assert_array_equal(again.robust, usual.robust)
+    chex.assert_trees_all_equal(again.robust, usual.robust)
 
 
 def test_a_finished_evaluation_is_not_run_again(linear, tmp_path):
@@ -161,7 +162,7 @@ def test_a_finished_evaluation_is_not_run_again(linear, tmp_path):
     first = attack(model, 0.1, state_dir=tmp_path)
     again = attack(model, 0.1, state_dir=tmp_path)
     assert [s.seconds for s in again.stages] == [s.seconds for s in first.stages]
-    np.testing.assert_array_equal(again.x_adv, first.x_adv)
+    chex.assert_trees_all_equal(again.x_adv, first.x_adv)
     # Another key, and the same logits with another gradient, are other evaluations.
     attack(model, 0.1, state_dir=tmp_path, key=jax.random.key(1))
     attack(model, 0.1, fn=straight_through(model), state_dir=tmp_path)
@@ -256,7 +257,7 @@ def test_randomised_models_are_judged_by_fresh_draws(linear):
     eps = float(np.median(distance))
     result = attack(model, eps, fn=noisy, version="rand", stochastic=True)
     sure = np.abs(distance - eps) > 0.2 * eps
-    np.testing.assert_array_equal(result.robust[sure], (distance > eps)[sure])
+    chex.assert_trees_all_equal(result.robust[sure], (distance > eps)[sure])
     assert result.flags == []
 
 
@@ -271,7 +272,7 @@ def test_a_randomised_model_goes_through_every_attack(linear):
     eps = float(np.median(distance))
     result = attack(model, eps, fn=noisy, stochastic=True, draws=5)
     sure = np.abs(distance - eps) > 0.2 * eps
-    np.testing.assert_array_equal(result.robust[sure], (distance > eps)[sure])
+    chex.assert_trees_all_equal(result.robust[sure], (distance > eps)[sure])
     assert names_of(result) == {"randomised_model"}
 
 

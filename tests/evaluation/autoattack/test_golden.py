@@ -2,6 +2,7 @@
 
 import pathlib
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,11 +54,13 @@ def test_flags_of_the_reference(norm):
         slots=32,
     )
     reference = data["flags"]  # [seed, stage, image], clean first
-    np.testing.assert_array_equal(result.clean, reference[0, 0])
+    chex.assert_trees_all_equal(result.clean, reference[0, 0])
     assert data["final_flag_stable"].all()
     assert (result.robust != reference[0, -1]).sum() <= 1
     assert result.robust.sum() <= reference[:, -1].sum(1).max()
     # Starts are other draws, so images may fall a stage earlier or later.
     after = [stage.robust.mean() for stage in result.stages]
-    np.testing.assert_allclose(after, data["robust_acc"][:, 1:].mean(0), atol=3 / 64)
+    chex.assert_trees_all_close(
+        np.asarray(after), data["robust_acc"][:, 1:].mean(0), rtol=0, atol=3 / 64
+    )
     assert result.flags == []

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import chex
 import numpy as np
 import pytest
 
@@ -55,5 +56,5 @@ def test_killed_with_signal_9_and_continued_is_the_same_to_the_bit(tmp_path):
     assert kills >= 2
     one, two = np.load(whole), np.load(continued)
     assert 0 < one["robust"].mean() < 1
-    np.testing.assert_array_equal(one["robust"], two["robust"])
-    np.testing.assert_array_equal(one["x_adv"], two["x_adv"])
+    chex.assert_trees_all_equal(one["robust"], two["robust"])
+    chex.assert_trees_all_equal(one["x_adv"], two["x_adv"])

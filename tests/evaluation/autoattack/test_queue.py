@@ -1,5 +1,6 @@
 """The queue of AutoAttack: which image and run sits where."""
 
+import chex
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -51,12 +52,12 @@ def test_result_depends_on_neither_slots_nor_interruption(table, slots, stop, ot
     hit_step = np.asarray(table)
     images, runs = np.arange(len(hit_step)), hit_step.shape[1]
     whole = play(Queue.new(images, runs, slots), hit_step)
-    np.testing.assert_array_equal(whole.first_hit, expected(hit_step))
+    chex.assert_trees_all_equal(whole.first_hit, expected(hit_step))
     cut = play(Queue.new(images, runs, slots), hit_step, stop=stop)
     again = Queue.from_arrays(cut.to_arrays())
-    np.testing.assert_array_equal(play(again, hit_step).first_hit, whole.first_hit)
+    chex.assert_trees_all_equal(play(again, hit_step).first_hit, whole.first_hit)
     moved = Queue.from_arrays(cut.to_arrays()).restart(others)
-    np.testing.assert_array_equal(play(moved, hit_step).first_hit, whole.first_hit)
+    chex.assert_trees_all_equal(play(moved, hit_step).first_hit, whole.first_hit)
 
 
 def test_runs_wait_in_order_and_a_hit_cancels_later_ones():

@@ -3,6 +3,7 @@
 import copy
 import warnings
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -194,7 +195,7 @@ def test_a_rejected_success_is_told_and_the_attack_goes_on(linear):
     )  # fmt: skip
     sure = np.abs(distance - eps) > 0.02 * eps
     sure[0] = False
-    np.testing.assert_array_equal(result.robust[sure], (distance > eps)[sure])
+    chex.assert_trees_all_equal(result.robust[sure], (distance > eps)[sure])
     (flag,) = (f for f in result.flags if f["name"] == "unconfirmed_adversarials")
     assert flag["values"]["number"] >= flag["values"]["images"]
     # Without the look some would not count as robust, and that is said.
@@ -222,12 +223,12 @@ def test_classes_that_cannot_win_change_nothing(dtype, values):
     more = np.asarray([[-np.inf, -np.inf]], z.dtype)
     wide = np.concatenate([z, more], 1)
     out = np.asarray(losses.comparable(jnp.asarray(wide)))
-    assert out.dtype == np.float32
-    assert np.isfinite(out).all()
+    chex.assert_type(out, np.float32)
+    chex.assert_tree_all_finite(out)
     assert out.argmax() == z.argmax()
-    np.testing.assert_array_equal(out[:, :4], z.astype(np.float32))
+    chex.assert_trees_all_equal(out[:, :4], z.astype(np.float32))
     for one, other in zip(gradients(z), gradients(wide), strict=True):
-        np.testing.assert_array_equal(one, other[:, :4])
+        chex.assert_trees_all_equal(one, other[:, :4])
         assert not np.asarray(other[:, 4:]).any()
 
 
@@ -238,12 +239,14 @@ def test_classes_that_cannot_win_change_nothing(dtype, values):
 def test_what_is_no_prediction_stays_none(row):
     out = losses.comparable(jnp.asarray([row, [0, -jnp.inf, 2]], jnp.float16))
     assert not np.isfinite(out[0]).all()
-    np.testing.assert_array_equal(out[1], [0, np.float32(-1e10), 2])
+    chex.assert_trees_all_equal(out[1], np.asarray([0, np.float32(-1e10), 2]))
 
 
 def test_large_logits_are_no_padding():
     row = jnp.asarray([[3e13, -2e13, -jnp.inf, -1e30]], jnp.float32)
-    np.testing.assert_allclose(losses.comparable(row), [[3e13, -2e13, -3e15, -3e15]])
+    chex.assert_trees_all_close(
+        losses.comparable(row), np.asarray([[3e13, -2e13, -3e15, -3e15]]), rtol=1e-7
+    )
 
 
 def test_gradients_that_are_not_numbers_are_told():
@@ -266,4 +269,4 @@ def test_spacing(dtype):
     values = np.asarray([0, 1e-30, 0.1, 1, 1.5, 2, 100, -3e4], dtype)
     expected = np.maximum(np.spacing(np.abs(values)), np.finfo(dtype).tiny)
     found = losses.spacing(jnp.asarray(values, jnp.float32), dtype)
-    np.testing.assert_array_equal(found, expected.astype(np.float32))
+    chex.assert_trees_all_equal(found, expected.astype(np.float32))

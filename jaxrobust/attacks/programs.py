@@ -3,6 +3,8 @@
 A `Partial` of a Linen model names its computation for ever, so only its arrays are
 taken out. Any other callable may change its mind: it is traced once per call, and
 `Traced` ones are equal where the programs of function and gradient are.
+
+Other packages take `capture` and `inner_jaxprs` from here too.
 """
 
 import dataclasses
@@ -16,7 +18,9 @@ import jax
 from jax.extend.core import jaxpr_as_fun
 
 from jaxrobust.attacks import _jaxprs
-from jaxrobust.attacks._capture import Captured, Unbound, capture, like, unbound
+from jaxrobust.attacks._capture import Captured, Unbound, like, unbound
+from jaxrobust.attacks._capture import capture as capture
+from jaxrobust.attacks._jaxprs import inner_jaxprs as inner_jaxprs
 
 _SCALAR = (bool, int, float, str, type(None), type)
 
