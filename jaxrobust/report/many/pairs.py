@@ -19,9 +19,9 @@ TESTS = (
     "deviation over seeds to say."
 )
 NO_TRANSFER = (
-    "No run was shown another's adversarial images. To see who fools whom: jaxrobust "
-    "evaluate TARGET --attack transfer:attack=pgd,source=OTHER (which replaces its "
-    "other attacks; --config.eval.transfer_from is for suites that have transfers)."
+    "No run was shown another's adversarial images. To see who fools whom, into a "
+    "folder of its own, so that the other results stay: jaxrobust evaluate NEW "
+    "--checkpoint TARGET --attack transfer:attack=pgd,source=OTHER"
 )
 
 
