@@ -37,9 +37,8 @@ COMMANDS = {
         MAIN, "RUN: write the page of a run anew", "--workdir", ("--mode=report",)
     ),
     "attack": Command("jaxrobust.evaluation", "a network of yours, any framework's"),
-    "compare": Command(
-        "jaxrobust.evaluation.comparison", "two evaluations, image by image"
-    ),
+    "compare": Command("jaxrobust.compare", "RUN RUN ...: two in a table, more a page"),
+    "sweep": Command("jaxrobust.sweep", "FILE: a run for each of its lines, resumable"),
     "prepare": Command("jaxrobust.data.prepare", "a data set, from its archives"),
     "convert": Command("jaxrobust.convert", "PyTorch weights to a checkpoint"),
     "doctor": Command("jaxrobust.doctor", "what this machine has, and what it lacks"),

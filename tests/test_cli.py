@@ -20,8 +20,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
         ("evaluate runs/a --attack pgd:eps=0.1", "jaxrobust.main",
          ["--mode=eval", "--workdir=runs/a", "--attack", "pgd:eps=0.1"]),
         ("report runs/a", "jaxrobust.main", ["--mode=report", "--workdir=runs/a"]),
-        ("compare runs/a runs/b", "jaxrobust.evaluation.comparison",
-         ["runs/a", "runs/b"]),
+        ("compare runs/a runs/b", "jaxrobust.compare", ["runs/a", "runs/b"]),
         ("attack --help", "jaxrobust.evaluation", ["--help"]),
     ],
 )  # fmt: skip

@@ -53,6 +53,8 @@ PROGRAM = {
     "report": {"array_types", "attacks", "results", "runtime"},
     "main": LIBRARY | SHARED | {"training", "evaluation", "report"},
     "cli": {"_checks"},
+    "compare": {"results", "evaluation", "report", "runtime"},
+    "sweep": {"training", "runtime"},
     "doctor": {"data", "runtime"},
     # A program like main: it evaluates and writes a report.
     "evaluation/__main__": LIBRARY | SHARED | {"evaluation", "report"},

@@ -40,7 +40,7 @@ class Evaluation(NamedTuple):
 
 
 def read(workdir: epath.PathLike) -> Evaluation:
-    """Reads the evaluation in a work directory; what is missing or damaged is named."""
+    """Reads what is compared of an evaluation; what is missing or damaged is named."""
     folder = files.expand(workdir)
     for name in ("results.json", "evaluation.npz"):
         if not (folder / name).exists():
@@ -48,7 +48,7 @@ def read(workdir: epath.PathLike) -> Evaluation:
                 f"{folder} holds no {name}: evaluate that run first (--mode=eval)."
             )
     results = stored.read_results(folder / "results.json", schema.Compared)
-    arrays = stored.read_arrays(folder / "evaluation.npz")
+    arrays = stored.read_arrays(folder / "evaluation.npz", _ROWS)
     stored.require_rows(arrays, _ROWS, folder / "evaluation.npz")
     return Evaluation(results, arrays)
 

@@ -22,7 +22,13 @@ COLORS = {
     "clean": "#040404",
     "robust": "#050505",
     "third": "#060606",
+    "fourth": "#070707",
+    "fifth": "#080808",
+    "sixth": "#090909",
+    "seventh": "#0a0a0a",
+    "eighth": "#0b0b0b",
 }
+SERIES = tuple(COLORS)[3:]  # those of data
 SIZE = (5.0, 3.0)
 LONGEST_NAME = 24
 NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1"}

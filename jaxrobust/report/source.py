@@ -32,8 +32,13 @@ class RunFiles:
         return self.config.get("objective", {}).get("name", "another objective")
 
 
-def read(workdir: epath.PathLike, *, twin: bool = True) -> RunFiles:
-    """Reads a work directory; says what is damaged, or that there is nothing."""
+def read(
+    workdir: epath.PathLike, *, twin: bool = True, arrays: bool = True
+) -> RunFiles:
+    """Reads a work directory; says what is damaged, or that there is nothing.
+
+    The `twin` beside it is left out on request, and so are the `arrays` of all images.
+    """
     folder = files.expand(workdir)
     saved = _read(stored.read_config, folder / "config.json")
     config, command = saved or ({}, "")
@@ -43,8 +48,8 @@ def read(workdir: epath.PathLike, *, twin: bool = True) -> RunFiles:
         command=command,
         metrics=stored.read_metrics(folder / "metrics.jsonl"),
         results=_read(stored.read_results, folder / "results.json"),
-        arrays=_read(stored.read_arrays, folder / "evaluation.npz") or {},
-        twin=read(folder / "twin", twin=False) if has_twin else None,
+        arrays=(arrays and _read(stored.read_arrays, folder / "evaluation.npz")) or {},
+        twin=read(folder / "twin", twin=False, arrays=arrays) if has_twin else None,
     )
     if twin and not (saved or source.metrics or source.results):
         raise FileNotFoundError(

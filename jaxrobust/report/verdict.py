@@ -6,10 +6,11 @@ from typing import Any
 from jaxrobust.attacks import registry
 from jaxrobust.report.drawing import NORMS
 from jaxrobust.results import Results
-from jaxrobust.results.schema import Asked, AttackSummary
+from jaxrobust.results.schema import Asked, AttackSummary, Paired
 
 FEW = 4  # attacks that a sentence can name
 NOTHING = "learned_nothing"  # a flag of the network, not of the attacks
+PAIRED = "Intervals are Tango's for paired shares, p is McNemar's exact."
 
 
 def percent(share: float | None) -> str:
@@ -216,17 +217,26 @@ def paired(results: Results) -> str | None:
     worst = found.worst_case if found.same_attacks else None
     for one, name in ((found.clean, "clean"), (worst, "under attack")):
         if one is not None:
-            low, high = (f"{100 * end:+.1f}" for end in one.ci95)
-            p = "< .001" if one.p_value < 1e-3 else f"= {one.p_value:.2g}"
+            difference, ends = points(one)
             parts.append(
-                f"{name} {100 * one.difference:+.1f} points [{low}, {high}] "
+                f"{name} {difference} points {ends} "
                 f"({one.only_a:,} images that only this network gets right, "
-                f"{one.only_b:,} only the twin; p {p})"
+                f"{one.only_b:,} only the twin; p {p_value(one.p_value, '= ')})"
             )
     return (
-        f"Against the twin on the same {found.n:,} images: {'; '.join(parts)}. "
-        "Intervals are Tango's for paired shares, p is McNemar's exact."
+        f"Against the twin on the same {found.n:,} images: {'; '.join(parts)}. {PAIRED}"
     )
+
+
+def points(one: Paired) -> tuple[str, str]:
+    """Writes the difference of two paired shares in points, and its interval."""
+    low, high = (f"{100 * end:+.1f}" for end in one.ci95)
+    return f"{100 * one.difference:+.1f}", f"[{low}, {high}]"
+
+
+def p_value(value: float, equals: str = "") -> str:
+    """Writes a p-value, `< .001` or with `equals` before it."""
+    return "< .001" if value < 1e-3 else f"{equals}{value:.2g}"
 
 
 def stopping(results: Results) -> str | None:

@@ -6,7 +6,7 @@ not there is a FileNotFoundError.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -64,10 +64,12 @@ def _require_sizes(value: Any) -> None:
             _require_sizes(one)
 
 
-def read_arrays(path: epath.PathLike) -> dict[str, np.ndarray]:
-    """Reads evaluation.npz: numbers and text, 512 MiB of them at most."""
+def read_arrays(
+    path: epath.PathLike, names: Iterable[str] | None = None
+) -> dict[str, np.ndarray]:
+    """Reads evaluation.npz or some `names` of it: numbers and text, 512 MiB at most."""
     with _naming(path):
-        return reading.read_npz(path, _ARRAYS)
+        return reading.read_npz(path, _ARRAYS, names)
 
 
 def read_metrics(path: epath.PathLike) -> list[dict[str, Any]]:

@@ -12,10 +12,11 @@ from jaxrobust.runtime import checkpoint_folder, files, lock, reading
 from jaxrobust.runtime.environment import is_lead
 
 # Fields that may change from run to run: a title, those of the evaluation, and those
-# that say where something is computed, not what.
+# that say where something is computed or written, not what.
 FREE = (
     "name",
     "eval.",
+    "log.",
     "validation.batch_size",
     "train.remat",
     "train.extend",

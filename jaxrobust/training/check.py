@@ -23,7 +23,7 @@ from jaxrobust.evaluation import (
 )
 from jaxrobust.evaluation.autoattack.setup import slots_for
 from jaxrobust.named_models import count_classes, create_model
-from jaxrobust.training import compute, fields, optimizer
+from jaxrobust.training import compute, fields, optimizer, writers
 
 
 def attack_options(attack: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,6 +98,7 @@ def check(config: Mapping[str, Any]) -> None:
         _check_deterministic("it", chosen)
         attacks.get(chosen["name"], **attack_options(chosen))
         suite.read({"on held-out images": chosen})
+    writers.check(config["log"]["writers"])
     check_evaluation(config)
 
 

@@ -107,6 +107,13 @@ _TRAIN = {
 }
 
 
+_LOG = {
+    # Beside metrics.jsonl: tensorboard, csv, wandb, mlflow.
+    "writers": ("tensorboard",),
+    "project": "jaxrobust",  # of W&B, and MLflow's experiment
+}
+
+
 def base() -> Any:
     """Returns every field of a run with a default; experiments change some of them."""
     return ConfigDict(
@@ -136,6 +143,7 @@ def base() -> Any:
                 "attack": {"name": "pgd", **_ATTACK, "steps": 10},
             },
             "eval": evaluation_config.defaults(),
+            "log": _LOG,
         }
     )
 

@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict
 from jaxrobust import attacks, corruptions, defenses, named_code
 from jaxrobust._checks import NORMS, did_you_mean
 from jaxrobust.evaluation import suite
-from jaxrobust.training import compute, feed, optimizer
+from jaxrobust.training import compute, feed, optimizer, writers
 from jaxrobust.training.config import base
 
 PRECISIONS = ("default", "high", "highest", "bfloat16", "tensorfloat32", "float32")
@@ -172,6 +172,8 @@ _RULES: dict[str, Rule] = {
     "eval.corruptions.names": each(choice(corruptions.names())),
     "eval.corruptions.severities": each(whole(1, 5), filled=True),
     "eval.grid": whole(0, 10**4),
+    "log.writers": each(choice_or_code(tuple(writers.WRITERS))),
+    "log.project": NAME,
 }
 # A field that is not here is of its default's type, and a number at least 0.
 TABLE = {name: rule for names, rule in _RULES.items() for name in names.split()}

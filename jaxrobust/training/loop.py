@@ -18,8 +18,9 @@ from jaxrobust.runtime.progress import Progress
 from jaxrobust.runtime.workdir import EXTENDED, differences, told
 from jaxrobust.training import nonfinite, optimizer, preemption, splits
 from jaxrobust.training.config import base
-from jaxrobust.training.metrics import MetricWriter, fetch_mean
+from jaxrobust.training.metrics import fetch_mean
 from jaxrobust.training.setup import Run, build
+from jaxrobust.training.writers import MetricWriter, Writers
 
 # What the progress display shows of a row of metrics, under which name.
 _SHOWN = {
@@ -42,7 +43,7 @@ def train(
 
     Args:
       config: a plain dictionary with the fields of `config.base()`.
-      workdir: gets `checkpoints/`, `metrics.jsonl` and TensorBoard events.
+      workdir: gets `checkpoints/`, `metrics.jsonl` and what `log.writers` leave.
       mesh: the devices.
       on_start: called once all is built and restored, before the first step.
 
@@ -75,7 +76,9 @@ def train(
         checkpointer.close()
         return
     progress = Progress(total, config["name"] or "train", done=start, shown=lead)
-    metrics = MetricWriter(workdir, start) if lead else contextlib.nullcontext()
+    metrics = contextlib.nullcontext()
+    if lead:
+        metrics = Writers(workdir, start, config["log"]["writers"], config)
     memory = _explained(config, mesh)
     with preemption.catching() as stop, metrics as writer, memory:
         try:

@@ -10,7 +10,7 @@ import pytest
 
 from jaxrobust import checkpoints, report
 from jaxrobust.runtime import files
-from jaxrobust.training.metrics import MetricWriter
+from jaxrobust.training.writers import Writers
 
 PRECIOUS = "precious"
 
@@ -107,7 +107,7 @@ def test_nothing_of_others_is_appended_to(kind, tmp_path, victim):
 
 
 def _metrics(folder):
-    with MetricWriter(folder, 0) as writer:
+    with Writers(folder, 0) as writer:
         writer.write(1, {"loss": 0.5})
 
 

@@ -102,6 +102,8 @@ WRONG = {
     "eval.corruptions.examples": NO_COUNT,
     "eval.grid": NO_COUNT,
     "eval.save_adversarial": ("yes", 1),
+    "log.writers": (("tensorbord",), "csv", None, (1,)),
+    "log.project": ("", " ", None),
 }
 
 

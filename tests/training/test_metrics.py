@@ -8,16 +8,17 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from jaxrobust.results.files import read_metrics as read
-from jaxrobust.training.metrics import MetricWriter, fetch_mean
+from jaxrobust.training.metrics import fetch_mean
+from jaxrobust.training.writers import Writers
 
 
 def test_rows_beyond_the_checkpoint_and_half_a_line_are_dropped(tmp_path):
-    with MetricWriter(tmp_path, 0) as writer:
+    with Writers(tmp_path, 0) as writer:
         for step in (1, 2, 3):
             writer.write(step, {"loss": 1 / step})
     path = tmp_path / "metrics.jsonl"
     path.write_text(path.read_text() + '{"step": 4, "lo')
-    with MetricWriter(tmp_path, 2) as writer:
+    with Writers(tmp_path, 2) as writer:
         writer.write(3, {"loss": 0.5})
     assert [(r["step"], r["loss"]) for r in read(path)] == [
         (1, 1.0),
@@ -33,7 +34,7 @@ def test_rows_beyond_the_checkpoint_and_half_a_line_are_dropped(tmp_path):
 def test_garbage_costs_only_its_own_line(garbage, tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 1, "loss": 1.0}\n' + garbage + b'\n{"step": 3}\n')
-    with MetricWriter(tmp_path, 3) as writer:
+    with Writers(tmp_path, 3) as writer:
         writer.write(4, {"loss": 0.5})
     assert [row["step"] for row in read(path)] == [1, 3, 4]
     assert garbage not in path.read_bytes()
@@ -41,7 +42,7 @@ def test_garbage_costs_only_its_own_line(garbage, tmp_path):
 
 def test_a_full_disk_is_an_error_and_leaves_the_rows_before(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    writer = MetricWriter(tmp_path, 0)
+    writer = Writers(tmp_path, 0)
     writer.write(1, {"loss": 1.0})
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
     try:
@@ -60,7 +61,7 @@ def test_a_full_disk_is_an_error_and_leaves_the_rows_before(tmp_path):
 def test_events_reach_tensorboard(tmp_path):
     """The two files of a run that was started again are both there."""
     for step in (1, 2):
-        with MetricWriter(tmp_path, step - 1) as writer:
+        with Writers(tmp_path, step - 1) as writer:
             writer.write(step, {"loss": 1 / step, "epoch": 0.5})
     folder = tmp_path / "tensorboard"
     files = sorted(folder.iterdir(), key=lambda file: file.suffixes[-2])  # their step

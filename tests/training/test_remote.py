@@ -18,8 +18,8 @@ from jaxrobust import data, report
 from jaxrobust.data import prepare
 from jaxrobust.results.files import read_metrics as read
 from jaxrobust.runtime import files, workdir
-from jaxrobust.training import metrics
-from jaxrobust.training.metrics import MetricWriter
+from jaxrobust.training import writers
+from jaxrobust.training.writers import Writers
 
 RUN = "gs://bucket/run"
 
@@ -62,10 +62,10 @@ def test_the_files_of_a_run(bucket, tmp_path):
     with workdir.locked(RUN):
         workdir.write_config(RUN, {"seed": 0}, "command")
         workdir.write_config(RUN, {"seed": 0}, "command")
-    with MetricWriter(RUN, 0) as writer:
+    with Writers(RUN, 0) as writer:
         for step in (1, 2, 3):
             writer.write(step, {"loss": 1 / step})
-    with MetricWriter(RUN, 2) as writer:
+    with Writers(RUN, 2) as writer:
         writer.write(3, {"loss": 0.5})
     folder = epath.Path(RUN)
     assert [r["loss"] for r in read(folder / "metrics.jsonl")] == [1.0, 0.5, 0.5]
@@ -109,8 +109,8 @@ def test_the_report(bucket, tmp_path):
 
 def test_rows_are_written_together_and_before_a_save(bucket, monkeypatch):
     """An object must not change each second; what a checkpoint covers must be there."""
-    monkeypatch.setattr(metrics, "REMOTE_SECONDS", 1e9)
-    with MetricWriter(RUN, 0) as writer:
+    monkeypatch.setattr(writers, "REMOTE_SECONDS", 1e9)
+    with Writers(RUN, 0) as writer:
         bucket.written.clear()
         for step in range(1, 6):
             writer.write(step, {"loss": 1.0})

@@ -1,0 +1,126 @@
+"""Runs in groups that differ by nothing but their seed, and numbers over a group."""
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from jaxrobust.report.source import RunFiles
+
+K = TypeVar("K", bound=Hashable)
+
+_SEED = re.compile(r"[-_.,+ ]*seed[-=_]?\d+", re.IGNORECASE)
+_ENDS = "-_.,=+ "
+# A title, and what tells apart the runs of a group.
+_OWN = ("name", "seed")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What lies in one folder, under a name that no other run of the page has."""
+
+    name: str
+    path: str
+    files: RunFiles
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Runs of one config, seeds aside."""
+
+    name: str
+    runs: tuple[Run, ...]
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The config of all of them, but for `seed` and `name`."""
+        return self.runs[0].files.config
+
+
+class Spread(NamedTuple):
+    """Mean of n values and their standard deviation (n - 1); None for a single one."""
+
+    mean: float
+    deviation: float | None
+    n: int
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Returns mean, deviation and number of at least one value."""
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return Spread(float(np.mean(values)), deviation, len(values))
+
+
+def over(
+    group: Group, found: Callable[[RunFiles], Mapping[K, float | None]]
+) -> dict[K, Spread]:
+    """Returns the spread over a group's runs of each of their numbers, by its key."""
+    values: dict[K, list[float]] = {}
+    for run in group.runs:
+        for key, value in found(run.files).items():
+            if value is not None:
+                values.setdefault(key, []).append(value)
+    return {key: spread(each) for key, each in values.items()}
+
+
+def names(paths: Sequence[str]) -> list[str]:
+    """Names folders by their last parts, as many as it takes to tell them apart."""
+    parts = [os.path.abspath(path).split(os.sep) for path in paths]
+    found = []
+    for own in parts:
+        others = [one for one in parts if one != own]
+        depth = 1
+        while depth < len(own) and any(o[-depth:] == own[-depth:] for o in others):
+            depth += 1
+        found.append("/".join(own[-depth:]))
+    return found
+
+
+def grouped(runs: Iterable[Run]) -> list[Group]:
+    """Puts runs with one config together, seeds aside, in the order they come in.
+
+    One without a config is a group of its own.
+    """
+    sets: dict[str, list[Run]] = {}
+    for run in runs:
+        config = {k: v for k, v in run.files.config.items() if k not in _OWN}
+        key = json.dumps(config, sort_keys=True) if config else run.path
+        sets.setdefault(key, []).append(run)
+    found: dict[str, Group] = {}
+    for members in sets.values():
+        label = _label([run.name for run in members])
+        while label in found:
+            label += " (2)"
+        found[label] = Group(label, tuple(members))
+    return list(found.values())
+
+
+def _label(members: Sequence[str]) -> str:
+    """Names a group by what its runs' names have in common."""
+    if len(members) == 1:
+        return members[0]
+    without = {_SEED.sub("", name).strip(_ENDS) for name in members}
+    if len(without) == 1 and (label := without.pop()):
+        return label
+    return f"{members[0]} and {len(members) - 1} more"
+
+
+def differing(groups: Sequence[Group]) -> dict[str, list[str]]:
+    """Returns the fields in which the groups' configs differ: each group's value."""
+    flat = [
+        flatten_dict({k: v for k, v in g.config.items() if k not in _OWN}, sep=".")
+        for g in groups
+    ]
+    fields = dict.fromkeys(name for one in flat for name in one)
+    values = {name: [_told(one.get(name)) for one in flat] for name in fields}
+    return {name: row for name, row in values.items() if len(set(row)) > 1}
+
+
+def _told(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return "" if value is None else text[:60]
