@@ -49,7 +49,8 @@ def to_torch(
     family = _families.of(model)
     names = family.names(model)
     kept = {k: v for k, v in variables.items() if k in ("params", "batch_stats")}
-    given: Mapping[Path, Any] = flax.traverse_util.flatten_dict(kept)
+    flat: Any = flax.traverse_util.flatten_dict(kept)
+    given: Mapping[Path, Any] = flat
     arrays, problems = {}, []
     for path, value in given.items():
         try:
