@@ -33,7 +33,7 @@ except ImportError as error:
     ) from None
 
 
-class Classifier(
+class ArtClassifier(
     ClassGradientsMixin,
     ClassifierMixin,
     LossGradientsMixin,
@@ -128,7 +128,7 @@ def classifier(
     input_shape: tuple[int, ...],
     *,
     bounds: Bounds = (0.0, 1.0),
-) -> Classifier:
+) -> ArtClassifier:
     """Returns a network of ours as a classifier for ART's attacks.
 
     Args:
@@ -136,11 +136,11 @@ def classifier(
       input_shape: of one image, `(H, W, C)`.
       bounds: of the images, ART's `clip_values`.
     """
-    return Classifier(logits_fn, tuple(input_shape), bounds)
+    return ArtClassifier(logits_fn, tuple(input_shape), bounds)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Attack(HostAttack):
+class _ArtAttack(HostAttack):
     make: Callable[..., Any]
     options: dict[str, Any]
 
@@ -182,7 +182,7 @@ def attack(make: Callable[..., Any], **options: Any) -> HostAttack:
     if unknown := sorted(set(options) - set(taken)):
         known = ", ".join(taken)
         raise TypeError(f"{make} has no {', '.join(unknown)}; it has {known}.")
-    return _Attack(
+    return _ArtAttack(
         make, {"verbose": False, **options} if "verbose" in taken else options
     )
 

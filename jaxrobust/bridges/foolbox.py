@@ -33,7 +33,7 @@ def model(logits_fn: LogitsFn, *, bounds: Bounds = (0.0, 1.0)) -> Model:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Attack(HostAttack):
+class _FoolboxAttack(HostAttack):
     theirs: Any
 
     def run(
@@ -69,4 +69,4 @@ def attack(theirs: Any, **options: Any) -> HostAttack:
             hint = nearest_match(theirs, known)
             raise ValueError(f"Foolbox has no attack {theirs!r}. {hint}")
         theirs = getattr(foolbox.attacks, theirs)(**options)
-    return _Attack(theirs)
+    return _FoolboxAttack(theirs)

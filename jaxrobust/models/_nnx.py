@@ -19,7 +19,7 @@ Path = tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
-class _Network:
+class _Structure:
     """An NNX module without its arrays; equal for equal structures.
 
     Attributes:
@@ -45,7 +45,7 @@ class _Network:
 class FromNNX(nn.Module):
     """A network of NNX as a Linen module, see `to_linen`."""
 
-    network: _Network
+    network: _Structure
 
     @nn.compact
     def __call__(self, images: Images, *, train: bool = False) -> Outputs | Array:
@@ -141,7 +141,7 @@ def wrap(build: Callable[..., Any], fields: Mapping[str, Any], made: Any) -> nn.
             f"program can be told by ({error}); keep arrays in nnx.Variable(...) or "
             "nnx.data(...), and lists as tuples."
         ) from None
-    network = _Network(
+    network = _Structure(
         structure,
         jax.eval_shape(lambda: variables),
         make,
