@@ -1,1 +1,1 @@
-"""Models of three kinds, attacked and evaluated as anyone's."""
+"""Models of several frameworks, attacked and evaluated as anyone's."""

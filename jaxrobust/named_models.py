@@ -5,7 +5,6 @@ data: it may name networks of `models.names()`, with fields of a size that fits 
 stored; code of others runs only where the caller names it too.
 """
 
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,19 +27,18 @@ def create_model(config: Mapping[str, Any]) -> nn.Module:
     """Builds the network that `config['model']` of the caller's own config describes.
 
     `name` is one of `models.names()` or `package.module:build`, a function that returns
-    a Linen module (`apply(variables, images, train=...)`); it gets those of the other
-    fields that it takes. An unknown name is a ValueError, an unknown field a TypeError.
+    a network of Linen or NNX, see `models.to_linen`; it gets those of the other fields
+    that it takes. An unknown name is a ValueError, an unknown field a TypeError.
     """
     fields = {k: _tuples(v) for k, v in config["model"].items() if k != "name"}
     name = config["model"]["name"]
     if ":" not in name:
         return models.create(name, **fields)
     build = named_code.load("model", name)
-    accepted = inspect.signature(build).parameters.values()
-    if not any(p.kind is p.VAR_KEYWORD for p in accepted):
-        known = {p.name for p in accepted}
-        fields = {k: v for k, v in fields.items() if k in known}
-    return build(**fields)
+    accepted = models.arguments(build)
+    if not any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
+        fields = {k: v for k, v in fields.items() if k in accepted}
+    return models.to_linen(build, **fields)
 
 
 def create_stored(

@@ -50,6 +50,7 @@ PROGRAM = {
     "data": BASE | {"named_code", "runtime", "parallel"},
     "evaluation": LIBRARY | SHARED,
     "training": LIBRARY | SHARED | {"evaluation"},
+    "bridges": BASE | {"losses", "evaluation"},
     "report": {"array_types", "attacks", "results", "runtime"},
     "main": LIBRARY | SHARED | {"training", "evaluation", "report"},
     "cli": {"_checks"},

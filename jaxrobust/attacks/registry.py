@@ -208,6 +208,14 @@ def without_gradient() -> tuple[str, ...]:
     return tuple(name for name in _ENTRIES if not needs_gradient(name))
 
 
+def on_host(name: str) -> bool:
+    """Whether an attack cannot be traced: one from outside with `on_host = True`.
+
+    Such a one is called with arrays, never inside a compiled program.
+    """
+    return named_code.names(name) and getattr(_function(name), "on_host", False)
+
+
 def cost(name: str, *, classes: int = 10, size: int = 3072, **options: Any) -> Cost:
     """Returns how often an attack evaluates the model for an image, at most.
 

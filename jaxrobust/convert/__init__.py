@@ -1,7 +1,9 @@
-"""Weights of PyTorch networks for ours: `from_torch`, and a program for files.
+"""Weights of PyTorch networks for ours, and back, and a program for files.
 
 variables = convert.from_torch(model, state_dict)
+state_dict = convert.to_torch(model, variables)
 python -m jaxrobust.convert --help
 """
 
+from jaxrobust.convert._to_torch import to_torch as to_torch
 from jaxrobust.convert._torch import from_torch as from_torch

@@ -14,6 +14,11 @@ folder every checkpoint is converted, each to a work directory of its own:
 makes runs/imported/cifar10/6blocks_7iters/ssp2/model_acc of
 pretrained_models/cifar10/6blocks_7iters/ssp2/model_acc.pt. Checkpoints that could not
 be placed are listed with the reason, and the exit status is 1.
+
+The way back, from a run's checkpoint to a file of torch's names and layouts (.npz,
+.safetensors, or .pt where torch is installed):
+
+    python -m jaxrobust.convert runs/mine --to-torch weights.safetensors
 """
 
 import argparse
@@ -25,8 +30,10 @@ from typing import Any
 
 from jaxrobust import models
 from jaxrobust.convert import _files, _layouts
+from jaxrobust.convert._to_torch import to_torch, write
 from jaxrobust.convert._torch import from_torch
 from jaxrobust.runtime import files
+from jaxrobust.runtime.checkpoint_folder import WHICH
 
 _LINES = 20  # of a message
 _BAD_INPUT = (ValueError, TypeError, OSError, ImportError)
@@ -34,8 +41,14 @@ _BAD_INPUT = (ValueError, TypeError, OSError, ImportError)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program; returns its exit status."""
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if bool(args.workdir) == bool(args.to_torch):
+        parser.error("give --workdir for weights of torch, or --to-torch for a run's.")
     try:
+        if args.to_torch:
+            _export(args)
+            return 0
         source = pathlib.Path(files.expand(args.weights))
         workdir = pathlib.Path(files.expand(args.workdir))
         fields = dict(_field(text) for text in args.field)
@@ -60,6 +73,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"left out {file}: {error}", file=sys.stderr)
     print(f"{len(found) - left_out} of {len(found)} checkpoints converted")
     return 1 if left_out else 0
+
+
+def _export(args: argparse.Namespace) -> None:
+    """Writes the weights of a run as a file for torch."""
+    from jaxrobust import checkpoints
+
+    target = pathlib.Path(files.expand(args.to_torch))
+    shape = tuple(args.input_shape) if args.input_shape else None
+    model, variables, _ = checkpoints.load(args.weights, args.checkpoint)
+    arrays = to_torch(model, variables, input_shape=shape)
+    write(target, arrays)
+    print(f"wrote {target} ({_files.contents(arrays)})")
 
 
 def _target(workdir: pathlib.Path, file: pathlib.Path, taken: set[str]) -> pathlib.Path:
@@ -121,7 +146,8 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     kinds = ", ".join(_files.SUFFIXES)
-    parser.add_argument("weights", help=f"a state dict ({kinds}), or a folder of them")
+    told = f"a state dict ({kinds}), or a folder of them; with --to-torch a run"
+    parser.add_argument("weights", help=told)
     parser.add_argument(
         "--model",
         help=f"one of {', '.join(models.names())}; told from the weights if left out",
@@ -140,8 +166,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--workdir",
-        required=True,
         help="gets checkpoints/0, or of a folder one work directory per checkpoint",
+    )
+    parser.add_argument(
+        "--to-torch",
+        metavar="FILE",
+        help="write the weights of a run as a state dict: .npz, .safetensors or .pt",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        default="best_robust",
+        choices=sorted(WHICH),
+        help="of the run, with --to-torch",
     )
     parser.add_argument(
         "--input-shape",

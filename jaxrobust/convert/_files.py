@@ -110,12 +110,7 @@ def _told(path: pathlib.Path, reader: Callable[[pathlib.Path], Any]) -> Any:
 
 
 def _load_torch(path: pathlib.Path) -> tuple[Any, dict[str, Any]]:
-    try:
-        import torch  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise ImportError(
-            f"reading {path} needs torch: pip install 'jaxrobust[torch]'."
-        ) from None
+    torch = _formats.import_torch(f"reading {path}")
     try:
         plain = torch.serialization.safe_globals(_plain_values())
         with plain, warnings.catch_warnings():

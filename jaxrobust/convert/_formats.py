@@ -1,5 +1,6 @@
 """Files of arrays, looked at before memory is taken for what they say they hold."""
 
+import importlib
 import json
 import math
 import pathlib
@@ -22,6 +23,7 @@ _SAFETENSORS: dict[str, Any] = {
     **{f"F{n}": np.dtype(f"f{n // 8}") for n in (16, 32, 64)},
     "BF16": ml_dtypes.bfloat16,
 }
+KINDS = {np.dtype(dtype): name for name, dtype in _SAFETENSORS.items()}
 _OTHER_KINDS = {
     b"version https://git-lfs": "is a git-LFS pointer and no weights: get them with "
     "`git lfs pull`",
@@ -109,3 +111,13 @@ def read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 def _begin(item: tuple[str, tuple[Any, ...]]) -> int:
     return item[1][0] if isinstance(item[1][0], int) else 0
+
+
+def import_torch(needed_by: str) -> Any:
+    """Imports torch; ImportError that says what for and how to get it."""
+    try:
+        return importlib.import_module("torch")
+    except ImportError:
+        raise ImportError(
+            f"{needed_by} needs torch: pip install 'jaxrobust[torch]'."
+        ) from None

@@ -1,7 +1,10 @@
-"""From a torch state dict to variables: the part that all networks share."""
+"""From a torch state dict to variables: the part that all networks share.
+
+`_to_torch` reads the same tables the other way.
+"""
 
 import re
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import flax.linen as nn
@@ -76,15 +79,15 @@ def from_torch(
     problems += _other_normalization(model, buffers)
     shape = input_shape or family.input_shape
     shape = shape(model, given) if callable(shape) else shape
-    expected = _expected_leaves(model, shape)
+    expected = expected_leaves(model, shape)
     converted, known = {}, set()
     for path, leaf in expected.items():
-        name = _torch_name(path, names)
+        name = torch_name(path, names)
         known.add(name)
         if name not in given:
             problems.append(f"missing: {name} (for {'/'.join(path)})")
             continue
-        value, axes = given[name], _AXES.get((path[-1], leaf.ndim), range(leaf.ndim))
+        value, axes = given[name], axes_of(path, leaf.ndim)
         shape = tuple(leaf.shape[axes.index(n)] for n in range(leaf.ndim))
         if problem := _no_weights(name, value):
             problems.append(problem)
@@ -190,7 +193,7 @@ def _other_normalization(
     return problems
 
 
-def _expected_leaves(
+def expected_leaves(
     model: nn.Module, input_shape: tuple[int, ...] | None
 ) -> dict[Path, jax.ShapeDtypeStruct]:
     """Returns the shapes of the variables that the model has."""
@@ -203,7 +206,13 @@ def _expected_leaves(
     return dict(flax.traverse_util.flatten_dict(shapes))  # pyright: ignore
 
 
-def _torch_name(path: Path, names: Names) -> str:
+def axes_of(path: Path, ndim: int) -> Sequence[int]:
+    """Returns which axis of torch's array each axis of ours is."""
+    return _AXES.get((path[-1], ndim), range(ndim))
+
+
+def torch_name(path: Path, names: Names) -> str:
+    """Returns torch's name of a variable; KeyError if the network has no such part."""
     _, *modules, leaf = path
     if parameter := names.modules.get("/".join([*modules, leaf])):
         return parameter

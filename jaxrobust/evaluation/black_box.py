@@ -58,8 +58,33 @@ def wrap(function: Any, dataset: Dataset, layout: str | None) -> external.Functi
     Raises:
       ValueError: if it fails on the first images, or returns no logits `[B, K]`.
     """
-    layout = layout or ("NCHW" if is_torch_module(function) else "NHWC")
-    call = _caller(function)
+    on_host = host_function(function, layout)
+    first = dataset.images[:3].astype(np.float32) / 255
+    try:
+        classes = on_host(first).shape[1]
+    except ValueError:
+        raise
+    except Exception as error:
+        layout = layout or _usual_layout(function)
+        raise ValueError(
+            f"the function does not take images {first.shape} as {layout}: "
+            f"{named_code.said(error)}"
+        ) from error
+    return called_back(on_host, lambda shape: classes)
+
+
+def _usual_layout(function: Any) -> str:
+    return "NCHW" if is_torch_module(function) else "NHWC"
+
+
+def host_function(
+    function: Any, layout: str | None = None
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns a function of NumPy images, NHWC, to float32 logits, see `wrap`.
+
+    It raises ValueError if what it calls returns no floating logits `[B, K]`.
+    """
+    layout, call = layout or _usual_layout(function), _caller(function)
 
     def on_host(images: np.ndarray) -> np.ndarray:
         x = np.array(images, np.float32)  # its own: it may change them in place
@@ -76,18 +101,21 @@ def wrap(function: Any, dataset: Dataset, layout: str | None) -> external.Functi
             )
         return logits.astype(np.float32)
 
-    first = dataset.images[:3].astype(np.float32) / 255
-    try:
-        classes = on_host(first).shape[1]
-    except ValueError:
-        raise
-    except Exception as error:
-        raise ValueError(
-            f"the function does not take images {first.shape} as {layout}: "
-            f"{named_code.said(error)}"
-        ) from error
+    return on_host
+
+
+def called_back(
+    on_host: Callable[[np.ndarray], np.ndarray],
+    count: Callable[[tuple[int, ...]], int],
+) -> external.Function:
+    """Makes a function that JAX can call of one on the host.
+
+    `count` tells the number of classes for images of a shape `(H, W, C)`.
+    """
 
     def from_device(x: Images) -> Logits:
+        classes = count(x.shape[1:])
+
         def rows(images: np.ndarray) -> np.ndarray:
             flat = np.asarray(images).reshape(-1, *x.shape[1:])
             return on_host(flat).reshape(*images.shape[:-3], classes)

@@ -15,6 +15,7 @@ from jaxrobust.attacks import registry
 from jaxrobust.evaluation import adaptive, protocols, transfer
 from jaxrobust.evaluation.autoattack.entry import AutoAttack
 from jaxrobust.evaluation.entries import Entry as Entry
+from jaxrobust.evaluation.on_host import OnHost
 from jaxrobust.evaluation.text import parse_radius as parse_radius
 from jaxrobust.results import schema
 from jaxrobust.results.npz import CLEAN
@@ -132,6 +133,8 @@ def _entry(label: str, fields: dict[str, Any], transfer_from: str) -> Entry:
             told = nearest_match(network, adaptive.NETWORKS)
             raise ValueError(f"unknown network to attack {network!r}. {told}")
         kind = functools.partial(adaptive.Adaptive, **own)
+    elif registry.on_host(fields["name"]):
+        kind = OnHost
     name, eps = fields.pop("name"), fields.pop("eps")
     norm = _norm(label, name, fields.pop("norm", None))
     if "step_size" in fields:

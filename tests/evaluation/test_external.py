@@ -395,10 +395,16 @@ def test_the_example_in_numpy(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", full_but(["plain_model", "linen_model", "nnx_model"], ["plain_model"])
+    "name",
+    full_but(
+        ["plain_model", "linen_model", "nnx_model", "equinox_model", "haiku_model"],
+        ["plain_model", "equinox_model", "haiku_model"],
+    ),
 )
 def test_examples(name, tmp_path, monkeypatch):
     """Each learns the digits a little and goes through the program."""
+    if name.startswith(("equinox", "haiku")):
+        pytest.importorskip(name.partition("_")[0])
     module = importlib.import_module(f"examples.{name}")
     build = module.build
     monkeypatch.setattr(module, "build", lambda: build(steps=20))
