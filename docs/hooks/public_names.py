@@ -16,7 +16,7 @@ _EXAMPLE = re.compile(r"^(\s*)Example:$", re.MULTILINE)
 
 
 class PublicNames(griffe.Extension):
-    """Marks re-exported names as public, and takes attacks as they are once imported."""
+    """Marks re-exported names as public; takes attacks as they are once imported."""
 
     def __init__(self):
         """Nothing is exported yet."""
