@@ -8,10 +8,14 @@ import os
 import pathlib
 import re
 
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 _FROM_ROOT = ("ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md")
+_LOADED = re.compile(
+    r'<(?:script|link|img|iframe)[^>]*(?:src|href)="(?:https?:)?//[^"]*'
+)
 _LINK = re.compile(r"(\]\()([^)#\s:]+)((?:#[^)\s]*)?\))")
 
 
@@ -46,3 +50,11 @@ def on_page_markdown(markdown, page, config, files):
         return found[1] + to + found[3]
 
     return _LINK.sub(lead, markdown)
+
+
+def on_post_page(output, page, config):
+    """Ends the build where a page would load anything from the network."""
+    found = _LOADED.search(output)
+    if found:
+        raise PluginError(f"{page.file.src_uri} needs the network: {found[0]}")
+    return output

@@ -7,6 +7,7 @@ the build. The page shows what was printed, returned and drawn; beside it lies
 
 import base64
 import functools
+import os
 import tempfile
 
 import jupytext
@@ -15,8 +16,11 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from traitlets.config import Config
 
 _SECONDS = 120
+# Little is computed and much compiled: this takes half the time, with the same numbers.
+_QUICKLY = "--xla_backend_optimization_level=0"
 
 
 def on_files(files, config):
@@ -40,10 +44,12 @@ def _made(uri, text):
             notebook,
             timeout=_SECONDS,
             kernel_name="python3",
+            config=Config(KernelManager={"transport": "ipc"}),  # no open ports
             resources={"metadata": {"path": folder}},
         )
         try:
-            client.execute()
+            flags = f"{os.environ.get('XLA_FLAGS', '')} {_QUICKLY}"
+            client.execute(env=os.environ | {"XLA_FLAGS": flags})
         except CellExecutionError as error:
             raise PluginError(f"{uri} failed:\n{error}") from None
     made = {f"{stem}.ipynb": nbformat.writes(notebook)}

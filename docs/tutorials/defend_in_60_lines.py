@@ -101,13 +101,13 @@ model, key = Net(), jax.random.key(0)
 
 
 def fit(method):
-    """Trains for 300 batches of 128; returns images to logits."""
+    """Trains for 200 batches of 128; returns images to logits."""
     defense, tx = method(model, attack={"eps": 0.5}), optax.adam(1.0)
     variables = state.init_variables(model, x[:1], key)
     now = state.create(variables, defense, tx, x[:1], key=key)
     update = step.make_train_step(defense, tx, lambda _: 3e-3, lambda x, keys: x)
     rng = np.random.default_rng(0)
-    for _ in range(300):
+    for _ in range(200):
         rows = rng.integers(0, len(train), 128)
         batch = {"image": train.images[rows], "label": train.labels[rows]}
         now, _ = update(now, batch | {"index": rows.astype(np.int32)}, key)

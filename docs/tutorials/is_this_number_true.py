@@ -63,6 +63,19 @@ print(f"defended: {robust_accuracy(defended):.1%}")
 print(f"defended, margin loss: {robust_accuracy(defended, loss='margin'):.1%}")
 
 # %% [markdown]
+# ## Ask for signs
+#
+# `evaluation.diagnose` looks for what makes attacks blind: it compares gradients with finite
+# differences, one step with many, black boxes with gradients, logits with scaled logits.
+
+# %%
+_, flags = evaluation.diagnose(
+    defended, x[:30], y[:30], key=key, eps=0.1, steps=5, restarts=0, queries=0
+)
+for flag in flags:
+    print("SEVERE" if flag["severe"] else "minor", flag["name"], "-", flag["message"])
+
+# %% [markdown]
 # ## AutoAttack: the number that others report
 #
 # Four attacks with nothing to choose, with and without gradients; an image is robust if it
@@ -75,15 +88,15 @@ print(f"clean {r.clean_accuracy:.1%}")
 print(f"robust {r.robust_accuracy:.1%}, 95 % interval {low:.1%} to {high:.1%}")
 for stage in r.stages:
     print(f"  after {stage.name:8} {stage.robust.mean():.1%}")
-for flag in r.flags:
-    print(f"{'severe' if flag.severe else 'minor'}: {flag.name}: {flag.message}")
+print("flags:", [flag.name for flag in r.flags])
 
 # %% [markdown]
-# Read it in this order:
+# The first attack is as blind as ours was; the second, whose loss does not depend on the
+# scale of the logits, sees through it, and the number is that of the plain network. Read
+# such a result in this order:
 #
-# 1. **The flags.** A severe one means: do not believe the robust accuracy as a claim, look
-#    for a better attack. No flag means that the checks which ran found nothing; it proves
-#    nothing.
+# 1. **The flags.** A severe one means: do not believe the robust accuracy, look for a
+#    better attack. No flag means that the checks which ran found nothing; it proves nothing.
 # 2. **The interval.** 60 images say little: that is how wide it is. Two networks whose
 #    intervals overlap may still differ; compare them on the same images
 #    (`jaxrobust compare RUN_A RUN_B`).

@@ -46,11 +46,11 @@ def apply(weights, x):
 # gradient flows through an attack.
 
 # %%
-tx = optax.adam(optax.cosine_decay_schedule(3e-3, 400))
+tx = optax.adam(optax.cosine_decay_schedule(3e-3, 300))
 
 
 def fit(weights, adversarial):
-    """Trains for 400 batches of 128, as one compiled program."""
+    """Trains for 300 batches of 128, as one compiled program."""
 
     def step(carry, key):
         weights, state = carry
@@ -72,7 +72,7 @@ def fit(weights, adversarial):
         updates, state = tx.update(grads, state)
         return (optax.apply_updates(weights, updates), state), None
 
-    keys = jax.random.split(jax.random.key(1), 400)
+    keys = jax.random.split(jax.random.key(1), 300)
     return jax.lax.scan(step, (weights, tx.init(weights)), keys)[0][0]
 
 
