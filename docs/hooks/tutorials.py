@@ -40,11 +40,13 @@ def _made(uri, text):
     name = stem.rsplit("/", 1)[-1]
     notebook = jupytext.reads(text, "py:percent")
     with tempfile.TemporaryDirectory() as folder:
+        # Files in place of open ports.
+        ipc = {"transport": "ipc", "ip": os.path.join(folder, "kernel")}
         client = NotebookClient(
             notebook,
             timeout=_SECONDS,
             kernel_name="python3",
-            config=Config(KernelManager={"transport": "ipc"}),  # no open ports
+            config=Config(KernelManager=ipc),
             resources={"metadata": {"path": folder}},
         )
         try:

@@ -115,6 +115,7 @@ for name, weights in nets.items():
     print(f"{name}: clean {found[0]:.1%}, eps {EPS} {found[2]:.1%}")
     plt.plot(radii, found, marker="o", label=name)
 plt.axvline(EPS, color="gray", lw=0.8, ls=":")
+plt.xticks(radii)
 plt.xlabel("eps")
 plt.ylabel("accuracy under PGD-20")
 plt.ylim(0, 1)
