@@ -51,7 +51,8 @@ def _made(uri, text):
         )
         try:
             flags = f"{os.environ.get('XLA_FLAGS', '')} {_QUICKLY}"
-            client.execute(env=os.environ | {"XLA_FLAGS": flags})
+            own = {"XLA_FLAGS": flags, "IPYTHONDIR": folder}
+            client.execute(env=os.environ | own)
         except CellExecutionError as error:
             raise PluginError(f"{uri} failed:\n{error}") from None
     made = {f"{stem}.ipynb": nbformat.writes(notebook)}
