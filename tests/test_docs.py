@@ -32,12 +32,26 @@ def test_links_lead_somewhere(page):
             assert (page.parent / link).exists(), link
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/getting_started.md"])
-def test_configs_and_code_that_are_named_exist(name):
-    text = (ROOT / name).read_text()
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_configs_and_code_that_are_named_exist(page):
+    text = page.read_text()
     for config in re.findall(r"configs/\w+\.py", text):
         assert (ROOT / config).is_file(), config
-    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert blocks
-    for block in blocks:
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         ast.parse(block)
+
+
+def test_every_package_has_a_page_of_reference():
+    packages = {p.parent.name for p in ROOT.glob("jaxrobust/*/__init__.py")}
+    pages = {page.stem for page in (ROOT / "docs/reference").glob("*.md")}
+    assert packages - pages == {"runtime"}
+
+
+def test_tutorials_are_pages_of_the_site():
+    # That they run, and that links and anchors lead somewhere, the build looks at.
+    nav = (ROOT / "mkdocs.yml").read_text()
+    tutorials = [*ROOT.glob("docs/tutorials/*.py")]
+    assert tutorials
+    for tutorial in tutorials:
+        ast.parse(tutorial.read_text())
+        assert f"tutorials/{tutorial.stem}.md" in nav

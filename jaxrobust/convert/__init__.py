@@ -1,8 +1,10 @@
 """Weights of PyTorch networks for ours, and back, and a program for files.
 
-variables = convert.from_torch(model, state_dict)
-state_dict = convert.to_torch(model, variables)
-python -m jaxrobust.convert --help
+From Python, and from a shell:
+
+    variables = convert.from_torch(model, state_dict)
+    state_dict = convert.to_torch(model, variables)
+    python -m jaxrobust.convert --help
 """
 
 from jaxrobust.convert._to_torch import to_torch as to_torch

@@ -1,8 +1,10 @@
 """Networks: `create` one by name; `logits_fn` makes it a function of images.
 
-model = models.create('ssp_cifar', integrator='ssp2', blocks=2)
-variables = model.init(key, x, train=False)
-out = model.apply(variables, x, train=False)  # Outputs
+A network is a Linen module:
+
+    model = models.create('ssp_cifar', integrator='ssp2', blocks=2)
+    variables = model.init(key, x, train=False)
+    out = model.apply(variables, x, train=False)  # Outputs
 """
 
 from jaxrobust.models import integrators as integrators
