@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from jaxrobust.report import figures, verdict
+from jaxrobust.report import blocks, figures, forms, verdict
 from jaxrobust.report.html import Markup, Section, details, table, tag
 from jaxrobust.report.source import RunFiles
 from jaxrobust.report.verdict import interval, percent
@@ -24,16 +24,11 @@ def attacks(source: RunFiles) -> Section:
     if results is None:
         return None
     twin = source.twin.results if source.twin else None
-    heads = ["attack", "accuracy", "95 % interval", "threat", "n", "seconds"]
-    if twin and source.twin:
-        heads.append(f"twin ({source.twin.objective})")
-    rows = _rows(results, twin)
-    last = "worst" if verdict.with_radius(results) else None
     paired = verdict.paired(results)
     return [
         tag("h2", "Attacks"),
-        table(heads, rows, right=(1, 2, 4, 5, 6), last_class=last),
-        tag("p", _note(results), class_="soft below"),
+        *forms.as_html([attack_table(source, results)]),
+        tag("p", note(results), class_="soft below"),
         tag("p", paired, class_="soft") if paired else Markup(),
         *_stages(results, twin),
         *figures.at(figures.Place.ATTACKS, source),
@@ -41,8 +36,17 @@ def attacks(source: RunFiles) -> Section:
     ]
 
 
-def _rows(results: Results, twin: Results | None) -> list[list[str]]:
+def attack_table(source: RunFiles, results: Results) -> blocks.Table:
     """Returns a row per attack, the clean images first and the worst case last."""
+    twin = source.twin.results if source.twin else None
+    heads = ["attack", "accuracy", "95 % interval", "threat", "n", "seconds"]
+    if twin and source.twin:
+        heads.append(f"twin ({source.twin.objective})")
+    last_counts = bool(verdict.with_radius(results))
+    return blocks.Table(heads, _rows(results, twin), (1, 2, 4, 5, 6), last_counts)
+
+
+def _rows(results: Results, twin: Results | None) -> list[list[str]]:
     theirs: dict[str, float] = {}
     if twin:
         theirs = {a.label: a.robust_accuracy for a in twin.attacks}
@@ -69,19 +73,19 @@ def _rows(results: Results, twin: Results | None) -> list[list[str]]:
     return rows
 
 
-def _note(results: Results) -> str:
+def note(results: Results) -> str:
     """Says how to read the table."""
-    note = f"Suite {results.suite}. " if results.suite else ""
-    note += (
+    told = f"Suite {results.suite}. " if results.suite else ""
+    told += (
         "An image counts as robust in the worst case if it is classified correctly as "
         "it is and under every attack. Intervals are Wilson's."
     )
     if len(verdict.with_radius(results)) < len(results.attacks):
-        note += (
+        told += (
             " Attacks of any size look for the nearest mistake however far it is, so "
             "they do not count in the worst case; see the accuracy within radii."
         )
-    return note
+    return told
 
 
 def _threat(found: AttackSummary) -> str:
