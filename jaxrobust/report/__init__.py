@@ -89,6 +89,7 @@ def _page(found: source.RunFiles, own: figures.OwnFigures) -> str:
         sections.head(found),
         sections.flags(found),
         attacks.attacks(found),
+        sections.next_attacks(found),
         sections.curves(found),
         sections.corruptions(found),
         pictures.images(found),

@@ -1,6 +1,6 @@
 """The report in short: what stands on top of the page, and is printed at the end."""
 
-from jaxrobust.report import attacks, verdict
+from jaxrobust.report import attacks, changes, verdict
 from jaxrobust.report.blocks import Block, Table, Text, Title, Warn
 from jaxrobust.report.source import RunFiles
 from jaxrobust.results import Results
@@ -24,6 +24,7 @@ def summary(source: RunFiles) -> list[Block]:
         Title("Attacks"),
         attacks.attack_table(source, results),
         Text(attacks.note(results), soft=True),
+        *changes.changes(source, results),
     ]
 
 

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from jaxrobust.report import brief, classes, drawing, figures, forms, verdict
+from jaxrobust.report import brief, changes, classes, drawing, figures, forms, verdict
 from jaxrobust.report.figures import Place
 from jaxrobust.report.html import Markup, Section, details, tag
 from jaxrobust.report.source import RunFiles
@@ -40,6 +40,13 @@ def flags(source: RunFiles) -> Section:
         return None
     found = forms.as_html(brief.signs(source.results))
     return [*found, *figures.at(Place.WARNINGS, source)]
+
+
+def next_attacks(source: RunFiles) -> Section:
+    """What would change the robust accuracy."""
+    if source.results is None:
+        return None
+    return forms.as_html(changes.changes(source, source.results))
 
 
 LOSS = (

@@ -22,6 +22,23 @@ def interval(ends: Sequence[float]) -> str:
     return f"[{100 * ends[0]:.1f}, {100 * ends[1]:.1f}]"
 
 
+def images(count: int) -> str:
+    """Writes a number of images."""
+    return f"{count:,} image{'s' * (count != 1)}"
+
+
+def duration(seconds: float) -> str:
+    """Writes a time in the unit that suits it: `40 seconds`, `3 minutes`."""
+    for most, unit, name in (
+        (90, 1, "seconds"),
+        (90 * 60, 60, "minutes"),
+        (48 * 3600, 3600, "hours"),
+    ):
+        if seconds < most:
+            return f"{max(seconds / unit, 1):.0f} {name}"
+    return f"{seconds / 86400:.3g} days"
+
+
 def listed(names: Sequence[str]) -> str:
     """Joins names: `a, b and c`."""
     *first, last = names

@@ -16,6 +16,7 @@ def test_says_what_was_found_in_order(full_run):
     assert heads == [
         "Warning signs",
         "Attacks",
+        "What would change this number",
         "Curves",
         "Images",
         "Restored images",
