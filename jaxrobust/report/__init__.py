@@ -97,5 +97,5 @@ def _page(found: source.RunFiles, own: figures.OwnFigures) -> str:
         sections.analyses(found, own),
         sections.training(found),
         sections.reproduce(found),
-        html.tag("footer", "Made by jaxrobust from the files beside this page."),
+        foot=html.tag("footer", "Made by jaxrobust from the files beside this page."),
     )

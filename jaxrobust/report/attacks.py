@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from jaxrobust.report import blocks, figures, forms, verdict
-from jaxrobust.report.html import Markup, Section, details, table, tag
+from jaxrobust.report.html import Markup, Section, details, explained, table, tag
 from jaxrobust.report.source import RunFiles
 from jaxrobust.report.verdict import interval, percent
 from jaxrobust.results import Results
@@ -28,7 +28,8 @@ def attacks(source: RunFiles) -> Section:
     return [
         tag("h2", "Attacks"),
         *forms.as_html([attack_table(source, results)]),
-        tag("p", note(results), class_="soft below"),
+        tag("p", explained(note(results)), class_="soft below"),
+        tag("p", explained(_what_they_are(results)), class_="soft"),
         tag("p", paired, class_="soft") if paired else Markup(),
         *_stages(results, twin),
         *figures.at(figures.Place.ATTACKS, source),
@@ -88,6 +89,15 @@ def note(results: Results) -> str:
     return told
 
 
+def _what_they_are(results: Results) -> str:
+    """Names what ran, norms too, for the page to explain."""
+    names = [one.name for one in results.attacks]
+    norms = [verdict.NORMS[one.norm] for one in results.attacks]
+    sources = ["transfer" for one in results.attacks if one.source]
+    told = ", ".join(dict.fromkeys([*names, *sources, *norms]))
+    return f"What they are: {told}." if told else ""
+
+
 def _threat(found: AttackSummary) -> str:
     """Says how far an attack goes, in which version, and where its images come from."""
     threat = f"{verdict.NORMS[found.norm]} {found.written}"
@@ -139,7 +149,7 @@ def _stages(results: Results, twin: Results | None) -> list[Markup]:
         if replaced := attack.replaced:
             said = f"Not as published: {'; '.join(replaced)}."
             parts.append(tag("p", said, class_="note below"))
-    return [*parts, tag("p", STAGES, class_="soft below")] if parts else []
+    return [*parts, tag("p", explained(STAGES), class_="soft below")] if parts else []
 
 
 def _stage_table(

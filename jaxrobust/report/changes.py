@@ -198,7 +198,7 @@ def _more_examples(results: Results) -> tuple[str, Step] | None:
     n, width = results.clean.n, worst.ci95[1] - worst.ci95[0]
     if width <= WIDE or total <= n:
         return None
-    wanted = min(total, math.ceil(n * (width / WIDE) ** 2))
+    wanted = min(total, round(n * (width / WIDE) ** 2))
     seconds = sum(attack.seconds or 0 for attack in results.attacks) * wanted / n
     told = (
         f"More examples: the interval is {100 * width:.1f} points wide; {wanted:,} of "

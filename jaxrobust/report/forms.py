@@ -28,10 +28,12 @@ def _html(block: Block) -> Markup:
         case Title(text, level):
             return tag(f"h{level}", text)
         case Text(text, soft):
-            return tag("p", text, class_="soft" if soft else None)
+            css = "soft" if soft else None
+            return tag("p", html.explained(text), class_=css)
         case Warn(text, name, severe):
             css = "flag severe" if severe else "flag" if name else "note"
-            return tag("p", [tag("b", name), ": "] if name else None, text, class_=css)
+            head = [tag("b", name), ": "] if name else None
+            return tag("p", head, html.explained(text), class_=css)
         case Table(heads, rows, right, last_counts):
             last = "worst" if last_counts else None
             return html.table(heads, rows, right=right, last_class=last)

@@ -5,7 +5,7 @@ from typing import Any
 
 from jaxrobust.report import brief, changes, classes, drawing, figures, forms, verdict
 from jaxrobust.report.figures import Place
-from jaxrobust.report.html import Markup, Section, details, tag
+from jaxrobust.report.html import Markup, Section, details, explained, tag
 from jaxrobust.report.source import RunFiles
 
 
@@ -23,7 +23,7 @@ def head(source: RunFiles) -> Section:
     numbers = map(_number, verdict.headline(results))
     return [
         tag("div", list(numbers), class_="headline"),
-        tag("p", verdict.verdict(results), class_="verdict"),
+        tag("p", explained(verdict.verdict(results)), class_="verdict"),
         *forms.as_html(brief.said(source, results)),
     ]
 
@@ -31,7 +31,9 @@ def head(source: RunFiles) -> Section:
 def _number(one: verdict.Headline) -> Markup:
     ci95 = tag("span", f"95 % interval {one.interval}", class_="soft")
     css = f"number {one.kind}"
-    return tag("div", one.name, tag("b", one.share), ci95, class_=css)
+    return tag(
+        "div", tag("span", explained(one.name)), tag("b", one.share), ci95, class_=css
+    )
 
 
 def flags(source: RunFiles) -> Section:

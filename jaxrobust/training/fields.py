@@ -172,6 +172,9 @@ _RULES: dict[str, Rule] = {
     "eval.corruptions.names": each(choice(corruptions.names())),
     "eval.corruptions.severities": each(whole(1, 5), filled=True),
     "eval.grid": whole(0, 10**4),
+    "eval.loss_surface.examples": whole(1, 100),
+    "eval.loss_surface.points": whole(3, 101),
+    "eval.loss_surface.reach": number(0, 100, above=True),
 }
 # A field that is not here is of its default's type, and a number at least 0.
 TABLE = {name: rule for names, rule in _RULES.items() for name in names.split()}
