@@ -122,10 +122,8 @@ def image(pixels: np.ndarray, alt: str) -> Markup:
 
 def card(svg: str, title: str, caption: Content = None) -> Markup:
     """Puts a drawing with its title and caption on a card."""
-    seen: set[str] = set()
-    head = tag("h3", explained(title, seen))
-    note = tag("figcaption", explained(caption, seen)) if caption else None
-    return tag("figure", head, Markup(svg), note, class_="card")
+    note = tag("figcaption", explained(caption)) if caption else None
+    return tag("figure", tag("h3", title), Markup(svg), note, class_="card")
 
 
 def details(summary: str, *content: Content) -> Markup:
