@@ -57,7 +57,7 @@ def test_the_page_shows_it_with_the_boundary(surface):
     arrays["surface_loss"][0, 0, 0] = np.nan
     source = RunFiles(results=found, arrays=arrays)
     page = "".join(figures.at(figures.Place.ANALYSES, source))
-    assert page.count("along what fgsm found") == 2
+    assert page.count("up along random signs") == 2
 
 
 @pytest.mark.parametrize(

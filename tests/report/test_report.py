@@ -8,10 +8,11 @@ import pytest
 from jaxrobust import report
 from jaxrobust.report import drawing, html, verdict
 from jaxrobust.results import Results, read
+from tests.report import pages
 
 
 def test_says_what_was_found_in_order(full_run):
-    text = report.write(full_run).read_text()
+    text = pages.read(full_run)
     heads = re.findall(r"<h2>(.*?)</h2>", text)
     assert heads == [
         "Warning signs",
@@ -23,6 +24,7 @@ def test_says_what_was_found_in_order(full_run):
         "Analyses",
         "Training",
         "Reproduce",
+        "Terms",
     ]
     assert "95.0 % of 2,000 test images are classified correctly" in text
     assert "45.0 % [43.0, 47.0] stay so whatever fgsm and pgd20 do to them" in text
