@@ -30,10 +30,8 @@ def head(source: RunFiles) -> Section:
 
 def _number(one: verdict.Headline) -> Markup:
     ci95 = tag("span", f"95 % interval {one.interval}", class_="soft")
-    css = f"number {one.kind}"
-    return tag(
-        "div", tag("span", explained(one.name)), tag("b", one.share), ci95, class_=css
-    )
+    share = tag("b", one.share)
+    return tag("div", one.name, share, ci95, class_=f"number {one.kind}")
 
 
 def flags(source: RunFiles) -> Section:
