@@ -35,10 +35,10 @@ class Table(NamedTuple):
     last_counts: bool = False
 
 
-class Command(NamedTuple):
+class CommandLine(NamedTuple):
     """A line to be run."""
 
     text: str
 
 
-Block = Title | Text | Warn | Table | Command
+Block = Title | Text | Warn | Table | CommandLine

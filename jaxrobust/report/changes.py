@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 from jaxrobust.attacks import registry
 from jaxrobust.attacks.registry import Cost
 from jaxrobust.report import commands, verdict
-from jaxrobust.report.blocks import Block, Command, Text, Title
+from jaxrobust.report.blocks import Block, CommandLine, Text, Title
 from jaxrobust.report.commands import Step
 from jaxrobust.report.source import RunFiles
 from jaxrobust.results import Results
-from jaxrobust.results.schema import Attack
+from jaxrobust.results.schema import AttackSummary
 
 Runs = Sequence[tuple[str, Mapping[str, Any]]]  # attacks and options of them
 
@@ -66,10 +66,10 @@ def changes(source: RunFiles, results: Results) -> list[Block]:
     starts = ("The strongest attack not yet run", "After that")
     for start, one in zip(starts, _attacks(results), strict=False):
         told = f"{start}: {one.name}. {one.why} {_costs(one, results)}"
-        found += [Text(told), Command(commands.following(source.command, one.step))]
+        found += [Text(told), CommandLine(commands.following(source.command, one.step))]
     if more := _more_examples(results):
         told, step = more
-        found += [Text(told), Command(commands.following(source.command, step))]
+        found += [Text(told), CommandLine(commands.following(source.command, step))]
     note = "These write results.json and the page anew: copy the folder to keep both."
     return [*found, Text(f"{note} {_TWIN if source.twin else ''}".strip(), soft=True)]
 
@@ -105,7 +105,7 @@ class _Threat(NamedTuple):
     written: str = ""
     classes: int = 10
 
-    def holds(self, attack: Attack) -> bool:
+    def holds(self, attack: AttackSummary) -> bool:
         """Whether an attack was as free as this."""
         return attack.norm == self.norm and (attack.eps or 0) >= self.eps
 
@@ -177,7 +177,7 @@ def _more_starts(threat: _Threat) -> Next:
     return Next(f"{name} with more starts", why, step, found[name])
 
 
-def _without_gradient(ran: Sequence[Attack], threat: _Threat) -> list[Next]:
+def _without_gradient(ran: Sequence[AttackSummary], threat: _Threat) -> list[Next]:
     """Those that a black box can be asked by, the cheapest first; no noise."""
     names = {attack.name for attack in ran}
     found = []
@@ -238,7 +238,7 @@ def _units(cost: Cost) -> float:
     return cost.gradients + A_FORWARD * cost.calls
 
 
-def _speed(attack: Attack, results: Results) -> tuple[float, str] | None:
+def _speed(attack: AttackSummary, results: Results) -> tuple[float, str] | None:
     """Returns gradients per second, compilation included, and of which attack."""
     if attack.stages:
         units = sum(s.gradients + A_FORWARD * s.forwards for s in attack.stages)
@@ -251,7 +251,7 @@ def _speed(attack: Attack, results: Results) -> tuple[float, str] | None:
     return units / seconds, attack.label
 
 
-def _cost_of(attack: Attack, results: Results) -> Cost | None:
+def _cost_of(attack: AttackSummary, results: Results) -> Cost | None:
     """Returns what an attack of ours cost per image, of what a file says of it."""
     if registry.traits(attack.name) is None or attack.source:
         return None

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 
 from jaxrobust.report import html
-from jaxrobust.report.blocks import Block, Command, Table, Text, Title, Warn
+from jaxrobust.report.blocks import Block, CommandLine, Table, Text, Title, Warn
 from jaxrobust.report.html import Markup, tag, visible
 
 WIDTH = 88  # of paragraphs in a terminal; tables are as wide as they are
@@ -37,7 +37,7 @@ def _html(block: Block) -> Markup:
         case Table(heads, rows, right, last_counts):
             last = "worst" if last_counts else None
             return html.table(heads, rows, right=right, last_class=last)
-        case Command(text):
+        case CommandLine(text):
             return tag("pre", text, class_="card")
 
 
@@ -58,7 +58,7 @@ def _text(block: Block) -> str:
             return _filled(f"{name}: {text}" if name else text, mark, "   ")
         case Table(heads, rows, right):
             return "\n".join(_aligned(heads, rows, right))
-        case Command(text):
+        case CommandLine(text):
             return f"    {visible(text)}"
 
 
@@ -109,7 +109,7 @@ def _markdown(block: Block) -> str:
             ends = ["---:" if i in right else "---" for i in range(len(heads))]
             table = [[_plain(head) for head in heads], ends, *lines]
             return "\n".join(f"| {' | '.join(line)} |" for line in table)
-        case Command(text):
+        case CommandLine(text):
             return f"```sh\n{visible(text).replace('```', '` ` `')}\n```"
 
 

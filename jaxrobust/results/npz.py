@@ -133,7 +133,7 @@ class CorruptionsArrays(Group):
     corruption_correct: np.ndarray | None = None
 
 
-class LossSurface(Group):
+class LossSurfaceArrays(Group):
     """Losses [n, P, P] on a plane through n images, at P places `at` to a side.
 
     Cross-entropy, and the margin loss, which is above 0 where the image is wrong; the

@@ -6,7 +6,7 @@ from jaxrobust.attacks import registry
 from jaxrobust.evaluation import adaptive, attack_text
 from jaxrobust.evaluation.autoattack import versions
 from jaxrobust.report import changes, commands
-from jaxrobust.report.blocks import Command, Text
+from jaxrobust.report.blocks import CommandLine, Text
 from jaxrobust.report.source import RunFiles
 from jaxrobust.results import Results, read
 
@@ -20,7 +20,7 @@ def told(results, command=MAIN):
     source = RunFiles(results=read(Results, results), command=command)
     blocks = changes.changes(source, source.results)
     texts = [one.text for one in blocks if isinstance(one, Text)]
-    return texts, [one.text for one in blocks if isinstance(one, Command)]
+    return texts, [one.text for one in blocks if isinstance(one, CommandLine)]
 
 
 def test_autoattack_comes_first_with_its_cost_and_command(make_results):

@@ -7,7 +7,7 @@ import pytest
 
 from jaxrobust import report
 from jaxrobust.report import forms
-from jaxrobust.report.blocks import Command, Table, Text, Title, Warn
+from jaxrobust.report.blocks import CommandLine, Table, Text, Title, Warn
 from jaxrobust.results import Results, read
 
 
@@ -56,7 +56,7 @@ def test_every_block_in_every_form():
         Text("a|b _c_ @d $e$ [f](g)", soft=True),
         Warn("w\x1b[31m", "n", severe=True),
         Table(("h", "i"), [["a", "1"], ["bb", "22"]], (1,), last_counts=True),
-        Command("run it"),
+        CommandLine("run it"),
     ]
     assert forms.as_text(told) == (
         "<T>\n---\n\na|b _c_ @d $e$ [f](g)\n\n!! n: w\\x1b[31m\n\n"

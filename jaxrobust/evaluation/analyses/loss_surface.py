@@ -59,7 +59,7 @@ def run(context: Context, runs: Runs) -> Found:
     for rows, out in passes:
         loss.append(on_host(out["loss"], rows))
         margin.append(on_host(out["margin"], rows))
-    arrays = npz.LossSurface(
+    arrays = npz.LossSurfaceArrays(
         surface_loss=np.concatenate(loss),
         surface_margin=np.concatenate(margin),
         surface_labels=part.labels,

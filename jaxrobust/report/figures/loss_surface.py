@@ -15,7 +15,7 @@ Plane = Float[np.ndarray, "P P"]
 
 def figure(results: Results, arrays: Arrays, twin: Results | None) -> list[Markup]:
     """Draws a card per image."""
-    found, held = results.loss_surface, npz.LossSurface.of(arrays)
+    found, held = results.loss_surface, npz.LossSurfaceArrays.of(arrays)
     if found is None or held is None:
         return []
     names = npz.class_names(arrays)
