@@ -15,8 +15,9 @@ from jaxrobust._checks import did_you_mean
 class Command(NamedTuple):
     """One word after `jaxrobust`.
 
-    `module` is the program, `first` the flag that a first argument without dashes
-    stands for, `always` are flags that come with the word.
+    `module` is the program, `first` the flag that the first word stands for which is no
+    flag's (a flag without `=` takes the word after it), `always` are flags that come
+    with the command.
     """
 
     module: str
@@ -34,7 +35,10 @@ COMMANDS = {
         MAIN, "RUN: attack what a run has trained", "--workdir", ("--mode=eval",)
     ),
     "report": Command(
-        MAIN, "RUN: write the page of a run anew", "--workdir", ("--mode=report",)
+        MAIN,
+        "RUN: write the page anew, or --format text|markdown",
+        "--workdir",
+        ("--mode=report",),
     ),
     "attack": Command("jaxrobust.evaluation", "a network of yours, any framework's"),
     "compare": Command("jaxrobust.compare", "RUN RUN ...: two in a table, more a page"),
@@ -70,9 +74,21 @@ def expand(arguments: Sequence[str]) -> tuple[str, list[str]]:
         told = f"jaxrobust has no command {name!r}. {hint}".strip()
         raise SystemExit(f"{told}\n\n{usage}")
     command = COMMANDS[name]
-    if command.first and rest and not rest[0].startswith("-"):
-        rest = [f"{command.first}={rest[0]}", *rest[1:]]
+    place = _first_word(rest)
+    if command.first and place is not None:
+        given = f"{command.first}={rest[place]}"
+        rest = [given, *rest[:place], *rest[place + 1 :]]
     return command.module, [*command.always, *rest]
+
+
+def _first_word(words: Sequence[str]) -> int | None:
+    """Returns where the first word stands that is no flag and no flag's value."""
+    after_flag = False
+    for place, word in enumerate(words):
+        if not word.startswith("-") and not after_flag:
+            return place
+        after_flag = word.startswith("-") and "=" not in word
+    return None
 
 
 if __name__ == "__main__":

@@ -44,6 +44,12 @@ ATTACK = flags.DEFINE_multi_string(
     "NAME:option=value,... such as pgd:eps=8/255,steps=50,loss=margin: evaluate with "
     "this attack in place of those of the config; repeat it for more.",
 )
+FORMAT = flags.DEFINE_enum(
+    "format",
+    "html",
+    ("html", *report.FORMS),
+    "Of --mode=report: the page, or a summary that is printed.",
+)
 CACHE = flags.DEFINE_string("compilation_cache", None, caches.HELP)
 COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "Of several processes: HOST:PORT of process 0."
@@ -91,7 +97,10 @@ def main(argv: Sequence[str]) -> None:
 def _run(arguments: Sequence[str]) -> None:
     settings, folder = _read_flags(arguments)
     if MODE.value == "report":
-        print(f"report: {report.write(folder, _figures(settings))}")
+        if FORMAT.value == "html":
+            print(f"report: {report.write(folder, _figures(settings))}")
+        else:
+            report.tell(report.summary(folder, FORMAT.value).rstrip())
         return
     command = shlex.join(["python", "-m", "jaxrobust.main", *sys.argv[1:]])
     processes.start(
@@ -104,6 +113,8 @@ def _run(arguments: Sequence[str]) -> None:
             run = settings, folder, mode, CHECKPOINT.value, command, attacks
             spent = program.run(*run)
             if processes.is_lead():
+                if mode != "train":
+                    report.tell(f"\n{report.summary(folder)}")
                 print(f"report: {report.write(folder, _figures(settings))}")
                 parts = (f"{part} {seconds:.0f} s" for part, seconds in spent.items())
                 print(f"time: {', '.join(parts)}")

@@ -21,6 +21,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
          ["--mode=eval", "--workdir=runs/a", "--attack", "pgd:eps=0.1"]),
         ("report runs/a", "jaxrobust.main", ["--mode=report", "--workdir=runs/a"]),
         ("compare runs/a runs/b", "jaxrobust.compare", ["runs/a", "runs/b"]),
+        ("report --format text runs/a", "jaxrobust.main",
+         ["--mode=report", "--workdir=runs/a", "--format", "text"]),
+        ("report --format=text", "jaxrobust.main",
+         ["--mode=report", "--format=text"]),
         ("attack --help", "jaxrobust.evaluation", ["--help"]),
     ],
 )  # fmt: skip

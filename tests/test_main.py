@@ -180,6 +180,7 @@ def test_evaluation_of_a_checkpoint_by_path_and_report_alone(trained, tmp_path):
     done = run("--mode=eval", f"--checkpoint={step}", f"--workdir={folder}")
     assert done.returncode == 0, done.stderr
     assert re.search(r"^time: evaluation \d+ s$", done.stdout, re.MULTILINE)
+    assert "64 test images are classified correctly" in done.stdout
     first = json.loads((folder / "results.json").read_text())
     assert first["clean"]["n"] == 64
     (folder / "report.html").unlink()

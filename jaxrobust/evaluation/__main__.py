@@ -39,8 +39,6 @@ from jaxrobust.evaluation import (
     suite,
 )
 from jaxrobust.evaluation import config as common
-from jaxrobust.report import verdict
-from jaxrobust.results import files as stored
 from jaxrobust.runtime import caches, cpu, files, out_of_memory, workdir
 from jaxrobust.runtime.progress import StageProgress
 
@@ -88,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 evaluation.evaluate(model, variables, config, folder, **options)
             progress.close()
             page = report.write(folder)
-            results = stored.read_results(folder / "results.json")
+            told = report.summary(folder)
     except (*_BAD_INPUT, jax.errors.JaxRuntimeError) as error:
         if args.traceback:
             raise
@@ -98,10 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             told = f"the model failed: {lines[-1][:500]}"
         print(told, file=sys.stderr)
         return 1
-    unchecked = verdict.unchecked(results) if hosted or draws else []
-    for line in (verdict.verdict(results), *verdict.belief(results), *unchecked):
-        print(line)
-    print(f"report: {page}")
+    report.tell(f"\n{told}\nreport: {page}")
     return 0
 
 

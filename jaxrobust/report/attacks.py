@@ -3,8 +3,8 @@
 import math
 from collections.abc import Sequence
 
-from jaxrobust.report import figures, verdict
-from jaxrobust.report.html import Markup, Section, details, table, tag
+from jaxrobust.report import blocks, figures, forms, verdict
+from jaxrobust.report.html import Markup, Section, details, explained, table, tag
 from jaxrobust.report.source import RunFiles
 from jaxrobust.report.verdict import interval, percent
 from jaxrobust.results import Results
@@ -24,16 +24,12 @@ def attacks(source: RunFiles) -> Section:
     if results is None:
         return None
     twin = source.twin.results if source.twin else None
-    heads = ["attack", "accuracy", "95 % interval", "threat", "n", "seconds"]
-    if twin and source.twin:
-        heads.append(f"twin ({source.twin.objective})")
-    rows = _rows(results, twin)
-    last = "worst" if verdict.with_radius(results) else None
     paired = verdict.paired(results)
     return [
         tag("h2", "Attacks"),
-        table(heads, rows, right=(1, 2, 4, 5, 6), last_class=last),
-        tag("p", _note(results), class_="soft below"),
+        *forms.as_html([attack_table(source, results)]),
+        tag("p", explained(note(results)), class_="soft below"),
+        tag("p", explained(_what_they_are(results)), class_="soft"),
         tag("p", paired, class_="soft") if paired else Markup(),
         *_stages(results, twin),
         *figures.at(figures.Place.ATTACKS, source),
@@ -41,8 +37,17 @@ def attacks(source: RunFiles) -> Section:
     ]
 
 
-def _rows(results: Results, twin: Results | None) -> list[list[str]]:
+def attack_table(source: RunFiles, results: Results) -> blocks.Table:
     """Returns a row per attack, the clean images first and the worst case last."""
+    twin = source.twin.results if source.twin else None
+    heads = ["attack", "accuracy", "95 % interval", "threat", "n", "seconds"]
+    if twin and source.twin:
+        heads.append(f"twin ({source.twin.objective})")
+    last_counts = bool(verdict.with_radius(results))
+    return blocks.Table(heads, _rows(results, twin), (1, 2, 4, 5, 6), last_counts)
+
+
+def _rows(results: Results, twin: Results | None) -> list[list[str]]:
     theirs: dict[str, float] = {}
     if twin:
         theirs = {a.label: a.robust_accuracy for a in twin.attacks}
@@ -69,19 +74,28 @@ def _rows(results: Results, twin: Results | None) -> list[list[str]]:
     return rows
 
 
-def _note(results: Results) -> str:
+def note(results: Results) -> str:
     """Says how to read the table."""
-    note = f"Suite {results.suite}. " if results.suite else ""
-    note += (
+    told = f"Suite {results.suite}. " if results.suite else ""
+    told += (
         "An image counts as robust in the worst case if it is classified correctly as "
         "it is and under every attack. Intervals are Wilson's."
     )
     if len(verdict.with_radius(results)) < len(results.attacks):
-        note += (
+        told += (
             " Attacks of any size look for the nearest mistake however far it is, so "
             "they do not count in the worst case; see the accuracy within radii."
         )
-    return note
+    return told
+
+
+def _what_they_are(results: Results) -> str:
+    """Names what ran, norms too, for the page to explain."""
+    names = [one.name for one in results.attacks]
+    norms = [verdict.NORMS[one.norm] for one in results.attacks]
+    sources = ["transfer" for one in results.attacks if one.source]
+    told = ", ".join(dict.fromkeys([*names, *sources, *norms]))
+    return f"What they are: {told}." if told else ""
 
 
 def _threat(found: AttackSummary) -> str:
@@ -135,7 +149,7 @@ def _stages(results: Results, twin: Results | None) -> list[Markup]:
         if replaced := attack.replaced:
             said = f"Not as published: {'; '.join(replaced)}."
             parts.append(tag("p", said, class_="note below"))
-    return [*parts, tag("p", STAGES, class_="soft below")] if parts else []
+    return [*parts, tag("p", explained(STAGES), class_="soft below")] if parts else []
 
 
 def _stage_table(

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from PIL import Image
 
+from jaxrobust.report import terms
+
 # Nothing may be loaded, so nothing is ever asked of the network.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
@@ -55,6 +57,32 @@ def tag(name: str, *content: Content, **attributes: str | int | bool | None) -> 
     return Markup(f"<{name}{text}>{render(content)}</{name}>")
 
 
+def explained(content: Content, seen: set[str] | None = None) -> Content:
+    """Links the terms in a plain text to what the page says of them, each once."""
+    if not isinstance(content, str) or isinstance(content, Markup):
+        return content
+    parts = terms.split(content, set() if seen is None else seen)
+    return [
+        tag("a", text, href=f"#{anchor}", title=terms.TERMS[anchor].text, class_="term")
+        if anchor
+        else text
+        for text, anchor in parts
+    ]
+
+
+def glossary(page: str) -> Markup:
+    """Says what the terms mean that a page links to."""
+    rows = [
+        (tag("dt", term.name, id_=anchor), tag("dd", term.text))
+        for anchor, term in terms.used(page)
+    ]
+    return (
+        Markup(tag("h2", "Terms") + tag("dl", rows, class_="terms"))
+        if rows
+        else Markup()
+    )
+
+
 def table(
     head: Sequence[str],
     rows: Iterable[Sequence[Content]],
@@ -70,9 +98,11 @@ def table(
             for column, cell in enumerate(row)
         ]
 
+    seen: set[str] = set()
+    top = tag("thead", tag("tr", cells("th", [explained(h, seen) for h in head])))
     body = [cells("td", row) for row in rows]
     body = [tag("tr", r, class_=last_class if r is body[-1] else None) for r in body]
-    whole = tag("table", tag("thead", tag("tr", cells("th", head))), tag("tbody", body))
+    whole = tag("table", top, tag("tbody", body))
     return tag("div", whole, class_="scroll", tabindex=0)
 
 
@@ -92,7 +122,7 @@ def image(pixels: np.ndarray, alt: str) -> Markup:
 
 def card(svg: str, title: str, caption: Content = None) -> Markup:
     """Puts a drawing with its title and caption on a card."""
-    note = tag("figcaption", caption) if caption else None
+    note = tag("figcaption", explained(caption)) if caption else None
     return tag("figure", tag("h3", title), Markup(svg), note, class_="card")
 
 
@@ -101,8 +131,8 @@ def details(summary: str, *content: Content) -> Markup:
     return tag("details", tag("summary", summary), *content)
 
 
-def page(title: str, *sections: Content) -> str:
-    """Makes the whole document."""
+def page(title: str, *sections: Content, foot: Content = None) -> str:
+    """Makes the whole document; what its terms mean stands before the foot."""
     style = (importlib.resources.files("jaxrobust.report") / "style.css").read_text()
     head = [
         Markup('<meta charset="utf-8">'),
@@ -112,5 +142,6 @@ def page(title: str, *sections: Content) -> str:
         tag("title", title),
         tag("style", Markup(style)),
     ]
-    body = tag("body", tag("main", sections))
+    told = render(sections)
+    body = tag("body", tag("main", Markup(told), glossary(told), foot))
     return "<!doctype html>\n" + tag("html", tag("head", head), body, lang="en") + "\n"

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxrobust.report.drawing import NORMS
 from jaxrobust.report.html import Content, Markup, Section, image, tag
 from jaxrobust.report.source import RunFiles
 from jaxrobust.results import npz
@@ -36,7 +37,7 @@ def images(source: RunFiles) -> Section:
             ", attacked ",
             _says(names[after], after == label),
         ]
-        cards.append(_card(shown, "triple", says))
+        cards.append(_card(shown, "triple", says, _sizes(moved[i])))
     # AutoAttack leaves what it fails on as it was; float32 rounds by less than this.
     largest = np.abs(moved).reshape(len(moved), -1).max(-1)
     untouched = (largest < 1e-6).any()
@@ -44,8 +45,18 @@ def images(source: RunFiles) -> Section:
         f"Attacked by {found.grid_attack}; a fixed random choice of images. "
         f"Changes are shown {gain:.3g} times as large; grey is none"
         + (": nothing was found, or nothing to do." if untouched else ".")
+        + " A click makes a row larger."
     )
     return _section("Images", note, cards)
+
+
+def _sizes(change: np.ndarray) -> str:
+    """Says how large a change is in each norm."""
+    flat = np.abs(np.asarray(change, np.float64)).ravel()
+    sizes = flat.max(initial=0), np.sqrt(np.square(flat).sum()), flat.sum()
+    named = zip(("linf", "l2", "l1"), sizes, strict=True)
+    told = ", ".join(f"{NORMS[norm]} {size:.3g}" for norm, size in named)
+    return f"{told} (L∞ is {255 * sizes[0]:.3g} of 255 levels)."
 
 
 def _says(name: str, right: bool) -> Markup:
@@ -68,7 +79,9 @@ def restored(source: RunFiles) -> Section:
             ("restored from attacked", pair[1]),
         )
         label = int(held.restored_labels[i])
-        cards.append(_card(shown, "quad", [names[label]]))
+        of = pair[1] - held.restored_images[i] / 255.0
+        more = f"Restored from attacked, less the clean image: {_sizes(of)}"
+        cards.append(_card(shown, "quad", [names[label]], more))
     analyses = source.results and source.results.analyses
     note = "What the network's decoder makes of the images before it classifies them."
     if found := analyses and analyses.restoration:
@@ -88,8 +101,11 @@ def _section(title: str, note: str, cards: list[Markup]) -> list[Markup]:
     return [tag("h2", title), tag("p", note, class_="soft"), images]
 
 
-def _card(shown: Sequence[tuple[str, np.ndarray]], css: str, says: Content) -> Markup:
-    """Puts images side by side, with a line below."""
-    parts = [tag("div", image(p, t), tag("span", t)) for t, p in shown]
-    row, below = tag("div", parts, class_=css), tag("p", says, class_="says")
-    return tag("figure", row, below, class_="card")
+def _card(
+    shown: Sequence[tuple[str, np.ndarray]], css: str, says: Content, more: str
+) -> Markup:
+    """Puts images side by side; who opens the card sees them larger, and more."""
+    parts = [tag("span", image(p, t), tag("span", t)) for t, p in shown]
+    row, below = tag("span", parts, class_=css), tag("span", says, class_="says")
+    inside = tag("summary", row, below)
+    return tag("details", inside, tag("p", more, class_="soft"), class_="card zoom")

@@ -1,82 +1,52 @@
 """The sections of the page, each from what was read; None where there is nothing."""
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
-from jaxrobust.report import classes, drawing, figures, verdict
+from jaxrobust.report import brief, changes, classes, drawing, figures, forms, verdict
 from jaxrobust.report.figures import Place
-from jaxrobust.report.html import Markup, Section, details, tag
+from jaxrobust.report.html import Markup, Section, details, explained, tag
 from jaxrobust.report.source import RunFiles
-from jaxrobust.report.verdict import interval, percent
-from jaxrobust.results import Results
 
 
 def subtitle(source: RunFiles) -> Markup:
     """Says network, data and objective in a line."""
-    config = source.config
-    parts = [config.get(key, {}).get("name") for key in ("model", "data", "objective")]
-    names = ("network", "data", "trained with")
-    text = " · ".join(f"{n} {p}" for n, p in zip(names, parts, strict=True) if p)
-    return tag("p", text, class_="soft")
+    return tag("p", verdict.subtitle(source.config), class_="soft")
 
 
 def head(source: RunFiles) -> Section:
     """The headline numbers, the verdict and what to believe."""
     results = source.results
     if results is None:
-        text = "Not evaluated yet: this page shows training only."
+        text = brief.NOTHING
         return tag("p", text, class_="verdict")
-    twin = source.twin
-    compared = twin and verdict.comparison(results, twin.results, twin.objective)
-    notes = [*verdict.cautions(source.config, results), *verdict.belief(results)]
+    numbers = map(_number, verdict.headline(results))
     return [
-        tag("div", _numbers(results), class_="headline"),
-        tag("p", verdict.verdict(results), class_="verdict"),
-        *(tag("p", t) for t in (compared, verdict.stopping(results)) if t),
-        *(tag("p", note, class_="note") for note in notes),
+        tag("div", list(numbers), class_="headline"),
+        tag("p", explained(verdict.verdict(results)), class_="verdict"),
+        *forms.as_html(brief.said(source, results)),
     ]
 
 
-def _numbers(results: Results) -> list[Markup]:
-    """Clean accuracy, AutoAttack's where it ran, and the worst case if it is lower."""
-    clean, worst = results.clean, results.worst_case
-    numbers = [_number("clean accuracy", clean.accuracy, clean.ci95, "clean")]
-    ensembles = verdict.autoattacks(results)
-    for attack in ensembles:
-        who = f"{verdict.called(attack)}, {verdict.of_threat(attack)}"
-        about, share = f"robust accuracy, {who}", attack.robust_accuracy
-        numbers.append(_number(about, share, attack.ci95, "robust"))
-    share = worst.robust_accuracy
-    lower = any(share < attack.robust_accuracy for attack in ensembles)
-    if verdict.with_radius(results) and (lower or not ensembles):
-        name = "worst case of all attacks" if ensembles else "robust accuracy"
-        about = f"{name}, {verdict.threats(results)}"
-        numbers.append(_number(about, share, worst.ci95, "robust"))
-    return numbers
-
-
-def _number(name: str, share: float, ends: Sequence[float], css: str) -> Markup:
-    ci95 = tag("span", f"95 % interval {interval(ends)}", class_="soft")
-    return tag("div", name, tag("b", percent(share)), ci95, class_=f"number {css}")
+def _number(one: verdict.Headline) -> Markup:
+    ci95 = tag("span", f"95 % interval {one.interval}", class_="soft")
+    share = tag("b", one.share)
+    return tag("div", one.name, share, ci95, class_=f"number {one.kind}")
 
 
 def flags(source: RunFiles) -> Section:
     """Signs that the numbers are not what they seem."""
     if source.results is None:
         return None
-    head, rows = tag("h2", "Warning signs"), []
-    for flag in sorted(source.results.flags, key=lambda f: not f.severe):
-        name = tag("b", flag.name.replace("_", " "))
-        css = "flag severe" if flag.severe else "flag"
-        rows.append(tag("p", name, ": ", flag.message, class_=css))
-    numbers = source.results.diagnostics
-    if numbers and not rows:
-        where = f"on {numbers.n:,} images"
-        text = f"None of the checks {where} found a sign of masked gradients."
-        rows = [tag("p", text)]
-    left_out = [tag("p", text) for text in verdict.unchecked(source.results)]
-    return [head, *rows, *left_out, *figures.at(Place.WARNINGS, source)]
+    found = forms.as_html(brief.signs(source.results))
+    return [*found, *figures.at(Place.WARNINGS, source)]
+
+
+def next_attacks(source: RunFiles) -> Section:
+    """What would change the robust accuracy."""
+    if source.results is None:
+        return None
+    return forms.as_html(changes.changes(source, source.results))
 
 
 LOSS = (

@@ -1,7 +1,7 @@
 """What lies in a work directory, read for the report; any of it may be missing."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,12 +19,12 @@ _Found = TypeVar("_Found")
 class RunFiles:
     """The files of one work directory: config and results of a run, and its twin's."""
 
-    config: dict[str, Any]
-    command: str
-    metrics: list[dict[str, Any]]
     results: Results | None
-    arrays: Arrays
-    twin: "RunFiles | None"
+    config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    command: str = ""
+    metrics: Sequence[Mapping[str, Any]] = ()
+    arrays: Arrays = dataclasses.field(default_factory=dict)
+    twin: "RunFiles | None" = None
 
     @property
     def objective(self) -> str:

@@ -1,7 +1,7 @@
 """The report in words: what was found and what to believe of it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxrobust.attacks import registry
 from jaxrobust.report.drawing import NORMS
@@ -21,6 +21,23 @@ def percent(share: float | None) -> str:
 def interval(ends: Sequence[float]) -> str:
     """Writes a 95 % interval of a share, `[91.0, 95.2]`."""
     return f"[{100 * ends[0]:.1f}, {100 * ends[1]:.1f}]"
+
+
+def images(count: int) -> str:
+    """Writes a number of images."""
+    return f"{count:,} image{'s' * (count != 1)}"
+
+
+def duration(seconds: float) -> str:
+    """Writes a time in the unit that suits it: `40 seconds`, `3 minutes`."""
+    for most, unit, name in (
+        (90, 1, "seconds"),
+        (90 * 60, 60, "minutes"),
+        (48 * 3600, 3600, "hours"),
+    ):
+        if seconds < most:
+            return f"{max(seconds / unit, 1):.0f} {name}"
+    return f"{seconds / 86400:.3g} days"
 
 
 def listed(names: Sequence[str]) -> str:
@@ -82,6 +99,38 @@ def named(attacks: Sequence[AttackSummary], results: Results) -> str:
         suite = results.suite
         return f"the {len(attacks)} attacks{f' of the suite {suite}' if suite else ''}"
     return listed([called(attack) for attack in attacks])
+
+
+class Headline(NamedTuple):
+    """A number that stands first: what it is, the share, its interval, and its kind."""
+
+    name: str
+    share: str
+    interval: str
+    kind: str  # clean or robust
+
+
+def headline(results: Results) -> list[Headline]:
+    """Clean accuracy, AutoAttack's where it ran, and the worst case if it is lower."""
+    clean, worst = results.clean, results.worst_case
+    found = [("clean accuracy", clean.accuracy, clean.ci95, "clean")]
+    ensembles = autoattacks(results)
+    for attack in ensembles:
+        about = f"robust accuracy, {called(attack)}, {of_threat(attack)}"
+        found.append((about, attack.robust_accuracy, attack.ci95, "robust"))
+    share = worst.robust_accuracy
+    lower = any(share < attack.robust_accuracy for attack in ensembles)
+    if with_radius(results) and (lower or not ensembles):
+        name = "worst case of all attacks" if ensembles else "robust accuracy"
+        found.append((f"{name}, {threats(results)}", share, worst.ci95, "robust"))
+    return [Headline(n, percent(s), interval(ends), k) for n, s, ends, k in found]
+
+
+def subtitle(config: Mapping[str, Any]) -> str:
+    """Says network, data and objective in a line."""
+    parts = [config.get(key, {}).get("name") for key in ("model", "data", "objective")]
+    names = ("network", "data", "trained with")
+    return " · ".join(f"{n} {p}" for n, p in zip(names, parts, strict=True) if p)
 
 
 def severe(results: Results) -> list[str]:

@@ -290,6 +290,16 @@ class Analyses(Part):
     restoration: Restoration | None = None
 
 
+class LossSurface(Part):
+    """What the plane of a loss surface is made of; the losses are in evaluation.npz."""
+
+    attack: str
+    norm: Norm
+    eps: Number
+    eps_text: str
+    n: Count
+
+
 class Corrupted(Part):
     """Accuracy under one corruption at one severity."""
 

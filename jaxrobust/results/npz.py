@@ -131,3 +131,16 @@ class CorruptionsArrays(Group):
     corruption_severities: np.ndarray | None = None
     corruption_indices: np.ndarray | None = None
     corruption_correct: np.ndarray | None = None
+
+
+class LossSurfaceArrays(Group):
+    """Losses [n, P, P] on a plane through n images, at P places `at` to a side.
+
+    Cross-entropy, and the margin loss, which is above 0 where the image is wrong; the
+    first axis goes along an attack, the second along random signs, both in radii.
+    """
+
+    surface_loss: np.ndarray
+    surface_margin: np.ndarray
+    surface_labels: np.ndarray
+    surface_at: np.ndarray

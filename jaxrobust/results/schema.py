@@ -12,6 +12,7 @@ from jaxrobust.results.analysis_schema import (
     Curve,
     Diagnostics,
     GrowthSummary,
+    LossSurface,
     Norm,
 )
 from jaxrobust.results.typed import (
@@ -203,6 +204,7 @@ ANALYSES = (
     "class_ranks",
     "probability_gap",
     "representations",
+    "loss_surface",
     "corruptions",
     "gradient_masking",
 )
@@ -221,6 +223,7 @@ class Results(Part):
     curve: Curve | None = None
     growth: GrowthSummary | None = None
     analyses: Analyses | None = None
+    loss_surface: LossSurface | None = None
     corruptions: Corruptions | None = None
     own_analyses: dict[str, dict[str, Any]] | None = None
     comparison: Comparison | None = None

@@ -174,6 +174,9 @@ _RULES: dict[str, Rule] = {
     "eval.grid": whole(0, 10**4),
     "log.writers": each(choice_or_code(tuple(writers.WRITERS))),
     "log.project": NAME,
+    "eval.loss_surface.examples": whole(1, 100),
+    "eval.loss_surface.points": whole(3, 101),
+    "eval.loss_surface.reach": number(0, 100, above=True),
 }
 # A field that is not here is of its default's type, and a number at least 0.
 TABLE = {name: rule for names, rule in _RULES.items() for name in names.split()}

@@ -8,20 +8,23 @@ import pytest
 from jaxrobust import report
 from jaxrobust.report import drawing, html, verdict
 from jaxrobust.results import Results, read
+from tests.report import pages
 
 
 def test_says_what_was_found_in_order(full_run):
-    text = report.write(full_run).read_text()
+    text = pages.read(full_run)
     heads = re.findall(r"<h2>(.*?)</h2>", text)
     assert heads == [
         "Warning signs",
         "Attacks",
+        "What would change this number",
         "Curves",
         "Images",
         "Restored images",
         "Analyses",
         "Training",
         "Reproduce",
+        "Terms",
     ]
     assert "95.0 % of 2,000 test images are classified correctly" in text
     assert "45.0 % [43.0, 47.0] stay so whatever fgsm and pgd20 do to them" in text

@@ -10,6 +10,7 @@ from jaxrobust.report import verdict
 from jaxrobust.report.figures import class_ranks, representations
 from jaxrobust.results import Results, read
 from jaxrobust.results.analysis_schema import ClassRanks
+from tests.report import pages
 
 
 def test_analyses_are_drawn_with_their_numbers(
@@ -17,7 +18,7 @@ def test_analyses_are_drawn_with_their_numbers(
 ):
     write_run(tmp_path, make_results(0.4))
     add_analyses(tmp_path)
-    text = report.write(tmp_path).read_text()
+    text = pages.read(tmp_path)
     for title in (
         "Where FGSM ends",
         "Where MIM ends",
@@ -60,7 +61,7 @@ def test_pending_attacks_are_rows_and_a_note(tmp_path, make_results, write_run):
     results = make_results(0.4) | {"pending": pending, "suite": "fpd2020"}
     write_run(tmp_path, results)
     write_run(tmp_path / "twin", make_results(0.1), images=False)
-    text = report.write(tmp_path).read_text()
+    text = pages.read(tmp_path)
     rows = re.findall(r"<tr.*?</tr>", text)
     boundary = next(row for row in rows if "boundary" in row)
     assert re.findall(r"<td[^>]*>(.*?)</td>", boundary)[:4] == [

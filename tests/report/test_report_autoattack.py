@@ -9,12 +9,13 @@ import pytest
 from jaxrobust import report
 from jaxrobust.report import verdict
 from jaxrobust.results import Results, read
+from tests.report import pages
 
 
 def write(folder, results):
     folder.mkdir(exist_ok=True)
     (folder / "results.json").write_text(json.dumps(results))
-    return report.write(folder).read_text()
+    return pages.read(folder)
 
 
 def cells(text, first):

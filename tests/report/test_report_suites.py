@@ -5,6 +5,7 @@ import json
 from jaxrobust import report
 from jaxrobust.report import verdict
 from jaxrobust.results import Results, read
+from tests.report import pages
 
 SMALLEST = {
     "label": "fab",
@@ -32,7 +33,7 @@ PAIRED = {
 
 def write(folder, results):
     (folder / "results.json").write_text(json.dumps(results))
-    return report.write(folder).read_text()
+    return pages.read(folder)
 
 
 def test_an_attack_of_any_size_stands_apart(tmp_path, make_results):
