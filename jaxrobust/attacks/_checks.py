@@ -138,7 +138,7 @@ def check_examples(x: Any, y: Any, bounds: Any) -> None:
 
 def warn(health: Health) -> None:
     """Raises for logits that are not finite and warns the caller about the rest."""
-    finite, probabilities, zero = (np.asarray(part) for part in health)
+    finite, probabilities, zero, later = (np.asarray(part) for part in health)
     if not finite.all():
         raise ValueError(
             f"The model's logits are not finite for {int((~finite).sum())} of "
@@ -151,11 +151,19 @@ def warn(health: Health) -> None:
             "not logits: gradients vanish and robustness looks better than it is. "
             "Attack the logits instead."
         )
+    if later.any():
+        told.append(
+            f"The model's logits were not finite for {int(later.sum())} of "
+            f"{later.size} images at points that the attack tried: such points count "
+            "as no success, and robustness looks better than it is."
+        )
     if zero.any():
         told.append(
             f"The gradient of the loss is zero or NaN for {int(zero.sum())} of "
-            f"{zero.size} images at every step: the attack cannot move them, and their "
-            "robustness is not to be trusted. Try another loss or a black-box attack."
+            f"{zero.size} images at every step (or its value, for attacks by scores, "
+            "never changed): the attack cannot move them, and their robustness is not "
+            "to be trusted. Try another loss or a black-box attack; scores must be "
+            "logits in float32 without a large constant, not probabilities or votes."
         )
     for text in told:
         warnings.warn(text, RobustnessWarning, stacklevel=_frames_inside())

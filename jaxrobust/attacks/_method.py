@@ -36,6 +36,7 @@ class Health(NamedTuple):
     finite: jax.Array  # logits at the first point of the first restart
     probabilities: jax.Array  # likewise: the logits look like probabilities
     zero_gradient: jax.Array  # or NaN, at every step of every restart
+    not_finite: jax.Array  # logits at any point that was looked at
 
     @classmethod
     def first(
@@ -44,7 +45,7 @@ class Health(NamedTuple):
         """Before the first step; without steps, that of the logits at `x`."""
         if steps and problem.watch:
             rows = jnp.ones(x.shape[:1], bool)
-            return cls(rows, ~rows, rows)
+            return cls(rows, ~rows, rows, ~rows)
         if not problem.watch or isinstance(problem.loss, OnInput):
             return None
         return cls.of(problem, call_model(problem, x, model_keys(problem, keys, 0)))
@@ -54,7 +55,17 @@ class Health(NamedTuple):
         """That of an attack without gradients, from the logits at its first point."""
         if not problem.watch:
             return None
-        return cls(*_look(logits), jnp.zeros(logits.shape[:1], bool))
+        finite, probabilities = _look(logits)
+        return cls(finite, probabilities, jnp.zeros_like(finite), ~finite)
+
+    def saw(self, logits: Logits) -> "Health":
+        """Adds the logits at another point."""
+        return self._replace(not_finite=self.not_finite | ~_look(logits)[0])
+
+    def flat(self, rows: jax.Array, i: Count) -> "Health":
+        """Adds on which rows the scores did not change at step i."""
+        before = self.zero_gradient | (jnp.asarray(i) == 0)
+        return self._replace(zero_gradient=before & rows)
 
 
 def watched(
@@ -75,7 +86,8 @@ def watched(
     health = health._replace(zero_gradient=health.zero_gradient & zero)
     if logits is None:
         return health
-    found = Health(*_look(logits), health.zero_gradient)
+    health = health.saw(logits)
+    found = Health(*_look(logits), *health[2:])
     return choose(jnp.asarray(i) == 0, found, health)
 
 
@@ -214,7 +226,8 @@ def merge(best: Best, new: Best) -> Best:
     health = None
     if best.health is not None and new.health is not None:
         health = best.health._replace(
-            zero_gradient=best.health.zero_gradient & new.health.zero_gradient
+            zero_gradient=best.health.zero_gradient & new.health.zero_gradient,
+            not_finite=best.health.not_finite | new.health.not_finite,
         )
     return choose(wins, new._replace(health=health), best._replace(health=health))
 

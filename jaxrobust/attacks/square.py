@@ -75,7 +75,11 @@ class Square(Method):
         at = evaluate(problem, point, model_keys(problem, keys, i))
         better = ~carry.fooled & (at.fooled | (at.value > carry.value))
         x, value = choose(better, (point, at.value), (carry.x, carry.value))
-        return carry._replace(x=x, value=value, fooled=carry.fooled | at.fooled)
+        fooled, health = carry.fooled | at.fooled, carry.health
+        if health is not None:
+            same = (at.value == carry.value) & ~fooled
+            health = health.saw(at.logits).flat(same, i)
+        return carry._replace(x=x, value=value, fooled=fooled, health=health)
 
     def finish(self, problem: Problem, keys: Keys, carry: Carry) -> Images:
         """Returns the best point."""

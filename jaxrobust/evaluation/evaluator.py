@@ -24,6 +24,7 @@ from jaxrobust.evaluation import (
     suite,
     transfer,
 )
+from jaxrobust.evaluation import logits as of_logits
 from jaxrobust.evaluation.autoattack.entry import AutoAttack
 from jaxrobust.evaluation.setting import Devices, Setting, choose, shuffled
 from jaxrobust.named_models import count_classes
@@ -139,9 +140,11 @@ def _analysed(
     arrays = passes.predictions(done) | passes.grid(done, attacks, fields)
     plain = flags.predictions(runs[CLEAN].logits, setting.labels)
     nothing = flags.learned_nothing(**vars(plain), n=len(setting.labels))
+    odd = of_logits.looks_like_probabilities(runs[CLEAN].logits)
+    of_model = [flags.probabilities_as_logits()] * odd
     raised = flags_of_attacks.raised(attacks, results.clean)
     found = flags.joined(
-        [*nothing, *(flag for run in runs.values() for flag in run.flags)],
+        [*nothing, *of_model, *(flag for run in runs.values() for flag in run.flags)],
         [*flags_of_attacks.from_attacks(attacks), *raised],
     )
     context = analyses.Context(setting, done.entries, attacks, {}, name, fields["grid"])

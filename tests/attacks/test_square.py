@@ -239,7 +239,8 @@ def test_misclassified_images_and_broken_rows_stay():
         at = jnp.arange(6)[:, None] == 2
         return jnp.where(at & moved, jnp.nan, sawtooth(z))
 
-    x_adv = attacks.square(broken, x, y, key=jax.random.key(0), eps=0.2, queries=20)
+    with pytest.warns(attacks.RobustnessWarning, match="not finite for 1 of 6 images"):
+        x_adv = attacks.square(broken, x, y, key=jax.random.key(0), eps=0.2, queries=20)
     chex.assert_trees_all_equal(x_adv[1], x[1])
     chex.assert_tree_all_finite(x_adv)
     carry = Square(1).start(
@@ -248,6 +249,19 @@ def test_misclassified_images_and_broken_rows_stay():
     )  # fmt: skip
     assert not carry.fooled[2]
     assert carry.fooled[1]
+
+
+def test_scores_that_never_change_are_told():
+    """Those of a model that gives its decision alone."""
+    x, y = images()
+
+    def votes(z):
+        return 5 * jax.nn.one_hot(jnp.argmax(sawtooth(z), 1), 3)
+
+    options = {"key": jax.random.key(0), "eps": 1e-4, "queries": 5}
+    with pytest.warns(attacks.RobustnessWarning, match="for 6 of 6 images at every"):
+        attacks.square(votes, x, y, **options)
+    attacks.square(sawtooth, x, y, **options)
 
 
 def test_restarts_and_targets():

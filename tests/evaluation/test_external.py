@@ -59,6 +59,8 @@ def hosted_in_place(x):
     x -= 1.0
     x += 1.0
     return hosted(x)
+def hosted_votes(x):
+    return np.eye(2)[hosted(x).argmax(-1)]
 hosted_nan = lambda x: hosted(x) * np.nan
 def hosted_fails(x):
     raise OSError("no such service")
@@ -315,6 +317,13 @@ def test_a_function_of_numpy_is_a_black_box(theirs, tmp_path, model, flags):
         robust = (margin > EPS * slope)[arrays["indices"]]
         assert (arrays["robust_square"] >= robust).all()
         assert arrays["robust_square"].mean() < (margin > 0)[arrays["indices"]].mean()
+
+
+def test_votes_are_told_of_a_black_box_too(theirs, tmp_path):
+    flags = ("--attack=square:queries=5", "--examples=8", "--black_box")
+    assert run(tmp_path, *flags, model="their_model:hosted_votes") == 0
+    found = {flag["name"]: flag["severe"] for flag in results_of(tmp_path)["flags"]}
+    assert found["probabilities_as_logits"]
 
 
 def test_a_torch_module_is_a_black_box(tmp_path):

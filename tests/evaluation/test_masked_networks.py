@@ -20,11 +20,24 @@ MASKED = (
     "another's for two classes",
     "another's near the boundary",
 )
-SOUND = ("padded with -1e9", "shifted by 1e6", "bfloat16", "log-probabilities")
+SOUND = (
+    "median of windows",
+    "padded with -1e9",
+    "shifted by 1e6",
+    "bfloat16",
+    "log-probabilities",
+)
 
 
 def severe(found):
     return {flag["name"] for flag in found if flag["severe"]}
+
+
+def _nan_off_levels(x):
+    """Has no logits but of 8-bit images."""
+    levels = x * 255
+    off = jnp.abs(levels - jnp.round(levels)).max((1, 2, 3)) > 1e-2
+    return jnp.where(off[:, None], jnp.nan, bench.network("linear")(x))
 
 
 def look(network, classes=10):
@@ -64,8 +77,9 @@ def test_a_constant_network_is_told_as_such():
             {"wrong_gradients", "gradients_mislead"},
         ),
         (lambda: lambda x: bench.network("linear")(x) * 0, {"learned_nothing"}),
+        (lambda: _nan_off_levels, {"non_finite_logits"}),
     ],
-    ids=["sound", "another's", "constant"],
+    ids=["sound", "another's", "constant", "nan"],
 )
 def test_autoattack_says_so_too(network, expected):
     x, y = bench.digits()

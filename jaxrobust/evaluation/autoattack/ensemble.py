@@ -157,6 +157,7 @@ def _begin(setup: Setup, clean: np.ndarray) -> State:
         x_adv=x.copy(),
         correct_share=share,
         zero_gradient=np.ones(len(x), bool),
+        not_finite=np.zeros(len(x), bool),
         rejected=np.zeros(len(x), np.int64),
         numbers=flags.numbers_of(setup, clean),
     )
@@ -219,6 +220,7 @@ def _after(
         x_adv=x_adv,
         correct_share=share,
         zero_gradient=zero,
+        not_finite=state.not_finite | np.isin(everyone, list(found.not_finite)),
         rejected=state.rejected + np.asarray(rejected, np.int64),
     )
 

@@ -55,6 +55,10 @@ _SENTENCES = {
     "gives the same logits in every draw: version='standard' is the stronger attack.",
     "zero_gradients": "For {share:.1%} of the images, which no gradient attack fooled, "
     "the gradient was zero at every step of a run of each: it could not move them.",
+    "non_finite_logits": "The logits of {number} images that count as robust were not "
+    "finite at points that attacks tried, and such points count as no success: if they "
+    "count as wrong, the robust accuracy is {without:.1%}. Look for an overflow (half "
+    "precision?), a division by 0 or a logarithm of 0 in the network.",
     "unconfirmed_adversarials": "{number} adversarial images did not stand a second "
     "look (another batch shape, ball and bounds in float64), and the attacks went on. "
     "They are of {images} images that count as robust: without that look the robust "
@@ -113,6 +117,9 @@ def _of_stages(state: State) -> list[flags.Flag]:
         unmoved, gained = unmoved | by_square, float(by_square.mean())
     if (share := float((state.zero_gradient & unmoved).mean())) > _STUCK_SHARE:
         found.append(_flag("zero_gradients", share=share))
+    if odd := int((robust & state.not_finite).sum()):
+        told = {"without": float(robust.mean()) - odd / count}
+        found.append(_flag("non_finite_logits", told, number=odd))
     if lost := int(state.rejected.sum()):
         kept = int((robust & (state.rejected > 0)).sum())
         few = kept / count <= _REJECTED_SHARE or kept == 1

@@ -36,6 +36,7 @@ class State(NamedTuple):
     correct_share: Float[np.ndarray, "N"]  # of draws that classify them as labelled
     # At every step of a run of each attack that uses gradients.
     zero_gradient: Bool[np.ndarray, "N"]
+    not_finite: Bool[np.ndarray, "N"]  # logits, at a point that an attack tried
     rejected: Int[np.ndarray, "N"]  # successes that a second look did not confirm
     numbers: Mapping[str, float]  # behind the flags, about the clean images
 

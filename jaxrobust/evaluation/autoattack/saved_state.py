@@ -22,7 +22,7 @@ from jaxrobust.evaluation.autoattack.versions import Calls, Stage
 from jaxrobust.parallel import processes
 from jaxrobust.runtime import files, reading
 
-VERSION = 2
+VERSION = 3
 _META = "meta"
 _SAVING_SHARE = 20  # times as long as it took is waited before the next
 # Of a typical lead: more than rounding on other devices, also of half precision.
@@ -171,6 +171,7 @@ def _packed(setup: Setup, state: State, now: stage.StageState | None) -> Saved:
         "clean": state.logits,
         "share": state.correct_share,
         "stuck": state.zero_gradient,
+        "odd": state.not_finite,
         "rejected": state.rejected,
         "moved": moved,
         "x_adv": state.x_adv[moved],
@@ -194,6 +195,7 @@ def _packed_progress(setup: Setup, now: stage.StageState) -> Saved:
         if points
         else setup.examples.x[:0],
         "outcome/stuck": np.asarray(sorted(found.zero_gradient), np.int64),
+        "outcome/odd": np.asarray(sorted(found.not_finite), np.int64),
         "outcome/rejected": np.asarray(sorted(rejected), np.int64),
     }
     meta = {
@@ -222,6 +224,7 @@ def _unpacked(setup: Setup, meta: Mapping[str, Any], arrays: Arrays) -> State:
         x_adv,
         arrays["share"],
         arrays["stuck"],
+        arrays["odd"],
         arrays["rejected"],
         meta["flagged"],
     )
@@ -236,6 +239,7 @@ def _found(meta: Mapping[str, Any], arrays: Arrays) -> stage.StageFindings:
         x_adv,
         collections.Counter(arrays["outcome/rejected"].tolist()),
         frozenset(arrays["outcome/stuck"].tolist()),
+        frozenset(arrays["outcome/odd"].tolist()),
         Calls(*meta["calls"]),
         meta["seconds"],
     )
@@ -259,6 +263,7 @@ def _fault(
         "clean": ("f", clean.shape),
         "share": ("f", (count,)),
         "stuck": ("b", (count,)),
+        "odd": ("b", (count,)),
         "rejected": ("i", (count,)),
         "moved": ("i", (moved.size,)),
         "x_adv": ("f", (moved.size, *x.shape[1:])),

@@ -27,13 +27,15 @@ class StageFindings(NamedTuple):
 
     `x_adv` are adversarial images: of a randomised model the strongest one of each run,
     else the one of the earliest run that hit. `rejected` counts successes that were not
-    confirmed; `zero_gradient` had none at every step of a run. `seconds` were spent in
-    this process and those before it.
+    confirmed; `zero_gradient` had none at every step of a run, and the logits of those
+    in `not_finite` were not, at some point. `seconds` were spent in this process and
+    those before it.
     """
 
     x_adv: Mapping[int, tuple[np.ndarray, ...]]
     rejected: Mapping[int, int]
     zero_gradient: frozenset[int] = frozenset()
+    not_finite: frozenset[int] = frozenset()
     calls: Calls = Calls()
     seconds: float = 0.0
 
@@ -138,9 +140,12 @@ class Program:
     def _end(self, now: StageState, ended: np.ndarray) -> StageState:
         """Frees the slots whose items have made all their steps."""
         found, numbers = now.found, now.queue.images[now.queue.slot_image[ended]]
-        zero = parallel.to_host(now.slots.carry.health.zero_gradient)[ended]
+        health = now.slots.carry.health
+        zero = numbers[parallel.to_host(health.zero_gradient)[ended]]
+        odd = numbers[parallel.to_host(health.not_finite)[ended]]
         found = found._replace(
-            zero_gradient=found.zero_gradient | {int(n) for n in numbers[zero]}
+            zero_gradient=found.zero_gradient.union(zero.tolist()),
+            not_finite=found.not_finite.union(odd.tolist()),
         )
         if self.setup.stochastic:
             strongest = parallel.to_host(self.strongest(*self.given, now.slots))
