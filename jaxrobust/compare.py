@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def read(paths: Sequence[str]) -> tuple[list[groups.Run], list[str]]:
+def read(paths: Sequence[str]) -> tuple[list[groups.EvaluatedRun], list[str]]:
     """Reads runs, each folder once; also returns what is none, with the reason.
 
     Raises:
@@ -76,13 +76,13 @@ def read(paths: Sequence[str]) -> tuple[list[groups.Run], list[str]]:
         except (ValueError, OSError) as error:
             left_out.append(str(error))
             continue
-        runs.append(groups.Run(name, folder, found))
+        runs.append(groups.EvaluatedRun(name, folder, found))
     if not runs:
         raise FileNotFoundError(f"no run among {', '.join(folders)}.")
     return runs, left_out
 
 
-def compare(runs: Sequence[groups.Run]) -> list[pairs.Pair]:
+def compare(runs: Sequence[groups.EvaluatedRun]) -> list[pairs.Pair]:
     """Compares every two runs, image by image, or says why that cannot be done."""
     evaluated: dict[str, _Read] = {}
     for run in runs:
@@ -114,7 +114,9 @@ def _pair(a: str, b: str, first: _Read, second: _Read) -> pairs.Pair:
         return pairs.Pair(a, b, why=str(error))
 
 
-def _numbers(runs: Sequence[groups.Run], found: Sequence[pairs.Pair]) -> dict[str, Any]:
+def _numbers(
+    runs: Sequence[groups.EvaluatedRun], found: Sequence[pairs.Pair]
+) -> dict[str, Any]:
     """Returns what `--out` gets: the numbers of the table and of the pairs."""
     return {
         "groups": [

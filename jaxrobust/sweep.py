@@ -149,7 +149,7 @@ def find_devices() -> tuple[str, list[str]]:
     return platform, named or [str(i) for i in range(int(count))]
 
 
-class Sweep:
+class SweepQueue:
     """Runs jobs under a folder, as many at a time as there are slots."""
 
     def __init__(self, root: epath.Path, slots: Sequence[Mapping[str, str]]) -> None:
@@ -287,7 +287,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    sweep = Sweep(root, free)
+    sweep = SweepQueue(root, free)
     return _conclude(sweep.run(jobs), sweep.stopped_by)
 
 

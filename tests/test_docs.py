@@ -4,7 +4,11 @@ import ast
 import pathlib
 import re
 
+import jax
+import jax.numpy as jnp
 import pytest
+
+from jaxrobust import attacks, evaluation
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
@@ -39,6 +43,43 @@ def test_configs_and_code_that_are_named_exist(page):
         assert (ROOT / config).is_file(), config
     for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         ast.parse(block)
+
+
+# Examples that only what a training leaves could run are not here.
+RUN = ["README.md", "docs/index.md", "docs/how_to/attack.md", "docs/coming_from"]
+
+
+def runnable(page):
+    """The page's Python, without the other libraries' lines of a comparison."""
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    parts = [part for block in blocks for part in block.split("\n\n")]
+    own = [part for part in parts if "# there" not in part]
+    return "\n\n".join(own if len(own) < len(parts) else parts)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[pytest.mark.full] * (page.name == "attack.md"))
+        for name in RUN
+        for page in ([ROOT / name] if name.endswith(".md") else (ROOT / name).glob("*"))
+    ],
+    ids=lambda page: page.name,
+)
+def test_examples_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    key = jax.random.key(0)
+    w = jax.random.normal(key, (64, 3))
+    given = {
+        "attacks": attacks,
+        "evaluation": evaluation,
+        "jax": jax,
+        "key": key,
+        "logits_fn": lambda x: x.reshape(len(x), -1) @ w,
+        "x": jax.random.uniform(key, (4, 8, 8, 1)),
+        "y": jnp.arange(4) % 3,
+    }
+    exec(compile(runnable(page), page.name, "exec"), given)
 
 
 def test_every_package_has_a_page_of_reference():

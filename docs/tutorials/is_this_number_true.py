@@ -88,7 +88,7 @@ print(f"clean {r.clean_accuracy:.1%}")
 print(f"robust {r.robust_accuracy:.1%}, 95 % interval {low:.1%} to {high:.1%}")
 for stage in r.stages:
     print(f"  after {stage.name:8} {stage.robust.mean():.1%}")
-print("flags:", [flag.name for flag in r.flags])
+print("flags:", [flag["name"] for flag in r.flags])
 
 # %% [markdown]
 # The first attack is as blind as ours was; the second, whose loss does not depend on the

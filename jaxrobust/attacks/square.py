@@ -77,7 +77,9 @@ class Square(Method):
         x, value = choose(better, (point, at.value), (carry.x, carry.value))
         fooled, health = carry.fooled | at.fooled, carry.health
         if health is not None:
-            same = (at.value == carry.value) & ~fooled
+            # The first window always moves something, but with a radius of 0.
+            moved = (point != carry.x).any((1, 2, 3)) | (jnp.asarray(i) > 0)
+            same = (at.value == carry.value) & moved & ~fooled
             health = health.saw(at.logits).flat(same, i)
         return carry._replace(x=x, value=value, fooled=fooled, health=health)
 

@@ -76,14 +76,8 @@ class ZOO(Smallest):
         at = evaluate(problem, descent.x, model_keys(problem, keys, i))
         hit = at.fooled & (at.value >= self.kappa)
         margin = at.value.astype(descent.x.dtype)
-        health = carry.health
-        if health is not None:
-            still = (descent.x == carry.descent.x).all((1, 2, 3))
-            health = health.saw(at.logits).flat(
-                still & jnp.isinf(carry.nearest.distance), i
-            )
         return carry._replace(
-            health=health,
+            health=carry.health and carry.health.saw(at.logits),
             descent=descent._replace(margin=margin, hit=descent.hit | hit),
             nearest=carry.nearest.or_nearer(problem, descent.x, hit),
         )

@@ -168,7 +168,7 @@ def test_hue_agrees_with_colorsys(color, shift):
     expected = colorsys.hsv_to_rgb((hue + shift) % 1, saturation, value)
     image = jnp.asarray([[[red, green, blue]]], jnp.float32)
     out = augment._turn_hue(image, jnp.float32(shift))
-    chex.assert_trees_all_close(out[0, 0], expected, rtol=0, atol=2e-5)
+    chex.assert_trees_all_close(out[0, 0], np.asarray(expected), rtol=0, atol=2e-5)
 
 
 def test_colour_factors_of_grey_images():

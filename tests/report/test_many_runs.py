@@ -9,7 +9,7 @@ import pytest
 from jaxrobust import compare
 from jaxrobust.report.many import groups
 from jaxrobust.results import as_json, schema
-from jaxrobust.results.analysis_schema import Curve, Growth
+from jaxrobust.results.analysis_schema import Curve, GrowthSummary
 
 IMAGES = 50
 THREAT = {"norm": "linf", "eps": 8 / 255, "eps_text": "8/255"}
@@ -36,7 +36,9 @@ def evaluated(robust, flags=(), attacks=(), data="cifar10", growth=1.5):
             **{"eps_text": ["0", "8/255"], "ci95": [[0, 1], [0, 1]]},
             robust_accuracy=[0.9, share],
         ),
-        growth=Growth(stages=["stage1", "stage2"], l1=[1, 2], l2=[growth, 2], n=50),
+        growth=GrowthSummary(
+            stages=["stage1", "stage2"], l1=[1, 2], l2=[growth, 2], n=50
+        ),
         data=schema.Data(name=data, of=1000),
     )
 

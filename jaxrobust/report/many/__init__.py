@@ -7,14 +7,14 @@ from etils import epath
 
 from jaxrobust.report import html
 from jaxrobust.report.many import figures, pairs, table
-from jaxrobust.report.many.groups import Run, grouped
+from jaxrobust.report.many.groups import EvaluatedRun, grouped
 from jaxrobust.report.many.pairs import Pair
 from jaxrobust.runtime import files
 
 
 def write(
     path: epath.PathLike,
-    runs: Sequence[Run],
+    runs: Sequence[EvaluatedRun],
     compared: Sequence[Pair] = (),
     left_out: Sequence[str] = (),
 ) -> PurePath:

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxrobust.report import drawing
 from jaxrobust.report.html import Markup, Section, card, tag
-from jaxrobust.report.many.groups import Group, Spread, over, spread
+from jaxrobust.report.many.groups import RunGroup, Spread, over, spread
 from jaxrobust.report.source import RunFiles
 
 POINTS = 200  # of a line, at most
@@ -34,7 +34,7 @@ class Line(NamedTuple):
     points: Mapping[float, Spread]
 
 
-def robustness(groups: Sequence[Group]) -> Section:
+def robustness(groups: Sequence[RunGroup]) -> Section:
     """Robust accuracy over the radius, a drawing per norm."""
     cards = []
     for norm, name in drawing.NORMS.items():
@@ -58,7 +58,7 @@ def robustness(groups: Sequence[Group]) -> Section:
     return [tag("h2", "Curves"), *cards] if cards else None
 
 
-def _written(groups: Sequence[Group], norm: str, eps: float) -> str:
+def _written(groups: Sequence[RunGroup], norm: str, eps: float) -> str:
     """Returns a radius as a config writes it."""
     for run in (run for group in groups for run in group.runs):
         curve = run.files.results and run.files.results.curve
@@ -67,7 +67,7 @@ def _written(groups: Sequence[Group], norm: str, eps: float) -> str:
     return f"{eps:.3g}"
 
 
-def training(groups: Sequence[Group]) -> Section:
+def training(groups: Sequence[RunGroup]) -> Section:
     """Held-out accuracies and the loss over the epochs, below each other."""
     parts: list[Markup] = []
     for title, key, ylabel in TRAINING:
@@ -88,7 +88,7 @@ def training(groups: Sequence[Group]) -> Section:
     return [tag("h2", "Training"), tag("figure", *parts, note, class_="card")]
 
 
-def growth(groups: Sequence[Group]) -> Section:
+def growth(groups: Sequence[RunGroup]) -> Section:
     """Growth ratios over the stages, and over blocks N and steps K of the attack."""
     cards = []
     for norm in ("l1", "l2"):
@@ -115,7 +115,7 @@ def _growth(norm: str) -> Any:
 
 
 def _over_blocks(
-    groups: Sequence[Group], stages: Sequence[str], norm: str
+    groups: Sequence[RunGroup], stages: Sequence[str], norm: str
 ) -> list[Markup]:
     """Draws the figure of the SSP paper: a drawing per stage, N and K on the axis.
 
@@ -177,7 +177,7 @@ def _thinned(points: Mapping[float, Spread]) -> dict[float, Spread]:
     return {keys[i]: points[keys[i]] for i in at} if len(keys) > POINTS else {**points}
 
 
-def _lines(groups: Sequence[Group], found: Sequence[Mapping[float, Spread]]) -> Any:
+def _lines(groups: Sequence[RunGroup], found: Sequence[Mapping[float, Spread]]) -> Any:
     """Returns the lines of those groups that have one, each in its group's colour."""
     each = enumerate(zip(groups, found, strict=True))
     return [Line(group.name, i, points) for i, (group, points) in each if points]

@@ -21,7 +21,7 @@ _OWN = ("name", "seed")
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class EvaluatedRun:
     """What lies in one folder, under a name that no other run of the page has."""
 
     name: str
@@ -30,11 +30,11 @@ class Run:
 
 
 @dataclasses.dataclass(frozen=True)
-class Group:
+class RunGroup:
     """Runs of one config, seeds aside."""
 
     name: str
-    runs: tuple[Run, ...]
+    runs: tuple[EvaluatedRun, ...]
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -57,7 +57,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def over(
-    group: Group, found: Callable[[RunFiles], Mapping[K, float | None]]
+    group: RunGroup, found: Callable[[RunFiles], Mapping[K, float | None]]
 ) -> dict[K, Spread]:
     """Returns the spread over a group's runs of each of their numbers, by its key."""
     values: dict[K, list[float]] = {}
@@ -81,22 +81,22 @@ def names(paths: Sequence[str]) -> list[str]:
     return found
 
 
-def grouped(runs: Iterable[Run]) -> list[Group]:
+def grouped(runs: Iterable[EvaluatedRun]) -> list[RunGroup]:
     """Puts runs with one config together, seeds aside, in the order they come in.
 
     One without a config is a group of its own.
     """
-    sets: dict[str, list[Run]] = {}
+    sets: dict[str, list[EvaluatedRun]] = {}
     for run in runs:
         config = {k: v for k, v in run.files.config.items() if k not in _OWN}
         key = json.dumps(config, sort_keys=True) if config else run.path
         sets.setdefault(key, []).append(run)
-    found: dict[str, Group] = {}
+    found: dict[str, RunGroup] = {}
     for members in sets.values():
         label = _label([run.name for run in members])
         while label in found:
             label += " (2)"
-        found[label] = Group(label, tuple(members))
+        found[label] = RunGroup(label, tuple(members))
     return list(found.values())
 
 
@@ -110,7 +110,7 @@ def _label(members: Sequence[str]) -> str:
     return f"{members[0]} and {len(members) - 1} more"
 
 
-def differing(groups: Sequence[Group]) -> dict[str, list[str]]:
+def differing(groups: Sequence[RunGroup]) -> dict[str, list[str]]:
     """Returns the fields in which the groups' configs differ: each group's value."""
     flat = [
         flatten_dict({k: v for k, v in g.config.items() if k not in _OWN}, sep=".")

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from jaxrobust.report import verdict
 from jaxrobust.report.html import Markup, Section, details, table, tag
-from jaxrobust.report.many.groups import Run, names
+from jaxrobust.report.many.groups import EvaluatedRun, names
 from jaxrobust.results.schema import Comparison, Paired
 
 MANY = 30  # rows that a page can show at once
@@ -76,7 +76,7 @@ def _test(one: Paired | None) -> list[str]:
     return [*verdict.points(one), verdict.p_value(one.p_value)]
 
 
-def transfers(runs: Sequence[Run]) -> Section:
+def transfers(runs: Sequence[EvaluatedRun]) -> Section:
     """Who fools whom: accuracy of each run on images made on another."""
     left: dict[str, dict[tuple[str, str], float]] = {}
     sources: dict[str, None] = {}
@@ -106,7 +106,7 @@ def transfers(runs: Sequence[Run]) -> Section:
     return [*parts, tag("p", said, class_="soft below")]
 
 
-def _source(path: str, runs: Sequence[Run]) -> str:
+def _source(path: str, runs: Sequence[EvaluatedRun]) -> str:
     """Names the run that a source lies in, as the page does; else by its last part."""
     there = os.path.realpath(path)
     for run in runs:

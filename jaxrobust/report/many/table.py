@@ -4,9 +4,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from jaxrobust.attacks import registry
 from jaxrobust.report import verdict
 from jaxrobust.report.html import Content, Section, details, table, tag
-from jaxrobust.report.many.groups import Group, Spread, differing, over
+from jaxrobust.report.many.groups import RunGroup, Spread, differing, over
 from jaxrobust.report.source import RunFiles
 from jaxrobust.results.schema import AttackSummary
 
@@ -31,7 +32,7 @@ class Column(NamedTuple):
         return f"{verdict.NORMS[self.norm]}, {self.radius}"
 
 
-def results(groups: Sequence[Group]) -> Section:
+def results(groups: Sequence[RunGroup]) -> Section:
     """The table of what was measured."""
     columns = _columns(groups)
     threats = dict.fromkeys(c.threat for c in columns)
@@ -52,7 +53,7 @@ def results(groups: Sequence[Group]) -> Section:
     ]
 
 
-def configs(groups: Sequence[Group]) -> Section:
+def configs(groups: Sequence[RunGroup]) -> Section:
     """In which fields the configs differ."""
     fields = differing(groups)
     if not fields:
@@ -62,7 +63,7 @@ def configs(groups: Sequence[Group]) -> Section:
     return details("In what they differ", inside)
 
 
-def _columns(groups: Sequence[Group]) -> list[Column]:
+def _columns(groups: Sequence[RunGroup]) -> list[Column]:
     """Lists the attacks of all runs, AutoAttack first; transfers have a place apart."""
     found = {
         _column(attack): None
@@ -72,7 +73,7 @@ def _columns(groups: Sequence[Group]) -> list[Column]:
         for attack in run.files.results.attacks
         if attack.source is None
     }
-    return sorted(found, key=lambda column: column.name != "autoattack")
+    return sorted(found, key=lambda column: column.name != registry.AUTOATTACK)
 
 
 def _column(attack: AttackSummary) -> Column:
@@ -91,7 +92,7 @@ def shares(files: RunFiles) -> dict[str | Column, float | None]:
     return found | {_column(a): a.robust_accuracy for a in attacks}
 
 
-def by_name(group: Group) -> dict[str, Spread]:
+def by_name(group: RunGroup) -> dict[str, Spread]:
     """Returns the numbers of a row: `clean`, `worst case`, and each attack's."""
     found = over(group, shares)
     return {_name(key): value for key, value in found.items()}
@@ -101,7 +102,7 @@ def _name(key: str | Column) -> str:
     return key if isinstance(key, str) else f"{key.label} ({key.threat})"
 
 
-def _row(group: Group, columns: Sequence[Column]) -> list[Content]:
+def _row(group: RunGroup, columns: Sequence[Column]) -> list[Content]:
     measured = over(group, shares)
     keys: list[str | Column] = ["clean", "worst case", *columns]
     cells = [_percent(measured.get(key), len(group.runs)) for key in keys]
@@ -123,7 +124,7 @@ def _percent(found: Spread | None, runs: int) -> str:
     return text if found.n == runs else f"{text} (n = {found.n})"
 
 
-def _flags(group: Group) -> list[Content]:
+def _flags(group: RunGroup) -> list[Content]:
     """Names the warning signs of a group; severe ones stand out."""
     evaluated = [run.files.results for run in group.runs if run.files.results]
     if not evaluated:

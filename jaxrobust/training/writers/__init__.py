@@ -49,7 +49,7 @@ class Opening(NamedTuple):
     config: Mapping[str, Any]
 
 
-class Kind(NamedTuple):
+class WriterKind(NamedTuple):
     """A writer of ours: where it is, and the package it needs, our extra's name."""
 
     place: str
@@ -57,10 +57,10 @@ class Kind(NamedTuple):
 
 
 WRITERS = {
-    "tensorboard": Kind("events:Events"),
-    "csv": Kind("csv_file:CsvFile"),
-    "wandb": Kind("services:open_wandb", "wandb"),
-    "mlflow": Kind("services:open_mlflow", "mlflow"),
+    "tensorboard": WriterKind("events:Events"),
+    "csv": WriterKind("csv_file:CsvFile"),
+    "wandb": WriterKind("services:open_wandb", "wandb"),
+    "mlflow": WriterKind("services:open_mlflow", "mlflow"),
 }
 
 
