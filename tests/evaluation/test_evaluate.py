@@ -197,6 +197,7 @@ def test_curve_falls_and_equals_single_radii(tmp_path):
     assert found["worst_case"]["robust_accuracy"] == found["clean"]["accuracy"]
 
 
+@pytest.mark.full
 def test_batch_size_changes_nothing(tmp_path):
     one, _, _ = run(tmp_path / "a")
     two, _, _ = run(tmp_path / "b", batch_size=60)

@@ -178,17 +178,20 @@ def gradient(model, x):
 
 @pytest.mark.parametrize(
     ("name", "blocks"),
-    [
-        ("ssp_cifar", 3),
-        ("ssp_mnist", 1),
-        ("pcl_resnet", 3),
-        ("vgg", 5),
-        ("resnet", 8),
-        ("resnet_cifar", 3),
-        ("fpd_resnet", 8),
-        ("preact_resnet", 8),
-        ("wide_resnet", 3),
-    ],
+    full_but(
+        [
+            ("ssp_cifar", 3),
+            ("ssp_mnist", 1),
+            ("pcl_resnet", 3),
+            ("vgg", 5),
+            ("resnet", 8),
+            ("resnet_cifar", 3),
+            ("fpd_resnet", 8),
+            ("preact_resnet", 8),
+            ("wide_resnet", 3),
+        ],
+        [("ssp_cifar", 3), ("ssp_mnist", 1), ("pcl_resnet", 3), ("preact_resnet", 8)],
+    ),
 )
 def test_recomputed_blocks_change_nothing(name, blocks):
     """Same variables; of one network, the same float64 statistics and gradients."""

@@ -119,7 +119,7 @@ def test_seeds_are_one_row_and_every_two_are_tested(write, tmp_path):
     assert first["adjusted_p"] == pytest.approx(2 * 0.5**4)
     heads = re.findall(r"<h2>(.*?)</h2>", text)
     drawn = ["Curves", "Training", "Growth of perturbations"]
-    assert heads == ["Results", *drawn, "Who fools whom", "Paired tests"]
+    assert heads == ["Results", *drawn, "Who fools whom", "Paired tests", "Terms"]
     assert "--attack transfer:attack=pgd,source=OTHER" in text
     assert not re.search(r"<script|https?://", text)
 

@@ -119,6 +119,7 @@ def sigterm_at(step, times=1, sent=signal.SIGTERM):
     return fault
 
 
+@pytest.mark.full  # test_main.py kills and stops the whole program
 def test_sigterm_saves_and_the_resumed_run_is_bit_identical(tmp_path, faulty):
     """With the real step; a second signal changes nothing."""
     before = signal.getsignal(signal.SIGTERM)

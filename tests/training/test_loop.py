@@ -47,6 +47,7 @@ def test_early_stopping_ends_a_run_and_a_restart_leaves_it(tmp_path, monkeypatch
     assert nothing < stopped
 
 
+@pytest.mark.full  # test_start.py: to other classes, too
 def test_a_run_starts_from_the_network_of_another(tmp_path):
     mesh = parallel.make_mesh(1)
     loop.train(small(epochs=1.0), tmp_path / "first", mesh)

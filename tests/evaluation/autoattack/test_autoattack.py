@@ -100,7 +100,9 @@ def usual(small_net):
     return attack(small_net, EPS)
 
 
-@pytest.mark.parametrize(("devices", "slots"), full_but([(1, 30), (8, 16)], [(8, 16)]))
+@pytest.mark.parametrize(
+    ("devices", "slots"), full_but([(1, 30), (2, 16), (8, 16)], [(2, 16)])
+)
 def test_flags_depend_on_neither_slots_nor_devices(small_net, usual, devices, slots):
     other = attack(small_net, EPS, slots=slots, mesh=parallel.make_mesh(devices))
     assert 0.2 < usual.robust.mean() < 0.8
@@ -150,6 +152,7 @@ def test_interrupted_and_continued_is_the_same_to_the_bit(
     assert [s.calls for s in again.stages] == [s.calls for s in usual.stages]
 
 
+@pytest.mark.full
 def test_continued_with_other_slots(small_net, usual, tmp_path):
     with pytest.raises(Stop):
         attack(small_net, EPS, state_dir=tmp_path, save_every=0.0, progress=StopAt(300))
@@ -261,6 +264,7 @@ def test_randomised_models_are_judged_by_fresh_draws(linear):
     assert result.flags == []
 
 
+@pytest.mark.full
 def test_a_randomised_model_goes_through_every_attack(linear):
     """Points outside the ball, as FAB finds them, are no results."""
     model = linear(2)
