@@ -48,7 +48,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.eval.curve.examples = 200
     config.eval.growth.examples = 200
     config.eval.analysis.enabled = False
-    config.eval.loss_surface.enabled = True
     if options.quick:
         config.train.epochs = 1.0
         config.train.validate_every_epochs = 1.0
