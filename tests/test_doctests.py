@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import inspect
 import pathlib
 
 import jax
@@ -45,9 +46,9 @@ LOSSES = [
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_every_loss_says_its_formula_and_shows_itself(name):
-    text = getattr(losses, name).__doc__
+    text = inspect.cleandoc(getattr(losses, name).__doc__)
     first, formula, _ = text.split("\n\n", 2)
     assert first.endswith(".")
-    assert formula.startswith(" " * 8), "the formula stands apart, after the sentence"
+    assert formula.startswith(" " * 4), "the formula stands apart, after the sentence"
     assert f"losses.{name}(" in text.split(">>>", 1)[1]
     assert "`[" in text, "shapes"
