@@ -36,8 +36,9 @@ def changed(kept: Mapping[str, Any], **parts: PyTree) -> str:
     """
     known = {name: part for name, part in parts.items() if name in kept}
     for name, found in of_parts(**known).items():
+        told = kept[name] if isinstance(kept[name], Mapping) else {}
         for path, value in found.items():
-            if kept[name].get(path) != value:
+            if told.get(path) != value:
                 return f"{name} {path}".strip()
     return ""
 

@@ -7,24 +7,9 @@ import pytest
 
 from jaxrobust.analysis import masking
 from jaxrobust.evaluation import network, trial_attacks
+from tests.linear_toy import images, linear
 
 BOUNDS = (0.0, 1.0)
-
-
-def linear(w):
-    """Logits (0, w.x - sum(w) / 2) of images [N, 1, 3, 1]."""
-    w = jnp.asarray(w, jnp.float32)
-
-    def logits_fn(x):
-        score = x.reshape(len(x), -1) @ w - w.sum() / 2
-        return jnp.stack([jnp.zeros_like(score), score], -1)
-
-    return logits_fn
-
-
-def images(seed=0, n=6):
-    levels = np.random.default_rng(seed).integers(64, 192, (n, 1, 3, 1))
-    return jnp.asarray(levels / 255, jnp.float32)
 
 
 def climb(logits_fn, x, y, **fields):

@@ -22,6 +22,8 @@ from jaxrobust.training.writers import Opening
 
 _BATCH = 100  # parameters that MLflow takes at a time
 _LONGEST = 500  # characters of a parameter
+# Before a service that took nothing is asked again: an answer may be long in coming.
+_PAUSE = 60.0
 
 
 class Client(Protocol):
@@ -42,6 +44,7 @@ class Service:
     def __init__(self, name: str, client: Client, opening: Opening) -> None:
         """Sends the rows of metrics.jsonl that the service lacks."""
         self._name, self._client, self._warned = name, client, False
+        self._quiet_until = 0.0
         self._waiting: collections.deque[tuple[int, Mapping[str, float]]]
         self._waiting = collections.deque()
         for row in opening.rows:
@@ -56,7 +59,9 @@ class Service:
             self._waiting.append((step, known))
 
     def flush(self) -> None:
-        """Sends what waits."""
+        """Sends what waits, but for a while after the service took nothing."""
+        if time.monotonic() < self._quiet_until:
+            return
         try:
             while self._waiting:
                 self._client.send(*self._waiting[0])
@@ -67,10 +72,11 @@ class Service:
                 kept = "its rows wait, and stand in metrics.jsonl"
                 logging.warning("%s takes nothing (%s); %s.", self._name, told, kept)
             self._warned = True
+            self._quiet_until = time.monotonic() + _PAUSE
 
     def close(self) -> None:
         """Sends what waits and ends the run; what is left is sent by the next start."""
-        self._warned = False  # say it again at the end
+        self._warned, self._quiet_until = False, 0.0  # ask and say it again at the end
         self.flush()
         try:
             self._client.close()
