@@ -42,7 +42,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.validation.batch_size = 150
     config.eval.batch_size = 200
     config.eval.attacks.autoattack = ConfigDict(
-        {"name": "autoattack", "norm": "linf", "eps": "0.1"}
+        {"name": "autoattack", "norm": "linf", "eps": "0.1", "slots": 64}
     )
     config.eval.curve.eps = ["0", "0.05", "0.1", "0.15", "0.2", "0.3", "0.5", "1"]
     config.eval.curve.examples = 200

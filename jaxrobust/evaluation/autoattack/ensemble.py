@@ -70,7 +70,9 @@ def autoattack(
       version: 'standard' (APGD on cross-entropy, targeted APGD, targeted FAB, Square),
         'plus' (six attacks, five restarts) or 'rand' (APGD on cross-entropy and DLR
         over 20 draws, for randomised models).
-      slots: images attacked at a time, at most; at least two per device. None chooses.
+      slots: rows attacked at a time, at least two per device. So many in every attack:
+        networks of one shape then share four compiled programs. None chooses for each
+        attack by what is left, which runs fewer rows and compiles more.
       state_dir: folder for a file from which a killed evaluation goes on, in the middle
         of an attack. A finished one returns at once. The file belongs to this model,
         these images, keys and settings.
@@ -121,6 +123,7 @@ def autoattack(
             stochastic,
             (draws or _DRAWS) if stochastic else 1,
             most,
+            slots is None,
             devices,
             second_look,
             state_tag,

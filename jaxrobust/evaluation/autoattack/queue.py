@@ -144,10 +144,11 @@ def _put(array: np.ndarray, where: np.ndarray, values: Any) -> np.ndarray:
 def balanced(items: int, most: int, unit: int) -> int:
     """Returns how many slots to use so that few stay empty in the last round.
 
-    At most `most` for so many items, and a multiple of `unit`, as that is.
+    At most `most` for so many items, a multiple of `unit`, as that is, and of an eighth
+    of `most`: numbers of items that are nearly the same share a compiled program.
     """
     if not items:
         return most
     rounds = -(-items // most)
-    even = -(-items // (rounds * unit)) * unit
-    return min(most, even) if rounds * most > 1.05 * items else most
+    unit *= max(1, most // (8 * unit))
+    return min(most, -(-items // (rounds * unit)) * unit)

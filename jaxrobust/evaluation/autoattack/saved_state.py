@@ -103,16 +103,17 @@ class StateFile:
         setup = self._setup
         try:
             queue = Queue.from_arrays(_below("board", arrays))
-            same = (meta["devices"], meta["most"]) == (setup.devices.count, setup.slots)
+            slots = setup.slots_of(len(queue.images) * attack.method.runs())
+            here = (setup.devices.count, slots)
+            same = (meta["devices"], len(queue.slot_image)) == here
             if not same:
-                items = len(queue.images) * attack.method.runs()
-                queue = queue.restart(setup.slots_of(items))
+                queue = queue.restart(slots)
             program, now = stage.compiled(setup, attack, logits, queue)
             now = now._replace(found=_found(meta, arrays))
             if not same:
                 return program, now
-            slots = setup.devices.put_rows(stage.with_leaves(now.slots, arrays))
-            return program, now._replace(slots=slots, pace=meta["count"])
+            rows = setup.devices.put_rows(stage.with_leaves(now.slots, arrays))
+            return program, now._replace(slots=rows, pace=meta["count"])
         except (LookupError, TypeError, ValueError) as error:
             [reason, *_] = str(error).splitlines() or [type(error).__name__]
             raise self._damaged(reason[:200]) from None
@@ -201,7 +202,6 @@ def _packed_progress(setup: Setup, now: stage.StageState) -> Saved:
     meta = {
         "count": now.pace,
         "devices": setup.devices.count,
-        "most": setup.slots,
         "calls": list(found.calls),
         "seconds": found.seconds,
     }

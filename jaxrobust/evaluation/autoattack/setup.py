@@ -45,6 +45,7 @@ class Setup:
     stochastic: bool  # whether the model draws randomness
     draws: int  # that judge an image
     slots: int  # rows that are worked on at a time, at most
+    balanced: bool  # whether a stage of few items takes fewer
     devices: Devices
     second_look: CompiledNetwork
     tag: str | None = None  # the user's name for the model
@@ -68,6 +69,8 @@ class Setup:
 
     def slots_of(self, items: int) -> int:
         """Returns in how many slots so many items are worked on."""
+        if not self.balanced:
+            return self.slots
         return queue.balanced(items, self.slots, 2 * self.devices.count)
 
     def stands(
