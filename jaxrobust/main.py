@@ -76,7 +76,7 @@ def main(argv: Sequence[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     if not VERBOSE.value:
         logging.get_absl_handler().addFilter(_shown)
-    cpu.tune_cpu()
+    cpu.tune_cpu(quick_compile=True)
     caches.keep_programs(CACHE.value)
     preemption.end_in_words()
     try:

@@ -1,4 +1,4 @@
-"""The flag for CPUs: where it is known, once, and beside the user's own."""
+"""The flags for CPUs: where they are known, once, and beside the user's own."""
 
 import importlib.metadata
 import os
@@ -29,3 +29,26 @@ def test_only_versions_that_know_the_flag_get_it(
     for _ in range(2):
         assert tune_cpu() == known
         assert os.environ["XLA_FLAGS"] == after
+
+
+@pytest.mark.parametrize(
+    ("version", "more"),
+    [
+        ("0.10.2", " --xla_cpu_use_fusion_emitters=false"),
+        ("0.12.0.1", ""),
+    ],
+)
+def test_flags_to_compile_quickly(monkeypatch, version, more):
+    monkeypatch.setattr(importlib.metadata, "version", {"jaxlib": version}.get)
+    monkeypatch.setenv("XLA_FLAGS", "")
+    split = "--xla_cpu_parallel_codegen_split_count"
+    for _ in range(2):
+        assert tune_cpu(quick_compile=True)
+        assert os.environ["XLA_FLAGS"] == f"{FLAG}{more} {split}=1"
+    monkeypatch.setenv("XLA_FLAGS", f"{split}=8 {FLAG}")
+    tune_cpu(quick_compile=True)
+    assert os.environ["XLA_FLAGS"] == f"{split}=8 {FLAG}{more}"
+    monkeypatch.setattr(importlib.metadata, "version", {"jaxlib": "9.0"}.get)
+    monkeypatch.setenv("XLA_FLAGS", "--xla_a=1")
+    assert not tune_cpu(quick_compile=True)
+    assert os.environ["XLA_FLAGS"] == "--xla_a=1"
