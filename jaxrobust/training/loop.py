@@ -19,6 +19,7 @@ from jaxrobust.runtime.workdir import EXTENDED, differences, told
 from jaxrobust.training import nonfinite, optimizer, preemption, splits
 from jaxrobust.training.config import base
 from jaxrobust.training.metrics import fetch_mean
+from jaxrobust.training.pace import Pace
 from jaxrobust.training.setup import Run, build
 from jaxrobust.training.writers import MetricWriter, Writers
 
@@ -154,6 +155,7 @@ def _loop(
     skip, batch_size = fields["skip_nonfinite"], fields["batch_size"]
     history: collections.deque[Mapping[str, Any]] = collections.deque()
     begin, shown = time.monotonic(), {}
+    pace = Pace(start, plan.total, run.config["name"])
     for number, batch in enumerate(run.feed.batches(start, plan.total), start + 1):
         run.state, metrics = run.step(run.state, batch, run.key)
         history.append(metrics)
@@ -161,6 +163,8 @@ def _loop(
         # signal and a value that is not finite are never far behind.
         if len(history) > 2:
             fetch_mean([history[-3]], number - 2, skip=skip)
+            if processes.is_lead() and (slow := pace.finished(number - 2)):
+                logging.warning("%s: %s", run.config["name"] or "train", slow)
         validated: dict[str, float] = {}
         validating = plan.due(number, plan.validate)
         if plan.due(number, fields["log_every_steps"]) or validating:
