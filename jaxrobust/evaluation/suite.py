@@ -1,7 +1,7 @@
 """Attack suites: what a config says, read into attacks."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -184,6 +184,7 @@ def _norm(label: str, name: str, given: Norm | None) -> Norm:
 ADAPTIVE = "adaptive"
 # These attack within the first radius of `config.eval.attacks`.
 _OF_FIRST_RADIUS = (registry.AUTOATTACK, ADAPTIVE)
+OWN = "attacks"  # the table in `config.eval.attacks`, where suites are joined
 SUITES: tuple[str, ...] = (
     *_OF_FIRST_RADIUS,
     *protocols.OF_THREAT,
@@ -241,26 +242,52 @@ def chosen(
     """Returns the attacks of `config.eval`, and those of its suite that are pending.
 
     `suite` is a protocol's name, or '' (or no such field) for the table in `attacks`,
-    whose first radius the suites `autoattack` and `adaptive` take. `method` is the
-    defence, as `adaptive.method_of` returns it.
+    whose first radius the suites `autoattack` and `adaptive` take; several joined by
+    `+` are one suite, `attacks` among them for that table. `method` is the defence, as
+    `adaptive.method_of` returns it.
 
     Raises:
       ValueError, TypeError: as `get` and `read`.
     """
     name, source = fields.get("suite", ""), fields.get("transfer_from", "")
+    own = fields.get("attacks", {})
     if not name:
-        return read(fields["attacks"], source), []
-    options = {}
-    if name in _OF_FIRST_RADIUS:
-        options = {"method": method, **first_threat(fields.get("attacks", {}))}
+        return read(own, source), []
+    tables = []
+    for one in name.split("+"):
+        options = {}
+        if one in _OF_FIRST_RADIUS:
+            options = {"method": method, **first_threat(own)}
+        found = own if one == OWN else get(one, data=data, **options)
+        tables.append((one, found))
     ready, pending = {}, []
-    for label, entry in get(name, data=data, **options).items():
+    for label, entry in _joined(tables).items():
         if entry["name"] == transfer.NAME and not (entry.get("source") or source):
             told: Any = {"name": transfer.NAME, "reason": transfer.NO_SOURCE}
             pending.append(schema.Pending(label=label, **told))
         else:
             ready[label] = entry
     return read(ready, source), pending
+
+
+def _joined(tables: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
+    """Returns the attacks of several suites, each once.
+
+    An attack whose label is taken by another one gets that of its suite in front.
+    """
+    found: dict[str, Any] = {}
+    for suite, table in tables:
+        for label, entry in table.items():
+            if entry in found.values():
+                continue
+            found[f"{suite}_{label}" if label in found else label] = entry
+    return found
+
+
+def is_name(name: Any) -> bool:
+    """Whether `config.eval.suite` can be this: a suite, several joined by +, or ''."""
+    parts = name.split("+") if isinstance(name, str) and name else []
+    return name == "" or (bool(parts) and set(parts) <= {OWN, *SUITES})
 
 
 def first_threat(table: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
