@@ -62,7 +62,7 @@ PROGRAM = {
     "doctor": {"data", "runtime"},
     # Programs: they read a run and evaluate its network, or one of the zoo.
     "zoo/publish": SHARED | {"array_types", "evaluation", "training"},
-    "reproduce": SHARED | {"evaluation"},
+    "reproduce": SHARED | BASE | {"evaluation", "report"},
     # A program like main: it evaluates and writes a report.
     "evaluation/__main__": LIBRARY | SHARED | {"evaluation", "report"},
 }

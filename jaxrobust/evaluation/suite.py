@@ -241,27 +241,17 @@ def chosen(
 ) -> tuple[list[Entry], list[schema.Pending]]:
     """Returns the attacks of `config.eval`, and those of its suite that are pending.
 
-    `suite` is a protocol's name, or '' (or no such field) for the table in `attacks`,
-    whose first radius the suites `autoattack` and `adaptive` take; several joined by
-    `+` are one suite, `attacks` among them for that table. `method` is the defence, as
-    `adaptive.method_of` returns it.
+    See `table` for the arguments.
 
     Raises:
       ValueError, TypeError: as `get` and `read`.
     """
-    name, source = fields.get("suite", ""), fields.get("transfer_from", "")
-    own = fields.get("attacks", {})
-    if not name:
-        return read(own, source), []
-    tables = []
-    for one in name.split("+"):
-        options = {}
-        if one in _OF_FIRST_RADIUS:
-            options = {"method": method, **first_threat(own)}
-        found = own if one == OWN else get(one, data=data, **options)
-        tables.append((one, found))
+    source = fields.get("transfer_from", "")
+    found = table(fields, data, method)
+    if not fields.get("suite", ""):
+        return read(found, source), []
     ready, pending = {}, []
-    for label, entry in _joined(tables).items():
+    for label, entry in found.items():
         if entry["name"] == transfer.NAME and not (entry.get("source") or source):
             told: Any = {"name": transfer.NAME, "reason": transfer.NO_SOURCE}
             pending.append(schema.Pending(label=label, **told))
@@ -270,17 +260,39 @@ def chosen(
     return read(ready, source), pending
 
 
-def _joined(tables: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
-    """Returns the attacks of several suites, each once.
+def table(
+    fields: Mapping[str, Any], data: str, method: str = ""
+) -> Mapping[str, Mapping[str, Any]]:
+    """Returns the attacks that `config.eval` asks for, as a config writes them.
 
-    An attack whose label is taken by another one gets that of its suite in front.
+    `suite` is a protocol's name, or '' (or no such field) for the table in `attacks`,
+    whose first radius the suites `autoattack` and `adaptive` take; several joined by
+    `+` are one suite, `attacks` among them for that table. `method` is the defence, as
+    `adaptive.method_of` returns it.
+
+    Raises:
+      ValueError: as `get`.
+    """
+    own = fields.get("attacks", {})
+    tables = []
+    for one in (fields.get("suite", "") or OWN).split("+"):
+        options = {}
+        if one in _OF_FIRST_RADIUS:
+            options = {"method": method, **first_threat(own)}
+        found = own if one == OWN else get(one, data=data, **options)
+        tables.append((one, found))
+    return _joined(tables)
+
+
+def _joined(tables: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
+    """Returns the attacks of several suites; what an earlier one has is left out.
+
+    An attack whose label another one has gets the name of its suite in front.
     """
     found: dict[str, Any] = {}
-    for suite, table in tables:
-        for label, entry in table.items():
-            if entry in found.values():
-                continue
-            found[f"{suite}_{label}" if label in found else label] = entry
+    for name, attacks_of in tables:
+        own = {k: v for k, v in attacks_of.items() if v not in found.values()}
+        found |= {f"{name}_{k}" if k in found else k: v for k, v in own.items()}
     return found
 
 
