@@ -5,7 +5,8 @@
     jaxrobust reproduce digits_ssp_pgd --examples 50    # some of them
     jaxrobust reproduce digits_ssp_pgd --train          # train it again first
 
-The attacks are those of the card, AutoAttack included. On the images of the card each
+The attacks are those of the card, AutoAttack included, and those of a paper's own suite
+where the card has them. On the images of the card each
 number must lie within the 95 % interval of the shipped one. On fewer images, and for a
 network that was trained again, the two intervals must have a point in common. The exit
 status is 1 if one number does not hold, 2 for a mistake. Run again, it goes on where it
@@ -18,7 +19,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 
@@ -57,17 +58,9 @@ class Row(NamedTuple):
         return low <= self.found_interval[1] and self.found_interval[0] <= high
 
 
-class _Parser(argparse.ArgumentParser):
-    """Tells mistakes in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Ends the program with status 2."""
-        self.exit(2, f"error: {' '.join(message.split())}; try --help.\n")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program; returns its exit status."""
-    parser = _Parser(
+    parser = argparse.ArgumentParser(
         prog="jaxrobust reproduce",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -91,14 +84,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         cpu.tune_cpu()
         caches.keep_programs(args.compilation_cache)
         folder = os.fspath(files.expand(args.workdir or f"runs/reproduce-{card.name}"))
-        fields = _fields(card, args.examples, args.only)
+        parts = _parts(card, args.examples, args.only)
+        rows = []
         with workdir.locked(folder):
             model, variables = _network(card, folder, args.train)
-            found = _evaluate(card, model, variables, fields, folder)
+            for part in parts:
+                found = _evaluate(card, model, variables, part, folder)
+                rows += compare(part.shipped, found, part.name)
     except _BAD_INPUT as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    rows = list(compare(card.results, found))
     wrong = [row.what for row in rows if not row.holds(args.train)]
     report.tell(forms.as_text(_told(card, rows, args.train)).rstrip())
     if wrong:
@@ -106,12 +101,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if wrong else 0
 
 
-def compare(shipped: schema.Results, found: schema.Results) -> Iterator[Row]:
-    """Yields the numbers that both evaluations have."""
+def compare(
+    shipped: schema.Results, found: schema.Results, name: str = ""
+) -> Iterator[Row]:
+    """Yields the numbers that both evaluations have; `name` is of the evaluation."""
 
     def row(what: str, key: str, one: Any, other: Any) -> Row:
         sides = [(getattr(x, key), x.ci95, x.n) for x in (one, other)]
-        return Row(what, *sides[0], *sides[1])
+        return Row(f"{name} {what}".strip(), *sides[0], *sides[1])
 
     yield row("clean", "accuracy", shipped.clean, found.clean)
     again = {attack.label: attack for attack in found.attacks}
@@ -126,22 +123,41 @@ def compare(shipped: schema.Results, found: schema.Results) -> Iterator[Row]:
         yield row("corruptions, mean", "mean_accuracy", *both)
 
 
-def _fields(card: zoo.Card, examples: int, only: Sequence[str]) -> dict[str, Any]:
-    """Returns `config.eval` of the evaluation of a card, on all or some examples."""
+class _Evaluation(NamedTuple):
+    """One evaluation of a card: its name ('' for the first), fields and results."""
+
+    name: str
+    fields: dict[str, Any]
+    shipped: schema.Results
+
+
+def _parts(card: zoo.Card, examples: int, only: Sequence[str]) -> list[_Evaluation]:
+    """Returns the evaluations of a card, on all or some examples and attacks."""
+    found = [_Evaluation("", card.config["eval"], card.results)]
+    if card.paper is not None:
+        name = card.paper.results.suite or "paper"
+        found.append(_Evaluation(name, card.paper.fields, card.paper.results))
     most = card.results.clean.n
     if not 0 <= examples <= most:
         raise ValueError(
             f"`examples` must be 0 (all) to {most}, as many as the card of "
             f"{card.name} is about, got {examples}."
         )
-    fields = common.without_analyses(card.config["eval"], ("corruptions",))
-    fields |= {"ci": 0.0, "examples": examples or most}
-    if only:
-        table = suite.table(fields, card.data, adaptive.method_of(card.config))
-        for label in only:
-            check_choice("only", label, table)
-        fields |= {"attacks": {k: table[k] for k in only}, "suite": ""}
-    return fields
+    method = adaptive.method_of(card.config)
+    known = [suite.table(one.fields, card.data, method) for one in found]
+    for label in only:
+        check_choice("only", label, {k: 0 for table in known for k in table})
+    parts = []
+    for one, table in zip(found, known, strict=True):
+        fields = common.without_analyses(one.fields, ("corruptions",))
+        n = one.shipped.clean.n
+        fields |= {"ci": 0.0, "examples": min(examples or n, n)}
+        chosen = {label: table[label] for label in only if label in table}
+        if chosen:
+            fields |= {"attacks": chosen, "suite": ""}
+        if chosen or not only:
+            parts.append(one._replace(fields=fields))
+    return parts
 
 
 def _network(card: zoo.Card, folder: str, train: bool) -> tuple[nn.Module, Variables]:
@@ -163,14 +179,19 @@ def _evaluate(
     card: zoo.Card,
     model: nn.Module,
     variables: Variables,
-    fields: dict[str, Any],
+    part: _Evaluation,
     folder: str,
 ) -> schema.Results:
-    config = {**card.config, "eval": fields}
-    mesh, progress = parallel.make_mesh(), StageProgress()
+    config = {**card.config, "eval": part.fields}
+    size, mesh, progress = (
+        part.fields["batch_size"],
+        parallel.make_mesh(),
+        StageProgress(),
+    )
     options: Any = {"mesh": mesh, "progress": progress}
-    with out_of_memory.explained("eval.batch_size", fields["batch_size"], mesh.size):
-        found = evaluation.evaluate(model, variables, config, folder, **options)
+    place = os.path.join(folder, part.name) if part.name else folder
+    with out_of_memory.explained("eval.batch_size", size, mesh.size):
+        found = evaluation.evaluate(model, variables, config, place, **options)
     progress.close()
     return read_part(schema.Results, files.as_plain(found))
 

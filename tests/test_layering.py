@@ -61,7 +61,7 @@ PROGRAM = {
     "sweep": {"training", "runtime"},
     "doctor": {"data", "runtime"},
     # Programs: they read a run and evaluate its network, or one of the zoo.
-    "zoo/publish": SHARED | {"array_types", "evaluation", "training"},
+    "zoo/publish": SHARED | {"array_types", "attacks", "evaluation", "training"},
     "reproduce": SHARED | BASE | {"evaluation", "report"},
     # A program like main: it evaluates and writes a report.
     "evaluation/__main__": LIBRARY | SHARED | {"evaluation", "report"},

@@ -101,7 +101,7 @@ def _check_arrays(
     made: Any = jax.eval_shape(
         lambda key, x: model.init(key, x, train=False), jax.random.key(0), example
     )
-    wanted = flax.traverse_util.flatten_dict(made, sep="/")
+    wanted: dict[str, Any] = flax.traverse_util.flatten_dict(made, sep="/")
     own = {k: v for k, v in flat.items() if not k.startswith("extra/")}
     for name in sorted(wanted.keys() ^ own.keys()):
         raise ValueError(f"{'lacks' if name in wanted else 'has a strange'} {name}")

@@ -23,6 +23,18 @@ _OF_A_MACHINE = re.compile(r"(?:^|[\s=:,'\"(\[])(?:~|/\w)")
 _SHA256 = Kind("a sha256", lambda v: isinstance(v, str) and len(v) == 64)
 
 
+class Protocol(typed.Part):
+    """A second evaluation of the same checkpoint, by a paper's own suite.
+
+    Attributes:
+      fields: of it, in place of `config.eval`.
+      results: of it.
+    """
+
+    fields: dict[str, Any]
+    results: schema.Results
+
+
 class Card(typed.Part):
     """A network, what it was trained with, and every number of its evaluation.
 
@@ -38,6 +50,7 @@ class Card(typed.Part):
       class_names: of the labels, in order.
       sha256: of the file of weights.
       results: of the evaluation; `environment` has versions and device.
+      paper: what the suite of the method's paper found, if it was run.
     """
 
     name: str
@@ -50,6 +63,7 @@ class Card(typed.Part):
     class_names: list[str]
     sha256: Annotated[str, _SHA256]
     results: schema.Results
+    paper: Protocol | None = None
     hours: Number | None = None
     version: Count = VERSION
 

@@ -4,11 +4,14 @@
 
 The run must have been trained by a config of ours and evaluated, AutoAttack included.
 Every number of the card is read from the run's results.json; that they are those of the
-checkpoint is seen by its clean accuracy and loss, which are measured again. Nothing is
-written where anything is refused.
+checkpoint is seen by its clean accuracy and loss, which are measured again. A second
+evaluation, by a paper's suite, is taken from the folder `paper` of the run, where there
+is one (--checkpoint runs/mine --workdir runs/mine/paper). Nothing is written where
+anything is refused.
 """
 
 import argparse
+import functools
 import hashlib
 import pathlib
 import shlex
@@ -24,6 +27,7 @@ import numpy as np
 
 from jaxrobust import checkpoints, evaluation, zoo
 from jaxrobust.array_types import Variables
+from jaxrobust.attacks.registry import AUTOATTACK
 from jaxrobust.data import Dataset
 from jaxrobust.evaluation import adaptive, evaluator, suite, transfer
 from jaxrobust.evaluation import config as common
@@ -34,7 +38,7 @@ from jaxrobust.training import config_file, overrides
 from jaxrobust.zoo import cards
 
 IN_ALL = 15_000_000  # bytes of all weights
-AUTOATTACK = "autoattack"
+PAPER = "paper"  # the folder of a second evaluation
 _BAD_INPUT = (ValueError, TypeError, OSError)
 _SAME_LOSS = 1e-3  # relative; another device rounds otherwise
 
@@ -96,9 +100,14 @@ def publish(
         raise ValueError(f"{run} is in the zoo already: give a work directory.")
     place = pathlib.Path(files.expand(run))
     config, command = of_run.read_config(place / "config.json")
-    results = of_run.read_results(place / "results.json")
     _check_config(place, config)
-    _check_results(place, config, results)
+    results = _results(place, config)
+    if not any(one.name == AUTOATTACK for one in results.attacks):
+        raise ValueError(
+            f"{place} was evaluated without AutoAttack, and a number without it is not "
+            "published: evaluate it with --config.eval.suite=attacks+autoattack."
+        )
+    paper = _paper(place, config)
     if not which:
         plain = config["objective"]["name"] == "standard"
         which = "best_clean" if plain else "best_robust"
@@ -118,7 +127,7 @@ def publish(
     card = zoo.Card(
         name=name,
         title=title or _title(config),
-        config=_kept_config(config),
+        config={**config, "twin": "", "eval": _kept(config["eval"])},
         command=_command(place, command),
         checkpoint=which,
         hours=_hours(place, config),
@@ -126,13 +135,17 @@ def publish(
         input_shape=list(dataset.shape),
         class_names=list(dataset.class_names),
         sha256=hashlib.sha256(content).hexdigest(),
-        results=_kept_results(results),
+        results=results,
+        paper=paper,
     )
     try:
         cards.check(card)
     except ValueError as error:
         raise ValueError(f"{place} cannot be published: {error}.") from None
-    _check_same(place, model, variables, config, results, dataset)
+    check = functools.partial(_check_same, model, variables, config, dataset)
+    check(place, config["eval"], results)
+    if paper is not None:
+        check(place / PAPER, paper.fields, paper.results)
     files.write_bytes(zoo.weights_path(target, name), content)
     cards.write(cards.path(target, name), card)
     return card
@@ -148,15 +161,9 @@ def _check_config(place: pathlib.Path, config: Mapping[str, Any]) -> None:
             )
 
 
-def _check_results(
-    place: pathlib.Path, config: Mapping[str, Any], results: schema.Results
-) -> None:
-    """Refuses results that lack AutoAttack, or that this config does not give."""
-    if not any(one.name == AUTOATTACK for one in results.attacks):
-        raise ValueError(
-            f"{place} was evaluated without AutoAttack, and a number without it is not "
-            "published: evaluate it with --config.eval.suite=attacks+autoattack."
-        )
+def _results(place: pathlib.Path, config: Mapping[str, Any]) -> schema.Results:
+    """Reads what makes a row; refuses results that this config does not give."""
+    results = of_run.read_results(place / "results.json")
     name, method = config["data"]["name"], adaptive.method_of(config)
     entries, _ = suite.chosen(config["eval"], name, method)
     asked = [(one.label, one.eps) for one in entries]
@@ -166,12 +173,32 @@ def _check_results(
             "again (--mode=eval)."
         )
     for one in entries:
-        source = getattr(one, "source", "")
-        if isinstance(one, transfer.Transfer) and zoo.named(source) is None:
+        if isinstance(one, transfer.Transfer) and zoo.named(one.source) is None:
             raise ValueError(
-                f"attack {one.label!r} transfers from {source!r}, which nobody else "
-                "has: publish that network first, and give zoo:NAME for it."
+                f"attack {one.label!r} transfers from {one.source!r}, which nobody "
+                "else has: publish that network first, and give zoo:NAME for it."
             )
+    kept = ("clean", "attacks", "worst_case", "flags", "stopping", "growth")
+    kept += ("corruptions", "suite", "pending", "data", "environment", "schema")
+    return schema.Results(**{name: getattr(results, name) for name in kept})
+
+
+def _paper(place: pathlib.Path, config: Mapping[str, Any]) -> cards.Protocol | None:
+    """Reads the second evaluation of a run, if there is one."""
+    folder = place / PAPER
+    if not (folder / "results.json").exists():
+        return None
+    theirs, _ = of_run.read_config(folder / "config.json")
+    for part in ("model", "data", "objective", "attack", "seed"):
+        if theirs.get(part) != config[part]:
+            raise ValueError(f"{folder} is about another {part} than {place}.")
+    results = _results(folder, theirs)
+    return cards.Protocol(fields=_kept(theirs["eval"]), results=results)
+
+
+def _kept(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns `config.eval` without what is somebody's own."""
+    return {**fields, "own_analyses": {}, "save_adversarial": False}
 
 
 def _as_file(place: pathlib.Path, variables: Variables) -> bytes:
@@ -190,19 +217,6 @@ def _as_file(place: pathlib.Path, variables: Variables) -> bytes:
             f"at most {zoo.LARGEST}."
         )
     return content
-
-
-def _kept_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a config without what is somebody's own, and means nothing elsewhere."""
-    eval_fields = {**config["eval"], "own_analyses": {}, "save_adversarial": False}
-    return {**config, "twin": "", "eval": eval_fields}
-
-
-def _kept_results(results: schema.Results) -> schema.Results:
-    """Returns the parts of results.json that make a row."""
-    kept = ("clean", "attacks", "worst_case", "flags", "stopping", "growth")
-    kept += ("corruptions", "suite", "pending", "data", "environment", "schema")
-    return schema.Results(**{name: getattr(results, name) for name in kept})
 
 
 def _title(config: Mapping[str, Any]) -> str:
@@ -256,15 +270,16 @@ def _hours(place: pathlib.Path, config: Mapping[str, Any]) -> float | None:
 
 
 def _check_same(
-    place: pathlib.Path,
     model: nn.Module,
     variables: Variables,
     config: Mapping[str, Any],
-    results: schema.Results,
     dataset: Dataset,
+    place: pathlib.Path,
+    evaluated: Mapping[str, Any],
+    results: schema.Results,
 ) -> None:
     """Refuses results that these weights do not give on clean images."""
-    fields = common.without_analyses(config["eval"])
+    fields = common.without_analyses(evaluated)
     fields |= {"attacks": {}, "suite": "", "ci": 0.0, "examples": results.clean.n}
     with tempfile.TemporaryDirectory() as folder:
         again = evaluation.evaluate(
