@@ -234,6 +234,7 @@ def load(
         return model, _read_variables(path, tree), named_code.marked(config)
 
     if (name := zoo.named(workdir)) is not None:
+        checkpoint_folder.check_which(which)
         model, variables, card = zoo.load(name)
         return model, variables, card.config
     return checkpoint_folder.first_readable(workdir, which, read)
@@ -252,6 +253,7 @@ def exists(workdir: epath.PathLike) -> bool:
 def load_variables(workdir: epath.PathLike, which: str = "last") -> Variables:
     """Loads the variables of a trained network; its config is not even read."""
     if (name := zoo.named(workdir)) is not None:
+        checkpoint_folder.check_which(which)
         return zoo.load(name)[1]
     return checkpoint_folder.first_readable(
         workdir, which, lambda path: _read_variables(path, _metadata(path))

@@ -23,6 +23,7 @@ runs=${RUNS:-runs/zoo} python=${PYTHON:-python}
 examples=${EXAMPLES:-1000} paper_examples=${PAPER_EXAMPLES:-200}
 suite=${SUITE:-attacks+adaptive} steps=${STEPS:-train evaluate paper publish}
 [ -f "$queue" ] || { echo "run_queue.sh: there is no $queue" >&2; exit 2; }
+trap 'exit 130' INT TERM
 
 # once NAME STEP COMMAND ...: runs a step unless it was done with the same command
 once() {
@@ -33,16 +34,19 @@ once() {
   if [ -f "$mark" ] && [ "$(cat "$mark")" = "$*" ]; then return 0; fi
   echo "$(date +%FT%T) $name: $step"
   mkdir -p "$runs/$name"
-  "$@" >> "$runs/$name/log" 2>&1 || {
+  local status=0
+  "$@" >> "$runs/$name/log" 2>&1 || status=$?
+  [ "$status" -lt 128 ] || exit "$status" # stopped by a signal
+  if [ "$status" -ne 0 ]; then
     echo "run_queue.sh: $name: $step failed, see $runs/$name/log" >&2
     return 1
-  }
+  fi
   echo "$*" > "$mark"
 }
 
-# paper_of ARGUMENT ...: the suite of the paper that a config is of, '' if of none
+# paper_of ARGUMENT ...: the suite of the paper that --config is of, '' if of none
 paper_of() {
-  case "$*" in
+  case "${1#--config} ${2:-}" in
     *ssp_*) echo ssp2020 ;;
     *pclc_*) echo pclc2021 ;;
     *pcl_*) echo pcl2019 ;;
