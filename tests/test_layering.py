@@ -40,7 +40,7 @@ PROGRAM = {
     "results": {"array_types", "runtime"},
     "parallel": {"array_types", "runtime"},
     "named_models": {"array_types", "models", "named_code", "runtime"},
-    "zoo": BASE | {"named_code", "named_models", "results", "runtime"},
+    "zoo": BASE | {"data", "named_code", "named_models", "results", "runtime"},
     "checkpoints": {
         "array_types",
         "named_code",
@@ -61,7 +61,8 @@ PROGRAM = {
     "sweep": {"training", "runtime"},
     "doctor": {"data", "runtime"},
     # Programs: they read a run and evaluate its network, or one of the zoo.
-    "zoo/publish": SHARED | {"array_types", "attacks", "evaluation", "training"},
+    "zoo/publish": SHARED
+    | {"array_types", "attacks", "defenses", "evaluation", "training"},
     "reproduce": SHARED | BASE | {"evaluation", "report"},
     # A program like main: it evaluates and writes a report.
     "evaluation/__main__": LIBRARY | SHARED | {"evaluation", "report"},

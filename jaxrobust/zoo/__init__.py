@@ -2,6 +2,7 @@
 
     model, variables, card = zoo.load('digits_ssp_pgd')
     logits_fn = models.logits_fn(model, variables)
+    x, y = zoo.images(card, 50)  # of its test set
 
 Weights and cards come with the package; nothing is downloaded. Wherever a checkpoint
 goes, `zoo:NAME` goes too: `--checkpoint zoo:digits_ssp_pgd`.
@@ -21,7 +22,7 @@ import numpy as np
 from etils import epath
 
 from jaxrobust._checks import check_choice
-from jaxrobust.array_types import Variables
+from jaxrobust.array_types import Images, Labels, Variables
 from jaxrobust.named_models import create_stored
 from jaxrobust.runtime import reading, safetensors
 from jaxrobust.zoo import cards
@@ -72,6 +73,25 @@ def load(name: str) -> tuple[nn.Module, Variables, Card]:
         raise ValueError(f"{told.rstrip('.')}; {_ADVICE}.") from None
     tree: Any = flax.traverse_util.unflatten_dict(flat, sep="/")
     return model, jax.tree.map(jnp.asarray, tree), about
+
+
+def images(card: Card, examples: int = 0) -> tuple[Images, Labels]:
+    """Returns test images of a network's data set, in [0, 1], and their labels.
+
+    The first so many, 0 for all. A data set that is not here is an error that says how
+    to get it; the digits come with scikit-learn.
+    """
+    from jaxrobust import data  # brings readers, which no network needs
+
+    fields = card.config["data"]
+    found = data.load(
+        fields["name"],
+        "test",
+        image_size=fields["image_size"] or None,
+        channels=fields["channels"],
+        limit=examples or None,
+    )
+    return jnp.float32(found.images) / 255, jnp.int32(found.labels)
 
 
 def named(checkpoint: epath.PathLike) -> str | None:

@@ -25,7 +25,7 @@ import flax.traverse_util
 import jax
 import numpy as np
 
-from jaxrobust import checkpoints, evaluation, zoo
+from jaxrobust import checkpoints, defenses, evaluation, zoo
 from jaxrobust.array_types import Variables
 from jaxrobust.attacks.registry import AUTOATTACK
 from jaxrobust.data import Dataset
@@ -109,7 +109,7 @@ def publish(
         )
     paper = _paper(place, config)
     if not which:
-        plain = config["objective"]["name"] == "standard"
+        plain = config["objective"]["name"] == defenses.PLAIN
         which = "best_clean" if plain else "best_robust"
     model, variables, _ = checkpoints.load(run, which)
     content = _as_file(place, variables)
@@ -224,8 +224,11 @@ def _title(config: Mapping[str, Any]) -> str:
     name = fields.pop("name")
     told = {k: fields[k] for k in ("integrator", "depth", "blocks") if k in fields}
     shown = f" ({', '.join(f'{k} {v}' for k, v in told.items())})" if told else ""
-    method, data = config["objective"]["name"], config["data"]["name"]
-    return f"{name}{shown} on {data}, trained with {method}"
+    method, threat = config["objective"]["name"], config["attack"]
+    how = f"{method} at {threat['norm']} {threat['eps']}"
+    if method == defenses.PLAIN:
+        how = "cross-entropy alone"
+    return f"{name}{shown} on {config['data']['name']}, trained with {how}"
 
 
 def _command(place: pathlib.Path, command: str) -> str:
