@@ -34,7 +34,7 @@ from jaxrobust.results import read as read_part
 from jaxrobust.results import schema
 from jaxrobust.runtime import caches, cpu, files, out_of_memory, workdir
 from jaxrobust.runtime.progress import StageProgress
-from jaxrobust.zoo import cards
+from jaxrobust.zoo import card_files
 
 _BAD_INPUT = (ValueError, TypeError, OSError, MemoryError)
 
@@ -166,7 +166,11 @@ def _network(card: zoo.Card, folder: str, train: bool) -> tuple[nn.Module, Varia
         model, variables, _ = zoo.load(card.name)
         return model, variables
     place = os.path.join(folder, "training")
-    arguments = [*cards.arguments(card.command), "--mode=train", f"--workdir={place}"]
+    arguments = [
+        *card_files.arguments(card.command),
+        "--mode=train",
+        f"--workdir={place}",
+    ]
     command = [sys.executable, "-m", "jaxrobust.main", *arguments]
     print(shlex.join(["python", *command[1:]]), flush=True)
     if status := subprocess.run(command).returncode:

@@ -18,7 +18,7 @@ import yaml
 
 from jaxrobust import zoo
 from jaxrobust.training import config_file, overrides
-from jaxrobust.zoo import cards
+from jaxrobust.zoo import card_files
 from launch import local_processes
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -444,7 +444,7 @@ def test_the_queue_names_configs_and_fields_that_exist():
             continue
         name, flag, config, *fields = line.split()
         assert flag == "--config"
-        assert cards.arguments(shlex.join([*cards.TRAIN, config, *fields]))
+        assert card_files.arguments(shlex.join([*card_files.TRAIN, config, *fields]))
         overrides.apply(config_file.load(config), overrides.split(fields)[1])
         assert name not in names
         names.add(name)

@@ -25,8 +25,8 @@ from jaxrobust._checks import check_choice
 from jaxrobust.array_types import Images, Labels, Variables
 from jaxrobust.named_models import create_stored
 from jaxrobust.runtime import reading, safetensors
-from jaxrobust.zoo import cards
-from jaxrobust.zoo.cards import Card as Card
+from jaxrobust.zoo import card_files
+from jaxrobust.zoo.card_files import Card as Card
 
 PREFIX = "zoo:"
 LARGEST = 1_500_000  # bytes of one file of weights
@@ -35,7 +35,7 @@ _ADVICE = "install jaxrobust again"
 
 def names() -> tuple[str, ...]:
     """Returns the names of all networks."""
-    return cards.names(folder())
+    return card_files.names(folder())
 
 
 def card(name: str) -> Card:
@@ -45,7 +45,7 @@ def card(name: str) -> Card:
       ValueError: for an unknown name (with the nearest), or a damaged card.
     """
     check_choice("name", name, names())
-    return cards.read(cards.path(folder(), name))
+    return card_files.read(card_files.path(folder(), name))
 
 
 def load(name: str) -> tuple[nn.Module, Variables, Card]:

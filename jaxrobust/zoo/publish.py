@@ -35,7 +35,7 @@ from jaxrobust.results import files as of_run
 from jaxrobust.results import schema
 from jaxrobust.runtime import cpu, files, safetensors
 from jaxrobust.training import config_file, overrides
-from jaxrobust.zoo import cards
+from jaxrobust.zoo import card_files
 
 IN_ALL = 15_000_000  # bytes of all weights
 PAPER = "paper"  # the folder of a second evaluation
@@ -115,7 +115,7 @@ def publish(
     content = _as_file(place, variables)
     others = sum(
         zoo.weights_path(target, other).stat().st_size
-        for other in cards.names(target)
+        for other in card_files.names(target)
         if other != name
     )
     if others + len(content) > IN_ALL:
@@ -139,7 +139,7 @@ def publish(
         paper=paper,
     )
     try:
-        cards.check(card)
+        card_files.check(card)
     except ValueError as error:
         raise ValueError(f"{place} cannot be published: {error}.") from None
     check = functools.partial(_check_same, model, variables, config, dataset)
@@ -147,7 +147,7 @@ def publish(
     if paper is not None:
         check(place / PAPER, paper.fields, paper.results)
     files.write_bytes(zoo.weights_path(target, name), content)
-    cards.write(cards.path(target, name), card)
+    card_files.write(card_files.path(target, name), card)
     return card
 
 
@@ -183,7 +183,9 @@ def _results(place: pathlib.Path, config: Mapping[str, Any]) -> schema.Results:
     return schema.Results(**{name: getattr(results, name) for name in kept})
 
 
-def _paper(place: pathlib.Path, config: Mapping[str, Any]) -> cards.Protocol | None:
+def _paper(
+    place: pathlib.Path, config: Mapping[str, Any]
+) -> card_files.Protocol | None:
     """Reads the second evaluation of a run, if there is one."""
     folder = place / PAPER
     if not (folder / "results.json").exists():
@@ -193,7 +195,7 @@ def _paper(place: pathlib.Path, config: Mapping[str, Any]) -> cards.Protocol | N
         if theirs.get(part) != config[part]:
             raise ValueError(f"{folder} is about another {part} than {place}.")
     results = _results(folder, theirs)
-    return cards.Protocol(fields=_kept(theirs["eval"]), results=results)
+    return card_files.Protocol(fields=_kept(theirs["eval"]), results=results)
 
 
 def _kept(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -258,7 +260,7 @@ def _command(place: pathlib.Path, command: str) -> str:
         )
     config = name if argument is None else f"{name}:{argument}"
     kept = [one for one in fields if not one.field.startswith(("eval.", "log."))]
-    return shlex.join([*cards.TRAIN, config, *map(overrides.written, kept)])
+    return shlex.join([*card_files.TRAIN, config, *map(overrides.written, kept)])
 
 
 def _hours(place: pathlib.Path, config: Mapping[str, Any]) -> float | None:

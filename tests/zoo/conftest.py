@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from jaxrobust import zoo
-from jaxrobust.zoo import cards
+from jaxrobust.zoo import card_files
 
 NAME = "digits_ssp_pgd"
 
@@ -14,7 +14,7 @@ NAME = "digits_ssp_pgd"
 def own_zoo(tmp_path, monkeypatch):
     """Returns the folder, which `zoo` takes for the package's."""
     folder = tmp_path / "zoo"
-    for path in (cards.path, zoo.weights_path):
+    for path in (card_files.path, zoo.weights_path):
         target = path(folder, NAME)
         target.parent.mkdir(parents=True)
         shutil.copy(path(zoo.folder(), NAME), target)

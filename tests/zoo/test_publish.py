@@ -11,7 +11,7 @@ import pytest
 from jaxrobust import zoo
 from jaxrobust.results import typed
 from jaxrobust.runtime import files
-from jaxrobust.zoo import cards, publish
+from jaxrobust.zoo import card_files, publish
 
 NAME = "digits_ssp_pgd"
 COMMAND = "python -m jaxrobust.main --config configs/quickstart.py:x=1 --workdir /a/b"
@@ -50,10 +50,10 @@ def test_there_and_back(run, tmp_path, capsys):
     argv = [str(folder), "--name=mine", f"--to={target}", "--title=A title"]
     assert publish.main(argv) == 0
     assert "zoo:mine  A title: worst case" in capsys.readouterr().out
-    made = cards.read(cards.path(target, "mine"))
+    made = card_files.read(card_files.path(target, "mine"))
     assert made.sha256 == card.sha256
     assert made.command == "jaxrobust train quickstart:x=1"
-    assert cards.arguments(made.command) == ["--config=quickstart:x=1"]
+    assert card_files.arguments(made.command) == ["--config=quickstart:x=1"]
     assert made.hours == round(30 / 3600, 4)
     assert made.paper.fields == card.config["eval"]
     assert made.paper.results == card.results

@@ -15,7 +15,7 @@ from jaxrobust.evaluation import evaluator, external, setting, suite, transfer
 from jaxrobust.runtime import safetensors
 from jaxrobust.training import check, program, splits, start
 from jaxrobust.training.config import completed
-from jaxrobust.zoo import cards, publish
+from jaxrobust.zoo import card_files, publish
 from tests.marks import full_but
 
 NAME = "digits_ssp_pgd"
@@ -118,7 +118,7 @@ EVIL = "evil.module:run"
     ],
 )
 def test_a_damaged_card_is_one_line_that_names_the_file(changed, message, own_zoo):
-    file = cards.path(own_zoo, NAME)
+    file = card_files.path(own_zoo, NAME)
     content = json.loads(file.read_text())
     changed(content)
     file.write_text(json.dumps(content))
@@ -129,7 +129,7 @@ def test_a_damaged_card_is_one_line_that_names_the_file(changed, message, own_zo
 
 
 def test_a_card_cut_short_or_too_large(own_zoo):
-    file = cards.path(own_zoo, NAME)
+    file = card_files.path(own_zoo, NAME)
     for content, message in ((b'{"name"', "damaged"), (b" " * (2 << 20), "at most")):
         file.write_bytes(content)
         with pytest.raises(ValueError, match=f"{NAME}.json.*{message}"):
@@ -151,9 +151,9 @@ def test_weights_of_another_network_are_refused(changed, message, own_zoo):
     arrays = safetensors.decode(file.read_bytes())
     changed(arrays)
     content = safetensors.encode(arrays)
-    told = json.loads(cards.path(own_zoo, NAME).read_text())
+    told = json.loads(card_files.path(own_zoo, NAME).read_text())
     told["sha256"] = hashlib.sha256(content).hexdigest()
-    cards.path(own_zoo, NAME).write_text(json.dumps(told))
+    card_files.path(own_zoo, NAME).write_text(json.dumps(told))
     file.write_bytes(content)
     with pytest.raises(ValueError, match=r"zoo/weights/digits_ssp_pgd\.safe") as caught:
         zoo.load(NAME)
