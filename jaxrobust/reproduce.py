@@ -26,6 +26,7 @@ import flax.linen as nn
 from jaxrobust import checkpoints, evaluation, parallel, report, zoo
 from jaxrobust._checks import check_choice
 from jaxrobust.array_types import Variables
+from jaxrobust.attacks.registry import AUTOATTACK
 from jaxrobust.evaluation import adaptive, suite
 from jaxrobust.evaluation import config as common
 from jaxrobust.report import forms
@@ -234,7 +235,7 @@ def _listed() -> Table:
     for name in zoo.names():
         card = zoo.card(name)
         results = card.results
-        strongest = [a for a in results.attacks if a.name == "autoattack"]
+        strongest = [a for a in results.attacks if a.name == AUTOATTACK]
         rows.append(
             [
                 name,

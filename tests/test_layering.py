@@ -63,7 +63,7 @@ PROGRAM = {
     # Programs: they read a run and evaluate its network, or one of the zoo.
     "zoo/publish": SHARED
     | {"array_types", "attacks", "defenses", "evaluation", "training"},
-    "reproduce": SHARED | BASE | {"evaluation", "report"},
+    "reproduce": SHARED | BASE | {"attacks", "evaluation", "report"},
     # A program like main: it evaluates and writes a report.
     "evaluation/__main__": LIBRARY | SHARED | {"evaluation", "report"},
 }
