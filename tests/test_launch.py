@@ -424,7 +424,9 @@ def test_the_queue_goes_on_where_it_was(run_queue):
     publish = "-m jaxrobust.zoo.publish runs/{0} --name {0} --to zoo"
     paper = (
         f"{first} --mode=eval --checkpoint runs/one --workdir runs/one/paper "
-        "--config.eval.suite=ssp2020 --config.eval.examples=200"
+        "--config.eval.suite=ssp2020 --config.eval.examples=200 "
+        "--config.eval.curve.eps= --config.eval.growth.enabled=False "
+        "--config.eval.analysis.enabled=False --config.eval.diagnostics.enabled=False"
     )
     assert calls == [
         f"{first} --mode=eval --workdir runs/one {both}",

@@ -55,6 +55,12 @@ paper_of() {
   esac
 }
 
+# The first evaluation has the analyses; a second one need not repeat them.
+attacks_alone=(--config.eval.curve.eps=)
+for part in growth analysis diagnostics; do
+  attacks_alone+=("--config.eval.$part.enabled=False")
+done
+
 do_line() { # do_line NAME ARGUMENT ...
   local name=$1
   shift
@@ -65,7 +71,8 @@ do_line() { # do_line NAME ARGUMENT ...
   suite_of=$(paper_of "$@")
   if [ -n "$suite_of" ]; then
     once "$name" paper "${evaluate[@]}" --checkpoint "$run" --workdir "$run/paper" \
-      "--config.eval.suite=$suite_of" "--config.eval.examples=$paper_examples" || return 1
+      "--config.eval.suite=$suite_of" "--config.eval.examples=$paper_examples" \
+      "${attacks_alone[@]}" || return 1
   fi
   once "$name" publish "$python" -m jaxrobust.zoo.publish "$run" --name "$name" \
     ${ZOO:+--to "$ZOO"} || return 1
