@@ -22,14 +22,13 @@ from absl import logging
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
-from jaxrobust import named_code
+from jaxrobust import named_code, zoo
 from jaxrobust.array_types import PyTree, Variables
 from jaxrobust.named_models import create_stored
 from jaxrobust.parallel import checksums, processes
 from jaxrobust.runtime import checkpoint_folder, files, reading
 from jaxrobust.runtime.checkpoint_folder import BEST, RefusedCheckpoint, metric
 from jaxrobust.runtime.checkpoint_folder import WHICH as WHICH
-from jaxrobust.runtime.checkpoint_folder import exists as exists
 from jaxrobust.runtime.checkpoint_folder import usable as usable
 
 # Arrays may take so many bytes, or so many times what their files have: zeros compress.
@@ -208,7 +207,8 @@ def load(
     """Loads a trained network. Nothing that its files name is imported or run.
 
     Args:
-      workdir: a work directory, or the folder of one checkpoint inside it.
+      workdir: a work directory, the folder of one checkpoint inside it, or `zoo:NAME`,
+        a network of `zoo.names()`, which is the same whatever `which` says.
       which: `best_robust`, `best_clean` or `last` (on held-out training data).
       model_name: of a network made by a function `package.module:build`, which is
         imported and called only where the caller names it here, too.
@@ -233,11 +233,28 @@ def load(
         model = create_stored(config, f"checkpoint {path}", sizes, model_name)
         return model, _read_variables(path, tree), named_code.marked(config)
 
+    if (name := zoo.named(workdir)) is not None:
+        checkpoint_folder.check_which(which)
+        model, variables, card = zoo.load(name)
+        return model, variables, card.config
     return checkpoint_folder.first_readable(workdir, which, read)
+
+
+def exists(workdir: epath.PathLike) -> bool:
+    """Says whether there is anything to `load`; an unknown `zoo:NAME` is a ValueError.
+
+    Nothing is read of a network but its card.
+    """
+    if (name := zoo.named(workdir)) is not None:
+        return bool(zoo.card(name))
+    return checkpoint_folder.exists(workdir)
 
 
 def load_variables(workdir: epath.PathLike, which: str = "last") -> Variables:
     """Loads the variables of a trained network; its config is not even read."""
+    if (name := zoo.named(workdir)) is not None:
+        checkpoint_folder.check_which(which)
+        return zoo.load(name)[1]
     return checkpoint_folder.first_readable(
         workdir, which, lambda path: _read_variables(path, _metadata(path))
     )

@@ -32,7 +32,7 @@ COMMANDS = {
         MAIN, "CONFIG: train, attack and report; again: go on", "--config"
     ),
     "evaluate": Command(
-        MAIN, "RUN: attack what a run has trained", "--workdir", ("--mode=eval",)
+        MAIN, "RUN: attack what it trained, or zoo:NAME", "--workdir", ("--mode=eval",)
     ),
     "report": Command(
         MAIN,
@@ -45,6 +45,7 @@ COMMANDS = {
     "sweep": Command("jaxrobust.sweep", "FILE: a run for each of its lines, resumable"),
     "prepare": Command("jaxrobust.data.prepare", "a data set, from its archives"),
     "convert": Command("jaxrobust.convert", "PyTorch weights to a checkpoint"),
+    "reproduce": Command("jaxrobust.reproduce", "NAME of the zoo: its numbers, again"),
     "doctor": Command("jaxrobust.doctor", "what this machine has, and what it lacks"),
 }
 
@@ -76,7 +77,8 @@ def expand(arguments: Sequence[str]) -> tuple[str, list[str]]:
     command = COMMANDS[name]
     place = _first_word(rest)
     if command.first and place is not None:
-        given = f"{command.first}={rest[place]}"
+        of_zoo = command.first == "--workdir" and rest[place].startswith("zoo:")
+        given = f"{'--checkpoint' if of_zoo else command.first}={rest[place]}"
         rest = [given, *rest[:place], *rest[place + 1 :]]
     return command.module, [*command.always, *rest]
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from jaxrobust import report
+from jaxrobust import report, zoo
 from jaxrobust.evaluation import analyses
 from jaxrobust.parallel import processes, watch
 from jaxrobust.runtime import caches, cpu
@@ -36,7 +36,7 @@ CHECKPOINT = flags.DEFINE_string(
     "checkpoint",
     None,
     "What to evaluate: best_robust (the default), best_clean (the default after plain "
-    "training), last, or the path of a work directory or checkpoint.",
+    "training), last, the path of a work directory or checkpoint, or zoo:NAME.",
 )
 ATTACK = flags.DEFINE_multi_string(
     "attack",
@@ -173,9 +173,12 @@ def _read_flags(arguments: Sequence[str]) -> tuple[dict[str, Any] | None, str]:
             raise ValueError("--config is needed to train.")
         if fields:
             raise ValueError(f"--config.{fields[0].field} needs --config, its file.")
-        if not WORKDIR.value:
+        if WORKDIR.value:
+            return None, WORKDIR.value
+        shipped = zoo.named(CHECKPOINT.value or "")
+        if shipped is None:
             raise ValueError("without --config, --workdir is needed.")
-        return None, WORKDIR.value
+        return None, os.path.join("runs", zoo.card(shipped).name)
     if WORKDIR.value == "":  # a variable of the shell that is not set, say
         raise ValueError("--workdir is empty: leave it out, or name a folder.")
     settings = config_file.load(CONFIG.value)

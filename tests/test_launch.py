@@ -4,6 +4,7 @@ import io
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -15,11 +16,15 @@ import time
 import pytest
 import yaml
 
+from jaxrobust import zoo
+from jaxrobust.training import config_file, overrides
+from jaxrobust.zoo import card_files
 from launch import local_processes
 
 ROOT = pathlib.Path(__file__).parents[1]
 LAUNCH = ROOT / "launch"
 TPU, SLURM = LAUNCH / "tpu_vm.sh", LAUNCH / "slurm.sbatch"
+QUEUE = LAUNCH / "reproduce" / "run_queue.sh"
 
 # Stands in for the program: `roles` has one word per process.
 STUB = """
@@ -191,7 +196,7 @@ def test_free_port_can_be_bound():
         server.bind(("127.0.0.1", local_processes.free_port()))
 
 
-@pytest.mark.parametrize("script", [TPU, SLURM], ids=lambda p: p.name)
+@pytest.mark.parametrize("script", [TPU, SLURM, QUEUE], ids=lambda p: p.name)
 def test_shellcheck(script):
     if not shutil.which("shellcheck"):
         pytest.skip("shellcheck is not installed")
@@ -377,3 +382,72 @@ def test_jobset_restarts_the_whole_run_and_leaves_time_to_save():
     [container] = pod["containers"]
     # The program is process 1 of the container, or SIGTERM would not reach it.
     assert container["command"] == ["python", "-m", "jaxrobust.main"]
+
+
+# Stands in for python: writes down its arguments; says no where a file says so.
+PYTHON = """#!/usr/bin/env bash
+echo "$*" >> "$LOG"
+if [[ "$*" == *"$FAILS"* ]]; then exit "$STATUS"; fi
+"""
+
+
+@pytest.fixture
+def run_queue(tmp_path):
+    """Runs a queue of two networks; returns the status and the new calls of python."""
+    python, log = tmp_path / "python", tmp_path / "calls"
+    python.write_text(PYTHON)
+    python.chmod(0o755)
+    queue = tmp_path / "queue.txt"
+    lines = ["# a comment", "", "one --config ssp_mnist:a=1 --config.seed=1"]
+    queue.write_text("\n".join([*lines, "two --config=quickstart"]))
+
+    def run(fails="nothing", status=1):
+        log.write_text("")
+        own = {"LOG": log, "PYTHON": python, "RUNS": tmp_path / "runs", "EXAMPLES": 7}
+        own |= {"FAILS": fails, "STATUS": status, "ZOO": tmp_path / "zoo"}
+        env = {**os.environ, **{k: str(v) for k, v in own.items()}}
+        done = subprocess.run([QUEUE, queue], env=env, capture_output=True, text=True)
+        return done.returncode, log.read_text().replace(f"{tmp_path}/", "").splitlines()
+
+    return run
+
+
+def test_the_queue_goes_on_where_it_was(run_queue):
+    status, calls = run_queue(fails="--mode=eval", status=143)
+    assert status == 143  # stopped: not the next one
+    assert len(calls) == 2
+    status, calls = run_queue(fails="runs/one/paper", status=1)
+    assert status == 1  # told, and the next one
+    first = "-m jaxrobust.main --config ssp_mnist:a=1 --config.seed=1"
+    second = "-m jaxrobust.main --config=quickstart"
+    both = "--config.eval.suite=attacks+adaptive --config.eval.examples=7"
+    publish = "-m jaxrobust.zoo.publish runs/{0} --name {0} --to zoo"
+    paper = (
+        f"{first} --mode=eval --checkpoint runs/one --workdir runs/one/paper "
+        "--config.eval.suite=ssp2020 --config.eval.examples=200 "
+        "--config.eval.curve.eps= --config.eval.growth.enabled=False "
+        "--config.eval.analysis.enabled=False --config.eval.diagnostics.enabled=False"
+    )
+    assert calls == [
+        f"{first} --mode=eval --workdir runs/one {both}",
+        paper,
+        f"{second} --mode=train --workdir runs/two",
+        f"{second} --mode=eval --workdir runs/two {both}",
+        publish.format("two"),
+    ]
+    assert run_queue() == (0, [paper, publish.format("one")])
+    assert run_queue() == (0, [])
+
+
+def test_the_queue_names_configs_and_fields_that_exist():
+    names = set()
+    for line in (LAUNCH / "reproduce" / "queue.txt").read_text().splitlines():
+        if not line or line.startswith("#"):
+            continue
+        name, flag, config, *fields = line.split()
+        assert flag == "--config"
+        assert card_files.arguments(shlex.join([*card_files.TRAIN, config, *fields]))
+        overrides.apply(config_file.load(config), overrides.split(fields)[1])
+        assert name not in names
+        names.add(name)
+    assert names >= set(zoo.names())

@@ -31,6 +31,7 @@ SHARED = {
     "named_models",
     "checkpoints",
     "convert",
+    "zoo",
     "data",
     "parallel",
 }
@@ -39,12 +40,14 @@ PROGRAM = {
     "results": {"array_types", "runtime"},
     "parallel": {"array_types", "runtime"},
     "named_models": {"array_types", "models", "named_code", "runtime"},
+    "zoo": BASE | {"data", "named_code", "named_models", "results", "runtime"},
     "checkpoints": {
         "array_types",
         "named_code",
         "named_models",
         "runtime",
         "parallel",
+        "zoo",
     },
     "convert": BASE | {"models", "runtime", "checkpoints"},
     "data": BASE | {"named_code", "runtime", "parallel"},
@@ -57,6 +60,10 @@ PROGRAM = {
     "compare": {"results", "evaluation", "report", "runtime"},
     "sweep": {"training", "runtime"},
     "doctor": {"data", "runtime"},
+    # Programs: they read a run and evaluate its network, or one of the zoo.
+    "zoo/publish": SHARED
+    | {"array_types", "attacks", "defenses", "evaluation", "training"},
+    "reproduce": SHARED | BASE | {"attacks", "evaluation", "report"},
     # A program like main: it evaluates and writes a report.
     "evaluation/__main__": LIBRARY | SHARED | {"evaluation", "report"},
 }

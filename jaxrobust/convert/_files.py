@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxrobust.convert import _entries, _formats
-from jaxrobust.runtime import reading
+from jaxrobust.runtime import reading, safetensors
 
 # What torch writes has many endings: PCL's `.pth.tar`, FPD's `.pkl`.
 _OF_TORCH = ".pt .pth .pth.tar .pkl .ckpt .t7 .tar .bin .th"
@@ -76,7 +76,7 @@ def read(path: pathlib.Path, entry: str | None = None) -> Checkpoint:
         raise FileNotFoundError(f"there is no file {path}.")
     _told(path, _formats.check)
     options: dict[str, Any] = {}
-    readers = {".npz": _formats.read_npz, ".safetensors": _formats.read_safetensors}
+    readers = {".npz": _formats.read_npz, ".safetensors": _read_safetensors}
     if reader := readers.get(path.suffix.lower()):
         loaded: Any = _told(path, reader)
     else:
@@ -107,6 +107,10 @@ def _told(path: pathlib.Path, reader: Callable[[pathlib.Path], Any]) -> Any:
         return reader(path)
     except Exception as error:  # numpy's own and those of the zip inside
         raise ValueError(f"{path} is not readable ({_first(error)}).") from None
+
+
+def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+    return safetensors.decode(path.read_bytes())
 
 
 def _load_torch(path: pathlib.Path) -> tuple[Any, dict[str, Any]]:

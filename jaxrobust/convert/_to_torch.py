@@ -1,8 +1,6 @@
 """From variables to a torch state dict: the same names, read the other way."""
 
-import json
 import pathlib
-import struct
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +12,7 @@ from jaxrobust.array_types import Variables
 from jaxrobust.convert import _families, _formats
 from jaxrobust.convert._names import Names
 from jaxrobust.convert._torch import Path, axes_of, expected_leaves, torch_name
-from jaxrobust.runtime import files
+from jaxrobust.runtime import files, safetensors
 
 _SUFFIXES = (".npz", ".safetensors", ".pt")
 
@@ -98,22 +96,10 @@ def write(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
     if path.suffix == ".npz":
         files.write_npz(path, arrays, compress=False)
     elif path.suffix == ".safetensors":
-        files.write_bytes(path, _safetensors(arrays))
+        files.write_bytes(path, safetensors.encode(arrays))
     elif path.suffix == ".pt":
         torch = _formats.import_torch(f"writing {path}")
         with files.writing(path) as file:
             torch.save({k: torch.tensor(v) for k, v in arrays.items()}, file)
     else:
         raise ValueError(f"{path} must end in one of {', '.join(_SUFFIXES)}.")
-
-
-def _safetensors(arrays: Mapping[str, np.ndarray]) -> bytes:
-    header, content = {}, b"".join(value.tobytes() for value in arrays.values())
-    end = 0
-    for name, value in arrays.items():
-        begin, end = end, end + value.nbytes
-        kind, place = _formats.KINDS[value.dtype], [begin, end]
-        header[name] = {"dtype": kind, "shape": value.shape, "data_offsets": place}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)  # arrays start where numbers of 8 bytes may
-    return struct.pack("<Q", len(text)) + text + content

@@ -4,7 +4,9 @@
       --eps 8/255 --workdir runs/theirs
 
 The function gets images [B, H, W, C], float32 in --bounds, and returns logits [B, K];
-`package.module:factory()` calls the factory first. The work directory gets
+`package.module:factory()` calls the factory first; zoo:NAME is a network that comes
+with jaxrobust, attacked on its own data at its own radius unless others are given.
+The work directory gets
 results.json, evaluation.npz, robustbench.json and report.html. Radii are in units of
 [0, 1] images, whatever --bounds are.
 
@@ -26,7 +28,7 @@ from typing import Any, NoReturn
 import jax
 from ml_collections import ConfigDict
 
-from jaxrobust import data, evaluation, parallel, report, threat
+from jaxrobust import data, evaluation, parallel, report, threat, zoo
 from jaxrobust.array_types import Bounds
 from jaxrobust.attacks import registry
 from jaxrobust.evaluation import (
@@ -51,7 +53,10 @@ _SHARES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)  # of eps, on the curve
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program; returns its exit status."""
     argv = sys.argv[1:] if argv is None else argv
-    args = parser().parse_args(argv)
+    made = parser()
+    args = made.parse_args(argv)
+    if not args.data and zoo.named(args.model) is None:
+        made.error("--data is needed: cifar10, digits, npz:PATH, folder:PATH ...")
     if not args.traceback:  # what a black box raises is told in a line
         logging.getLogger("jax._src.callback").setLevel(logging.CRITICAL)
     cpu.tune_cpu(quick_compile=True)
@@ -60,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = shlex.join(["python", "-m", "jaxrobust.evaluation", *argv])
     try:
         folder = files.expand(named)
+        _use_card(args)
         config, bounds = _config(args), _bounds(args.bounds)
         function = external.load(args.model)
         dataset = evaluator.load_test(config)
@@ -98,6 +104,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     report.tell(f"\n{told}\nreport: {page}")
     return 0
+
+
+def _use_card(args: argparse.Namespace) -> None:
+    """Takes from the card of a network of the zoo what was not given."""
+    name = zoo.named(args.model)
+    if name is not None:
+        card = zoo.card(name)
+        if not args.data:
+            fields = card.config["data"]
+            args.data, args.image_size = fields["name"], fields["image_size"]
+            args.channels = fields["channels"]
+        if not args.eps and args.norm in (None, card.norm):
+            args.eps, args.norm = card.eps, card.norm
+    args.norm = args.norm or "linf"
 
 
 def _config(args: argparse.Namespace) -> dict[str, Any]:
@@ -232,10 +252,10 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = made.add_argument
-    add("--model", required=True, help="package.module:function, or :factory()")
-    add("--data", required=True, help="cifar10, digits, npz:PATH, folder:PATH ...")
+    add("--model", required=True, help="package.module:function, :factory(), zoo:NAME")
+    add("--data", help="cifar10, digits, npz:PATH, folder:PATH ...")
     add("--eps", help="radius, such as 8/255; by default the data set's usual one")
-    add("--norm", default="linf", choices=threat.NORMS)
+    add("--norm", choices=threat.NORMS, help="linf by default")
     add("--step_size", help="of the iterative attacks of `gradient`; eps / 4")
     add("--suite", help=f"one of {', '.join(suite.SUITES)}; gradient by default")
     add(

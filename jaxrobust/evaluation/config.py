@@ -1,5 +1,6 @@
 """What an evaluation is told, with defaults: the block `eval` of every config."""
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -32,6 +33,21 @@ def defaults() -> Any:
             "robustbench": dict(robustbench.ABOUT),
         }
     )
+
+
+def without_analyses(
+    fields: Mapping[str, Any], but: Collection[str] = ()
+) -> dict[str, Any]:
+    """Returns `config.eval` with its attacks and no analysis, `but` for some parts."""
+    quiet: dict[str, Any] = {"own_analyses": {}}
+    for name, part in analyses.defaults().items():
+        own = {**part, **fields.get(name, {})}
+        if name not in but and "enabled" in own:
+            own["enabled"] = False
+        quiet[name] = own
+    if "curve" not in but:
+        quiet["curve"]["eps"] = []
+    return {**fields, **quiet}
 
 
 def use_radius(fields: Any, eps: str, step_size: str) -> None:

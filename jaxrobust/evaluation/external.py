@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jaxrobust import losses, named_code, threat
+from jaxrobust import losses, models, named_code, threat, zoo
 from jaxrobust.array_types import Bounds, Images, Key, Logits, Variables
 from jaxrobust.attacks import programs, registry
 from jaxrobust.data import Dataset
@@ -30,12 +30,16 @@ def load(spec: str) -> Function:
     With parentheses, `package.module:factory()`, the named object is called without
     arguments and returns the function. The function maps images `[B, H, W, C]`,
     float32, to logits `[B, K]`; a bound method or an object with `__call__` will do.
-    What is right of the colon may have dots (`Class.method`).
+    What is right of the colon may have dots (`Class.method`). `zoo:NAME` is a network
+    of `zoo.names()`.
 
     Raises:
       ValueError: for another form, or a name that is not there (with the nearest).
       TypeError: if what is there is no function.
     """
+    if (name := zoo.named(spec)) is not None:
+        model, variables, _ = zoo.load(name)
+        return models.logits_fn(model, variables)
     if re.fullmatch(r"[\w.]+:[\w.]+(\(\))?", spec) is None:
         raise ValueError(
             f"`model` must be package.module:function, or package.module:factory() for "

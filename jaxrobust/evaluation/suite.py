@@ -1,7 +1,7 @@
 """Attack suites: what a config says, read into attacks."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -184,6 +184,7 @@ def _norm(label: str, name: str, given: Norm | None) -> Norm:
 ADAPTIVE = "adaptive"
 # These attack within the first radius of `config.eval.attacks`.
 _OF_FIRST_RADIUS = (registry.AUTOATTACK, ADAPTIVE)
+OWN = "attacks"  # the table in `config.eval.attacks`, where suites are joined
 SUITES: tuple[str, ...] = (
     *_OF_FIRST_RADIUS,
     *protocols.OF_THREAT,
@@ -240,27 +241,65 @@ def chosen(
 ) -> tuple[list[Entry], list[schema.Pending]]:
     """Returns the attacks of `config.eval`, and those of its suite that are pending.
 
-    `suite` is a protocol's name, or '' (or no such field) for the table in `attacks`,
-    whose first radius the suites `autoattack` and `adaptive` take. `method` is the
-    defence, as `adaptive.method_of` returns it.
+    See `table` for the arguments.
 
     Raises:
       ValueError, TypeError: as `get` and `read`.
     """
-    name, source = fields.get("suite", ""), fields.get("transfer_from", "")
-    if not name:
-        return read(fields["attacks"], source), []
-    options = {}
-    if name in _OF_FIRST_RADIUS:
-        options = {"method": method, **first_threat(fields.get("attacks", {}))}
+    source = fields.get("transfer_from", "")
+    found = table(fields, data, method)
+    if not fields.get("suite", ""):
+        return read(found, source), []
     ready, pending = {}, []
-    for label, entry in get(name, data=data, **options).items():
+    for label, entry in found.items():
         if entry["name"] == transfer.NAME and not (entry.get("source") or source):
             told: Any = {"name": transfer.NAME, "reason": transfer.NO_SOURCE}
             pending.append(schema.Pending(label=label, **told))
         else:
             ready[label] = entry
     return read(ready, source), pending
+
+
+def table(
+    fields: Mapping[str, Any], data: str, method: str = ""
+) -> Mapping[str, Mapping[str, Any]]:
+    """Returns the attacks that `config.eval` asks for, as a config writes them.
+
+    `suite` is a protocol's name, or '' (or no such field) for the table in `attacks`,
+    whose first radius the suites `autoattack` and `adaptive` take; several joined by
+    `+` are one suite, `attacks` among them for that table. `method` is the defence, as
+    `adaptive.method_of` returns it.
+
+    Raises:
+      ValueError: as `get`.
+    """
+    own = fields.get("attacks", {})
+    tables = []
+    for one in (fields.get("suite", "") or OWN).split("+"):
+        options = {}
+        if one in _OF_FIRST_RADIUS:
+            options = {"method": method, **first_threat(own)}
+        found = own if one == OWN else get(one, data=data, **options)
+        tables.append((one, found))
+    return _joined(tables)
+
+
+def _joined(tables: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
+    """Returns the attacks of several suites; what an earlier one has is left out.
+
+    An attack whose label another one has gets the name of its suite in front.
+    """
+    found: dict[str, Any] = {}
+    for name, attacks_of in tables:
+        own = {k: v for k, v in attacks_of.items() if v not in found.values()}
+        found |= {f"{name}_{k}" if k in found else k: v for k, v in own.items()}
+    return found
+
+
+def is_name(name: Any) -> bool:
+    """Whether `config.eval.suite` can be this: a suite, several joined by +, or ''."""
+    parts = name.split("+") if isinstance(name, str) and name else []
+    return name == "" or (bool(parts) and set(parts) <= {OWN, *SUITES})
 
 
 def first_threat(table: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def _attacks(results: Results) -> list[Next]:
         wanted = [] if versions else [_ensemble("rand", threat)]
         return [*wanted, _more_starts(threat)]
     found = [] if versions else [_ensemble("standard", threat)]
-    if results.suite != _ADAPTIVE:
+    if _ADAPTIVE not in (results.suite or "").split("+"):
         # It has AutoAttack in it, and goes around what a sign of masking points at.
         told = any(flag.name != verdict.NOTHING for flag in results.flags)
         found.insert(0 if told else 1, _adaptive(told, threat))

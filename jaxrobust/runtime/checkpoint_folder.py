@@ -57,6 +57,12 @@ def has_steps(workdir: epath.PathLike) -> bool:
     return folder.is_dir() and any(p.name.isdigit() for p in folder.iterdir())
 
 
+def check_which(which: str) -> None:
+    """Raises ValueError unless `which` is one of `WHICH`."""
+    if which not in WHICH:
+        raise ValueError(f"`which` must be one of {', '.join(WHICH)}, got {which!r}.")
+
+
 def first_readable(
     workdir: epath.PathLike, which: str, read: Callable[[epath.Path], _Read]
 ) -> _Read:
@@ -67,8 +73,7 @@ def first_readable(
         has `RefusedCheckpoint`.
       FileNotFoundError: if there is no checkpoint, or none can be read.
     """
-    if which not in WHICH:
-        raise ValueError(f"`which` must be one of {', '.join(WHICH)}, got {which!r}.")
+    check_which(which)
     path = usable(workdir)
     folder, reason = path / "checkpoints", ""
     if (path / "variables").is_dir():

@@ -165,7 +165,11 @@ _RULES: dict[str, Rule] = {
     "schedule.warmup_epochs": EPOCHS,
     "train.epochs train.validate_every_epochs": number(0, 1e6, above=True),
     "train.compute_dtype": choice(compute.DTYPES),
-    "eval.suite": choice(("", *suite.SUITES)),
+    "eval.suite": Rule(
+        f"{choice(('', *suite.SUITES)).says}, or several joined by +, as in "
+        f"{suite.OWN}+autoattack",
+        suite.is_name,
+    ),
     "eval.growth.eps eval.growth.step_size": RADIUS,
     "objective.eps_range eval.within.linf eval.within.l2 eval.within.l1 "
     "eval.curve.eps eval.analysis.eps": each(RADIUS),

@@ -14,7 +14,7 @@ from absl import logging
 from etils import epath
 from jaxtyping import Int, UInt64
 
-from jaxrobust import data
+from jaxrobust import data, zoo
 from jaxrobust.runtime import files, reading
 from jaxrobust.training.feed import streams
 
@@ -204,34 +204,43 @@ def _shared(train_set: data.Source, test: data.Source) -> float:
     return float(np.isin(images, data.image_digests(train_set)).mean())
 
 
+def _classes_of(source: epath.PathLike) -> tuple[tuple[str, ...], str]:
+    """Returns the classes that a network was trained on, and the name of that set."""
+    if (shipped := zoo.named(source)) is not None:
+        card = zoo.card(shipped)
+        return tuple(card.class_names), card.data
+    folder = files.expand(source)
+    # Of W, or of W/checkpoints/STEP.
+    seen = read_seen(folder) or read_seen(folder.parent.parent)
+    return (seen.class_names, seen.name) if seen else ((), "")
+
+
 def check_classes(
     source: epath.PathLike, class_names: Sequence[str], name: str
 ) -> None:
     """Compares classes of an evaluation with those that a network was trained on.
 
-    `source` is its work directory, or the folder of a checkpoint in one. Where nothing
-    tells the classes, nothing is said. A class that has another label than in training
-    is a ValueError: every number would be wrong.
+    `source` is its work directory, the folder of a checkpoint in one, or `zoo:NAME`.
+    Where nothing tells the classes, nothing is said. A class that has another label
+    than in training is a ValueError: every number would be wrong.
     """
-    folder = files.expand(source)
-    # Of W, or of W/checkpoints/STEP.
-    before = read_seen(folder) or read_seen(folder.parent.parent)
+    before, trained_on = _classes_of(source)
     now = tuple(class_names)
-    if before is None or before.class_names == now:
+    if not before or before == now:
         return
-    if any(tuple(map(str, range(len(k)))) == k for k in (before.class_names, now)):
+    if any(tuple(map(str, range(len(k)))) == k for k in (before, now)):
         return  # numbers, where a set has no names
     what = (
-        f"the network in {source} was trained on the classes "
-        f"{_some(before.class_names)} of {before.name}, and {name} has {_some(now)}"
+        f"the network in {source} was trained on the classes {_some(before)} of "
+        f"{trained_on}, and {name} has {_some(now)}"
     )
-    label = {one: i for i, one in enumerate(before.class_names)}
+    label = {one: i for i, one in enumerate(before)}
     if any(label.get(one, i) != i for i, one in enumerate(now)):
         raise ValueError(
             f"{what}: the same class has another label, so every accuracy would be "
             "wrong. Give the classes the names, and so the order, that they had."
         )
-    if len(now) == len(before.class_names):  # others are told elsewhere
+    if len(now) == len(before):  # others are told elsewhere
         logging.warning("%s: they are taken for the same, one by one", what)
 
 

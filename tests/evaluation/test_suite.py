@@ -163,3 +163,20 @@ def test_options_out_of_range_are_told_before_any_work(name, option, values):
         text = str(error.value)
         assert "attack 'theirs'" in text
         assert option in text or "2^31" in text
+
+
+def test_suites_are_joined():
+    fields = {"suite": "attacks+adaptive", "attacks": suite.get("gradient", eps="0.1")}
+    table = suite.table(fields, "mnist", "ssp")
+    assert list(table)[:3] == ["fgsm", "pgd20", "ball"]
+    assert {"autoattack", "apgd_margin"} <= table.keys()
+    assert {one["eps"] for one in table.values()} == {"0.1"}
+    # The same attack once, another one of that label with its suite in front.
+    table = suite.table({**fields, "suite": "attacks+attacks+ssp2020"}, "mnist")
+    labels = ["fgsm", "pgd20", "ball"]
+    assert list(table) == [*labels, *(f"ssp2020_{label}" for label in labels)]
+    assert table["ssp2020_pgd20"]["random_start"] is False
+    for right in ("", "adaptive", "attacks+ssp2020"):
+        assert suite.is_name(right)
+    for wrong in ("adaptiv", "attacks+", "+", None):
+        assert not suite.is_name(wrong)
