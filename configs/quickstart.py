@@ -2,7 +2,7 @@
 
     python -m jaxrobust.main --config configs/quickstart.py
 
-No download. Trains the same network twice for the same epochs, attacks 200 test images
+No download. Trains the same network twice for the same epochs, attacks 128 test images
 with AutoAttack and simpler attacks at one radius, and writes
 runs/quickstart/report.html. The network is the SSP paper's for MNIST with one plain
 residual block per stage; `--config.model.integrator=ssp2` makes them SSP-RK2 blocks.
@@ -21,7 +21,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.data.name = "digits"
     config.data.image_size = 12  # 8 x 8 enlarged: the network has two strides
     config.data.validation_examples = 150
-    config.data.test_examples = 200
+    config.data.test_examples = 128
     config.data.augment.crop_padding = 1
     config.model = ConfigDict(
         {
@@ -40,13 +40,13 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.train.batch_size = 64
     config.train.validate_every_epochs = 5.0
     config.validation.batch_size = 150
-    config.eval.batch_size = 200
+    config.eval.batch_size = 128
     config.eval.attacks.autoattack = ConfigDict(
-        {"name": "autoattack", "norm": "linf", "eps": "0.1", "slots": 64}
+        {"name": "autoattack", "norm": "linf", "eps": "0.1", "slots": 80}
     )
     config.eval.curve.eps = ["0", "0.05", "0.1", "0.15", "0.2", "0.3", "0.5", "1"]
-    config.eval.curve.examples = 200
-    config.eval.growth.examples = 200
+    config.eval.curve.examples = 128
+    config.eval.growth.examples = 128
     config.eval.analysis.enabled = False
     if options.quick:
         config.train.epochs = 1.0

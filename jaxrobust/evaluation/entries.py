@@ -57,10 +57,13 @@ class Entry:
 
         It is called once per block of examples, always with the same compiled step.
         """
-        run_step = step.make_eval_step(
+        return self.passes(self.compiled(setting))
+
+    def compiled(self, setting: Setting) -> step.EvalStep:
+        """Returns the compiled step of an attack that is `in_step`."""
+        return step.make_eval_step(
             setting.model, make_attack=self.make, precision=setting.precision
         )
-        return self.passes(run_step)
 
     def passes(self, run_step: step.EvalStep) -> Pass:
         """Returns the pass that runs a step and checks its images."""

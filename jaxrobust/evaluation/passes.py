@@ -4,6 +4,7 @@ And what is kept of them on disk beside results.json.
 """
 
 import dataclasses
+import functools
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from etils import epath
 from jaxtyping import Bool, Float, Int
 
 from jaxrobust.evaluation import statistics, step
+from jaxrobust.evaluation.ahead import Ahead
 from jaxrobust.evaluation.entries import Entry, Keep, Pass
 from jaxrobust.evaluation.setting import Setting, choose
 from jaxrobust.results import npz, schema
@@ -68,23 +70,32 @@ def run(
     passes: dict[str, Pass] = {
         CLEAN: lambda part, keep: part.run(run_step, CLEAN, keep=keep)
     }
-    passes |= {entry.label: entry.prepare(setting) for entry in entries}
+    steps = {e.label: e.compiled(setting) for e in entries if e.in_step}
+    passes |= {
+        e.label: e.passes(steps[e.label]) if e.in_step else e.prepare(setting)
+        for e in entries
+    }
     found: dict[str, list[step.EvalRun]] = {label: [] for label in passes}
     seconds = dict.fromkeys(passes, 0.0)
     keep: Keep = shown(total, fields)
     runs, used, widths = {}, 0, {}
-    for block in np.split(setting.indices, ends):
-        part = dataclasses.replace(setting, indices=block)
-        for label, one in passes.items():
-            begin = time.monotonic()
-            kept = len(block) if fields["save_adversarial"] else keep
-            found[label].append(one(part, 0 if label == CLEAN else kept))
-            seconds[label] += time.monotonic() - begin
-        keep, used = 0, used + len(block)
-        runs = {label: step.concatenate(parts) for label, parts in found.items()}
-        widths = _widths(entries, runs)
-        if width and max(widths.values()) <= width:
-            break
+    blocks = np.split(setting.indices, ends)
+    first = dataclasses.replace(setting, indices=blocks[0])
+    work = {k: functools.partial(first.compile, one) for k, one in steps.items()}
+    with Ahead(work) as ahead:
+        for block in blocks:
+            part = dataclasses.replace(setting, indices=block)
+            for label, one in passes.items():
+                begin = time.monotonic()
+                ahead.wait(label)
+                kept = len(block) if fields["save_adversarial"] else keep
+                found[label].append(one(part, 0 if label == CLEAN else kept))
+                seconds[label] += time.monotonic() - begin
+            keep, used = 0, used + len(block)
+            runs = {label: step.concatenate(parts) for label, parts in found.items()}
+            widths = _widths(entries, runs)
+            if width and max(widths.values()) <= width:
+                break
     setting = dataclasses.replace(setting, indices=setting.indices[:used])
     stopping = None
     if width:

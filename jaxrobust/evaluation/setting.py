@@ -82,6 +82,23 @@ class Batches:
         device. One batch is in flight while the caller looks at the one before. Where
         an image is `copies` times as much work as in one pass, the batch shrinks so.
         """
+        waiting = collections.deque()
+        for rows, batch in self._batches(key, copies):
+            waiting.append((rows, run_step(*batch)))
+            if len(waiting) > 1:
+                yield _with_logits(*waiting.popleft())
+        for rows, out in waiting:
+            yield _with_logits(rows, out)
+
+    def compile(self, run_step: step.EvalStep) -> None:
+        """Compiles a step for the batches that it will get, and runs nothing."""
+        jitted: Any = run_step
+        for _, batch in self._batches(jax.random.key(0)):
+            jitted.lower(*batch).compile()
+            return
+
+    def _batches(self, key: Key, copies: int = 1) -> Iterator[tuple[slice, Any]]:
+        """Yields the rows of each batch and the arguments of a step."""
         if not len(self.indices):
             raise ValueError("`dataset` has no examples to evaluate.")
         if self.batch_size < 1:
@@ -91,17 +108,12 @@ class Batches:
         size = min(max(1, self.batch_size // copies), len(self.indices))
         # Rounding up is safe, as results do not depend on the batch size.
         size = -(-size // devices.count) * devices.count
-        waiting = collections.deque()
         for padded in padded_rows(len(self.indices), size):
             rows = slice(int(padded[0]), int(padded[-1]) + 1)
             own = self.indices[padded]  # the last example repeated, its key too
             keys = step.example_keys(*jax.device_put((key, own.astype(np.int32))))
             batch = (self.dataset.images[own], self.dataset.labels[own], keys)
-            waiting.append((rows, run_step(variables, *devices.put_rows(batch))))
-            if len(waiting) > 1:
-                yield _with_logits(*waiting.popleft())
-        for rows, out in waiting:
-            yield _with_logits(rows, out)
+            yield rows, (variables, *devices.put_rows(batch))
 
     def judged(
         self,
