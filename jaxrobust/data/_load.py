@@ -1,12 +1,16 @@
 """Data sets by name."""
 
 import dataclasses
+import functools
+import importlib.util
 import os
+import pathlib
 from typing import Any
 
 import numpy as np
 from absl import logging
 from etils import epath
+from jaxtyping import Float
 
 from jaxrobust import named_code
 from jaxrobust._checks import did_you_mean
@@ -144,13 +148,31 @@ def _digits(split: str) -> Dataset:
     The set has no official division; ours is stratified and fixed in the code. The
     original levels 0 to 16 become 0 to 255.
     """
-    from sklearn import datasets
-
-    digits: Any = datasets.load_digits()
-    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
-    labels = digits.target.astype(np.int32)
-    names = tuple(str(name) for name in digits.target_names)
+    rows = _digit_rows()
+    levels, labels = rows[:, :-1].reshape(-1, 8, 8, 1), rows[:, -1].astype(np.int32)
+    images = np.rint(levels * (255 / 16)).astype(np.uint8)
+    names = tuple(str(number) for number in range(10))
     return Dataset(images, labels, names).take(own_split(labels, split, _DIGITS_TEST))
+
+
+@functools.cache
+def _digit_rows() -> Float[np.ndarray, "1797 65"]:
+    """Levels and label of each scan, read where scikit-learn keeps them.
+
+    Importing it takes longer than all else that a small run imports.
+    """
+    found = importlib.util.find_spec("sklearn")
+    if found is None or found.origin is None:
+        raise ModuleNotFoundError(
+            "data set 'digits' comes with scikit-learn: pip install scikit-learn"
+        )
+    path = pathlib.Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz"
+    if path.is_file():
+        return np.loadtxt(path, delimiter=",")
+    from sklearn import datasets  # it has moved
+
+    images, labels = datasets.load_digits(return_X_y=True)
+    return np.column_stack([images, labels])
 
 
 def _locate(kind: str, path: str) -> epath.Path:
