@@ -20,6 +20,7 @@ from jaxrobust.parallel import processes
 from jaxrobust.runtime import files, out_of_memory, workdir
 from jaxrobust.runtime.progress import StageProgress
 from jaxrobust.training import config_file, loop, preemption, splits
+from jaxrobust.training.ahead import Ahead
 from jaxrobust.training.check import check, check_data, check_evaluation, notices
 from jaxrobust.training.config import base, completed
 
@@ -201,14 +202,15 @@ def run(
             for one, _ in training:
                 check_data(one, create_model(one), images)
         # All training before any evaluation, where SIGTERM ends processes at once.
-        for one, place in training:
+        following = [one for one, _ in training[1:]] + [None]
+        for (one, place), coming in zip(training, following, strict=False):
             extend = one["train"]["extend"]
             given: Any = {"extend": extend, "defaults": base().to_dict()}
             if processes.is_lead():
                 workdir.check_config(place, one, **given)
             # What cannot start leaves the config that is there as it is.
             write = functools.partial(workdir.write_config, place, one, command)
-            with _timed(spent, f"training {one['name']}"):
+            with _timed(spent, f"training {one['name']}"), Ahead(coming, mesh):
                 loop.train(one, place, mesh, on_start=functools.partial(write, **given))
         for one, place in runs if mode != "train" else ():
             with _timed(spent, f"evaluation {one['name'] if one else ''}".strip()):
