@@ -1,5 +1,6 @@
 """The writer of files, with whatever others put at the names it uses."""
 
+import contextlib
 import json
 import os
 import stat
@@ -135,11 +136,9 @@ def test_files_of_a_work_directory_are_never_written_through(
     kind, name, tmp_path, victim
 ):
     put(kind, tmp_path / "run" / name, victim)
-    try:
+    with contextlib.suppress(FileExistsError):  # weights refuse what is there
         WRITERS[name](tmp_path / "run")
         assert not (tmp_path / "run" / name).is_symlink()
-    except FileExistsError as error:  # weights refuse what is there
-        assert f"{name} is there already" in str(error)
     assert not (tmp_path / "nowhere").exists()
 
 
