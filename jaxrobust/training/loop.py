@@ -63,8 +63,13 @@ def train(
     if restored is not None:
         run.state = restored
     start, total = int(run.state.step), run.plan.total
+    known = before is not None or not started
+    if not known and start < total:
+        allowed = config["train"]["allow_changed_data"]
+        splits.require_record(workdir, allowed=allowed)
     on_start()
-    if lead and run.record is not before:
+    # What a run that ended was trained on is not known from the data of today.
+    if lead and run.record is not before and (known or start < total):
         run.record.write(workdir)
     if start:
         _extend(run, checkpointer.part(start, "config"))
