@@ -108,6 +108,35 @@ def test_a_tag_tells_models_apart_and_is_not_believed_blindly(linear, tmp_path):
         attack(model, one, state_dir=tmp_path, state_tag=" ")
 
 
+@pytest.mark.parametrize("moved", [True, False])
+def test_models_that_agree_on_the_images_alone(moved, linear, tmp_path):
+    """By the adversarial images; without any, by the numbers behind the flags."""
+    model = linear(3)
+    known = np.asarray(model.x[:8])
+
+    def nearest(x):
+        far = np.abs(np.asarray(x)[:, None] - known[None]).sum((2, 3, 4))
+        return far.argmin(1).astype(np.int32)
+
+    def other(x):
+        """Around each image the logits of the image."""
+        like = jax.ShapeDtypeStruct((len(x),), jnp.int32)
+        rows = jax.pure_callback(nearest, like, jax.lax.stop_gradient(x))
+        return hosted(model)(jnp.asarray(known)[rows] + 0 * x)
+
+    first = attack(model, hosted(model), state_dir=tmp_path, state_tag="one")
+    assert (first.x_adv != known).any()
+    if not moved:
+        (path,) = tmp_path.iterdir()
+        whole = dict(np.load(path))
+        clean = np.broadcast_to(whole["robust"][0], whole["robust"].shape)
+        nothing = {"robust": clean, "share": 1.0 * clean[0]}
+        nothing |= {name: whole[name][:0] for name in ("moved", "x_adv")}
+        np.savez(path, **{**whole, **nothing})
+    with pytest.raises(ValueError, match=r"is of another model: .*state_tag"):
+        attack(model, other, state_dir=tmp_path, state_tag="one")
+
+
 def test_a_damaged_state_is_told(linear, tmp_path):
     model = linear(3)
     attack(model, model, state_dir=tmp_path)
@@ -130,7 +159,14 @@ def test_a_damaged_state_is_told(linear, tmp_path):
         (told(stages=meta["stages"] * 3), "of its stages"),
         (told(flagged={}), "of its stages"),
         (told(runner=[1]), "of its stages"),
-        (told(stages=[], runner={}) | {"robust": whole["robust"][:1]}, "'runs'"),
+        ({"robust": np.ones_like(whole["robust"])}, "do not agree"),
+        ({"robust": whole["robust"][::-1]}, "do not agree"),
+        (
+            told(stages=[], runner={})
+            | {"robust": whole["robust"][:1], "share": 1.0 * whole["robust"][0]}
+            | {"moved": whole["moved"][:0], "x_adv": whole["x_adv"][:0]},
+            "'runs'",
+        ),
     ]
     for change, match in changes:
         arrays = {k: v for k, v in (whole | change).items() if v is not None}
