@@ -175,7 +175,8 @@ def _loop(
             if validating:
                 # Else a validation would blame the weights, and not tell the step.
                 nonfinite.check_state(run.state)
-                validated = run.validate(run.state.variables)
+                with nonfinite.told(number):
+                    validated = run.validate(run.state.variables)
                 _after_validation(run, validated)
             row |= {f"validation/{k}": v for k, v in validated.items()}
             if writer is not None:
