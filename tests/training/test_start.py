@@ -162,6 +162,20 @@ def test_a_run_is_extended(trained, caplog, monkeypatch):
     assert "train.epochs (1.0 there, 2.0 now)" in caplog.text
 
 
+def test_another_rate_alone_trains_nothing(trained, tmp_path):
+    shutil.copytree(trained / "run", tmp_path / "run")
+    program.run(small(trained, 5), str(tmp_path / "run"), "train", None, "command")
+    before = (tmp_path / "run" / "config.json").read_bytes()
+    other = small(trained, 5, extend=True)
+    other["optimizer"]["learning_rate"] = 0.5
+    with pytest.raises(ValueError, match=r"all its 2 steps, .*learning_rate .*epochs"):
+        program.run(other, str(tmp_path / "run"), "train", None, "command")
+    assert (tmp_path / "run" / "config.json").read_bytes() == before
+    # With nothing changed there is nothing to refuse: it goes on to its evaluation.
+    same = small(trained, 5, extend=True)
+    program.run(same, str(tmp_path / "run"), "train", None, "command")
+
+
 def test_a_run_that_lost_the_record_of_its_data(trained, tmp_path):
     shutil.copytree(trained / "run", tmp_path / "run")
     (tmp_path / "run" / "training_data.json").unlink()
