@@ -280,7 +280,7 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n"
         ("w.pt", b"", "(No data left in file)"),
         ("w.npz", b"", "(No data left in file)"),
         ("w.pt", LFS, "is a git-LFS pointer"),
-        ("w.safetensors", LFS, "says that its header has"),
+        ("w.safetensors", LFS, "is a git-LFS pointer"),
         ("w.pth", b"<!DOCTYPE html><html>", "is a web page"),
         ("w.bin", b' {"weight_map": {}}', "is JSON text"),
         ("w.tar", gzip.compress(b"x"), "is a gzip archive"),
