@@ -97,7 +97,7 @@ def _arguments(config: ConfigDict, overrides: Sequence[Override]) -> dict[str, A
     By field, of the network that the config will name.
     """
     own = [one for one in overrides if one.field.startswith("model.")]
-    table = config.get("model", {})
+    table: Any = config.get("model", {})
     named = [one.text for one in own if one.field == "model.name"]
     name = named[-1] if named else table.get("name")
     if not isinstance(name, str) or all(o.field[6:] in table for o in own):
