@@ -26,13 +26,15 @@ from jaxrobust import named_code, zoo
 from jaxrobust.array_types import PyTree, Variables
 from jaxrobust.named_models import create_stored
 from jaxrobust.parallel import checksums, processes
-from jaxrobust.runtime import checkpoint_folder, files, reading
+from jaxrobust.runtime import checkpoint_folder, files, lock, reading
 from jaxrobust.runtime.checkpoint_folder import BEST, RefusedCheckpoint, metric
 from jaxrobust.runtime.checkpoint_folder import WHICH as WHICH
 from jaxrobust.runtime.checkpoint_folder import usable as usable
 
 # Arrays may take so many bytes, or so many times what their files have: zeros compress.
 _SMALL, _RATIO = 1 << 28, 1000
+# What runs and evaluations leave beside their checkpoints.
+RESULTS = ("results.json", "evaluation.npz", "metrics.jsonl", "training_data.json")
 
 
 class Checkpointer:
@@ -336,15 +338,58 @@ def save_variables(
       config: at least `{'model': {'name': ..., ...}}`.
 
     Returns:
-      The checkpoint's folder. One that is there already is a FileExistsError, a link in
-      its place an OSError.
+      The checkpoint's folder.
+
+    Raises:
+      FileExistsError: if the folder holds a checkpoint or a run already.
+      BlockingIOError: if a run uses it now.
+      OSError: for a link in the place of the checkpoint.
     """
     workdir = usable(workdir)
-    folder = files.own_folder(files.own_folder(workdir / "checkpoints") / "0")
-    if any(folder.iterdir()):
+    held: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if not files.is_remote(workdir):
+        workdir.mkdir(parents=True, exist_ok=True)
+        held = lock.held(workdir)
+    with held:
+        _require_no_run(workdir)
+        folder = files.own_folder(files.own_folder(workdir / "checkpoints") / "0")
+        _write_variables(folder, variables, config)
+        files.write_json(workdir / "config.json", {"config": config, "command": ""})
+    return folder
+
+
+def _require_no_run(workdir: epath.Path) -> None:
+    """Raises FileExistsError where weights would stand beside what is of others.
+
+    Another network would be loaded in their place, or a report would put another's
+    numbers under their name. The config of weights that were removed may stay.
+    """
+    folder = workdir / "checkpoints"
+    steps = sorted(folder.iterdir()) if folder.is_dir() else []
+    there = [
+        p
+        for p in steps
+        if p.name.isdigit() and not (p.is_dir() and not any(p.iterdir()))
+    ]
+    there += [p for n in RESULTS if (p := workdir / n).exists()]
+    config = workdir / "config.json"
+    if not there and config.exists():
+        try:
+            found = reading.read_json(config, kind=dict)
+        except (ValueError, OSError):
+            found = {}
+        if found.get("command") != "" or "train" in (found.get("config") or {}):
+            there.append(config)
+    if there:
         raise FileExistsError(
-            f"{folder} is there already: give another --workdir, or remove that folder."
+            f"{there[0]} is there already, of another network or run: give another "
+            "--workdir, or remove what is in that one."
         )
+
+
+def _write_variables(
+    folder: epath.Path, variables: Variables, config: Mapping[str, Any]
+) -> None:
     with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as writer:
         writer.save(folder / "config", dict(config))
         writer.save(
@@ -352,5 +397,3 @@ def save_variables(
         )
     with ocp.StandardCheckpointer() as writer:
         writer.save(folder / "variables", dict(variables))
-    files.write_json(workdir / "config.json", {"config": config, "command": ""})
-    return folder

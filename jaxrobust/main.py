@@ -151,6 +151,8 @@ def _hint(error: Exception) -> str:
         return ". Make room there; the same command goes on from the last checkpoint."
     if number in (errno.EROFS, errno.EACCES, errno.EPERM):
         return ". Make it writable, or choose another --workdir."
+    if number == errno.ELOOP:
+        return ". It is a link that leads to itself: remove it, or give another path."
     return ""
 
 

@@ -41,6 +41,24 @@ def create_model(config: Mapping[str, Any]) -> nn.Module:
     return models.to_linen(build, **fields)
 
 
+def taken_by(name: str) -> dict[str, Any]:
+    """Returns what a network of the caller's config takes, with defaults or None.
+
+    Nothing where the name is not known, which is told where it is built.
+    """
+    try:
+        if ":" not in name:
+            return models.defaults(name)
+        taken = models.arguments(named_code.load("model", name))
+    except (ValueError, TypeError):
+        return {}
+    return {
+        field: None if one.default is one.empty else one.default
+        for field, one in taken.items()
+        if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
+    }
+
+
 def create_stored(
     config: Mapping[str, Any],
     where: str,

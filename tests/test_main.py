@@ -327,6 +327,7 @@ def test_data_that_are_not_there_take_three_lines(tmp_path):
     [
         (errno.ENOSPC, "Make room there; the same command goes on"),
         (errno.EROFS, "Make it writable, or choose another --workdir"),
+        (errno.ELOOP, "It is a link that leads to itself: remove it"),
         (errno.EACCES, "Make it writable, or choose another --workdir"),
     ],
 )

@@ -14,6 +14,7 @@ import pytest
 from jaxrobust import checkpoints, models
 from jaxrobust.data import Dataset
 from jaxrobust.evaluation import suite, transfer
+from jaxrobust.runtime import lock
 from jaxrobust.training import program
 
 MODEL = {"name": "cnn3", "width": 2}
@@ -182,8 +183,41 @@ def test_a_link_in_the_place_of_weights(tmp_path):
 
 
 def test_weights_are_not_written_over_others(theirs):
-    with pytest.raises(FileExistsError, match="0 is there already: give another"):
+    with pytest.raises(FileExistsError, match="0 is there already, of another"):
         checkpoints.save_variables(theirs({"model": MODEL}), {}, {})
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "results.json",
+        "metrics.jsonl",
+        "evaluation.npz",
+        "config.json",
+        "checkpoints/7/x",
+    ],
+)
+def test_weights_are_not_written_into_a_run(file, tmp_path):
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_text('{"config": {"train": {}}, "command": "x"}')
+    with pytest.raises(
+        FileExistsError, match=r"is there already, of another .* --workd"
+    ):
+        checkpoints.save_variables(tmp_path, {}, {})
+    kept = [p for p in tmp_path.rglob("*") if p.is_file() and p.name != ".lock"]
+    assert kept == [tmp_path / file]
+    assert not (tmp_path / "checkpoints" / "0").exists()
+
+
+def test_weights_wait_for_no_run(tmp_path):
+    with lock.held(tmp_path), pytest.raises(BlockingIOError, match="choose another"):
+        checkpoints.save_variables(tmp_path, {}, {})
+
+
+def test_weights_that_were_removed_are_made_anew(tmp_path):
+    variables = {"params": {"w": jnp.ones(2)}}
+    shutil.rmtree(checkpoints.save_variables(tmp_path, variables, {"model": {}}))
+    assert checkpoints.save_variables(tmp_path, variables, {"model": MODEL}).is_dir()
 
 
 @pytest.mark.parametrize("part", ["_METADATA", "manifest.ocdbt", "d/more"])

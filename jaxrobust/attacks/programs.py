@@ -1,8 +1,9 @@
 """Callables as static arguments of a jitted attack: hashable, and without their arrays.
 
-A `Partial` of a Linen model names its computation for ever, so only its arrays are
-taken out. Any other callable may change its mind: it is traced once per call, and
-`Traced` ones are equal where the programs of function and gradient are.
+A `Partial` of a network of ours names its computation for ever, so only its arrays are
+taken out. Any other callable, a module of anyone's too, may read a global that changes:
+it is traced once per call, and `Traced` ones are equal where the programs of function
+and gradient are.
 
 Other packages take `capture` and `inner_jaxprs` from here too.
 """
@@ -10,11 +11,13 @@ Other packages take `capture` and `inner_jaxprs` from here too.
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Hashable, Sequence
+import types
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
 from jaxrobust.attacks import _jaxprs
@@ -22,7 +25,8 @@ from jaxrobust.attacks._capture import Captured, Unbound, like, unbound
 from jaxrobust.attacks._capture import capture as capture
 from jaxrobust.attacks._jaxprs import inner_jaxprs as inner_jaxprs
 
-_SCALAR = (bool, int, float, str, type(None), type)
+_SCALAR = (bool, int, float, str, type(None), np.dtype)
+_UNCHANGING = ("jaxrobust", "jax", "flax", "numpy", "ml_dtypes", "builtins")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,21 +105,42 @@ def _fixed(function: Any) -> Captured | None:
 def _stays(part: Any) -> bool:
     """Whether a part of a callable computes the same for ever.
 
-    Linen modules are frozen, and equal modules compute equal things; so do callables
-    of ours. A function or class of anyone's may read a global that changes.
+    Networks of ours are frozen, and equal ones compute equal things, if all that they
+    are made of is ours too. A function, a class or a module of anyone's may read a
+    global that changes.
     """
-    if isinstance(part, (nn.Module, *_SCALAR)):
+    if isinstance(part, _SCALAR):
         return True
+    if isinstance(part, tuple | list):
+        return all(map(_stays, part))
+    if isinstance(part, Mapping):
+        return all(map(_stays, part.values()))
     if isinstance(owner := getattr(part, "__self__", None), nn.Module):
-        return getattr(type(owner), part.__name__, None) is part.__func__
+        own = getattr(type(owner), part.__name__, None) is part.__func__
+        return own and _stays(owner)
     if isinstance(part, functools.partial):
         return all(map(_stays, (part.func, *part.args, *part.keywords.values())))
-    ours = type(part).__module__.startswith("jaxrobust.")
-    if ours and dataclasses.is_dataclass(part):
-        values = (getattr(part, field.name) for field in dataclasses.fields(part))
-        known: Any = part
-        return known.__dataclass_params__.frozen and all(map(_stays, values))
-    return False
+    if isinstance(part, type):
+        return _is_of(part, *_UNCHANGING)
+    if isinstance(part, types.FunctionType):
+        cells = part.__closure__ or ()
+        return _is_of(part, *_UNCHANGING) and all(
+            _stays(c.cell_contents) for c in cells
+        )
+    if not (_is_of(type(part), "jaxrobust") and dataclasses.is_dataclass(part)):
+        return False
+    if isinstance(part, nn.Module):
+        known = part.parent is None and part.scope is None
+    else:
+        frozen: Any = part
+        known = frozen.__dataclass_params__.frozen
+    values = (getattr(part, f.name) for f in dataclasses.fields(part))
+    return known and all(map(_stays, values))
+
+
+def _is_of(part: Any, *packages: str) -> bool:
+    """Whether a class or a function was written in one of these packages."""
+    return (part.__module__ or "").partition(".")[0] in packages
 
 
 def _key(part: Any) -> Hashable:

@@ -178,7 +178,8 @@ def _as_float(
                 raise ValueError(f"has no values in {name} ({_first(error)})") from None
         if kind.startswith(("float", "bfloat")) and kind != "float32":
             cast.add(kind)
-            value = np.asarray(value).astype(np.float32)
+            with np.errstate(over="ignore"):  # what is infinite is told elsewhere
+                value = np.asarray(value).astype(np.float32)
         arrays[name] = np.asarray(value)
     return arrays, [f"{kind} weights became float32" for kind in sorted(cast)]
 

@@ -6,6 +6,8 @@ import functools
 import io
 import re
 import struct
+import threading
+import warnings
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -108,6 +110,9 @@ def header(stream: IO[bytes]) -> Header:
         )
 
 
+_OPENING = threading.Lock()
+
+
 @functools.cache
 def _formats() -> tuple[str, ...]:
     """The formats that this Pillow was built with."""
@@ -119,7 +124,11 @@ def _formats() -> tuple[str, ...]:
 def _opened(stream: IO[bytes]) -> Iterator[Image.Image]:
     """An image that can be read rightly; what it is otherwise is said in a line."""
     try:
-        with Image.open(stream, formats=_formats()) as image:
+        # Warnings are of all threads, and this one is an error: it is told in our line.
+        with _OPENING, warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            opened = Image.open(stream, formats=_formats())
+        with opened as image:
             _check(image)
             yield image
     except (MemoryError, RefusedFile):

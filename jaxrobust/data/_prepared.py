@@ -7,20 +7,40 @@ records as the files declare.
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import Any
 
+from absl import logging
 from etils import epath
 
 from jaxrobust.data._reading import text_of
 from jaxrobust.runtime import reading
 
-# TFDS's own features; protobuf takes both spellings of a field.
-_FEATURE = re.compile(r"tensorflow_datasets\.core\.features\.[a-z_0-9]+\.[A-Za-z0-9_]+")
-_CLASS = ("pythonClassName", "python_class_name")
-# JSON inside JSON, and the format before protobuf: neither has array_record files.
-_NESTED = ("jsonFeature", "json_feature", "pyExt", "py_ext")
-_COUNTS = ("numClasses", "num_classes")
+# TFDS's features that are read, and the field that describes each. What else its
+# `from_json` follows (`type`, `content` and `proto_cls` of the format before protobuf,
+# JSON inside JSON) imports what it names, and has no array_record files.
+_FEATURES = {
+    f"tensorflow_datasets.core.features.{name}": content
+    for name, content in {
+        "features_dict.FeaturesDict": "featuresDict",
+        "image_feature.Image": "image",
+        "labeled_image.LabeledImage": "image",
+        "class_label_feature.ClassLabel": "classLabel",
+        "text_feature.Text": "text",
+        "tensor_feature.Tensor": "tensor",
+        "feature.Tensor": "tensor",
+        "scalar.Scalar": "tensor",
+        "bounding_boxes.BBoxFeature": "boundingBox",
+        "sequence_feature.Sequence": "sequence",
+        "dataset_feature.Dataset": "sequence",
+    }.items()
+}
+_CLASS = "pythonClassName"
+_BESIDE = frozenset({_CLASS, "description", "valueRange"})
+_INSIDE = frozenset(
+    {"shape", "dimensions", "dtype", "encoding", "encodingFormat", "useColormap"}
+    | {"label", "numClasses", "minimum", "maximum", "optional", "bboxFormat"}
+)
 _MOST_CLASSES, _MOST_PIXELS = 1_000_000, 1 << 17
 _MOST_BYTES = 64 * reading.MIB
 # `NAME` or `NAME/CONFIG`, as TFDS writes them: no way out of the data directory.
@@ -46,21 +66,9 @@ def check(folder: epath.Path) -> None:
     """
     where = folder / "features.json"
     told = reading.read_json(where, _MOST_BYTES)
-    if not isinstance(told, dict) or not any(key in told for key in _CLASS):
+    if not isinstance(told, dict) or not {_CLASS, "python_class_name"} & told.keys():
         raise ValueError(f"{where} does not describe a set's features.")
-    for key, value in _pairs(told):
-        if key in _NESTED:
-            raise ValueError(f"{where} is in a form that is not read ({key}).")
-        if key in _CLASS and not (isinstance(value, str) and _FEATURE.fullmatch(value)):
-            raise ValueError(
-                f"{where} names the feature {value!r}, which is not one of TFDS's own: "
-                "it would be imported, and a file's code is not run."
-            )
-        if key in _COUNTS:
-            _require_most(where, key, value, _MOST_CLASSES)
-        if key == "dimensions":
-            for one in value if isinstance(value, list) else [value]:
-                _require_most(where, key, one, _MOST_PIXELS)
+    _check_feature(where, told)
     for file in folder.iterdir():
         if file.name.endswith((".txt", ".json")):  # TFDS reads all of it
             # TFDS would go on without the names of classes that it cannot decode.
@@ -69,6 +77,101 @@ def check(folder: epath.Path) -> None:
             with reading.opened(file, sys.maxsize):  # a pipe would never end
                 pass
     _check_records(folder)
+
+
+def _check_feature(where: epath.Path, told: Any) -> None:
+    """Checks that a feature, and those inside it, have known classes and fields only.
+
+    Anything else is refused: what is not known here may be what TFDS imports.
+    """
+    fields = _fields(where, told)
+    name = fields.pop(_CLASS, None)
+    content = _FEATURES.get(name) if isinstance(name, str) else None
+    if content is None:
+        raise ValueError(
+            f"{where} names the feature {str(name)[:80]!r}, which is none of TFDS's "
+            "own that are read: it would be imported, and a file's code is not run."
+        )
+    for key, value in fields.items():
+        if key in _BESIDE and isinstance(value, str):
+            continue
+        if key != content:
+            raise _unknown(where, key)
+        inside = _fields(where, value)
+        if content == "featuresDict":
+            _require_known(where, inside, {"features"})
+            features = inside.get("features", {})
+            if not isinstance(features, dict):
+                raise _unknown(where, "features")
+            for feature in features.values():
+                _check_feature(where, feature)
+        elif content == "sequence":
+            _require_known(where, inside, {"feature", "length"})
+            _require_most(where, "length", inside.get("length"), _MOST_PIXELS)
+            _check_feature(where, inside.get("feature"))
+        else:
+            _check_content(where, inside)
+
+
+def _check_content(where: epath.Path, fields: dict[str, Any]) -> None:
+    """Checks what is said of a feature that has no others inside."""
+    _require_known(where, fields, _INSIDE)
+    for key, value in fields.items():
+        if key == "numClasses":
+            _require_most(where, key, value, _MOST_CLASSES)
+        elif key == "dimensions":
+            for one in value if isinstance(value, list) else [value]:
+                _require_most(where, key, one, _MOST_PIXELS)
+        elif isinstance(value, dict):
+            _check_content(where, _fields(where, value))
+        elif isinstance(value, list):
+            raise _unknown(where, key)
+
+
+def _fields(where: epath.Path, told: Any) -> dict[str, Any]:
+    """Returns the fields of an object by the one of protobuf's two spellings."""
+    if not isinstance(told, dict):
+        raise ValueError(f"{where}: {str(told)[:40]!r} stands where a feature should.")
+    fields = {
+        re.sub("_([a-z])", lambda m: m[1].upper(), key): value
+        for key, value in told.items()
+    }
+    if len(fields) < len(told):
+        raise ValueError(f"{where} has a field twice, in two spellings.")
+    return fields
+
+
+def _require_known(where: epath.Path, fields: Iterable[str], known: Set[str]) -> None:
+    for key in fields:
+        if key not in known:
+            raise _unknown(where, key)
+
+
+def _unknown(where: epath.Path, key: str) -> ValueError:
+    return ValueError(
+        f"{where} has a field {key[:40]!r} that is not read: only what TFDS writes for "
+        "image sets is, as its older forms import what they name."
+    )
+
+
+def check_names(names: Sequence[str], classes: int, where: epath.Path) -> None:
+    """Compares the names of the classes, a line each, with how many classes there are.
+
+    TFDS goes on with the numbers of the classes, without a word, where the file is not
+    there, is empty or has another number of lines.
+    """
+    if not where.exists():
+        logging.warning(
+            "%s is not there: its classes are called 0 to %d", where, classes - 1
+        )
+        return
+    text = text_of(reading.read_bytes(where, _MOST_BYTES), os.fspath(where))
+    found = [line.strip() for line in text.split("\n") if line.strip()]
+    if len(found) != classes or list(names) != found:
+        raise ValueError(
+            f"{where} names {len(found)} classes, and features.json says {classes}: "
+            "write one line for each class, or delete the file to have them numbered."
+        )
 
 
 def _check_records(folder: epath.Path) -> None:

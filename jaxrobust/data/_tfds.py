@@ -36,6 +36,7 @@ FILES = {
     "caltech256": ("256_ObjectCategories.tar",),
     "tiny_imagenet": ("tiny-imagenet-200.zip",),
 }
+_DIGITS = ("mnist", "svhn_cropped")  # whose classes have no other names
 FORMAT = "array_record"
 _SPLITS = {"train": ("train",), "test": ("test", "validation")}
 _CHUNK = 1024  # records whose labels are read at once
@@ -144,6 +145,11 @@ def open_prepared(
         source = builder.as_data_source(stored, decoders=skip)
         count = len(source)
         stats = [(folder / file).stat() for file in available[stored].filenames]
+    if name not in _DIGITS or (folder / f"{label_key}.labels.txt").exists():
+        label = features[label_key]
+        _prepared.check_names(
+            label.names, label.num_classes, folder / f"{label_key}.labels.txt"
+        )
     times = ((stat.length, stat.mtime) for stat in stats)
     if not count:
         raise ValueError(f"data set {name!r} has no images in its {stored!r} split")

@@ -168,7 +168,9 @@ def _value(text: str, option: str, value: str, known: Parameter | type) -> Any:
             pass
     elif type(found) in kinds and not (isinstance(found, int) and abs(found) > _MOST):
         return found
-    told = {bool: "true or false", int: "a whole number", float: "a number"}
+    large = type(found) is int and abs(found) > _MOST
+    whole = "a smaller whole number" if large else "a whole number in digits"
+    told = {bool: "true or false", int: whole, float: "a number"}
     wanted = next((told[kind] for kind in told if kind in kinds), "of another kind")
     raise TypeError(
         f"attack {shown(text)}: `{option}` must be {wanted}, got {shown(value)}."

@@ -90,7 +90,12 @@ def host_function(
         x = np.array(images, np.float32)  # its own: it may change them in place
         if layout == "NCHW":
             x = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
-        out = call(x)
+        try:
+            out = call(x)
+        except SystemExit as error:  # else the whole evaluation ends without a word
+            raise RuntimeError(
+                f"it ends the program ({named_code.said(error)})"
+            ) from error
         if hasattr(out, "detach"):
             out = out.detach().cpu().numpy()
         logits = np.asarray(out)

@@ -49,6 +49,8 @@ ZERO_SHARE = 0.05
 SATURATED_SHARE = 0.5
 # Where float32 resolves the loss it rises along its gradient; kinks are rare so nearby.
 RISES_SHARE = 0.9
+# Of what is above chance: who has so much right has learned something.
+LEARNED_SHARE = 0.1
 # The same program on the same numbers: AutoAttack allows as much.
 CALL_CHANGE = 1e-4
 # Another batch size is another program, whose rounding differs in a deep network.
@@ -61,9 +63,9 @@ GAIN = 0.1
 SCALE_SHARE = 0.05
 
 _SENTENCES = {
-    "learned_nothing": "Clean accuracy is {accuracy:.1%} of {n:,} images, no better "
-    "than chance (the commonest class: {chance:.1%}): the network has learned "
-    "nothing.{answer} What resists attacks is no robustness.",
+    "learned_nothing": "Clean accuracy is {accuracy:.1%} of {n:,} images, which cannot "
+    "be told from chance (the commonest class: {chance:.1%}): as far as they show, the "
+    "network has learned nothing.{answer} What resists attacks is no robustness.",
     "outputs_change": "The same images give other logits when asked again (by "
     "{change:.1%} of the usual lead of a class): attacks that follow one draw, and a "
     "robust accuracy decided by one, mean nothing. Pass the randomness as keys and "
@@ -185,9 +187,13 @@ def chance_of(y: Int[np.ndarray, "N"], classes: int) -> float:
 def learned_nothing(
     accuracy: float, chance: float, n: int, *, constant: bool = False
 ) -> list[Flag]:
-    """Flags a network that is no better than always answering the commonest class."""
+    """Flags a network that cannot be told from one which answers the commonest class.
+
+    Of few images luck may explain much, but not that most of what is above chance is
+    right.
+    """
     low = statistics.wilson_interval(round(accuracy * n), n)[0]
-    if low > chance:
+    if low > chance or accuracy - chance > LEARNED_SHARE * (1 - chance):
         return []
     answer = f" It gives all {n:,} images the same class." if constant else ""
     told = {"n": n, "answer": answer}

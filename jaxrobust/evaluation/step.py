@@ -197,11 +197,15 @@ def concatenate(runs: Sequence[EvalRun]) -> EvalRun:
     )
 
 
+class NonFiniteLogits(ValueError):
+    """Logits that are no predictions."""
+
+
 def check_finite(logits: Float[np.ndarray, "N *rest"]) -> None:
     """Refuses logits that are no prediction: argmax would call them class 0."""
     bad = ~np.isfinite(logits).reshape(len(logits), -1).all(-1)
     if bad.any():
-        raise ValueError(
+        raise NonFiniteLogits(
             f"the logits of {int(bad.sum())} of {len(logits)} examples are not finite "
             f"(the first is number {int(bad.argmax())}): they are no predictions; "
             "check the weights and the normalisation."

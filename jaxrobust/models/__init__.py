@@ -14,6 +14,7 @@ from jaxrobust.models._outputs import as_outputs as as_outputs
 from jaxrobust.models._outputs import logits_fn as logits_fn
 from jaxrobust.models._outputs import per_example as per_example
 from jaxrobust.models._registry import create as create
+from jaxrobust.models._registry import defaults as defaults
 from jaxrobust.models._registry import names as names
 from jaxrobust.models._to_linen import arguments as arguments
 from jaxrobust.models._to_linen import to_linen as to_linen

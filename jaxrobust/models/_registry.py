@@ -71,14 +71,27 @@ def create(name: str, **kwargs: Any) -> nn.Module:
     return build(**fields)
 
 
-def _keywords(build: Callable[..., nn.Module]) -> set[str]:
+def defaults(name: str) -> dict[str, Any]:
+    """Returns what the network that is called so can be given, with the defaults.
+
+    None where there is none. ValueError for an unknown name (with the nearest match).
+    """
+    if name not in _TABLE:
+        raise ValueError(f"unknown model {name!r}. {nearest_match(name, _TABLE)}")
+    return _keywords(_TABLE[name])
+
+
+def _keywords(build: Callable[..., nn.Module]) -> dict[str, Any]:
     """What a class, or a function for its class and its `**fields`, can be given."""
     signature = inspect.signature(build)
-    known = set(signature.parameters)
+    known = {
+        name: None if one.default is one.empty else one.default
+        for name, one in signature.parameters.items()
+    }
     if "fields" in known:
-        known |= _keywords(signature.return_annotation)
-    renamed = {"init" if name == "init_option" else name for name in known}
-    return renamed - {"fields", "parent", "name"}
+        known = _keywords(signature.return_annotation) | known
+    renamed = {"init" if k == "init_option" else k: v for k, v in known.items()}
+    return {k: v for k, v in renamed.items() if k not in ("fields", "parent", "name")}
 
 
 def _hashable(value: Any) -> Any:

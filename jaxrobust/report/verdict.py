@@ -187,7 +187,7 @@ def belief(results: Results) -> list[str]:
     told = [flag for flag in results.flags if flag.name != NOTHING]
     if len(told) < len(results.flags):
         notes.append(
-            "The network has learned nothing: its clean accuracy is no better than "
+            "The network has learned nothing: its clean accuracy cannot be told from "
             "chance. What resists attacks is no robustness."
         )
     if worst := severe(results):

@@ -37,13 +37,20 @@ def expand(path: epath.PathLike) -> epath.Path:
     """Returns a path that a user gave, with `~` as the home folder.
 
     ValueError is raised for an empty path (of a variable of the shell that is not set,
-    say), and where no home folder is known: `~` must not become a folder of that name.
+    say), and where no home folder is known, or no such user as in `~name`: neither must
+    become a folder of that name.
     """
     text = os.fspath(path)
     if not text:
         raise ValueError("a path is empty; for the current folder give a dot.")
     found = text if is_remote(text) else os.path.expanduser(text)
-    if text.partition("/")[0] == "~" and not os.path.isabs(found):
+    user = text.partition("/")[0]
+    if user.startswith("~") and user != "~" and not os.path.isabs(found):
+        raise ValueError(
+            f"{text}: there is no user {user[1:]!r}; for a folder of that name give "
+            f"./{text}."
+        )
+    if user == "~" and not os.path.isabs(found):
         raise ValueError(
             f"{text}: no home folder is known (HOME is not set); give the path in full."
         )

@@ -64,11 +64,26 @@ def train(
     if restored is not None:
         run.state = restored
     start, total = int(run.state.step), run.plan.total
+    known = before is not None or not started
+    if not known and start < total:
+        allowed = config["train"]["allow_changed_data"]
+        splits.require_record(workdir, allowed=allowed)
+    saved = checkpointer.part(start, "config") if start else {}
+    if (
+        start >= total
+        and config["train"]["extend"]
+        and (changed := _extended(saved, run))
+    ):
+        raise ValueError(
+            f"the run in {workdir} has made all its {start} steps, and with "
+            f"{told(changed)} no step is left to make: give more --config.train.epochs."
+        )
     on_start()
-    if lead and run.record is not before:
+    # What a run that ended was trained on is not known from the data of today.
+    if lead and run.record is not before and (known or start < total):
         run.record.write(workdir)
     if start:
-        _extend(run, checkpointer.part(start, "config"))
+        _extend(run, _extended(saved, run))
     if start and lead:
         moved = layout_change(checkpointer.part(start, "layout"), run.layout)
         what = "resuming %s at step %d of %d%s"
@@ -111,14 +126,18 @@ def layout_change(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     )
 
 
-def _extend(run: Run, saved: Mapping[str, Any]) -> None:
-    """Tells in what a run goes on otherwise than its checkpoint was trained.
+def _extended(saved: Mapping[str, Any], run: Run) -> dict[str, tuple[Any, Any]]:
+    """Returns in what a run goes on otherwise than its checkpoint was trained."""
+    changed = differences(saved, run.config, base().to_dict()) if saved else {}
+    return {k: v for k, v in changed.items() if k.startswith(EXTENDED)}
+
+
+def _extend(run: Run, changed: Mapping[str, tuple[Any, Any]]) -> None:
+    """Tells what is `_extended`.
 
     The patience of early stopping starts anew, and at another rate so does that of the
     plateau schedule, with the scale it had come to.
     """
-    changed = differences(saved, run.config, base().to_dict()) if saved else {}
-    changed = {k: v for k, v in changed.items() if k.startswith(EXTENDED)}
     if not changed:
         return
     if processes.is_lead():
@@ -174,7 +193,8 @@ def _loop(
             if validating:
                 # Else a validation would blame the weights, and not tell the step.
                 nonfinite.check_state(run.state)
-                validated = run.validate(run.state.variables)
+                with nonfinite.told(number):
+                    validated = run.validate(run.state.variables)
                 _after_validation(run, validated)
             row |= {f"validation/{k}": v for k, v in validated.items()}
             if writer is not None:

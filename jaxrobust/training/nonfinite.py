@@ -1,6 +1,7 @@
 """Values that are not finite: found before they are saved, or their update dropped."""
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import flax.struct
@@ -11,6 +12,7 @@ from jaxtyping import Array, Bool, Int
 
 from jaxrobust import parallel
 from jaxrobust.array_types import Key, PyTree
+from jaxrobust.evaluation.step import NonFiniteLogits
 from jaxrobust.training.state import TrainState
 
 Update = Callable[
@@ -78,6 +80,21 @@ def _trained(state: TrainState) -> dict[str, PyTree]:
 @jax.jit
 def _broken(tree: PyTree) -> list[Bool[Array, ""]]:
     return [~jnp.isfinite(x).all() for x in jax.tree.leaves(tree)]
+
+
+@contextlib.contextmanager
+def told(step: int) -> Iterator[None]:
+    """Tells logits of a validation that are not finite as what training came to.
+
+    Finite weights, of a rate that is far too high, may be so large.
+    """
+    try:
+        yield
+    except NonFiniteLogits as error:
+        what = str(error).partition(":")[0]
+        raise FloatingPointError(
+            f"at the validation after step {step} {what}; {ADVICE}"
+        ) from None
 
 
 def check_state(state: TrainState) -> None:

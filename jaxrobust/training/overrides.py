@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from jaxrobust import named_models
 from jaxrobust._checks import did_you_mean
 from jaxrobust.evaluation.text import literal, number, python, shown
 
@@ -17,6 +18,8 @@ _BOOLEANS: dict[str, bool] = {
 }
 # Radii are numbers or text such as 8/255, whatever a config has there so far.
 _RADII = ("eps", "step_size", "eps_range")
+# Without a default, and yet not of any kind: a number for each channel.
+_PER_CHANNEL = ("model.mean", "model.std")
 # Tables whose names are free: a whole one can be given.
 _OPEN = ("model", "label_optimizers", "eval.own_analyses")
 
@@ -67,7 +70,8 @@ def apply(config: ConfigDict, overrides: Sequence[Override]) -> dict[str, Any]:
       ValueError: for fields that the config does not have (a line for each, with the
         nearest), or a value that is not of the field's kind.
     """
-    known = _names(config)
+    more = _arguments(config, overrides)
+    known = [*_names(config), *more]
     if wrong := [one.field for one in overrides if one.field not in known]:
         raise ValueError("; ".join(_unknown(name, known) for name in wrong))
     values = {}
@@ -76,12 +80,47 @@ def apply(config: ConfigDict, overrides: Sequence[Override]) -> dict[str, Any]:
         table: Any = config
         for step in path:
             table = table[step]
-        if not isinstance(table, ConfigDict) or name not in table:
+        if not isinstance(table, ConfigDict) or not (name in table or field in more):
             raise ValueError(_unknown(field, _names(config)))
-        values[field] = _value(field, text, table[name], table.get_type(name))
+        if name in table and not (table[name] is None and field in _PER_CHANNEL):
+            values[field] = _value(field, text, table[name], table.get_type(name))
+        else:
+            values[field] = _argument(field, text, more.get(field))
         with table.ignore_type(), table.unlocked():
             table[name] = values[field]
     return values
+
+
+def _arguments(config: ConfigDict, overrides: Sequence[Override]) -> dict[str, Any]:
+    """Returns the defaults of what a network takes and its config does not list.
+
+    By field, of the network that the config will name.
+    """
+    own = [one for one in overrides if one.field.startswith("model.")]
+    table: Any = config.get("model", {})
+    named = [one.text for one in own if one.field == "model.name"]
+    name = named[-1] if named else table.get("name")
+    if not isinstance(name, str) or all(o.field[6:] in table for o in own):
+        return {}
+    return {
+        f"model.{field}": default
+        for field, default in named_models.taken_by(name).items()
+        if field not in table
+    }
+
+
+def _argument(field: str, text: str | None, default: Any) -> Any:
+    """Reads an argument of a network: of its default's kind, or what Python reads."""
+    if field in _PER_CHANNEL and default is None:
+        default = (0.0,)
+    kind = type(default)
+    if default is not None and kind in (bool, int, float, str, tuple, list):
+        return _value(field, text, default, kind)
+    if text is None:
+        raise ValueError(f"--config.{field} needs a value: --config.{field}=VALUE.")
+    if "," in text or text.strip()[:1] in ("(", "["):
+        return tuple(map(literal, map(str, _items(text))))
+    return literal(text)
 
 
 def _names(config: ConfigDict, prefix: str = "") -> list[str]:
@@ -120,14 +159,17 @@ def read(text: str, default: Any, kind: type, *, radius: bool = False) -> Any:
     are. The kind of None takes a number, true, false, none or text.
     """
     if kind in (list, tuple):
-        return kind(_item(one, default, radius) for one in _items(text))
+        items = _items(text)
+        if radius and _equal(items, default):  # as the config writes them
+            return default
+        return kind(_item(one, default, radius) for one in items)
     if kind is type(None) or default is None:
         if text.lower() == "none":
             return None
         if kind is type(None):
             return text if radius else literal(text)
     if radius and kind in (int, float):
-        return text
+        return default if _equal([text], [default]) else text
     readers: Mapping[type, tuple[Callable[[str], Any], str]] = {
         bool: (lambda t: _BOOLEANS[t.lower()], "true or false"),
         int: (int, "a whole number"),
@@ -144,6 +186,16 @@ def read(text: str, default: Any, kind: type, *, radius: bool = False) -> Any:
         return reader(text)
     except (ValueError, KeyError):
         raise ValueError(f"{told}, got {shown(text)}.") from None
+
+
+def _equal(items: Sequence[Any], default: Sequence[Any]) -> bool:
+    """Says whether texts are the numbers of a default, where those are numbers."""
+    if len(items) != len(default) or any(isinstance(d, str | bool) for d in default):
+        return False
+    try:
+        return all(number(str(a)) == b for a, b in zip(items, default, strict=True))
+    except ValueError:
+        return False
 
 
 def _items(text: str) -> list[Any]:

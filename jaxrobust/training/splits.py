@@ -60,8 +60,83 @@ def read_seen(workdir: epath.PathLike) -> Seen | None:
     except (ValueError, TypeError, KeyError, OverflowError):
         raise ValueError(
             f"{path} is damaged, so nothing tells whether the training data changed; "
-            "put it back, or delete it to go on with the data that are there now."
+            "put it back, or delete it and add --config.train.allow_changed_data=True "
+            "to go on with the data that are there now."
         ) from None
+
+
+def seen_of(source: epath.PathLike) -> Seen | None:
+    """Returns what a network was trained on, None if unknown.
+
+    `source` is its work directory, or the folder of a checkpoint in one.
+    """
+    folder = files.expand(source)
+    # Of W, or of W/checkpoints/STEP.
+    return read_seen(folder) or read_seen(folder.parent.parent)
+
+
+def require_record(workdir: epath.PathLike, *, allowed: bool) -> None:
+    """Raises ValueError for a run that goes on without the record of its data.
+
+    Where that is `allowed` (`train.allow_changed_data`), what it means is told.
+    """
+    what = (
+        f"{workdir} has checkpoints and no {FILE}, so nothing tells which images were "
+        "held out for validation, nor whether the training data changed"
+    )
+    if not allowed:
+        raise ValueError(
+            f"{what}. Put that file back, use another --workdir, or go on by "
+            "--config.train.allow_changed_data=True: the same data and seed hold out "
+            "the same images, of others some that were trained on may be held out now."
+        )
+    logging.warning(
+        "%s; images are held out as at a first start: of data that changed some were "
+        "trained on, and validation may say too much",
+        what,
+    )
+
+
+def hold_out(
+    source: data.Source, wanted: int, seed: int, init_from: str, *, streamed: bool
+) -> Int[np.ndarray, "V"]:
+    """Returns the rows to hold out of the training split of a new run.
+
+    Where it starts from another network (`train.init_from`), those that were held out
+    there as far as there are such: what that network was trained on would be validated
+    on here. What of that is left, or cannot be told, is told.
+    """
+    rows = data.validation_rows(source, wanted, seed)
+    if not init_from:
+        return rows
+    before = seen_of(init_from)
+    same = before is not None and data.digest(source) == before.digest
+    if before is None or (streamed and not same):
+        logging.warning(
+            "%s does not tell that the images held out here were not trained on there "
+            "(%s): if they were, validation says too much",
+            init_from,
+            f"no {FILE}" if before is None else "other data, or in another order",
+        )
+        return rows
+    kept = before.rows
+    if not same:
+        kept = np.flatnonzero(np.isin(data.image_digests(source), before.held_out))
+    if len(kept) > wanted:
+        return kept[data.validation_rows(source.take(kept), wanted, seed)]
+    if len(kept) == wanted:
+        return kept
+    others = len(np.setdiff1d(rows, kept))
+    logging.warning(
+        "%d of the %d images held out here %s by the network of %s, so validation says "
+        "too much; use the same data, seed and --config.data.validation_examples=%d",
+        others,
+        wanted,
+        "were trained on" if same else "may have been trained on",
+        init_from,
+        len(before.rows),
+    )
+    return rows
 
 
 def divide(
@@ -122,7 +197,8 @@ def load_train(
         allowed = config["train"]["allow_changed_data"]
         rows = divide(found, before, fields["name"], allowed=allowed)
     elif wanted < len(found):
-        rows = data.validation_rows(found, wanted, config["seed"])
+        start = config["train"]["init_from"]
+        rows = hold_out(found, wanted, config["seed"], start, streamed=streamed)
     else:
         raise ValueError(
             f"`data.validation_examples` must be below the {len(found)} training "
@@ -209,9 +285,7 @@ def _classes_of(source: epath.PathLike) -> tuple[tuple[str, ...], str]:
     if (shipped := zoo.named(source)) is not None:
         card = zoo.card(shipped)
         return tuple(card.class_names), card.data
-    folder = files.expand(source)
-    # Of W, or of W/checkpoints/STEP.
-    seen = read_seen(folder) or read_seen(folder.parent.parent)
+    seen = seen_of(source)
     return (seen.class_names, seen.name) if seen else ((), "")
 
 

@@ -12,6 +12,8 @@ import zipfile
 import chex
 import hypothesis
 import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
@@ -156,6 +158,51 @@ def test_a_normalisation_in_front_is_taken(weights, parts):
         convert.from_torch(model, {**given, f"{first}mean": 2 * mean})
 
 
+@pytest.mark.parametrize(
+    ("buffers", "message"),
+    [
+        ({"noise.sigma": 0.25}, "unexpected: noise.sigma"),
+        ({"head.mean": 0.5, "head.std": 0.5}, "unexpected: head.mean"),
+        ({"sigma": 0.25}, "sigma stands alone"),
+        ({"mu": 0.1, "mean": 0.5}, "both mu and mean may be the `mean`"),
+        ({"norm.mean": 0.1, "0.mean": 0.1}, "both norm.mean and 0.mean may be"),
+        (
+            {"mean": np.zeros((3, 32, 32))},
+            r"mean has the name .* of shape \(3, 32, 32\)",
+        ),
+        ({"mean": [1, 2, 3]}, r"mean has the name .* is int64 of shape \(3,\)"),
+        ({"mean": 0.5, "std": 0.0}, "do not normalise images"),
+        ({"mean": np.nan, "std": 1.0}, "do not normalise images"),
+        ({"mean": 120.0, "std": 0.2}, "do not normalise images"),
+        (
+            {"mean": 51.0, "std": 51.0},
+            r"images of 0 to 255.*create it with mean=\(0\.2,",
+        ),
+    ],
+)
+def test_what_is_no_normalisation_or_not_ours(weights, buffers, message):
+    model = models.create("ssp_cifar", **FIELDS)
+    given = {**weights, **{k: np.asarray(v) for k, v in buffers.items()}}
+    with pytest.raises(ValueError, match=message):
+        convert.from_torch(model, given)
+
+
+def test_a_normalisation_of_bytes_that_the_model_has(weights):
+    model = models.create("ssp_cifar", **FIELDS, mean=(0.2,), std=(0.4,))
+    given = {**weights, "mean": np.asarray(51.0), "std": np.asarray(102.0)}
+    convert.from_torch(model, given)
+
+
+def test_a_variance_below_zero():
+    model = models.create("preact_resnet", width=2)
+    given = convert.to_torch(
+        model, model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    )
+    name = next(name for name in given if name.endswith("running_var"))
+    with pytest.raises(ValueError, match=f"not a variance: {name} is -"):
+        convert.from_torch(model, {**given, name: -given[name]})
+
+
 def test_a_first_part_that_is_the_network_s_own_stays():
     block = ssp.Block(integrator="ssp2")
     with pytest.raises(ValueError, match="missing") as caught:
@@ -184,13 +231,15 @@ def test_a_copy_for_attacks_is_the_same_network(weights):
     [
         (np.nan, r"not finite: \S+ \(1 of \d+ values\)"),
         (np.inf, r"not finite: \S+ \(1 of \d+ values\)"),
-        (None, r"not floating: \S+ is int8 \(quantised"),
+        ("int8", r"not floating: \S+ is int8 \(quantised"),
+        ("int64", r"not floating: \S+ is int64 \(quantised"),
+        ("bool", r"not floating: \S+ is bool \(quantised"),
     ],
 )
 def test_values_that_are_no_weights_are_named(weights, value, message):
     name, array = next((k, v.copy()) for k, v in weights.items() if v.ndim > 1)
-    if value is None:
-        array = array.astype(np.int8)
+    if isinstance(value, str):
+        array = array.astype(value)
     else:
         array.flat[0] = value
     model = models.create("ssp_cifar", **FIELDS)
@@ -231,7 +280,7 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n"
         ("w.pt", b"", "(No data left in file)"),
         ("w.npz", b"", "(No data left in file)"),
         ("w.pt", LFS, "is a git-LFS pointer"),
-        ("w.safetensors", LFS, "says that its header has"),
+        ("w.safetensors", LFS, "is a git-LFS pointer"),
         ("w.pth", b"<!DOCTYPE html><html>", "is a web page"),
         ("w.bin", b' {"weight_map": {}}', "is JSON text"),
         ("w.tar", gzip.compress(b"x"), "is a gzip archive"),

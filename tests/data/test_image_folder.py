@@ -4,6 +4,7 @@ import io
 import os
 import socket
 import struct
+import warnings
 import zlib
 from typing import Any
 
@@ -578,3 +579,12 @@ def test_more_pixels_than_memory(root):
     assert source.nbytes == 4 * 3 * 10**10
     with pytest.raises(ValueError, match=r"GiB of pixels.*image_size"):
         source.load()
+
+
+def test_too_many_pixels_are_one_error_and_no_warning():
+    stream = io.BytesIO(b"P6 9000 9999 255\n")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with pytest.raises(ValueError, match="too many"):
+            _images.header(stream)
+    assert not caught

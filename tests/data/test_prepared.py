@@ -56,6 +56,15 @@ def beside(**more):
     return lambda text: json.dumps({**json.loads(text), **more})
 
 
+def inside(**more):
+    def change(text):
+        told = json.loads(text)
+        told["featuresDict"]["features"]["image"] |= more
+        return json.dumps(told)
+
+    return change
+
+
 BAD = {
     "a module": ("features.json", feature("evil_module.Image")),
     "a module in the other spelling": (
@@ -69,6 +78,22 @@ BAD = {
         "features.json",
         lambda text: json.dumps({"type": "evil_module.X", "content": {}}),
     ),
+    "the old form beside": (
+        "features.json",
+        beside(type="evil_module.X", content={}),
+    ),
+    "the old form beside, inside": ("features.json", inside(type="evil_module.X")),
+    "protobuf's old form": ("features.json", inside(proto_cls="evil_module.X")),
+    "a test of TFDS": (
+        "features.json",
+        feature("tensorflow_datasets.core.features.image_feature_test.ImageFeature"),
+    ),
+    "another feature's content": ("features.json", inside(text={})),
+    "a feature in an image": (
+        "features.json",
+        inside(image={"feature": {"pythonClassName": "evil_module.X"}}),
+    ),
+    "both spellings": ("features.json", inside(python_class_name=IMAGE)),
     "JSON inside": (
         "features.json",
         beside(jsonFeature={"json": '{"type": "evil_module.X"}'}),
@@ -128,6 +153,21 @@ def test_names_of_classes_that_are_no_text_are_told(prepared, rewrite):
     (prepared[1] / "label.labels.txt").write_bytes(b"a\n\xff\n")
     with pytest.raises(ValueError, match=r"label\.labels\.txt.*UTF-8"):
         load()
+
+
+@pytest.mark.parametrize("lines", ["", "\n\n", "a\n", "a\nb\nc\n"])
+def test_another_number_of_names_than_of_classes(lines, rewrite):
+    load = rewrite("label.labels.txt", lambda text: lines)
+    with pytest.raises(ValueError, match=r"label\.labels\.txt names \d classes, and"):
+        load()
+
+
+def test_classes_without_names_are_told(prepared, tmp_path, caplog):
+    root, folder = prepared
+    shutil.copytree(root / "toy", tmp_path / "toy")
+    (tmp_path / "toy" / folder.name / "label.labels.txt").unlink()
+    assert data.load("tfds:toy", data_dir=tmp_path).class_names == ("0", "1")
+    assert "label.labels.txt is not there: its classes are called 0 to 1" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["label.labels.txt", "toy-train.array_record*"])

@@ -326,6 +326,16 @@ def test_votes_are_told_of_a_black_box_too(theirs, tmp_path):
     assert found["probabilities_as_logits"]
 
 
+def test_a_black_box_that_ends_the_program_fails_in_a_line():
+    def leave(x):
+        raise SystemExit(3)
+
+    with pytest.raises(ValueError, match=r"it ends the program \(SystemExit: 3\)"):
+        black_box.wrap(leave, toy(), None)
+    with pytest.raises(RuntimeError, match="it ends the program"):
+        black_box.host_function(leave)(np.zeros((1, 4, 4, 1), np.float32))
+
+
 def test_a_torch_module_is_a_black_box(tmp_path):
     torch = pytest.importorskip("torch")
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2))

@@ -138,6 +138,25 @@ def test_a_constant_network_is_told_as_such_and_nothing_else():
     assert "all 100 images the same class" in flag["message"]
 
 
+@pytest.mark.parametrize(
+    ("accuracy", "chance", "n", "flagged"),
+    [
+        (1.0, 23 / 24, 24, False),
+        (23 / 24, 23 / 24, 24, True),
+        (0.9, 23 / 24, 24, True),
+        (0.5, 0.25, 8, False),
+        (0.12, 0.1, 100, True),
+        (0.3, 0.1, 10, False),
+        (0.14, 0.1, 10_000, False),
+        (0.0, 0.5, 4, True),
+    ],
+)
+def test_who_has_learned_nothing(accuracy, chance, n, flagged):
+    found = flags.learned_nothing(accuracy, chance, n)
+    assert bool(found) == flagged
+    assert all("cannot be told from chance" in flag["message"] for flag in found)
+
+
 def test_a_network_that_learned_nothing_is_not_called_saturated():
     numbers = copy.deepcopy(NUMBERS)
     numbers["predictions"]["accuracy"] = 0.12

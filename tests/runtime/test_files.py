@@ -1,5 +1,6 @@
 """The writer of files, with whatever others put at the names it uses."""
 
+import contextlib
 import json
 import os
 import stat
@@ -135,8 +136,9 @@ def test_files_of_a_work_directory_are_never_written_through(
     kind, name, tmp_path, victim
 ):
     put(kind, tmp_path / "run" / name, victim)
-    WRITERS[name](tmp_path / "run")
-    assert not (tmp_path / "run" / name).is_symlink()
+    with contextlib.suppress(FileExistsError):  # weights refuse what is there
+        WRITERS[name](tmp_path / "run")
+        assert not (tmp_path / "run" / name).is_symlink()
     assert not (tmp_path / "nowhere").exists()
 
 
@@ -145,7 +147,6 @@ def test_files_of_a_work_directory_are_never_written_through(
     [
         ("~/a", "/home/u", "/home/u/a"),
         ("a/~", "/home/u", "a/~"),
-        ("~nobody-of-this-name/a", "/home/u", "~nobody-of-this-name/a"),
         ("gs://~/a", "/home/u", "gs://~/a"),
         ("~", "/home/u", "/home/u"),
     ],
@@ -187,3 +188,11 @@ def test_no_home_folder_is_told(monkeypatch):
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     with pytest.raises(ValueError, match="~/a: no home folder is known"):
         files.expand("~/a")
+
+
+def test_a_user_that_is_not_there_is_no_folder():
+    with pytest.raises(
+        ValueError, match=r"no user 'no_such_user'; .* give \./~no_such"
+    ):
+        files.expand("~no_such_user/x")
+    assert os.fspath(files.expand("./~no_such_user/x")) == "~no_such_user/x"

@@ -11,9 +11,11 @@ import time
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jaxrobust import checkpoints, evaluation, named_models, parallel
+from jaxrobust.evaluation import step as evaluation_step
 from jaxrobust.results.files import read_metrics as read
 from jaxrobust.runtime.out_of_memory import explained
 from jaxrobust.training import config, loop, nonfinite, preemption, program
@@ -336,6 +338,22 @@ def bad_losses(*steps):
         }
 
     return nonfinite.dropping(change)
+
+
+def test_logits_of_a_validation_that_overflow_are_told_with_the_step(
+    tmp_path, faulty, monkeypatch
+):
+    """Finite weights may be so large, at a rate that is far too high."""
+
+    def validate(*args, **kwargs):
+        evaluation_step.check_finite(np.asarray([[0.0], [np.inf]]))
+
+    monkeypatch.setattr(evaluation, "run_eval_step", validate)
+    faulty(lambda n, s, m: (s, m), real=True)
+    with pytest.raises(
+        FloatingPointError, match=r"after step 1 the logits of 1 of 2 .*learning_rate"
+    ):
+        train(tmp_path, small(validate_every_epochs=0.1))
 
 
 def test_dropped_updates_are_counted(tmp_path, faulty):

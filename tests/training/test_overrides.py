@@ -88,6 +88,50 @@ def test_every_kind_of_field_can_be_set(argument, field, value):
 
 
 @pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("mean=0.5", (0.5,)),
+        ("std=1/4,0.5", (0.25, 0.5)),
+        ("mean=(0.1, 0.2)", (0.1, 0.2)),
+        ("pool=avg", "avg"),
+        ("num_classes=7", 7),
+    ],
+)
+def test_what_the_network_takes_can_be_set_too(argument, value):
+    field = argument.partition("=")[0]
+    config, values = setting(f"--config.model.{argument}")
+    assert config.model[field] == value == values[f"model.{field}"]
+    assert type(config.model[field]) is type(value)
+
+
+def test_what_another_network_takes_can_be_set_with_its_name():
+    setting("--config.model.depth=11", "--config.model.name=vgg")
+    for name in ("lenet5", "of_nobody"):
+        with pytest.raises(ValueError, match=r"no field 'model\.depth'"):
+            setting("--config.model.depth=11", f"--config.model.name={name}")
+    with pytest.raises(ValueError, match=r"'model\.men'. Did you mean 'model\.mean'"):
+        setting("--config.model.men=0.5")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("(0.02, 0.05)", (0.02, 0.05)),
+        ("[0.02,1/20]", (0.02, 0.05)),
+        ("0.02,0.06", ("0.02", "0.06")),
+    ],
+)
+def test_radii_as_the_config_writes_them_are_the_same(text, value):
+    config = common.base()
+    config.objective.eps_range = (0.02, 0.05)
+    with config.ignore_type():
+        config.attack.eps = 0.3
+    given = [f"--config.objective.eps_range={text}", "--config.attack.eps=0.3"]
+    overrides.apply(config, overrides.split(given)[1])
+    assert (config.objective.eps_range, config.attack.eps) == (value, 0.3)
+
+
+@pytest.mark.parametrize(
     ("argument", "message"),
     [
         ("--config.flag=maybe", "--config.flag must be true or false, got 'maybe'"),

@@ -1,6 +1,7 @@
 """A run that goes on knows its data again, and keeps held out what was held out."""
 
 import json
+import re
 from typing import Any
 
 import chex
@@ -143,3 +144,43 @@ def test_the_record_holds_plain_data(monkeypatch, tmp_path):
 def test_more_are_held_out_than_there_are(monkeypatch):
     with pytest.raises(ValueError, match=r"`data\.validation_examples` must be below"):
         load(monkeypatch, made(range(12)))
+
+
+@pytest.mark.parametrize(
+    ("changed", "wanted", "held", "said"),
+    [
+        (made(), 12, 12, ""),
+        (made(), 6, 6, ""),
+        (made(), 20, None, "of the 20 images held out here were trained on by"),
+        (CHANGED["another order"], 12, 12, ""),
+        (CHANGED["more"], 9, 9, ""),
+        (made(images=~IMAGES), 12, None, "12 of the 12 .* may have been trained on by"),
+    ],
+)
+def test_what_another_network_held_out_stays_so(
+    changed, wanted, held, said, monkeypatch, tmp_path, caplog
+):
+    _, before, _, record = load(monkeypatch, made())
+    record.write(tmp_path)
+    fields = fields_of(init_from=str(tmp_path / "checkpoints" / "12"))
+    fields["data"]["validation_examples"] = wanted
+    fields["seed"] = 1
+    monkeypatch.setattr(data, "open_source", lambda *args, **kwargs: changed)
+    _, now, _, _ = setup.load_train(fields)
+    assert len(now) == wanted
+    known = np.isin(data.image_digests(now), data.image_digests(before))
+    assert held is None or known.sum() == held
+    assert bool(said) == bool(caplog.records)
+    assert re.search(said, caplog.text)
+
+
+def test_a_network_without_a_record_is_told(monkeypatch, tmp_path, caplog):
+    load(monkeypatch, made(), init_from=str(tmp_path))
+    assert "does not tell that the images held out here were not" in caplog.text
+
+
+def test_a_run_without_a_record_is_refused(tmp_path, caplog):
+    with pytest.raises(ValueError, match=r"has checkpoints and no training_data\.json"):
+        splits.require_record(tmp_path, allowed=False)
+    splits.require_record(tmp_path, allowed=True)
+    assert "images are held out as at a first start" in caplog.text

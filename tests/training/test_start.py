@@ -1,5 +1,6 @@
 """Fine-tuning: a start from another network, to other classes; and longer runs."""
 
+import shutil
 from typing import Any
 
 import chex
@@ -159,3 +160,30 @@ def test_a_run_is_extended(trained, caplog, monkeypatch):
     )
     assert "going on with optimizer.learning_rate (0.01 there, 0.02 now)" in caplog.text
     assert "train.epochs (1.0 there, 2.0 now)" in caplog.text
+
+
+def test_another_rate_alone_trains_nothing(trained, tmp_path):
+    shutil.copytree(trained / "run", tmp_path / "run")
+    program.run(small(trained, 5), str(tmp_path / "run"), "train", None, "command")
+    before = (tmp_path / "run" / "config.json").read_bytes()
+    other = small(trained, 5, extend=True)
+    other["optimizer"]["learning_rate"] = 0.5
+    with pytest.raises(ValueError, match=r"all its 2 steps, .*learning_rate .*epochs"):
+        program.run(other, str(tmp_path / "run"), "train", None, "command")
+    assert (tmp_path / "run" / "config.json").read_bytes() == before
+    # With nothing changed there is nothing to refuse: it goes on to its evaluation.
+    same = small(trained, 5, extend=True)
+    program.run(same, str(tmp_path / "run"), "train", None, "command")
+
+
+def test_a_run_that_lost_the_record_of_its_data(trained, tmp_path):
+    shutil.copytree(trained / "run", tmp_path / "run")
+    (tmp_path / "run" / "training_data.json").unlink()
+    mesh, begun = parallel.make_mesh(1), []
+    more = small(trained, 5, epochs=2.0, extend=True)
+    with pytest.raises(ValueError, match=r"no training_data\.json.*allow_changed_data"):
+        loop.train(more, tmp_path / "run", mesh, on_start=lambda: begun.append(1))
+    assert not begun
+    # One that has ended goes on to its evaluation; nothing is made up for it.
+    loop.train(small(trained, 5), tmp_path / "run", mesh)
+    assert not (tmp_path / "run" / "training_data.json").exists()

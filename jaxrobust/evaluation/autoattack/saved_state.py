@@ -19,6 +19,7 @@ from jaxrobust.evaluation.autoattack.queue import Queue
 from jaxrobust.evaluation.autoattack.result import StageResult, State
 from jaxrobust.evaluation.autoattack.setup import Setup
 from jaxrobust.evaluation.autoattack.versions import Calls, Stage
+from jaxrobust.evaluation.step import HALF
 from jaxrobust.parallel import processes
 from jaxrobust.runtime import files, reading
 
@@ -29,6 +30,8 @@ _SAVING_SHARE = 20  # times as long as it took is waited before the next
 _CHANGE = 0.05
 # Of the images: those whose lead may change by more in a network that is the same.
 _OTHER_SHARE = 0.01
+# Of the draws of a randomised model, and of what flags are made of (shares, mostly).
+_OTHER_DRAWS, _OTHER_NUMBER = 0.25, 0.1
 
 Arrays = Mapping[str, np.ndarray]
 Saved = tuple[dict[str, Any], dict[str, np.ndarray]]
@@ -89,6 +92,9 @@ class StateFile:
             raise self._damaged(fault)
         self._check_same(arrays["clean"], clean)
         state = _unpacked(self._setup, meta, arrays)
+        self._check_verdicts(state)
+        if self._setup.tag is not None:  # else its program tells the model
+            self._check_numbers(state, clean)
         if meta["runner"] is None:
             return state, None
         return state, (meta["runner"], _below("runner", arrays))
@@ -131,11 +137,55 @@ class StateFile:
             change = of_logits.lead_change(saved, clean, dtype)
             other = float((change > _CHANGE).mean())
         if other > _OTHER_SHARE:
-            raise ValueError(
-                f"the saved state {self._path} is of another model: for {other:.0%} of "
-                "the clean images its logits are not those of this one. Give each "
-                "model a `state_dir` or a `state_tag` of its own, or delete the file."
+            raise self._of_another(
+                f"for {other:.0%} of the clean images its logits are not those of this "
+                "one"
             )
+
+    def _check_verdicts(self, state: State) -> None:
+        """Raises where this model is not fooled by what fooled the one that was saved.
+
+        Another may give the clean images the same logits.
+        """
+        setup, x_adv = self._setup, state.x_adv
+        rows = np.flatnonzero((x_adv != setup.examples.x).any((1, 2, 3)))
+        if not len(rows):
+            return
+        if setup.stochastic:
+            share = setup.correct_share(rows, x_adv[rows])
+            differs = np.abs(share - state.correct_share[rows]) > _OTHER_DRAWS
+        else:
+            logits = setup.second_look(x_adv[rows])
+            y = setup.examples.y[rows, None]
+            own = np.take_along_axis(logits, y, -1)[:, 0]
+            others = np.where(np.arange(logits.shape[-1]) == y, -np.inf, logits)
+            usual = of_logits.typical_lead(state.logits)
+            # Not by rounding on another device. What is NaN fools nothing.
+            differs = ~(own - others.max(-1) <= _CHANGE * usual)
+        if (other := float(differs.mean())) > _OTHER_SHARE:
+            raise self._of_another(
+                f"for {other:.0%} of the {len(rows)} adversarial images in it this one "
+                "has another verdict"
+            )
+
+    def _check_numbers(self, state: State, clean: np.ndarray) -> None:
+        """Raises where this model does not move around the images as that one did."""
+        now = flags.numbers_of(self._setup, clean)
+        for name in sorted(now.keys() | state.numbers.keys()):
+            before, after = state.numbers.get(name, np.nan), now.get(name, np.nan)
+            limit = _OTHER_NUMBER
+            if name in ("lead", "step"):
+                limit *= max(abs(before), abs(after))
+            if not abs(before - after) <= limit:
+                raise self._of_another(
+                    f"`{name}` of its images is {after:.3g}, and {before:.3g} there"
+                )
+
+    def _of_another(self, why: str) -> ValueError:
+        return ValueError(
+            f"the saved state {self._path} is of another model: {why}. Give each model "
+            "a `state_dir` or a `state_tag` of its own, or delete the file."
+        )
 
 
 def read(path: epath.Path) -> Saved | None:
@@ -280,6 +330,9 @@ def _fault(
         return "moved names images that are not there"
     if not ((plain["share"] >= 0) & (plain["share"] <= 1)).all():
         return "a share is not between 0 and 1"
+    kept = plain["robust"]
+    if (kept[1:] > kept[:-1]).any() or (kept[-1] != (plain["share"] >= HALF)).any():
+        return "its verdicts do not agree with each other"
     if moved.size and verify.measure(plain["x_adv"], x[moved], setup.ball)[1].any():
         return "its images are not in the ball"
     return None

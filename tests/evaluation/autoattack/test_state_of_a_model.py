@@ -14,15 +14,16 @@ from jaxrobust.attacks import stepping
 KEY = jax.random.key(0)
 
 
-def hosted(model, sign=1, where="forward"):
-    """The linear model, or its negative, by a call of the host."""
+def hosted(model, sign=1, where="forward", seen=lambda x: x):
+    """The linear model, or its negative, by a call of the host that sees `seen(x)`."""
     w, b = sign * model.w, sign * model.b
 
     def ask(x):
         like = jax.ShapeDtypeStruct((len(x), w.shape[1]), jnp.float32)
 
         def run(x):
-            return (np.asarray(x).reshape(len(x), -1) @ w + b).astype(np.float32)
+            x = seen(np.asarray(x))
+            return (x.reshape(len(x), -1) @ w + b).astype(np.float32)
 
         return jax.pure_callback(run, like, x)
 
@@ -108,6 +109,30 @@ def test_a_tag_tells_models_apart_and_is_not_believed_blindly(linear, tmp_path):
         attack(model, one, state_dir=tmp_path, state_tag=" ")
 
 
+@pytest.mark.parametrize("moved", [True, False])
+def test_models_that_agree_on_the_images_alone(moved, linear, tmp_path):
+    """By the adversarial images; without any, by the numbers behind the flags."""
+    model = linear(3)
+    known = np.asarray(model.x[:8])
+
+    def nearest(x):
+        far = np.abs(x[:, None] - known[None]).sum((2, 3, 4))
+        return known[far.argmin(1)]
+
+    other = hosted(model, seen=nearest)
+    first = attack(model, hosted(model), state_dir=tmp_path, state_tag="one")
+    assert (first.x_adv != known).any()
+    if not moved:
+        (path,) = tmp_path.iterdir()
+        whole = dict(np.load(path))
+        clean = np.broadcast_to(whole["robust"][0], whole["robust"].shape)
+        nothing = {"robust": clean, "share": 1.0 * clean[0]}
+        nothing |= {name: whole[name][:0] for name in ("moved", "x_adv")}
+        np.savez(path, **{**whole, **nothing})
+    with pytest.raises(ValueError, match=r"is of another model: .*state_tag"):
+        attack(model, other, state_dir=tmp_path, state_tag="one")
+
+
 def test_a_damaged_state_is_told(linear, tmp_path):
     model = linear(3)
     attack(model, model, state_dir=tmp_path)
@@ -130,7 +155,14 @@ def test_a_damaged_state_is_told(linear, tmp_path):
         (told(stages=meta["stages"] * 3), "of its stages"),
         (told(flagged={}), "of its stages"),
         (told(runner=[1]), "of its stages"),
-        (told(stages=[], runner={}) | {"robust": whole["robust"][:1]}, "'runs'"),
+        ({"robust": np.ones_like(whole["robust"])}, "do not agree"),
+        ({"robust": whole["robust"][::-1]}, "do not agree"),
+        (
+            told(stages=[], runner={})
+            | {"robust": whole["robust"][:1], "share": 1.0 * whole["robust"][0]}
+            | {"moved": whole["moved"][:0], "x_adv": whole["x_adv"][:0]},
+            "'runs'",
+        ),
     ]
     for change, match in changes:
         arrays = {k: v for k, v in (whole | change).items() if v is not None}
