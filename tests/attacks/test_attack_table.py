@@ -18,7 +18,14 @@ from tests.marks import full_but
 
 EPS = {"linf": 0.06, "l2": 0.5, "l1": 3.0}
 TRAITS = registry.table()
-TABLE = [(name, norm) for name, of in TRAITS.items() for norm in of.norms]
+# JSMA's steps are as long as the box is wide: they leave such balls at once.
+APART = [("jsma", "l2"), ("jsma", "linf")]
+TABLE = [
+    (name, norm)
+    for name, of in TRAITS.items()
+    for norm in of.norms
+    if (name, norm) not in APART
+]
 # Compilations are what these tests cost. An attack that is not named here is run in all
 # its norms by all tests; of these, rows that share all code with another are left to
 # `-m full`, or out where a test takes a compilation of its own.

@@ -1,12 +1,15 @@
 """The table of attacks: what it says holds, and what reads it."""
 
 import ast
+import functools
+import inspect
 import json
 import pathlib
 import pickle
 import re
 import sys
 import types
+from typing import Annotated
 
 import chex
 import jax
@@ -15,6 +18,7 @@ import numpy as np
 import pytest
 
 from jaxrobust import attacks, data, defenses, named_code
+from jaxrobust._checks import Range
 from jaxrobust.attacks import registry
 from jaxrobust.evaluation import attack_text, suite
 from jaxrobust.training import fields
@@ -244,3 +248,30 @@ def test_an_attack_by_name_can_go_to_another_process():
 
     found, expected = (one(logits_fn, x, y, None) for one in (again, attack))
     chex.assert_trees_all_equal(found, expected)
+
+
+def far(logits_fn, x, y, *, key=None, eps, beta: float = 3.0, samples: str = "all",
+        share: Annotated[float | None, Range(0, 1)] = None):  # fmt: skip
+    """Options named like some of ours that are something else."""
+    del logits_fn, y, key, eps, beta, samples, share
+    return x
+
+
+def test_ranges_are_those_of_the_attack_itself(monkeypatch):
+    module = types.ModuleType("their_code")
+    module.far = far
+    monkeypatch.setitem(sys.modules, "their_code", module)
+    make = functools.partial(attacks.get, "their_code:far", eps=0.1)
+    make(beta=3.0, samples="some", share=None)
+    with pytest.raises(ValueError, match=r"`share` must be in \[0, 1\], got 2"):
+        make(share=2)
+    with pytest.raises(ValueError, match="`beta` must be finite"):
+        make(beta=float("inf"))
+    with pytest.raises(ValueError, match="`beta` must be above 0 and at most 1"):
+        attacks.get("fab", eps=0.1, beta=3.0)
+
+
+def test_signatures_show_ranges():
+    assert "beta: Annotated[float, Range(0, 1, above=True)] = 0.9" in str(
+        inspect.signature(attacks.fab)
+    ).replace("typing.", "")
