@@ -11,9 +11,10 @@ from jaxtyping import Float, Int
 
 from jaxrobust import parallel
 from jaxrobust.array_types import Bounds, Images, Key, Labels, LogitsFn, Norm
+from jaxrobust.attacks import autoattack_versions as versions
 from jaxrobust.attacks import stepping
 from jaxrobust.evaluation import step, verify
-from jaxrobust.evaluation.autoattack import flags, stage, versions
+from jaxrobust.evaluation.autoattack import flags, stage
 from jaxrobust.evaluation.autoattack.ahead import Ahead
 from jaxrobust.evaluation.autoattack.queue import Queue
 from jaxrobust.evaluation.autoattack.result import Result, StageResult, State

@@ -8,9 +8,9 @@ import numpy as np
 from etils import epath
 
 from jaxrobust import models, parallel
+from jaxrobust.attacks import autoattack_versions as versions
 from jaxrobust.attacks import stepping
 from jaxrobust.evaluation import step, verify
-from jaxrobust.evaluation.autoattack import versions
 from jaxrobust.evaluation.autoattack.ensemble import autoattack
 from jaxrobust.evaluation.autoattack.setup import slots_for
 from jaxrobust.evaluation.entries import Entry, Pass

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxrobust.array_types import Norm
+from jaxrobust.attacks.autoattack_versions import Calls
 from jaxrobust.evaluation import statistics, step
-from jaxrobust.evaluation.autoattack.versions import Calls
 from jaxrobust.evaluation.flags import Flag
 
 

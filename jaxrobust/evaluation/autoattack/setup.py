@@ -11,9 +11,10 @@ from jaxtyping import Bool, Float, Int
 
 from jaxrobust._checks import check_one_radius
 from jaxrobust.array_types import Key, LogitsFn
+from jaxrobust.attacks import autoattack_versions as versions
 from jaxrobust.attacks import stepping
 from jaxrobust.evaluation import step, verify
-from jaxrobust.evaluation.autoattack import queue, versions
+from jaxrobust.evaluation.autoattack import queue
 from jaxrobust.evaluation.network import CompiledNetwork
 from jaxrobust.evaluation.setting import Devices
 
