@@ -66,4 +66,3 @@ def test_the_page_shows_it_with_the_boundary(surface):
 def test_mistakes_are_named(field, value):
     with pytest.raises(ValueError, match=rf"loss_surface\.{field}` .*{value}"):
         loss_surface.check(FIELDS | {field: value})
-    loss_surface.check({"enabled": False})

@@ -13,6 +13,7 @@ from jaxrobust.array_types import Images, Key, Norm
 from jaxrobust.evaluation import step
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
 from jaxrobust.evaluation.entries import Entry
+from jaxrobust.evaluation.rules import number, whole
 from jaxrobust.evaluation.setting import Setting, on_host
 from jaxrobust.results import analysis_schema as schema
 from jaxrobust.results import npz
@@ -24,17 +25,21 @@ DEFAULTS: Mapping[str, Any] = {
     "points": 21,  # to a side of the plane: forward passes per image are the square
     "reach": 2.0,  # radii, from the middle to each side
 }
-_MOST = 101
+MOST = 101
+RULES = {
+    "examples": whole(1, 100),
+    "points": whole(3, MOST),
+    "reach": number(0, 100, above=True),
+}
+ATTACKS = True
 
 
 def check(fields: Fields) -> None:
     """Looks at the size of the plane."""
-    if not fields.get("enabled"):
-        return
     points, reach = fields["points"], fields["reach"]
-    if not 3 <= points <= _MOST or points % 2 == 0:
+    if not 3 <= points <= MOST or points % 2 == 0:
         raise ValueError(
-            f"`eval.loss_surface.points` must be odd and 3 to {_MOST}, got {points}."
+            f"`eval.loss_surface.points` must be odd and 3 to {MOST}, got {points}."
         )
     if not 0 < reach <= 100:
         told = f"`eval.loss_surface.reach` is radii, above 0, at most 100, got {reach}."
@@ -47,7 +52,7 @@ def check(fields: Fields) -> None:
 def run(context: Context, runs: Runs) -> Found:
     """Looks from the images along the strongest attack that has a radius."""
     fields, inside = context.fields, [e for e in context.entries if e.in_step and e.eps]
-    if not fields.get("enabled") or not inside:
+    if not inside:
         return Found()
     strongest = min(inside, key=lambda entry: runs[entry.label].accuracy)
     part = context.setting.part(fields["examples"])

@@ -30,7 +30,7 @@ def check(fields: Fields) -> None:
 def run(context: Context, runs: Runs) -> Found:
     """Looks at the network under the strongest attack of a fixed radius."""
     inside = [e for e in context.entries if e.in_step and e.eps is not None]
-    if not context.fields.get("enabled") or not inside:
+    if not inside:
         return Found()
     part = context.setting.part(context.fields["examples"])
     strongest = min(
