@@ -49,7 +49,7 @@ def diagnose(
     batch_size: int = 250,
     precision: str = "highest",
     on_pass: Callable[[int, int], None] | None = None,
-) -> tuple[dict[str, Any], list[flags.Flag]]:
+) -> tuple[dict[str, Any], list[flags.RaisedFlag]]:
     """Looks for signs that attacks on a network do not tell how robust it is.
 
     A hundred images are enough. Per image it takes (6 + restarts) * steps + 14

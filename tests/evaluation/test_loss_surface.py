@@ -27,7 +27,7 @@ def test_planes_of_a_linear_network_are_planes(linear, surface):
     found, arrays = surface
     assert (found.loss_surface.attack, found.loss_surface.eps_text) == ("fgsm", "0.1")
     held = npz.LossSurfaceArrays.of(arrays)
-    part = setting.choose(len(linear.dataset.labels), 3)
+    part = setting.picked(len(linear.dataset.labels), 3)
     np.testing.assert_array_equal(held.surface_labels, linear.dataset.labels[part])
     np.testing.assert_allclose(held.surface_at, [-1, -0.5, 0, 0.5, 1])
     # Logits are (0, score), so the margin loss is minus the margin; along FGSM it

@@ -12,7 +12,7 @@ from jaxrobust import models
 from jaxrobust.array_types import Images, Variables
 from jaxrobust.evaluation import step
 from jaxrobust.evaluation.entries import Entry
-from jaxrobust.evaluation.flags import Flag
+from jaxrobust.evaluation.flags import RaisedFlag
 from jaxrobust.evaluation.setting import Setting
 from jaxrobust.results.schema import AttackSummary
 
@@ -47,7 +47,7 @@ class Found(NamedTuple):
 
     results: Mapping[str, Any] = _NONE
     arrays: Mapping[str, Any] = _NONE
-    flags: Sequence[Flag] = ()
+    flags: Sequence[RaisedFlag] = ()
     of_attacks: Mapping[str, Mapping[str, Any]] = _NONE
 
 

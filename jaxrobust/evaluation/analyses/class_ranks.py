@@ -17,7 +17,7 @@ from jaxrobust.evaluation.analyses import curve
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
 from jaxrobust.evaluation.diagnose import check_counts
 from jaxrobust.evaluation.rules import RADIUS, each, whole
-from jaxrobust.evaluation.setting import Setting, choose
+from jaxrobust.evaluation.setting import Setting, picked
 from jaxrobust.evaluation.text import parse_radius, times
 from jaxrobust.results import analysis_schema as schema
 from jaxrobust.results.npz import CLEAN
@@ -50,7 +50,7 @@ def run(context: Context, runs: Runs) -> Found:
     fields, setting = context.fields, context.setting
     if not fields["eps"]:
         return Found()
-    rows = choose(len(setting.indices), fields["examples"])
+    rows = picked(len(setting.indices), fields["examples"])
     part = setting.part(fields["examples"])
     found = ranks(part, runs[CLEAN].logits[rows], fields)
     return Found({"analyses": schema.Analyses(class_ranks=found)})

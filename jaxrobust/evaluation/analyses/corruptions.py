@@ -15,7 +15,7 @@ from jaxrobust.array_types import Images, Key, Logits, Variables
 from jaxrobust.evaluation import passes, statistics, step
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
 from jaxrobust.evaluation.rules import choice, each, whole
-from jaxrobust.evaluation.setting import Setting, choose, on_host
+from jaxrobust.evaluation.setting import Setting, fetched, picked
 from jaxrobust.results import analysis_schema as schema
 from jaxrobust.results import npz
 
@@ -97,7 +97,7 @@ def classified(
     All is on the same n examples.
     """
     wanted = read(fields)
-    rows = choose(len(setting.indices), wanted.examples)
+    rows = picked(len(setting.indices), wanted.examples)
     part = setting.part(wanted.examples)
     begin = time.monotonic()
 
@@ -144,7 +144,7 @@ def _run_one(
         for rows, out in setting.iterate(one, f"{name} {severity}"):
             flags.append(out["logits"].argmax(-1) == setting.labels[rows])
             if rows.start == 0 and severity == _shown(severities):
-                picture = on_host(out["x"], rows)[0]
+                picture = fetched(out["x"], rows)[0]
         correct.append(np.concatenate(flags))
     return np.stack(correct), np.round(255 * picture).astype(np.uint8)
 

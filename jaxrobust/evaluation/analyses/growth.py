@@ -9,7 +9,7 @@ from jaxrobust.evaluation import step
 from jaxrobust.evaluation.analyses import base
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
 from jaxrobust.evaluation.rules import RADIUS, whole
-from jaxrobust.evaluation.setting import Setting, on_host
+from jaxrobust.evaluation.setting import Setting, fetched
 from jaxrobust.evaluation.text import parse_radius
 from jaxrobust.results import analysis_schema as schema
 
@@ -74,7 +74,7 @@ def measure(setting: Setting, fields: Fields) -> schema.GrowthSummary | None:
     parts: dict[str, list[Any]] = {name: [] for name in NORMS}
     for rows, out in setting.iterate(run_step, "growth"):
         for name in NORMS:
-            parts[name].append(on_host(out[name], rows))
+            parts[name].append(fetched(out[name], rows))
     means = {name: analysis.mean_growth(found) for name, found in parts.items()}
     return schema.GrowthSummary(
         eps=eps,

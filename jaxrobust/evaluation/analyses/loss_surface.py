@@ -14,7 +14,7 @@ from jaxrobust.evaluation import step
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
 from jaxrobust.evaluation.entries import Entry
 from jaxrobust.evaluation.rules import number, whole
-from jaxrobust.evaluation.setting import Setting, on_host
+from jaxrobust.evaluation.setting import Setting, fetched
 from jaxrobust.results import analysis_schema as schema
 from jaxrobust.results import npz
 
@@ -62,8 +62,8 @@ def run(context: Context, runs: Runs) -> Found:
     # The same key as in the attack's own run makes the same images.
     passes = part.iterate(run_step, strongest.label, copies=len(at))
     for rows, out in passes:
-        loss.append(on_host(out["loss"], rows))
-        margin.append(on_host(out["margin"], rows))
+        loss.append(fetched(out["loss"], rows))
+        margin.append(fetched(out["margin"], rows))
     arrays = npz.LossSurfaceArrays(
         surface_loss=np.concatenate(loss),
         surface_margin=np.concatenate(margin),

@@ -70,7 +70,7 @@ class AutoAttack(Entry):
         x, keys = setting.images.astype(np.float32) / 255, setting.keys(self.label)
         draws = getattr(setting.model, "draws", 0)
         # Nothing tells such a network from another: its state would be anybody's.
-        hosted = stepping.host_calls(logits_fn, x[:2])
+        hosted = stepping.calls_on_host(logits_fn, x[:2])
         assert self.eps is not None
         result = autoattack(
             logits_fn,

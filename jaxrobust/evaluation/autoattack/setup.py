@@ -116,7 +116,7 @@ class Setup:
         x, y, keys = self.examples
         options = {"stochastic": self.stochastic}
         model = self.logits_fn, x[:2]
-        if self.tag is None and (found := stepping.host_calls(*model, **options)):
+        if self.tag is None and (found := stepping.calls_on_host(*model, **options)):
             raise ValueError(
                 f"`state_dir`: the model calls the host ({', '.join(found)}), so its "
                 "program does not tell it from another model whose state may lie "
