@@ -173,7 +173,7 @@ def _of_gradients(setup: Setup) -> dict[str, float]:
         keys=keys[:_CHECKED],
         resolution=look.resolution,
         directions=_DIRECTIONS,
-        **vars(setup.ball),
+        ball=setup.ball,
     )
     found = vars(gradient_check(measured, look.resolution))
     return {name: found[name] for name in _OF_CHECK if found[name] is not None}

@@ -140,14 +140,14 @@ def check_call(
     logits_fn: Any,
     x: Any,
     y: Any,
-    eps: Any,
-    norm: Any,
+    ball: verify.Ball,
+    *,
     version: Any,
-    bounds: Any,
     draws: int | None,
     tag: str | None,
 ) -> None:
     """Checks what `autoattack` is given, before any compute."""
+    eps: Any = ball.eps
     if not callable(logits_fn):
         raise TypeError(
             "`logits_fn` must be a function from images to logits, got "
@@ -161,8 +161,8 @@ def check_call(
     check_one_radius("eps", eps)
     if not float(eps) > 0:
         raise ValueError(f"`eps` must be one positive, finite number, got {eps}.")
-    versions.plan(version, norm, 10)
-    stepping.check_examples(x, y, bounds)
+    versions.plan(version, ball.norm, 10)
+    stepping.check_examples(x, y, ball.bounds)
     if x.ndim != 4:
         raise ValueError(
             f"`x` must have shape [N, H, W, C], got {x.shape}: AutoAttack's Square is "
