@@ -117,6 +117,19 @@ def jitted(
     return run
 
 
+def classifier(
+    model: nn.Module, precision: str
+) -> Callable[[Variables, Images], Logits]:
+    """Compiles the network alone, for images in [0, 1] that were made outside of it."""
+
+    @jax.jit
+    def classify(variables: Variables, x: Images) -> Logits:
+        with jax.default_matmul_precision(precision):
+            return float_logits(models.logits_fn(model, variables)(x))
+
+    return classify
+
+
 def judge(
     logits_fn: LogitsFn, x: Images, labels: Int[Array, "B"], keys: Key, draws: int
 ) -> dict[str, Array]:

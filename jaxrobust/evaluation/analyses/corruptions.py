@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, UInt8
 
-from jaxrobust import corruptions, models
+from jaxrobust import corruptions
 from jaxrobust.array_types import Images, Key, Logits, Variables
 from jaxrobust.evaluation import passes, statistics, step
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
@@ -100,12 +100,8 @@ def classified(
     rows = picked(len(setting.indices), wanted.examples)
     part = setting.part(wanted.examples)
     begin = time.monotonic()
-
-    @jax.jit  # apart from the corruptions, so that it compiles once for all
-    def classify(variables: Variables, x: Images) -> Logits:
-        with jax.default_matmul_precision(setting.precision):
-            return step.float_logits(models.logits_fn(setting.model, variables)(x))
-
+    # Apart from the corruptions, so that it compiles once for all.
+    classify = step.classifier(setting.model, setting.precision)
     found = [_run_one(part, classify, name, wanted.severities) for name in wanted.names]
     correct = np.stack([one for one, _ in found])
     attacked = None if robust is None else robust[rows]

@@ -13,7 +13,7 @@ from jaxrobust.array_types import Images, Key, Norm
 from jaxrobust.evaluation import step
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
 from jaxrobust.evaluation.entries import Entry
-from jaxrobust.evaluation.rules import number, whole
+from jaxrobust.evaluation.rules import Rule, broken, number, whole
 from jaxrobust.evaluation.setting import Setting, fetched
 from jaxrobust.results import analysis_schema as schema
 from jaxrobust.results import npz
@@ -25,10 +25,10 @@ DEFAULTS: Mapping[str, Any] = {
     "points": 21,  # to a side of the plane: forward passes per image are the square
     "reach": 2.0,  # radii, from the middle to each side
 }
-MOST = 101
+_SIDES = range(3, 102, 2)
 RULES = {
     "examples": whole(1, 100),
-    "points": whole(3, MOST),
+    "points": Rule("odd and 3 to 101", lambda v: type(v) is int and v in _SIDES),
     "reach": number(0, 100, above=True),
 }
 ATTACKS = True
@@ -36,17 +36,9 @@ ATTACKS = True
 
 def check(fields: Fields) -> None:
     """Looks at the size of the plane."""
-    points, reach = fields["points"], fields["reach"]
-    if not 3 <= points <= MOST or points % 2 == 0:
-        raise ValueError(
-            f"`eval.loss_surface.points` must be odd and 3 to {MOST}, got {points}."
-        )
-    if not 0 < reach <= 100:
-        told = f"`eval.loss_surface.reach` is radii, above 0, at most 100, got {reach}."
-        raise ValueError(told)
-    if fields["examples"] < 1:
-        told = f"`eval.loss_surface.examples` is at least 1, got {fields['examples']}."
-        raise ValueError(told)
+    for name, rule in RULES.items():
+        for told in broken(f"eval.{FIELD}.{name}", fields[name], rule):
+            raise ValueError(told)
 
 
 def run(context: Context, runs: Runs) -> Found:
