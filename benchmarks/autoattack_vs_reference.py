@@ -40,7 +40,7 @@ import torch  # pyright: ignore[reportMissingImports]
 from benchmarks.torch_twins import twin_of
 from jaxrobust import checkpoints, evaluation, losses, models
 from jaxrobust.evaluation.evaluator import load_test
-from jaxrobust.evaluation.setting import choose
+from jaxrobust.evaluation.setting import picked
 
 # Gradients and forward passes of one image in Linf and L2, standard version.
 FORMULAS = {
@@ -230,7 +230,7 @@ def main() -> None:
     model, variables, config = checkpoints.load(args.run, args.which)
     config["data"]["test_examples"] = 0
     dataset = load_test(config)
-    rows = choose(len(dataset.labels), args.examples)
+    rows = picked(len(dataset.labels), args.examples)
     x, y = dataset.images[rows].astype(np.float32) / 255, dataset.labels[rows]
     net = twin_of(model, variables).to(args.device)
     logits_fn = models.logits_fn(model, variables)

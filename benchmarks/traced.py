@@ -15,8 +15,8 @@ import optax
 
 from benchmarks import flops
 from jaxrobust import attacks, losses, models, named_models
+from jaxrobust.attacks import autoattack_versions as versions
 from jaxrobust.data import augment
-from jaxrobust.evaluation.autoattack import versions
 from jaxrobust.training import check, optimizer, state, step
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"

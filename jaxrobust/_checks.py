@@ -74,6 +74,11 @@ class Range(NamedTuple):
     above: bool = False
     rule: str = ""
 
+    def __repr__(self) -> str:
+        """As it is written, for signatures."""
+        high = f", {self.high:g}" * (self.high < math.inf)
+        return f"Range({self.low:g}{high}{', above=True' * self.above})"
+
     def broken_by(self, values: np.ndarray) -> str | None:
         """Says what values must be that are not all in it; None where they are."""
         low = (values > self.low if self.above else values >= self.low).all()

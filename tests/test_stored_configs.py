@@ -72,7 +72,7 @@ WAYS = {
         folder / "checkpoints" / "0", model_name=name
     ),
     "eval.transfer_from": _transfer,
-    "--checkpoint": lambda folder, name: program.evaluate(
+    "--checkpoint": lambda folder, name: program.evaluate_checkpoint(
         name and {"model": {"name": name}, "objective": {"name": "pgd"}},
         str(folder / "evaluated"),
         str(folder),

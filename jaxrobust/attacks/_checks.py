@@ -4,8 +4,8 @@ import functools
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
-from types import NoneType
-from typing import Any, Literal, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import numpy as np
 
@@ -14,31 +14,8 @@ from jaxrobust._checks import Range
 from jaxrobust.attacks._method import Health, Method
 from jaxrobust.attacks._objective import Problem, RobustnessWarning, check_loss
 
-# The least of each count; of those that are not here it is 0.
-COUNTS = {"steps": 0, "queries": 0} | dict.fromkeys(
-    ("restarts", "draws", "eot_samples", "targets", "binary_steps", "rounds",
-     "samples", "coordinates"), 1
-)  # fmt: skip
-# Numbers that only some attacks have. Far beyond these nothing of their papers holds,
-# and float32 overflows.
-_RANGES: Mapping[str, Range] = {
-    "alpha_max": Range(0, 1),
-    "beta": Range(0, 1, above=True),
-    "const": Range(0, 1e10, above=True),
-    "decay": Range(0, 10),
-    "delta": Range(0, 1e6, above=True),
-    "eta": Range(1, 10),
-    "h": Range(0, 1e6, above=True),
-    "initial_const": Range(0, 1e10, above=True),
-    "kappa": Range(0, 1e10),
-    "largest_const": Range(0, 1e10, above=True),
-    "lr": Range(0, 1e6),
-    "overshoot": Range(0, 100),
-    "p_init": Range(0, 1, above=True),
-    "rho": Range(0, 1),
-}
 _ANY = Range(-float(np.finfo(float).max), float(np.finfo(float).max), rule="finite")
-_OTHERS: Mapping[str, Callable[[Any], None]] = {
+_SHARED: Mapping[str, Callable[[Any], None]] = {
     "norm": checks.check_norm,
     "bounds": checks.check_bounds,
     "loss": check_loss,
@@ -52,31 +29,44 @@ def check_options(
 ) -> None:
     """Checks those of an attack's `own` options that are given; traced numbers pass.
 
-    By name, else by annotation.
+    What all attacks share by name, others by annotation: a range is named there, as
+    `Annotated[float, Range(0, 1)]`, or a whole number is at least 0, others finite.
 
     Raises:
       TypeError: for what is no number, no whole one or no flag ('no' is none).
-      ValueError: for one out of the range of its name, and unknown norms and losses.
+      ValueError: for one out of its range, and unknown norms and losses.
     """
     for name, value in given.items():
-        kind = own[name].annotation
-        if value is None and may_be_none(own[name]):
+        kinds, within = read_annotation(own[name])
+        if value is None and NoneType in kinds:
             continue
-        if name in _OTHERS:
-            _OTHERS[name](value)
-        elif name in COUNTS or kind is int:
-            checks.check_count(name, value, COUNTS.get(name, 0))
-        elif name in _RANGES or kind is float:
-            checks.check_number(name, value, _RANGES.get(name, _ANY))
-        elif kind is bool and not isinstance(value, bool | np.bool_):
+        kinds -= {NoneType}
+        if name in _SHARED:
+            _SHARED[name](value)
+        elif kinds == {int}:
+            checks.check_count(name, value, int(within.low) if within else 0)
+        elif within or kinds == {float}:
+            checks.check_number(name, value, within or _ANY)
+        elif kinds == {bool} and not isinstance(value, bool | np.bool_):
             raise TypeError(f"`{name}` must be True or False, got {value!r}.")
-        elif get_origin(kind) is Literal:
+        elif len(kinds) == 1 and get_origin(kind := kinds.pop()) is Literal:
             checks.check_choice(name, value, get_args(kind))
 
 
-def may_be_none(parameter: inspect.Parameter) -> bool:
-    """Whether an option may be None, by its annotation."""
-    return NoneType in get_args(parameter.annotation)
+def read_annotation(parameter: inspect.Parameter) -> tuple[set[Any], Range | None]:
+    """Returns the kinds that an option may be of (NoneType: None), and its range."""
+    kinds, ranges = set(), []
+    left = [parameter.annotation]
+    while left:
+        kind = left.pop()
+        if get_origin(kind) is Annotated:
+            ranges += [one for one in kind.__metadata__ if isinstance(one, Range)]
+            left.append(kind.__origin__)
+        elif get_origin(kind) in (Union, UnionType):
+            left += get_args(kind)
+        else:
+            kinds.add(kind)
+    return kinds, ranges[0] if ranges else None
 
 
 def check_call(problem: Problem, method: Method, key: Any) -> None:

@@ -17,10 +17,9 @@ from jaxrobust import losses, threat
 from jaxrobust._checks import check_classes, check_values
 from jaxrobust.array_types import Images, Key, Labels, LogitsFn, Scalar
 from jaxrobust.attacks import _checks, _jaxprs, _jit, _method
-from jaxrobust.attacks._capture import Captured, capture, like
 from jaxrobust.attacks._method import Method
 from jaxrobust.attacks._objective import Keys, OnInput, Problem, check_logits
-from jaxrobust.attacks.programs import bind
+from jaxrobust.attacks.programs import Captured, abstract, bind, capture
 
 
 def iterate(
@@ -100,8 +99,8 @@ def _bound(
     Also the number of classes, where the model was traced, and whether what is compiled
     may be kept.
     """
-    x, y = like(problem.x), jax.ShapeDtypeStruct(problem.y.shape, jnp.int32)
-    images = [x, like(keys)] if problem.stochastic else [x]
+    x, y = abstract(problem.x), jax.ShapeDtypeStruct(problem.y.shape, jnp.int32)
+    images = [x, abstract(keys)] if problem.stochastic else [x]
     model, loss = captured(problem.logits_fn, *images), problem.loss_fn
     logits_fn = jax.tree_util.Partial(model.fn, model.arrays)
     if model.out is not None:

@@ -26,7 +26,7 @@ def inner_jaxprs(params: dict[str, Any]) -> Iterator[tuple[Any, Sequence[Any]]]:
                 yield item, ()
 
 
-def host_calls(jaxpr: Any, *, harmless: bool = False) -> set[str]:
+def outside_calls(jaxpr: Any, *, harmless: bool = False) -> set[str]:
     """Names the primitives of a jaxpr, and of all within it, that call the host.
 
     Two models that call different Python functions have the same program, arrays and
@@ -40,7 +40,7 @@ def host_calls(jaxpr: Any, *, harmless: bool = False) -> set[str]:
         if leaves and (harmless or name not in _HARMLESS):
             found.add(name)
         for inner, _ in inner_jaxprs(eqn.params):
-            found |= host_calls(inner, harmless=harmless)
+            found |= outside_calls(inner, harmless=harmless)
     return found
 
 

@@ -10,14 +10,17 @@ import inspect
 import re
 import typing
 from collections.abc import Callable, Iterable
-from typing import Any, TypedDict, TypeVar
+from typing import Annotated, Any, TypedDict, TypeVar
 
-from jaxrobust._checks import nearest_match
+from jaxrobust._checks import Range, nearest_match
 from jaxrobust.array_types import Bounds, Key, Norm
 from jaxrobust.attacks import _checks
 from jaxrobust.attacks._objective import Loss, Problem
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+# Of how many there must be one; a plain int may be 0.
+PositiveInt = Annotated[int, Range(1)]
 
 # One argument in a docstring.
 _ENTRY = re.compile(r"^  (\w+): .*(?:\n    .*)*", re.MULTILINE)
@@ -56,7 +59,7 @@ class ModelOptions(TypedDict, total=False):
     key: Key | None
     bounds: Bounds
     stochastic: bool
-    eot_samples: int
+    eot_samples: PositiveInt
     unroll: int | bool | None
 
 
@@ -128,7 +131,7 @@ def shares(options: type, **defaults: Any) -> Callable[[Function], Function]:
             default=defaults.get(name, getattr(Problem, name, None)),
             annotation=kind,
         )
-        for name, kind in typing.get_type_hints(options).items()
+        for name, kind in typing.get_type_hints(options, include_extras=True).items()
     }
 
     def write(function: Function) -> Function:

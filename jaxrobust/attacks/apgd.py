@@ -1,12 +1,13 @@
 """Auto-PGD, untargeted and targeted: the gradient attacks of AutoAttack."""
 
-from typing import Any, Unpack
+from typing import Annotated, Any, Unpack
 
+from jaxrobust._checks import Range
 from jaxrobust.array_types import Images, Labels, LogitsFn, Norm, Scalar
 from jaxrobust.attacks._apgd import Apgd
 from jaxrobust.attacks._apgd import Trace as Trace
 from jaxrobust.attacks._eager import iterate
-from jaxrobust.attacks._options import LossOptions, ModelOptions, shares
+from jaxrobust.attacks._options import LossOptions, ModelOptions, PositiveInt, shares
 
 
 @shares(LossOptions)
@@ -17,8 +18,8 @@ def apgd(
     *,
     eps: Scalar,
     steps: int = 100,
-    restarts: int = 1,
-    rho: float = 0.75,
+    restarts: PositiveInt = 1,
+    rho: Annotated[float, Range(0, 1)] = 0.75,
     x_init: Images | None = None,
     large_radius: bool = False,
     best_loss: bool = False,
@@ -76,9 +77,9 @@ def apgd_targeted(
     *,
     eps: Scalar,
     steps: int = 100,
-    targets: int = 9,
-    restarts: int = 1,
-    rho: float = 0.75,
+    targets: PositiveInt = 9,
+    restarts: PositiveInt = 1,
+    rho: Annotated[float, Range(0, 1)] = 0.75,
     x_init: Images | None = None,
     large_radius: bool = False,
     **options: Unpack[ModelOptions],

@@ -1,18 +1,19 @@
 """Carlini & Wagner's L2 attack: the smallest perturbation by gradient descent."""
 
 import dataclasses
-from typing import Any, NamedTuple, Unpack
+from typing import Annotated, Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 
+from jaxrobust._checks import Range
 from jaxrobust.array_types import Images, Labels, LogitsFn, Scalar
 from jaxrobust.attacks._carlini import ADAM, Carlini, Weight, from_images, to_images
 from jaxrobust.attacks._eager import iterate
 from jaxrobust.attacks._method import Count, Health, choose, like, model_keys, watched
 from jaxrobust.attacks._nearest import Nearest
 from jaxrobust.attacks._objective import Keys, Problem, judged_gradient
-from jaxrobust.attacks._options import TargetOptions, shares
+from jaxrobust.attacks._options import PositiveInt, TargetOptions, shares
 
 
 class Carry(NamedTuple):
@@ -77,11 +78,11 @@ def cw_l2(
     y: Labels,
     *,
     eps: Scalar | None = None,
-    binary_steps: int = 9,
+    binary_steps: PositiveInt = 9,
     steps: int = 1000,
-    lr: float = 0.01,
-    kappa: float = 0.0,
-    initial_const: float = 1e-3,
+    lr: Annotated[float, Range(0, 1e6)] = 0.01,
+    kappa: Annotated[float, Range(0, 1e10)] = 0.0,
+    initial_const: Annotated[float, Range(0, 1e10, above=True)] = 1e-3,
     **options: Unpack[TargetOptions],
 ) -> Images:
     """Carlini & Wagner's L2 attack (2017, section VI.A).

@@ -1,19 +1,20 @@
 """Carlini & Wagner's Linf attack: a penalty on what exceeds a shrinking radius."""
 
 import dataclasses
-from typing import Any, NamedTuple, Unpack
+from typing import Annotated, Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 
 from jaxrobust import threat
+from jaxrobust._checks import Range
 from jaxrobust.array_types import Images, Labels, LogitsFn, PerExample, Scalar
 from jaxrobust.attacks._carlini import ADAM, Carlini, from_images, to_images
 from jaxrobust.attacks._eager import iterate
 from jaxrobust.attacks._method import Count, Health, choose, like, model_keys, watched
 from jaxrobust.attacks._nearest import Nearest
 from jaxrobust.attacks._objective import Keys, Problem, judged_gradient
-from jaxrobust.attacks._options import TargetOptions, shares
+from jaxrobust.attacks._options import PositiveInt, TargetOptions, shares
 
 # What tau is multiplied by after a round that succeeds, and c after one that fails.
 _SHRINK = 0.9
@@ -121,12 +122,12 @@ def cw_linf(
     y: Labels,
     *,
     eps: Scalar | None = None,
-    rounds: int = 30,
+    rounds: PositiveInt = 30,
     steps: int = 1000,
-    lr: float = 0.005,
-    kappa: float = 0.0,
-    initial_const: float = 1e-5,
-    largest_const: float = 20.0,
+    lr: Annotated[float, Range(0, 1e6)] = 0.005,
+    kappa: Annotated[float, Range(0, 1e10)] = 0.0,
+    initial_const: Annotated[float, Range(0, 1e10, above=True)] = 1e-5,
+    largest_const: Annotated[float, Range(0, 1e10, above=True)] = 20.0,
     **options: Unpack[TargetOptions],
 ) -> Images:
     """Carlini & Wagner's Linf attack (2017, section VI.C).

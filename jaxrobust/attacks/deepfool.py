@@ -1,11 +1,12 @@
 """DeepFool: from linearised boundary to linearised boundary."""
 
 import dataclasses
-from typing import NamedTuple, Unpack
+from typing import Annotated, NamedTuple, Unpack
 
 import jax.numpy as jnp
 
 from jaxrobust import threat
+from jaxrobust._checks import Range
 from jaxrobust.array_types import Images, Labels, LogitsFn, Norm, PerExample, Scalar
 from jaxrobust.attacks._eager import iterate
 from jaxrobust.attacks._fab_logits import differences, off_rounding
@@ -67,7 +68,7 @@ def deepfool(
     *,
     eps: Scalar | None = None,
     steps: int = 50,
-    overshoot: float = 0.02,
+    overshoot: Annotated[float, Range(0, 100)] = 0.02,
     **options: Unpack[ModelOptions],
 ) -> Images:
     """DeepFool (Moosavi-Dezfooli et al. 2016, algorithm 2).

@@ -1,12 +1,13 @@
 """The fast adaptive boundary attack: the smallest perturbation, not a fixed radius."""
 
 import dataclasses
-from typing import NamedTuple, Self, Unpack
+from typing import Annotated, NamedTuple, Self, Unpack
 
 import jax
 import jax.numpy as jnp
 
 from jaxrobust import threat
+from jaxrobust._checks import Range
 from jaxrobust.array_types import Images, Labels, LogitsFn, PerExample, Scalar
 from jaxrobust.attacks import _fab_logits as logit
 from jaxrobust.attacks._eager import iterate
@@ -14,7 +15,7 @@ from jaxrobust.attacks._fab_projections import displacement
 from jaxrobust.attacks._method import Count, Health, choose, model_keys, watched
 from jaxrobust.attacks._nearest import Nearest, Smallest
 from jaxrobust.attacks._objective import Judged, Keys, Problem, mean_logits, succeeds
-from jaxrobust.attacks._options import ModelOptions, shares
+from jaxrobust.attacks._options import ModelOptions, PositiveInt, shares
 
 # Within what random restarts start where no radius is given, times the box's width.
 _START_RADIUS = {"linf": 0.3, "l2": 1.0, "l1": 5.0}
@@ -133,11 +134,11 @@ def fab(
     *,
     eps: Scalar | None,
     steps: int = 100,
-    targets: int | None = None,
-    alpha_max: float = 0.1,
-    eta: float = 1.05,
-    beta: float = 0.9,
-    restarts: int = 1,
+    targets: PositiveInt | None = None,
+    alpha_max: Annotated[float, Range(0, 1)] = 0.1,
+    eta: Annotated[float, Range(1, 10)] = 1.05,
+    beta: Annotated[float, Range(0, 1, above=True)] = 0.9,
+    restarts: PositiveInt = 1,
     **options: Unpack[ModelOptions],
 ) -> Images:
     """Fast adaptive boundary attack, FAB and FAB-T (Croce & Hein 2020, algorithm 1).

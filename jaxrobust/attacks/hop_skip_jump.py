@@ -1,20 +1,20 @@
 """HopSkipJump: along the decision boundary towards the image, from decisions alone."""
 
 import dataclasses
-from typing import NamedTuple, Unpack
+from typing import Annotated, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from jaxrobust import threat
-from jaxrobust._checks import Range, check_count, check_number
+from jaxrobust._checks import Range, check_count
 from jaxrobust.array_types import Images, Labels, LogitsFn, Norm, PerExample, Scalar
 from jaxrobust.attacks._eager import iterate
 from jaxrobust.attacks._method import Count, Health, choose, like, model_keys
 from jaxrobust.attacks._nearest import Nearest, Smallest
 from jaxrobust.attacks._objective import Keys, Problem, evaluate, fold
-from jaxrobust.attacks._options import TargetOptions, shares
+from jaxrobust.attacks._options import PositiveInt, TargetOptions, shares
 
 _DRAW_STREAM = 0x68736A
 # What a row's next query is for.
@@ -216,8 +216,8 @@ def hop_skip_jump(
     *,
     eps: Scalar | None,
     queries: int = 10_000,
-    samples: int | None = None,
-    gamma: float = 1.0,
+    samples: PositiveInt | None = None,
+    gamma: Annotated[float, Range(0, 1e6, above=True)] = 1.0,
     x_init: Images | None = None,
     **options: Unpack[TargetOptions],
 ) -> Images:
@@ -253,7 +253,6 @@ def hop_skip_jump(
     """
     if options.get("norm") == "l1":
         raise ValueError("`norm` of hop_skip_jump must be 'linf' or 'l2', got 'l1'.")
-    check_number("gamma", gamma, Range(0, 1e6, above=True))
     eot_samples = options.get("eot_samples", 1)
     check_count("queries", queries, eot_samples)
     if samples is None:

@@ -2,14 +2,14 @@
 
 import dataclasses
 import math
-from typing import NamedTuple, Unpack
+from typing import Annotated, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxrobust import threat
-from jaxrobust._checks import Range, check_number
+from jaxrobust._checks import Range
 from jaxrobust.array_types import Images, Labels, Logits, LogitsFn, Scalar
 from jaxrobust.attacks._checks import check_images
 from jaxrobust.attacks._eager import iterate
@@ -145,7 +145,7 @@ def jsma(
     *,
     eps: Scalar | None = None,
     theta: float = 1.0,
-    gamma: float = 1.0,
+    gamma: Annotated[float, Range(0, 1)] = 1.0,
     **options: Unpack[TargetOptions],
 ) -> Images:
     """Jacobian-based saliency map attack (Papernot et al. 2016, algorithms 2 and 3).
@@ -174,7 +174,6 @@ def jsma(
       learning in adversarial settings, EuroS&P 2016, arXiv 1511.07528, section IV.
     """
     check_images(x)
-    check_number("gamma", gamma, Range(0, 1))
     if not 0 < abs(theta) < math.inf:
         raise ValueError(
             "`theta` is what is added to a value: it must be a number other than 0, "

@@ -1,11 +1,12 @@
 """Momentum iterative method."""
 
-from typing import Unpack
+from typing import Annotated, Unpack
 
+from jaxrobust._checks import Range
 from jaxrobust.array_types import Images, Labels, LogitsFn, Scalar
 from jaxrobust.attacks._ascent import Ascent, Direction, momentum
 from jaxrobust.attacks._eager import iterate
-from jaxrobust.attacks._options import BallOptions, shares
+from jaxrobust.attacks._options import BallOptions, PositiveInt, shares
 
 
 @shares(BallOptions)
@@ -17,9 +18,9 @@ def mim(
     eps: Scalar,
     step_size: Scalar,
     steps: int,
-    decay: float = 1.0,
+    decay: Annotated[float, Range(0, 10)] = 1.0,
     random_start: bool = False,
-    restarts: int = 1,
+    restarts: PositiveInt = 1,
     **options: Unpack[BallOptions],
 ) -> Images:
     """Momentum iterative method (Dong et al. 2018, algorithm 1).

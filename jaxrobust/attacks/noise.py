@@ -19,7 +19,7 @@ from jaxrobust.attacks import _checks
 from jaxrobust.attacks._ascent import Ascent
 from jaxrobust.attacks._eager import in_transformation, iterate
 from jaxrobust.attacks._objective import fold
-from jaxrobust.attacks._options import BallOptions, shares
+from jaxrobust.attacks._options import BallOptions, PositiveInt, shares
 
 
 def uniform_noise(
@@ -69,7 +69,7 @@ def worst_of_noise(
     y: Labels,
     *,
     eps: Scalar,
-    draws: int = 1,
+    draws: PositiveInt = 1,
     **options: Unpack[BallOptions],
 ) -> Images:
     """Keeps, per example, the worst of `draws` points of `uniform_noise`.

@@ -5,7 +5,7 @@ from typing import Any, Literal, Unpack
 from jaxrobust.array_types import Images, Labels, LogitsFn, Scalar
 from jaxrobust.attacks._ascent import ADAM, Ascent, straight
 from jaxrobust.attacks._eager import iterate
-from jaxrobust.attacks._options import BallOptions, shares
+from jaxrobust.attacks._options import BallOptions, PositiveInt, shares
 
 _DIRECTIONS: dict[str, dict[str, Any]] = {
     "steepest": {},
@@ -23,7 +23,7 @@ def pgd(
     step_size: Scalar,
     steps: int,
     random_start: bool = True,
-    restarts: int = 1,
+    restarts: PositiveInt = 1,
     direction: Literal["steepest", "adam"] = "steepest",
     **options: Unpack[BallOptions],
 ) -> Images:
@@ -55,7 +55,7 @@ def bim(
     eps: Scalar,
     step_size: Scalar,
     steps: int,
-    restarts: int = 1,
+    restarts: PositiveInt = 1,
     **options: Unpack[BallOptions],
 ) -> Images:
     """Basic iterative method (Kurakin et al. 2017, section 2.2): `pgd` from `x`.
@@ -80,7 +80,7 @@ def fgsm(
     eps: Scalar,
     step_size: Scalar | None = None,
     random_start: bool = False,
-    restarts: int = 1,
+    restarts: PositiveInt = 1,
     **options: Unpack[BallOptions],
 ) -> Images:
     """Fast gradient sign method (Goodfellow et al. 2015, section 4).

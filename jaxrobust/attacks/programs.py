@@ -1,11 +1,11 @@
-"""Callables as static arguments of a jitted attack: hashable, and without their arrays.
+"""Any callable as a pure function and the arrays that it holds.
 
-A `Partial` of a network of ours names its computation for ever, so only its arrays are
-taken out. Any other callable, a module of anyone's too, may read a global that changes:
-it is traced once per call, and `Traced` ones are equal where the programs of function
-and gradient are.
-
-Other packages take `capture` and `inner_jaxprs` from here too.
+A compiled attack must not bake a model's weights in, nor keep them alive, nor miss
+that they changed. A `Partial` of a network of ours names its computation for ever, so
+only its arrays are taken out. Any other callable, a module of anyone's too, may read a
+global that changes: it is traced once per call, and every array it captured, also
+through an inner `jax.jit`, becomes an argument; `Traced` ones are equal where the
+programs of function and gradient are.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ import functools
 import hashlib
 import types
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -21,12 +21,81 @@ import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
 from jaxrobust.attacks import _jaxprs
-from jaxrobust.attacks._capture import Captured, Unbound, like, unbound
-from jaxrobust.attacks._capture import capture as capture
 from jaxrobust.attacks._jaxprs import inner_jaxprs as inner_jaxprs
+from jaxrobust.attacks._jit import place
 
+_CALLS = ("jit", "pjit", "closed_call", "core_call")
 _SCALAR = (bool, int, float, str, type(None), np.dtype)
 _UNCHANGING = ("jaxrobust", "jax", "flax", "numpy", "ml_dtypes", "builtins")
+
+
+class Captured(NamedTuple):
+    """`fn(arrays, *inputs)` computes what the callable did."""
+
+    fn: Callable[..., Any]
+    arrays: list[Any]
+    out: Any  # shape and dtype of the result; None where nothing was traced
+    # What is compiled may be kept: no more arrays sit inside control flow, where they
+    # stay constants.
+    keep: bool
+
+
+def capture(function: Callable[..., Any], *inputs: jax.ShapeDtypeStruct) -> Captured:
+    """Traces `function(*inputs)`, which returns one array, exactly once."""
+    call, leaves = unbound(function)
+    # A new function each time: JAX keeps traces by equality, and equal `Unbound`s may
+    # be of different models, in another thread, say.
+    fresh = lambda *args: call(*args)  # noqa: E731
+    closed, out = jax.make_jaxpr(fresh, return_shape=True)(leaves, *inputs)
+    held: dict[int, Any] = {}
+    _collect(closed.jaxpr, closed.consts, held)
+    order = {name: len(leaves) + i for i, name in enumerate(held)}
+
+    def replay(arrays: Sequence[Any], *args: Any) -> Any:
+        given = {name: arrays[place] for name, place in order.items()}
+        flat = jax.tree.leaves((list(arrays[: len(leaves)]), args))
+        return _evaluate(closed.jaxpr, closed.consts, flat, given)[0]
+
+    arrays = [*leaves, *held.values()]
+    return Captured(replay, arrays, out, keep=not _embeds(closed.jaxpr))
+
+
+@dataclasses.dataclass(frozen=True)
+class Unbound:
+    """A callable without the arrays of its Partial; `key` tells it from all others.
+
+    Python numbers stay: a model may branch on them.
+    """
+
+    key: Hashable
+    function: Callable[..., Any] = dataclasses.field(compare=False)
+    tree: Any
+    scalars: tuple[Any, ...]  # None where an array goes, else (type, value)
+
+    def __call__(self, arrays: Sequence[Any], *inputs: Any) -> Any:
+        """Computes what the callable does, with these arrays."""
+        rest = iter(arrays)
+        leaves = [next(rest) if s is None else s[1] for s in self.scalars]
+        args, keywords = jax.tree.unflatten(self.tree, leaves)
+        return self.function(*args, *inputs, **keywords)
+
+
+def unbound(
+    function: Callable[..., Any], key: Hashable = None
+) -> tuple[Unbound, list[Any]]:
+    """Takes the arrays out of a Partial; any other callable has none."""
+    bound: Any = ((), {})
+    if isinstance(function, jax.tree_util.Partial):
+        function, bound = function.func, (function.args, function.keywords)
+    leaves, tree = jax.tree.flatten(bound)
+    arrays = [leaf for leaf in leaves if _is_array(leaf)]
+    scalars = tuple(None if _is_array(v) else (type(v), v) for v in leaves)
+    return Unbound(key, function, tree, scalars), arrays
+
+
+def abstract(array: Any) -> jax.ShapeDtypeStruct:
+    """An array's shape and dtype."""
+    return jax.ShapeDtypeStruct(array.shape, array.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,12 +123,10 @@ def bind(function: Callable[..., Any], *inputs: jax.ShapeDtypeStruct) -> Capture
 
 def jitted(bound: Captured) -> Callable[..., Any]:
     """Returns `fn` compiled; that of an equal one if it is still known."""
-    return _jitted(bound.fn) if bound.keep else jax.jit(bound.fn)
-
-
-@functools.lru_cache(maxsize=64)
-def _jitted(program: Unbound | Traced) -> Callable[..., Any]:
-    return jax.jit(program)
+    found = place(bound.fn) if bound.keep else []
+    if not found:
+        found.append(jax.jit(bound.fn))
+    return found[0]
 
 
 def _name(held: Captured, inputs: Sequence[Any]) -> str | None:
@@ -73,12 +140,12 @@ def _name(held: Captured, inputs: Sequence[Any]) -> str | None:
         out, pull = jax.vjp(lambda z: held.fn(arrays, z, *rest), x)
         return out, pull(weights)
 
-    weights = jax.tree.map(like, held.out)
+    weights = jax.tree.map(abstract, held.out)
     try:
         traced = jax.jit(both, keep_unused=True).trace(held.arrays, weights, *inputs)
     except Exception:  # whatever the model's own rules raise: it has no gradient
         traced = jax.jit(held.fn, keep_unused=True).trace(held.arrays, *inputs)
-    if _jaxprs.host_calls(traced.jaxpr.jaxpr, harmless=True):
+    if _jaxprs.outside_calls(traced.jaxpr.jaxpr, harmless=True):
         return None
     lowered = traced.lower()
     kind = f"{lowered.in_tree}\n{lowered.in_avals}\n{lowered.out_tree}"
@@ -151,3 +218,57 @@ def _key(part: Any) -> Hashable:
         keywords = tuple((k, _key(v)) for k, v in part.keywords.items())
         return _key(part.func), tuple(map(_key, part.args)), keywords
     return part
+
+
+def _is_array(leaf: object) -> bool:
+    """Whether a leaf is an array (or a tracer, or keys), not a Python number."""
+    return isinstance(leaf, jax.Array | np.ndarray | np.generic)
+
+
+def _callee(eqn: Any) -> Any:
+    if eqn.primitive.name not in _CALLS:
+        return None
+    closed = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
+    return closed if hasattr(closed, "consts") else None
+
+
+def _collect(jaxpr: Any, consts: Sequence[Any], held: dict[int, Any]) -> None:
+    held.update({id(const): const for const in consts})
+    for eqn in jaxpr.eqns:
+        if (closed := _callee(eqn)) is not None:
+            _collect(closed.jaxpr, closed.consts, held)
+
+
+def _embeds(jaxpr: Any, *, inside: bool = False) -> bool:
+    """Whether constants remain where `_evaluate` does not reach: in control flow."""
+    for eqn in jaxpr.eqns:
+        deep = inside or _callee(eqn) is None
+        for body, consts in inner_jaxprs(eqn.params):
+            held = deep and any(np.size(const) > 1 for const in consts)
+            if held or _embeds(body, inside=deep):
+                return True
+    return False
+
+
+def _evaluate(
+    jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], given: dict[int, Any]
+) -> list[Any]:
+    """Evaluates a jaxpr with calls inlined and constants replaced by `given`."""
+    env: dict[Any, Any] = {}
+
+    def read(atom: Any) -> Any:
+        return atom.val if hasattr(atom, "val") else env[atom]
+
+    env.update(zip(jaxpr.constvars, (given[id(c)] for c in consts), strict=True))
+    env.update(zip(jaxpr.invars, args, strict=True))
+    for eqn in jaxpr.eqns:
+        values = [read(atom) for atom in eqn.invars]
+        if (closed := _callee(eqn)) is not None:
+            out = _evaluate(closed.jaxpr, closed.consts, values, given)
+        else:
+            params = eqn.primitive.get_bind_params(eqn.params)
+            with eqn.ctx.manager:
+                out = eqn.primitive.bind(*values, **params)
+            out = out if eqn.primitive.multiple_results else [out]
+        env.update(zip(eqn.outvars, out, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]

@@ -13,9 +13,8 @@ from typing import Any, Literal, NamedTuple
 from jaxrobust import named_code
 from jaxrobust._checks import NORMS, nearest_match
 from jaxrobust.array_types import Images, Key, Labels, LogitsFn, Norm
-from jaxrobust.attacks._checks import COUNTS as COUNTS
 from jaxrobust.attacks._checks import check_options
-from jaxrobust.attacks._checks import may_be_none as may_be_none
+from jaxrobust.attacks._checks import read_annotation as read_annotation
 from jaxrobust.attacks.apgd import apgd, apgd_targeted
 from jaxrobust.attacks.cw_l2 import cw_l2
 from jaxrobust.attacks.cw_linf import cw_linf

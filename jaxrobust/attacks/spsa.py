@@ -1,17 +1,18 @@
 """SPSA: ascent along a gradient that is estimated from random directions."""
 
 import dataclasses
-from typing import Unpack
+from typing import Annotated, Unpack
 
 import jax
 import jax.numpy as jnp
 
+from jaxrobust._checks import Range
 from jaxrobust.array_types import Images, Labels, LogitsFn, Scalar
 from jaxrobust.attacks._ascent import ADAM, Ascent, Direction, Rule, straight
 from jaxrobust.attacks._eager import iterate
 from jaxrobust.attacks._method import Count, like, model_keys, repeat
 from jaxrobust.attacks._objective import Judged, Keys, Problem, evaluate, fold, slope
-from jaxrobust.attacks._options import LossOptions, shares
+from jaxrobust.attacks._options import LossOptions, PositiveInt, shares
 
 _DIRECTION_STREAM = 0x737073
 
@@ -66,10 +67,10 @@ def spsa(
     *,
     eps: Scalar,
     steps: int = 100,
-    lr: Scalar = 0.01,
-    delta: float = 0.01,
-    samples: int = 128,
-    restarts: int = 1,
+    lr: Annotated[Scalar, Range(0, 1e6)] = 0.01,
+    delta: Annotated[float, Range(0, 1e6, above=True)] = 0.01,
+    samples: PositiveInt = 128,
+    restarts: PositiveInt = 1,
     **options: Unpack[LossOptions],
 ) -> Images:
     """SPSA: projected Adam on a gradient estimated from scores (Uesato et al. 2018).

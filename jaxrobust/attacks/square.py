@@ -1,19 +1,20 @@
 """The square attack: random search over square windows, from logits alone."""
 
 import dataclasses
-from typing import NamedTuple, Unpack
+from typing import Annotated, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxrobust import threat
+from jaxrobust._checks import Range
 from jaxrobust.array_types import Images, Labels, LogitsFn, PerExample, Scalar
 from jaxrobust.attacks import _square_windows as windows
 from jaxrobust.attacks._eager import iterate
 from jaxrobust.attacks._method import Count, Health, Method, choose, like, model_keys
 from jaxrobust.attacks._objective import Keys, Problem, evaluate, fold, succeeds
-from jaxrobust.attacks._options import LossOptions, shares
+from jaxrobust.attacks._options import LossOptions, PositiveInt, shares
 
 # Streams of a row's key: the first point, and the windows.
 _FIRST_STREAM = 0x73717331
@@ -180,9 +181,9 @@ def square(
     *,
     eps: Scalar,
     queries: int = 5000,
-    p_init: float = 0.8,
+    p_init: Annotated[float, Range(0, 1, above=True)] = 0.8,
     resc_schedule: bool = False,
-    restarts: int = 1,
+    restarts: PositiveInt = 1,
     **options: Unpack[LossOptions],
 ) -> Images:
     """Square attack: random search without gradients (Andriushchenko et al. 2020).

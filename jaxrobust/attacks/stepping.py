@@ -18,14 +18,13 @@ from jaxrobust._checks import row_keys as row_keys
 from jaxrobust.array_types import Images, Key, Labels, Logits, LogitsFn, Scalar
 from jaxrobust.attacks import _jaxprs
 from jaxrobust.attacks._apgd import Apgd as Apgd
-from jaxrobust.attacks._capture import Captured, like
-from jaxrobust.attacks._capture import capture as _capture
 from jaxrobust.attacks._checks import check_examples as check_examples
 from jaxrobust.attacks._jit import place, ready
 from jaxrobust.attacks._method import Method as Method
 from jaxrobust.attacks._method import choose, restart_keys
 from jaxrobust.attacks._objective import Keys, Problem, check_logits, fold
 from jaxrobust.attacks.fab import FAB as FAB
+from jaxrobust.attacks.programs import Captured, abstract, capture
 from jaxrobust.attacks.square import Square as Square
 
 Arrays = Sequence[Any]
@@ -55,7 +54,7 @@ class Slots(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Stepper:
-    """One attack on one model; `arrays` are the model's (`capture`)."""
+    """One attack on one model; `arrays` are the model's (`capture_model`)."""
 
     model: Captured
     method: Method
@@ -133,7 +132,7 @@ class Stepper:
         return ready(problem, self.method)
 
 
-def capture(logits_fn: LogitsFn, x: Any, *, stochastic: bool = False) -> Captured:
+def capture_model(logits_fn: LogitsFn, x: Any, *, stochastic: bool = False) -> Captured:
     """Traces a model once; its arrays become arguments (`arrays`, `fn(arrays, x)`).
 
     Args:
@@ -144,7 +143,7 @@ def capture(logits_fn: LogitsFn, x: Any, *, stochastic: bool = False) -> Capture
     Raises:
       ValueError: if it does not return logits of rank 2.
     """
-    found = _capture(logits_fn, *_inputs(x, stochastic))
+    found = capture(logits_fn, *_inputs(x, stochastic))
     check_logits(found.out, x.shape[0])
     return found
 
@@ -152,28 +151,28 @@ def capture(logits_fn: LogitsFn, x: Any, *, stochastic: bool = False) -> Capture
 def fingerprint(logits_fn: LogitsFn, x: Any, *, stochastic: bool = False) -> str:
     """Names a model by its program, that of its gradient, and its arrays.
 
-    It takes what `capture` takes, and says nothing about what a model calls on the host
-    (`host_calls`).
+    It takes what `capture_model` takes, and says nothing about what a model calls on
+    the host (`calls_on_host`).
     """
-    model = capture(logits_fn, x, stochastic=stochastic)
+    model = capture_model(logits_fn, x, stochastic=stochastic)
     digest = hashlib.sha256(_traced(model, x, stochastic).lower().as_text().encode())
     for array in model.arrays:
         digest.update(np.ascontiguousarray(jax.device_get(array)).tobytes())
     return digest.hexdigest()
 
 
-def host_calls(
+def calls_on_host(
     logits_fn: LogitsFn, x: Any, *, stochastic: bool = False
 ) -> tuple[str, ...]:
     """Names what a model, or its gradient, calls on the host: `pure_callback` ...
 
-    It takes what `capture` takes. Such a model is more than its program and its arrays.
-    Calls that only print or log do not count.
+    It takes what `capture_model` takes. Such a model is more than its program and its
+    arrays. Calls that only print or log do not count.
     """
-    model = capture(logits_fn, x, stochastic=stochastic)
+    model = capture_model(logits_fn, x, stochastic=stochastic)
     forward = jax.make_jaxpr(model.fn)(model.arrays, *_inputs(x, stochastic))
     # The forward pass first: what calls the host may have no gradient.
-    found = _jaxprs.host_calls(forward.jaxpr) or _jaxprs.host_calls(
+    found = _jaxprs.outside_calls(forward.jaxpr) or _jaxprs.outside_calls(
         _traced(model, x, stochastic).jaxpr.jaxpr
     )
     return tuple(sorted(found))
@@ -187,16 +186,16 @@ def _traced(model: Captured, x: Any, stochastic: bool) -> Any:
 
     images, *keys = _inputs(x, stochastic)
     # Shapes alone, so that the name is the same on any devices.
-    shapes = [like(array) for array in model.arrays]
+    shapes = [abstract(array) for array in model.arrays]
     return jax.jit(jax.value_and_grad(total)).trace(images, shapes, *keys)
 
 
 def _inputs(x: Any, stochastic: bool) -> list[jax.ShapeDtypeStruct]:
     """What a model takes: images, and keys."""
     if not stochastic:
-        return [like(x)]
+        return [abstract(x)]
     keys = jax.eval_shape(lambda: row_keys(jax.random.key(0), x.shape[0]))
-    return [like(x), like(keys)]
+    return [abstract(x), abstract(keys)]
 
 
 def build(
@@ -226,7 +225,7 @@ def build(
     traced = jitted.trace(*args)
     lowered = traced.lower()
     options = _QUICKLY if seldom and _jaxprs.on_cpu() else None
-    if not model.keep or _jaxprs.host_calls(traced.jaxpr.jaxpr, harmless=True):
+    if not model.keep or _jaxprs.outside_calls(traced.jaxpr.jaxpr, harmless=True):
         return lowered.compile(options)
     places = [_placement(array) for array in jax.tree.leaves(args)]
     kind = f"{places}\n{options}\n{lowered.in_tree}\n{lowered.in_avals}"

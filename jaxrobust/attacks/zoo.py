@@ -1,12 +1,13 @@
 """ZOO: Carlini and Wagner's L2 attack on difference quotients, pixel by pixel."""
 
 import dataclasses
-from typing import Any, NamedTuple, Unpack
+from typing import Annotated, Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jaxrobust._checks import Range
 from jaxrobust.array_types import Images, Labels, LogitsFn, PerExample, Scalar
 from jaxrobust.attacks._ascent import adam
 from jaxrobust.attacks._carlini import Weight
@@ -15,7 +16,7 @@ from jaxrobust.attacks._eager import iterate
 from jaxrobust.attacks._method import Count, Health, choose, model_keys, repeat
 from jaxrobust.attacks._nearest import Nearest, Smallest
 from jaxrobust.attacks._objective import Keys, Problem, evaluate, fold, slope
-from jaxrobust.attacks._options import TargetOptions, shares
+from jaxrobust.attacks._options import PositiveInt, TargetOptions, shares
 
 _COORDINATE_STREAM = 0x7A6F6F
 # One for each value, as algorithm 2 has it: a coordinate counts its own visits.
@@ -154,12 +155,12 @@ def zoo(
     *,
     eps: Scalar | None,
     steps: int = 100,
-    binary_steps: int = 3,
-    coordinates: int = 128,
-    lr: Scalar = 0.01,
-    h: float = 1e-4,
-    kappa: float = 0.0,
-    const: float = 1.0,
+    binary_steps: PositiveInt = 3,
+    coordinates: PositiveInt = 128,
+    lr: Annotated[Scalar, Range(0, 1e6)] = 0.01,
+    h: Annotated[float, Range(0, 1e6, above=True)] = 1e-4,
+    kappa: Annotated[float, Range(0, 1e10)] = 0.0,
+    const: Annotated[float, Range(0, 1e10, above=True)] = 1.0,
     **options: Unpack[TargetOptions],
 ) -> Images:
     """ZOO-ADAM: a small L2 perturbation from scores alone (Chen et al. 2017).

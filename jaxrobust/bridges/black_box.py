@@ -30,13 +30,13 @@ def numpy_model(
     if layout not in black_box.LAYOUTS:
         known = " or ".join(black_box.LAYOUTS)
         raise ValueError(f"`layout` must be {known}, got {layout!r}.")
-    on_host = black_box.host_function(function, layout)
+    host_fn = black_box.host_function(function, layout)
 
     @functools.cache
     def count(shape: tuple[int, ...]) -> int:
-        return on_host(np.full((1, *shape), 0.5, np.float32)).shape[1]
+        return host_fn(np.full((1, *shape), 0.5, np.float32)).shape[1]
 
-    return black_box.called_back(on_host, count)
+    return black_box.called_back(host_fn, count)
 
 
 def torch_model(module: Any, layout: str = "NCHW") -> LogitsFn:

@@ -32,6 +32,7 @@ from jaxrobust import data, evaluation, parallel, report, threat, zoo
 from jaxrobust.array_types import Bounds
 from jaxrobust.attacks import registry
 from jaxrobust.evaluation import (
+    analyses,
     attack_text,
     black_box,
     evaluator,
@@ -41,6 +42,7 @@ from jaxrobust.evaluation import (
     suite,
 )
 from jaxrobust.evaluation import config as common
+from jaxrobust.evaluation.text import times
 from jaxrobust.runtime import caches, cpu, files, out_of_memory, workdir
 from jaxrobust.runtime.progress import StageProgress
 
@@ -71,15 +73,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         dataset = evaluator.load_test(config)
         if hosted := _is_black_box(args, function, dataset):
             black_box.check_attacks(config["eval"])
-            config["eval"]["diagnostics"]["enabled"] = False
             function = black_box.wrap(function, dataset, args.layout)
         else:
             function = black_box.in_layout(function, args.layout)
         draws = args.draws if args.stochastic else 0
         if args.attacks_only or hosted or args.stochastic:
-            fields = config["eval"]  # no analysis that attacks the network again
-            fields["curve"]["eps"] = []
-            fields["growth"]["enabled"] = fields["analysis"]["enabled"] = False
+            analyses.leave_out(config["eval"], "ATTACKS")
+        if hosted or args.stochastic:
+            analyses.leave_out(config["eval"], "DIFFERENTIATES")
         model, variables = external.wrap(
             function, dataset, bounds=bounds, draws=draws, black_box=hosted
         )
@@ -126,7 +127,7 @@ def _config(args: argparse.Namespace) -> dict[str, Any]:
     fields, usual = common.defaults(), protocols.threat_of(args.data)
     eps = args.eps or usual.eps
     suite.parse_radius(eps, "eps")
-    step_size = args.step_size or common.times(eps, 0.25)
+    step_size = args.step_size or times(eps, 0.25)
     if args.norm == "linf":
         common.use_radius(fields, eps, step_size)
     threat: Any = {"eps": eps, "step_size": step_size, "norm": args.norm}
@@ -156,8 +157,6 @@ def _config(args: argparse.Namespace) -> dict[str, Any]:
     fields.curve.eps = _curve(eps, args.norm)
     fields.update({name: getattr(args, name) for name in _SAME})
     fields.corruptions.enabled = args.corruptions
-    if args.stochastic:
-        fields.diagnostics.enabled = False  # they ask the same network again
     about = dict(_pair(text) for text in args.about)
     return {
         "name": args.model,
@@ -213,7 +212,7 @@ def _is_black_box(
 
 def _curve(eps: str, norm: str) -> list[str]:
     """Returns the radii of the curve; 1 in Linf reaches any image from any other."""
-    radii = [common.times(eps, share) for share in _SHARES]
+    radii = [times(eps, share) for share in _SHARES]
     if norm != "linf":
         return radii
     return [r for r in radii if suite.parse_radius(r) < 1] + ["1"]

@@ -2,7 +2,6 @@
 
 import math
 import re
-import typing
 from collections.abc import Mapping, Sequence
 from inspect import Parameter
 from typing import Any
@@ -181,7 +180,7 @@ def _kinds(known: Parameter | type) -> set[Any]:
     """Returns the types that an option takes, by its default or its annotation."""
     if isinstance(known, type):
         return {known}
-    members = set(typing.get_args(known.annotation)) or {known.annotation}
+    members, _ = registry.read_annotation(known)
     plain = members & {bool, int, float, str, type(None)}
     return plain if plain - {type(None)} else {str}
 
@@ -192,7 +191,7 @@ def _complete(text: str, fields: Fields, eps: str | float, norm: str) -> None:
     own = {} if name == AUTOATTACK else registry.parameters(name)
     fields.setdefault("norm", suite.own_norm(name) or norm)
     check_norm(fields["norm"])
-    smallest = "eps" in own and registry.may_be_none(own["eps"])
+    smallest = "eps" in own and type(None) in registry.read_annotation(own["eps"])[0]
     if fields.get("eps") is None and not ("eps" in fields and smallest):
         if "eps" not in fields and fields["norm"] == norm:
             fields["eps"] = eps

@@ -58,10 +58,10 @@ def wrap(function: Any, dataset: Dataset, layout: str | None) -> external.Functi
     Raises:
       ValueError: if it fails on the first images, or returns no logits `[B, K]`.
     """
-    on_host = host_function(function, layout)
+    host_fn = host_function(function, layout)
     first = dataset.images[:3].astype(np.float32) / 255
     try:
-        classes = on_host(first).shape[1]
+        classes = host_fn(first).shape[1]
     except ValueError:
         raise
     except Exception as error:
@@ -70,7 +70,7 @@ def wrap(function: Any, dataset: Dataset, layout: str | None) -> external.Functi
             f"the function does not take images {first.shape} as {layout}: "
             f"{named_code.said(error)}"
         ) from error
-    return called_back(on_host, lambda shape: classes)
+    return called_back(host_fn, lambda shape: classes)
 
 
 def _usual_layout(function: Any) -> str:
@@ -86,7 +86,7 @@ def host_function(
     """
     layout, call = layout or _usual_layout(function), _caller(function)
 
-    def on_host(images: np.ndarray) -> np.ndarray:
+    def host_fn(images: np.ndarray) -> np.ndarray:
         x = np.array(images, np.float32)  # its own: it may change them in place
         if layout == "NCHW":
             x = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
@@ -106,11 +106,11 @@ def host_function(
             )
         return logits.astype(np.float32)
 
-    return on_host
+    return host_fn
 
 
 def called_back(
-    on_host: Callable[[np.ndarray], np.ndarray],
+    host_fn: Callable[[np.ndarray], np.ndarray],
     count: Callable[[tuple[int, ...]], int],
 ) -> external.Function:
     """Makes a function that JAX can call of one on the host.
@@ -123,7 +123,7 @@ def called_back(
 
         def rows(images: np.ndarray) -> np.ndarray:
             flat = np.asarray(images).reshape(-1, *x.shape[1:])
-            return on_host(flat).reshape(*images.shape[:-3], classes)
+            return host_fn(flat).reshape(*images.shape[:-3], classes)
 
         like = jax.ShapeDtypeStruct((x.shape[0], classes), jnp.float32)
         return jax.pure_callback(rows, like, x, vmap_method="expand_dims")

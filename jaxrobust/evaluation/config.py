@@ -52,12 +52,5 @@ def without_analyses(
 
 def use_radius(fields: Any, eps: str, step_size: str) -> None:
     """Sets one Linf radius for the attacks and analyses of an evaluation."""
-    fields.growth.eps, fields.growth.step_size = eps, step_size
     fields.attacks = ConfigDict(protocols.gradient(eps, step_size, "linf"))
-    fields.analysis.eps = [times(eps, share) for share in (0.25, 0.5, 1, 2, 4)]
-
-
-def times(eps: str, share: float) -> str:
-    """Multiplies a radius and writes it the same way: 4/255 for half of 8/255."""
-    numerator, slash, denominator = eps.partition("/")
-    return f"{float(numerator) * share:.6g}{slash}{denominator}"
+    analyses.use_radius(fields, eps, step_size)

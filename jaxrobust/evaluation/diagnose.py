@@ -16,11 +16,11 @@ from jaxrobust._checks import check_one_radius
 from jaxrobust.analysis import masking
 from jaxrobust.array_types import Bounds, Images, Key, Labels, Logits, LogitsFn, Norm
 from jaxrobust.attacks import stepping
-from jaxrobust.evaluation import flags, slopes, step, trial_attacks
+from jaxrobust.evaluation import flags, slopes, step, trial_attacks, verify
 from jaxrobust.evaluation import logits as outputs
 from jaxrobust.evaluation.network import CompiledNetwork, among_others, in_batches
 from jaxrobust.evaluation.protocols import STEP_SHARE
-from jaxrobust.results import analysis_schema, typed
+from jaxrobust.results import analysis_schema
 
 _COUNTS = {"examples": 0, "steps": 1, "restarts": 0, "queries": 0, "batch_size": 1}
 # Fewer images than this share say nothing about the others.
@@ -49,7 +49,7 @@ def diagnose(
     batch_size: int = 250,
     precision: str = "highest",
     on_pass: Callable[[int, int], None] | None = None,
-) -> tuple[dict[str, Any], list[flags.Flag]]:
+) -> tuple[analysis_schema.Diagnostics, list[flags.RaisedFlag]]:
     """Looks for signs that attacks on a network do not tell how robust it is.
 
     A hundred images are enough. Per image it takes (6 + restarts) * steps + 14
@@ -76,7 +76,7 @@ def diagnose(
       on_pass: told `(done, total)` after each gradient of all images.
 
     Returns:
-      The numbers as results.json has them under `diagnostics`, and the flags.
+      The numbers that results.json has under `diagnostics`, and the flags.
 
     Raises:
       ValueError, TypeError: naming the argument; for logits that are not finite.
@@ -88,12 +88,12 @@ def diagnose(
     counts: Any = {"steps": steps, "restarts": restarts, "queries": queries}
     check_counts({**counts, "batch_size": batch_size})
     step_size = STEP_SHARE * eps / steps if step_size is None else step_size
-    ball: Any = {"eps": eps, "norm": norm, "bounds": bounds}
+    ball = verify.Ball(eps, norm, bounds)
     with jax.default_matmul_precision(precision):
         # This attack is the one that checks what it is given.
         keys = threat.row_keys(key, len(x))
         size = min(batch_size, len(x))
-        squares = _square(logits_fn, x, y, keys, size, queries=queries, **ball)
+        squares = _square(logits_fn, x, y, keys, size, queries=queries, **vars(ball))
         x, y = jnp.asarray(x), jnp.asarray(y)
         network = CompiledNetwork(logits_fn, x[0], size)
         slope, done = network.gradient_fn(), itertools.count(1)
@@ -109,9 +109,7 @@ def diagnose(
         gradient, clean = told(x, y, 1.0)
         step.check_finite(np.asarray(clean))
         logits = _logits(clean, y, network.resolution)
-        trials = trial_attacks.TrialSetting(
-            network, told, x, y, step_size=step_size, steps=steps, **ball
-        )
+        trials = trial_attacks.TrialSetting(network, told, x, y, ball, step_size, steps)
         numbers = analysis_schema.Diagnostics(
             n=len(x),
             norm=norm,
@@ -121,7 +119,9 @@ def diagnose(
             predictions=flags.predictions(np.asarray(clean), np.asarray(y)),
             logits=logits,
             calls=_calls(logits_fn, network, x, bounds),
-            gradients=_gradients(network, slope, gradient, x=x, y=y, keys=keys, **ball),
+            gradients=_gradients(
+                network, slope, gradient, x=x, y=y, keys=keys, ball=ball
+            ),
             **vars(
                 trial_attacks.compare(
                     trials,
@@ -133,7 +133,7 @@ def diagnose(
                 )
             ),
         )
-    return typed.as_json(numbers), flags.from_diagnostics(numbers)
+    return numbers, flags.from_diagnostics(numbers)
 
 
 def check_counts(fields: Mapping[str, Any], prefix: str = "") -> None:

@@ -26,7 +26,7 @@ from jaxrobust.evaluation import (
 )
 from jaxrobust.evaluation import logits as of_logits
 from jaxrobust.evaluation.autoattack.entry import AutoAttack
-from jaxrobust.evaluation.setting import Devices, Setting, choose, shuffled
+from jaxrobust.evaluation.setting import Devices, Setting, picked, shuffled
 from jaxrobust.named_models import count_classes
 from jaxrobust.parallel import processes
 from jaxrobust.results import schema, typed
@@ -70,7 +70,7 @@ def evaluate(
     dataset = load_test(config) if dataset is None else dataset
     processes.check_same("the test data", lambda: data.digest(dataset))
     # Blocks end anywhere, so that each has to be a fair draw.
-    pick = shuffled if passes.width_of(fields) else choose
+    pick = shuffled if passes.width_of(fields) else picked
     setting = Setting(
         model=model,
         variables=Devices(mesh).put_copies(variables),  # once for all passes

@@ -15,7 +15,7 @@ from jaxrobust.evaluation import statistics
 from jaxrobust.results import analysis_schema
 
 
-class Flag(TypedDict):
+class RaisedFlag(TypedDict):
     """A `schema.Flag` before it is written."""
 
     name: str
@@ -130,22 +130,22 @@ def filled(
     *,
     minor: bool = False,
     **values: Any,
-) -> Flag:
+) -> RaisedFlag:
     """Makes a flag with its sentence of a table; `told` is in the sentence alone."""
     message = sentences[name].format(**{**(told or {}), **values})
-    return Flag(name=name, severe=not minor, message=message, values=values)
+    return RaisedFlag(name=name, severe=not minor, message=message, values=values)
 
 
 _flag = functools.partial(filled, _SENTENCES)
 
 
-def joined(first: Sequence[Flag], more: Sequence[Flag]) -> list[Flag]:
+def joined(first: Sequence[RaisedFlag], more: Sequence[RaisedFlag]) -> list[RaisedFlag]:
     """Adds flags whose name is not there yet: the first are of more images."""
     names = {flag["name"] for flag in first}
     return [*first, *(flag for flag in more if flag["name"] not in names)]
 
 
-def from_diagnostics(numbers: analysis_schema.Diagnostics) -> list[Flag]:
+def from_diagnostics(numbers: analysis_schema.Diagnostics) -> list[RaisedFlag]:
     """Flags what `diagnose` found.
 
     Of a network that gives all images one class there is nothing to be hidden, and one
@@ -186,7 +186,7 @@ def chance_of(y: Int[np.ndarray, "N"], classes: int) -> float:
 
 def learned_nothing(
     accuracy: float, chance: float, n: int, *, constant: bool = False
-) -> list[Flag]:
+) -> list[RaisedFlag]:
     """Flags a network that cannot be told from one which answers the commonest class.
 
     Of few images luck may explain much, but not that most of what is above chance is
@@ -201,7 +201,7 @@ def learned_nothing(
     return [_flag(name, told, minor=True, accuracy=accuracy, chance=chance)]
 
 
-def from_calls(found: analysis_schema.Repeatability) -> list[Flag]:
+def from_calls(found: analysis_schema.Repeatability) -> list[RaisedFlag]:
     """Flags outputs that depend on more than the image."""
     changed = max(found.same_batch or 0.0, found.traced_again or 0.0)
     if changed > CALL_CHANGE:
@@ -212,12 +212,12 @@ def from_calls(found: analysis_schema.Repeatability) -> list[Flag]:
     return []
 
 
-def probabilities_as_logits() -> Flag:
+def probabilities_as_logits() -> RaisedFlag:
     """Flags a network whose outputs look like probabilities; AutoAttack does too."""
     return _flag("probabilities_as_logits")
 
 
-def from_logits(found: analysis_schema.LogitsSeen, n: int) -> Iterator[Flag]:
+def from_logits(found: analysis_schema.LogitsSeen, n: int) -> Iterator[RaisedFlag]:
     """Flags outputs that look like probabilities, or leave a loss no room."""
     if found.probabilities:
         yield probabilities_as_logits()
@@ -230,7 +230,7 @@ def from_logits(found: analysis_schema.LogitsSeen, n: int) -> Iterator[Flag]:
         yield _flag("bounded_logits", share=ceiling)
 
 
-def from_gradients(found: analysis_schema.Gradients) -> Iterator[Flag]:
+def from_gradients(found: analysis_schema.Gradients) -> Iterator[RaisedFlag]:
     """Flags gradients that no attack can follow."""
     # That of the cross-entropy may round to zero where that of the logits does not.
     if found.zero_slope_share > ZERO_SHARE:
@@ -240,7 +240,7 @@ def from_gradients(found: analysis_schema.Gradients) -> Iterator[Flag]:
     yield from from_gradient_check(found)
 
 
-def from_gradient_check(found: analysis_schema.GradientCheck) -> Iterator[Flag]:
+def from_gradient_check(found: analysis_schema.GradientCheck) -> Iterator[RaisedFlag]:
     """Flags a gradient that is not, or not all of, the network's."""
     explained, near = found.explained, found.explained_near
     misled, rises = found.misled_share or 0.0, found.loss_rises_share
@@ -262,13 +262,13 @@ def from_gradient_check(found: analysis_schema.GradientCheck) -> Iterator[Flag]:
         yield _flag("predictions_jump", share=changed)
 
 
-def from_runs(numbers: analysis_schema.Diagnostics) -> Iterator[Flag]:
+def from_runs(numbers: analysis_schema.Diagnostics) -> Iterator[RaisedFlag]:
     """Flags what weak, longer and unbounded attacks of `diagnose` say of the usual."""
     left = numbers.accuracy
     n, counts = numbers.n, vars(numbers)
     if (stuck := numbers.zero_gradient_share_attacked) > ZERO_SHARE:
         found = _flag("zero_gradients_on_the_way", share=stuck)
-        yield Flag(**{**found, "name": "zero_gradients"})
+        yield RaisedFlag(**{**found, "name": "zero_gradients"})
     if numbers.raised > least_difference(n):
         yield _flag("attack_raises_accuracy", raised=numbers.raised)
     many = max(1, ONLY_SHARE * n) / n
@@ -294,7 +294,7 @@ def from_runs(numbers: analysis_schema.Diagnostics) -> Iterator[Flag]:
         yield above_chance(f"{numbers.covering_eps:.4g}", covering, chance)
 
 
-def above_chance(eps: str, accuracy: float, chance: float) -> Flag:
+def above_chance(eps: str, accuracy: float, chance: float) -> RaisedFlag:
     """Flags an attack that leaves too much where it could do anything."""
     name = "above_chance_at_largest_eps"
     return _flag(name, {"eps": eps}, accuracy=accuracy, chance=chance)

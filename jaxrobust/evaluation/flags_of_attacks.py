@@ -9,7 +9,7 @@ from jaxrobust.attacks import registry
 from jaxrobust.evaluation import statistics
 from jaxrobust.evaluation.flags import (
     MARGIN,
-    Flag,
+    RaisedFlag,
     above_chance,
     filled,
     least_difference,
@@ -51,8 +51,8 @@ def _follows_cross_entropy(attack: AttackSummary) -> bool:
 
 
 def of_what_ran(
-    found: Iterable[Flag], names: Sequence[str], attacks: Sequence[AttackSummary]
-) -> list[Flag]:
+    found: Iterable[RaisedFlag], names: Sequence[str], attacks: Sequence[AttackSummary]
+) -> list[RaisedFlag]:
     """Returns flags, those of `names` minor where an attack does without them.
 
     They are about the cross-entropy alone, which large logits round away; they do that
@@ -64,12 +64,12 @@ def of_what_ran(
         if strong and not _follows_cross_entropy(one):
             known = names
     return [
-        Flag(**{**flag, "severe": False}) if flag["name"] in known else flag
+        RaisedFlag(**{**flag, "severe": False}) if flag["name"] in known else flag
         for flag in found
     ]
 
 
-def raised(attacks: Sequence[AttackSummary], clean: Clean) -> list[Flag]:
+def raised(attacks: Sequence[AttackSummary], clean: Clean) -> list[RaisedFlag]:
     """Flags the first attack that leaves more than no attack at all."""
     least = least_difference(clean.n)
     for attack in attacks:
@@ -80,7 +80,7 @@ def raised(attacks: Sequence[AttackSummary], clean: Clean) -> list[Flag]:
     return []
 
 
-def from_attacks(attacks: Sequence[AttackSummary]) -> Iterator[Flag]:
+def from_attacks(attacks: Sequence[AttackSummary]) -> Iterator[RaisedFlag]:
     """Flags weak attacks that beat iterative ones under the same threat."""
     for weak in attacks:
         traits = registry.traits(weak.name)
@@ -102,7 +102,7 @@ def from_attacks(attacks: Sequence[AttackSummary]) -> Iterator[Flag]:
             yield _flag(name, told, weak=weak.robust_accuracy, iterative=left)
 
 
-def from_curve(curve: Curve, chance: float, size: int) -> Iterator[Flag]:
+def from_curve(curve: Curve, chance: float, size: int) -> Iterator[RaisedFlag]:
     """Flags a curve that rises, or stays above chance where no network can be.
 
     A radius that reaches mid-grey from every image (.5 in each of its `size` numbers)

@@ -46,7 +46,9 @@ class CompiledNetwork:
         """Traces and compiles the function for images that are like `image`."""
         self.size, self._devices, self._stochastic = size, devices, stochastic
         self._like = jax.ShapeDtypeStruct((size, *image.shape), image.dtype)
-        self.model = stepping.capture(logits_fn, self._like, stochastic=stochastic)
+        self.model = stepping.capture_model(
+            logits_fn, self._like, stochastic=stochastic
+        )
         self.arrays = devices.put_copies(list(self.model.arrays))
         keys = stepping.row_keys(jax.random.key(0), size)
         self._forward = self._build(

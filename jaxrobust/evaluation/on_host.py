@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import jax
 
 from jaxrobust import models
-from jaxrobust.array_types import Images, Logits, Variables
+from jaxrobust.array_types import Variables
 from jaxrobust.evaluation import step
 from jaxrobust.evaluation.entries import Entry, Pass
 from jaxrobust.evaluation.setting import Setting
@@ -36,11 +36,7 @@ class OnHost(Entry):
                 "evaluate it on one process."
             )
         attack = self.build()
-
-        @jax.jit
-        def logits_of(variables: Variables, x: Images) -> Logits:
-            with jax.default_matmul_precision(setting.precision):
-                return step.float_logits(models.logits_fn(setting.model, variables)(x))
+        logits_of = step.classifier(setting.model, setting.precision)
 
         def run(
             variables: Variables, images: Any, labels: Any, keys: Any

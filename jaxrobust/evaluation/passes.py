@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from jaxrobust.evaluation import statistics, step
 from jaxrobust.evaluation.ahead import Ahead
 from jaxrobust.evaluation.entries import Entry, Keep, Pass
-from jaxrobust.evaluation.setting import Setting, choose
+from jaxrobust.evaluation.setting import Setting, picked
 from jaxrobust.results import npz, schema
 from jaxrobust.results.npz import CLEAN
 from jaxrobust.runtime import files
@@ -51,7 +51,7 @@ def shown(total: int, fields: Mapping[str, Any]) -> Int[np.ndarray, "grid"]:
     """Returns the positions, among `total` examples, of the images the report shows."""
     if fields["grid"] == 0:
         return np.arange(0)
-    return choose(min(total, BLOCK) if width_of(fields) else total, fields["grid"])
+    return picked(min(total, BLOCK) if width_of(fields) else total, fields["grid"])
 
 
 def run(

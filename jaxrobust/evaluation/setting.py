@@ -130,9 +130,9 @@ class Batches:
         for rows, out in self.through(run_step, key):
             logits.append(out["logits"])
             if "share" in out:
-                shares.append(on_host(out["share"], rows))
+                shares.append(fetched(out["share"], rows))
             if ball is not None or shown[rows].any():
-                x_adv = on_host(out["x_adv"], rows)
+                x_adv = fetched(out["x_adv"], rows)
                 kept.append(x_adv[shown[rows]])
                 if ball is not None:
                     images = self.dataset.images[self.indices[rows]]
@@ -173,7 +173,7 @@ class Setting(Batches):
 
     def part(self, examples: int) -> "Setting":
         """Returns the same setting on so many of its examples."""
-        positions = choose(len(self.indices), examples)
+        positions = picked(len(self.indices), examples)
         return dataclasses.replace(self, indices=self.indices[positions])
 
     def run(
@@ -228,7 +228,7 @@ def run_eval_step(
     return batches.judged(step, key, label, keep_images, ball)
 
 
-def on_host(tree: Any, rows: slice) -> Any:
+def fetched(tree: Any, rows: slice) -> Any:
     """Returns arrays of the batch of some rows on the host, without the padding."""
     count = rows.stop - rows.start
     return jax.tree.map(lambda leaf: leaf[:count], parallel.to_host(tree))
@@ -237,7 +237,7 @@ def on_host(tree: Any, rows: slice) -> Any:
 def _with_logits(
     rows: slice, out: Mapping[str, Any]
 ) -> tuple[slice, Mapping[str, Any]]:
-    return rows, {**out, "logits": on_host(out["logits"], rows)}
+    return rows, {**out, "logits": fetched(out["logits"], rows)}
 
 
 def padded_rows(total: int, size: int) -> Iterator[Int[np.ndarray, "size"]]:
@@ -246,7 +246,7 @@ def padded_rows(total: int, size: int) -> Iterator[Int[np.ndarray, "size"]]:
         yield np.minimum(np.arange(start, start + size), total - 1)
 
 
-def choose(total: int, examples: int) -> Int[np.ndarray, "N"]:
+def picked(total: int, examples: int) -> Int[np.ndarray, "N"]:
     """Picks examples, always the same ones, in order; 0 means all.
 
     A fixed shuffle, because folders and some data sets are stored class by class;
@@ -256,7 +256,7 @@ def choose(total: int, examples: int) -> Int[np.ndarray, "N"]:
 
 
 def shuffled(total: int, examples: int) -> Int[np.ndarray, "N"]:
-    """Returns what `choose` picks, in the order of the shuffle."""
+    """Returns what `picked` picks, in the order of the shuffle."""
     if examples < 0:
         raise ValueError(f"`examples` must be at least 0 (0 = all), got {examples}.")
     return np.random.default_rng(0).permutation(total)[: examples or total]

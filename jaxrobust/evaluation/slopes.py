@@ -16,6 +16,7 @@ from jaxrobust import threat
 from jaxrobust.analysis import masking
 from jaxrobust.analysis.logits import log_odds
 from jaxrobust.array_types import Bounds, Images, Key, Labels, Norm, Scalar
+from jaxrobust.evaluation import verify
 from jaxrobust.evaluation.logits import leads, rounding
 
 PROBE = 1e-3  # of the width of the bounds: below half an 8-bit level
@@ -78,9 +79,7 @@ def measure(
     y: Labels,
     *,
     keys: Key,
-    eps: float,
-    norm: Norm = "linf",
-    bounds: Bounds = (0.0, 1.0),
+    ball: verify.Ball,
     resolution: float,
     directions: int = DIRECTIONS,
 ) -> Slopes:
@@ -96,18 +95,18 @@ def measure(
       x: images `[N, H, W, C]` inside `bounds`.
       y: labels `[N]`.
       keys: one per image, `[N]`.
-      eps: radius of the ball.
-      norm: of the ball.
-      bounds: of the box.
+      ball: the threat; it has a radius.
       resolution: of the coarsest float type that the network computes with, see
         `logits`.
       directions: random directions per point and distance.
     """
-    pair = reaches(eps, norm, x[0].size, bounds, resolution)
+    eps, bounds = ball.eps, ball.bounds
+    assert eps is not None
+    pair = reaches(eps, ball.norm, x[0].size, bounds, resolution)
     labels = np.asarray(y)
     explained, rises = np.full((3, 2, len(x)), np.nan), np.full((3, len(x)), np.nan)
     zero, changed = np.zeros((3, len(x)), bool), np.zeros(len(x), bool)
-    points = _points(slope, x, y, keys, eps, norm=norm, bounds=bounds)
+    points = _points(slope, x, y, keys, eps, norm=ball.norm, bounds=bounds)
     width, forward = bounds[1] - bounds[0], _log_odds_of(forward, labels)
 
     def compare(place: int, base: Images) -> tuple[Any, ...]:

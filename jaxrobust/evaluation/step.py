@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from jaxrobust import losses, models
 from jaxrobust.array_types import Images, Key, Labels, Logits, LogitsFn, Variables
 from jaxrobust.attacks.registry import Attack as Attack
-from jaxrobust.evaluation.flags import Flag
+from jaxrobust.evaluation.flags import RaisedFlag
 
 MakeAttack = Callable[[nn.Module, Variables], Attack]
 EvalStep = Callable[[Variables, Array, Array, Key], Mapping[str, Array]]
@@ -56,7 +56,7 @@ class EvalRun:
     distance: Mapping[str, Float[np.ndarray, "N"]]
     stages: Mapping[str, Bool[np.ndarray, "N"]] = field(default_factory=dict)
     costs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    flags: Sequence[Flag] = ()
+    flags: Sequence[RaisedFlag] = ()
     notes: Sequence[str] = ()
     share: Float[np.ndarray, "N"] | None = None
 
@@ -115,6 +115,19 @@ def jitted(
             return body(variables, to_float(images), labels, keys)
 
     return run
+
+
+def classifier(
+    model: nn.Module, precision: str
+) -> Callable[[Variables, Images], Logits]:
+    """Compiles the network alone, for images in [0, 1] that were made outside of it."""
+
+    @jax.jit
+    def classify(variables: Variables, x: Images) -> Logits:
+        with jax.default_matmul_precision(precision):
+            return float_logits(models.logits_fn(model, variables)(x))
+
+    return classify
 
 
 def judge(

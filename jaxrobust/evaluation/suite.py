@@ -24,8 +24,10 @@ RADII = ("eps", "step_size")
 _LONGEST = 200  # characters of a name
 # What is done one after the other, and how often at most.
 _MOST = 10**7
-# Without these an attack does nothing.
-_MOVING = ("steps", "queries", "step_size", "lr", "gamma", "alpha_max")
+# Where these are 0 an attack does nothing.
+_MOVING = dict.fromkeys(("steps", "queries"), "at least 1") | dict.fromkeys(
+    ("step_size", "lr", "gamma", "alpha_max"), "above 0"
+)
 _ANY = (None, "none", "None")  # as configs write that there is no radius
 
 
@@ -103,11 +105,11 @@ def check_use(fields: Mapping[str, Any]) -> None:
         )
     for name, value in fields.items():
         if name in _MOVING and value in (0, "0"):
-            least = "at least 1" if name in registry.COUNTS else "above 0"
             raise ValueError(
-                f"`{name}` must be {least}, got {value}: no image would be changed."
+                f"`{name}` must be {_MOVING[name]}, got {value}: no image would be "
+                "changed."
             )
-        if name in registry.COUNTS and isinstance(value, int) and value > _MOST:
+        if type(value) is int and value > _MOST and name not in RADII:
             raise ValueError(f"`{name}` must be at most {_MOST}, got {value}.")
     bounds = fields.get("bounds", (0.0, 1.0))
     check_bounds(bounds)

@@ -48,6 +48,12 @@ def _read(value: str | float) -> Fraction:
     return top / bottom
 
 
+def times(eps: str, share: float) -> str:
+    """Multiplies a radius and writes it the same way: 4/255 for half of 8/255."""
+    numerator, slash, denominator = eps.partition("/")
+    return f"{float(numerator) * share:.6g}{slash}{denominator}"
+
+
 def literal(text: str) -> Any:
     """Reads a number, true, false, none, a bracketed list, or text."""
     plain = text.strip()

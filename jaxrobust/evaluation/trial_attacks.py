@@ -10,7 +10,8 @@ from jaxtyping import Bool
 
 from jaxrobust import threat
 from jaxrobust.analysis import masking
-from jaxrobust.array_types import Bounds, Images, Key, Labels, Logits, Norm, Scalar
+from jaxrobust.array_types import Images, Key, Labels, Logits
+from jaxrobust.evaluation import verify
 from jaxrobust.evaluation.protocols import STEP_SHARE
 from jaxrobust.results import analysis_schema as schema
 
@@ -50,67 +51,27 @@ class AscentPath(NamedTuple):
         return np.asarray(self.correct[:last].all(0))
 
 
-def ascend(
-    forward: masking.Forward,
-    gradient: masking.Gradient,
-    x: Images,
-    y: Labels,
-    *,
-    start: Images,
-    eps: Scalar,
-    step_size: Scalar,
-    steps: int,
-    norm: Norm = "linf",
-    bounds: Bounds = (0.0, 1.0),
-) -> AscentPath:
-    """Climbs the cross-entropy (PGD, Madry et al. 2018) and looks at every point.
-
-    Step by step from the host, so that one compiled gradient serves every radius, any
-    number of steps and every restart, and an image counts as fooled if any point on
-    the way fools it. One gradient per step, one forward pass at the end; in L1, where
-    steps need not reach even the optimum of a linear loss, one more per step for the
-    vertex of ball and box that the gradient points to.
-
-    Args:
-      forward: images to logits.
-      gradient: as `masking.input_gradient`, of as many images as `x` has.
-      x: images `[N, H, W, C]`, the middle of the balls.
-      y: labels `[N]`.
-      start: where to begin, in ball and box.
-      eps: radius of the ball in `norm`.
-      step_size: length of a step, likewise.
-      steps: T, at least 1.
-      norm: 'linf', 'l2' or 'l1'.
-      bounds: lowest and highest value of an image.
-    """
-    points, correct, zero = start, [], []
-    ball: Any = {"norm": norm, "bounds": bounds}
-    vertices = np.ones(len(y), bool)
-    for _ in range(steps):
-        grad, logits = gradient(points, y)
-        correct.append(np.asarray(masking.is_correct(logits, y)) & vertices)
-        zero.append(np.asarray(masking.gradient_health(grad).zero))
-        points = masking.step_in_ball(points, grad, x, step_size, eps, **ball)
-        if norm == "l1":
-            vertex = masking.step_in_ball(x, grad, x, eps, eps, **ball)
-            vertices = np.asarray(masking.is_correct(forward(vertex), y))
-    correct.append(np.asarray(masking.is_correct(forward(points), y)) & vertices)
-    return AscentPath(np.stack(correct), np.stack(zero))
-
-
 @dataclasses.dataclass(frozen=True)
 class TrialSetting:
-    """One network, images `x` [N, H, W, C], their threat, and an iterative attack."""
+    """One network, images `x` [N, H, W, C], their threat, and an iterative attack.
+
+    `gradient` takes images, labels and a scale of the logits in the loss, and gives
+    that of the cross-entropy, and the logits.
+    """
 
     forward: masking.Forward
     gradient: Callable[[Images, Labels, float], tuple[Images, Logits]]
     x: Images
     y: Labels
-    eps: float
-    norm: Norm
-    bounds: Bounds
+    ball: verify.Ball
     step_size: float
     steps: int
+
+    @property
+    def eps(self) -> float:
+        """Radius of the ball."""
+        assert self.ball.eps is not None
+        return self.ball.eps
 
     def resists(self, points: Images) -> Resists:
         """Says which images these points do not fool."""
@@ -119,30 +80,46 @@ class TrialSetting:
     def draw(self, keys: Key, name: str, number: int) -> Images:
         """Draws a point of the ball around each image, for one use of randomness."""
         own = row_stream(keys, name, number)
-        return _sample(
-            self.x, key=own, eps=self.eps, norm=self.norm, bounds=self.bounds
-        )
+        return _sample(self.x, key=own, **vars(self.ball))
+
+    def step(self, points: Images, gradient: Images, length: float) -> Images:
+        """Makes a step of this length along a gradient, back into the ball."""
+        ball: Any = {"norm": self.ball.norm, "bounds": self.ball.bounds}
+        return masking.step_in_ball(points, gradient, self.x, length, self.eps, **ball)
 
     def climb(self, start: Images, times: int = 1, scale: float = 1.0) -> AscentPath:
-        """Runs so many times the steps, with the logits scaled in the loss."""
-        return ascend(
-            self.forward,
-            lambda x, y: self.gradient(x, y, scale),
-            self.x,
-            self.y,
-            start=start,
-            eps=self.eps,
-            step_size=self.step_size,
-            steps=times * self.steps,
-            norm=self.norm,
-            bounds=self.bounds,
-        )
+        """Climbs the cross-entropy (PGD, Madry et al. 2018) and looks at every point.
+
+        Step by step from the host, so that one compiled gradient serves every radius,
+        any number of steps and every restart, and an image counts as fooled if any
+        point on the way fools it. One gradient per step, one forward pass at the end;
+        in L1, where steps need not reach even the optimum of a linear loss, one more
+        per step for the vertex of ball and box that the gradient points to.
+
+        Args:
+          start: where to begin, in ball and box.
+          times: how many times the steps.
+          scale: of the logits in the loss.
+        """
+        points, correct, zero = start, [], []
+        vertices = np.ones(len(self.y), bool)
+        for _ in range(times * self.steps):
+            grad, logits = self.gradient(points, self.y, scale)
+            correct.append(np.asarray(masking.is_correct(logits, self.y)) & vertices)
+            zero.append(np.asarray(masking.gradient_health(grad).zero))
+            points = self.step(points, grad, self.step_size)
+            if self.ball.norm == "l1":
+                vertices = self.resists(self.step(self.x, grad, self.eps))
+        correct.append(self.resists(points) & vertices)
+        return AscentPath(np.stack(correct), np.stack(zero))
 
     def covering(self) -> "TrialSetting":
         """Returns the same where the ball around any image holds every image."""
-        eps = threat.covering_radius(self.norm, self.x[0].size, self.bounds)
+        ball = self.ball
+        eps = threat.covering_radius(ball.norm, self.x[0].size, ball.bounds)
         step_size = STEP_SHARE * eps / self.steps
-        return dataclasses.replace(self, eps=eps, step_size=step_size)
+        ball = dataclasses.replace(ball, eps=eps)
+        return dataclasses.replace(self, ball=ball, step_size=step_size)
 
 
 def compare(
@@ -160,8 +137,7 @@ def compare(
     `scale` is of the logits in the loss, in one of the runs.
     """
     x, clean = trials.x, trials.resists(trials.x)
-    ball: Any = {"norm": trials.norm, "bounds": trials.bounds}
-    jump = masking.step_in_ball(x, gradient, x, trials.eps, trials.eps, **ball)
+    jump = trials.step(x, gradient, trials.eps)
     first, *others = (trials.draw(keys, "start", r) for r in range(restarts + 1))
     noise = (trials.draw(keys, "noise", d) for d in range(DRAWS))
     long, rescaled = trials.climb(first, LONGER), trials.climb(first, scale=scale)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jaxrobust.attacks import registry
+from jaxrobust.attacks.autoattack_versions import plan
 from jaxrobust.attacks.registry import Cost
 from jaxrobust.report import commands, verdict
 from jaxrobust.report.blocks import Block, CommandLine, Text, Title
@@ -16,24 +17,6 @@ from jaxrobust.results.schema import AttackSummary
 Runs = Sequence[tuple[str, Mapping[str, Any]]]  # attacks and options of them
 
 TITLE = "What would change this number"
-# AutoAttack's parts, as the registry calls them.
-AUTOATTACK: Mapping[str, Runs] = {
-    "standard": (
-        ("apgd", {}),
-        ("apgd_targeted", {}),
-        ("fab", {"targets": 9}),
-        ("square", {}),
-    ),
-    "plus": (
-        ("apgd", {"restarts": 5}),
-        ("apgd", {"restarts": 5}),
-        ("fab", {"restarts": 5}),
-        ("square", {}),
-        ("apgd_targeted", {}),
-        ("fab", {"targets": 9}),
-    ),
-    "rand": (("apgd", {"eot_samples": 20}), ("apgd", {"eot_samples": 20})),
-}
 # The suite for a defence has at most four of these, and AutoAttack.
 ADAPTIVE: Runs = (("apgd", {"steps": 100, "restarts": 5}),) * 4
 RESTARTS = 5
@@ -100,7 +83,7 @@ def _attacks(results: Results) -> list[Next]:
 class _Threat(NamedTuple):
     """Norm and radius of the attack that leaves least, the radius as it is written."""
 
-    norm: str = "linf"
+    norm: Any = "linf"
     eps: float = math.inf
     written: str = ""
     classes: int = 10
@@ -124,6 +107,12 @@ class _Threat(NamedTuple):
         costs = [registry.cost(n, classes=self.classes, **o) for n, o in runs]
         return Cost(sum(c.gradients for c in costs), sum(c.calls for c in costs))
 
+    def autoattack(self, version: str) -> Cost:
+        """Adds up the stages of AutoAttack."""
+        stages = plan(version, self.norm, self.classes, stochastic=True).stages
+        costs = [stage.most for stage in stages]
+        return Cost(sum(c.gradients for c in costs), sum(c.forwards for c in costs))
+
 
 def _threat(results: Results) -> _Threat:
     classes = max(len(results.per_class or ()), 2) if results.per_class else 10
@@ -145,8 +134,7 @@ def _ensemble(version: str, threat: _Threat) -> Next:
         "rand": "Each of its steps is a mean over draws of the network.",
     }[version]
     step = threat.step("autoattack", "evaluation", **more)
-    cost = threat.cost(AUTOATTACK[version])
-    return Next(f"AutoAttack, {version}", why, step, left=cost)
+    return Next(f"AutoAttack, {version}", why, step, left=threat.autoattack(version))
 
 
 def _adaptive(told: bool, threat: _Threat) -> Next:
@@ -158,7 +146,7 @@ def _adaptive(told: bool, threat: _Threat) -> Next:
         why = f"A warning sign rose. {why}"
     python = f'config["eval"]["suite"] = "{_ADAPTIVE}"'
     step = Step("suite", _ADAPTIVE, python)
-    each, left = threat.cost(ADAPTIVE), threat.cost(AUTOATTACK["standard"])
+    each, left = threat.cost(ADAPTIVE), threat.autoattack("standard")
     return Next(f"the suite {_ADAPTIVE}", why, step, each, left)
 
 

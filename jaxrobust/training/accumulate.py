@@ -33,7 +33,7 @@ def check_parts(mesh: Mesh, batch_size: int, parts: int) -> None:
         )
 
 
-def evaluate(
+def phase_gradient(
     phase: Phase,
     parts: int,
     params: Params,

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict, config_dict
 
 from jaxrobust._checks import nearest_match
 from jaxrobust.data import augment
+from jaxrobust.evaluation import analyses
 from jaxrobust.evaluation import config as evaluation_config
 from jaxrobust.training.overrides import read
 
@@ -192,10 +193,7 @@ def shrink(config: Any) -> None:
     config.attack.steps = config.validation.attack.steps = 2
     config.train.update(batch_size=64, epochs=1.0)
     config.validation.batch_size = config.eval.batch_size = 64
-    config.eval.diagnostics.update(steps=2, queries=10)
-    config.eval.analysis.steps = 2
-    for name in ("curve", "growth", "diagnostics", "analysis", "corruptions"):
-        config.eval[name].examples = 32
+    analyses.set_fields(config.eval, "QUICK")
 
 
 def fit_cpu(config: Any, epochs: float) -> None:
@@ -208,9 +206,7 @@ def fit_cpu(config: Any, epochs: float) -> None:
         save_every_steps=50,
         log_every_steps=10,
     )
-    config.eval.diagnostics.examples = 50
-    for name in ("curve", "growth", "analysis"):
-        config.eval[name].examples = 200
+    analyses.set_fields(config.eval, "ON_CPU")
 
 
 # Arguments of a config that `finish` applies.

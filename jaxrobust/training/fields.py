@@ -1,116 +1,34 @@
 """What each field of a config may hold: one table, looked at before any work."""
 
 import inspect
-import math
-from collections.abc import Callable, Container, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Container, Mapping, Sequence
+from typing import Any
 
 from flax.traverse_util import flatten_dict
 
-from jaxrobust import attacks, corruptions, defenses, named_code
+from jaxrobust import attacks, defenses, named_code
 from jaxrobust._checks import NORMS, did_you_mean
-from jaxrobust.evaluation import suite
+from jaxrobust.evaluation import analyses, suite
+from jaxrobust.evaluation.rules import (
+    FLAG,
+    NAME,
+    PLAIN,
+    RADIUS,
+    TABLE_OF_FIELDS,
+    TEXT,
+    Rule,
+    broken,
+    choice,
+    choice_or_code,
+    each,
+    number,
+    number_or_each,
+    whole,
+)
 from jaxrobust.training import compute, feed, optimizer, writers
 from jaxrobust.training.config import base
 
 PRECISIONS = ("default", "high", "highest", "bfloat16", "tensorfloat32", "float32")
-# What int32 counters on the devices hold.
-_MOST = 2**31 - 1
-
-
-class Rule(NamedTuple):
-    """What a value must be, in words and as a function that says whether it is."""
-
-    says: str
-    holds: Callable[[Any], bool]
-    known: Sequence[str] = ()
-
-
-def whole(least: int = 0, most: int = _MOST) -> Rule:
-    """A whole number in [least, most]."""
-    return Rule(
-        f"a whole number from {least} to {most}",
-        lambda v: type(v) is int and least <= v <= most,
-    )
-
-
-def number(
-    least: float = 0.0,
-    most: float = math.inf,
-    *,
-    above: bool = False,
-    below: bool = False,
-) -> Rule:
-    """A finite number in [least, most]; without an end where `above` or `below`."""
-    low = f"above {least:g}" if above else f"of at least {least:g}"
-    high = f" and {'below' if below else 'at most'} {most:g}" * (most < math.inf)
-
-    def holds(v: Any) -> bool:
-        inside = type(v) in (int, float) and least <= v <= most and abs(v) < math.inf
-        return inside and not ((above and v == least) or (below and v == most))
-
-    return Rule(f"a finite number {low}{high}", holds)
-
-
-def choice(known: Sequence[str]) -> Rule:
-    """One of some names."""
-    named = [repr(name) if name == "" else name for name in known]
-    return Rule(f"one of {', '.join(named)}", lambda v: v in known, known)
-
-
-def choice_or_code(known: Sequence[str]) -> Rule:
-    """One of some names, or `package.module:function` of the caller's own."""
-    rule = choice(known)
-    return rule._replace(holds=lambda v: rule.holds(v) or named_code.names(v))
-
-
-def each(rule: Rule, *, filled: bool = False, rising: bool = False) -> Rule:
-    """A list or tuple of values that a rule holds for."""
-
-    def holds(values: Any) -> bool:
-        if not isinstance(values, list | tuple) or not all(map(rule.holds, values)):
-            return False
-        return not (filled and not values) and not (
-            rising and list(values) != sorted(values)
-        )
-
-    order = ", from the lowest to the highest" * rising
-    least = ", at least one" * filled
-    return Rule(f"a list, each {rule.says}{order}{least}", holds)
-
-
-def number_or_each(rule: Rule) -> Rule:
-    """None, a number, or a list with one for each channel."""
-    return Rule(
-        f"None or {rule.says}, or a list of such",
-        lambda v: v is None or rule.holds(v) or each(rule).holds(v),
-    )
-
-
-def _is_radius(value: Any) -> bool:
-    try:
-        suite.parse_radius(value)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, float):
-        return math.isfinite(value)
-    if isinstance(value, list | tuple):
-        return all(map(_is_plain, value))
-    if isinstance(value, Mapping):
-        return all(isinstance(k, str) and _is_plain(v) for k, v in value.items())
-    return value is None or type(value) in (bool, int, str)
-
-
-FLAG = Rule("True or False", lambda v: isinstance(v, bool))
-TEXT = Rule("a text", lambda v: isinstance(v, str) and "\0" not in v)
-NAME = Rule("a text, not empty", lambda v: TEXT.holds(v) and bool(v.strip()))
-TABLE_OF_FIELDS = Rule("a table of fields", lambda v: isinstance(v, Mapping))
-RADIUS = Rule("a number of at least 0 or a fraction such as '8/255'", _is_radius)
-PLAIN = Rule("plain data (finite numbers, texts, lists of them)", _is_plain)
 SHARE = number(0, 1, below=True)
 EPOCHS = number(0, 1e6)
 NORM = choice(NORMS)
@@ -141,8 +59,7 @@ _RULES: dict[str, Rule] = {
     "data.augment.color_jitter": number(0, 1e3),
     "data.augment.hue": number(0, 0.5),
     "data.validation_examples train.batch_size train.accumulate train.log_every_steps "
-    "train.save_every_steps validation.batch_size eval.batch_size eval.curve.steps "
-    "eval.diagnostics.steps eval.growth.steps eval.analysis.steps": whole(1),
+    "train.save_every_steps validation.batch_size eval.batch_size": whole(1),
     "model.num_classes": whole(2, 10**7),
     "model.width model.depth": whole(1, 10**5),
     "model.mean": number_or_each(number(-1e6, 1e6)),
@@ -170,17 +87,11 @@ _RULES: dict[str, Rule] = {
         f"{suite.OWN}+autoattack",
         suite.is_name,
     ),
-    "eval.growth.eps eval.growth.step_size": RADIUS,
-    "objective.eps_range eval.within.linf eval.within.l2 eval.within.l1 "
-    "eval.curve.eps eval.analysis.eps": each(RADIUS),
-    "eval.corruptions.names": each(choice(corruptions.names())),
-    "eval.corruptions.severities": each(whole(1, 5), filled=True),
+    "objective.eps_range": each(RADIUS),
     "eval.grid": whole(0, 10**4),
     "log.writers": each(choice_or_code(tuple(writers.WRITERS))),
     "log.project": NAME,
-    "eval.loss_surface.examples": whole(1, 100),
-    "eval.loss_surface.points": whole(3, 101),
-    "eval.loss_surface.reach": number(0, 100, above=True),
+    **analyses.rules(),
 }
 # A field that is not here is of its default's type, and a number at least 0.
 TABLE = {name: rule for names, rule in _RULES.items() for name in names.split()}
@@ -228,9 +139,9 @@ def problems(config: Mapping[str, Any], only: Sequence[str] = ()) -> list[str]:
         head = name.rpartition(".")[0]
         closed = head in _ATTACKS or _inside(head, ["label_optimizers"])
         if name in rules:
-            found += _broken(name, value, rules[name])
+            found += broken(name, value, rules[name])
         elif _inside(name, _FREE) and not closed:
-            found += _broken(name, value, PLAIN)
+            found += broken(name, value, PLAIN)
         elif any(known.startswith(f"{name}.") for known in default):
             flat.append(name)
             found.append(f"`{name}` must be a table of fields, got {value!r}.")
@@ -312,14 +223,3 @@ def _rules(default: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Ru
         elif head.startswith("label_optimizers."):
             rules |= {f"{head}.{field}": rule for field, rule in _OPTIMIZER.items()}
     return rules
-
-
-def _broken(name: str, value: Any, rule: Rule) -> list[str]:
-    """Returns a line where a value is not as a rule says, else nothing."""
-    if rule.holds(value):
-        return []
-    shown = repr(value)
-    shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
-    near = did_you_mean(value, rule.known, 0.6) if isinstance(value, str) else ""
-    told = f"`{name}` must be {rule.says}, got {shown}; set --config.{name}. {near}"
-    return [told.rstrip()]

@@ -67,7 +67,7 @@ def with_attacks(config: dict[str, Any], texts: Sequence[str]) -> dict[str, Any]
     return {**config, "eval": {**fields, "attacks": table, "suite": ""}}
 
 
-def evaluate(
+def evaluate_checkpoint(
     config: dict[str, Any] | None,
     folder: str,
     checkpoint: str | None,
@@ -214,7 +214,7 @@ def run(
                 loop.train(one, place, mesh, on_start=functools.partial(write, **given))
         for one, place in runs if mode != "train" else ():
             with _timed(spent, f"evaluation {one['name'] if one else ''}".strip()):
-                evaluate(one, place, checkpoint, mesh, command, attacks)
+                evaluate_checkpoint(one, place, checkpoint, mesh, command, attacks)
     return spent
 
 

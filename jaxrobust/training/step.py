@@ -15,7 +15,7 @@ from jaxrobust.array_types import Key
 from jaxrobust.data.augment import Augment
 from jaxrobust.defenses.base import Defense, Phase
 from jaxrobust.training import nonfinite
-from jaxrobust.training.accumulate import evaluate
+from jaxrobust.training.accumulate import phase_gradient
 from jaxrobust.training.nonfinite import Update
 from jaxrobust.training.state import TrainState
 
@@ -44,7 +44,7 @@ def make_train_step(
       ema: decay of the averaged weights, 0 for none.
       precision: of matmuls and convolutions, as `jax.default_matmul_precision`.
       dtype: of the images; float64 in tests of parity.
-      accumulate: parts of a batch, see `accumulate.evaluate`; the update is one.
+      accumulate: parts of a batch, see `accumulate.phase_gradient`; the update is one.
       skip_nonfinite: drop updates as `nonfinite.dropping`, whose states it takes.
 
     Returns:
@@ -116,7 +116,7 @@ def _update(
     parts: int,
 ) -> tuple[TrainState, Mapping[str, Array]]:
     """Makes one phase's update, adds to `metrics`; returns what it hands on."""
-    found = evaluate(
+    found = phase_gradient(
         phase, parts, state.params, state.model_state, batch, key, state.step
     )
     metrics.update(grad_norm=optax.tree.norm(found.grads), **found.metrics)

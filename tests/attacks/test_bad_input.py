@@ -9,36 +9,23 @@ import numpy as np
 import pytest
 
 from jaxrobust import attacks, evaluation, losses, threat
+from jaxrobust.attacks import registry
+from tests.attacks.small import needs_key, small
 from tests.marks import full_but
 
 KEY = jax.random.key(7)
 X = jax.random.uniform(jax.random.key(1), (4, 5, 5, 2))
 W = jax.random.normal(jax.random.key(0), (50, 3))
-# Of each attack: few steps. Those of the ball have all norms, the others their own.
-BALL = {
-    "fgsm": {},
-    "bim": {"step_size": 0.04, "steps": 3},
-    "mim": {"step_size": 0.04, "steps": 3},
-    "pgd": {"step_size": 0.04, "steps": 3},
-    "apgd": {"steps": 5},
-    "apgd_targeted": {"steps": 3, "targets": 2},
-    "square": {"queries": 8},
-    "spsa": {"steps": 2, "samples": 4},
-    "uniform_noise": {"draws": 2},
-}
-SMALL = {
-    "fab": {"steps": 4},
-    "cw_l2": {"binary_steps": 2, "steps": 10, "lr": 0.1},
-    "cw_linf": {"rounds": 2, "steps": 10, "lr": 0.1},
-    "deepfool": {"steps": 4},
-    "jsma": {"gamma": 0.2},
-    "hop_skip_jump": {"queries": 40},
-    "zoo": {"steps": 4, "binary_steps": 1, "coordinates": 8, "h": 0.05},
-}
-FEW = BALL | SMALL
 WIDE = 1e30
-every = pytest.mark.parametrize("name", FEW)
-of_ball = pytest.mark.parametrize("name", BALL)
+LENGTHS = {"linf": np.inf, "l2": 2, "l1": 1}
+TRAITS = registry.table()
+BALL = [name for name, of in TRAITS.items() if of.goal == "radius"]
+every = pytest.mark.parametrize("name", TRAITS)
+
+
+def but(names, *later):
+    """Those that share all code with others are left to `-m full`."""
+    return full_but(names, [name for name in names if name not in later])
 
 
 def net(x):
@@ -49,7 +36,9 @@ Y = jnp.argmax(net(X), axis=1)
 
 
 def run(name, x=X, y: Any = Y, key=KEY, **options):
-    return attacks.get(name, **({"eps": 0.1} | FEW[name] | options))(net, x, y, key)
+    return attacks.get(name, **({"eps": 0.1} | small(name, 0.1) | options))(
+        net, x, y, key
+    )
 
 
 def moved(x_adv, x):
@@ -104,9 +93,8 @@ BAD = [
 @every
 def test_what_cannot_be_is_refused_by_name(name):
     for changes, error, message in BAD:
-        keyed = "key" not in changes or name not in ("fgsm", "bim", "mim")
-        if not keyed or (name in SMALL and "key" in changes):
-            continue  # uses no randomness
+        if "key" in changes and not needs_key(name):
+            continue
         with pytest.raises(error, match=message):
             run(name, **changes)
 
@@ -125,8 +113,16 @@ def test_steps_are_checked_as_radii_are(name):
 
 @pytest.mark.parametrize(
     "name",
-    full_but(
-        FEW, ["fgsm", "pgd", "apgd", "square", "spsa", "fab", "cw_l2", "hop_skip_jump"]
+    but(
+        TRAITS,
+        "bim",
+        "mim",
+        "apgd_targeted",
+        "uniform_noise",
+        "cw_linf",
+        "deepfool",
+        "jsma",
+        "zoo",
     ),
 )
 def test_half_precision_stays_in_ball_and_box(name):
@@ -136,9 +132,9 @@ def test_half_precision_stays_in_ball_and_box(name):
     x_adv = run(name, x=z, y=jnp.argmax(net(z), axis=1), eps=8 / 255)
     chex.assert_type(x_adv, dtype)
     chex.assert_tree_all_finite(np.asarray(x_adv, np.float64))
-    lengths = {"cw_l2": 2, "zoo": 2, "deepfool": 2, "jsma": 1}
+    norm = registry.parameters(name)["norm"].default
     delta = moved(x_adv, z).reshape(4, -1)
-    found = np.linalg.norm(delta, lengths.get(name, np.inf), axis=1)
+    found = np.linalg.norm(delta, LENGTHS[norm], axis=1)
     assert found.max() <= 8 / 255 + 1e-6
     assert float(x_adv.min()) >= 0
     assert float(x_adv.max()) <= 1
@@ -150,7 +146,7 @@ def test_zoo_in_half_precision_needs_a_wider_difference():
 
 
 @pytest.mark.parametrize(
-    "name", full_but(BALL, ["fgsm", "pgd", "apgd", "square", "spsa"])
+    "name", but(BALL, "bim", "mim", "apgd_targeted", "uniform_noise")
 )
 def test_radii_per_channel_and_per_value(name):
     """Channels and pixels of radius 0 do not move, others by theirs."""
@@ -169,7 +165,7 @@ def test_radii_per_channel_and_per_value(name):
 
 @pytest.mark.parametrize(
     "name",
-    full_but(["mim", "apgd", "square", "spsa", "uniform_noise"], ["mim", "square"]),
+    but(BALL, "fgsm", "bim", "pgd", "apgd", "apgd_targeted", "spsa", "uniform_noise"),
 )
 def test_equal_radii_of_all_shapes_are_one_radius(name):
     expected = run(name, eps=0.1)
@@ -178,10 +174,11 @@ def test_equal_radii_of_all_shapes_are_one_radius(name):
         chex.assert_trees_all_close(x_adv, expected, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [*BALL, "fab", "cw_linf", "deepfool"])
+@every
 def test_radii_per_channel_are_of_linf_and_of_balls(name):
-    norms = ("l2", "l1") if name in BALL else ("linf",)
-    for norm in norms:
+    for norm in TRAITS[name].norms:
+        if (norm == "linf") == (name in BALL):
+            continue
         with pytest.raises(ValueError, match=r"`eps` of shape .* per channel or pixel"):
             run(name, norm=norm, eps=np.full((1, 1, 1, 2), 0.1))
 
@@ -200,7 +197,7 @@ def test_radii_per_channel_under_jit():
 @pytest.mark.parametrize("norm", threat.NORMS)
 @pytest.mark.parametrize(
     "name",
-    full_but(["fgsm", "pgd", "apgd", "square", "uniform_noise"], ["fgsm", "apgd"]),
+    but(BALL, "bim", "mim", "pgd", "apgd_targeted", "spsa", "square", "uniform_noise"),
 )
 def test_a_radius_beyond_the_box_is_the_box(name, norm):
     width = {"linf": 1.0, "l2": 50**0.5, "l1": 50.0}[norm]

@@ -1,12 +1,15 @@
 """The table of attacks: what it says holds, and what reads it."""
 
 import ast
+import functools
+import inspect
 import json
 import pathlib
 import pickle
 import re
 import sys
 import types
+from typing import Annotated
 
 import chex
 import jax
@@ -15,33 +18,18 @@ import numpy as np
 import pytest
 
 from jaxrobust import attacks, data, defenses, named_code
+from jaxrobust._checks import Range
 from jaxrobust.attacks import registry
 from jaxrobust.evaluation import attack_text, suite
 from jaxrobust.training import fields
 from jaxrobust.training.config import base
+from tests.attacks.small import small
 
 DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs"
 PACKAGE = DOCS.parent / "jaxrobust"
 X = jax.random.uniform(jax.random.key(1), (1, 4, 4, 1))
 W = jax.random.normal(jax.random.key(0), (16, 3))
 NORMS = {"Linf": "linf", "L2": "l2", "L1": "l1"}
-SMALL = {
-    "apgd": {"steps": 5},
-    "apgd_targeted": {"steps": 5, "targets": 2},
-    "bim": {"steps": 4, "step_size": 0.01},
-    "cw_l2": {"binary_steps": 2, "steps": 5},
-    "cw_linf": {"rounds": 2, "steps": 5},
-    "deepfool": {"steps": 4},
-    "fab": {"steps": 4, "targets": 2},
-    "hop_skip_jump": {"queries": 60},
-    "jsma": {"gamma": 0.5},
-    "mim": {"steps": 4, "step_size": 0.01},
-    "pgd": {"steps": 4, "step_size": 0.01, "restarts": 3},
-    "spsa": {"steps": 3, "samples": 4},
-    "square": {"queries": 12},
-    "uniform_noise": {"draws": 3},
-    "zoo": {"steps": 3, "binary_steps": 2, "coordinates": 2},
-}
 
 
 def shift(logits_fn, x, y, *, key=None, eps, steps: int = 1, tilt: float = 0.5):
@@ -80,7 +68,9 @@ def test_costs_are_what_is_asked_at_most(name):
         return x.reshape(len(x), -1) @ W
 
     y = jnp.argmax(X.reshape(1, -1) @ W, axis=1)
-    options = SMALL.get(name, {})
+    options = small(name, 0.01)
+    if name in registry.for_training():
+        options["restarts"] = 3
     norm = registry.table()[name].norms[0]
     attack = attacks.get(name, eps=1e-6, norm=norm, **options)
     attack(counted, X, y, jax.random.key(3))
@@ -148,7 +138,7 @@ def test_norms_are_those_that_the_attacks_take():
     y = jnp.zeros(1, jnp.int32)
     for name, of in registry.table().items():
         for norm in {*NORMS.values()} - {*of.norms}:
-            attack = attacks.get(name, eps=0.1, norm=norm, **SMALL.get(name, {}))
+            attack = attacks.get(name, eps=0.1, norm=norm, **small(name, 0.1))
             with pytest.raises(ValueError, match="norm"):
                 attack(lambda x: x.reshape(len(x), -1) @ W, X, y, jax.random.key(0))
 
@@ -258,3 +248,30 @@ def test_an_attack_by_name_can_go_to_another_process():
 
     found, expected = (one(logits_fn, x, y, None) for one in (again, attack))
     chex.assert_trees_all_equal(found, expected)
+
+
+def far(logits_fn, x, y, *, key=None, eps, beta: float = 3.0, samples: str = "all",
+        share: Annotated[float | None, Range(0, 1)] = None):  # fmt: skip
+    """Options named like some of ours that are something else."""
+    del logits_fn, y, key, eps, beta, samples, share
+    return x
+
+
+def test_ranges_are_those_of_the_attack_itself(monkeypatch):
+    module = types.ModuleType("their_code")
+    module.far = far
+    monkeypatch.setitem(sys.modules, "their_code", module)
+    make = functools.partial(attacks.get, "their_code:far", eps=0.1)
+    make(beta=3.0, samples="some", share=None)
+    with pytest.raises(ValueError, match=r"`share` must be in \[0, 1\], got 2"):
+        make(share=2)
+    with pytest.raises(ValueError, match="`beta` must be finite"):
+        make(beta=float("inf"))
+    with pytest.raises(ValueError, match="`beta` must be above 0 and at most 1"):
+        attacks.get("fab", eps=0.1, beta=3.0)
+
+
+def test_signatures_show_ranges():
+    assert "beta: Annotated[float, Range(0, 1, above=True)] = 0.9" in str(
+        inspect.signature(attacks.fab)
+    ).replace("typing.", "")

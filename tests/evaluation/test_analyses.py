@@ -12,7 +12,7 @@ import pytest
 from jaxrobust import attacks, data, models, parallel
 from jaxrobust.evaluation import evaluate, suite
 from jaxrobust.evaluation.analyses import class_ranks, representations
-from jaxrobust.evaluation.setting import Setting, choose
+from jaxrobust.evaluation.setting import Setting, picked
 from jaxrobust.results import as_json
 from jaxrobust.results.analysis_schema import Analyses
 
@@ -221,7 +221,7 @@ def test_fewer_examples_are_the_same_ones(tmp_path):
         np.load(tmp_path / "a" / "evaluation.npz") as a,
         np.load(tmp_path / "b" / "evaluation.npz") as b,
     ):
-        rows = choose(N, 5)
+        rows = picked(N, 5)
         chex.assert_trees_all_close(
             b["features"], a["features"][rows], rtol=0, atol=1e-6
         )

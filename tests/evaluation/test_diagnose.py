@@ -15,6 +15,7 @@ from sklearn.datasets import load_digits
 
 from jaxrobust import attacks, losses, models
 from jaxrobust.evaluation import diagnose
+from jaxrobust.results import as_json
 from tests.marks import full_but
 
 EPS = {"linf": 0.15, "l2": 0.6}
@@ -84,7 +85,8 @@ def look(digits):
         usual = {"key": jax.random.key(0), "eps": EPS[norm], "steps": 10, "queries": 60}
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # attacks warn; diagnose tells
-            return diagnose(logits_fn, x[:N], y[:N], **usual | fields)
+            numbers, found = diagnose(logits_fn, x[:N], y[:N], **usual | fields)
+        return as_json(numbers), found
 
     return run
 

@@ -124,7 +124,7 @@ def test_results_match_the_closed_form_and_the_schema(tmp_path):
     assert found["flags"] == []
     assert found["diagnostics"]["n"] == 40
     assert found["diagnostics"]["eps"] == pytest.approx(EPS)
-    chosen = setting.choose(N, 40)
+    chosen = setting.picked(N, 40)
     left = found["diagnostics"]["accuracy"]
     assert left["clean"] == pytest.approx((margin > 0)[chosen].mean())
     for name in ("single_step", "iterative", "more_steps", "more_restarts"):
@@ -230,14 +230,14 @@ def test_adversarial_images_on_request_and_fewer_examples(tmp_path):
 
 
 def test_choice_of_examples_is_fixed_nested_and_spread():
-    few, many = setting.choose(1000, 20), setting.choose(1000, 200)
+    few, many = setting.picked(1000, 20), setting.picked(1000, 200)
     assert set(few) < set(many)
     assert few.min() < 200
     assert few.max() > 800
-    chex.assert_trees_all_equal(setting.choose(7, 0), np.arange(7))
-    chex.assert_trees_all_equal(setting.choose(7, 70), np.arange(7))
+    chex.assert_trees_all_equal(setting.picked(7, 0), np.arange(7))
+    chex.assert_trees_all_equal(setting.picked(7, 70), np.arange(7))
     with pytest.raises(ValueError, match=r"`examples` .* -1"):
-        setting.choose(7, -1)
+        setting.picked(7, -1)
 
 
 def test_results_are_replaced_whole(tmp_path):

@@ -179,7 +179,7 @@ def test_chance_is_the_commonest_class():
 
 def test_signs_of_the_cross_entropy_are_minor_beside_an_attack_without_it():
     found = [
-        flags.Flag(name=name, severe=True, message=".", values={})
+        flags.RaisedFlag(name=name, severe=True, message=".", values={})
         for name in ("scale_hides_gradients", "other")
     ]
     pgd = attack("pgd20", "pgd", 0.5)
@@ -220,7 +220,7 @@ def test_of_few_images_one_is_no_sign():
 
 def test_a_sign_is_told_once():
     first, again, other = (
-        flags.Flag(name=name, severe=False, message=".", values={"of": i})
+        flags.RaisedFlag(name=name, severe=False, message=".", values={"of": i})
         for i, name in enumerate("aab")
     )
     assert flags.joined([first], [again, other]) == [first, other]

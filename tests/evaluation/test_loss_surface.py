@@ -27,7 +27,7 @@ def test_planes_of_a_linear_network_are_planes(linear, surface):
     found, arrays = surface
     assert (found.loss_surface.attack, found.loss_surface.eps_text) == ("fgsm", "0.1")
     held = npz.LossSurfaceArrays.of(arrays)
-    part = setting.choose(len(linear.dataset.labels), 3)
+    part = setting.picked(len(linear.dataset.labels), 3)
     np.testing.assert_array_equal(held.surface_labels, linear.dataset.labels[part])
     np.testing.assert_allclose(held.surface_at, [-1, -0.5, 0, 0.5, 1])
     # Logits are (0, score), so the margin loss is minus the margin; along FGSM it
@@ -66,4 +66,3 @@ def test_the_page_shows_it_with_the_boundary(surface):
 def test_mistakes_are_named(field, value):
     with pytest.raises(ValueError, match=rf"loss_surface\.{field}` .*{value}"):
         loss_surface.check(FIELDS | {field: value})
-    loss_surface.check({"enabled": False})

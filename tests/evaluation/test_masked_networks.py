@@ -9,6 +9,7 @@ import pytest
 
 from jaxrobust import evaluation
 from jaxrobust.evaluation import diagnose
+from jaxrobust.results import as_json
 from tests.evaluation import masked_networks as bench
 from tests.marks import full_but
 
@@ -43,7 +44,8 @@ def _nan_off_levels(x):
 def look(network, classes=10):
     x, y = bench.digits()
     usual = {"key": jax.random.key(0), "eps": bench.EPS, "steps": 10, "queries": 60}
-    return diagnose(network, x[:N], y[:N] % classes, **usual)
+    numbers, found = diagnose(network, x[:N], y[:N] % classes, **usual)
+    return as_json(numbers), found
 
 
 @pytest.mark.parametrize("name", full_but(bench.MASKED, MASKED))

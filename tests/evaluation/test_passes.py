@@ -53,7 +53,7 @@ def test_stops_at_the_first_block_that_is_narrow_enough(linear, tmp_path):
         x = linear.dataset.images[adversarial["indices"]] / 255
         moved = np.abs(adversarial["x_adv_fgsm"] - x)
     chex.assert_trees_all_close(moved.max((1, 2, 3)), 0.1, rtol=0, atol=1e-6)
-    rows = setting.choose(BLOCK, 4)
+    rows = setting.picked(BLOCK, 4)
     chex.assert_trees_all_equal(arrays["grid_labels"], arrays["labels"][rows])
     chex.assert_trees_all_close(
         arrays["grid_x_adv"], everything["grid_x_adv"], rtol=1e-7
@@ -72,7 +72,7 @@ def test_runs_out_of_examples(linear, tmp_path):
     found, arrays = run(linear, tmp_path, ci=0.01, examples=25)
     assert (found["stopping"]["used"], found["stopping"]["of"]) == (25, 25)
     assert "no more examples" in found["stopping"]["reason"]
-    assert set(arrays["indices"]) == set(setting.choose(60, 25))
+    assert set(arrays["indices"]) == set(setting.picked(60, 25))
 
 
 def test_off_by_default(linear, tmp_path):

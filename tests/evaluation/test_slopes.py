@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxrobust.analysis import masking
-from jaxrobust.evaluation import slopes
+from jaxrobust.evaluation import slopes, verify
 
 N, SHAPE = 12, (4, 4, 1)
 EPS32 = float(jnp.finfo(jnp.float32).eps)
@@ -36,7 +36,8 @@ def measure(fn, *, resolution=EPS32, eps=0.05, norm="linf", gradient_of=None, n=
         return masking.input_gradient(source, x, y, odds=True)[0], fn(x)
 
     keys = jax.random.split(jax.random.key(2), n)
-    common = {"eps": eps, "norm": norm, "resolution": resolution, "directions": 3}
+    ball = verify.Ball(eps, norm)
+    common = {"ball": ball, "resolution": resolution, "directions": 3}
     return slopes.measure(jax.jit(fn), slope, x, y, keys=keys, **common)
 
 

@@ -1,25 +1,24 @@
 """Weak networks in closed form: climbing finds what is there, batches tell."""
 
+import functools
+
 import chex
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxrobust.analysis import masking
-from jaxrobust.evaluation import network, trial_attacks
+from jaxrobust.evaluation import network, trial_attacks, verify
 from tests.linear_toy import images, linear
 
 BOUNDS = (0.0, 1.0)
 
 
-def climb(logits_fn, x, y, **fields):
-    return trial_attacks.ascend(
-        logits_fn,
-        lambda x, y: masking.input_gradient(logits_fn, x, y),
-        x,
-        y,
-        start=x,
-        **fields,
+def climb(logits_fn, x, y, *, eps, norm="linf", bounds=BOUNDS, **fields):
+    ball = verify.Ball(eps, norm, bounds)
+    gradient = functools.partial(masking.input_gradient, logits_fn)
+    return trial_attacks.TrialSetting(logits_fn, gradient, x, y, ball, **fields).climb(
+        x
     )
 
 

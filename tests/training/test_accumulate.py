@@ -68,7 +68,7 @@ def quadratic(params, model_state, batch, key, step):
 
 
 def evaluate(phase, parts, rows):
-    return accumulate.evaluate(
+    return accumulate.phase_gradient(
         phase,
         parts,
         {"model": {"w": jnp.float32(2.0)}, "extra": {}},
@@ -124,7 +124,7 @@ def test_batch_norm_in_parts_is_that_of_smaller_batches():
     def found(parts, rows, stats):
         arguments = (params, stats, rows, jax.random.key(0), jnp.int32(0))
         run = jax.jit(
-            lambda *args: accumulate.evaluate(Phase(loss), parts, *args)._replace(
+            lambda *args: accumulate.phase_gradient(Phase(loss), parts, *args)._replace(
                 handed={}
             ),
             compiler_options=QUICKLY,

@@ -420,7 +420,7 @@ def test_out_of_memory_in_an_evaluation(tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation, "evaluate", out_of_memory)
     mesh = parallel.make_mesh(1)
     with pytest.raises(MemoryError, match=r"eval\.batch_size=64; try --config\.eval"):
-        program.evaluate(fields, str(tmp_path), "last", mesh, "")
+        program.evaluate_checkpoint(fields, str(tmp_path), "last", mesh, "")
 
 
 @pytest.mark.parametrize(("size", "devices", "half"), [(250, 4, 124), (6, 4, None)])

@@ -14,6 +14,7 @@ from jaxrobust.evaluation.analyses.base import Analysis as Analysis
 from jaxrobust.evaluation.analyses.base import BuiltIn, Fields, Runs
 from jaxrobust.evaluation.analyses.base import Context as Context
 from jaxrobust.evaluation.analyses.base import Found as Found
+from jaxrobust.evaluation.rules import Rule
 from jaxrobust.results import npz
 from jaxrobust.results.schema import ANALYSES
 
@@ -31,6 +32,35 @@ def defaults() -> dict[str, dict[str, Any]]:
     for one in TABLE.values():
         found.setdefault(one.FIELD, {}).update(one.DEFAULTS)
     return found
+
+
+def rules() -> dict[str, Rule]:
+    """Returns the rules of fields, by their names in a config."""
+    return {
+        f"eval.{one.FIELD}.{name}": rule
+        for one in TABLE.values()
+        for name, rule in getattr(one, "RULES", {}).items()
+    }
+
+
+def set_fields(fields: Any, name: str) -> None:
+    """Sets what each analysis says for `QUICK`, or `ON_CPU`, in `config.eval`."""
+    for one in TABLE.values():
+        fields[one.FIELD].update(getattr(one, name, {}))
+
+
+def use_radius(fields: Any, eps: str, step_size: str) -> None:
+    """Sets one Linf radius in `config.eval`, for those that have their own."""
+    for one in TABLE.values():
+        if at_radius := getattr(one, "at_radius", None):
+            fields[one.FIELD].update(at_radius(eps, step_size))
+
+
+def leave_out(fields: Any, trait: str) -> None:
+    """Turns off, in `config.eval`, those with `ATTACKS`, or `DIFFERENTIATES`."""
+    for one in TABLE.values():
+        if getattr(one, trait, False):
+            fields[one.FIELD]["enabled"] = False
 
 
 def load(fields: Fields) -> dict[str, Analysis]:
@@ -86,9 +116,12 @@ def run(
 
 
 def _each(fields: Fields, own: Own) -> Iterator[tuple[str, Analysis, Fields]]:
-    """Yields every analysis with its name and its part of the config."""
+    """Yields every analysis that is on, with its name and its part of the config."""
+    default = defaults()
     for name, one in TABLE.items():
-        yield name, one, fields.get(one.FIELD, {})
+        part = {**getattr(one, "UNSAID", {}), **fields.get(one.FIELD, {})}
+        if part.get("enabled", "enabled" not in default[one.FIELD]):
+            yield name, one, part
     for label, one in own.items():
         given = fields.get("own_analyses", {}).get(label, {})
         yield label, one, {k: v for k, v in given.items() if k != "name"}

@@ -12,7 +12,7 @@ from jaxrobust import models
 from jaxrobust.array_types import Images, Variables
 from jaxrobust.evaluation import step
 from jaxrobust.evaluation.entries import Entry
-from jaxrobust.evaluation.flags import Flag
+from jaxrobust.evaluation.flags import RaisedFlag
 from jaxrobust.evaluation.setting import Setting
 from jaxrobust.results.schema import AttackSummary
 
@@ -47,7 +47,7 @@ class Found(NamedTuple):
 
     results: Mapping[str, Any] = _NONE
     arrays: Mapping[str, Any] = _NONE
-    flags: Sequence[Flag] = ()
+    flags: Sequence[RaisedFlag] = ()
     of_attacks: Mapping[str, Mapping[str, Any]] = _NONE
 
 
@@ -63,7 +63,17 @@ class Analysis(Protocol):
 
 
 class BuiltIn(Analysis, Protocol):
-    """An analysis of this package: its part of `config.eval`, and what stands there."""
+    """An analysis of this package: its part of `config.eval`, and what stands there.
+
+    An `enabled` among the fields turns it off. Beside these a file may say
+      RULES: what its fields may hold, by name
+      UNSAID: fields that count where a config, an older one, does not have them
+      ATTACKS: True where it attacks the network again, beside the suite
+      DIFFERENTIATES: True where it is of a network with gradients that draws nothing
+      QUICK, ON_CPU: fields of a run that only shows that it works, and of a short one
+      at_radius: (eps, step_size) -> the fields that change with one radius for all
+      check_images: (fields, shape [H, W, C]), raises for images that it cannot take
+    """
 
     @property
     def FIELD(self) -> str: ...  # noqa: D102

@@ -16,8 +16,9 @@ from jaxrobust.evaluation import step
 from jaxrobust.evaluation.analyses import curve
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
 from jaxrobust.evaluation.diagnose import check_counts
-from jaxrobust.evaluation.setting import Setting, choose
-from jaxrobust.evaluation.text import parse_radius
+from jaxrobust.evaluation.rules import RADIUS, each, whole
+from jaxrobust.evaluation.setting import Setting, picked
+from jaxrobust.evaluation.text import parse_radius, times
 from jaxrobust.results import analysis_schema as schema
 from jaxrobust.results.npz import CLEAN
 
@@ -27,20 +28,29 @@ DEFAULTS: Mapping[str, Any] = {
     "eps": ["2/255", "4/255", "8/255", "16/255", "32/255"],
     "steps": 10,
 }
+RULES = {"eps": each(RADIUS), "steps": whole(1)}
+ATTACKS = True
+QUICK = {"examples": 32, "steps": 2}
+ON_CPU = {"examples": 200}
 
 
 def check(fields: Fields) -> None:
-    """Reads the fields, even of an analysis that is off."""
-    if fields:
-        read_eps(fields)
+    """Reads the fields."""
+    read_eps(fields)
+
+
+def at_radius(eps: str, step_size: str) -> Fields:
+    """Returns what changes with the Linf radius of all."""
+    del step_size
+    return {"eps": [times(eps, share) for share in (0.25, 0.5, 1, 2, 4)]}
 
 
 def run(context: Context, runs: Runs) -> Found:
     """Attacks the examples over a grid of radii; an empty one leaves it out."""
     fields, setting = context.fields, context.setting
-    if not fields.get("enabled") or not fields["eps"]:
+    if not fields["eps"]:
         return Found()
-    rows = choose(len(setting.indices), fields["examples"])
+    rows = picked(len(setting.indices), fields["examples"])
     part = setting.part(fields["examples"])
     found = ranks(part, runs[CLEAN].logits[rows], fields)
     return Found({"analyses": schema.Analyses(class_ranks=found)})

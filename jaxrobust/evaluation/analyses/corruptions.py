@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, UInt8
 
-from jaxrobust import corruptions, models
+from jaxrobust import corruptions
 from jaxrobust.array_types import Images, Key, Logits, Variables
 from jaxrobust.evaluation import passes, statistics, step
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
-from jaxrobust.evaluation.setting import Setting, choose, on_host
+from jaxrobust.evaluation.rules import choice, each, whole
+from jaxrobust.evaluation.setting import Setting, fetched, picked
 from jaxrobust.results import analysis_schema as schema
 from jaxrobust.results import npz
 
@@ -25,6 +26,11 @@ DEFAULTS: Mapping[str, Any] = {
     "severities": (1, 2, 3, 4, 5),
     "examples": 1000,
 }
+RULES = {
+    "names": each(choice(corruptions.names())),
+    "severities": each(whole(1, 5), filled=True),
+}
+QUICK = {"examples": 32}
 NOTE = "procedural textures; not comparable with the published CIFAR-10-C"
 SHOWN = 3  # the severity of the pictures
 
@@ -41,15 +47,14 @@ class Wanted(NamedTuple):
 
 
 def check(fields: Fields) -> None:
-    """Reads the fields, even of an analysis that is off."""
-    if fields:
-        read(fields)
+    """Reads the fields."""
+    read(fields)
 
 
 def check_images(fields: Fields, shape: Sequence[int]) -> None:
     """Raises ValueError for images [H, W, C] that cannot be corrupted."""
-    if fields.get("enabled"):
-        corruptions.check_images(jax.ShapeDtypeStruct((1, *shape), jnp.float32))
+    del fields
+    corruptions.check_images(jax.ShapeDtypeStruct((1, *shape), jnp.float32))
 
 
 def read(fields: Fields) -> Wanted:
@@ -72,8 +77,6 @@ def read(fields: Fields) -> Wanted:
 
 def run(context: Context, runs: Runs) -> Found:
     """Classifies corrupted images, beside the clean and the attacked ones."""
-    if not context.fields.get("enabled"):
-        return Found()
     entries = context.entries
     robust = passes.worst_case(entries, runs) if entries else None
     clean = runs[npz.CLEAN].correct
@@ -94,15 +97,11 @@ def classified(
     All is on the same n examples.
     """
     wanted = read(fields)
-    rows = choose(len(setting.indices), wanted.examples)
+    rows = picked(len(setting.indices), wanted.examples)
     part = setting.part(wanted.examples)
     begin = time.monotonic()
-
-    @jax.jit  # apart from the corruptions, so that it compiles once for all
-    def classify(variables: Variables, x: Images) -> Logits:
-        with jax.default_matmul_precision(setting.precision):
-            return step.float_logits(models.logits_fn(setting.model, variables)(x))
-
+    # Apart from the corruptions, so that it compiles once for all.
+    classify = step.classifier(setting.model, setting.precision)
     found = [_run_one(part, classify, name, wanted.severities) for name in wanted.names]
     correct = np.stack([one for one, _ in found])
     attacked = None if robust is None else robust[rows]
@@ -141,7 +140,7 @@ def _run_one(
         for rows, out in setting.iterate(one, f"{name} {severity}"):
             flags.append(out["logits"].argmax(-1) == setting.labels[rows])
             if rows.start == 0 and severity == _shown(severities):
-                picture = on_host(out["x"], rows)[0]
+                picture = fetched(out["x"], rows)[0]
         correct.append(np.concatenate(flags))
     return np.stack(correct), np.round(255 * picture).astype(np.uint8)
 

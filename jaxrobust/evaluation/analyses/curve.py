@@ -14,6 +14,7 @@ from jaxrobust.array_types import Norm, Scalar
 from jaxrobust.evaluation import flags, flags_of_attacks, statistics, step
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
 from jaxrobust.evaluation.protocols import STEP_SHARE
+from jaxrobust.evaluation.rules import RADIUS, each, whole
 from jaxrobust.evaluation.setting import Setting
 from jaxrobust.evaluation.text import parse_radius
 from jaxrobust.results import analysis_schema as schema
@@ -21,10 +22,16 @@ from jaxrobust.results import npz
 
 FIELD = "curve"
 DEFAULTS: Mapping[str, Any] = {
+    "enabled": True,
     "eps": ["0", "2/255", "4/255", "8/255", "16/255", "32/255", "1"],
     "steps": 20,
     "examples": 500,
 }
+UNSAID: Mapping[str, Any] = {"enabled": True}
+RULES = {"eps": each(RADIUS), "steps": whole(1)}
+ATTACKS = True
+QUICK = {"examples": 32}
+ON_CPU = {"examples": 200}
 
 
 def check(fields: Fields) -> None:

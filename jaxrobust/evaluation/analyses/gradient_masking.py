@@ -1,5 +1,6 @@
 """Signs of masked gradients: whether a robust accuracy can be believed."""
 
+import dataclasses
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -12,8 +13,8 @@ from jaxrobust.array_types import Norm
 from jaxrobust.evaluation import flags_of_attacks, protocols, step
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
 from jaxrobust.evaluation.diagnose import check_counts, diagnose
+from jaxrobust.evaluation.rules import whole
 from jaxrobust.evaluation.text import parse_radius
-from jaxrobust.results import analysis_schema, typed
 
 FIELD = "diagnostics"
 DEFAULTS: Mapping[str, Any] = {
@@ -23,6 +24,12 @@ DEFAULTS: Mapping[str, Any] = {
     "restarts": 1,
     "queries": 100,
 }
+# A config of before there were diagnostics gets the usual ones.
+UNSAID = DEFAULTS
+RULES = {"steps": whole(1)}
+DIFFERENTIATES = True
+QUICK = {"examples": 32, "steps": 2, "queries": 10}
+ON_CPU = {"examples": 50}
 
 
 def check(fields: Fields) -> None:
@@ -33,11 +40,7 @@ def check(fields: Fields) -> None:
 def run(context: Context, runs: Runs) -> Found:
     """Diagnoses a network, under the data set's usual threat if no attack has one."""
     del runs
-    # A config of before there were diagnostics gets the usual ones.
-    fields = {**DEFAULTS, **context.fields}
-    if not fields["enabled"]:
-        return Found()
-    begin = time.monotonic()
+    fields, begin = context.fields, time.monotonic()
     part = context.setting.part(fields["examples"])
     threats: list[tuple[float, Norm]]
     threats = [(e.eps, e.norm) for e in context.entries if e.eps]
@@ -62,9 +65,7 @@ def run(context: Context, runs: Runs) -> Found:
         precision=part.precision,
         on_pass=show,
     )
-    numbers["seconds"] = time.monotonic() - begin
+    numbers = dataclasses.replace(numbers, seconds=time.monotonic() - begin)
     names = flags_of_attacks.OF_CROSS_ENTROPY
     found = flags_of_attacks.of_what_ran(found, names, context.attacks)
-    return Found(
-        {"diagnostics": typed.make(analysis_schema.Diagnostics, numbers)}, flags=found
-    )
+    return Found({"diagnostics": numbers}, flags=found)

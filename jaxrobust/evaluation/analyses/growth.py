@@ -8,7 +8,8 @@ from jaxrobust.analysis.growth import stage_names
 from jaxrobust.evaluation import step
 from jaxrobust.evaluation.analyses import base
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
-from jaxrobust.evaluation.setting import Setting, on_host
+from jaxrobust.evaluation.rules import RADIUS, whole
+from jaxrobust.evaluation.setting import Setting, fetched
 from jaxrobust.evaluation.text import parse_radius
 from jaxrobust.results import analysis_schema as schema
 
@@ -20,13 +21,21 @@ DEFAULTS: Mapping[str, Any] = {
     "steps": 20,
     "examples": 1000,
 }
+RULES = {"eps": RADIUS, "step_size": RADIUS, "steps": whole(1)}
+ATTACKS = True
+QUICK = {"examples": 32}
+ON_CPU = {"examples": 200}
 NORMS = {"l1": 1, "l2": 2}
 
 
 def check(fields: Fields) -> None:
     """Reads radius and step size of an Linf PGD without random start."""
-    if fields.get("enabled"):
-        _read_radii(fields)
+    _read_radii(fields)
+
+
+def at_radius(eps: str, step_size: str) -> Fields:
+    """Returns what changes with the Linf radius of all."""
+    return {"eps": eps, "step_size": step_size}
 
 
 def _read_radii(fields: Fields) -> list[float]:
@@ -38,8 +47,6 @@ def _read_radii(fields: Fields) -> list[float]:
 def run(context: Context, runs: Runs) -> Found:
     """Measures the stages of a network that returns their features."""
     del runs
-    if not context.fields.get("enabled"):
-        return Found()
     part = context.setting.part(context.fields["examples"])
     found = measure(part, context.fields)
     return Found({"growth": found} if found else {})
@@ -67,7 +74,7 @@ def measure(setting: Setting, fields: Fields) -> schema.GrowthSummary | None:
     parts: dict[str, list[Any]] = {name: [] for name in NORMS}
     for rows, out in setting.iterate(run_step, "growth"):
         for name in NORMS:
-            parts[name].append(on_host(out[name], rows))
+            parts[name].append(fetched(out[name], rows))
     means = {name: analysis.mean_growth(found) for name, found in parts.items()}
     return schema.GrowthSummary(
         eps=eps,

@@ -13,7 +13,8 @@ from jaxrobust.array_types import Images, Key, Norm
 from jaxrobust.evaluation import step
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
 from jaxrobust.evaluation.entries import Entry
-from jaxrobust.evaluation.setting import Setting, on_host
+from jaxrobust.evaluation.rules import Rule, broken, number, whole
+from jaxrobust.evaluation.setting import Setting, fetched
 from jaxrobust.results import analysis_schema as schema
 from jaxrobust.results import npz
 
@@ -24,30 +25,26 @@ DEFAULTS: Mapping[str, Any] = {
     "points": 21,  # to a side of the plane: forward passes per image are the square
     "reach": 2.0,  # radii, from the middle to each side
 }
-_MOST = 101
+_SIDES = range(3, 102, 2)
+RULES = {
+    "examples": whole(1, 100),
+    "points": Rule("odd and 3 to 101", lambda v: type(v) is int and v in _SIDES),
+    "reach": number(0, 100, above=True),
+}
+ATTACKS = True
 
 
 def check(fields: Fields) -> None:
     """Looks at the size of the plane."""
-    if not fields.get("enabled"):
-        return
-    points, reach = fields["points"], fields["reach"]
-    if not 3 <= points <= _MOST or points % 2 == 0:
-        raise ValueError(
-            f"`eval.loss_surface.points` must be odd and 3 to {_MOST}, got {points}."
-        )
-    if not 0 < reach <= 100:
-        told = f"`eval.loss_surface.reach` is radii, above 0, at most 100, got {reach}."
-        raise ValueError(told)
-    if fields["examples"] < 1:
-        told = f"`eval.loss_surface.examples` is at least 1, got {fields['examples']}."
-        raise ValueError(told)
+    for name, rule in RULES.items():
+        for told in broken(f"eval.{FIELD}.{name}", fields[name], rule):
+            raise ValueError(told)
 
 
 def run(context: Context, runs: Runs) -> Found:
     """Looks from the images along the strongest attack that has a radius."""
     fields, inside = context.fields, [e for e in context.entries if e.in_step and e.eps]
-    if not fields.get("enabled") or not inside:
+    if not inside:
         return Found()
     strongest = min(inside, key=lambda entry: runs[entry.label].accuracy)
     part = context.setting.part(fields["examples"])
@@ -57,8 +54,8 @@ def run(context: Context, runs: Runs) -> Found:
     # The same key as in the attack's own run makes the same images.
     passes = part.iterate(run_step, strongest.label, copies=len(at))
     for rows, out in passes:
-        loss.append(on_host(out["loss"], rows))
-        margin.append(on_host(out["margin"], rows))
+        loss.append(fetched(out["loss"], rows))
+        margin.append(fetched(out["margin"], rows))
     arrays = npz.LossSurfaceArrays(
         surface_loss=np.concatenate(loss),
         surface_margin=np.concatenate(margin),

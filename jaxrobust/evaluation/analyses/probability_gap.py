@@ -25,8 +25,6 @@ def run(context: Context, runs: Runs) -> Found:
     The mean is over all images and over those that are correct before any attack, under
     each attack too.
     """
-    if not context.fields.get("enabled"):
-        return Found()
     labels, right = context.setting.labels, runs[CLEAN].correct
 
     def gap(label: str) -> dict[str, float | None]:

@@ -13,7 +13,7 @@ from jaxrobust.evaluation.adaptive import centers_of
 from jaxrobust.evaluation.analyses import base
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
 from jaxrobust.evaluation.entries import Entry
-from jaxrobust.evaluation.setting import Setting, on_host
+from jaxrobust.evaluation.setting import Setting, fetched
 from jaxrobust.results import analysis_schema as schema
 from jaxrobust.results import npz
 
@@ -30,7 +30,7 @@ def check(fields: Fields) -> None:
 def run(context: Context, runs: Runs) -> Found:
     """Looks at the network under the strongest attack of a fixed radius."""
     inside = [e for e in context.entries if e.in_step and e.eps is not None]
-    if not context.fields.get("enabled") or not inside:
+    if not inside:
         return Found()
     part = context.setting.part(context.fields["examples"])
     strongest = min(
@@ -60,7 +60,7 @@ def under(setting: Setting, entry: Entry, keep: int) -> tuple[schema.Analyses, A
         for name in sorted(found.keys() - {"logits"}):
             last = keep if name in ("restored", "x_adv") else rows.stop
             if rows.start < last:
-                value = on_host(found[name], rows)[: last - rows.start]
+                value = fetched(found[name], rows)[: last - rows.start]
                 parts.setdefault(name, []).append(value)
     arrays = {name: np.concatenate(part) for name, part in parts.items()}
     kept = _for_file(setting, layers, arrays)

@@ -11,6 +11,7 @@ from jaxrobust._checks import nearest_match
 from jaxrobust.evaluation import statistics, step, verify
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
 from jaxrobust.evaluation.entries import Entry
+from jaxrobust.evaluation.rules import RADIUS, each
 from jaxrobust.evaluation.text import parse_radius
 from jaxrobust.results import schema
 from jaxrobust.results.npz import CLEAN
@@ -22,6 +23,7 @@ DEFAULTS: Mapping[str, Any] = {
     "l2": ["0.25", "0.5", "1", "2"],
     "l1": ["4", "8", "16"],
 }
+RULES = dict.fromkeys(threat.NORMS, each(RADIUS))
 
 
 def check(fields: Fields) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxrobust.evaluation.autoattack import stage, versions
+from jaxrobust.attacks import autoattack_versions as versions
+from jaxrobust.evaluation.autoattack import stage
 from jaxrobust.evaluation.autoattack.queue import Queue
 from jaxrobust.evaluation.autoattack.setup import Setup
 

@@ -1,5 +1,6 @@
 """AutoAttack: the stages one after the other, each on what is still robust."""
 
+import dataclasses
 import time
 from typing import Any
 
@@ -11,9 +12,10 @@ from jaxtyping import Float, Int
 
 from jaxrobust import parallel
 from jaxrobust.array_types import Bounds, Images, Key, Labels, LogitsFn, Norm
+from jaxrobust.attacks import autoattack_versions as versions
 from jaxrobust.attacks import stepping
 from jaxrobust.evaluation import step, verify
-from jaxrobust.evaluation.autoattack import flags, stage, versions
+from jaxrobust.evaluation.autoattack import flags, stage
 from jaxrobust.evaluation.autoattack.ahead import Ahead
 from jaxrobust.evaluation.autoattack.queue import Queue
 from jaxrobust.evaluation.autoattack.result import Result, StageResult, State
@@ -99,7 +101,8 @@ def autoattack(
       Croce and Hein, Reliable evaluation of adversarial robustness with an ensemble of
       diverse parameter-free attacks, ICML 2020, arXiv 2003.01690.
     """
-    check_call(logits_fn, x, y, eps, norm, version, bounds, draws, state_tag)
+    ball = verify.Ball(eps, norm, bounds)
+    check_call(logits_fn, x, y, ball, version=version, draws=draws, tag=state_tag)
     if mesh is None and (count := jax.local_device_count()) > 1:
         mesh = parallel.make_mesh(count)
     devices, images = Devices(mesh), np.asarray(x)
@@ -117,16 +120,16 @@ def autoattack(
         setup = Setup(
             logits_fn,
             Examples(images, np.asarray(y, np.int32), keys),
-            verify.Ball(float(eps), norm, bounds),
-            versions.plan(version, norm, classes, stochastic=stochastic),
-            version,
-            stochastic,
-            (draws or _DRAWS) if stochastic else 1,
-            most,
-            slots is None,
-            devices,
-            second_look,
-            state_tag,
+            dataclasses.replace(ball, eps=float(eps)),
+            plan=versions.plan(version, norm, classes, stochastic=stochastic),
+            version=version,
+            stochastic=stochastic,
+            draws=(draws or _DRAWS) if stochastic else 1,
+            slots=most,
+            balanced=slots is None,
+            devices=devices,
+            second_look=second_look,
+            tag=state_tag,
         )
         clean = forward(images, keys)
         step.check_finite(clean)

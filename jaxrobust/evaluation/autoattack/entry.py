@@ -8,9 +8,9 @@ import numpy as np
 from etils import epath
 
 from jaxrobust import models, parallel
+from jaxrobust.attacks import autoattack_versions as versions
 from jaxrobust.attacks import stepping
 from jaxrobust.evaluation import step, verify
-from jaxrobust.evaluation.autoattack import versions
 from jaxrobust.evaluation.autoattack.ensemble import autoattack
 from jaxrobust.evaluation.autoattack.setup import slots_for
 from jaxrobust.evaluation.entries import Entry, Pass
@@ -70,7 +70,7 @@ class AutoAttack(Entry):
         x, keys = setting.images.astype(np.float32) / 255, setting.keys(self.label)
         draws = getattr(setting.model, "draws", 0)
         # Nothing tells such a network from another: its state would be anybody's.
-        hosted = stepping.host_calls(logits_fn, x[:2])
+        hosted = stepping.calls_on_host(logits_fn, x[:2])
         assert self.eps is not None
         result = autoattack(
             logits_fn,

@@ -72,7 +72,7 @@ _SENTENCES = {
 }
 
 
-def raised(setup: Setup, state: State) -> list[flags.Flag]:
+def raised(setup: Setup, state: State) -> list[flags.RaisedFlag]:
     """Turns the numbers of a finished evaluation into flags."""
     own = [*_of_model(setup, state), *_of_stages(state)]
     numbers = state.numbers
@@ -90,7 +90,7 @@ def raised(setup: Setup, state: State) -> list[flags.Flag]:
 _flag = functools.partial(flags.filled, _SENTENCES)
 
 
-def _of_model(setup: Setup, state: State) -> list[flags.Flag]:
+def _of_model(setup: Setup, state: State) -> list[flags.RaisedFlag]:
     """Flags what the logits of clean images say."""
     numbers, found, version = state.numbers, [], setup.version
     _, change, noise, lead, step = (numbers[name] for name in NUMBERS)
@@ -107,7 +107,7 @@ def _of_model(setup: Setup, state: State) -> list[flags.Flag]:
     return found
 
 
-def _of_stages(state: State) -> list[flags.Flag]:
+def _of_stages(state: State) -> list[flags.RaisedFlag]:
     """Flags what the attacks say."""
     found, robust, count = [], state.robust, len(state.clean)
     unmoved, gained = robust, 0.0
@@ -173,7 +173,7 @@ def _of_gradients(setup: Setup) -> dict[str, float]:
         keys=keys[:_CHECKED],
         resolution=look.resolution,
         directions=_DIRECTIONS,
-        **vars(setup.ball),
+        ball=setup.ball,
     )
     found = vars(gradient_check(measured, look.resolution))
     return {name: found[name] for name in _OF_CHECK if found[name] is not None}

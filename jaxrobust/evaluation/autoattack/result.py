@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxrobust.array_types import Norm
+from jaxrobust.attacks.autoattack_versions import Calls
 from jaxrobust.evaluation import statistics, step
-from jaxrobust.evaluation.autoattack.versions import Calls
-from jaxrobust.evaluation.flags import Flag
+from jaxrobust.evaluation.flags import RaisedFlag
 
 
 class StageResult(NamedTuple):
@@ -65,7 +65,7 @@ class Result:
     x_adv: Float[np.ndarray, "N H W C"]
     clean: Bool[np.ndarray, "N"]
     stages: list[StageResult]  # one per attack, in their order
-    flags: list[Flag]  # warnings
+    flags: list[RaisedFlag]  # warnings
     replaced: tuple[str, ...]  # what differs from the published settings, in words
     version: str
     norm: Norm

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from jaxrobust.attacks.autoattack_versions import Calls, Stage
 from jaxrobust.evaluation import logits as of_logits
 from jaxrobust.evaluation import verify
 from jaxrobust.evaluation.autoattack import flags, stage
 from jaxrobust.evaluation.autoattack.queue import Queue
 from jaxrobust.evaluation.autoattack.result import StageResult, State
 from jaxrobust.evaluation.autoattack.setup import Setup
-from jaxrobust.evaluation.autoattack.versions import Calls, Stage
 from jaxrobust.evaluation.step import HALF
 from jaxrobust.parallel import processes
 from jaxrobust.runtime import files, reading

@@ -11,9 +11,10 @@ from jaxtyping import Bool, Float, Int
 
 from jaxrobust._checks import check_one_radius
 from jaxrobust.array_types import Key, LogitsFn
+from jaxrobust.attacks import autoattack_versions as versions
 from jaxrobust.attacks import stepping
 from jaxrobust.evaluation import step, verify
-from jaxrobust.evaluation.autoattack import queue, versions
+from jaxrobust.evaluation.autoattack import queue
 from jaxrobust.evaluation.network import CompiledNetwork
 from jaxrobust.evaluation.setting import Devices
 
@@ -115,7 +116,7 @@ class Setup:
         x, y, keys = self.examples
         options = {"stochastic": self.stochastic}
         model = self.logits_fn, x[:2]
-        if self.tag is None and (found := stepping.host_calls(*model, **options)):
+        if self.tag is None and (found := stepping.calls_on_host(*model, **options)):
             raise ValueError(
                 f"`state_dir`: the model calls the host ({', '.join(found)}), so its "
                 "program does not tell it from another model whose state may lie "
@@ -139,14 +140,14 @@ def check_call(
     logits_fn: Any,
     x: Any,
     y: Any,
-    eps: Any,
-    norm: Any,
+    ball: verify.Ball,
+    *,
     version: Any,
-    bounds: Any,
     draws: int | None,
     tag: str | None,
 ) -> None:
     """Checks what `autoattack` is given, before any compute."""
+    eps: Any = ball.eps
     if not callable(logits_fn):
         raise TypeError(
             "`logits_fn` must be a function from images to logits, got "
@@ -160,8 +161,8 @@ def check_call(
     check_one_radius("eps", eps)
     if not float(eps) > 0:
         raise ValueError(f"`eps` must be one positive, finite number, got {eps}.")
-    versions.plan(version, norm, 10)
-    stepping.check_examples(x, y, bounds)
+    versions.plan(version, ball.norm, 10)
+    stepping.check_examples(x, y, ball.bounds)
     if x.ndim != 4:
         raise ValueError(
             f"`x` must have shape [N, H, W, C], got {x.shape}: AutoAttack's Square is "

@@ -13,9 +13,9 @@ import numpy as np
 
 from jaxrobust import parallel
 from jaxrobust.attacks import stepping
+from jaxrobust.attacks.autoattack_versions import Calls, Stage
 from jaxrobust.evaluation.autoattack.queue import Queue
 from jaxrobust.evaluation.autoattack.setup import Setup
-from jaxrobust.evaluation.autoattack.versions import Calls, Stage
 
 # Steps between two looks at what was found, at most. They double from 1 while nothing
 # is found: a look costs the host's attention, a late one costs steps of fooled rows.
@@ -90,9 +90,7 @@ class Program:
             return now._replace(queue=queue)
         rows = _rows(self.setup, self.logits, queue)
         slots = self.refill(*self.given, now.slots, rows, self._mask(queue, filled))
-        # Square looks at its first point.
-        looks = isinstance(self.stage.method, stepping.Square)
-        found = self._called(now.found, len(filled) * looks)
+        found = self._called(now.found, len(filled) * self.stage.first_looks)
         return now._replace(queue=queue, slots=slots, found=found)
 
     def step(self, now: StageState) -> StageState:
@@ -169,7 +167,7 @@ def compiled(
     """Compiles a stage for the slots that its queue has; also returns its beginning."""
     x, devices, count = setup.examples.x, setup.devices, len(queue.slot_image)
     shape = jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype)
-    model = stepping.capture(setup.logits_fn, shape, stochastic=setup.stochastic)
+    model = stepping.capture_model(setup.logits_fn, shape, stochastic=setup.stochastic)
     stream = zlib.crc32(stage.name.encode())
     stepper = stepping.Stepper(model, stage.method, setup.problem(stage), stream)
     eps: Any = np.asarray(setup.eps, x.dtype)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxrobust import evaluation, parallel
-from jaxrobust.evaluation.autoattack import versions
+from jaxrobust.attacks import autoattack_versions as versions
 from tests.marks import full_but
 
 KEY = jax.random.key(0)
@@ -19,13 +19,12 @@ EPS = 0.008
 
 ORDERS = """
 import importlib, sys
-for first in ("", ".autoattack", ".autoattack.versions", ".suite"):
+for first in ("", ".autoattack", ".autoattack.setup", ".suite"):
     for name in [n for n in sys.modules if n.partition(".")[0] == "jaxrobust"]:
         del sys.modules[name]
     importlib.import_module("jaxrobust.evaluation" + first)
     from jaxrobust import evaluation
     from jaxrobust.evaluation import autoattack
-    from jaxrobust.evaluation.autoattack import versions
     assert callable(autoattack) and evaluation.autoattack is autoattack, first
 """
 

@@ -89,8 +89,8 @@ def test_foreign_functions_are_calls_of_the_host_and_printing_is_none(linear):
         jax.debug.callback(lambda _: None, x)
         return model(x)
 
-    assert stepping.host_calls(foreign, model.x) == ("ffi_call",)
-    assert stepping.host_calls(printing, model.x) == ()
+    assert stepping.calls_on_host(foreign, model.x) == ("ffi_call",)
+    assert stepping.calls_on_host(printing, model.x) == ()
 
 
 def test_a_tag_tells_models_apart_and_is_not_believed_blindly(linear, tmp_path):

@@ -1,4 +1,4 @@
-"""Which attacks AutoAttack runs, with the published settings."""
+"""Which attacks AutoAttack runs, with the published settings, and what they cost."""
 
 import dataclasses
 import functools
@@ -38,6 +38,17 @@ class Stage:
     method: stepping.Method
     loss: str
     per_step: Calls
+
+    @property
+    def first_looks(self) -> int:
+        """As how many steps its start counts: Square looks at its first point."""
+        return int(isinstance(self.method, stepping.Square))
+
+    @property
+    def most(self) -> Calls:
+        """The model calls of an image that no run fools."""
+        steps = self.method.points + self.first_looks
+        return Calls().plus(self.per_step, self.method.runs() * steps)
 
 
 class Ensemble(NamedTuple):

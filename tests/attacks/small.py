@@ -1,0 +1,53 @@
+"""Options that make attacks small, for the tests that run every one of the registry.
+
+One that is not here runs with its defaults.
+"""
+
+import functools
+import inspect
+
+import jax
+
+from jaxrobust.attacks import registry
+
+SMALL = {
+    "apgd": {"steps": 5},
+    "apgd_targeted": {"steps": 5, "targets": 2},
+    "cw_l2": {"binary_steps": 2, "steps": 15, "lr": 0.05, "initial_const": 1.0},
+    "cw_linf": {"rounds": 3, "steps": 15, "lr": 0.02, "initial_const": 1.0},
+    "deepfool": {"steps": 4},
+    "fab": {"steps": 4, "targets": 2},
+    "hop_skip_jump": {"queries": 150},
+    "jsma": {"gamma": 0.2},
+    "spsa": {"steps": 4, "samples": 16, "lr": 0.1},
+    "square": {"queries": 12},
+    "uniform_noise": {"draws": 6},
+    "zoo": {"steps": 8, "binary_steps": 2, "coordinates": 40, "h": 0.01},
+}
+
+
+def small(name, eps):
+    """Few steps, also where an attack leaves it to its caller how many."""
+    needed = {"steps": 4, "step_size": eps / 3}
+    own = registry.parameters(name)
+    return {
+        option: value
+        for option, value in needed.items()
+        if option in own and own[option].default is inspect.Parameter.empty
+    } | SMALL.get(name, {})
+
+
+@functools.cache
+def needs_key(name):
+    """Whether an attack draws at random, unless it is told not to: asks for a key."""
+    norm = registry.table()[name].norms[0]
+    attack = registry.get(name, eps=0.1, norm=norm, **small(name, 0.1))
+    x = jax.ShapeDtypeStruct((2, 3, 3, 1), "float32")
+    y = jax.ShapeDtypeStruct((2,), "int32")
+    try:
+        jax.eval_shape(lambda x, y: attack(lambda x: x.reshape(2, -1), x, y), x, y)
+    except ValueError as error:
+        if "`key` is missing" not in str(error):
+            raise
+        return True
+    return False
