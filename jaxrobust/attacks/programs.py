@@ -1,11 +1,11 @@
 """Any callable as a pure function and the arrays that it holds.
 
 A compiled attack must not bake a model's weights in, nor keep them alive, nor miss
-that they changed. A `Partial` of a network of ours names its computation for ever, so
-only its arrays are taken out. Any other callable, a module of anyone's too, may read a
-global that changes: it is traced once per call, and every array it captured, also
-through an inner `jax.jit`, becomes an argument; `Traced` ones are equal where the
-programs of function and gradient are.
+that they changed. A `Partial` of a Linen module names its computation for ever, so only
+its arrays are taken out. Any other callable may read a global that changes: it is
+traced once per call, and every array it captured, also through an inner `jax.jit`,
+becomes an argument; `Traced` ones are equal where the programs of function and gradient
+are.
 """
 
 import dataclasses
@@ -172,19 +172,18 @@ def _fixed(function: Any) -> Captured | None:
 def _stays(part: Any) -> bool:
     """Whether a part of a callable computes the same for ever.
 
-    Networks of ours are frozen, and equal ones compute equal things, if all that they
-    are made of is ours too. A function, a class or a module of anyone's may read a
-    global that changes.
+    Modules of Linen are frozen, and equal ones compute equal things: Flax and a static
+    argument of `jax.jit` rest on the same. So do objects of ours, if all that they are
+    made of is ours too. A function or class of anyone's may read a global that changes.
     """
-    if isinstance(part, _SCALAR):
+    if isinstance(part, (nn.Module, *_SCALAR)):
         return True
     if isinstance(part, tuple | list):
         return all(map(_stays, part))
     if isinstance(part, Mapping):
         return all(map(_stays, part.values()))
     if isinstance(owner := getattr(part, "__self__", None), nn.Module):
-        own = getattr(type(owner), part.__name__, None) is part.__func__
-        return own and _stays(owner)
+        return getattr(type(owner), part.__name__, None) is part.__func__
     if isinstance(part, functools.partial):
         return all(map(_stays, (part.func, *part.args, *part.keywords.values())))
     if isinstance(part, type):
@@ -196,13 +195,9 @@ def _stays(part: Any) -> bool:
         )
     if not (_is_of(type(part), "jaxrobust") and dataclasses.is_dataclass(part)):
         return False
-    if isinstance(part, nn.Module):
-        known = part.parent is None and part.scope is None
-    else:
-        frozen: Any = part
-        known = frozen.__dataclass_params__.frozen
+    known: Any = part
     values = (getattr(part, f.name) for f in dataclasses.fields(part))
-    return known and all(map(_stays, values))
+    return known.__dataclass_params__.frozen and all(map(_stays, values))
 
 
 def _is_of(part: Any, *packages: str) -> bool:
