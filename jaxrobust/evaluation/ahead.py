@@ -6,7 +6,7 @@ from concurrent import futures
 import jax
 
 
-class Ahead:
+class CompiledAhead:
     """Compiles, and decides nothing: a pass compiles as if there were no thread.
 
     `jax.jit` finds what was compiled under equal settings of JAX, which are those of a
@@ -22,7 +22,7 @@ class Ahead:
         useful = on_cpu and jax.process_count() == 1
         self._begun = {k: self._pool.submit(f) for k, f in work.items() if useful}
 
-    def __enter__(self) -> "Ahead":
+    def __enter__(self) -> "CompiledAhead":
         """Starts."""
         return self
 

@@ -14,7 +14,7 @@ from etils import epath
 from jaxtyping import Bool, Float, Int
 
 from jaxrobust.evaluation import statistics, step
-from jaxrobust.evaluation.ahead import Ahead
+from jaxrobust.evaluation.ahead import CompiledAhead
 from jaxrobust.evaluation.entries import Entry, Keep, Pass
 from jaxrobust.evaluation.setting import Setting, picked
 from jaxrobust.results import npz, schema
@@ -82,7 +82,7 @@ def run(
     blocks = np.split(setting.indices, ends)
     first = dataclasses.replace(setting, indices=blocks[0])
     work = {k: functools.partial(first.compile, one) for k, one in steps.items()}
-    with Ahead(work) as ahead:
+    with CompiledAhead(work) as ahead:
         for block in blocks:
             part = dataclasses.replace(setting, indices=block)
             for label, one in passes.items():

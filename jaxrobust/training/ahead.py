@@ -1,6 +1,7 @@
 """On a CPU: the step of the next training, compiled in a thread while one runs."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from concurrent import futures
 from typing import Any
 
@@ -10,31 +11,25 @@ from jax.sharding import Mesh
 from jaxrobust.training.setup import build
 
 
-class Ahead:
-    """Fills JAX's cache on the disk, and decides nothing: a training compiles as ever.
+@contextlib.contextmanager
+def compiling(config: Mapping[str, Any] | None, mesh: Mesh) -> Iterator[None]:
+    """Fills JAX's cache on the disk with the step of a config, None for none.
 
-    For accelerators two states at a time are too much, and several processes must
-    compile in one order; there it does nothing.
+    It decides nothing: a training compiles as ever, and tells what is wrong. For
+    accelerators two states at a time are too much, and several processes must compile
+    in one order; there nothing is done.
     """
-
-    def __init__(self, config: Mapping[str, Any] | None, mesh: Mesh) -> None:
-        """Starts with the config of the next training, if there is one."""
-        self._pool = futures.ThreadPoolExecutor(1)
-        on_cpu = jax.local_devices()[0].platform == "cpu"
-        config_: Any = jax.config
-        kept = config_.jax_compilation_cache_dir and jax.process_count() == 1
-        self._task = None
-        # A start from another network says things that are to be said once.
-        if config is not None and on_cpu and kept and not config["train"]["init_from"]:
-            self._task = self._pool.submit(_compile_step, config, mesh)
-
-    def __enter__(self) -> "Ahead":
-        """Starts."""
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Waits for what is being compiled; its errors are told by the training."""
-        self._pool.shutdown(cancel_futures=True)
+    settings: Any = jax.config
+    on_cpu = jax.local_devices()[0].platform == "cpu"
+    kept = settings.jax_compilation_cache_dir and jax.process_count() == 1
+    pool = futures.ThreadPoolExecutor(1)
+    # A start from another network says things that are to be said once.
+    if config is not None and on_cpu and kept and not config["train"]["init_from"]:
+        pool.submit(_compile_step, config, mesh)
+    try:
+        yield
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _compile_step(config: Mapping[str, Any], mesh: Mesh) -> None:

@@ -20,7 +20,7 @@ from jaxrobust.parallel import processes
 from jaxrobust.runtime import files, out_of_memory, workdir
 from jaxrobust.runtime.progress import StageProgress
 from jaxrobust.training import config_file, loop, preemption, splits
-from jaxrobust.training.ahead import Ahead
+from jaxrobust.training.ahead import compiling
 from jaxrobust.training.check import check, check_data, check_evaluation, notices
 from jaxrobust.training.config import base, completed
 
@@ -210,7 +210,7 @@ def run(
                 workdir.check_config(place, one, **given)
             # What cannot start leaves the config that is there as it is.
             write = functools.partial(workdir.write_config, place, one, command)
-            with _timed(spent, f"training {one['name']}"), Ahead(coming, mesh):
+            with _timed(spent, f"training {one['name']}"), compiling(coming, mesh):
                 loop.train(one, place, mesh, on_start=functools.partial(write, **given))
         for one, place in runs if mode != "train" else ():
             with _timed(spent, f"evaluation {one['name'] if one else ''}".strip()):

@@ -5,7 +5,7 @@ import threading
 import chex
 import jax
 
-from jaxrobust.evaluation.ahead import Ahead
+from jaxrobust.evaluation.ahead import CompiledAhead
 
 
 def test_a_pass_waits_for_what_is_compiled_and_takes_back_what_is_not():
@@ -16,7 +16,9 @@ def test_a_pass_waits_for_what_is_compiled_and_takes_back_what_is_not():
         go.wait(10)
         done.append("first")
 
-    with Ahead({"first": first, "second": lambda: done.append("second")}) as ahead:
+    with CompiledAhead(
+        {"first": first, "second": lambda: done.append("second")}
+    ) as ahead:
         assert started.wait(10)
         ahead.wait("second")  # not begun: the pass compiles it itself
         ahead.wait("unknown")
@@ -30,7 +32,7 @@ def test_an_error_is_left_to_the_pass_and_ends_nothing():
     def fails():
         raise ValueError("no such network")
 
-    with Ahead({"a": fails, "b": lambda: None}) as ahead:
+    with CompiledAhead({"a": fails, "b": lambda: None}) as ahead:
         ahead.wait("a")
         ahead.wait("b")
 
@@ -39,6 +41,6 @@ def test_a_call_finds_what_was_compiled_for_its_shape():
     chex.clear_trace_counter()
     step = jax.jit(chex.assert_max_traces(lambda x: 2 * x, n=1))
     x = jax.numpy.ones((2, 3))
-    with Ahead({"a": lambda: step.lower(x).compile()}) as ahead:
+    with CompiledAhead({"a": lambda: step.lower(x).compile()}) as ahead:
         ahead.wait("a")
     chex.assert_trees_all_close(step(x), 2 * x)

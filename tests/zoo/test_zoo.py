@@ -47,7 +47,7 @@ def test_shipped_networks_have_the_clean_accuracy_of_their_card(name):
         test = evaluator.load_test(card.config)
     except FileNotFoundError:
         pytest.skip(f"{card.data} is not here")
-    rows = setting.choose(len(test), card.results.clean.n)
+    rows = setting.picked(len(test), card.results.clean.n)
     logits_fn = jax.jit(models.logits_fn(model, variables))
     predicted = [
         logits_fn(test.images[part] / np.float32(255)).argmax(-1)
