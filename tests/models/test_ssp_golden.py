@@ -97,7 +97,7 @@ def assert_gradients(got, arrays, prefix, model, state_dict, shape, rtol):
     names = {k.removeprefix(prefix) for k in arrays if k.startswith(prefix)}
     state_dict = without_aliases(state_dict)
     stored = {k: arrays[prefix + k] if k in names else v for k, v in state_dict.items()}
-    marks = {k: np.full(v.shape, k in names) for k, v in state_dict.items()}
+    marks = {k: np.full(v.shape, float(k in names)) for k, v in state_dict.items()}
     want = convert.from_torch(model, stored, input_shape=shape)["params"]
     marks = convert.from_torch(model, marks, input_shape=shape)["params"]
     # Some are 0 but for rounding: ark's `a`, a bias in front of a BatchNorm.
