@@ -286,7 +286,9 @@ def test_attacks_of_the_command_line_replace_those_of_the_config(
     monkeypatch.setattr(caches, "keep_programs", lambda where: None)
     monkeypatch.chdir(ROOT)
     seen = []
-    monkeypatch.setattr(main.program, "evaluate_checkpoint", lambda *args: seen.append(args))
+    monkeypatch.setattr(
+        main.program, "evaluate_checkpoint", lambda *args: seen.append(args)
+    )
     monkeypatch.setattr(main.report, "write", lambda folder, own: folder)
     monkeypatch.setattr(main.report, "summary", lambda folder: "")
     flags = ["--mode=eval", f"--workdir={tmp_path}", "--attack=pgd:steps=3"]

@@ -117,6 +117,9 @@ def _convert(
     for note in checkpoint.notes:
         print(f"{file}: {note}")
     try:
+        kinds = sorted({str(array.dtype) for array in checkpoint.arrays.values()})
+        if kinds and not any("float" in kind for kind in kinds):
+            raise ValueError(f"no weights: all arrays are {', '.join(kinds)}")
         if "name" not in fields:
             folders = (*file.absolute().parts[:-1], _files.stem(file))
             known = (checkpoint.arrays, folders, checkpoint.options, dict(fields))

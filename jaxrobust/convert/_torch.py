@@ -75,7 +75,8 @@ def from_torch(
       TypeError: if `state_dict` is no mapping, or there is no conversion for the model.
       ValueError: naming every entry that is missing, not of this network, of another
         shape, or no finite floating weights, every second name whose values differ from
-        the first, and a normalisation that the model does not have.
+        the first, and a normalisation that the model does not have. A state dict of
+        int64 or bool alone is placed as it is: such arrays mark weights.
     """
     family = _families.of(model)
     names = family.names(model)
@@ -86,6 +87,7 @@ def from_torch(
     shape = shape(model, given) if callable(shape) else shape
     expected = expected_leaves(model, shape)
     converted, known = {}, set()
+    marks = all(value.dtype in (bool, np.int64) for value in given.values())
     for path, leaf in expected.items():
         name = torch_name(path, names)
         known.add(name)
@@ -94,7 +96,7 @@ def from_torch(
             continue
         value, axes = given[name], axes_of(path, leaf.ndim)
         shape = tuple(leaf.shape[axes.index(n)] for n in range(leaf.ndim))
-        if problem := _no_weights(name, value):
+        if problem := None if marks else _no_weights(name, value):
             problems.append(problem)
         elif value.shape != shape:
             problems.append(f"wrong shape: {name} is {value.shape}, expected {shape}")

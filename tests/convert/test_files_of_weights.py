@@ -247,6 +247,13 @@ def test_values_that_are_no_weights_are_named(weights, value, message):
         convert.from_torch(model, {**weights, name: array})
 
 
+def test_arrays_that_mark_weights_are_placed(weights):
+    model = models.create("ssp_cifar", **FIELDS)
+    marks = {k: np.full(v.shape, i) for i, (k, v) in enumerate(weights.items())}
+    placed = jax.tree.leaves(convert.from_torch(model, marks))
+    assert sorted(int(leaf.min()) for leaf in placed) == list(range(len(weights)))
+
+
 def safetensors(entries, data=b"", length=None):
     header = json.dumps(entries).encode()
     size = len(header) if length is None else length
