@@ -128,7 +128,7 @@ plt.show()
 # The program adds what a loop like this lacks: held-out data to choose the checkpoint by,
 # exact resume, several devices, AutoAttack, a report.
 #
-#     jaxrobust train quickstart                        # digits, two minutes
+#     jaxrobust train quickstart                        # digits, a minute
 #     jaxrobust train pgd_cifar10 --workdir runs/mine   # after: jaxrobust prepare cifar10
 #     jaxrobust train trades_cifar10:budget=cpu
 #
