@@ -18,6 +18,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     options = common.parse_arg(arg, {"quick": False})
     config = common.base()
     config.twin = "standard"
+    config.quick_compile = True
     config.data.name = "digits"
     config.data.image_size = 12  # 8 x 8 enlarged: the network has two strides
     config.data.validation_examples = 150

@@ -76,7 +76,7 @@ def main(argv: Sequence[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     if not VERBOSE.value:
         logging.get_absl_handler().addFilter(_shown)
-    cpu.tune_cpu(quick_compile=True)
+    cpu.tune_cpu()
     caches.keep_programs(CACHE.value)
     preemption.end_in_words()
     try:
@@ -189,7 +189,9 @@ def _read_flags(arguments: Sequence[str]) -> tuple[dict[str, Any] | None, str]:
         raise ValueError("give --attack or --config.eval.suite, not both.")
     file, _ = config_file.split(CONFIG.value)
     settings.name = settings.name or pathlib.Path(file).stem
-    if settings.deterministic:  # read when the first device is used
+    # XLA reads its flags when the first device is used.
+    cpu.tune_cpu(quick_compile=settings.quick_compile)
+    if settings.deterministic:
         kernels = "--xla_gpu_deterministic_ops=true"
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {kernels}"
     folder = WORKDIR.value or program.default_workdir(CONFIG.value, values)

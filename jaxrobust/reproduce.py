@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             report.tell(forms.as_text([_listed()]).rstrip())
             return 0
         card = zoo.card((args.name or "").removeprefix(zoo.PREFIX))
-        cpu.tune_cpu(quick_compile=True)
+        cpu.tune_cpu()
         caches.keep_programs(args.compilation_cache)
         folder = os.fspath(files.expand(args.workdir or f"runs/reproduce-{card.name}"))
         parts = _parts(card, args.examples, args.only)

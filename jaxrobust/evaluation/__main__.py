@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         made.error("--data is needed: cifar10, digits, npz:PATH, folder:PATH ...")
     if not args.traceback:  # what a black box raises is told in a line
         logging.getLogger("jax._src.callback").setLevel(logging.CRITICAL)
-    cpu.tune_cpu(quick_compile=True)
+    cpu.tune_cpu()
     caches.keep_programs(args.compilation_cache)
     named = args.workdir or f"runs/{re.sub(r'[^A-Za-z0-9.=-]+', '_', args.model)}"
     command = shlex.join(["python", "-m", "jaxrobust.evaluation", *argv])

@@ -22,8 +22,8 @@ def tune_cpu(*, quick_compile: bool = False) -> bool:
 
     Args:
       quick_compile: also compile in about half of the time, by an older way to emit
-        loops and without parts for several threads. Our programs do; what is compiled
-        runs about as fast (docs/results.md).
+        loops and without parts for several threads: for short runs, as what is
+        compiled is a few per cent slower. A config's `quick_compile` says so.
 
     Returns:
       Whether the flags now say something about the fusions. False for a version of

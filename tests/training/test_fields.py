@@ -20,6 +20,7 @@ WRONG = {
     "seed": (*NO_NUMBER, -1, 0.5, NAN, 2**32, 10**30),
     "twin": ("pdg", None, 1),
     "deterministic": ("yes", 1, None),
+    "quick_compile": ("yes", 1, None),
     "precision": ("hi", None),
     "data.name": ("", " ", None, 3, "npz:a\0b"),
     "data.image_size": (*NO_COUNT, 10**6),
