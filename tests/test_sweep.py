@@ -164,6 +164,7 @@ def test_two_sweeps_share_a_folder_and_a_signal_reaches_the_run(stub, tmp_path, 
     assert [len(calls(root, f"seed={i}")) for i in (3, 1)] == [2, 1]
 
 
+@pytest.mark.full  # the program alone: tests/test_main.py
 def test_a_real_training(tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")

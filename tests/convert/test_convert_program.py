@@ -152,10 +152,17 @@ def test_sspnet_folders_say_blocks_and_integrator(tmp_path, integrator):
         ("wide_resnet", {"depth": 10, "width": 2, "num_classes": 4}, "wide"),
         ("vgg", {"depth": 13, "width": 4, "num_classes": 7}, "vgg13_model_CE"),
         ("lenet5", {}, "lenet5_PC_loss"),
-        ("cnn3", {}, "cnn3"),
+        pytest.param("cnn3", {}, "cnn3", marks=pytest.mark.full),
         ("resnet_cifar", {"depth": 14, "width": 4}, "resnet14"),
-        ("lenet_sigmoid", {}, "adv_train_LeNet_mnist"),
-        ("resnet", {"depth": 18, "num_classes": 100, "width": 8}, "resnet18"),
+        pytest.param(
+            "lenet_sigmoid", {}, "adv_train_LeNet_mnist", marks=pytest.mark.full
+        ),
+        pytest.param(
+            "resnet",
+            {"depth": 18, "num_classes": 100, "width": 8},
+            "resnet18",
+            marks=pytest.mark.full,
+        ),
         ("preact_resnet", {}, "preact18"),
         ("fpd_resnet", {"layers": (1, 2, 1, 1), "width": 4}, "ResNet-50/MNIST/a"),
         (
@@ -163,7 +170,12 @@ def test_sspnet_folders_say_blocks_and_integrator(tmp_path, integrator):
             {"layers": (1, 1, 1, 1), "width": 4, "variant": "caltech256"},
             "b",
         ),
-        ("fpd_resnet", {"depth": 50, "width": 4, "defended": False}, "c_resnet"),
+        pytest.param(
+            "fpd_resnet",
+            {"depth": 50, "width": 4, "defended": False},
+            "c_resnet",
+            marks=pytest.mark.full,
+        ),
         ("fpd_resnext", {"depth": 50, "width": 8, "cardinality": 4}, "ResNeXt-50/d"),
     ],
 )
