@@ -226,9 +226,8 @@ def _title(config: Mapping[str, Any]) -> str:
     name = fields.pop("name")
     told = {k: fields[k] for k in ("integrator", "depth", "blocks") if k in fields}
     shown = f" ({', '.join(f'{k} {v}' for k, v in told.items())})" if told else ""
-    method, threat = config["objective"]["name"], config["attack"]
-    how = f"{method} at {threat['norm']} {threat['eps']}"
-    if method == defenses.PLAIN:
+    how = config["objective"]["name"]
+    if how == defenses.PLAIN:
         how = "cross-entropy alone"
     return f"{name}{shown} on {config['data']['name']}, trained with {how}"
 
