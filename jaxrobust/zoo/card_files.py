@@ -79,13 +79,23 @@ class Card(typed.Part):
 
     @property
     def eps(self) -> str:
-        """The radius that it was trained for, as the config writes it."""
-        return str(self.config["attack"]["eps"])
+        """The radius at which AutoAttack attacked it, as a config writes it.
+
+        That of training may be another one: `config['attack']`.
+        """
+        return self._threat[1]
 
     @property
     def norm(self) -> str:
         """The norm of that radius."""
-        return self.config["attack"]["norm"]
+        return self._threat[0]
+
+    @property
+    def _threat(self) -> tuple[str, str]:
+        for attack in self.results.attacks:
+            if attack.name == "autoattack" and attack.eps_text:
+                return attack.norm, attack.eps_text
+        return self.config["attack"]["norm"], str(self.config["attack"]["eps"])
 
     @property
     def seed(self) -> int:

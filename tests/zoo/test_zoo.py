@@ -37,6 +37,7 @@ def test_the_shipped_files_belong_together_and_are_small():
         assert left <= min(a.robust_accuracy for a in card.results.attacks if a.eps)
         assert card.hours
         assert card.title
+        assert (card.norm, card.eps) == ("linf", "0.1")
 
 
 @pytest.mark.parametrize("name", full_but(zoo.names(), DIGITS))
