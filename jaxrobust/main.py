@@ -190,7 +190,7 @@ def _read_flags(arguments: Sequence[str]) -> tuple[dict[str, Any] | None, str]:
     file, _ = config_file.split(CONFIG.value)
     settings.name = settings.name or pathlib.Path(file).stem
     # XLA reads its flags when the first device is used.
-    cpu.tune_cpu(quick_compile=settings.quick_compile)
+    cpu.tune_cpu(quick_compile=bool(settings.get("quick_compile")))
     if settings.deterministic:
         kernels = "--xla_gpu_deterministic_ops=true"
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {kernels}"
