@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 from jaxrobust import named_code
+from jaxrobust.attacks import registry
 from jaxrobust.results import schema, typed
 from jaxrobust.results.typed import Count, Few, Kind, Number
 from jaxrobust.runtime import files, reading
@@ -93,7 +94,7 @@ class Card(typed.Part):
     @property
     def _threat(self) -> tuple[str, str]:
         for attack in self.results.attacks:
-            if attack.name == "autoattack" and attack.eps_text:
+            if attack.name == registry.AUTOATTACK and attack.eps_text:
                 return attack.norm, attack.eps_text
         return self.config["attack"]["norm"], str(self.config["attack"]["eps"])
 
