@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 from jaxrobust import named_code
-from jaxrobust.attacks import registry
 from jaxrobust.results import schema, typed
 from jaxrobust.results.typed import Count, Few, Kind, Number
 from jaxrobust.runtime import files, reading
@@ -94,7 +93,7 @@ class Card(typed.Part):
     @property
     def _threat(self) -> tuple[str, str]:
         for attack in self.results.attacks:
-            if attack.name == registry.AUTOATTACK and attack.eps_text:
+            if attack.stages and attack.eps_text:  # AutoAttack
                 return attack.norm, attack.eps_text
         return self.config["attack"]["norm"], str(self.config["attack"]["eps"])
 
