@@ -107,7 +107,18 @@ def check_number(name: str, value: Any, within: Range) -> None:
     if not _is_real(values):
         raise TypeError(f"`{name}` must be a number, got {value!r}.")
     if told := within.broken_by(values.astype(np.float64)):
-        raise ValueError(f"`{name}` must be {told}, got {value}.")
+        wrong = [within.broken_by(v) is not None for v in values.ravel().astype(float)]
+        raise ValueError(f"`{name}` must be {told}, got {_first(values, wrong)}.")
+
+
+def _first(values: np.ndarray, wrong: Any) -> str:
+    """Says a number, or of an array the first one that is wrong, where, how many are."""
+    if not values.ndim:
+        return str(values)
+    [at, *more] = np.flatnonzero(wrong).tolist()
+    where = list(map(int, np.unravel_index(at, values.shape)))
+    others = f" and {len(more)} more" * bool(more)
+    return f"{values.ravel()[at]} at {where}{others}"
 
 
 def check_count(name: str, value: Any, least: int) -> None:
@@ -162,15 +173,18 @@ def check_radius(name: str, value: Any) -> None:
         got = f"{values.tolist()!r}{text}"
         raise TypeError(f"`{name}` must be a number, such as 8 / 255, got {got}.")
     if not (values >= 0).all():
-        raise ValueError(f"`{name}` must be at least 0 and not NaN, got {values}.")
+        got = _first(values, ~(values >= 0))
+        raise ValueError(f"`{name}` must be at least 0 and not NaN, got {got}.")
 
 
 def check_step(name: str, value: Any) -> None:
     """Raises, as `check_radius`, also for a length that is infinite."""
     check_radius(name, value)
     values = concrete(value)
-    if values is not None and np.isinf(values.astype(np.float64)).any():
-        raise ValueError(f"`{name}` must be finite, got {value}.")
+    if values is None:
+        return
+    if (wrong := np.isinf(values.astype(np.float64))).any():
+        raise ValueError(f"`{name}` must be finite, got {_first(values, wrong)}.")
 
 
 def check_one_radius(name: str, value: Any) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from jaxrobust import checkpoints, models
+from jaxrobust.checkpoints import stored
 from jaxrobust.data import Dataset
 from jaxrobust.evaluation import suite, transfer
 from jaxrobust.runtime import lock
@@ -128,8 +129,8 @@ def test_a_config_that_is_none(kind, theirs):
 
 
 def test_arrays_that_would_take_far_more_than_their_files(theirs, monkeypatch):
-    monkeypatch.setattr(checkpoints, "_SMALL", 0)
-    monkeypatch.setattr(checkpoints, "_RATIO", 0)
+    monkeypatch.setattr(stored, "_SMALL", 0)
+    monkeypatch.setattr(stored, "_RATIO", 0)
     with pytest.raises(ValueError, match=r"its arrays would take .* KiB, and its fil"):
         checkpoints.load(theirs({"model": MODEL}), "last")
 

@@ -3,23 +3,20 @@
 Nothing that is read is believed: what cannot be so is told.
 """
 
-import collections
 import json
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from etils import epath
 
-from jaxrobust.attacks.autoattack_versions import Calls, Stage
+from jaxrobust.attacks.autoattack_versions import Stage
 from jaxrobust.evaluation import logits as of_logits
-from jaxrobust.evaluation import verify
-from jaxrobust.evaluation.autoattack import flags, stage
+from jaxrobust.evaluation.autoattack import flags, packing, stage
+from jaxrobust.evaluation.autoattack.packing import Packed
 from jaxrobust.evaluation.autoattack.queue import Queue
-from jaxrobust.evaluation.autoattack.result import StageResult, State
+from jaxrobust.evaluation.autoattack.result import State
 from jaxrobust.evaluation.autoattack.setup import Setup
-from jaxrobust.evaluation.step import HALF
 from jaxrobust.parallel import processes
 from jaxrobust.runtime import files, reading
 
@@ -32,9 +29,6 @@ _CHANGE = 0.05
 _OTHER_SHARE = 0.01
 # Of the draws of a randomised model, and of what flags are made of (shares, mostly).
 _OTHER_DRAWS, _OTHER_NUMBER = 0.25, 0.1
-
-Arrays = Mapping[str, np.ndarray]
-Saved = tuple[dict[str, Any], dict[str, np.ndarray]]
 
 
 class StateFile:
@@ -65,14 +59,14 @@ class StateFile:
         if self._path is None:
             return
         begin = time.monotonic()
-        meta, arrays = _packed(self._setup, state, now)
+        meta, arrays = packing.pack(self._setup, state, now)
         if processes.is_lead():
             text = np.asarray(json.dumps({**meta, "format": VERSION}))
             files.write_npz(self._path, {_META: text, **arrays}, compress=False)
         self._last = time.monotonic()
         self._took = self._last - begin
 
-    def load(self, clean: np.ndarray) -> tuple[State, Saved | None] | None:
+    def load(self, clean: np.ndarray) -> tuple[State, Packed | None] | None:
         """Returns what was saved: the state, and the middle of a stage or None.
 
         Logits of the clean images are those of the first start, since targets come from
@@ -88,19 +82,19 @@ class StateFile:
         if saved is None:
             return None
         meta, arrays = saved
-        if fault := _fault(self._setup, clean, meta, arrays):
+        if fault := packing.fault(self._setup, clean, meta, arrays):
             raise self._damaged(fault)
         self._check_same(arrays["clean"], clean)
-        state = _unpacked(self._setup, meta, arrays)
+        state = packing.unpack(self._setup, meta, arrays)
         self._check_verdicts(state)
         if self._setup.tag is not None:  # else its program tells the model
             self._check_numbers(state, clean)
         if meta["runner"] is None:
             return state, None
-        return state, (meta["runner"], _below("runner", arrays))
+        return state, (meta["runner"], packing.below("runner", arrays))
 
     def resumed(
-        self, attack: Stage, logits: np.ndarray, meta: Any, arrays: Arrays
+        self, attack: Stage, logits: np.ndarray, meta: Any, arrays: packing.Arrays
     ) -> tuple[stage.Program, stage.StageState]:
         """Returns a stage where it was left, of what `load` found in its middle.
 
@@ -108,14 +102,14 @@ class StateFile:
         """
         setup = self._setup
         try:
-            queue = Queue.from_arrays(_below("board", arrays))
+            queue = Queue.from_arrays(packing.below("board", arrays))
             slots = setup.slots_of(len(queue.images) * attack.method.runs())
             here = (setup.devices.count, slots)
             same = (meta["devices"], len(queue.slot_image)) == here
             if not same:
                 queue = queue.restart(slots)
             program, now = stage.compiled(setup, attack, logits, queue)
-            now = now._replace(found=_found(meta, arrays))
+            now = now._replace(found=packing.findings(meta, arrays))
             if not same:
                 return program, now
             rows = setup.devices.put_rows(stage.with_leaves(now.slots, arrays))
@@ -188,7 +182,7 @@ class StateFile:
         )
 
 
-def read(path: epath.Path) -> Saved | None:
+def read(path: epath.Path) -> Packed | None:
     """Reads a file of `StateFile`, or refuses it by name; None where there is none."""
     if not path.exists():
         return None
@@ -208,146 +202,3 @@ def read(path: epath.Path) -> Saved | None:
             f"reads {VERSION}: delete it to start anew."
         )
     return meta, arrays
-
-
-def _packed(setup: Setup, state: State, now: stage.StageState | None) -> Saved:
-    """Returns all that goes on: in the middle of a stage where `now` is one."""
-    moved = np.flatnonzero((state.x_adv != setup.examples.x).any((1, 2, 3)))
-    meta: dict[str, Any] = {
-        "stages": [(done.seconds, done.calls) for done in state.stages],
-        "flagged": dict(state.numbers),
-        "runner": None,
-    }
-    arrays = {
-        "clean": state.logits,
-        "share": state.correct_share,
-        "stuck": state.zero_gradient,
-        "odd": state.not_finite,
-        "rejected": state.rejected,
-        "moved": moved,
-        "x_adv": state.x_adv[moved],
-        "robust": np.stack([state.clean, *(done.robust for done in state.stages)]),
-    }
-    if now is not None:
-        meta["runner"], more = _packed_progress(setup, now)
-        arrays |= {f"runner/{name}": value for name, value in more.items()}
-    return meta, arrays
-
-
-def _packed_progress(setup: Setup, now: stage.StageState) -> Saved:
-    found = now.found
-    points = [(n, x) for n, several in found.x_adv.items() for x in several]
-    rejected = collections.Counter(found.rejected).elements()
-    arrays = {
-        **{f"board/{name}": value for name, value in now.queue.to_arrays().items()},
-        **stage.leaves(now.slots),
-        "outcome/numbers": np.asarray([n for n, _ in points], np.int64),
-        "outcome/x_adv": np.stack([x for _, x in points])
-        if points
-        else setup.examples.x[:0],
-        "outcome/stuck": np.asarray(sorted(found.zero_gradient), np.int64),
-        "outcome/odd": np.asarray(sorted(found.not_finite), np.int64),
-        "outcome/rejected": np.asarray(sorted(rejected), np.int64),
-    }
-    meta = {
-        "count": now.pace,
-        "devices": setup.devices.count,
-        "calls": list(found.calls),
-        "seconds": found.seconds,
-    }
-    return meta, arrays
-
-
-def _unpacked(setup: Setup, meta: Mapping[str, Any], arrays: Arrays) -> State:
-    """Makes the state again of what `_packed` made and `_fault` found nothing in."""
-    x_adv = setup.examples.x.copy()
-    x_adv[arrays["moved"]] = arrays["x_adv"]
-    clean, *after = arrays["robust"]
-    parts = zip(setup.plan.stages, after, meta["stages"], strict=False)
-    return State(
-        arrays["clean"],
-        clean,
-        tuple(
-            StageResult(stage.name, robust, seconds, Calls(*calls))
-            for stage, robust, (seconds, calls) in parts
-        ),
-        x_adv,
-        arrays["share"],
-        arrays["stuck"],
-        arrays["odd"],
-        arrays["rejected"],
-        meta["flagged"],
-    )
-
-
-def _found(meta: Mapping[str, Any], arrays: Arrays) -> stage.StageFindings:
-    x_adv: dict[int, tuple[np.ndarray, ...]] = {}
-    numbers = arrays["outcome/numbers"].tolist()
-    for number, x in zip(numbers, arrays["outcome/x_adv"], strict=True):
-        x_adv[number] = (*x_adv.get(number, ()), x)
-    return stage.StageFindings(
-        x_adv,
-        collections.Counter(arrays["outcome/rejected"].tolist()),
-        frozenset(arrays["outcome/stuck"].tolist()),
-        frozenset(arrays["outcome/odd"].tolist()),
-        Calls(*meta["calls"]),
-        meta["seconds"],
-    )
-
-
-def _below(name: str, arrays: Arrays) -> dict[str, np.ndarray]:
-    """Returns the arrays below a name."""
-    start = f"{name}/"
-    return {k.removeprefix(start): v for k, v in arrays.items() if k.startswith(start)}
-
-
-def _fault(
-    setup: Setup, clean: np.ndarray, meta: Mapping[str, Any], arrays: Arrays
-) -> str | None:
-    """Says what of a saved state cannot be so, or nothing; `clean` are the logits."""
-    if not _is_told(meta, len(setup.plan.stages)):
-        return "what it says of its stages"
-    x, plain = setup.examples.x, {k: v for k, v in arrays.items() if "/" not in k}
-    count, moved = len(x), plain.get("moved", np.zeros(0))
-    wanted = {
-        "clean": ("f", clean.shape),
-        "share": ("f", (count,)),
-        "stuck": ("b", (count,)),
-        "odd": ("b", (count,)),
-        "rejected": ("i", (count,)),
-        "moved": ("i", (moved.size,)),
-        "x_adv": ("f", (moved.size, *x.shape[1:])),
-        "robust": ("b", (len(meta["stages"]) + 1, count)),
-    }
-    for name, (kind, shape) in wanted.items():
-        if name not in plain:
-            return f"it has no {name}"
-        # Another number of classes is another model, which is told elsewhere.
-        fits = plain[name].shape == shape or name == "clean"
-        if plain[name].dtype.kind != kind or not fits:
-            return f"its {name} is {plain[name].dtype} {plain[name].shape}"
-    if not np.isin(moved, np.arange(count)).all():
-        return "moved names images that are not there"
-    if not ((plain["share"] >= 0) & (plain["share"] <= 1)).all():
-        return "a share is not between 0 and 1"
-    kept = plain["robust"]
-    if (kept[1:] > kept[:-1]).any() or (kept[-1] != (plain["share"] >= HALF)).any():
-        return "its verdicts do not agree with each other"
-    if moved.size and verify.measure(plain["x_adv"], x[moved], setup.ball)[1].any():
-        return "its images are not in the ball"
-    return None
-
-
-def _is_told(meta: Mapping[str, Any], most: int) -> bool:
-    """Whether what is not an array is of the kind that `_packed` makes."""
-    try:
-        stages = [(float(s), Calls(*c)) for s, c in meta["stages"]]
-        numbers = {k: float(v) for k, v in meta["flagged"].items()}
-        runner = meta["runner"]
-    except (LookupError, TypeError, ValueError, AttributeError):
-        return False
-    return (
-        len(stages) <= most
-        and set(numbers) >= set(flags.NUMBERS)
-        and (runner is None or isinstance(runner, dict))
-    )
