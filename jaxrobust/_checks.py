@@ -112,7 +112,7 @@ def check_number(name: str, value: Any, within: Range) -> None:
 
 
 def _first(values: np.ndarray, wrong: Any) -> str:
-    """Says a number, or of an array the first one that is wrong, where, how many are."""
+    """Says a number; of an array the first that is wrong, where, how many more are."""
     if not values.ndim:
         return str(values)
     [at, *more] = np.flatnonzero(wrong).tolist()
