@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from jaxrobust import zoo
-from jaxrobust.training import config_file, overrides
+from jaxrobust.training import check, config_file, overrides
 from jaxrobust.zoo import card_files
 from launch import local_processes
 
@@ -447,7 +447,9 @@ def test_the_queue_names_configs_and_fields_that_exist():
         name, flag, config, *fields = line.split()
         assert flag == "--config"
         assert card_files.arguments(shlex.join([*card_files.TRAIN, config, *fields]))
-        overrides.apply(config_file.load(config), overrides.split(fields)[1])
+        loaded = config_file.load(config)
+        overrides.apply(loaded, overrides.split(fields)[1])
+        check.check(loaded.to_dict())
         assert name not in names
         names.add(name)
     assert names >= set(zoo.names())

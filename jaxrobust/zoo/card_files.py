@@ -18,7 +18,8 @@ _LARGEST = 1 << 20
 TRAIN = ["jaxrobust", "train"]  # how the command of a card starts
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,59}")
-_SHIPPED = re.compile(r"[A-Za-z_]\w*(:[\w=.,/+-]*)?")  # a config of ours
+# A config of ours; its arguments may name a network of the zoo to start from.
+_SHIPPED = re.compile(r"[A-Za-z_]\w*(:(?:=zoo:|[\w=.,/+-])*)?")
 _OF_A_MACHINE = re.compile(r"(?:^|[\s=:,'\"(\[])(?:~|/\w)")
 _SHA256 = Kind("a sha256", lambda v: isinstance(v, str) and len(v) == 64)
 
