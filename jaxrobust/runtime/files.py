@@ -168,6 +168,8 @@ def own_file(path: epath.PathLike, flags: int) -> int:
             raise _not_ours(path, "a link") from None
         if error.errno == errno.ENXIO:
             raise _not_ours(path, "a named pipe or a socket") from None
+        if error.errno == errno.EISDIR:
+            raise _not_ours(path, "a folder") from None
         raise
     found = os.fstat(number)
     what = None if stat.S_ISREG(found.st_mode) else kind(found.st_mode)
@@ -186,7 +188,8 @@ def _not_ours(path: epath.PathLike, what: str) -> OSError:
 def own_folder(path: epath.PathLike) -> epath.Path:
     """Makes a folder of ours inside one that the user named; it may be there.
 
-    A link is an OSError: nothing is written outside the folder that was named.
+    A link is an OSError: nothing is written outside the folder that was named. So is a
+    file in its place.
     """
     path = epath.Path(path)
     if not is_remote(path) and os.path.islink(path):
@@ -194,6 +197,7 @@ def own_folder(path: epath.PathLike) -> epath.Path:
             f"{path} is a link, and what it leads to is not written: replace it by a "
             "folder, or give the folder that is meant."
         )
+    require_folder(path, "move it away")
     path.mkdir(parents=True, exist_ok=True)
     return path
 

@@ -99,7 +99,17 @@ def test_what_a_killed_writer_left_is_swept_later(tmp_path):
     assert left(tmp_path) == sorted([new.name, other.name])
 
 
-@pytest.mark.parametrize("kind", ["link", "dangling link", "hard link", "pipe"])
+@pytest.mark.parametrize("kind", ["file", "link", "dangling link", "pipe"])
+def test_a_folder_of_ours_is_a_folder(kind, tmp_path, victim):
+    target = tmp_path / "run" / "checkpoints"
+    put(kind, target, victim)
+    with pytest.raises(OSError, match=r"run/checkpoints is .*(a link|no folder)"):
+        files.own_folder(target)
+
+
+@pytest.mark.parametrize(
+    "kind", ["link", "dangling link", "hard link", "pipe", "folder"]
+)
 def test_nothing_of_others_is_appended_to(kind, tmp_path, victim):
     target = tmp_path / "run" / "metrics.jsonl"
     put(kind, target, victim)
