@@ -67,7 +67,10 @@ flags.DEFINE_alias("coordinator_address", "coordinator")
 flags.DEFINE_alias("num_processes", "processes")
 flags.DEFINE_alias("process_id", "process")
 # Mistakes and faults that a line says all about.
-_TOLD = (ValueError, TypeError, KeyError, OSError, FloatingPointError, MemoryError)
+_TOLD = (
+    *(ValueError, TypeError, KeyError, OSError, FloatingPointError, MemoryError),
+    ImportError,  # what is not installed, such as the client of a bucket
+)
 VERBOSE = flags.DEFINE_bool("traceback", False, "Show the traceback of an error.")
 
 

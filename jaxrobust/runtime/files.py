@@ -28,6 +28,9 @@ _ODD = '/\\*?[]:"<>|'  # separators, patterns, and what other systems refuse in 
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOSYS, errno.EACCES)
 
 
+BUCKETS = ("gs://", "s3://", "az://", "hf://")
+
+
 def is_remote(path: epath.PathLike) -> bool:
     """Says whether a path is an object store's, as `gs://` is."""
     return "://" in os.fspath(path)
@@ -38,11 +41,15 @@ def expand(path: epath.PathLike) -> epath.Path:
 
     ValueError is raised for an empty path (of a variable of the shell that is not set,
     say), and where no home folder is known, or no such user as in `~name`: neither must
-    become a folder of that name.
+    become a folder of that name. So it is for what is no kind of `BUCKETS`.
     """
     text = os.fspath(path)
     if not text:
         raise ValueError("a path is empty; for the current folder give a dot.")
+    if is_remote(text) and not text.startswith(BUCKETS):
+        raise ValueError(
+            f"{text}: a path is a folder, or one of a bucket: {', '.join(BUCKETS)}."
+        )
     found = text if is_remote(text) else os.path.expanduser(text)
     user = text.partition("/")[0]
     if user.startswith("~") and user != "~" and not os.path.isabs(found):

@@ -166,6 +166,11 @@ def test_the_home_folder_in_paths(text, home, found, monkeypatch):
     assert os.fspath(files.expand(text)) == found
 
 
+def test_another_scheme_is_told():
+    with pytest.raises(ValueError, match=r"xx://a/b: .* bucket: gs://, s3://"):
+        files.expand("xx://a/b")
+
+
 @pytest.mark.parametrize(
     ("make", "path", "found"),
     [
