@@ -26,8 +26,6 @@ _ABANDONED_S = 3600
 _ODD = '/\\*?[]:"<>|'  # separators, patterns, and what other systems refuse in names
 # What kernels and network file systems answer that cannot sync a folder.
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOSYS, errno.EACCES)
-
-
 BUCKETS = ("gs://", "s3://", "az://", "hf://")
 
 
