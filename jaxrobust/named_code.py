@@ -11,11 +11,10 @@ from typing import Any, TypeGuard
 
 from jaxrobust._checks import did_you_mean
 
+# What is imported and what counts as a name of code have one form.
 _SPEC = re.compile(r"([\w.]+):([\w.]+)")
-# Of what a config may name where a name of ours can stand, too.
-_FORM = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 # Fields of a config that may name code; `create_stored` looks at the network's.
-_NAMING = ("name", "attack", "attack_name", "twin")
+_NAMING = ("name", "attack", "attack_name", "twin", "writers")
 _FILES = ("folder:", "npz:", "tfds:")  # of data
 
 
@@ -25,7 +24,12 @@ class Stored(str):
 
 def names(name: object) -> TypeGuard[str]:
     """Whether a text has the form of such a name."""
-    return isinstance(name, str) and _FORM.fullmatch(name) is not None
+    return isinstance(name, str) and _SPEC.fullmatch(name) is not None
+
+
+def within(text: str) -> bool:
+    """Whether a text holds such a name anywhere, as a list or table in it could."""
+    return _SPEC.search(text) is not None
 
 
 def load(kind: str, name: str) -> Callable[..., Any]:
@@ -96,19 +100,25 @@ def refuse(config: Mapping[str, Any], place: str = "") -> None:
         where = f"{place}{key}"
         if isinstance(value, Mapping):
             refuse(value, f"{where}.")
-        elif key not in _NAMING or not names(value) or where == "model.name":
             continue
-        elif where != "data.name" or not value.startswith(_FILES):
+        files = where == "data.name" and str(value).startswith(_FILES)
+        if key not in _NAMING or where == "model.name" or files:
+            continue
+        if any(names(one) for one in (value if _is_list(value) else [value])):
             raise ValueError(
                 f"its {where} is {value!r}, code from outside jaxrobust, and a file's "
                 "code is not run"
             )
 
 
+def _is_list(value: object) -> TypeGuard[list[Any] | tuple[Any, ...]]:
+    return isinstance(value, list | tuple)
+
+
 def marked(tree: Any) -> Any:
     """Returns a config from a file, its texts of that form such that no code is run."""
     if isinstance(tree, Mapping):
         return {key: marked(value) for key, value in tree.items()}
-    if isinstance(tree, list):
+    if _is_list(tree):
         return [marked(value) for value in tree]
     return Stored(tree) if names(tree) else tree

@@ -71,7 +71,10 @@ def _shown(name: str) -> str:
 
 def is_array(value: Any) -> bool:
     """Whether a value is an array or a tensor, looked at without touching its data."""
-    return hasattr(value, "shape") and hasattr(value, "dtype")
+    try:
+        return hasattr(value, "shape") and hasattr(value, "dtype")
+    except RuntimeError:  # a nested tensor has neither one shape nor values to take
+        return False
 
 
 def _candidates(loaded: Mapping[Any, Any]) -> Iterator[tuple[str, Mapping[Any, Any]]]:

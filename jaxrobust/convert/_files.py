@@ -1,7 +1,6 @@
 """Reads state dicts from files; torch only where a file needs it."""
 
 import argparse
-import importlib
 import pathlib
 import re
 import warnings
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxrobust.convert import _entries, _formats
+from jaxrobust.convert import _entries, _formats, _numpy_pickles
 from jaxrobust.runtime import reading, safetensors
 
 # What torch writes has many endings: PCL's `.pth.tar`, FPD's `.pkl`.
@@ -133,16 +132,11 @@ def _plain_values() -> list[Any]:
     """Returns what may stand beside weights: it holds values and runs nothing.
 
     `{'net': ..., 'acc': accuracy}` often has a number of NumPy's for the accuracy. The
-    pairs are other names of the same: of older versions of NumPy and Python.
+    pairs are other names of the same: of older versions of Python.
     """
-    core: Any = importlib.import_module("numpy._core.multiarray")
-    numbers = [core.scalar, core._reconstruct]
-    old = [(one, f"numpy.core.multiarray.{one.__name__}") for one in numbers]
-    new = [(one, f"numpy._core.multiarray.{one.__name__}") for one in numbers]
-    kinds = {type(np.dtype(code)) for code in "?bhilqBHILQefdgFDSUO"}
     paths = [pathlib.PosixPath, (pathlib.PosixPath, "pathlib.PosixPath")]
     paths += [(pathlib.PosixPath, "pathlib._local.PosixPath")]
-    return [argparse.Namespace, np.ndarray, np.dtype, *old, *new, *kinds, *paths]
+    return [argparse.Namespace, *_numpy_pickles.stand_ins(), *paths]
 
 
 def _why(error: Exception) -> str:

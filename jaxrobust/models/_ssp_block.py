@@ -7,6 +7,7 @@ of f, so that every kind of block has as many parameters as a residual block.
 import dataclasses
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import chex
@@ -149,9 +150,12 @@ class Transition(nn.Module):
         return make_conv("conv2", features)(h) + shortcut
 
 
-def split_integrators(text: str, stages: int) -> tuple[str, ...]:
+def split_integrators(text: str | Sequence[str], stages: int) -> tuple[str, ...]:
     """Splits `res` or `ark,res,ssp2` into one known name per stage."""
-    names = tuple(part.strip() for part in text.split(","))
+    if not isinstance(text, str | tuple | list):
+        raise TypeError(f"`integrator` must be a name, or one per stage, got {text!r}.")
+    parts = text.split(",") if isinstance(text, str) else map(str, text)
+    names = tuple(part.strip() for part in parts)
     for name in names:
         if name != "ark":
             integrators.get(name)

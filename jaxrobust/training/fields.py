@@ -32,6 +32,16 @@ PRECISIONS = ("default", "high", "highest", "bfloat16", "tensorfloat32", "float3
 SHARE = number(0, 1, below=True)
 EPOCHS = number(0, 1e6)
 NORM = choice(NORMS)
+# More blocks would be built for minutes before anything is said. What else stands there
+# is the network's own matter.
+_MOST_BLOCKS = 1000
+NOT_ENDLESS = Rule(
+    f"at most {_MOST_BLOCKS}, or a list of such numbers",
+    lambda v: all(
+        not isinstance(n, int | float) or n <= _MOST_BLOCKS
+        for n in (v if isinstance(v, list | tuple) else [v])
+    ),
+)
 
 # Of an optimiser, the main one's and those of `label_optimizers`. Rates are float32.
 _OPTIMIZER: dict[str, Rule] = {
@@ -61,7 +71,9 @@ _RULES: dict[str, Rule] = {
     "data.validation_examples train.batch_size train.accumulate train.log_every_steps "
     "train.save_every_steps validation.batch_size eval.batch_size": whole(1),
     "model.num_classes": whole(2, 10**7),
-    "model.width model.depth": whole(1, 10**5),
+    "model.width": whole(1, 10**5),
+    "model.depth": whole(1, 2000),
+    "model.blocks model.layers": NOT_ENDLESS,
     "model.mean": number_or_each(number(-1e6, 1e6)),
     "model.std": number_or_each(number(0, 1e6, above=True)),
     "model.dropout objective.label_smoothing train.ema eval.ci": SHARE,

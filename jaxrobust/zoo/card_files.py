@@ -196,7 +196,8 @@ def arguments(command: str) -> list[str]:
     own = words[:2] == TRAIN and _SHIPPED.fullmatch(config)
     for word in fields:
         flag, _, value = word.partition("=")
-        own = own and flag.startswith("--config.") and not named_code.names(value)
+        code = named_code.within(value.removeprefix("zoo:"))
+        own = own and flag.startswith("--config.") and not code
     if not own:
         raise ValueError(
             f"its command is not {shlex.join(TRAIN)} CONFIG --config.FIELD=VALUE ... "

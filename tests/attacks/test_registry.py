@@ -205,6 +205,9 @@ def test_what_is_not_there_is_told(theirs, name, error, message):
             }
         },
         {"objective": {"name": "their_code:plain"}},
+        {"objective": {"name": "their_code:Class.method"}},
+        {"objective": {"name": "their_cod\u00e9:plain"}},
+        {"log": {"writers": ["tensorboard", "their_code:writer"]}},
         {"objective": {"name": "pcl", "attack_name": "their_code:shift"}},
         {"validation": {"attack": {"name": "their_code:shift"}}},
         {"data": {"name": "their_code:grey"}},
@@ -212,7 +215,7 @@ def test_what_is_not_there_is_told(theirs, name, error, message):
     ],
 )
 def test_code_named_by_a_file_is_refused(config):
-    with pytest.raises(ValueError, match=r"'their_code:.*code is not run"):
+    with pytest.raises(ValueError, match=r"'their_cod.:.*code is not run"):
         named_code.refuse(config)
 
 

@@ -113,9 +113,17 @@ EVIL = "evil.module:run"
         (change("command", "rm -rf x"), "its command is not jaxrobust train CONFIG"),
         (change("command", "jaxrobust train a/x.py"), "its command is not"),
         (change("command", "jaxrobust train x --workdir=y"), "its command is not"),
-        (
-            change("command", f"jaxrobust train x --config.model.name={EVIL}"),
-            "its command is not",
+        *(
+            (
+                change("command", f"jaxrobust train x --config.{field}"),
+                "its command is not",
+            )
+            for field in (
+                f"model.name={EVIL}",
+                f"model.name={EVIL}.method",
+                f"log.writers=tensorboard,{EVIL}",
+                f"eval.own_analyses=\"{{'a':{{'name':'{EVIL}'}}}}\"",
+            )
         ),
     ],
 )

@@ -69,9 +69,16 @@ def load(fields: Fields) -> dict[str, Analysis]:
     For the caller's own config alone: what a file names is not run. Refuses what cannot
     be imported, or lacks `check` or `run`.
     """
-    found = {}
-    for label, given in fields.get("own_analyses", {}).items():
+    found, table = {}, fields.get("own_analyses", {})
+    if not isinstance(table, Mapping):
+        raise TypeError(f"`eval.own_analyses` must be a table, got {table!r}.")
+    for label, given in table.items():
         where = f"eval.own_analyses.{label}.name"
+        if not isinstance(given, Mapping):
+            raise TypeError(
+                f"`eval.own_analyses.{label}` must be a table with a name, "
+                f"{{'name': 'package.module:analysis'}}, got {given!r}."
+            )
         one = named_code.find(given.get("name", ""), f"`{where}`")
         missing = [part for part in ("check", "run") if not hasattr(one, part)]
         if missing:
