@@ -23,6 +23,20 @@ ADAM = Direction(adam, (1e-16,))
 
 # What a weight is multiplied by until it is found to be enough.
 _GROWTH = 10
+# Leads of a correct class, in absolute value, that constants are meant for.
+_USUAL = (0.01, 100)
+
+
+def per_lead(margin: PerExample) -> PerExample:
+    """Returns what constants are multiplied by for logits of an odd scale, `[B]`.
+
+    1 where the margin at the image is of a usual size; else one over that size. So an
+    attack finds as much where all logits are a million times larger or smaller.
+    """
+    size = jnp.abs(margin)
+    odd = jnp.isfinite(size) & (size > 0)
+    odd &= (size < _USUAL[0]) | (size > _USUAL[1])
+    return 1 / jnp.where(odd, size, 1)
 
 
 class Weight(NamedTuple):
@@ -33,10 +47,10 @@ class Weight(NamedTuple):
     high: PerExample
 
     @classmethod
-    def first(cls, x: Images, c: float) -> "Weight":
-        """That of the first descent from each image."""
-        zero = jnp.zeros(x.shape[:1], x.dtype)
-        return cls(zero + c, zero, zero + jnp.inf)
+    def first(cls, margin: PerExample, c: float) -> "Weight":
+        """That of the first descent from each image, which has that margin."""
+        zero = jnp.zeros_like(margin)
+        return cls(c * per_lead(margin), zero, zero + jnp.inf)
 
     def next(self, hit: jax.Array) -> "Weight":
         """Halves the interval after a descent; grows while none has `hit`, `[B]`."""
@@ -59,10 +73,13 @@ class Carlini(Smallest):
         """Which points are misclassified by kappa."""
         return at.fooled & (at.value >= self.kappa)
 
-    def won_at_once(self, problem: Problem, keys: Keys) -> jax.Array:
-        """Which images are so themselves."""
+    def at_the_images(
+        self, problem: Problem, keys: Keys
+    ) -> tuple[jax.Array, PerExample]:
+        """Returns which images are so themselves, and their margins."""
         row_keys = model_keys(problem, keys, self.steps)
-        return self.won(evaluate(problem, problem.x, row_keys))
+        at = evaluate(problem, problem.x, row_keys)
+        return self.won(at), at.value.astype(problem.x.dtype)
 
     def descend(self, w: Images, grad: Images, state: Any) -> tuple[Images, Any]:
         """Makes one step of Adam, and its new state."""

@@ -34,12 +34,13 @@ class CarliniL2(Carlini):
     def start(self, problem: Problem, keys: Keys, r: Count) -> Carry:
         """Starts at the image."""
         x, w = problem.x, from_images(problem.x, problem.bounds)
+        won, margin = self.at_the_images(problem, keys)
         return Carry(
             w,
             ADAM.init(w),
-            Weight.first(x, self.initial_const),
+            Weight.first(margin, self.initial_const),
             jnp.zeros(x.shape[:1], bool),
-            Nearest.first(problem, self.won_at_once(problem, keys)),
+            Nearest.first(problem, won),
             Health.first(problem, self.steps, keys, x),
         )
 

@@ -9,7 +9,13 @@ import jax.numpy as jnp
 from jaxrobust import threat
 from jaxrobust._checks import Range
 from jaxrobust.array_types import Images, Labels, LogitsFn, PerExample, Scalar
-from jaxrobust.attacks._carlini import ADAM, Carlini, from_images, to_images
+from jaxrobust.attacks._carlini import (
+    ADAM,
+    Carlini,
+    from_images,
+    per_lead,
+    to_images,
+)
 from jaxrobust.attacks._eager import iterate
 from jaxrobust.attacks._method import Count, Health, choose, like, model_keys, watched
 from jaxrobust.attacks._nearest import Nearest
@@ -35,6 +41,7 @@ class Carry(NamedTuple):
     before: PerExample  # its loss when that was looked at last
     tau: PerExample
     const: PerExample
+    largest: PerExample  # that const may become
     done: jax.Array  # nothing is left to find
     nearest: Nearest
     health: Health | None
@@ -49,15 +56,17 @@ class CarliniLinf(Carlini):
     def start(self, problem: Problem, keys: Keys, r: Count) -> Carry:
         """Starts at the image, with all of the box within tau."""
         x, w = problem.x, from_images(problem.x, problem.bounds)
-        won = self.won_at_once(problem, keys)
+        won, margin = self.at_the_images(problem, keys)
         ones = jnp.ones(x.shape[:1], x.dtype)
+        scale = per_lead(margin)
         return Carry(
             w,
             ADAM.init(w),
             jnp.zeros(x.shape[:1], jnp.int32),
             ones * jnp.inf,
             ones * (problem.bounds[1] - problem.bounds[0]),
-            ones * self.initial_const,
+            scale * self.initial_const,
+            scale * self.largest_const,
             won,
             Nearest.first(problem, won),
             Health.first(problem, self.steps, keys, x),
@@ -85,9 +94,9 @@ class CarliniLinf(Carlini):
         excess = jnp.sum(over, axis=tuple(range(1, x.ndim)))
         loss = excess + const * (self.kappa - at.value)
         failed, before = self._failed(count, loss, carry.before)
-        more = jnp.minimum(carry.const * _GROWTH, self.largest_const)
+        more = jnp.minimum(carry.const * _GROWTH, carry.largest)
         finest = _FINEST * (problem.bounds[1] - problem.bounds[0])
-        ends = failed & (carry.const >= self.largest_const)
+        ends = failed & (carry.const >= carry.largest)
         ends |= tau < jnp.minimum(finest, problem.eps)
         return Carry(
             w,
@@ -96,6 +105,7 @@ class CarliniLinf(Carlini):
             jnp.where(failed | done, jnp.inf, before),
             tau,
             jnp.where(failed, more, carry.const),
+            carry.largest,
             carry.done | ends,
             # What is done stays, however long the others of its batch take.
             carry.nearest.or_nearer(problem, x, won & ~carry.done),

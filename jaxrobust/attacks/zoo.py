@@ -64,7 +64,7 @@ class ZOO(Smallest):
         margin = at.value.astype(x.dtype)
         return Carry(
             _from_image(x, margin),
-            Weight.first(x, self.const),
+            Weight.first(margin, self.const),
             margin,
             Nearest.first(problem, at.fooled),
             Health.of(problem, at.logits),

@@ -40,6 +40,7 @@ from jaxrobust.evaluation import (
     protocols,
     robustbench,
     suite,
+    transfer,
 )
 from jaxrobust.evaluation import config as common
 from jaxrobust.evaluation.text import times
@@ -156,6 +157,12 @@ def _config(args: argparse.Namespace) -> dict[str, Any]:
         suite.get(named, data=args.data, **given)  # refuses other radii
     fields.curve.eps = _curve(eps, args.norm)
     fields.update({name: getattr(args, name) for name in _SAME})
+    asked = suite.table(fields, args.data).values()
+    if args.transfer_from and all(one["name"] != transfer.NAME for one in asked):
+        raise ValueError(
+            f"--transfer_from {args.transfer_from!r} is for attacks that transfer, and "
+            "none of these does: give --attack transfer:attack=pgd, or leave it out."
+        )
     fields.corruptions.enabled = args.corruptions
     about = dict(_pair(text) for text in args.about)
     return {
@@ -218,6 +225,13 @@ def _curve(eps: str, norm: str) -> list[str]:
     return [r for r in radii if suite.parse_radius(r) < 1] + ["1"]
 
 
+def _given(text: str) -> str:
+    """Refuses an empty text, as of a variable of the shell that is not set."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty: leave it out, or give a radius")
+    return text
+
+
 def _bounds(text: str) -> Bounds:
     """Reads `0,1`."""
     try:
@@ -253,9 +267,9 @@ def parser() -> argparse.ArgumentParser:
     add = made.add_argument
     add("--model", required=True, help="package.module:function, :factory(), zoo:NAME")
     add("--data", help="cifar10, digits, npz:PATH, folder:PATH ...")
-    add("--eps", help="radius, such as 8/255; by default the data set's usual one")
+    add("--eps", type=_given, help="radius, such as 8/255; else the data set's usual")
     add("--norm", choices=threat.NORMS, help="linf by default")
-    add("--step_size", help="of the iterative attacks of `gradient`; eps / 4")
+    add("--step_size", type=_given, help="of the steps of suite `gradient`; eps / 4")
     add("--suite", help=f"one of {', '.join(suite.SUITES)}; gradient by default")
     add(
         "--attack",

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
 import numpy as np
+from absl import logging
 from etils import epath
 
 from jaxrobust.runtime import files
@@ -97,10 +98,12 @@ def read_json(path: epath.PathLike, limit: int = 64 * MIB, kind: type = object) 
 def read_json_lines(
     path: epath.PathLike, limit: int = 512 * MIB
 ) -> Iterator[dict[str, Any]]:
-    """Gives the objects of a file of JSON lines; what is no object is left out.
+    """Gives the objects of a file of JSON lines; what is no object is left out, told.
 
-    A file that is too large, or has a line that is, is a ValueError.
+    Not of a last line that a crash has cut short. A file that is too large, or has a
+    line that is, is a ValueError.
     """
+    odd = 0
     with opened(path, limit) as file:
         while line := file.readline(_LONGEST + 1):
             if len(line) > _LONGEST:
@@ -109,10 +112,14 @@ def read_json_lines(
                 )
             try:
                 row = _parsed(line)
-            except ValueError:  # cut short by a crash
-                continue
+            except ValueError:
+                row = None
             if isinstance(row, dict):
                 yield row
+            else:
+                odd += line.endswith(b"\n") and not line.isspace()
+    if odd:
+        logging.warning("%s: %d damaged lines are left out", path, odd)
 
 
 def _parsed(content: bytes) -> Any:

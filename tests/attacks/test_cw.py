@@ -65,6 +65,16 @@ def test_linear_model_gives_the_distance_to_the_boundary(name, kappa):
 
 
 @both
+@pytest.mark.parametrize("scale", [1e-12, 1e-6, 1e6, 1e12])
+def test_the_scale_of_the_logits_does_not_count(name, scale):
+    """As far as float32 goes: the constants follow the lead at each image."""
+    x_adv = attack(name, lambda x: scale * net(x))
+    assert (jnp.argmax(net(x_adv), 1) != Y).all()
+    ratio = lengths(x_adv, X, name) / to_the_boundary(name)
+    assert 1 - 1e-4 <= ratio.min() <= ratio.max() <= 1.13
+
+
+@both
 def test_only_differences_of_logits_count(name):
     """With all logits below 0, no masked 0 is taken for the largest of the others."""
     x_adv = attack(name, fn=lambda x: net(x, -40.0))

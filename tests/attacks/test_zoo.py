@@ -105,6 +105,14 @@ def test_ends_near_the_hyperplane_and_keeps_what_it_must():
     )
 
 
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_the_scale_of_the_logits_does_not_count(scale):
+    x, y = images()
+    options = {"eps": None, "steps": 60, "binary_steps": 2, "coordinates": SIZE}
+    x_adv = attacks.zoo(lambda x: scale * linear(x), x, y, key=KEY, **options)
+    assert (jnp.argmax(linear(x_adv), 1) != y).all()
+
+
 def test_targeted_with_a_margin():
     x, y = images()
     x_adv = attacks.zoo(linear, x, 1 - y, key=KEY, eps=None, steps=60, coordinates=30,
