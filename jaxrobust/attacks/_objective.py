@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust import losses, threat
-from jaxrobust._checks import nearest_match
+from jaxrobust._checks import FLOATING, nearest_match
 from jaxrobust.array_types import (
     Bounds,
     Images,
@@ -156,6 +156,11 @@ def check_logits(logits: Any, batch: int) -> None:
         raise ValueError(
             f"`logits_fn` must return logits of shape [B, K] with B = {batch}, got "
             f"{type(logits).__name__ if shape is None else shape}."
+        )
+    if logits.dtype not in FLOATING:
+        raise TypeError(
+            f"`logits` must be a floating array [B, K], got {logits.dtype}: return them "
+            "in float32."
         )
 
 

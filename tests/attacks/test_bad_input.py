@@ -263,3 +263,15 @@ def test_evaluations_refuse_the_same(changes, message):
     for function, options in few:
         with pytest.raises((ValueError, TypeError), match=message):
             function(net, **given, **options)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "bool", "float8_e4m3fn"])
+@pytest.mark.parametrize("call", [attacks.pgd, attacks.square, evaluation.autoattack])
+def test_logits_are_floats_that_can_be_compared(call, dtype):
+    def votes(x):
+        return x.reshape(len(x), -1)[:, :2].astype(dtype)
+
+    options: Any = {"step_size": 0.1, "steps": 1} if call is attacks.pgd else {}
+    x, y = np.ones((2, 3, 3, 1), np.float32), np.zeros(2, np.int32)
+    with pytest.raises(TypeError, match=f"`logits` must be a .*got {dtype}: .*float32"):
+        call(votes, x, y, key=jax.random.key(0), eps=0.1, **options)
