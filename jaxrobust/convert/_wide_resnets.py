@@ -14,6 +14,12 @@ _DEEPMIND_ENDS = {"head_norm": "batchnorm", "classifier": "logits"}
 # TRADES' network registers its first stage twice and runs one of them.
 _UNUSED = {"sub_block1": "a second first stage that forward never calls"}
 
+# The one whose stages differ in more than a factor (github.com/HanxunH/RobustWRN).
+ROBUST_WRN = (
+    (r"^stem_conv\.", "conv1."),
+    (r"^blocks\.(\d)\.", lambda found: f"block{int(found[1]) + 1}."),
+)
+
 
 def preact(model: preact_resnet.PreActResNet) -> Names:
     """Names of `PreActResNet` (kuangliu/pytorch-cifar, locuslab/robust_overfitting)."""

@@ -21,6 +21,8 @@ class WideResNet(layers.DeepNetwork):
     Attributes:
       depth: 6n + 4, n blocks in each of three stages.
       width: factor of the channels 16, 32, 64.
+      channels: of the three stages, where they are not those: (320, 640, 512) for the
+        WRN-34-R of Huang et al., NeurIPS 2021, arXiv 2110.03825.
       dropout: rate inside blocks.
       activation: as of `PreActResNet`, and so is `same_padding`.
       same_padding: see there.
@@ -28,6 +30,7 @@ class WideResNet(layers.DeepNetwork):
 
     depth: int = 28
     width: int = 10
+    channels: tuple[int, ...] = ()
     dropout: float = 0.0
     activation: str = "relu"
     same_padding: bool = False
@@ -37,6 +40,11 @@ class WideResNet(layers.DeepNetwork):
         super().__post_init__()
         three_stages(self.depth, 4)
         layers.check_one_of("activation", self.activation, ACTIVATIONS)
+        if self.channels and len(self.channels) != 3:
+            raise ValueError(
+                f"`channels` must be those of three stages, got {self.channels}."
+            )
+        layers.check_sizes(**{f"channels[{k}]": n for k, n in enumerate(self.channels)})
 
     @nn.compact
     def __call__(self, images: Images, *, train: bool = False) -> Outputs:
@@ -44,17 +52,14 @@ class WideResNet(layers.DeepNetwork):
         x = self.normalized(images)
         options = {"padding": 1, "use_bias": False, "kernel_init": HE_FAN_OUT}
         x = self.convolve(x, 16, 3, "stem", **options)
-        x, features = self.run_stages(
-            x,
-            three_stages(self.depth, 4),
-            PreActBlock,
-            16 * self.width,
-            train=train,
-            kernel_init=HE_FAN_OUT,
-            dropout=self.dropout,
-            activation=self.activation,
-            same_padding=self.same_padding,
-        )
+        fields = {"activation": self.activation, "same_padding": self.same_padding}
+        fields |= {"kernel_init": HE_FAN_OUT, "dropout": self.dropout, "train": train}
+        channels = self.channels or [16 * self.width * 2**k for k in range(3)]
+        features = {}
+        for k, blocks in enumerate(three_stages(self.depth, 4), 1):
+            wide = channels[k - 1]
+            x = self.run_stage(x, k, blocks, PreActBlock, wide, **fields)
+            features[f"stage{k}/out"] = x
         x = self.batch_norm(x, "head_norm", train=train)
         x = jnp.mean(getattr(nn, self.activation)(x), (1, 2))
         # As in the original: nothing favours a class at the start.

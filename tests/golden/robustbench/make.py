@@ -177,7 +177,93 @@ def deepmind_preact(width=4, classes=10):
     return Net(("conv_2d", conv(3, width, 3)), parts, head, functional.silu)
 
 
+class Residual(nn.Module):
+    """A block of kuangliu's ResNets, or with `downsample` of torchvision's.
+
+    Bottlenecks have `inner` channels inside.
+    """
+
+    def __init__(self, inputs, outputs, stride, inner=0, shortcut="shortcut"):
+        super().__init__()
+        plan = [(inputs, outputs, 3, stride), (outputs, outputs, 3, 1)]
+        if inner:
+            plan = [(inputs, inner, 1, 1), (inner, inner, 3, stride)]
+            plan += [(inner, outputs, 1, 1)]
+        self.depth = len(plan)
+        for n, sizes in enumerate(plan, 1):
+            self.add_module(f"conv{n}", conv(*sizes))
+            self.add_module(f"bn{n}", nn.BatchNorm2d(sizes[1]))
+        self.projected = inputs != outputs or stride != 1
+        self.name = shortcut
+        if self.projected:
+            parts = conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs)
+            self.add_module(shortcut, nn.Sequential(*parts))
+
+    def forward(self, x):
+        h = x
+        for n in range(1, self.depth + 1):
+            h = getattr(self, f"conv{n}")(h if n == 1 else torch.relu(h))
+            h = getattr(self, f"bn{n}")(h)
+        return torch.relu(h + (getattr(self, self.name)(x) if self.projected else x))
+
+
+class ResNet(nn.Module):
+    """Blocks in four stages; norm and ReLU follow the stem."""
+
+    def __init__(self, block, counts, channels, stem, head):
+        super().__init__()
+        self.conv1, self.pools = stem, stem.kernel_size[0] == 7
+        self.bn1 = nn.BatchNorm2d(stem.out_channels)
+        inputs = stem.out_channels
+        for k, (outputs, count) in enumerate(zip(channels, counts, strict=True), 1):
+            parts = []
+            for n in range(count):
+                parts.append(block(inputs, outputs, 2 if k > 1 and n == 0 else 1))
+                inputs = outputs
+            self.add_module(f"layer{k}", nn.Sequential(*parts))
+        self.head = head
+        self.add_module(head, nn.Linear(inputs, 10))
+
+    def forward(self, x):
+        x = torch.relu(self.bn1(self.conv1(x)))
+        x = functional.max_pool2d(x, 3, 2, 1) if self.pools else x
+        for k in range(1, 5):
+            x = getattr(self, f"layer{k}")(x)
+        return getattr(self, self.head)(x.mean((2, 3)))
+
+
+def kuangliu(width=4):
+    """ResNet18 of the zoo's `resnet`."""
+    channels = [width * 2**k for k in range(4)]
+    return ResNet(Residual, [2] * 4, channels, conv(3, width, 3), "linear")
+
+
+def wide_resnet50(width=2):
+    """Torchvision's wide_resnet50_2: bottlenecks are twice as wide inside."""
+
+    def block(inputs, outputs, stride):
+        return Residual(inputs, outputs, stride, outputs // 2, "downsample")
+
+    channels = [4 * width * 2**k for k in range(4)]
+    return ResNet(block, (3, 4, 6, 3), channels, conv(3, width, 7, 2), "fc")
+
+
+def robust_wrn():
+    """RobustWideResNet, whose last stage is narrower."""
+    channels = [8, 16, 12]
+    parts = stages(
+        [f"blocks.{k}.layer" for k in range(3)],
+        (16, channels, [1] * 3),
+        lambda *sizes: Trades(*sizes, shortcut="wide"),
+    )
+    head = {"bn1": nn.BatchNorm2d(channels[-1]), "fc": nn.Linear(channels[-1], 10)}
+    return Net(("stem_conv", conv(3, 16, 3)), parts, head)
+
+
 NETS = {
+    "kuangliu": kuangliu,
+    "wide_resnet50": wide_resnet50,
+    "robust_wrn": robust_wrn,
     "wide": wide,
     "preact": lambda: preact(final_norm=False),
     "preact_norm": lambda: preact(final_norm=True),
