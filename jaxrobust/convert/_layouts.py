@@ -140,16 +140,25 @@ def _pcl(source: Clues) -> Fields:
 
 
 def _wide(source: Clues) -> Fields:
-    depth = 6 * _count(source.arrays, "block1.layer.") + 4
-    width = _rows(source.arrays, "block1.layer.0.conv1.weight") // 16
-    return _classifier("wide_resnet", source, "fc", depth=depth, width=width)
+    fields = _wide_sizes(source, "block{}.layer.", 1, "conv1", "fc")
+    learnt = "activation.alpha" in source.arrays
+    return fields | ({"activation": "pssilu"} if learnt else {})
 
 
 def _robust_wide(source: Clues) -> Fields:
-    names = [f"blocks.{k}.layer.0.conv1.weight" for k in range(3)]
-    channels = tuple(_rows(source.arrays, name) for name in names)
-    depth = 6 * _count(source.arrays, "blocks.0.layer.") + 4
-    return _classifier("wide_resnet", source, "fc", depth=depth, channels=channels)
+    return _wide_sizes(source, "blocks.{}.layer.", 0, "conv1", "fc")
+
+
+def _wide_sizes(source: Clues, stage: str, first: int, conv: str, head: str) -> Fields:
+    stages = [stage.format(k) for k in range(first, first + 3)]
+    channels = tuple(_rows(source.arrays, f"{k}0.{conv}.weight") for k in stages)
+    fields: Fields = {"depth": 6 * _count(source.arrays, stages[0]) + 4}
+    width = channels[0] // 16
+    if width and channels == (16 * width, 32 * width, 64 * width):
+        fields["width"] = width
+    else:
+        fields["channels"] = channels
+    return _classifier("wide_resnet", source, head, **fields)
 
 
 def _deepmind(classes: int) -> Fields:
@@ -159,9 +168,9 @@ def _deepmind(classes: int) -> Fields:
 
 
 def _deepmind_wide(source: Clues) -> Fields:
-    depth = 6 * _count(source.arrays, "layer.0.block.") + 4
-    width = _rows(source.arrays, "layer.0.block.0.conv_0.weight") // 16
-    fields = _classifier("wide_resnet", source, "logits", depth=depth, width=width)
+    fields = _wide_sizes(source, "layer.{}.block.", 0, "conv_0", "logits")
+    sparse = "layer.0.block.0.meansparse_0.threshold" in source.arrays
+    fields |= {"mean_sparse": True} if sparse else {}
     return {**fields, **_deepmind(fields["num_classes"])}
 
 

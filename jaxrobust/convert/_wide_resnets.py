@@ -5,14 +5,22 @@ adversarial_robustness) have names of their own; here they are those with
 `same_padding`.
 """
 
+from collections.abc import Mapping
+
 from jaxrobust.convert._names import Names, join
 from jaxrobust.models import preact_resnet, wide_resnet
 
 _BLOCK = {"norm1": "bn1", "conv1": "conv1", "norm2": "bn2", "conv2": "conv2"}
 _DEEPMIND = {"norm1": "batchnorm_0", "norm2": "batchnorm_1", "shortcut": "shortcut"}
+# Parts of single networks: MeanSparse and activations that are learnt.
+_SPARSE = {"sparse1": "meansparse_0", "sparse2": "meansparse_1"}
+_SPARSE |= {"sparse_sum": "meansparse_2"}
+_LEARNT = {f"activation/{name}": f"activation.{name}" for name in ("alpha", "beta")}
 _DEEPMIND_ENDS = {"head_norm": "batchnorm", "classifier": "logits"}
 # TRADES' network registers its first stage twice and runs one of them.
 _UNUSED = {"sub_block1": "a second first stage that forward never calls"}
+# Of github.com/tml-epfl/understanding-fast-adv-training and what came of it.
+_FIRST_PARTS = {"model_preact_hl1": "other names of its stem and first norm"}
 
 # The one whose stages differ in more than a factor (github.com/HanxunH/RobustWRN).
 ROBUST_WRN = (
@@ -26,13 +34,15 @@ def preact(model: preact_resnet.PreActResNet) -> Names:
     if model.same_padding:
         ends = {"stem": "conv_2d", **_DEEPMIND_ENDS}
         block = {**_DEEPMIND, "conv1": "conv_2d_1", "conv2": "conv_2d_2"}
-        stage, first = "layer_{}.{}", 0
+        stage, first, unused = "layer_{}.{}", 0, {}
     else:
         ends = {"stem": "conv1", "head_norm": "bn", "classifier": "linear"}
+        unused = _FIRST_PARTS
         block = {**_BLOCK, "shortcut": "shortcut.0"}
         stage, first = "layer{}.{}", 1
     counts = preact_resnet.DEPTHS[model.depth]
-    return join([Names(ends), *Names(block).in_stages(stage, counts, first)])
+    parts = Names(block).in_stages(stage, counts, first)
+    return join([Names(ends, unused=unused), *parts])
 
 
 def wide(model: wide_resnet.WideResNet) -> Names:
@@ -46,5 +56,22 @@ def wide(model: wide_resnet.WideResNet) -> Names:
         ends = Names(modules, unused=_UNUSED)
         block = {**_BLOCK, "shortcut": "convShortcut"}
         stage, first = "block{}.layer.{}", 1
+    if model.mean_sparse:
+        ends = join([ends, _sparse({"head_sparse": "meansparse_end"})])
+        block = join([Names(block), _sparse(_SPARSE)])
+    else:
+        block = Names(block)
+    if model.activation == "pssilu":
+        ends, block = (join([part, Names(_LEARNT)]) for part in (ends, block))
     counts = ((model.depth - 4) // 6,) * 3
-    return join([ends, *Names(block).in_stages(stage, counts, first)])
+    return join([ends, *block.in_stages(stage, counts, first)])
+
+
+def _sparse(modules: Mapping[str, str]) -> Names:
+    """Names of `MeanSparse`, which counts batches while it is made."""
+    found, unused = dict(modules), {}
+    for ours, theirs in modules.items():
+        found[f"{ours}/threshold"] = f"{theirs}.threshold"
+        for name in ("flag_update_statistics", "batch_num"):
+            unused[f"{theirs}.{name}"] = "for making it"
+    return Names(found, unused=unused)

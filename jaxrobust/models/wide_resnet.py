@@ -9,10 +9,12 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxrobust.array_types import Images
-from jaxrobust.models import layers
+from jaxrobust.models import _variants, layers
 from jaxrobust.models._outputs import Outputs
 from jaxrobust.models._residual import HE_FAN_OUT, three_stages
 from jaxrobust.models.preact_resnet import ACTIVATIONS, PreActBlock
+
+WIDE_ACTIVATIONS = (*ACTIVATIONS, "pssilu")
 
 
 class WideResNet(layers.DeepNetwork):
@@ -24,8 +26,12 @@ class WideResNet(layers.DeepNetwork):
       channels: of the three stages, where they are not those: (320, 640, 512) for the
         WRN-34-R of Huang et al., NeurIPS 2021, arXiv 2110.03825.
       dropout: rate inside blocks.
-      activation: as of `PreActResNet`, and so is `same_padding`.
-      same_padding: see there.
+      activation: `relu`, `swish`, or `pssilu`, whose parameters are learnt.
+      same_padding: as of `PreActResNet`.
+      mean_sparse: features near their mean become the mean (MeanSparse).
+      unit_head: the logits are cosines, of unit vectors (hypersphere embedding).
+      per_image: images are normalised by their own mean and deviation (as the MMA
+        training of Ding et al., ICLR 2020, arXiv 1812.02637, does).
     """
 
     depth: int = 28
@@ -34,12 +40,15 @@ class WideResNet(layers.DeepNetwork):
     dropout: float = 0.0
     activation: str = "relu"
     same_padding: bool = False
+    mean_sparse: bool = False
+    unit_head: bool = False
+    per_image: bool = False
 
     def __post_init__(self) -> None:
         """Checks the fields."""
         super().__post_init__()
         three_stages(self.depth, 4)
-        layers.check_one_of("activation", self.activation, ACTIVATIONS)
+        layers.check_one_of("activation", self.activation, WIDE_ACTIVATIONS)
         if self.channels and len(self.channels) != 3:
             raise ValueError(
                 f"`channels` must be those of three stages, got {self.channels}."
@@ -50,9 +59,11 @@ class WideResNet(layers.DeepNetwork):
     def __call__(self, images: Images, *, train: bool = False) -> Outputs:
         """Classifies images `[B, H, W, C]` in [0, 1]."""
         x = self.normalized(images)
+        x = _variants.standardized(x) if self.per_image else x
         options = {"padding": 1, "use_bias": False, "kernel_init": HE_FAN_OUT}
         x = self.convolve(x, 16, 3, "stem", **options)
         fields = {"activation": self.activation, "same_padding": self.same_padding}
+        fields["mean_sparse"] = self.mean_sparse
         fields |= {"kernel_init": HE_FAN_OUT, "dropout": self.dropout, "train": train}
         channels = self.channels or [16 * self.width * 2**k for k in range(3)]
         features = {}
@@ -61,6 +72,12 @@ class WideResNet(layers.DeepNetwork):
             x = self.run_stage(x, k, blocks, PreActBlock, wide, **fields)
             features[f"stage{k}/out"] = x
         x = self.batch_norm(x, "head_norm", train=train)
-        x = jnp.mean(getattr(nn, self.activation)(x), (1, 2))
+        x = _variants.MeanSparse(name="head_sparse")(x) if self.mean_sparse else x
+        x = jnp.mean(_variants.activation(self.activation)(x), (1, 2))
+        if self.unit_head:
+            x = _variants.unit(x)
+            head = _variants.UnitDense(self.num_classes, self.dtype, name="classifier")
+            logits = layers.as_logits(head(x))
+            return Outputs(logits, {**features, "penultimate": x}, None)
         # As in the original: nothing favours a class at the start.
         return self.classified(x, features, bias_init=nn.initializers.zeros)

@@ -12,7 +12,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
 from jaxrobust.array_types import Images
 from jaxrobust.models import layers
@@ -29,13 +28,13 @@ from jaxrobust.models._transformer import (
     join_heads,
     split_heads,
 )
+from jaxrobust.models._variants import unit
 from jaxrobust.models.layers import Features
 from jaxrobust.models.vit import with_token
 
 PATCHES = (16, 4)  # pixels: all four convolutions halve the sides, or the last two
 CLASS_BLOCKS = 2
 WAVES = 32  # of the positions, for each axis
-_SMALLEST = 1e-12  # norm of a channel
 
 
 class XCABlock(TransformerPart):
@@ -70,7 +69,7 @@ class XCABlock(TransformerPart):
         )
         shape = (self.heads, 1, 1)
         heat = self.param("temperature", nn.initializers.ones, shape, jnp.float32)
-        scores = jnp.einsum("bhct,bhdt->bhcd", _unit(q), _unit(k))
+        scores = jnp.einsum("bhct,bhdt->bhcd", unit(q), unit(k))
         wide = jnp.promote_types(scores.dtype, jnp.float32)
         weights = jax.nn.softmax(scores.astype(wide) * heat[None], axis=-1)
         h = jnp.einsum("bhcd,bhdt->bhct", weights.astype(v.dtype), v)
@@ -151,15 +150,6 @@ class XCiT(layers.DeepNetwork, TransformerPart):
             tokens = block(tokens, train=train)
         x = self.layer_norm(tokens, "head_norm")[:, 0]
         return self.classified(x, {}, bias_init=ZEROS)
-
-
-def _unit(x: Array) -> Array:
-    """Divides the last axis by its length, in float32 or wider."""
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    square = jnp.square(wide).sum(-1, keepdims=True)
-    # Not the square root of 0, whose gradient is infinite.
-    length = jnp.sqrt(jnp.maximum(square, _SMALLEST**2))
-    return (wide / length).astype(x.dtype)
 
 
 def _waves(height: int, width: int) -> np.ndarray:

@@ -9,6 +9,11 @@ _DEEPMIND = {"activation": "swish", "same_padding": True}
 _KINDS: Mapping[str, dict[str, Any]] = {
     "wrn": {"name": "wide_resnet"},
     "dm-wrn": {"name": "wide_resnet", **_DEEPMIND},
+    # Those of which there is one, or a few.
+    "sparse-dm-wrn": {"name": "wide_resnet", **_DEEPMIND, "mean_sparse": True},
+    "pssilu-wrn": {"name": "wide_resnet", "activation": "pssilu"},
+    "unit-wrn": {"name": "wide_resnet", "unit_head": True},
+    "mma-wrn": {"name": "wide_resnet", "per_image": True},
 }
 _LAYERS = {"t": (3, 3, 9, 3), "s": (3, 3, 27, 3), "b": (3, 3, 27, 3)}
 _LAYERS["l"] = _LAYERS["b"]
