@@ -12,9 +12,12 @@ from jaxrobust.models import preact_resnet, wide_resnet
 
 _BLOCK = {"norm1": "bn1", "conv1": "conv1", "norm2": "bn2", "conv2": "conv2"}
 _DEEPMIND = {"norm1": "batchnorm_0", "norm2": "batchnorm_1", "shortcut": "shortcut"}
-# Parts of single networks: MeanSparse and activations that are learnt.
+# Parts of single networks: MeanSparse, torchvision's squeeze and excitation, and
+# activations that are learnt.
 _SPARSE = {"sparse1": "meansparse_0", "sparse2": "meansparse_1"}
 _SPARSE |= {"sparse_sum": "meansparse_2"}
+_SQUEEZE = {"squeeze": "fc1", "excite": "fc2"}
+_SQUEEZE = {f"squeeze_excite/{k}": f"se.{v}" for k, v in _SQUEEZE.items()}
 _LEARNT = {f"activation/{name}": f"activation.{name}" for name in ("alpha", "beta")}
 _DEEPMIND_ENDS = {"head_norm": "batchnorm", "classifier": "logits"}
 # TRADES' network registers its first stage twice and runs one of them.
@@ -63,7 +66,9 @@ def wide(model: wide_resnet.WideResNet) -> Names:
         block = Names(block)
     if model.activation == "pssilu":
         ends, block = (join([part, Names(_LEARNT)]) for part in (ends, block))
-    counts = ((model.depth - 4) // 6,) * 3
+    if model.squeeze:
+        block = join([block, Names(_SQUEEZE)])
+    counts = model.layers or ((model.depth - 4) // 6,) * 3
     return join([ends, *block.in_stages(stage, counts, first)])
 
 

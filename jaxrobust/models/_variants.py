@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxrobust.array_types import Images
+from jaxrobust.models import layers
 from jaxrobust.models._linear import DType, torch_uniform
 from jaxrobust.models.layers import Features
 
@@ -60,6 +61,26 @@ class MeanSparse(nn.Module):
             for value in (mean.value, far.value * jnp.sqrt(var.value))
         )
         return jnp.where(jnp.abs(x - centre) < reach, centre, x)
+
+
+class SqueezeExcite(layers.Module):
+    """Multiplies channels by what two dense layers make of their means.
+
+    Hu, Shen and Sun, "Squeeze-and-Excitation Networks", CVPR 2018, arXiv 1709.01507.
+
+    Attributes:
+      ratio: of channels between the layers, which ReLU follows; a sigmoid ends.
+    """
+
+    ratio: float
+
+    @nn.compact
+    def __call__(self, x: Features) -> Features:
+        """Maps `[B, H, W, C]` to the same shape."""
+        h = jnp.mean(x, (1, 2), keepdims=True)
+        h = self.convolve(h, max(1, round(self.ratio * x.shape[-1])), 1, "squeeze")
+        h = self.convolve(nn.relu(h), x.shape[-1], 1, "excite")
+        return x * jax.nn.sigmoid(h)
 
 
 class UnitDense(nn.Module):

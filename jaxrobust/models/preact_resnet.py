@@ -31,6 +31,7 @@ class PreActBlock(layers.Module):
       activation: `relu`, `swish` or `pssilu` (see `_variants.py`).
       same_padding: see `PreActResNet`.
       mean_sparse: after both norms and the sum, see `WideResNet`.
+      squeeze: ratio of squeeze and excitation after the second convolution, 0 for none.
       dropout: rate, before the second convolution.
       kernel_init: initialiser of the kernels; None is torch's own.
     """
@@ -42,6 +43,7 @@ class PreActBlock(layers.Module):
     activation: str = "relu"
     same_padding: bool = False
     mean_sparse: bool = False
+    squeeze: float = 0.0
     dropout: float = 0.0
     kernel_init: Initializer | None = None
 
@@ -72,7 +74,11 @@ class PreActBlock(layers.Module):
         h = self._sparse(self.batch_norm(h, "norm2", train=train), "sparse2")
         h = act(h)
         h = nn.Dropout(self.dropout, deterministic=not train)(h)
-        return self._sparse(self._conv(h, 3, 1, "conv2") + shortcut, "sparse_sum")
+        h = self._conv(h, 3, 1, "conv2")
+        if self.squeeze:
+            fields = {"name": "squeeze_excite", **self.computing}
+            h = _variants.SqueezeExcite(self.squeeze, **fields)(h)
+        return self._sparse(h + shortcut, "sparse_sum")
 
 
 class PreActResNet(layers.DeepNetwork):

@@ -25,6 +25,11 @@ class WideResNet(layers.DeepNetwork):
       width: factor of the channels 16, 32, 64.
       channels: of the three stages, where they are not those: (320, 640, 512) for the
         WRN-34-R of Huang et al., NeurIPS 2021, arXiv 2110.03825.
+      layers: blocks of the three stages, where they do not follow from the depth:
+        (30, 31, 10) for the Ra-WRN-70-16 of Peng et al., "Robust Principles", BMVC
+        2023, arXiv 2308.16258, which has squeeze and excitation as well.
+      stem: channels of the first convolution.
+      squeeze: ratio of squeeze and excitation in blocks, 0 for none.
       dropout: rate inside blocks.
       activation: `relu`, `swish`, or `pssilu`, whose parameters are learnt.
       same_padding: as of `PreActResNet`.
@@ -37,6 +42,9 @@ class WideResNet(layers.DeepNetwork):
     depth: int = 28
     width: int = 10
     channels: tuple[int, ...] = ()
+    layers: tuple[int, ...] = ()
+    stem: int = 16
+    squeeze: float = 0.0
     dropout: float = 0.0
     activation: str = "relu"
     same_padding: bool = False
@@ -49,11 +57,16 @@ class WideResNet(layers.DeepNetwork):
         super().__post_init__()
         three_stages(self.depth, 4)
         layers.check_one_of("activation", self.activation, WIDE_ACTIVATIONS)
-        if self.channels and len(self.channels) != 3:
-            raise ValueError(
-                f"`channels` must be those of three stages, got {self.channels}."
-            )
-        layers.check_sizes(**{f"channels[{k}]": n for k, n in enumerate(self.channels)})
+        for name in ("channels", "layers"):
+            given = getattr(self, name)
+            if given and len(given) != 3:
+                raise ValueError(
+                    f"`{name}` must be those of three stages, got {given}."
+                )
+            layers.check_sizes(**{f"{name}[{k}]": n for k, n in enumerate(given)})
+        layers.check_sizes(stem=self.stem)
+        if not 0 <= self.squeeze <= 1:
+            raise ValueError(f"`squeeze` must lie in [0, 1], got {self.squeeze}.")
 
     @nn.compact
     def __call__(self, images: Images, *, train: bool = False) -> Outputs:
@@ -61,13 +74,14 @@ class WideResNet(layers.DeepNetwork):
         x = self.normalized(images)
         x = _variants.standardized(x) if self.per_image else x
         options = {"padding": 1, "use_bias": False, "kernel_init": HE_FAN_OUT}
-        x = self.convolve(x, 16, 3, "stem", **options)
+        x = self.convolve(x, self.stem, 3, "stem", **options)
         fields = {"activation": self.activation, "same_padding": self.same_padding}
-        fields["mean_sparse"] = self.mean_sparse
+        fields |= {"mean_sparse": self.mean_sparse, "squeeze": self.squeeze}
         fields |= {"kernel_init": HE_FAN_OUT, "dropout": self.dropout, "train": train}
         channels = self.channels or [16 * self.width * 2**k for k in range(3)]
         features = {}
-        for k, blocks in enumerate(three_stages(self.depth, 4), 1):
+        depths = self.layers or three_stages(self.depth, 4)
+        for k, blocks in enumerate(depths, 1):
             wide = channels[k - 1]
             x = self.run_stage(x, k, blocks, PreActBlock, wide, **fields)
             features[f"stage{k}/out"] = x

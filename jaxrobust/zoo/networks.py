@@ -38,7 +38,13 @@ def _convnext(size: str, stem: str) -> dict[str, Any]:
     return {"name": "convnext", **sizes, "stem": stem}
 
 
+_ROBUST_ARCH: dict[str, Any] = {
+    **{"name": "wide_resnet", "channels": (216, 432, 864), "layers": (30, 31, 10)},
+    **{"stem": 96, "squeeze": 0.25, **_DEEPMIND},
+}
 _NAMED: Mapping[str, dict[str, Any]] = {
+    "ra-wrn-70-16": _ROBUST_ARCH,
+    "sparse-ra-wrn-70-16": {**_ROBUST_ARCH, "mean_sparse": True},
     "wrn-34-r": {"name": "wide_resnet", "depth": 34, "channels": (320, 640, 512)},
     "wrn-50-2": {"name": "resnet", "depth": 50, "widening": 2},
     "prn-18": {"name": "preact_resnet"},

@@ -17,6 +17,8 @@ from tests.marks import full_but
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "robustbench"
 NORMALIZATION = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2471, 0.2435, 0.2616)}
 DEEPMIND = {"activation": "swish", "same_padding": True}
+ROBUST_ARCH = {"channels": (8, 12, 16), "layers": (1, 2, 1), "stem": 12}
+ROBUST_ARCH["squeeze"] = 0.25
 NARROW = {"depth": 10, "channels": (8, 16, 32)}
 CASES = {
     "kuangliu": ("resnet", {"stem": "cifar", "width": 4}),
@@ -25,6 +27,7 @@ CASES = {
     "pssilu": ("wide_resnet", {**NARROW, "activation": "pssilu"}),
     "boosting": ("wide_resnet", {**NARROW, "unit_head": True, "per_image": True}),
     "mean_sparse": ("wide_resnet", {**NARROW, "mean_sparse": True, **DEEPMIND}),
+    "ra_wrn": ("wide_resnet", {**ROBUST_ARCH, "mean_sparse": True, **DEEPMIND}),
     "wide": ("wide_resnet", {"depth": 10, "width": 1, **NORMALIZATION}),
     "preact": (
         "preact_resnet",
@@ -39,7 +42,7 @@ CASES = {
 }
 OTHER_NAMES = ("kuangliu", "robust_wrn")
 # The weights do not hold it; a converted file gets DeepMind's own.
-TOLD = [case for case in CASES if case != "boosting"]  # no array is only its own
+TOLD = [case for case in CASES if case not in ("boosting", "ra_wrn")]
 UNTOLD = {"mean_sparse": NORMALIZATION}
 UNTOLD |= {"deepmind_wide": NORMALIZATION, "deepmind_preact": NORMALIZATION}
 

@@ -65,6 +65,19 @@ class MeanSparse(nn.Module):
         return torch.where(near, mean, x)
 
 
+class SqueezeExcitation(nn.Module):
+    """Of torchvision: channels times what their means say."""
+
+    def __init__(self, channels, inner):
+        super().__init__()
+        self.fc1 = nn.Conv2d(channels, inner, 1)
+        self.fc2 = nn.Conv2d(inner, channels, 1)
+
+    def forward(self, x):
+        h = self.fc1(x.mean((2, 3), keepdim=True))
+        return x * torch.sigmoid(self.fc2(torch.relu(h)))
+
+
 class PSSiLU(nn.Module):
     """An activation with two numbers that are learnt."""
 
@@ -81,7 +94,7 @@ class PSSiLU(nn.Module):
 class DeepMind(nn.Module):
     """A block of DeepMind's networks: swish, and zeros only after the image."""
 
-    def __init__(self, inputs, outputs, stride, preact, sparse=False):
+    def __init__(self, inputs, outputs, stride, preact, sparse=False, squeeze=0):
         super().__init__()
         names = ("conv_2d_1", "conv_2d_2") if preact else ("conv_0", "conv_1")
         self.batchnorm_0 = nn.BatchNorm2d(inputs)
@@ -92,6 +105,8 @@ class DeepMind(nn.Module):
         for n, channels in enumerate((inputs, outputs, outputs)):
             part = MeanSparse(channels) if sparse else nn.Identity()
             self.add_module(f"meansparse_{n}", part)
+        inner = round(squeeze * outputs)
+        self.se = SqueezeExcitation(outputs, inner) if squeeze else nn.Identity()
         self.pads = (1, 1, 1, 1) if stride == 1 else (0, 1, 0, 1)
         if inputs != outputs or (preact and stride != 1):
             self.shortcut = conv(inputs, outputs, 3 if preact else 1, stride, 0)
@@ -101,6 +116,7 @@ class DeepMind(nn.Module):
         h = functional.silu(self.meansparse_0(self.batchnorm_0(x)))
         out = first(functional.pad(h, self.pads))
         out = second(functional.silu(self.meansparse_1(self.batchnorm_1(out))))
+        out = self.se(out)
         if not hasattr(self, "shortcut"):
             return self.meansparse_2(out + x)
         source = functional.pad(x, self.pads) if self.preact else h
@@ -199,6 +215,20 @@ def mean_sparse():
     head = {"batchnorm": norm, "meansparse_end": MeanSparse(channels[-1])}
     head["logits"] = dense
     return Net(("init_conv", conv(3, 16, 3)), parts, head, functional.silu)
+
+
+def ra_wrn():
+    """RobustArch's: stages of other depths, squeeze and excitation, and MeanSparse."""
+    channels = [8, 12, 16]
+    parts = stages(
+        [f"layer.{k}.block" for k in range(3)],
+        (12, channels, [1, 2, 1]),
+        lambda *sizes: DeepMind(*sizes, preact=False, sparse=True, squeeze=0.25),
+    )
+    norm, dense = nn.BatchNorm2d(channels[-1]), nn.Linear(channels[-1], 10)
+    head = {"batchnorm": norm, "meansparse_end": MeanSparse(channels[-1])}
+    head["logits"] = dense
+    return Net(("init_conv", conv(3, 12, 3)), parts, head, functional.silu)
 
 
 def wide(depth=10, width=1, classes=10):
@@ -352,6 +382,7 @@ NETS = {
     "pssilu": pssilu,
     "boosting": boosting,
     "mean_sparse": mean_sparse,
+    "ra_wrn": ra_wrn,
     "wide": wide,
     "preact": lambda: preact(final_norm=False),
     "preact_norm": lambda: preact(final_norm=True),
