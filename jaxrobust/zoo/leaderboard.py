@@ -112,7 +112,7 @@ def robustbench(
 ) -> tuple[nn.Module, Variables, RobustBenchEntry]:
     """Loads a network of RobustBench's model zoo from a file of its weights.
 
-    A `.pt` file needs torch (`pip install 'jaxrobust[torch]'`), which opens it with
+    A `.pt` file needs torch (`pip install 'jaxrobust[zoo]'`), which opens it with
     `weights_only=True`: nothing in it is run.
 
     Args:

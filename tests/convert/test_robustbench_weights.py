@@ -177,3 +177,20 @@ def test_unknown_activation(name):
     if name == "preact_resnet":
         with pytest.raises(ValueError, match=r"`shortcut_kernel` must be 1 or 3, .* 2"):
             models.create(name, shortcut_kernel=2)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"channels": (16, 32)}, r"`channels` must be those of three stages, got \(16"),
+        (
+            {"layers": (1, 1, 0)},
+            r"`layers\[2\]` must be an integer of at least 1, got 0",
+        ),
+        ({"stem": 0}, "`stem` must be an integer of at least 1, got 0"),
+        ({"squeeze": 2.0}, r"`squeeze` must lie in \[0, 1\], got 2.0"),
+    ],
+)
+def test_impossible_wide_resnets(fields, told):
+    with pytest.raises(ValueError, match=told):
+        models.create("wide_resnet", **fields)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust import convert, models, zoo
+from jaxrobust import checkpoints, convert, models, zoo
 from jaxrobust.zoo import leaderboard, networks
 
 PLACES = [
@@ -122,6 +122,16 @@ def test_a_file_of_weights(small, tmp_path):
     chex.assert_trees_all_equal(found, variables)
     assert model == models.create(**SMALL)
     assert len(entry.sha256) == 64
+
+
+def test_one_as_a_checkpoint(small, tmp_path):
+    arrays, variables = small
+    file = write(tmp_path / "w.npz", arrays)
+    model, found, entry = zoo.robustbench("Addepalli2021Towards_RN18", file)
+    checkpoints.save_variables(tmp_path / "run", found, {"model": entry.model})
+    again, same, _ = checkpoints.load(tmp_path / "run", "last")
+    assert again == model
+    chex.assert_trees_all_equal(same, variables)
 
 
 def test_the_normalisation_of_the_file(small, tmp_path):
