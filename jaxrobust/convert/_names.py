@@ -65,6 +65,16 @@ def residual_block(layers: Sequence[tuple[str, str]], shortcut: str) -> Names:
     return Names(modules)
 
 
+def mean_sparse(modules: Mapping[str, str], *more: str) -> Names:
+    """Names of `MeanSparse` modules, which count batches and `more` while made."""
+    found, unused = dict(modules), {}
+    for ours, theirs in modules.items():
+        found[f"{ours}/threshold"] = f"{theirs}.threshold"
+        for name in ("flag_update_statistics", "batch_num", *more):
+            unused[f"{theirs}.{name}"] = "for making it"
+    return Names(found, unused=unused)
+
+
 def translate(name: str, dialect: Dialect) -> str:
     """Returns what an entry of other code is called in the names known here."""
     for pattern, ours in dialect:

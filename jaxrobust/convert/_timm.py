@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from jaxrobust.convert._names import Dialect, Names, conv_norm, join
+from jaxrobust.convert._names import Dialect, Names, conv_norm, join, mean_sparse
 from jaxrobust.models import convnext, swin, vit, xcit
 
 _BLOCK = {
@@ -27,7 +27,11 @@ def conv_next(model: convnext.ConvNeXt) -> Names:
         ends |= _conv_stem(3 if model.stem == "conv3" else 2, "stem.stem")
     block = {"conv": "conv_dw", "norm": "norm", "gamma": "gamma"}
     block |= {"mlp_fc1": "mlp.fc1", "mlp_fc2": "mlp.fc2"}
-    blocks = Names(block).in_stages("stages.{}.blocks.{}", model.layers, 0)
+    names = Names(block)
+    if model.mean_sparse:
+        sparse = {"mlp_sparse": "mlp.act.0", "sparse": "drop_path.1"}
+        names = join([names, mean_sparse(sparse, "momentum", "epsilon")])
+    blocks = names.in_stages("stages.{}.blocks.{}", model.layers, 0)
     return join([Names(ends), *blocks])
 
 
@@ -62,9 +66,12 @@ def swin_transformer(model: swin.Swin) -> Names:
     block = {**_BLOCK, "position_bias": "attn.relative_position_bias_table"}
     made = "made of the sizes, not learnt"
     unused = {"attn_mask": made, "attn.relative_position_index": made}
-    blocks = Names(block, unused=unused).in_stages(
-        "layers.{}.blocks.{}", model.layers, 0
-    )
+    names = Names(block, unused=unused)
+    if model.mean_sparse:
+        sparse = {"mlp_sparse": "mlp.meansparse1", "mlp_sparse_end": "mlp.meansparse2"}
+        sparse |= {"sparse1": "meansparse1", "sparse2": "meansparse2"}
+        names = join([names, mean_sparse(sparse)])
+    blocks = names.in_stages("layers.{}.blocks.{}", model.layers, 0)
     return join([Names(ends), *blocks])
 
 

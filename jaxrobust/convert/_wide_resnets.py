@@ -5,9 +5,7 @@ adversarial_robustness) have names of their own; here they are those with
 `same_padding`.
 """
 
-from collections.abc import Mapping
-
-from jaxrobust.convert._names import Names, join
+from jaxrobust.convert._names import Names, join, mean_sparse
 from jaxrobust.models import preact_resnet, wide_resnet
 
 _BLOCK = {"norm1": "bn1", "conv1": "conv1", "norm2": "bn2", "conv2": "conv2"}
@@ -60,8 +58,8 @@ def wide(model: wide_resnet.WideResNet) -> Names:
         block = {**_BLOCK, "shortcut": "convShortcut"}
         stage, first = "block{}.layer.{}", 1
     if model.mean_sparse:
-        ends = join([ends, _sparse({"head_sparse": "meansparse_end"})])
-        block = join([Names(block), _sparse(_SPARSE)])
+        ends = join([ends, mean_sparse({"head_sparse": "meansparse_end"})])
+        block = join([Names(block), mean_sparse(_SPARSE)])
     else:
         block = Names(block)
     if model.activation == "pssilu":
@@ -70,13 +68,3 @@ def wide(model: wide_resnet.WideResNet) -> Names:
         block = join([block, Names(_SQUEEZE)])
     counts = model.layers or ((model.depth - 4) // 6,) * 3
     return join([ends, *block.in_stages(stage, counts, first)])
-
-
-def _sparse(modules: Mapping[str, str]) -> Names:
-    """Names of `MeanSparse`, which counts batches while it is made."""
-    found, unused = dict(modules), {}
-    for ours, theirs in modules.items():
-        found[f"{ours}/threshold"] = f"{theirs}.threshold"
-        for name in ("flag_update_statistics", "batch_num"):
-            unused[f"{theirs}.{name}"] = "for making it"
-    return Names(found, unused=unused)

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from jaxrobust.models import layers
 from jaxrobust.models._norms import LayerNorm
+from jaxrobust.models._variants import MeanSparse
 from jaxrobust.models.layers import Features
 
 Tokens = Float[Array, "B N D"]
@@ -40,10 +41,11 @@ class TransformerPart(layers.Module):
         fields = {"kernel_init": SMALL_NORMAL, "bias_init": ZEROS, "dtype": self.dtype}
         return layers.Dense(features, use_bias=use_bias, name=name, **fields)(x)
 
-    def mlp(self, x: Array) -> Array:
+    def mlp(self, x: Array, mean_sparse: bool = False) -> Array:
         """Two dense layers with GELU between them, four times as wide inside."""
-        hidden = gelu(self.linear(x, MLP_FACTOR * x.shape[-1], "mlp_fc1"))
-        return self.linear(hidden, x.shape[-1], "mlp_fc2")
+        hidden = self.linear(x, MLP_FACTOR * x.shape[-1], "mlp_fc1")
+        hidden = MeanSparse(name="mlp_sparse")(hidden) if mean_sparse else hidden
+        return self.linear(gelu(hidden), x.shape[-1], "mlp_fc2")
 
     def scaled(self, x: Array, name: str, start: float = 1.0) -> Array:
         """Multiplies channels by numbers that are learnt (layer scale)."""

@@ -51,13 +51,13 @@ class MeanSparse(nn.Module):
 
     @nn.compact
     def __call__(self, x: Features) -> Features:
-        """Maps `[B, H, W, C]` to the same shape."""
+        """Maps `[..., C]` to the same shape."""
         shape = x.shape[-1:]
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
         var = self.variable("batch_stats", "var", jnp.zeros, shape, jnp.float32)
         far = self.variable("batch_stats", "threshold", jnp.zeros, (), jnp.float32)
         centre, reach = (
-            value.astype(x.dtype).reshape(1, 1, 1, -1)
+            value.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
             for value in (mean.value, far.value * jnp.sqrt(var.value))
         )
         return jnp.where(jnp.abs(x - centre) < reach, centre, x)

@@ -12,6 +12,7 @@ from jaxrobust.array_types import Images
 from jaxrobust.models import layers
 from jaxrobust.models._outputs import Outputs
 from jaxrobust.models._transformer import ZEROS, ConvStem, TransformerPart
+from jaxrobust.models._variants import MeanSparse
 from jaxrobust.models.layers import Features
 
 STEMS = ("patch", "conv2", "conv3")
@@ -20,7 +21,13 @@ LAYER_SCALE = 1e-6
 
 
 class ConvNeXtBlock(TransformerPart):
-    """7x7 convolution per channel, LayerNorm, two dense layers, plus the input."""
+    """7x7 convolution per channel, LayerNorm, two dense layers, plus the input.
+
+    Attributes:
+      mean_sparse: before GELU and before the input is added, see `WideResNet`.
+    """
+
+    mean_sparse: bool = False
 
     @nn.compact
     def __call__(self, x: Features, *, train: bool = False) -> Features:
@@ -28,8 +35,9 @@ class ConvNeXtBlock(TransformerPart):
         del train
         channels = x.shape[-1]
         h = self.convolve(x, channels, 7, "conv", padding=3, groups=channels)
-        h = self.mlp(self.layer_norm(h, "norm"))
-        return x + self.scaled(h, "gamma", LAYER_SCALE)
+        h = self.mlp(self.layer_norm(h, "norm"), self.mean_sparse)
+        h = self.scaled(h, "gamma", LAYER_SCALE)
+        return x + (MeanSparse(name="sparse")(h) if self.mean_sparse else h)
 
 
 class ConvNeXt(layers.DeepNetwork, TransformerPart):
@@ -43,11 +51,13 @@ class ConvNeXt(layers.DeepNetwork, TransformerPart):
       width: channels of the first stage: 96 for T and S, 128 for B, 192 for L.
       stem: `patch`, one 4x4 convolution of stride 4; `conv2` and `conv3`, so many 3x3
         convolutions (Singh et al., for T and S, and for B and L).
+      mean_sparse: features near their mean become the mean (MeanSparse).
     """
 
     layers: tuple[int, ...] = (3, 3, 9, 3)
     width: int = 96
     stem: str = "patch"
+    mean_sparse: bool = False
 
     def __post_init__(self) -> None:
         """Checks the fields."""
@@ -78,7 +88,8 @@ class ConvNeXt(layers.DeepNetwork, TransformerPart):
                 channels = self.width * 2 ** (k - 1)
                 x = self.convolve(x, channels, 2, f"merge{k}", strides=2)
             for n in range(blocks):
-                block = ConvNeXtBlock(name=f"stage{k}_block{n}", **self.computing)
+                fields = {"name": f"stage{k}_block{n}", **self.computing}
+                block = ConvNeXtBlock(self.mean_sparse, **fields)
                 x = layers.run_block(block, x, train=train, remat=self.remat)
             features[f"stage{k}/out"] = x
         x = self.layer_norm(jnp.mean(x, (1, 2)), "head_norm")

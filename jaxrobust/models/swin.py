@@ -21,6 +21,7 @@ from jaxrobust.models._transformer import (
     join_heads,
     split_heads,
 )
+from jaxrobust.models._variants import MeanSparse
 from jaxrobust.models.convnext import check_stages
 from jaxrobust.models.layers import Features
 from jaxrobust.models.vit import check_sides
@@ -38,12 +39,17 @@ class SwinBlock(TransformerPart):
       window: side of the windows.
       shifted: windows start in the middle of others.
       epsilon: of the LayerNorms.
+      mean_sparse: before GELU, after the dense layers and both sums, see `WideResNet`.
     """
 
     heads: int
     window: int
     shifted: bool
     epsilon: float
+    mean_sparse: bool = False
+
+    def _sparse(self, x: Features, name: str) -> Features:
+        return MeanSparse(name=name)(x) if self.mean_sparse else x
 
     @nn.compact
     def __call__(self, x: Features, *, train: bool = False) -> Features:
@@ -63,8 +69,9 @@ class SwinBlock(TransformerPart):
         h = jnp.roll(h, (-shift, -shift), (1, 2))
         h = self._attention(_windows(h, window), _mask(height, width, window, shift))
         h = _joined(h, height, width, window)
-        x = x + jnp.roll(h, (shift, shift), (1, 2))
-        return x + self.mlp(self.layer_norm(x, "norm2", self.epsilon))
+        x = self._sparse(x + jnp.roll(h, (shift, shift), (1, 2)), "sparse1")
+        h = self.mlp(self.layer_norm(x, "norm2", self.epsilon), self.mean_sparse)
+        return self._sparse(x + self._sparse(h, "mlp_sparse_end"), "sparse2")
 
     def _attention(self, x: Array, mask: np.ndarray | None) -> Array:
         """Attends inside windows `[B, windows, N, D]`."""
@@ -91,6 +98,7 @@ class Swin(layers.DeepNetwork, TransformerPart):
       head_size: channels of a head.
       window: side of the windows, in patches of 4 pixels.
       epsilon: of the LayerNorms; SimMIM's and MIMIR's code has 1e-6.
+      mean_sparse: features near their mean become the mean (MeanSparse).
     """
 
     layers: tuple[int, ...] = (2, 2, 6, 2)
@@ -98,6 +106,7 @@ class Swin(layers.DeepNetwork, TransformerPart):
     head_size: int = 32
     window: int = 7
     epsilon: float = 1e-5
+    mean_sparse: bool = False
 
     def __post_init__(self) -> None:
         """Checks the fields."""
@@ -122,8 +131,8 @@ class Swin(layers.DeepNetwork, TransformerPart):
             heads = x.shape[-1] // self.head_size
             for n in range(blocks):
                 sizes = heads, self.window, bool(n % 2), self.epsilon
-                name = f"stage{k}_block{n}"
-                block = SwinBlock(*sizes, name=name, **self.computing)
+                fields = {"name": f"stage{k}_block{n}", **self.computing}
+                block = SwinBlock(*sizes, self.mean_sparse, **fields)
                 x = layers.run_block(block, x, train=train, remat=self.remat)
             features[f"stage{k}/out"] = x
         x = jnp.mean(self.layer_norm(x, "head_norm", self.epsilon), (1, 2))

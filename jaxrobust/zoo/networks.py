@@ -43,6 +43,8 @@ _ROBUST_ARCH: dict[str, Any] = {
     **{"stem": 96, "squeeze": 0.25, **_DEEPMIND},
 }
 _NAMED: Mapping[str, dict[str, Any]] = {
+    "sparse-convnext-l": {**_convnext("l", "patch"), "mean_sparse": True},
+    "sparse-swin-l": {**_SWIN["l"], "mean_sparse": True},
     "ra-wrn-70-16": _ROBUST_ARCH,
     "sparse-ra-wrn-70-16": {**_ROBUST_ARCH, "mean_sparse": True},
     "wrn-34-r": {"name": "wide_resnet", "depth": 34, "channels": (320, 640, 512)},

@@ -26,7 +26,11 @@ CASES = {
     "xcit": ("xcit", XCIT),
     "xcit_cifar": ("xcit", {**XCIT, "patch": 4}),
 }
-LARGE = {"vit_conv": ("vit", {**VIT, "stem": "conv"})}
+LARGE = {
+    "vit_conv": ("vit", {**VIT, "stem": "conv"}),
+    "convnext_sparse": ("convnext", {**CONVNEXT, "mean_sparse": True}),
+    "swin_sparse": ("swin", {**SWIN, "mean_sparse": True}),
+}
 QUICKLY = {"xla_backend_optimization_level": 0}
 
 

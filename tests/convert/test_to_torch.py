@@ -30,6 +30,8 @@ OTHERS = {
     "deepmind wide": ("wide_resnet", {"same_padding": True}),
     "convolutions before ConvNeXt": ("convnext", {"stem": "conv3"}),
     "convolutions before ViT": ("vit", {"stem": "conv"}),
+    "MeanSparse of ConvNeXt": ("convnext", {"mean_sparse": True}),
+    "MeanSparse of Swin": ("swin", {"mean_sparse": True}),
     "undefended": ("fpd_resnet", {"restoration": False}),
 }
 CASES = {**{name: (name, {}) for name in models.names()}, **OTHERS}

@@ -7,6 +7,7 @@ Singh, Croce and Hein in RobustBench's zoo (`convstem_models`). Weights and imag
 exact in float16; logits and gradients are computed in float64.
 """
 
+import functools
 import pathlib
 
 import numpy as np
@@ -70,6 +71,68 @@ def x_cit(patch=16):
     return net
 
 
+class MeanSparse(nn.Module):
+    """Sets what is near the mean of its channel, the last axis or the one given, to it.
+
+    As RobustBench's zoo puts it into other networks.
+    """
+
+    def __init__(self, channels, axis=-1):
+        super().__init__()
+        self.axis = axis
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.zeros(channels))
+        self.register_buffer("threshold", torch.tensor(0.5))
+        self.register_buffer("batch_num", torch.tensor(3.0))
+        self.register_buffer("flag_update_statistics", torch.tensor(0))
+
+    def forward(self, x):
+        shape = [1] * x.ndim
+        shape[self.axis] = -1
+        mean, var = self.running_mean.view(shape), self.running_var.view(shape)
+        near = (x - mean).abs() < self.threshold * var.sqrt()
+        return torch.where(near, mean, x)
+
+
+def sparse_conv_next():
+    net = conv_next()
+    for stage in net.stages:
+        for block in stage.blocks:
+            channels = block.mlp.fc2.out_features
+            block.mlp.act = nn.Sequential(MeanSparse(4 * channels), block.mlp.act)
+            block.drop_path = nn.Sequential(block.drop_path, MeanSparse(channels, 1))
+    return net
+
+
+class SparseMlp(nn.Module):
+    def __init__(self, mlp):
+        super().__init__()
+        self.fc1, self.act, self.fc2 = mlp.fc1, mlp.act, mlp.fc2
+        self.meansparse1 = MeanSparse(mlp.fc1.out_features)
+        self.meansparse2 = MeanSparse(mlp.fc2.out_features)
+
+    def forward(self, x):
+        x = self.act(self.meansparse1(self.fc1(x)))
+        return self.meansparse2(self.fc2(x))
+
+
+def sparse_swin():
+    net = swin()
+    for layer in net.layers:
+        for block in layer.blocks:
+            channels = block.mlp.fc2.out_features
+            block.mlp = SparseMlp(block.mlp)
+            block.meansparse1 = MeanSparse(channels)
+            block.meansparse2 = MeanSparse(channels)
+            block.forward = functools.partial(forward_sparse_swin, block)
+    return net
+
+
+def forward_sparse_swin(block, x):
+    x = block.meansparse1(x + block._attn(block.norm1(x)))
+    return block.meansparse2(x + block.mlp(block.norm2(x)))
+
+
 NETS = {
     "convnext": conv_next,
     "convnext_conv2": lambda: conv_next("conv2"),
@@ -79,8 +142,9 @@ NETS = {
     "xcit": x_cit,
     "xcit_cifar": lambda: x_cit(4),
 }
-# Too large to be kept: compared where there is timm.
+# Not kept: compared where there is timm.
 LARGE = {"vit_conv": lambda: vit("conv")}
+LARGE |= {"convnext_sparse": sparse_conv_next, "swin_sparse": sparse_swin}
 
 
 def fill(net):
