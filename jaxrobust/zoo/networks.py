@@ -72,7 +72,8 @@ _NAMED: Mapping[str, dict[str, Any]] = {
     **{f"xcit-{size}-cifar": fields | {"patch": 4} for size, fields in _XCIT.items()},
     **{f"swin-{size}": fields for size, fields in _SWIN.items()},
     # In the code of SimMIM.
-    **{f"mimir-swin-{k}": fields | {"epsilon": 1e-6} for k, fields in _SWIN.items()},
+    "mimir-swin-b": {**_SWIN["b"], "epsilon": 1e-6},
+    "mimir-swin-l": {**_SWIN["l"], "epsilon": 1e-6, "window": 14},
 }
 
 
