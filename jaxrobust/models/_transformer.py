@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from jaxrobust.models import layers
 from jaxrobust.models._norms import LayerNorm
-from jaxrobust.models._variants import MeanSparse
+from jaxrobust.models._variants import MeanSparse, widened
 from jaxrobust.models.layers import Features
 
 Tokens = Float[Array, "B N D"]
@@ -26,7 +26,7 @@ MLP_FACTOR = 4
 
 def gelu(x: Array) -> Array:
     """The exact one, as torch's default."""
-    return nn.gelu(x, approximate=False)
+    return nn.gelu(widened(x), approximate=False).astype(x.dtype)
 
 
 class TransformerPart(layers.Module):
@@ -51,7 +51,8 @@ class TransformerPart(layers.Module):
         """Multiplies channels by numbers that are learnt (layer scale)."""
         shape = x.shape[-1:]
         scale = self.param(name, nn.initializers.constant(start), shape, jnp.float32)
-        return x * scale.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
+        scale = scale.reshape((1,) * (x.ndim - 1) + (-1,))
+        return (widened(x) * scale).astype(x.dtype)
 
 
 def attend(q: Heads, k: Heads, v: Heads, bias: Array | None = None) -> Heads:

@@ -31,8 +31,9 @@ class PSSiLU(nn.Module):
             self.param("alpha", ones, (1,), jnp.float32),
             self.param("beta", small, (1,), jnp.float32),
         )
-        a, b = (jnp.abs(v).astype(x.dtype).reshape((1,) * x.ndim) for v in learnt)
-        return x * (jax.nn.sigmoid(a * x) - b) / (1 - b)
+        a, b = (jnp.abs(v).reshape((1,) * x.ndim) for v in learnt)
+        wide = widened(x)
+        return (wide * (jax.nn.sigmoid(a * wide) - b) / (1 - b)).astype(x.dtype)
 
 
 def activation(kind: str) -> Callable[[Features], Features]:
@@ -80,7 +81,7 @@ class SqueezeExcite(layers.Module):
         h = jnp.mean(x, (1, 2), keepdims=True)
         h = self.convolve(h, max(1, round(self.ratio * x.shape[-1])), 1, "squeeze")
         h = self.convolve(nn.relu(h), x.shape[-1], 1, "excite")
-        return x * jax.nn.sigmoid(h)
+        return (widened(x) * jax.nn.sigmoid(widened(h))).astype(x.dtype)
 
 
 class UnitDense(nn.Module):
@@ -105,9 +106,14 @@ class UnitDense(nn.Module):
         return x @ unit(kernel, 0).astype(self.dtype or x.dtype)
 
 
+def widened(x: Array) -> Array:
+    """Returns x in float32 or wider: sums of many gradients, and exp, need it."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def unit(x: Array, axis: int = -1) -> Array:
     """Divides vectors along an axis by their length, in float32 or wider."""
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = widened(x)
     square = jnp.square(wide).sum(axis, keepdims=True)
     # Not the square root of 0, whose gradient is infinite.
     length = jnp.sqrt(jnp.maximum(square, _SMALLEST**2))

@@ -22,6 +22,7 @@ from jaxrobust.models._transformer import (
     join_heads,
     split_heads,
 )
+from jaxrobust.models._variants import widened
 
 PATCH = 16
 STEMS = ("patch", "conv")
@@ -87,7 +88,7 @@ class ViT(layers.DeepNetwork, TransformerPart):
         token = self.param("cls_token", SMALL_NORMAL, (1, 1, self.width), jnp.float32)
         x = with_token(x, token)
         places = self.param("pos_embed", SMALL_NORMAL, (1, *x.shape[1:]), jnp.float32)
-        x = x + places.astype(x.dtype)
+        x = (widened(x) + places).astype(x.dtype)
         for n in range(self.blocks):
             block = ViTBlock(self.heads, name=f"block{n}", **self.computing)
             x = layers.run_block(block, x, train=train, remat=self.remat)
@@ -97,8 +98,8 @@ class ViT(layers.DeepNetwork, TransformerPart):
 
 def with_token(x: Tokens, token: Tokens) -> Tokens:
     """Puts the class token `[1, 1, D]` before the tokens of each image."""
-    first = jnp.broadcast_to(token.astype(x.dtype), (x.shape[0], 1, x.shape[-1]))
-    return jnp.concatenate([first, x], 1)
+    first = jnp.broadcast_to(token, (x.shape[0], 1, x.shape[-1]))
+    return jnp.concatenate([first.astype(x.dtype), x], 1)
 
 
 def check_sides(images: Images, unit: int, who: str) -> None:

@@ -28,7 +28,7 @@ from jaxrobust.models._transformer import (
     join_heads,
     split_heads,
 )
-from jaxrobust.models._variants import unit
+from jaxrobust.models._variants import unit, widened
 from jaxrobust.models.layers import Features
 from jaxrobust.models.vit import with_token
 
@@ -138,7 +138,8 @@ class XCiT(layers.DeepNetwork, TransformerPart):
             x = ConvNorm(channels, 3, strides, **fields)(x, train=train)
             x = gelu(x) if n < 4 else x
         waves = jnp.asarray(_waves(*x.shape[1:3]), x.dtype)[None]
-        x = x + self.convolve(waves, self.width, 1, "positions")
+        places = widened(self.convolve(waves, self.width, 1, "positions"))
+        x = (widened(x) + places).astype(x.dtype)
         for n in range(self.blocks):
             block = XCABlock(self.heads, name=f"block{n}", **self.computing)
             x = layers.run_block(block, x, train=train, remat=self.remat)

@@ -78,12 +78,14 @@ def test_some_rows():
         **{"mean": None, "std": None},
     }
     wang = zoo.robustbench_entry("Wang2023Better_WRN-70-16", "cifar100")
-    assert wang.model["depth"], wang.model["width"] == (70, 16)
+    assert (wang.model["depth"], wang.model["width"]) == (70, 16)
     assert wang.model["same_padding"]
     assert wang.mean == (0.5071, 0.4865, 0.4409)
     salman = zoo.robustbench_entry("Salman2020Do_50_2", "imagenet")
     assert salman.model["widening"] == 2
     assert salman.images == "Res256Crop224"
+    mimir = zoo.robustbench_entry("Xu2024MIMIR_Swin-L", "imagenet")
+    assert (mimir.model["window"], mimir.model["epsilon"]) == (14, 1e-6)
     andriushchenko = zoo.robustbench_entry("Andriushchenko2020Understanding")
     assert andriushchenko.state_dict == "last"
 

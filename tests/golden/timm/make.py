@@ -150,7 +150,7 @@ LARGE |= {"convnext_sparse": sparse_conv_next, "swin_sparse": sparse_swin}
 def fill(net):
     """Draws every weight anew, exact in float16."""
     for name, entry in net.state_dict().items():
-        if not entry.is_floating_point():
+        if not entry.is_floating_point() or entry.ndim == 0:
             continue
         small = name.endswith(("bias", "running_mean", "bias_table", "embed", "token"))
         if entry.ndim == 1 and not small:
