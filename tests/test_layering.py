@@ -60,6 +60,8 @@ PROGRAM = {
     "compare": {"results", "evaluation", "report", "runtime"},
     "sweep": {"training", "runtime"},
     "doctor": {"data", "runtime"},
+    # Weights of others: conversion itself knows neither checkpoints nor the zoo.
+    "zoo/leaderboard": {"_checks", "array_types", "models", "convert"},
     # Programs: they read a run and evaluate its network, or one of the zoo.
     "zoo/publish": SHARED
     | {"array_types", "attacks", "defenses", "evaluation", "training"},

@@ -7,5 +7,8 @@ From Python, and from a shell:
     python -m jaxrobust.convert --help
 """
 
+from jaxrobust.convert._files import Checkpoint as Checkpoint
+from jaxrobust.convert._files import read as read
 from jaxrobust.convert._to_torch import to_torch as to_torch
 from jaxrobust.convert._torch import from_torch as from_torch
+from jaxrobust.convert._torch import normalization_of as normalization_of

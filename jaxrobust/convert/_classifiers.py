@@ -32,6 +32,13 @@ ALEXNET = _named(
 )
 
 
+# ResNets of github.com/kuangliu/pytorch-cifar, and so of RobustBench.
+KUANGLIU = (
+    (r"^linear\.", "fc."),
+    (r"^(layer\d+\.\d+)\.shortcut\.", r"\1.downsample."),
+)
+
+
 def le_net(model: lenet.LeNet) -> Names:
     """Names of `LeNet5` (PC-LC), or with sigmoids of `LeNet` (SSC-DM)."""
     sigmoid = model.activation == "sigmoid"

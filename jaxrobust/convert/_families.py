@@ -1,21 +1,25 @@
 """Which conversion belongs to which network."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 
-from jaxrobust.convert import _classifiers, _fpd, _names, _ssp, _wide_resnets
+from jaxrobust.convert import _classifiers, _fpd, _names, _ssp, _timm, _wide_resnets
 from jaxrobust.models import (
     alexnet,
     cnn3,
+    convnext,
     lenet,
     pcl_resnet,
     preact_resnet,
     resnet,
     ssp,
+    swin,
     vgg,
+    vit,
     wide_resnet,
+    xcit,
 )
 from jaxrobust.models.fpd import FPD
 
@@ -26,11 +30,13 @@ class Family(NamedTuple):
     """What one kind of network needs: names of its parts and the images it is made for.
 
     Both may depend on the network's fields, the shape also on its state dict; it is
-    None where nothing suggests one.
+    None where nothing suggests one. `dialect` translates the names that other code has
+    for the same parts.
     """
 
     names: Callable[[Any], _names.Names]
     input_shape: ImageShape | Callable[[Any, Mapping[str, Any]], ImageShape] | None
+    dialect: Callable[[Collection[str]], _names.Dialect] = lambda _: ()
 
 
 TABLE: Mapping[type[nn.Module], Family] = {
@@ -43,11 +49,19 @@ TABLE: Mapping[type[nn.Module], Family] = {
     cnn3.CNN3: Family(lambda _: _classifiers.CNN3, _classifiers.image_shape),
     vgg.VGG: Family(_classifiers.vgg_net, _classifiers.image_shape),
     alexnet.AlexNet: Family(lambda _: _classifiers.ALEXNET, (1, 64, 64, 3)),
-    resnet.ResNet: Family(_classifiers.res_net, (1, 32, 32, 3)),
+    resnet.ResNet: Family(
+        _classifiers.res_net, (1, 32, 32, 3), lambda _: _classifiers.KUANGLIU
+    ),
     resnet.ResNetCifar: Family(_classifiers.cifar_res_net, (1, 32, 32, 3)),
     FPD: Family(_fpd.net, (1, 64, 64, 3)),
     preact_resnet.PreActResNet: Family(_wide_resnets.preact, (1, 32, 32, 3)),
-    wide_resnet.WideResNet: Family(_wide_resnets.wide, (1, 32, 32, 3)),
+    wide_resnet.WideResNet: Family(
+        _wide_resnets.wide, (1, 32, 32, 3), lambda _: _wide_resnets.ROBUST_WRN
+    ),
+    convnext.ConvNeXt: Family(_timm.conv_next, (1, 224, 224, 3)),
+    vit.ViT: Family(_timm.vision_transformer, _timm.vit_shape),
+    swin.Swin: Family(_timm.swin_transformer, _timm.swin_shape, _timm.swin_dialect),
+    xcit.XCiT: Family(_timm.x_cit, (1, 224, 224, 3), lambda _: _timm.XCIT),
 }
 
 

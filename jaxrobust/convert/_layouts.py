@@ -12,7 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxrobust.convert._torch import bare_names, split_normalization
+from jaxrobust.convert._classifiers import KUANGLIU
+from jaxrobust.convert._names import translate
+from jaxrobust.convert._normalization import split_normalization
+from jaxrobust.convert._torch import bare_names
 from jaxrobust.models import preact_resnet, resnet, vgg
 from jaxrobust.models.fpd import RESNET_DEPTHS, RESNEXT_DEPTHS
 
@@ -137,9 +140,25 @@ def _pcl(source: Clues) -> Fields:
 
 
 def _wide(source: Clues) -> Fields:
-    depth = 6 * _count(source.arrays, "block1.layer.") + 4
-    width = _rows(source.arrays, "block1.layer.0.conv1.weight") // 16
-    return _classifier("wide_resnet", source, "fc", depth=depth, width=width)
+    fields = _wide_sizes(source, "block{}.layer.", 1, "conv1", "fc")
+    learnt = "activation.alpha" in source.arrays
+    return fields | ({"activation": "pssilu"} if learnt else {})
+
+
+def _robust_wide(source: Clues) -> Fields:
+    return _wide_sizes(source, "blocks.{}.layer.", 0, "conv1", "fc")
+
+
+def _wide_sizes(source: Clues, stage: str, first: int, conv: str, head: str) -> Fields:
+    stages = [stage.format(k) for k in range(first, first + 3)]
+    channels = tuple(_rows(source.arrays, f"{k}0.{conv}.weight") for k in stages)
+    fields: Fields = {"depth": 6 * _count(source.arrays, stages[0]) + 4}
+    width = channels[0] // 16
+    if width and channels == (16 * width, 32 * width, 64 * width):
+        fields["width"] = width
+    else:
+        fields["channels"] = channels
+    return _classifier("wide_resnet", source, head, **fields)
 
 
 def _deepmind(classes: int) -> Fields:
@@ -149,9 +168,9 @@ def _deepmind(classes: int) -> Fields:
 
 
 def _deepmind_wide(source: Clues) -> Fields:
-    depth = 6 * _count(source.arrays, "layer.0.block.") + 4
-    width = _rows(source.arrays, "layer.0.block.0.conv_0.weight") // 16
-    fields = _classifier("wide_resnet", source, "logits", depth=depth, width=width)
+    fields = _wide_sizes(source, "layer.{}.block.", 0, "conv_0", "logits")
+    sparse = "layer.0.block.0.meansparse_0.threshold" in source.arrays
+    fields |= {"mean_sparse": True} if sparse else {}
     return {**fields, **_deepmind(fields["num_classes"])}
 
 
@@ -195,7 +214,8 @@ def _resnet_cifar(source: Clues) -> Fields:
 
 
 def _resnet(source: Clues) -> Fields:
-    arrays = source.arrays
+    arrays = {translate(k, KUANGLIU): v for k, v in source.arrays.items()}
+    source = source._replace(arrays=arrays)
     counts = _blocks(arrays, "layer{}.", 1)
     convolutions = 3 if "layer1.0.conv3.weight" in arrays else 2
     depth = convolutions * sum(counts) + 2
@@ -204,6 +224,8 @@ def _resnet(source: Clues) -> Fields:
     stem = "imagenet" if arrays["conv1.weight"].shape[-1] == 7 else "cifar"
     width = _rows(arrays, "conv1.weight")
     fields = _classifier("resnet", source, "fc", depth=depth, stem=stem, width=width)
+    if convolutions == 3:
+        fields["widening"] = _rows(arrays, "layer1.0.conv1.weight") // width
     return {**fields, **_SSC.get(fields["num_classes"], {})}
 
 
@@ -264,11 +286,13 @@ _FAMILIES: Sequence[tuple[str, Callable[[Clues], Fields]]] = (
     (r"group2\.fc\.weight", _fpd_resnet),
     (r"conv2\.0\.split_transforms\.0\.weight", _fpd_resnext),
     (r"block1\.layer\.0\..*", _wide),
+    (r"stem_conv\.weight", _robust_wide),
     (r"fc_layer\.0\.weight", _sized("cnn3", "fc_layer.2")),
     (r"classifier\.6\.weight", _sized("alexnet", "classifier.6")),
     (r"features\.0\.weight", _vgg),
     (r"conv1\.0\.weight", _sized("lenet_sigmoid", "fc3.0")),
     (r"fc3\.weight", _sized("lenet5", "fc3")),
+    (r"layer4\.0\.shortcut\.1\.weight", _resnet),
     (r"layer4\.0\.shortcut\.0\.weight", _preact),
     (r"init_conv\.weight", _deepmind_wide),
     (r"conv_2d\.weight", _deepmind_preact),

@@ -1,7 +1,11 @@
 """Names of a network's parts, ours and torch's."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
+
+# Patterns of other code's names, and what stands in their place here.
+Dialect = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
 
 
 class Names(NamedTuple):
@@ -59,3 +63,20 @@ def residual_block(layers: Sequence[tuple[str, str]], shortcut: str) -> Names:
     for n, (conv, norm) in enumerate(layers, 1):
         modules |= conv_norm(f"layer{n}", conv, norm)
     return Names(modules)
+
+
+def mean_sparse(modules: Mapping[str, str], *more: str) -> Names:
+    """Names of `MeanSparse` modules, which count batches and `more` while made."""
+    found, unused = dict(modules), {}
+    for ours, theirs in modules.items():
+        found[f"{ours}/threshold"] = f"{theirs}.threshold"
+        for name in ("flag_update_statistics", "batch_num", *more):
+            unused[f"{theirs}.{name}"] = "for making it"
+    return Names(found, unused=unused)
+
+
+def translate(name: str, dialect: Dialect) -> str:
+    """Returns what an entry of other code is called in the names known here."""
+    for pattern, ours in dialect:
+        name = re.sub(pattern, ours, name)
+    return name

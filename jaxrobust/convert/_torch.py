@@ -15,7 +15,12 @@ import numpy as np
 
 from jaxrobust.array_types import Variables
 from jaxrobust.convert import _families
-from jaxrobust.convert._names import Names
+from jaxrobust.convert._names import Names, translate
+from jaxrobust.convert._normalization import (
+    NORMALIZATION,
+    other_normalization,
+    split_normalization,
+)
 
 _LEAVES = {
     "kernel": "weight",
@@ -31,14 +36,6 @@ _AXES = {
     ("kernel", 4): (2, 3, 1, 0),
     ("transposed_kernel", 4): (2, 3, 0, 1),
 }
-
-# What the original subtracts from the images and divides them by: buffers of its own,
-# or of a part in front of it, which is called so or is one of a Sequential.
-_NORMALIZATION = re.compile(
-    r"((\d+|\w*(norm|preproc|transform)\w*)\.)?(new_)?((?P<mean>mu|mean)|sigma|std)",
-    re.IGNORECASE,
-)
-_MOST_CHANNELS = 4
 
 # DataParallel, torch.compile, Lightning, robustness and others.
 _WRAPPERS = re.compile(r"^((module|_orig_mod|model|net|network|backbone|attacker)\.)+")
@@ -80,9 +77,9 @@ def from_torch(
     """
     family = _families.of(model)
     names = family.names(model)
-    given, problems = _arrays(state_dict, names)
+    given, problems = _arrays(state_dict, family, names)
     buffers, given = split_normalization(given)
-    problems += _other_normalization(model, buffers)
+    problems += other_normalization(model, buffers)
     shape = input_shape or family.input_shape
     shape = shape(model, given) if callable(shape) else shape
     expected = expected_leaves(model, shape)
@@ -103,7 +100,7 @@ def from_torch(
         else:
             converted[path] = jnp.asarray(value.transpose(*axes), leaf.dtype)
     unused = tuple(f"{name}." for name in names.unused)
-    given = {k: v for k, v in given.items() if not k.startswith(unused)}
+    given = {k: v for k, v in given.items() if not f"{k}.".startswith(unused)}
     problems += _left_over(given, known, names.aliases)
     if problems:
         raise ValueError(
@@ -113,8 +110,18 @@ def from_torch(
     return flax.traverse_util.unflatten_dict(converted)
 
 
+def normalization_of(state_dict: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
+    """Returns `mean` and `std` of the images where a state dict holds them.
+
+    ValueError for buffers so called that normalise no images.
+    """
+    bare = bare_names(state_dict)
+    arrays = {bare[name]: np.asarray(value) for name, value in state_dict.items()}
+    return split_normalization(arrays)[0]
+
+
 def _arrays(
-    state_dict: Mapping[str, Any], names: Names
+    state_dict: Mapping[str, Any], family: _families.Family, names: Names
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Returns the entries without prefixes, and those that then are there twice."""
     if not isinstance(state_dict, Mapping):
@@ -127,6 +134,8 @@ def _arrays(
     known = *names.modules.values(), *names.aliases, *names.unused
     own = {name.partition(".")[0] for name in known}
     bare = bare_names(state_dict, own)
+    dialect = family.dialect(bare.values())
+    bare = {key: translate(name, dialect) for key, name in bare.items()}
     for key, value in state_dict.items():
         name = bare[key]
         if hasattr(value, "detach"):
@@ -162,92 +171,11 @@ def bare_names(names: Iterable[str], own: Set[str] = frozenset()) -> dict[str, s
 
 def _shared(names: Iterable[str], own: Set[str]) -> str:
     """Returns the prefix of all names but those beside a network; '' for none."""
-    weights = [n for n in names if n != _COUNTER and not _NORMALIZATION.fullmatch(n)]
+    weights = [n for n in names if n != _COUNTER and not NORMALIZATION.fullmatch(n)]
     first = {name.partition(".")[0] for name in weights}
     if len(first) != 1 or first <= own or any(name.count(".") < 2 for name in weights):
         return ""
     return f"{first.pop()}."
-
-
-def split_normalization(
-    arrays: Mapping[str, np.ndarray],
-) -> tuple[dict[str, tuple[float, ...]], dict[str, np.ndarray]]:
-    """Returns `mean` and `std` as far as a bare state dict has them, and the rest.
-
-    Raises:
-      ValueError: for two of either, a `std` without a `mean`, shapes that are not those
-        of channels, or values that images of 0 to 1 are not normalised with.
-    """
-    found: dict[str, tuple[float, ...]] = {}
-    named: dict[str, str] = {}
-    others = {}
-    for name, value in arrays.items():
-        if match := _NORMALIZATION.fullmatch(name):
-            field = "mean" if match["mean"] else "std"
-            if field in named:
-                raise ValueError(
-                    f"both {named[field]} and {name} may be the `{field}` that images "
-                    "are normalised with; take the other out"
-                )
-            named[field] = name
-            found[field] = _channels(name, np.asarray(value))
-        else:
-            others[name] = value
-    if "std" in named and "mean" not in named:
-        raise ValueError(
-            f"{named['std']} stands alone: with a mean it would be the normalisation "
-            "of the images, and nothing tells what it is; take it out, or give both"
-        )
-    return found, others
-
-
-def _channels(name: str, value: np.ndarray) -> tuple[float, ...]:
-    """Returns the values of a buffer of the normalisation, one for each channel."""
-    size = value.size
-    if value.shape not in ((), (size,), (size, 1, 1), (1, size, 1, 1)) or not (
-        0 < size <= _MOST_CHANNELS and np.issubdtype(value.dtype, np.floating)
-    ):
-        raise ValueError(
-            f"{name} has the name of a normalisation of images and is "
-            f"{value.dtype} of shape {value.shape}, not a number for each channel"
-        )
-    # In decimals that give the same float32.
-    return tuple(float(str(v)) for v in np.asarray(value, "f").ravel())
-
-
-def _scale_of(mean: Sequence[float], std: Sequence[float]) -> float:
-    """Returns 1 for values that normalise images of 0 to 1, 255 for those of bytes."""
-    for scale, least in ((1.0, 0.0), (255.0, 2.0)):
-        if (
-            max(map(abs, mean)) <= 2 * scale
-            and least < min(std) <= max(std) <= 2 * scale
-        ):
-            return scale
-    raise ValueError(
-        f"`mean` {tuple(mean)} and `std` {tuple(std)} there do not normalise images"
-    )
-
-
-def _other_normalization(
-    model: nn.Module, buffers: Mapping[str, tuple[float, ...]]
-) -> list[str]:
-    """Says in what the normalisation of the original differs from the model's."""
-    scale = 1.0
-    if buffers:
-        scale = _scale_of(buffers["mean"], buffers.get("std", (1.0,)))
-    problems = []
-    for field, there in buffers.items():
-        wanted = tuple(round(v / scale, 7) for v in there) if scale != 1 else there
-        own = getattr(model, field, None) or (0.0 if field == "mean" else 1.0)
-        if np.size(own) not in (1, len(wanted)) or not np.allclose(own, wanted):
-            bytes_of = f" (for images of 0 to 255; ours are of 0 to 1: {wanted})"
-            problems.append(
-                f"another normalisation: `{field}` is {there} there"
-                f"{bytes_of * (scale != 1)}, "
-                f"{getattr(model, field, None)} in the model; create it with "
-                f"{field}={wanted} (the program: --field)"
-            )
-    return problems
 
 
 def expected_leaves(

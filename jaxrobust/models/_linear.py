@@ -111,21 +111,25 @@ class Dense(nn.Module):
 
     Attributes:
       features: size of the result.
+      use_bias: add a bias.
       kernel_init: initialiser of the kernel; None is torch's, `torch_uniform`.
       bias_init: of the bias, likewise.
       dtype: as in `layers.Module`.
     """
 
     features: int
+    use_bias: bool = True
     kernel_init: Initializer | None = None
     bias_init: Initializer | None = None
     dtype: DType = None
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B D"]) -> Float[Array, "B features"]:
-        """Maps `[B, D]` to `[B, features]`."""
+    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B features"]:
+        """Maps `[B, D]` to `[B, features]`, or more axes than B alike."""
         shape, torch = (x.shape[-1], self.features), torch_uniform(x.shape[-1])
         kernel = self.param("kernel", self.kernel_init or torch, shape, jnp.float32)
-        bias = self.param("bias", self.bias_init or torch, shape[1:], jnp.float32)
         x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
+        if not self.use_bias:
+            return x @ kernel
+        bias = self.param("bias", self.bias_init or torch, shape[1:], jnp.float32)
         return add_bias(x @ kernel, bias)

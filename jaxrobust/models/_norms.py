@@ -111,6 +111,31 @@ class GroupNorm(nn.Module):
         return out.astype(out_dtype)
 
 
+class LayerNorm(nn.Module):
+    """Layer normalisation over the last axis, of each position alone.
+
+    Attributes:
+      epsilon: added to the variance.
+      dtype: of the result; by default that of input and parameters together.
+    """
+
+    epsilon: float = 1e-6
+    dtype: DType = None
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Normalises `[..., C]`."""
+        shape = (x.shape[-1],)
+        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+        out_dtype = self.dtype or jnp.result_type(x, scale)
+        x = x.astype(jnp.promote_types(out_dtype, jnp.float32))
+        centred = x - jnp.mean(x, -1, keepdims=True)
+        var = jnp.mean(jnp.square(centred), -1, keepdims=True)
+        normed = centred * jax.lax.rsqrt(var + self.epsilon)
+        return (normed * _expand(scale, x) + _expand(bias, x)).astype(out_dtype)
+
+
 def check_norm(kind: object) -> None:
     """Raises ValueError unless `kind` is one of `NORMS`."""
     if kind not in NORMS:

@@ -11,13 +11,17 @@ from jaxrobust._checks import nearest_match
 from jaxrobust.models import (
     alexnet,
     cnn3,
+    convnext,
     lenet,
     pcl_resnet,
     preact_resnet,
     resnet,
     ssp,
+    swin,
     vgg,
+    vit,
     wide_resnet,
+    xcit,
 )
 from jaxrobust.models.fpd import fpd_resnet, fpd_resnext
 
@@ -39,6 +43,10 @@ _TABLE: Mapping[str, Callable[..., nn.Module]] = {
     "fpd_resnext": fpd_resnext,
     "preact_resnet": preact_resnet.PreActResNet,
     "wide_resnet": wide_resnet.WideResNet,
+    "convnext": convnext.ConvNeXt,
+    "vit": vit.ViT,
+    "swin": swin.Swin,
+    "xcit": xcit.XCiT,
 }
 
 

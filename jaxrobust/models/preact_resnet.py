@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxrobust.array_types import Images
-from jaxrobust.models import layers
+from jaxrobust.models import _variants, layers
 from jaxrobust.models._outputs import Outputs
 from jaxrobust.models.layers import Features, Initializer
 
@@ -28,8 +28,10 @@ class PreActBlock(layers.Module):
       shortcut_on_input: a convolved shortcut starts at the input of the block, not
         after the first norm and ReLU.
       shortcut_kernel: side of its kernel, 1 or 3.
-      activation: `relu` or `swish`.
+      activation: `relu`, `swish` or `pssilu` (see `_variants.py`).
       same_padding: see `PreActResNet`.
+      mean_sparse: after both norms and the sum, see `WideResNet`.
+      squeeze: ratio of squeeze and excitation after the second convolution, 0 for none.
       dropout: rate, before the second convolution.
       kernel_init: initialiser of the kernels; None is torch's own.
     """
@@ -40,6 +42,8 @@ class PreActBlock(layers.Module):
     shortcut_kernel: int = 1
     activation: str = "relu"
     same_padding: bool = False
+    mean_sparse: bool = False
+    squeeze: float = 0.0
     dropout: float = 0.0
     kernel_init: Initializer | None = None
 
@@ -53,19 +57,28 @@ class PreActBlock(layers.Module):
         options |= {"use_bias": False, "kernel_init": self.kernel_init}
         return self.convolve(x, self.features, kernel, name, **options)
 
+    def _sparse(self, x: Features, name: str) -> Features:
+        return _variants.MeanSparse(name=name)(x) if self.mean_sparse else x
+
     @nn.compact
     def __call__(self, x: Features, *, train: bool = False) -> Features:
         """Maps `[B, H, W, C]` to `[B, H/strides, W/strides, features]`."""
-        act = getattr(nn, self.activation)
-        shortcut, h = x, act(self.batch_norm(x, "norm1", train=train))
+        act = _variants.activation(self.activation)
+        h = self._sparse(self.batch_norm(x, "norm1", train=train), "sparse1")
+        shortcut, h = x, act(h)
         if self.strides != 1 or x.shape[-1] != self.features:
             source = x if self.shortcut_on_input else h
             size = self.shortcut_kernel
             shortcut = self._conv(source, size, self.strides, "shortcut")
         h = self._conv(h, 3, self.strides, "conv1")
-        h = act(self.batch_norm(h, "norm2", train=train))
+        h = self._sparse(self.batch_norm(h, "norm2", train=train), "sparse2")
+        h = act(h)
         h = nn.Dropout(self.dropout, deterministic=not train)(h)
-        return self._conv(h, 3, 1, "conv2") + shortcut
+        h = self._conv(h, 3, 1, "conv2")
+        if self.squeeze:
+            fields = {"name": "squeeze_excite", **self.computing}
+            h = _variants.SqueezeExcite(self.squeeze, **fields)(h)
+        return self._sparse(h + shortcut, "sparse_sum")
 
 
 class PreActResNet(layers.DeepNetwork):

@@ -31,11 +31,14 @@ class ResNet(layers.DeepNetwork):
       stem: `imagenet`, 7x7 convolution of stride 2 and max pool, for 224 px (SSC-DM
         uses it at 32 and 64 px too); `cifar`, 3x3 convolution, for 32 px.
       width: channels of the first stage's 3x3 convolutions.
+      widening: factor of the channels inside bottlenecks: 2 for Wide ResNet-50-2
+        (Zagoruyko and Komodakis, BMVC 2016, arXiv 1605.07146, in torchvision's form).
     """
 
     depth: int = 18
     stem: str = "imagenet"
     width: int = 64
+    widening: int = 1
 
     def __post_init__(self) -> None:
         """Checks the fields."""
@@ -46,6 +49,7 @@ class ResNet(layers.DeepNetwork):
                 f"`stem` must be 'imagenet' (224 px) or 'cifar' (32 px), got "
                 f"{self.stem!r}."
             )
+        layers.check_sizes(widening=self.widening)
 
     @nn.compact
     def __call__(self, images: Images, *, train: bool = False) -> Outputs:
@@ -53,8 +57,12 @@ class ResNet(layers.DeepNetwork):
         x = self.normalized(images)
         x = run_stem(self, x, self.stem, self.width, nn.relu, train=train)
         depths, bottleneck = DEPTHS[self.depth], self.depth >= BOTTLENECK_DEPTH
+
+        def block(features: int, **fields: Any) -> ResidualBlock:
+            return ResidualBlock(features, inner=self.widening * features, **fields)
+
         x, features = self.run_stages(
-            x, depths, ResidualBlock, self.width, bottleneck=bottleneck, train=train
+            x, depths, block, self.width, bottleneck=bottleneck, train=train
         )
         return self.classified(jnp.mean(x, (1, 2)), features)
 

@@ -6,6 +6,8 @@
 
 Weights and cards come with the package; nothing is downloaded. Wherever a checkpoint
 goes, `zoo:NAME` goes too: `--checkpoint zoo:digits_ssp_pgd`.
+
+RobustBench's networks are loaded from files that you have, see `zoo.robustbench`.
 """
 
 import hashlib
@@ -27,6 +29,10 @@ from jaxrobust.named_models import create_stored
 from jaxrobust.runtime import reading, safetensors
 from jaxrobust.zoo import card_files
 from jaxrobust.zoo.card_files import Card as Card
+from jaxrobust.zoo.leaderboard import RobustBenchEntry as RobustBenchEntry
+from jaxrobust.zoo.leaderboard import robustbench as robustbench
+from jaxrobust.zoo.leaderboard import robustbench_entry as robustbench_entry
+from jaxrobust.zoo.leaderboard import robustbench_names as robustbench_names
 
 PREFIX = "zoo:"
 LARGEST = 1_500_000  # bytes of one file of weights

@@ -17,7 +17,8 @@ from jaxrobust.convert import _families
 from jaxrobust.models import ssp
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
-SMALL = {"blocks": 1, "layers": (1, 1, 1, 1), "width": 4, "cardinality": 2}
+SMALL = {"blocks": 1, "layers": (1, 1, 1, 1), "heads": 2, "head_size": 2}
+SMALL |= {"width": 4, "cardinality": 2, "window": 1}
 DEPTHS = {
     **{"pcl_resnet": 8, "resnet_cifar": 8, "wide_resnet": 10},
     **{"vgg": 11, "resnet": 18, "preact_resnet": 18},
@@ -27,6 +28,10 @@ OTHERS = {
     "bottleneck": ("resnet", {"depth": 50}),
     "deepmind preact": ("preact_resnet", {"same_padding": True}),
     "deepmind wide": ("wide_resnet", {"same_padding": True}),
+    "convolutions before ConvNeXt": ("convnext", {"stem": "conv3"}),
+    "convolutions before ViT": ("vit", {"stem": "conv"}),
+    "MeanSparse of ConvNeXt": ("convnext", {"mean_sparse": True}),
+    "MeanSparse of Swin": ("swin", {"mean_sparse": True}),
     "undefended": ("fpd_resnet", {"restoration": False}),
 }
 CASES = {**{name: (name, {}) for name in models.names()}, **OTHERS}

@@ -15,6 +15,7 @@ from jaxrobust.training import check, compute, config, state, step
 from tests.marks import full_but
 
 SIZE = {"lenet5": 12, "lenet_sigmoid": 12, "cnn3": 20, "vgg": 32, "alexnet": 63}
+SIZE |= {"convnext": 32, "vit": 16, "swin": 32}
 NETWORKS = {
     "ssp_cifar": {"integrator": "ark", "blocks": 1, "width": 4, "stages": 2},
     "ssp_mnist": {"blocks": 1, "width": 4},
@@ -31,6 +32,10 @@ NETWORKS = {
     "fpd_resnext": {"layers": (1, 1, 1, 1), "width": 2},
     "preact_resnet": {"width": 2},
     "wide_resnet": {"depth": 10, "width": 1},
+    "convnext": {"layers": (1, 1, 1, 1), "width": 4},
+    "vit": {"blocks": 2, "width": 4, "heads": 2},
+    "swin": {"layers": (1, 1, 1, 1), "width": 4, "head_size": 2, "window": 4},
+    "xcit": {"blocks": 2, "width": 8, "heads": 2},
 }
 # Half precision loses the sum of many terms, and these blow up rounding.
 QUICKLY = {"xla_backend_optimization_level": 0}
@@ -191,6 +196,10 @@ def gradient(model, x):
             ("fpd_resnet", 8),
             ("preact_resnet", 8),
             ("wide_resnet", 3),
+            ("convnext", 4),
+            ("vit", 2),
+            ("swin", 4),
+            ("xcit", 2),
         ],
         [("ssp_cifar", 3), ("ssp_mnist", 1), ("pcl_resnet", 3), ("preact_resnet", 8)],
     ),

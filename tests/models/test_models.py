@@ -28,6 +28,10 @@ SMALL = {
     "fpd_resnext": {"layers": (1, 1, 1, 1), "width": 4},
     "preact_resnet": {"width": 4},
     "wide_resnet": {"depth": 10, "width": 1},
+    "convnext": {"layers": (1, 1, 1, 1), "width": 4},
+    "vit": {"blocks": 1, "width": 4, "heads": 2},
+    "swin": {"layers": (1, 1, 1, 1), "width": 4, "head_size": 2, "window": 4},
+    "xcit": {"blocks": 1, "width": 8, "heads": 2},
 }
 SHAPES = {
     "ssp_mnist": (2, 28, 28, 1),
@@ -35,6 +39,8 @@ SHAPES = {
     "lenet5": (2, 28, 28, 1),
     "lenet_sigmoid": (2, 28, 28, 1),
     "cnn3": (2, 28, 28, 1),
+    "vit": (2, 224, 224, 3),
+    "swin": (2, 224, 224, 3),
 }
 # Where 8x8 pixels are too few.
 SMALL_SHAPES = {
@@ -42,6 +48,9 @@ SMALL_SHAPES = {
     "lenet_sigmoid": (2, 12, 12, 3),
     "cnn3": (2, 20, 20, 3),
     "vgg": (2, 32, 32, 3),
+    "convnext": (2, 32, 32, 3),
+    "vit": (2, 16, 16, 3),
+    "swin": (2, 32, 32, 3),
 }
 COUNTS = {
     "ssp_cifar": 658_090,
@@ -59,6 +68,10 @@ COUNTS = {
     "fpd_resnext": 15_280_973,
     "preact_resnet": 11_172_170,
     "wide_resnet": 36_479_194,
+    "convnext": 28_589_128 - 990 * 769,  # those of timm, with 10 classes
+    "vit": 22_050_664 - 990 * 385,
+    "swin": 28_288_354 - 990 * 769,
+    "xcit": 26_253_304 - 990 * 385,
 }
 
 

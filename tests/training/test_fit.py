@@ -13,6 +13,8 @@ from tests.marks import full_but
 SMALL = {
     "blocks": 1,
     "layers": (1, 1, 1, 1),
+    "heads": 2,
+    "head_size": 2,
     "width": 4,
     "cardinality": 2,
 }
