@@ -159,8 +159,8 @@ def check_logits(logits: Any, batch: int) -> None:
         )
     if logits.dtype not in FLOATING:
         raise TypeError(
-            f"`logits` must be a floating array [B, K], got {logits.dtype}: return them "
-            "in float32."
+            f"`logits` must be a floating array [B, K], got {logits.dtype}: return "
+            "them in float32."
         )
 
 
