@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-# Kind and size, as NumPy writes them: bool, whole numbers, floats, complex.
+# PlainDtype and size, as NumPy writes them: bool, whole numbers, floats, complex.
 _PLAIN = re.compile(r"[biufc](1|2|4|8|16|32)")
 
 
-class Kind:
+class PlainDtype:
     """Stands for `numpy.dtype`."""
 
     def __init__(
@@ -47,7 +47,7 @@ class Array:
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         """Makes the array; ValueError where the bytes are not those of its shape."""
         _, shape, kind, by_columns, content = state
-        dtype = kind.dtype() if isinstance(kind, Kind) else None
+        dtype = kind.dtype() if isinstance(kind, PlainDtype) else None
         if dtype is None or not isinstance(content, bytes):
             return
         if (
@@ -66,7 +66,7 @@ class Array:
 
 def number(kind: object, content: object = b"") -> Any:
     """Stands for `numpy.core.multiarray.scalar`: a plain number, or None."""
-    dtype = kind.dtype() if isinstance(kind, Kind) else None
+    dtype = kind.dtype() if isinstance(kind, PlainDtype) else None
     if dtype is None or not isinstance(content, bytes) or not dtype.itemsize:
         return None
     [value] = np.frombuffer(content, dtype)  # a ValueError where it is no single one
@@ -86,7 +86,7 @@ def stand_ins() -> list[tuple[Any, str]]:
     Older versions of NumPy have the same under other names.
     """
     cores = ("numpy.core.multiarray", "numpy._core.multiarray")
-    found: list[tuple[Any, str]] = [(Kind, "numpy.dtype"), (Array, "numpy.ndarray")]
+    found: list[tuple[Any, str]] = [(PlainDtype, "numpy.dtype"), (Array, "numpy.ndarray")]
     found += [(no_bytes, f"{name}.bytes") for name in ("builtins", "__builtin__")]
     found += [(number, f"{core}.scalar") for core in cores]
     return found + [(Array, f"{core}._reconstruct") for core in cores]
