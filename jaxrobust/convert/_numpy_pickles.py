@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-# PlainDtype and size, as NumPy writes them: bool, whole numbers, floats, complex.
+# Kind and size, as NumPy writes them: bool, whole numbers, floats, complex.
 _PLAIN = re.compile(r"[biufc](1|2|4|8|16|32)")
 
 
@@ -86,7 +86,10 @@ def stand_ins() -> list[tuple[Any, str]]:
     Older versions of NumPy have the same under other names.
     """
     cores = ("numpy.core.multiarray", "numpy._core.multiarray")
-    found: list[tuple[Any, str]] = [(PlainDtype, "numpy.dtype"), (Array, "numpy.ndarray")]
+    found: list[tuple[Any, str]] = [
+        (PlainDtype, "numpy.dtype"),
+        (Array, "numpy.ndarray"),
+    ]
     found += [(no_bytes, f"{name}.bytes") for name in ("builtins", "__builtin__")]
     found += [(number, f"{core}.scalar") for core in cores]
     return found + [(Array, f"{core}._reconstruct") for core in cores]
