@@ -130,11 +130,16 @@ def test_what_is_no_number_or_text_is_replaced(tmp_path):
     assert reading.read_json(file) == {"a": [None, None, None, 1.5], "?": "?"}
 
 
-def test_lines(tmp_path):
+def test_lines(tmp_path, caplog):
     file = tmp_path / "metrics.jsonl"
     rows = [b'{"step": 1}', b"[1]", b"\xff", b"{", b"", b"[" * 9999, b'{"step": 2}']
     file.write_bytes(b"\n".join(rows))
     assert list(reading.read_json_lines(file)) == [{"step": 1}, {"step": 2}]
+    assert "metrics.jsonl: 4 damaged lines are left out" in caplog.text
+    caplog.clear()
+    file.write_bytes(b'{"step": 1}\n{"ste')  # what a crash leaves
+    assert list(reading.read_json_lines(file)) == [{"step": 1}]
+    assert not caplog.text
     file.write_bytes(b"x" * (17 * MIB))
     with pytest.raises(ValueError, match=r"metrics\.jsonl is damaged \(a line of more"):
         list(reading.read_json_lines(file))
