@@ -294,6 +294,8 @@ def check_images(
 
 def check_values(x: jax.Array | np.ndarray, bounds: Bounds | None = None) -> None:
     """Raises unless all numbers of images lie in the box; in [0, 1] without bounds."""
+    if _on_host(x):  # where NumPy looks at them as they are, and nothing is compiled
+        x = np.asarray(x)
     xp: Any = np if isinstance(x, np.ndarray) else jnp
     # A wall of the box may lie between two numbers of half precision.
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
@@ -313,6 +315,12 @@ def check_values(x: jax.Array | np.ndarray, bounds: Bounds | None = None) -> Non
             f"`x` leaves {box}: its values go from {float(xp.min(x)):.6g} to "
             f"{float(xp.max(x)):.6g}. {advice}"
         )
+
+
+def _on_host(x: Any) -> bool:
+    return isinstance(x, np.ndarray) or (
+        x.is_fully_addressable and all(d.platform == "cpu" for d in x.devices())
+    )
 
 
 def check_not_empty(x: Any) -> None:
