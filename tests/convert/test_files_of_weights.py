@@ -195,9 +195,10 @@ def test_a_normalisation_of_bytes_that_the_model_has(weights):
 
 def test_a_variance_below_zero():
     model = models.create("preact_resnet", width=2)
-    given = convert.to_torch(
-        model, model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
-    )
+    image = jnp.zeros((1, 32, 32, 3))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), image)
+    ones = jax.tree.map(lambda s: jnp.ones(s.shape), shapes)
+    given = convert.to_torch(model, ones)
     name = next(name for name in given if name.endswith("running_var"))
     with pytest.raises(ValueError, match=f"not a variance: {name} is -"):
         convert.from_torch(model, {**given, name: -given[name]})

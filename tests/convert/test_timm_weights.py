@@ -66,14 +66,14 @@ def assert_close(got, want, tolerance):
     chex.assert_trees_all_close(got, want, rtol=0, atol=tolerance * np.abs(want).max())
 
 
-@pytest.mark.parametrize("case", ["convnext_conv2", "xcit_cifar"])
+@pytest.mark.parametrize("case", ["convnext_conv2", "swin", "xcit_cifar"])
 def test_logits_equal_to_the_original(case):
     """Quickly; their gradients, slow to compile, are among the following."""
     model, state, data = read(case)
     assert_equal_to(model, state, data["x"], data, gradients=False)
 
 
-@pytest.mark.parametrize("case", full_but(CASES, ["vit", "swin"]))
+@pytest.mark.parametrize("case", full_but(CASES, ["vit"]))
 def test_gradients_equal_to_the_original(case):
     model, state, data = read(case)
     assert_equal_to(model, state, data["x"], data)

@@ -418,7 +418,7 @@ def test_the_example_in_numpy(tmp_path):
     "name",
     full_but(
         ["plain_model", "linen_model", "nnx_model", "equinox_model", "haiku_model"],
-        ["plain_model", "equinox_model", "haiku_model"],
+        ["equinox_model", "haiku_model"],
     ),
 )
 def test_examples(name, tmp_path, monkeypatch):

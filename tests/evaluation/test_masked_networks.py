@@ -83,7 +83,9 @@ def test_a_constant_network_is_told_as_such():
             {"learned_nothing"},
             marks=pytest.mark.full,
         ),
-        (lambda: _nan_off_levels, {"non_finite_logits"}),
+        pytest.param(
+            lambda: _nan_off_levels, {"non_finite_logits"}, marks=pytest.mark.full
+        ),
     ],
     ids=["sound", "another's", "constant", "nan"],
 )
