@@ -23,7 +23,7 @@ ADAM = Direction(adam, (1e-16,))
 
 # What a weight is multiplied by until it is found to be enough.
 _GROWTH = 10
-# Leads of a correct class, in absolute value, that constants are meant for.
+# Margins at an image, in absolute value, that constants are meant for.
 _USUAL = (0.01, 100)
 
 

@@ -101,7 +101,8 @@ def cw_l2(
       steps: steps of Adam per constant, at least 0, one gradient each; static.
       lr: Adam's learning rate, in units of w.
       kappa: margin, in logits, by which a point must be misclassified.
-      initial_const: the first c, above 0.
+      initial_const: the first c, above 0; over the image's lead where that is
+        not between .01 and 100, so that the scale of the logits does not count (ours).
       norm: 'l2'; `cw_linf` has the other.
 
     Reference:

@@ -160,8 +160,9 @@ def cw_linf(
       lr: Adam's learning rate, in units of w. A step moves a value by up to half of it
         times the width of the box: smaller for models that fall at tiny radii.
       kappa: margin, in logits, by which a point must be misclassified.
-      initial_const: the first c, above 0.
-      largest_const: what c grows to.
+      initial_const: the first c, above 0; over the image's lead where that is
+        not between .01 and 100, so that the scale of the logits does not count (ours).
+      largest_const: what c grows to, likewise.
       norm: 'linf'; `cw_l2` has the other.
 
     Reference:

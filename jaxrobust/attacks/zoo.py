@@ -185,8 +185,10 @@ def zoo(
       lr: Adam's learning rate, in units of the images; may be traced.
       h: half the distance of the two points of a quotient, above 0.
       kappa: margin by which a point must be misclassified to count, in logit units.
-      const: the first c, above 0. Adam's steps have lengths of their own: it only says
-        how the margin weighs against the distance.
+      const: the first c, above 0; over the image's lead where that is not between
+        .01 and 100, so that the scale of the logits does not count (ours). Adam's
+        steps have lengths of their own: it only says how the margin weighs against the
+        distance.
       norm: 'l2'; the attack has no other.
 
     Reference:
