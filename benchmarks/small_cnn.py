@@ -41,7 +41,7 @@ class SmallCNN(nn.Module):
                 3,
                 strides=stride,
                 padding=1,
-                loop_safe=self.loop_safe,
+                computing=layers.Computing(loop_safe=self.loop_safe),
                 name=f"conv{k}",
             )
             x = nn.relu(conv(x))

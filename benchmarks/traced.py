@@ -62,7 +62,7 @@ def get_config(name: str) -> dict[str, Any]:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     config = {**module.get_config().to_dict(), "deterministic": False}
-    if hasattr(named_models.create_model(config), "loop_safe"):
+    if hasattr(named_models.create_model(config), "computing"):
         config["model"]["loop_safe"] = False
     return config
 

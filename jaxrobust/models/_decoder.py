@@ -45,11 +45,11 @@ class TransposedConv(layers.Module):
         shape = (size, size, x.shape[-1], self.features)
         kernel = self.param("transposed_kernel", init, shape, jnp.float32)
         bias = self.param("bias", init, shape[-1:], jnp.float32)
-        x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
+        x, kernel = promote_dtype(x, kernel, dtype=self.computing.dtype)
         if self.strides == 1:
             margin = size - 1 - self.padding
             flipped, pads = jnp.flip(kernel, (0, 1)), (margin, margin)
-            out = layers.convolution(x, flipped, 1, pads, 1, self.loop_safe)
+            out = layers.convolution(x, flipped, 1, pads, 1, self.computing.loop_safe)
         else:
             # Each pixel becomes a window of its own; they lie side by side.
             batch, height, width, _ = x.shape
@@ -92,7 +92,7 @@ class Decoder(layers.Module):
             x = upsample_add(x, self._conv(levels[level], 1, f"lateral_{level}"))
         x = self._conv(x, 3, "smooth")
         for n, sizes in enumerate(self.plan(), 1):
-            x = TransposedConv(*sizes, **self.computing, name=f"up{n}")(x)
+            x = TransposedConv(*sizes, computing=self.computing, name=f"up{n}")(x)
         return x
 
     def plan(self) -> list[tuple[int, int, int, int]]:

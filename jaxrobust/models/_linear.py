@@ -7,7 +7,6 @@ batch and positions, stalls once it is 256 times its terms: 100,000 ones may add
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -17,9 +16,9 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxrobust.array_types import Key
+from jaxrobust.models._computing import AS_USUAL, Computing, DType
 from jaxrobust.models._conv import Features, Kernel, conv_general_dilated
 
-DType = Any
 Initializer = Callable[..., Array]
 
 
@@ -75,8 +74,7 @@ class Conv(nn.Module):
       use_bias: add a bias.
       kernel_init: initialiser of the kernel; None is torch's, `torch_uniform`.
       groups: of channels that do not meet.
-      dtype: as in `layers.Module`, and so is `loop_safe`.
-      loop_safe: see there.
+      computing: how to compute.
     """
 
     features: int
@@ -86,8 +84,7 @@ class Conv(nn.Module):
     use_bias: bool = True
     kernel_init: Initializer | None = None
     groups: int = 1
-    dtype: DType = None
-    loop_safe: bool = True
+    computing: Computing = AS_USUAL
 
     @nn.compact
     def __call__(self, x: Features) -> Features:
@@ -98,8 +95,9 @@ class Conv(nn.Module):
         init = self.kernel_init or torch_uniform()
         # Kept in float32, whatever is computed in: small updates would be rounded away.
         kernel = self.param("kernel", init, shape, jnp.float32)
-        x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
-        out = convolution(x, kernel, self.strides, pads, self.groups, self.loop_safe)
+        x, kernel = promote_dtype(x, kernel, dtype=self.computing.dtype)
+        safe = self.computing.loop_safe
+        out = convolution(x, kernel, self.strides, pads, self.groups, safe)
         if not self.use_bias:
             return out
         init = torch_uniform(math.prod(shape[:-1]))
@@ -114,21 +112,21 @@ class Dense(nn.Module):
       use_bias: add a bias.
       kernel_init: initialiser of the kernel; None is torch's, `torch_uniform`.
       bias_init: of the bias, likewise.
-      dtype: as in `layers.Module`.
+      computing: how to compute.
     """
 
     features: int
     use_bias: bool = True
     kernel_init: Initializer | None = None
     bias_init: Initializer | None = None
-    dtype: DType = None
+    computing: Computing = AS_USUAL
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B features"]:
         """Maps `[B, D]` to `[B, features]`, or more axes than B alike."""
         shape, torch = (x.shape[-1], self.features), torch_uniform(x.shape[-1])
         kernel = self.param("kernel", self.kernel_init or torch, shape, jnp.float32)
-        x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
+        x, kernel = promote_dtype(x, kernel, dtype=self.computing.dtype)
         if not self.use_bias:
             return x @ kernel
         bias = self.param("bias", self.bias_init or torch, shape[1:], jnp.float32)

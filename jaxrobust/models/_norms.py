@@ -5,8 +5,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from jaxrobust.models._computing import AS_USUAL, Computing
 from jaxrobust.models._conv import Features
-from jaxrobust.models._linear import DType, Initializer
+from jaxrobust.models._linear import Initializer
 
 NORMS = ("b", "g", "l", "i")
 # As in torch: the weight of a new batch, and what is added to a variance.
@@ -19,11 +20,11 @@ class BatchNorm(nn.Module):
     In train mode statistics are over the whole (global) batch, in float32 or wider.
 
     Attributes:
-      dtype: of the result; by default that of input and parameters together.
+      computing: how to; its dtype is the result's.
       scale_init: initialiser of the scale.
     """
 
-    dtype: DType = None
+    computing: Computing = AS_USUAL
     scale_init: Initializer = nn.initializers.ones
 
     @nn.compact
@@ -40,7 +41,7 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
         var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
-        out_dtype = self.dtype or jnp.result_type(x, scale)
+        out_dtype = self.computing.dtype or jnp.result_type(x, scale)
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         used_mean, used_var = mean.value, var.value
         if train:
@@ -78,11 +79,11 @@ class GroupNorm(nn.Module):
 
     Attributes:
       kind: `g`, min(32, C) groups of channels; `l`, one; `i`, one per channel.
-      dtype: of the result.
+      computing: how to; its dtype is the result's.
     """
 
     kind: str
-    dtype: DType = None
+    computing: Computing = AS_USUAL
 
     @nn.compact
     def __call__(
@@ -100,7 +101,7 @@ class GroupNorm(nn.Module):
         shape = (channels,)
         scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
-        out_dtype = self.dtype or jnp.result_type(x, scale)
+        out_dtype = self.computing.dtype or jnp.result_type(x, scale)
         x = x.astype(jnp.promote_types(out_dtype, jnp.float32))
         grouped = x.reshape(*x.shape[:-1], groups, -1)
         axes = (*range(1, x.ndim - 1), x.ndim)
@@ -116,11 +117,11 @@ class LayerNorm(nn.Module):
 
     Attributes:
       epsilon: added to the variance.
-      dtype: of the result; by default that of input and parameters together.
+      computing: how to; its dtype is the result's.
     """
 
     epsilon: float = 1e-6
-    dtype: DType = None
+    computing: Computing = AS_USUAL
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -128,7 +129,7 @@ class LayerNorm(nn.Module):
         shape = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
-        out_dtype = self.dtype or jnp.result_type(x, scale)
+        out_dtype = self.computing.dtype or jnp.result_type(x, scale)
         x = x.astype(jnp.promote_types(out_dtype, jnp.float32))
         centred = x - jnp.mean(x, -1, keepdims=True)
         var = jnp.mean(jnp.square(centred), -1, keepdims=True)

@@ -1,5 +1,6 @@
 """Networks by name."""
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping
@@ -23,6 +24,7 @@ from jaxrobust.models import (
     wide_resnet,
     xcit,
 )
+from jaxrobust.models._computing import AS_USUAL, Computing
 from jaxrobust.models.fpd import fpd_resnet, fpd_resnext
 
 _TABLE: Mapping[str, Callable[..., nn.Module]] = {
@@ -50,6 +52,9 @@ _TABLE: Mapping[str, Callable[..., nn.Module]] = {
 }
 
 
+_COMPUTING = dataclasses.asdict(AS_USUAL)
+
+
 def names() -> tuple[str, ...]:
     """Returns every name that `create` knows."""
     return tuple(_TABLE)
@@ -57,6 +62,8 @@ def names() -> tuple[str, ...]:
 
 def create(name: str, **kwargs: Any) -> nn.Module:
     """Builds the network that is called so; `kwargs` are fields, see its class.
+
+    `dtype`, `remat` and `loop_safe` are those of its field `computing`.
 
     Returns:
       A Linen module: `init(key, x, train=False)`, `apply(variables, x, train=...)`.
@@ -69,14 +76,16 @@ def create(name: str, **kwargs: Any) -> nn.Module:
         raise ValueError(f"unknown model {name!r}. {nearest_match(name, _TABLE)}")
     build = _TABLE[name]
     known, fields = _keywords(build), {}
+    computing: dict[str, Any] = {}
     for key, value in kwargs.items():
         if key not in known:
             raise TypeError(
                 f"model {name!r} has no field {key!r}. {nearest_match(key, known)}"
             )
         # Every Linen module has a method `init`, so the field is called otherwise.
-        fields["init_option" if key == "init" else key] = _hashable(value)
-    return build(**fields)
+        own = computing if key in _COMPUTING else fields
+        own["init_option" if key == "init" else key] = _hashable(value)
+    return build(**fields, computing=Computing(**computing))
 
 
 def defaults(name: str) -> dict[str, Any]:
@@ -99,7 +108,8 @@ def _keywords(build: Callable[..., nn.Module]) -> dict[str, Any]:
     if "fields" in known:
         known = _keywords(signature.return_annotation) | known
     renamed = {"init" if k == "init_option" else k: v for k, v in known.items()}
-    return {k: v for k, v in renamed.items() if k not in ("fields", "parent", "name")}
+    hidden = ("fields", "parent", "name", "computing")
+    return {k: v for k, v in renamed.items() if k not in hidden} | _COMPUTING
 
 
 def _hashable(value: Any) -> Any:

@@ -81,7 +81,7 @@ class ResidualBlock(layers.Module):
             inner, wide = self.inner or self.features, EXPANSION * self.features
             plan = [(inner, 1, 1), (inner, 3, self.strides), (wide, 1, 1)]
         out = plan[-1][0]
-        common = {"kernel_init": self.kernel_init, **self.computing}
+        common = {"kernel_init": self.kernel_init, "computing": self.computing}
         h = x
         for n, sizes in enumerate(plan, 1):
             groups = self.groups if n < len(plan) else 1
@@ -110,7 +110,7 @@ def run_stem(
 ) -> Features:
     """Runs the start of a network, `imagenet` or `cifar`; see `resnet.ResNet`."""
     kernel, strides = (7, 2) if kind == "imagenet" else (3, 1)
-    fields = {"kernel_init": kernel_init, "name": "stem", **module.computing}
+    fields = {"kernel_init": kernel_init, "name": "stem", "computing": module.computing}
     x = activation(ConvNorm(width, kernel, strides, **fields)(x, train=train))
     return _pool.max_pool(x, 3, 2, 1) if kind == "imagenet" else x
 

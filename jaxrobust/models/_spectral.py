@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from jaxrobust.array_types import Scalar
 from jaxrobust.models import layers
-from jaxrobust.models.layers import DType
+from jaxrobust.models._computing import AS_USUAL, Computing
 
 
 def spectral_norm(kernel: Float[Array, "D K"], doublings: int = 8) -> Scalar:
@@ -45,13 +45,13 @@ class Classifier(nn.Module):
       squash: tanh on the logits, the release's constraint.
       spectral_bound: the kernel is scaled down to this spectral norm where it has a
         larger one; 0 leaves it alone.
-      dtype: to compute in.
+      computing: how to compute.
     """
 
     num_classes: int
     squash: bool = True
     spectral_bound: float = 0.0
-    dtype: DType = None
+    computing: Computing = AS_USUAL
 
     @nn.compact
     def __call__(self, x: Float[Array, "B D"]) -> Float[Array, "B K"]:
@@ -63,6 +63,6 @@ class Classifier(nn.Module):
         if self.spectral_bound:
             norm = jnp.maximum(spectral_norm(kernel), self.spectral_bound)
             kernel = kernel * (self.spectral_bound / norm).astype(kernel.dtype)
-        x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
+        x, kernel = promote_dtype(x, kernel, dtype=self.computing.dtype)
         logits = layers.add_bias(layers.as_logits(x @ kernel), bias)
         return jnp.tanh(logits) if self.squash else logits

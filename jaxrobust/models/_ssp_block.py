@@ -15,7 +15,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxrobust.models import integrators, layers
-from jaxrobust.models.layers import DType, Features, Initializer
+from jaxrobust.models._computing import AS_USUAL, Computing
+from jaxrobust.models.layers import Features, Initializer
 
 _UPSCALE = {"ssp2": math.sqrt(2), "ssp3": math.sqrt(3)}
 
@@ -35,16 +36,14 @@ class Parts:
         by sqrt 2 in ssp2 blocks and by sqrt 3 in ssp3 blocks).
       slope: leaky-ReLU slope of `basic`.
       scale_init: of BatchNorm's scale; the others start at 1.
-      dtype: to compute in.
-      loop_safe: see `layers.Module`.
+      computing: how to compute.
     """
 
     norm: str = "b"
     init: str = "basic"
     slope: float = math.sqrt(5)
     scale_init: Initializer = nn.initializers.ones
-    dtype: DType = None
-    loop_safe: bool = True
+    computing: Computing = AS_USUAL
 
     def __post_init__(self) -> None:
         """Checks the kind of norm."""
@@ -52,7 +51,7 @@ class Parts:
 
     def make_norm(self, name: str) -> nn.Module:
         """Makes a norm of the last axis."""
-        common = {"dtype": self.dtype, "name": name}
+        common = {"computing": self.computing, "name": name}
         if self.norm == "b":
             return layers.BatchNorm(scale_init=self.scale_init, **common)
         return layers.GroupNorm(self.norm, **common)
@@ -61,9 +60,10 @@ class Parts:
         self, name: str, features: int, kernel: int = 3, **options: Any
     ) -> layers.Conv:
         """Makes a convolution with padding 1; options are fields of `layers.Conv`."""
-        computing = {"dtype": self.dtype, "loop_safe": self.loop_safe}
         options = {"padding": 1, "kernel_init": self.kernel_init(), **options}
-        return layers.Conv(features, kernel, name=name, **options, **computing)
+        return layers.Conv(
+            features, kernel, name=name, **options, computing=self.computing
+        )
 
     def kernel_init(self, integrator: str = "") -> Initializer:
         """Returns how kernels start; `upscale` needs the block's kind."""
@@ -112,7 +112,7 @@ class Block(nn.Module):
 
         # The float32 scalars of `ark` would widen all that follows.
         out = self._step()(f, u)
-        return out.astype(self.parts.dtype or out.dtype)
+        return out.astype(self.parts.computing.dtype or out.dtype)
 
     def _step(self) -> integrators.Step:
         if self.integrator != "ark":

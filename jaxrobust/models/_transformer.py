@@ -34,11 +34,15 @@ class TransformerPart(layers.Module):
 
     def layer_norm(self, x: Array, name: str, epsilon: float = 1e-6) -> Array:
         """Normalises over the last axis."""
-        return LayerNorm(epsilon, dtype=self.dtype, name=name)(x)
+        return LayerNorm(epsilon, computing=self.computing, name=name)(x)
 
     def linear(self, x: Array, features: int, name: str, use_bias: bool = True) -> Any:
         """Applies a dense layer to the last axis."""
-        fields = {"kernel_init": SMALL_NORMAL, "bias_init": ZEROS, "dtype": self.dtype}
+        fields = {
+            "kernel_init": SMALL_NORMAL,
+            "bias_init": ZEROS,
+            "computing": self.computing,
+        }
         return layers.Dense(features, use_bias=use_bias, name=name, **fields)(x)
 
     def mlp(self, x: Array, mean_sparse: bool = False) -> Array:

@@ -9,7 +9,8 @@ from jaxtyping import Array, Float
 
 from jaxrobust.array_types import Images
 from jaxrobust.models import layers
-from jaxrobust.models._linear import DType, torch_uniform
+from jaxrobust.models._computing import AS_USUAL, Computing
+from jaxrobust.models._linear import torch_uniform
 from jaxrobust.models.layers import Features
 
 _SMALLEST = 1e-12  # length of a vector
@@ -92,18 +93,18 @@ class UnitDense(nn.Module):
 
     Attributes:
       features: size of the result.
-      dtype: to compute in.
+      computing: how to compute.
     """
 
     features: int
-    dtype: DType = None
+    computing: Computing = AS_USUAL
 
     @nn.compact
     def __call__(self, x: Float[Array, "B D"]) -> Float[Array, "B features"]:
         """Maps unit vectors `[B, D]` to cosines `[B, features]`."""
         shape = (x.shape[-1], self.features)
         kernel = self.param("kernel", torch_uniform(), shape, jnp.float32)
-        return x @ unit(kernel, 0).astype(self.dtype or x.dtype)
+        return x @ unit(kernel, 0).astype(self.computing.dtype or x.dtype)
 
 
 def widened(x: Array) -> Array:

@@ -75,7 +75,7 @@ class ConvNeXt(layers.DeepNetwork, TransformerPart):
         channels, strides = (width // 2, width), (2, 2)
         if self.stem == "conv3":
             channels, strides = (width // 2, width * 3 // 4, width), (2, 2, 1)
-        return ConvStem(channels, strides, name="stem", **self.computing)(x)
+        return ConvStem(channels, strides, name="stem", computing=self.computing)(x)
 
     @nn.compact
     def __call__(self, images: Images, *, train: bool = False) -> Outputs:
@@ -88,9 +88,9 @@ class ConvNeXt(layers.DeepNetwork, TransformerPart):
                 channels = self.width * 2 ** (k - 1)
                 x = self.convolve(x, channels, 2, f"merge{k}", strides=2)
             for n in range(blocks):
-                fields = {"name": f"stage{k}_block{n}", **self.computing}
+                fields = {"name": f"stage{k}_block{n}", "computing": self.computing}
                 block = ConvNeXtBlock(self.mean_sparse, **fields)
-                x = layers.run_block(block, x, train=train, remat=self.remat)
+                x = layers.run_block(block, x, train=train, remat=self.computing.remat)
             features[f"stage{k}/out"] = x
         x = self.layer_norm(jnp.mean(x, (1, 2)), "head_norm")
         return self.classified(x, features, bias_init=ZEROS)

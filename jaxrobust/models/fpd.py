@@ -121,6 +121,11 @@ class FPD(layers.Network):
                 "`back_denoising` to False or give its `__call__` that argument."
             )
 
+    @property
+    def recomputes(self) -> bool:
+        """Whether the encoder has blocks that are computed again on request."""
+        return getattr(self.encoder, "recomputes", hasattr(self.encoder, "remat"))
+
     def _encode(self, x: Images, denoise: bool, train: bool) -> dict[str, Features]:
         options: dict[str, Any] = {"denoise": gram_denoise} if denoise else {}
         encode: Any = self.encoder
@@ -135,7 +140,7 @@ class FPD(layers.Network):
             self.pyramid,
             self.widths,
             self.torch_init,
-            **self.computing,
+            computing=self.computing,
             name="decoder",
         )
         # What pass 2 gets is an image again, whatever pass 1 computed in.
@@ -155,7 +160,7 @@ class FPD(layers.Network):
             self.num_classes,
             self.constrained,
             self.spectral_bound,
-            self.dtype,
+            self.computing,
             name="classifier",
         )
         logits = classifier(layers.dropout(self, pooled, self.dropout, train))
@@ -275,8 +280,8 @@ def _build(
         hint = nearest_match(variant, VARIANTS)
         raise ValueError(f"unknown variant {variant!r}. {hint}")
     num_classes, dropout = VARIANTS[variant]
-    computing = {k: fields[k] for k in ("dtype", "loop_safe") if k in fields}
-    around = Encoder(activation="elu" if defended else "relu", **encoder, **computing)
+    encoder["computing"] = fields.get("computing", layers.AS_USUAL)
+    around = Encoder(activation="elu" if defended else "relu", **encoder)
     defaults = {
         "num_classes": num_classes,
         "dropout": dropout if defended else 0.0,

@@ -11,11 +11,13 @@ from jaxtyping import Array, Float
 
 from jaxrobust._checks import check_images
 from jaxrobust.array_types import Images
+from jaxrobust.models._computing import AS_USUAL as AS_USUAL
+from jaxrobust.models._computing import Computing as Computing
+from jaxrobust.models._computing import DType as DType
 from jaxrobust.models._conv import Features as Features
 from jaxrobust.models._conv import conv_general_dilated as conv_general_dilated
 from jaxrobust.models._linear import Conv as Conv
 from jaxrobust.models._linear import Dense as Dense
-from jaxrobust.models._linear import DType as DType
 from jaxrobust.models._linear import Initializer as Initializer
 from jaxrobust.models._linear import add_bias as add_bias
 from jaxrobust.models._linear import convolution as convolution
@@ -41,22 +43,18 @@ _SIZES = (
 
 
 class Module(nn.Module, kw_only=True):
-    """A Linen module with fields for how it computes, which all networks share.
+    """A Linen module whose layers compute as it does.
 
     Attributes:
-      dtype: to compute in, such as `bfloat16`; by default that of input and parameters
-        together. Parameters, statistics and logits stay float32.
-      loop_safe: convolutions whose gradients stay fast in CPU loops; they have no
-        forward mode, which False allows.
+      computing: in which precision, and how backward passes and convolutions run.
     """
 
-    dtype: DType = None
-    loop_safe: bool = True
+    computing: Computing = AS_USUAL
 
     @property
-    def computing(self) -> dict[str, Any]:
-        """These fields, for the layers and blocks inside."""
-        return {"dtype": self.dtype, "loop_safe": self.loop_safe}
+    def recomputes(self) -> bool:
+        """Whether there are blocks that `computing.remat` computes again."""
+        return False
 
     # The rest is for compact methods: each call makes a submodule and applies it.
 
@@ -64,26 +62,24 @@ class Module(nn.Module, kw_only=True):
         self, x: Features, features: int, kernel: int, name: str, **options: Any
     ) -> Features:
         """Convolves; options are fields of `Conv`."""
-        return Conv(features, kernel, name=name, **options, **self.computing)(x)
+        return Conv(features, kernel, name=name, **options, computing=self.computing)(x)
 
     def batch_norm(self, x: Features, name: str, *, train: bool) -> Features:
         """Normalises over the batch."""
-        return BatchNorm(dtype=self.dtype, name=name)(x, train=train)
+        return BatchNorm(self.computing, name=name)(x, train=train)
 
     def dense(self, x: Vectors, features: int, name: str, **options: Any) -> Vectors:
         """Applies a dense layer; options are fields of `Dense`."""
-        return Dense(features, name=name, **options, dtype=self.dtype)(x)
+        return Dense(features, name=name, **options, computing=self.computing)(x)
 
 
 class DeepModule(Module, kw_only=True):
-    """A module of blocks.
+    """A module of blocks."""
 
-    Attributes:
-      remat: compute blocks again in the backward pass, which keeps their inputs only
-        and costs one more forward pass of each. Parameters and results are the same.
-    """
-
-    remat: bool = False
+    @property
+    def recomputes(self) -> bool:
+        """Whether there are blocks that `computing.remat` computes again: yes."""
+        return True
 
     def run_stage(
         self,
@@ -107,9 +103,9 @@ class DeepModule(Module, kw_only=True):
                 strides=2 if k > 1 and n == 0 else 1,
                 name=f"stage{k}_block{n}",
                 **fields,
-                **self.computing,
+                computing=self.computing,
             )
-            x = run_block(block, x, train=train, remat=self.remat)
+            x = run_block(block, x, train=train, remat=self.computing.remat)
         return x
 
     def run_stages(
@@ -153,6 +149,11 @@ class Network(Module, kw_only=True):
         rate = getattr(self, "dropout", 0)
         if not isinstance(rate, int | float) or not 0 <= rate < 1:
             raise ValueError(f"`dropout` must lie in [0, 1), got {rate!r}.")
+        if self.computing.remat and not self.recomputes:
+            raise ValueError(
+                f"`remat`: {type(self).__name__} has no blocks to compute again; leave "
+                "it False."
+            )
 
     def normalized(self, images: Images, at_least: int = 1) -> Images:
         """Returns images, of sides from `at_least` on, as the first layer gets them."""
@@ -195,7 +196,7 @@ def run_block(
 ) -> Features:
     """Returns `block(x, train=train)`; call inside a module's compact method.
 
-    `x` are features `[B, H, W, C]`, and `remat` is as in `DeepModule`.
+    `x` are features `[B, H, W, C]`, and `remat` is as in `Computing`.
     """
 
     def run(block: Any, x: Features) -> Features:

@@ -32,7 +32,7 @@ class Branch(layers.Module):
     @nn.compact
     def __call__(self, x: Features, *, train: bool = False) -> layers.Vectors:
         """Maps `[B, H, W, C]` to `[B, size]`."""
-        layer = ConvNorm(x.shape[-1], 3, **self.computing, name="layer")
+        layer = ConvNorm(x.shape[-1], 3, computing=self.computing, name="layer")
         pooled = jnp.mean(nn.relu(layer(x, train=train)), (1, 2))
         return self.dense(pooled, self.size, "dense")
 
@@ -89,7 +89,7 @@ class PCLResNet(layers.DeepNetwork):
         for k in (1, 2, 3):
             if f"stage{k}" in self.branches:
                 name = f"branch_stage{k}"
-                branch = Branch(self.branch_size, name=name, **self.computing)
+                branch = Branch(self.branch_size, name=name, computing=self.computing)
                 features[name] = branch(features[f"stage{k}/out"], train=train)
         if "auxiliary" in self.branches:
             # Its gradient counts ties, which bfloat16 cannot from 256 on.

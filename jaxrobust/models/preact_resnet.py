@@ -76,7 +76,7 @@ class PreActBlock(layers.Module):
         h = nn.Dropout(self.dropout, deterministic=not train)(h)
         h = self._conv(h, 3, 1, "conv2")
         if self.squeeze:
-            fields = {"name": "squeeze_excite", **self.computing}
+            fields = {"name": "squeeze_excite", "computing": self.computing}
             h = _variants.SqueezeExcite(self.squeeze, **fields)(h)
         return self._sparse(h + shortcut, "sparse_sum")
 

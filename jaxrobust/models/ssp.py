@@ -65,7 +65,7 @@ class _SSP(layers.DeepNetwork):
         for n in range(self.blocks):
             name, ark_init = f"stage{k}_block{n}", self.ark_init
             block = Block(integrator, parts, ark_init=ark_init, name=name)
-            x = layers.run_block(block, x, train=train, remat=self.remat)
+            x = layers.run_block(block, x, train=train, remat=self.computing.remat)
         return x
 
 
@@ -99,7 +99,7 @@ class SSPNet(_SSP):
             # As released: the more blocks add up, the smaller they start.
             math.sqrt(5) * self.blocks,
             nn.initializers.uniform(1.0),
-            **self.computing,
+            computing=self.computing,
         )
 
     @nn.compact
@@ -112,7 +112,7 @@ class SSPNet(_SSP):
             if k > 1:
                 width = self.width * 2 ** (k - 1)
                 step = Transition(width, parts, name=f"transition{k - 1}")
-                x = layers.run_block(step, x, train=train, remat=self.remat)
+                x = layers.run_block(step, x, train=train, remat=self.computing.remat)
             features[f"stage{k}/in"] = x
             x = self.run_blocks(x, k, integrator, parts, train=train)
             features[f"stage{k}/out"] = x
@@ -139,7 +139,7 @@ class SSPMnist(_SSP):
     @nn.compact
     def __call__(self, images: Images, *, train: bool = False) -> Outputs:
         """Classifies images `[B, H, W, C]` in [0, 1] of at least 6x6 pixels."""
-        parts = Parts(self.norm, self.init_option, **self.computing)
+        parts = Parts(self.norm, self.init_option, computing=self.computing)
         make_conv, make_norm, width = parts.make_conv, parts.make_norm, self.width
         x = self.normalized(images, at_least=6)
         x = make_conv("stem_conv1", width, padding=0)(x)

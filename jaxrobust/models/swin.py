@@ -131,9 +131,9 @@ class Swin(layers.DeepNetwork, TransformerPart):
             heads = x.shape[-1] // self.head_size
             for n in range(blocks):
                 sizes = heads, self.window, bool(n % 2), self.epsilon
-                fields = {"name": f"stage{k}_block{n}", **self.computing}
+                fields = {"name": f"stage{k}_block{n}", "computing": self.computing}
                 block = SwinBlock(*sizes, self.mean_sparse, **fields)
-                x = layers.run_block(block, x, train=train, remat=self.remat)
+                x = layers.run_block(block, x, train=train, remat=self.computing.remat)
             features[f"stage{k}/out"] = x
         x = jnp.mean(self.layer_norm(x, "head_norm", self.epsilon), (1, 2))
         return self.classified(x, features, bias_init=ZEROS)

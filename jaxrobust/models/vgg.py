@@ -54,7 +54,9 @@ class VGG(layers.DeepNetwork):
         x = self.normalized(images, MIN_SIZE)
         features: dict[str, Array] = {}
         # `k` and `train` say what is computed: they are no arrays to differentiate.
-        stage = nn.remat(_stage, static_argnums=(2, 3)) if self.remat else _stage
+        stage = (
+            nn.remat(_stage, static_argnums=(2, 3)) if self.computing.remat else _stage
+        )
         for k in range(1, len(FACTORS) + 1):
             x = features[f"stage{k}/out"] = stage(self, x, k, train)
         x = layers.dropout(self, layers.flatten(x), self.dropout, train)

@@ -82,7 +82,7 @@ class ViT(layers.DeepNetwork, TransformerPart):
         if self.stem == "patch":
             x = self.convolve(x, self.width, PATCH, "stem", strides=PATCH)
         else:
-            fields = {"name": "stem", **self.computing}
+            fields = {"name": "stem", "computing": self.computing}
             x = ConvStem(STEM_CHANNELS, (2, 2, 2, 2), self.width, **fields)(x)
         x = x.reshape(x.shape[0], -1, x.shape[-1])
         token = self.param("cls_token", SMALL_NORMAL, (1, 1, self.width), jnp.float32)
@@ -90,8 +90,8 @@ class ViT(layers.DeepNetwork, TransformerPart):
         places = self.param("pos_embed", SMALL_NORMAL, (1, *x.shape[1:]), jnp.float32)
         x = (widened(x) + places).astype(x.dtype)
         for n in range(self.blocks):
-            block = ViTBlock(self.heads, name=f"block{n}", **self.computing)
-            x = layers.run_block(block, x, train=train, remat=self.remat)
+            block = ViTBlock(self.heads, name=f"block{n}", computing=self.computing)
+            x = layers.run_block(block, x, train=train, remat=self.computing.remat)
         x = self.layer_norm(x[:, 0], "head_norm")
         return self.classified(x, {}, bias_init=ZEROS)
 

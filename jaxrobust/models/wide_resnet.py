@@ -90,7 +90,9 @@ class WideResNet(layers.DeepNetwork):
         x = jnp.mean(_variants.activation(self.activation)(x), (1, 2))
         if self.unit_head:
             x = _variants.unit(x)
-            head = _variants.UnitDense(self.num_classes, self.dtype, name="classifier")
+            head = _variants.UnitDense(
+                self.num_classes, self.computing, name="classifier"
+            )
             logits = layers.as_logits(head(x))
             return Outputs(logits, {**features, "penultimate": x}, None)
         # As in the original: nothing favours a class at the start.

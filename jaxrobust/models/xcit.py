@@ -134,20 +134,22 @@ class XCiT(layers.DeepNetwork, TransformerPart):
         for n in range(1, 5):
             strides = 1 if self.patch == 4 and n <= 2 else 2
             channels = max(1, self.width // 2 ** (4 - n))
-            fields = {"name": f"stem{n}", **self.computing}
+            fields = {"name": f"stem{n}", "computing": self.computing}
             x = ConvNorm(channels, 3, strides, **fields)(x, train=train)
             x = gelu(x) if n < 4 else x
         waves = jnp.asarray(_waves(*x.shape[1:3]), x.dtype)[None]
         places = widened(self.convolve(waves, self.width, 1, "positions"))
         x = (widened(x) + places).astype(x.dtype)
         for n in range(self.blocks):
-            block = XCABlock(self.heads, name=f"block{n}", **self.computing)
-            x = layers.run_block(block, x, train=train, remat=self.remat)
+            block = XCABlock(self.heads, name=f"block{n}", computing=self.computing)
+            x = layers.run_block(block, x, train=train, remat=self.computing.remat)
         tokens = x.reshape(x.shape[0], -1, x.shape[-1])
         token = self.param("cls_token", SMALL_NORMAL, (1, 1, self.width), jnp.float32)
         tokens = with_token(tokens, token)
         for n in range(CLASS_BLOCKS):
-            block = ClassBlock(self.heads, name=f"class_block{n}", **self.computing)
+            block = ClassBlock(
+                self.heads, name=f"class_block{n}", computing=self.computing
+            )
             tokens = block(tokens, train=train)
         x = self.layer_norm(tokens, "head_norm")[:, 0]
         return self.classified(x, {}, bias_init=ZEROS)

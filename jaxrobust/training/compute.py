@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust.array_types import PyTree
+from jaxrobust.models.layers import Module
 
 DTYPES = ("float32", "bfloat16", "float64")
 
@@ -39,13 +40,13 @@ def cast(tree: PyTree, dtype: Any) -> PyTree:
 def training_model(model: nn.Module, config: Mapping[str, Any]) -> nn.Module:
     """Returns the network as training runs it; its variables are the same.
 
-    `train.compute_dtype` bfloat16 needs a field `dtype`, which it computes in, and
-    `train.remat` a field `remat`, on which it computes its blocks again in the backward
-    pass (`models.layers.run_block`). Modules that are fields of the network (the
-    encoder of `models.fpd`) follow.
+    `train.compute_dtype` bfloat16 and `train.remat`, which computes blocks again in the
+    backward pass (`models.layers.run_block`), are fields of `models.layers.Computing`
+    in our networks. Another module needs a field `dtype` or `remat`. Modules that are
+    fields of the network (the encoder of `models.fpd`) follow.
 
     Raises:
-      ValueError: if neither the network nor a module inside it has such a field, or as
+      ValueError: if neither the network nor a module inside it can, or as
         `state_dtype`.
     """
     train = config["train"]
@@ -60,8 +61,9 @@ def training_model(model: nn.Module, config: Mapping[str, Any]) -> nn.Module:
     for field, value, setting, hint in wanted:
         changed = _set_field(model, field, value)
         if changed is None:
+            lacks = "blocks" if hasattr(model, "computing") else f"field `{field}`"
             raise ValueError(
-                f"`{setting}`: {type(model).__name__} has no field `{field}`; {hint}"
+                f"`{setting}`: {type(model).__name__} has no {lacks}; {hint}"
             )
         model = changed
     return model
@@ -70,7 +72,12 @@ def training_model(model: nn.Module, config: Mapping[str, Any]) -> nn.Module:
 def _set_field(model: nn.Module, field: str, value: Any) -> nn.Module | None:
     """Returns a copy with the field set wherever there is one, None without any."""
     names = {f.name for f in dataclasses.fields(model) if f.init} - {"parent", "name"}
-    new = {field: value} if field in names else {}
+    new: dict[str, Any] = {}
+    if isinstance(model, Module):
+        if field != "remat" or model.recomputes:
+            new["computing"] = dataclasses.replace(model.computing, **{field: value})
+    elif field in names:
+        new[field] = value
     for name in names:
         inner = getattr(model, name)
         if isinstance(inner, nn.Module):

@@ -192,7 +192,7 @@ def test_loops_hold_nothing_but_fast_convolutions(argument):
 def test_forward_mode_needs_loop_safe_off():
     x = jnp.ones((1, 8, 8, 3))
     for loop_safe in (True, False):
-        conv = layers.Conv(4, 3, loop_safe=loop_safe)
+        conv = layers.Conv(4, 3, computing=layers.Computing(loop_safe=loop_safe))
         variables = conv.init(jax.random.key(0), x)
 
         def apply(x, conv=conv, variables=variables):

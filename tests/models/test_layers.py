@@ -76,7 +76,7 @@ def test_group_norms(kind, groups):
 @pytest.mark.parametrize("kind", layers.NORMS)
 def test_bfloat16_norms_keep_float32_parameters(kind):
     x = jnp.asarray(features(np.float32), jnp.bfloat16)
-    norm = ssp.Parts(kind, dtype="bfloat16").make_norm("norm")
+    norm = ssp.Parts(kind, computing=layers.Computing("bfloat16")).make_norm("norm")
     variables = norm.init(jax.random.key(0), x)
     out, moved = norm.apply(variables, x, train=True, mutable=["batch_stats"])
     chex.assert_equal_shape([out, x])

@@ -251,6 +251,13 @@ def test_recomputing_keeps_less_for_the_backward_pass():
     assert sizes[1] < sizes[0] / 3
 
 
+class Levels(nn.Module):
+    """An encoder of somebody else's."""
+
+    def __call__(self, x, train=False):
+        return dict.fromkeys(("c2", "c3", "c4", "c5"), x)
+
+
 def test_a_network_without_the_field_is_told(tmp_path):
     for train, message in (
         ({"remat": True}, r"`train\.remat`: Half has no field `remat`"),
@@ -259,3 +266,24 @@ def test_a_network_without_the_field_is_told(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             compute.training_model(Half(), settings(**train))
+
+
+def test_a_network_without_blocks_is_told():
+    with pytest.raises(ValueError, match=r"`train\.remat`: LeNet has no blocks"):
+        compute.training_model(models.create("lenet5"), settings(remat=True))
+    with pytest.raises(ValueError, match="`remat`: LeNet has no blocks to compute"):
+        models.create("lenet5", remat=True)
+    around = models.fpd(Levels(), front_denoising=False, back_denoising=False)
+    with pytest.raises(ValueError, match="FPD has no blocks"):
+        compute.training_model(around, settings(remat=True))
+
+
+@pytest.mark.parametrize("name", ["ssp_cifar", "fpd_resnet"])
+def test_fields_of_computing_are_given_by_their_own_names(name):
+    """As they are in configs; the encoder inside FPD gets them too."""
+    given = {"dtype": "bfloat16", "remat": True, "loop_safe": False}
+    model = models.create(name, **NETWORKS[name], **given)
+    assert model.computing == models.layers.Computing(**given)
+    if name == "fpd_resnet":
+        assert model.encoder.computing == model.computing
+    assert given.keys() < models.defaults(name).keys()
