@@ -306,6 +306,7 @@ def test_attacks_of_the_command_line_replace_those_of_the_config(
     assert used["eval"]["suite"] == ""
 
 
+@pytest.mark.full
 def test_a_checkpoint_of_another_architecture_is_refused(trained):
     flags = [*SMALL, "--mode=eval", f"--workdir={trained}", "--config.model.width=8"]
     done = run(*flags)

@@ -146,6 +146,7 @@ def child(stub, *arguments):
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.full
 def test_two_sweeps_share_a_folder_and_a_signal_reaches_the_run(stub, tmp_path, capsys):
     file = lines(tmp_path, "--config.seed=3", "--config.seed=1")
     root = tmp_path / "root"

@@ -525,6 +525,7 @@ def test_threads_attack_their_own_models():
             chex.assert_trees_all_equal(list(pool.map(attacked, networks)), alone)
 
 
+@pytest.mark.full
 def test_slow_convolutions_stay_out_of_loops(compilations):
     stock = Stock()
     variables = stock.init(jax.random.key(0), X)

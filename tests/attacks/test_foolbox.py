@@ -59,6 +59,7 @@ def problem():
     )
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("random_start", full_but([False, True], [False]))
 def test_pgd_agrees_with_foolbox(foolbox, problem, random_start):
     logits_fn, x, y = problem

@@ -291,6 +291,7 @@ def test_stochastic_model():
     assert (jnp.argmax(sawtooth(x_adv), axis=1) != y).mean() >= 0.5
 
 
+@pytest.mark.full
 def test_rows_may_be_at_queries_of_their_own():
     """What a scheduler does: a slot that is refilled starts its own count."""
     x, y = images()

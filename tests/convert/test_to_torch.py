@@ -15,6 +15,7 @@ from jaxrobust import checkpoints, convert, models
 from jaxrobust.convert import __main__ as program
 from jaxrobust.convert import _families
 from jaxrobust.models import ssp
+from tests.marks import full_but
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 SMALL = {"blocks": 1, "layers": (1, 1, 1, 1), "heads": 2, "head_size": 2}
@@ -67,7 +68,10 @@ def counted(model, shape):
     )
 
 
-@pytest.mark.parametrize("case", [*CASES, *PARTS])
+QUICK = ["preact_resnet", "fpd_resnet", "MeanSparse of Swin"]
+
+
+@pytest.mark.parametrize("case", full_but([*CASES, *PARTS], QUICK))
 def test_there_and_back(case):
     model = PARTS.get(case) or small(case)
     shape = _families.of(model).input_shape

@@ -103,6 +103,7 @@ def assert_near(got, want, atol=1e-5):
     chex.assert_trees_all_close(got, want, rtol=0, atol=atol)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "phase1", full_but(["restoration", "all_but_classifier"], ["restoration"])
 )
@@ -157,6 +158,7 @@ def test_threshold_equal_to_l2_trains_all_but_makes_no_second_update(variables):
         assert bool(second.when(0, metrics)) == again
 
 
+@pytest.mark.full
 def test_noise_goes_in_and_the_clean_image_is_the_target(variables):
     x, y = data()
     keys = jax.random.split(jax.random.key(0), len(x))
@@ -207,6 +209,7 @@ def test_attacked_half_after_the_delay(variables):
     assert_near(after.model_state, stats, atol=1e-3)
 
 
+@pytest.mark.full
 def test_spectral_penalty_shrinks_the_classifier(variables):
     def norm(weight):
         after, _ = one_step(

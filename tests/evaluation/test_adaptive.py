@@ -131,6 +131,7 @@ def attacked(problem, entry):
     return run, run(problem.variables, problem.images, problem.labels, keys)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "network", full_but(["without_tanh", "without_decoder"], ["without_tanh"])
 )

@@ -233,6 +233,7 @@ def test_analyses_can_be_off_or_without_attacks(tmp_path):
     assert list(found["analyses"]) == ["probability_gap"]
 
 
+@pytest.mark.full
 def test_protocols_run_and_list_what_is_pending(tmp_path):
     found = run(tmp_path, suite="pclc2021", analysis={**FIELDS, "enabled": False})
     assert found["suite"] == "pclc2021"

@@ -195,6 +195,7 @@ def test_batch_norm_in_train_mode_is_flagged(train, digits, look):
     assert "outputs_change" not in names(found)
 
 
+@pytest.mark.full
 def test_batch_size_changes_nothing_and_progress_is_told(sound, look):
     told = []
     one, _ = look(sound)

@@ -107,6 +107,7 @@ def run(tmp_path, *flags, model="their_model:logits"):
     )
 
 
+@pytest.mark.full
 def test_the_whole_program_agrees_with_the_closed_form(theirs, tmp_path, capsys):
     margin, slope = theirs
     about = ["--about=authors=A. Body", "--about=additional_data=true"]
@@ -133,6 +134,7 @@ def test_the_whole_program_agrees_with_the_closed_form(theirs, tmp_path, capsys)
     assert "report.html" in said
 
 
+@pytest.mark.full
 def test_images_of_another_range(theirs, tmp_path):
     """A radius is of [0, 1] images whatever range the function takes."""
     margin, slope = theirs

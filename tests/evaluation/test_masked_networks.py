@@ -67,6 +67,7 @@ def test_a_constant_network_is_told_as_such():
     ]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("network", "expected"),
     [

@@ -233,6 +233,7 @@ def test_recomputed_blocks_change_nothing(name, blocks):
         chex.assert_trees_all_close(a, b, rtol=1e-12, atol=1e-12 * scale)
 
 
+@pytest.mark.full
 def test_recomputing_keeps_less_for_the_backward_pass():
     """Bytes of what a pull-back holds; XLA's CPU backend shares them again."""
     sizes = []

@@ -99,6 +99,7 @@ def shapes(model, shape=(2, 32, 32, 3)):
     return {name: value.shape for name, value in out.features.items()}
 
 
+@pytest.mark.full
 def test_features_of_the_papers_network():
     found = shapes(models.create("pcl_resnet", depth=110))
     assert found["pooled"] == (2, 256)

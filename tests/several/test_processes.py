@@ -32,7 +32,7 @@ def _logs(tmp_path):
     return [p.read_text() for p in sorted((tmp_path / "logs").iterdir())]
 
 
-@pytest.mark.parametrize("name", ["arrays", "agreement"])
+@pytest.mark.parametrize("name", full_but(["arrays", "agreement"], ["arrays"]))
 def test_processes_share_arrays_and_find_differences(tmp_path, name):
     group = _start(tmp_path, name, str(tmp_path))
     assert group.wait() == 0, _logs(tmp_path)
@@ -69,6 +69,7 @@ def test_a_killed_process_ends_the_others_which_name_it(tmp_path, victim):
     _wait_for_text(tmp_path, 1 - victim, "died")
 
 
+@pytest.mark.full
 def test_a_process_that_fails_ends_the_others_which_say_why(tmp_path):
     group = _start(tmp_path, "together", str(tmp_path))
     _wait_for_steps(tmp_path, group)

@@ -91,6 +91,7 @@ def leaves_of(variables):
     return {start._name(path): np.asarray(leaf) for path, leaf in leaves}
 
 
+@pytest.mark.full
 def test_a_network_is_tuned_to_other_classes(trained, monkeypatch):
     monkeypatch.setattr(checkpoints, "load", None)  # nothing of its config is used
     source, mesh = str(trained / "run"), parallel.make_mesh(1)
@@ -176,6 +177,7 @@ def test_another_rate_alone_trains_nothing(trained, tmp_path):
     program.run(same, str(tmp_path / "run"), "train", None, "command")
 
 
+@pytest.mark.full
 def test_a_run_that_lost_the_record_of_its_data(trained, tmp_path):
     shutil.copytree(trained / "run", tmp_path / "run")
     (tmp_path / "run" / "training_data.json").unlink()

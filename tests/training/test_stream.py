@@ -96,6 +96,7 @@ def test_an_unreadable_image_is_named_as_load_names_it(folder):
     assert str(raised.value) == str(loaded.value)
 
 
+@pytest.mark.full
 def test_processes_read_the_same_and_say_what_is_wrong(folder):
     """Their errors come to the training process, and closing ends them."""
     flags.FLAGS.mark_as_parsed()  # as absl's app does; grain's processes ask for it
@@ -173,6 +174,7 @@ def fields_of(feed, name="digits", **more):
     return fields.to_dict()
 
 
+@pytest.mark.full
 def test_a_run_ends_the_same_with_either_feed(tmp_path):
     mesh, found = parallel.make_mesh(1), []
     for feed in ("resident", "stream"):

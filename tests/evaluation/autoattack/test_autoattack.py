@@ -159,6 +159,7 @@ def test_continued_with_other_slots(small_net, usual, tmp_path):
     chex.assert_trees_all_equal(again.robust, usual.robust)
 
 
+@pytest.mark.full
 def test_a_finished_evaluation_is_not_run_again(linear, tmp_path):
     model = linear(2)
     first = attack(model, 0.1, state_dir=tmp_path)
@@ -236,6 +237,7 @@ def test_quantised_inputs_are_flagged(linear):
     assert {"zero_gradients", "black_box_beats_white_box"} <= names_of(result)
 
 
+@pytest.mark.full
 def test_randomised_models_are_judged_by_fresh_draws(linear):
     """One class's logit is +1 or -1 by a coin: half of all draws are wrong."""
     model = linear(3)
