@@ -2,9 +2,9 @@
 
     python -m benchmarks.narrow_convolutions [--repeats 15]
 
-Milliseconds (median) of a forward pass by the backend's kernel and as a product of
-patches, and of the gradient to the input by the kernel and scattered. The
-thresholds at the top of models/_conv.py come from here. Measure on an idle machine.
+Milliseconds (median) of a forward pass by the backend's kernel, as a product of patches
+and as a sum over places, and of the gradient to the input by the kernel and scattered.
+The thresholds at the top of models/_conv.py come from here. Measure on an idle machine.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def main() -> None:
         kernel = jnp.asarray(rng.normal(size=shape), jnp.float32)
         out = _conv._plain(x, kernel, form)
         row = []
-        for way in (_conv._plain, _conv._patch_product):
+        for way in (_conv._plain, _conv._patch_product, _conv._sum_of_places):
             run = functools.partial(way, form=form)
             row.append(median(run, x, kernel, repeats=repeats))
         for way in (_conv._flipped, _conv._scattered):
@@ -67,8 +67,8 @@ def main() -> None:
             row.append(median(run, out, kernel, repeats=repeats))
         print(
             f"{batch}x{side}x{side}x{channels} -> {features}, {size}x{size} "
-            f"stride {stride}: kernel {row[0]:.2f}, patches {row[1]:.2f}; gradient: "
-            f"kernel {row[2]:.2f}, scattered {row[3]:.2f}",
+            f"stride {stride}: kernel {row[0]:.2f}, patches {row[1]:.2f}, "
+            f"sum {row[2]:.2f}; gradient: kernel {row[3]:.2f}, scattered {row[4]:.2f}",
             flush=True,
         )
 

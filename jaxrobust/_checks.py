@@ -129,6 +129,15 @@ def check_count(name: str, value: Any, least: int) -> None:
         raise ValueError(f"`{name}` must be at least {least}, got {value}.")
 
 
+def check_function(logits_fn: object) -> None:
+    """Raises TypeError unless a network is handed in as a function."""
+    if not callable(logits_fn):
+        raise TypeError(
+            "`logits_fn` must be a function from images to logits, got "
+            f"{type(logits_fn).__name__}."
+        )
+
+
 def check_norm(norm: object) -> None:
     """Raises ValueError, naming the nearest match, unless `norm` is known."""
     if not isinstance(norm, str) or norm not in NORMS:

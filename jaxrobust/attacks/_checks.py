@@ -84,11 +84,7 @@ def check_call(problem: Problem, method: Method, key: Any) -> None:
             f"{f'{shape} {start.dtype}' if shape else type(start).__name__}."
         )
     checks.check_labels(problem.y, x.shape[0])
-    if not callable(problem.logits_fn):
-        raise TypeError(
-            "`logits_fn` must be a function from images to logits, got "
-            f"{type(problem.logits_fn).__name__}."
-        )
+    checks.check_function(problem.logits_fn)
     if problem.eot_samples > 1 and not problem.stochastic:
         raise ValueError(
             f"`eot_samples` = {problem.eot_samples} averages over a model's "

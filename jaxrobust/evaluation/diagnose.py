@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxrobust import attacks, threat
-from jaxrobust._checks import check_one_radius
+from jaxrobust._checks import check_count, check_one_radius
 from jaxrobust.analysis import masking
 from jaxrobust.array_types import Bounds, Images, Key, Labels, Logits, LogitsFn, Norm
 from jaxrobust.attacks import stepping
@@ -139,10 +139,7 @@ def diagnose(
 def check_counts(fields: Mapping[str, Any], prefix: str = "") -> None:
     """Checks those counts of `fields` that are given: the least of each."""
     for name, least in _COUNTS.items():
-        if fields.get(name, least) < least:
-            raise ValueError(
-                f"`{prefix}{name}` must be at least {least}, got {fields[name]}."
-            )
+        check_count(prefix + name, fields.get(name, least), least)
 
 
 def _square(

@@ -9,6 +9,7 @@ A network is a Linen module:
 
 from jaxrobust.models import integrators as integrators
 from jaxrobust.models import layers as layers
+from jaxrobust.models._computing import Computing as Computing
 from jaxrobust.models._outputs import Outputs as Outputs
 from jaxrobust.models._outputs import as_outputs as as_outputs
 from jaxrobust.models._outputs import logits_fn as logits_fn

@@ -5,12 +5,12 @@ or `cond` to its fast kernel only in the layout NHWC x HWIO -> NHWC; the gradien
 that JAX derives are in another one and run in a naive kernel (jax-ml/jax#12868). Here
 both gradients are written so that they never meet that kernel. Even the fast kernel
 waits more than it computes where an image enters (few input channels), so those are
-written as matmuls. Other backends get the convolution and the gradients of JAX:
-the choice is made when the program is lowered.
+written as matmuls, or as sums of products. Other backends get the convolution and the
+gradients of JAX: the choice is made when the program is lowered.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -23,10 +23,10 @@ Features = Float[Array, "B H W C"]
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 # Input channels up to which, and places of a kernel up to which, one product of patches
-# is faster than the kernel: `python -m benchmarks.narrow_convolutions`. Gradients with
-# strides take several times the memory that way, those of more channels are faster
-# alone and much slower inside a network.
-_NARROW, _PLACES = 3, 25
+# is faster than the kernel: `python -m benchmarks.narrow_convolutions`. From or to few
+# channels a sum over the places is faster still. Gradients to `_FEW` channels are
+# scattered; with strides that would take several times the memory.
+_NARROW, _PLACES, _FEW = 3, 25, 8
 
 
 class Form(NamedTuple):
@@ -82,16 +82,18 @@ def _convolve(x: Features, kernel: Kernel, form: Form) -> Features:
     """Convolves by what is fastest on the platform."""
     if form.groups > 1 or not _is_narrow(kernel):
         return _plain(x, kernel, form)
+    few = kernel.shape[2] == 1 or kernel.shape[3] <= _FEW
+    way = _sum_of_places if few else _patch_product
     return lax.platform_dependent(
         x, kernel,
-        cpu=functools.partial(_patch_product, form=form),
+        cpu=functools.partial(way, form=form),
         default=functools.partial(_plain, form=form),
     )  # fmt: skip
 
 
-def _is_narrow(kernel: Kernel) -> bool:
+def _is_narrow(kernel: Kernel, most: int = _NARROW) -> bool:
     rows, columns, channels, _ = kernel.shape
-    return channels <= _NARROW and rows * columns <= _PLACES
+    return channels <= most and rows * columns <= _PLACES
 
 
 def _plain(x: Features, kernel: Kernel, form: Form) -> Features:
@@ -135,7 +137,7 @@ _conv.defvjp(_forward, _backward)
 def _input_gradient(
     cotangent: Features, kernel: Kernel, shape: tuple[int, ...], form: Form
 ) -> Features:
-    narrow = _is_narrow(kernel) and max(form.strides) == 1
+    narrow = _is_narrow(kernel, _FEW) and max(form.strides) == 1
     way = _scattered if narrow else _flipped
     return way(cotangent, kernel, shape, form)
 
@@ -206,6 +208,50 @@ def _patch_product(x: Features, kernel: Kernel, form: Form) -> Features:
     return jnp.matmul(patches, weights, precision=form.precision)
 
 
+def _sum_of_places(x: Features, kernel: Kernel, form: Form) -> Features:
+    """Adds up, at each place of the kernel, what the pixels there give."""
+    exact = jnp.promote_types(x.dtype, jnp.float32)
+    wide, weights = x.astype(exact), kernel.astype(exact)
+    (rows, columns), down = kernel.shape[:2], form.strides[0]
+    padded = jnp.pad(wide, ((0, 0), *form.pads, (0, 0)))
+    flat = weights.reshape(rows * columns, *kernel.shape[2:])
+
+    def part(start: Any, count: int) -> Features:
+        band = lax.dynamic_slice_in_dim(
+            padded, start * down, (count - 1) * down + rows, 1
+        )
+        windows = _windows(band, (rows, columns), form._replace(pads=((0, 0),) * 2))
+        terms = [
+            window[..., c, None] * flat[place, c].reshape(1, 1, 1, -1)
+            for place, window in enumerate(windows)
+            for c in range(x.shape[-1])
+        ]
+        return functools.reduce(jnp.add, terms)
+
+    height = (padded.shape[1] - rows) // down + 1
+    return _by_halves(part, height).astype(x.dtype)
+
+
+def _by_halves(part: Callable[[Any, int], Features], height: int) -> Features:
+    """Returns `part(0, height)`, rows `[B, height, W, C]`, made in a loop of two turns.
+
+    XLA would compute a sum anew inside each operation that reads it (four times for a
+    max pool of four places); what leaves a loop is there once. `part(start, count)`
+    gives some of the rows; those in the middle may be made twice.
+    """
+    if height < 2:
+        return part(0, height)
+    count = -(-height // 2)
+    shape = jax.eval_shape(lambda: part(0, count))
+    batch, _, *rest = shape.shape
+
+    def turn(i: Any, rows: Features) -> Features:
+        start = i * (height - count)
+        return lax.dynamic_update_slice_in_dim(rows, part(start, count), start, 1)
+
+    return lax.fori_loop(0, 2, turn, jnp.zeros((batch, height, *rest), shape.dtype))
+
+
 def _scattered(
     cotangent: Features, kernel: Kernel, shape: tuple[int, ...], form: Form
 ) -> Features:
@@ -218,7 +264,10 @@ def _scattered(
     )
     windows = functools.partial(_windows, size=(rows, columns), form=form)
     place = jax.linear_transpose(windows, jax.ShapeDtypeStruct(shape, exact))
-    return place(jnp.split(parts, rows * columns, axis=-1))[0].astype(cotangent.dtype)
+    found = place(jnp.split(parts, rows * columns, axis=-1))[0].astype(cotangent.dtype)
+    return _by_halves(
+        lambda start, count: lax.dynamic_slice_in_dim(found, start, count, 1), shape[1]
+    )
 
 
 def _by_groups(x: Features, kernel: Kernel, form: Form) -> Features:

@@ -24,7 +24,7 @@ from jaxrobust.models import (
     wide_resnet,
     xcit,
 )
-from jaxrobust.models._computing import AS_USUAL, Computing
+from jaxrobust.models._computing import AS_USUAL
 from jaxrobust.models.fpd import fpd_resnet, fpd_resnext
 
 _TABLE: Mapping[str, Callable[..., nn.Module]] = {
@@ -63,7 +63,8 @@ def names() -> tuple[str, ...]:
 def create(name: str, **kwargs: Any) -> nn.Module:
     """Builds the network that is called so; `kwargs` are fields, see its class.
 
-    `dtype`, `remat` and `loop_safe` are those of its field `computing`.
+    `dtype`, `remat` and `loop_safe` are those of its field `computing`, which can be
+    given as a whole, too.
 
     Returns:
       A Linen module: `init(key, x, train=False)`, `apply(variables, x, train=...)`.
@@ -76,6 +77,7 @@ def create(name: str, **kwargs: Any) -> nn.Module:
         raise ValueError(f"unknown model {name!r}. {nearest_match(name, _TABLE)}")
     build = _TABLE[name]
     known, fields = _keywords(build), {}
+    whole = kwargs.pop("computing", AS_USUAL)
     computing: dict[str, Any] = {}
     for key, value in kwargs.items():
         if key not in known:
@@ -85,7 +87,7 @@ def create(name: str, **kwargs: Any) -> nn.Module:
         # Every Linen module has a method `init`, so the field is called otherwise.
         own = computing if key in _COMPUTING else fields
         own["init_option" if key == "init" else key] = _hashable(value)
-    return build(**fields, computing=Computing(**computing))
+    return build(**fields, computing=dataclasses.replace(whole, **computing))
 
 
 def defaults(name: str) -> dict[str, Any]:

@@ -44,8 +44,9 @@ def arrays(height, width, kernel, dtype, channels=(4, 5)):
     )
 
 
-# A product of patches and a scattered gradient, or the backend's kernel for both.
-CHANNELS = [(2, 5), (4, 5)]
+# A sum over places, a product of patches, the backend's kernel (its gradient scattered)
+# and without.
+CHANNELS = [(2, 5), (3, 9), (5, 9), (9, 5)]
 
 
 @pytest.mark.parametrize(

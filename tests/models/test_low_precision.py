@@ -287,4 +287,6 @@ def test_fields_of_computing_are_given_by_their_own_names(name):
     assert model.computing == models.layers.Computing(**given)
     if name == "fpd_resnet":
         assert model.encoder.computing == model.computing
+    whole = models.Computing(**given)
+    assert models.create(name, **NETWORKS[name], computing=whole) == model
     assert given.keys() < models.defaults(name).keys()

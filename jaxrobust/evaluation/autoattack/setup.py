@@ -9,7 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Bool, Float, Int
 
-from jaxrobust._checks import check_one_radius
+from jaxrobust._checks import check_count, check_function, check_one_radius
 from jaxrobust.array_types import Key, LogitsFn
 from jaxrobust.attacks import autoattack_versions as versions
 from jaxrobust.attacks import stepping
@@ -148,11 +148,7 @@ def check_call(
 ) -> None:
     """Checks what `autoattack` is given, before any compute."""
     eps: Any = ball.eps
-    if not callable(logits_fn):
-        raise TypeError(
-            "`logits_fn` must be a function from images to logits, got "
-            f"{type(logits_fn).__name__}."
-        )
+    check_function(logits_fn)
     if any(isinstance(value, Tracer) for value in (x, y, eps)):
         raise TypeError(
             "`x`, `y` and `eps` must be concrete: autoattack runs its loop on the "
@@ -168,8 +164,8 @@ def check_call(
             f"`x` must have shape [N, H, W, C], got {x.shape}: AutoAttack's Square is "
             "made for images."
         )
-    if draws is not None and (not isinstance(draws, int) or draws < 1):
-        raise ValueError(f"`draws` must be a whole number of at least 1, got {draws}.")
+    if draws is not None:
+        check_count("draws", draws, 1)
     if tag is not None and (not isinstance(tag, str) or not tag.strip()):
         raise ValueError(
             "`state_tag` is your name for the model: it must be a text that is not "
@@ -185,9 +181,7 @@ def slots_for(slots: int | None, devices: int, images: int) -> int:
         # On a CPU devices are parts of one machine.
         slots = _SLOTS_ON_CPU if on_cpu else _SLOTS * devices
         slots = min(slots, max(images, unit))
-    elif isinstance(slots, bool) or not isinstance(slots, int) or slots < unit:
-        raise ValueError(
-            f"`slots` must be a whole number of at least {unit}, two for each of "
-            f"{devices} devices, got {slots!r}."
-        )
+    else:
+        # Two for each device.
+        check_count("slots", slots, unit)
     return max(unit, -(-slots // unit) * unit)
