@@ -14,10 +14,17 @@ from jaxrobust.attacks.apgd import apgd_targeted as apgd_targeted
 from jaxrobust.attacks.cw_l2 import cw_l2 as cw_l2
 from jaxrobust.attacks.cw_linf import cw_linf as cw_linf
 from jaxrobust.attacks.deepfool import deepfool as deepfool
+from jaxrobust.attacks.dim import admix as admix
+from jaxrobust.attacks.dim import dim as dim
+from jaxrobust.attacks.dim import sim as sim
+from jaxrobust.attacks.dim import tim as tim
 from jaxrobust.attacks.fab import fab as fab
 from jaxrobust.attacks.hop_skip_jump import hop_skip_jump as hop_skip_jump
 from jaxrobust.attacks.jsma import jsma as jsma
 from jaxrobust.attacks.mim import mim as mim
+from jaxrobust.attacks.nim import nim as nim
+from jaxrobust.attacks.nim import vmim as vmim
+from jaxrobust.attacks.nim import vnim as vnim
 from jaxrobust.attacks.noise import uniform_noise as uniform_noise
 from jaxrobust.attacks.pgd import bim as bim
 from jaxrobust.attacks.pgd import fgsm as fgsm

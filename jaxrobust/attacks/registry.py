@@ -19,10 +19,12 @@ from jaxrobust.attacks.apgd import apgd, apgd_targeted
 from jaxrobust.attacks.cw_l2 import cw_l2
 from jaxrobust.attacks.cw_linf import cw_linf
 from jaxrobust.attacks.deepfool import deepfool
+from jaxrobust.attacks.dim import admix, dim, sim, tim
 from jaxrobust.attacks.fab import fab
 from jaxrobust.attacks.hop_skip_jump import hop_skip_jump
 from jaxrobust.attacks.jsma import jsma
 from jaxrobust.attacks.mim import mim
+from jaxrobust.attacks.nim import nim, vmim, vnim
 from jaxrobust.attacks.noise import worst_of_noise
 from jaxrobust.attacks.pgd import bim, fgsm, pgd
 from jaxrobust.attacks.spsa import spsa
@@ -103,10 +105,18 @@ def _of_fab(o: Options) -> Cost:
     return Cost(runs * o.steps * each, runs * (o.steps + 2))
 
 
+def _of_views(o: Options) -> Cost:
+    gradients, calls = _of_steps(o)
+    return Cost(gradients * o.scales * max(o.mixed, 1) * (1 + o.neighbours), calls)
+
+
 _smallest = functools.partial(Traits, goal="smallest")
+# Made to fool other models: on their own they are weaker than plain steps.
+_transferable = functools.partial(Traits, cost=_of_views, norms=("linf", "l2"))
 _black_box = functools.partial(Traits, access="scores", weak="a black-box attack")
 
 _ENTRIES: dict[str, Traits] = {
+    "admix": _transferable(admix),
     "apgd": Traits(apgd, _of_apgd, strong=True),
     "apgd_targeted": Traits(apgd_targeted, _of_apgd, strong=True),
     "bim": Traits(bim, _of_steps, strong=True, fixed_steps=True),
@@ -122,6 +132,7 @@ _ENTRIES: dict[str, Traits] = {
         norms=("l2", "linf"),
         norm="l2",
     ),
+    "dim": _transferable(dim),
     "fab": _smallest(fab, _of_fab, strong=True),
     "fgsm": Traits(fgsm, _of_steps, weak="a single step", fixed_steps=True),
     "hop_skip_jump": _black_box(
@@ -138,13 +149,16 @@ _ENTRIES: dict[str, Traits] = {
         norm="l1",
     ),
     "mim": Traits(mim, _of_steps, strong=True, fixed_steps=True),
+    "nim": _transferable(nim),
     "pgd": Traits(pgd, _of_steps, strong=True, fixed_steps=True),
+    "sim": _transferable(sim),
     "spsa": _black_box(
         spsa,
         lambda o: Cost(0, o.restarts * (o.steps * (o.samples + 1) + 2)),
         norm="linf",
     ),
     "square": _black_box(square, lambda o: Cost(0, o.restarts * (o.queries + 1))),
+    "tim": _transferable(tim),
     "uniform_noise": Traits(
         worst_of_noise,
         lambda o: Cost(0, 2 * o.draws),  # a look, and a score
@@ -152,6 +166,8 @@ _ENTRIES: dict[str, Traits] = {
         weak="random noise",
         fixed_steps=True,
     ),
+    "vmim": _transferable(vmim),
+    "vnim": _transferable(vnim),
     "zoo": _black_box(
         zoo,
         lambda o: Cost(0, o.binary_steps * o.steps * (2 * o.coordinates + 1) + 1),
