@@ -22,6 +22,8 @@ from jaxrobust.attacks.fab import fab as fab
 from jaxrobust.attacks.hop_skip_jump import hop_skip_jump as hop_skip_jump
 from jaxrobust.attacks.jsma import jsma as jsma
 from jaxrobust.attacks.mim import mim as mim
+from jaxrobust.attacks.mixed_pgd import mixed_pgd as mixed_pgd
+from jaxrobust.attacks.multi_targeted import multi_targeted as multi_targeted
 from jaxrobust.attacks.nim import nim as nim
 from jaxrobust.attacks.nim import vmim as vmim
 from jaxrobust.attacks.nim import vnim as vnim
@@ -34,4 +36,8 @@ from jaxrobust.attacks.registry import hyperparameters as hyperparameters
 from jaxrobust.attacks.registry import names as names
 from jaxrobust.attacks.spsa import spsa as spsa
 from jaxrobust.attacks.square import square as square
+from jaxrobust.attacks.surrogates import ensemble as ensemble
+from jaxrobust.attacks.surrogates import mean_loss as mean_loss
+from jaxrobust.attacks.surrogates import straight_through as straight_through
+from jaxrobust.attacks.surrogates import with_transform as with_transform
 from jaxrobust.attacks.zoo import zoo as zoo

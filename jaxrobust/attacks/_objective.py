@@ -93,7 +93,7 @@ class Problem:
     @property
     def loss_fn(self) -> LossFn | OnInput:
         """The loss as a function."""
-        return _NAMED[self.loss] if isinstance(self.loss, str) else self.loss
+        return named(self.loss)
 
     def seen(self, change: Callable[[Images], Images]) -> "Problem":
         """The problem whose model, and loss of images, see `change(images)`."""
@@ -125,6 +125,11 @@ class Judged(NamedTuple):
     value: PerExample
     logits: Logits
     fooled: jax.Array
+
+
+def named(loss: Loss) -> LossFn | OnInput:
+    """Returns a loss as a function."""
+    return _NAMED[loss] if isinstance(loss, str) else loss
 
 
 def check_loss(loss: object) -> None:

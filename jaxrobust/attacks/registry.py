@@ -24,6 +24,8 @@ from jaxrobust.attacks.fab import fab
 from jaxrobust.attacks.hop_skip_jump import hop_skip_jump
 from jaxrobust.attacks.jsma import jsma
 from jaxrobust.attacks.mim import mim
+from jaxrobust.attacks.mixed_pgd import mixed_pgd
+from jaxrobust.attacks.multi_targeted import multi_targeted
 from jaxrobust.attacks.nim import nim, vmim, vnim
 from jaxrobust.attacks.noise import worst_of_noise
 from jaxrobust.attacks.pgd import bim, fgsm, pgd
@@ -105,6 +107,15 @@ def _of_fab(o: Options) -> Cost:
     return Cost(runs * o.steps * each, runs * (o.steps + 2))
 
 
+def _of_targets(o: Options) -> Cost:
+    targets = min(o.targets, o.classes - 1)
+    once = _of_steps(o)
+    runs = o.restarts * targets
+    aims = runs * (o.classes if o.order == "boundaries" else 0)
+    calls = runs * (2 + 2 * (o.norm == "l1"))  # the first logits, and a score
+    return Cost(targets * once.gradients + aims, calls)
+
+
 def _of_views(o: Options) -> Cost:
     gradients, calls = _of_steps(o)
     return Cost(gradients * o.scales * max(o.mixed, 1) * (1 + o.neighbours), calls)
@@ -149,6 +160,10 @@ _ENTRIES: dict[str, Traits] = {
         norm="l1",
     ),
     "mim": Traits(mim, _of_steps, strong=True, fixed_steps=True),
+    "mixed_pgd": Traits(mixed_pgd, _of_steps, strong=True, fixed_steps=True),
+    "multi_targeted": Traits(
+        multi_targeted, _of_targets, strong=True, fixed_steps=True
+    ),
     "nim": _transferable(nim),
     "pgd": Traits(pgd, _of_steps, strong=True, fixed_steps=True),
     "sim": _transferable(sim),
@@ -207,9 +222,16 @@ def is_strong(name: str) -> bool:
 
 
 def for_training() -> tuple[str, ...]:
-    """Returns the names of attacks that are cheap enough to train against each."""
+    """Returns the names of attacks that are cheap enough to train against each.
+
+    A step of them is one gradient.
+    """
     fixed = (name for name, entry in _ENTRIES.items() if entry.fixed_steps)
-    return tuple(filter(needs_gradient, fixed))
+    return tuple(
+        name
+        for name in filter(needs_gradient, fixed)
+        if cost(name, steps=1, norm="linf").gradients == 1
+    )
 
 
 def needs_gradient(name: str) -> bool:

@@ -20,6 +20,7 @@ SMALL = {
     "fab": {"steps": 4, "targets": 2},
     "hop_skip_jump": {"queries": 150},
     "jsma": {"gamma": 0.2},
+    "multi_targeted": {"targets": 2},
     "sim": {"scales": 2},
     "spsa": {"steps": 4, "samples": 16, "lr": 0.1},
     "square": {"queries": 12},

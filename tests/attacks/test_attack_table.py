@@ -43,6 +43,8 @@ SHORT = {
     "hop_skip_jump": ["linf"],
     "jsma": ["l1"],
     "mim": ["linf"],
+    "mixed_pgd": ["linf"],
+    "multi_targeted": ["l2"],
     "nim": [],
     "pgd": ["linf", "l2", "l1"],
     "sim": [],
