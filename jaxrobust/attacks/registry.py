@@ -69,6 +69,7 @@ class Traits(NamedTuple):
       norm: the one it takes where none is named; None: that of the evaluation.
       strong: reliable enough that a weaker attack which finds more is a warning sign.
       weak: what it is called where it finds more than a strong one; '' for others.
+      transfers: made so that its images fool other models too.
       fixed_steps: steps of one length, or none: stronger attacks usually find more.
     """
 
@@ -81,6 +82,7 @@ class Traits(NamedTuple):
     strong: bool = False
     weak: str = ""
     fixed_steps: bool = False
+    transfers: bool = False
 
     @property
     def single_step(self) -> bool:
@@ -123,7 +125,9 @@ def _of_views(o: Options) -> Cost:
 
 _smallest = functools.partial(Traits, goal="smallest")
 # Made to fool other models: on their own they are weaker than plain steps.
-_transferable = functools.partial(Traits, cost=_of_views, norms=("linf", "l2"))
+_transferable = functools.partial(
+    Traits, cost=_of_views, norms=("linf", "l2"), transfers=True
+)
 _black_box = functools.partial(Traits, access="scores", weak="a black-box attack")
 
 _ENTRIES: dict[str, Traits] = {
@@ -159,7 +163,7 @@ _ENTRIES: dict[str, Traits] = {
         norms=("l1", "l2", "linf"),
         norm="l1",
     ),
-    "mim": Traits(mim, _of_steps, strong=True, fixed_steps=True),
+    "mim": Traits(mim, _of_steps, strong=True, fixed_steps=True, transfers=True),
     "mixed_pgd": Traits(mixed_pgd, _of_steps, strong=True, fixed_steps=True),
     "multi_targeted": Traits(
         multi_targeted, _of_targets, strong=True, fixed_steps=True
