@@ -210,9 +210,9 @@ def get(
     """Returns a named suite as a config writes it, pending attacks included.
 
     They are `gradient` (FGSM, PGD-20 with a random start, uniform noise), `ssp2020`
-    (the same without the random start), `transfer`
-    (attacks on another network that are meant for that), `autoattack` (its standard version), `adaptive`
-    (see `adaptive`; `method` is the defence), and the papers' of `protocols.OF_DATA`.
+    (the same without the random start), `transfer` (attacks on another network that are
+    meant for that), `autoattack` (its standard version), `adaptive` (see `adaptive`;
+    `method` is the defence), and the papers' of `protocols.OF_DATA`.
     Their radii are those of the data set `data`, of CIFAR-10 where no paper has it;
     `eps` and `norm` are for the first five, `step_size` for the first three.
 
