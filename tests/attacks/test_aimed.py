@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jaxrobust import attacks, losses
+from tests.marks import full_but
 
 X = jax.random.uniform(jax.random.key(0), (6, 5, 4, 1))
 W = jax.random.normal(jax.random.key(1), (20, 5))
@@ -31,7 +32,7 @@ def towards(target):
     return attacks.bim(net, X, Y, loss=loss, **GIVEN)
 
 
-@pytest.mark.parametrize("order", ["logits", "boundaries"])
+@pytest.mark.parametrize("order", full_but(["logits", "boundaries"], ["boundaries"]))
 def test_targets_are_tried_in_order_and_the_best_is_kept(order):
     logits = np.asarray(net(X), np.float64)
     own = logits[np.arange(6), Y][:, None]
@@ -50,6 +51,7 @@ def test_targets_are_tried_in_order_and_the_best_is_kept(order):
     chex.assert_trees_all_close(x_adv, points[best, jnp.arange(6)], rtol=0, atol=1e-6)
 
 
+@pytest.mark.full
 def test_more_targets_than_classes_are_all_of_them():
     few = attacks.multi_targeted(net, X, Y, targets=4, key=KEY, **GIVEN)
     many = attacks.multi_targeted(net, X, Y, targets=99, key=KEY, **GIVEN)

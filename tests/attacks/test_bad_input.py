@@ -125,6 +125,7 @@ def test_steps_are_checked_as_radii_are(name):
         "deepfool",
         "jsma",
         "zoo",
+        *ALIKE,
     ),
 )
 def test_half_precision_stays_in_ball_and_box(name):
