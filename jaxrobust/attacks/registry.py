@@ -13,8 +13,11 @@ from typing import Any, Literal, NamedTuple
 from jaxrobust import named_code
 from jaxrobust._checks import NORMS, nearest_match
 from jaxrobust.array_types import Images, Key, Labels, LogitsFn, Norm
+from jaxrobust.attacks import _costs
 from jaxrobust.attacks._checks import check_options
 from jaxrobust.attacks._checks import read_annotation as read_annotation
+from jaxrobust.attacks._costs import Cost as Cost
+from jaxrobust.attacks._costs import Options as Options
 from jaxrobust.attacks.apgd import apgd, apgd_targeted
 from jaxrobust.attacks.cw_l2 import cw_l2
 from jaxrobust.attacks.cw_linf import cw_linf
@@ -40,21 +43,6 @@ Goal = Literal["radius", "smallest"]
 _ARGUMENTS = ("logits_fn", "x", "y", "key")
 # The ensemble of `evaluation.autoattack`: a name in configs that no function here has.
 AUTOATTACK = "autoattack"
-
-
-class Cost(NamedTuple):
-    """Model evaluations per image at most: gradients, and forward passes alone."""
-
-    gradients: int
-    calls: int
-
-
-class Options(dict[str, Any]):
-    """Options with their defaults, and `classes` and `size` (numbers per image)."""
-
-    def __getattr__(self, name: str) -> Any:
-        """Returns an option."""
-        return self[name]
 
 
 class Traits(NamedTuple):
@@ -90,51 +78,18 @@ class Traits(NamedTuple):
         return bool(self.weak) and self.access == "gradient"
 
 
-def _of_steps(o: Options) -> Cost:
-    runs, steps = o.get("restarts", 1), o.get("steps", 1)
-    ends = 2 if o.norm == "l1" and "steps" in o else 0  # the best point is looked for
-    return Cost(runs * steps, runs * ends + (runs if runs > 1 else 0))
-
-
-def _of_apgd(o: Options) -> Cost:
-    runs = o.restarts * min(o.get("targets", 1), o.classes - 1)
-    steps = o.steps + 2 * o.large_radius
-    return Cost(runs * (steps + 1), runs + 1)
-
-
-def _of_fab(o: Options) -> Cost:
-    targets = min(o.targets or 1, o.classes - 1)
-    each = 1 if o.targets else o.classes
-    runs = o.restarts * targets
-    return Cost(runs * o.steps * each, runs * (o.steps + 2))
-
-
-def _of_targets(o: Options) -> Cost:
-    targets = min(o.targets, o.classes - 1)
-    once = _of_steps(o)
-    runs = o.restarts * targets
-    aims = runs * (o.classes if o.order == "boundaries" else 0)
-    calls = runs * (2 + 2 * (o.norm == "l1"))  # the first logits, and a score
-    return Cost(targets * once.gradients + aims, calls)
-
-
-def _of_views(o: Options) -> Cost:
-    gradients, calls = _of_steps(o)
-    return Cost(gradients * o.scales * max(o.mixed, 1) * (1 + o.neighbours), calls)
-
-
 _smallest = functools.partial(Traits, goal="smallest")
 # Made to fool other models: on their own they are weaker than plain steps.
 _transferable = functools.partial(
-    Traits, cost=_of_views, norms=("linf", "l2"), transfers=True
+    Traits, cost=_costs.of_views, norms=("linf", "l2"), transfers=True
 )
 _black_box = functools.partial(Traits, access="scores", weak="a black-box attack")
 
 _ENTRIES: dict[str, Traits] = {
     "admix": _transferable(admix),
-    "apgd": Traits(apgd, _of_apgd, strong=True),
-    "apgd_targeted": Traits(apgd_targeted, _of_apgd, strong=True),
-    "bim": Traits(bim, _of_steps, strong=True, fixed_steps=True),
+    "apgd": Traits(apgd, _costs.of_apgd, strong=True),
+    "apgd_targeted": Traits(apgd_targeted, _costs.of_apgd, strong=True),
+    "bim": Traits(bim, _costs.of_steps, strong=True, fixed_steps=True),
     "cw_l2": _smallest(
         cw_l2, lambda o: Cost(o.binary_steps * o.steps, 2), norms=("l2",), norm="l2"
     ),
@@ -148,8 +103,8 @@ _ENTRIES: dict[str, Traits] = {
         norm="l2",
     ),
     "dim": _transferable(dim),
-    "fab": _smallest(fab, _of_fab, strong=True),
-    "fgsm": Traits(fgsm, _of_steps, weak="a single step", fixed_steps=True),
+    "fab": _smallest(fab, _costs.of_fab, strong=True),
+    "fgsm": Traits(fgsm, _costs.of_steps, weak="a single step", fixed_steps=True),
     "hop_skip_jump": _black_box(
         hop_skip_jump,
         lambda o: Cost(0, o.queries),
@@ -163,13 +118,13 @@ _ENTRIES: dict[str, Traits] = {
         norms=("l1", "l2", "linf"),
         norm="l1",
     ),
-    "mim": Traits(mim, _of_steps, strong=True, fixed_steps=True, transfers=True),
-    "mixed_pgd": Traits(mixed_pgd, _of_steps, strong=True, fixed_steps=True),
+    "mim": Traits(mim, _costs.of_steps, strong=True, fixed_steps=True, transfers=True),
+    "mixed_pgd": Traits(mixed_pgd, _costs.of_steps, strong=True, fixed_steps=True),
     "multi_targeted": Traits(
-        multi_targeted, _of_targets, strong=True, fixed_steps=True
+        multi_targeted, _costs.of_targets, strong=True, fixed_steps=True
     ),
     "nim": _transferable(nim),
-    "pgd": Traits(pgd, _of_steps, strong=True, fixed_steps=True),
+    "pgd": Traits(pgd, _costs.of_steps, strong=True, fixed_steps=True),
     "sim": _transferable(sim),
     "spsa": _black_box(
         spsa,
