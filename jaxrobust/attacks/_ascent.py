@@ -1,8 +1,8 @@
 """The gradient family: ascent of a loss, a step at a time, inside ball and box.
 
-An attack of it is a loss and a threat (the problem's), a change of the images before
-the model sees them, a direction made of gradients, a rule for the step along it, a
-start and a number of restarts; see `pgd`, `mim` and `spsa`.
+An attack of it is a loss and a threat (the problem's), a view (a change of the images
+before the model sees them), a direction made of gradients, a rule for the step along
+it, a start and a number of restarts; see `pgd`, `mim`, `dim` and `spsa`.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ import numpy as np
 import optax
 
 from jaxrobust import threat
-from jaxrobust.array_types import Images, Key, PerExample, Scalar
+from jaxrobust.array_types import Images, PerExample, Scalar
 from jaxrobust.attacks._method import Count, Health, Method, choose, model_keys, watched
 from jaxrobust.attacks._objective import (
     Evaluated,
@@ -25,15 +25,39 @@ from jaxrobust.attacks._objective import (
     evaluate,
     fold,
     gradient,
+    mean_of,
 )
 
 _INPUT_STREAM = 0x696E70
 _LEVELS = 255
 
-# `(images, keys [B]) -> images`, drawn anew in each step, before the model.
-Transform = Callable[[Images, Key], Images]
 # `(problem, images, direction, length) -> images`, not yet back in the ball.
 Rule = Callable[[Problem, Images, Images, Scalar], Images]
+
+
+class View:
+    """A change of the images before the model sees them, drawn anew in each step.
+
+    Subclasses are frozen dataclasses, so that equal ones compile once. The gradient is
+    the mean over `copies` of a view.
+    """
+
+    # What draws at random, in words.
+    random: ClassVar[str | None] = None
+
+    @property
+    def needs_key(self) -> str | None:
+        """Why it draws randomness, or None."""
+        return self.random
+
+    @property
+    def copies(self) -> int:
+        """How many there are."""
+        return 1
+
+    def __call__(self, problem: Problem, x: Images, keys: Keys, copy: Count) -> Images:
+        """Changes images; `copy` counts from 0, traced, and `keys` are the step's."""
+        raise NotImplementedError
 
 
 class Direction(NamedTuple):
@@ -50,7 +74,7 @@ class Direction(NamedTuple):
         """The state before the first gradient."""
         return jax.vmap(self.make(*self.args).init)(x)
 
-    def update(self, grad: Images, state: optax.OptState) -> tuple[Any, optax.OptState]:
+    def update(self, grad: Any, state: optax.OptState) -> tuple[Any, optax.OptState]:
         """Takes in gradients; returns the directions, and the new state."""
         return jax.vmap(self.make(*self.args).update)(grad, state)
 
@@ -121,7 +145,7 @@ class Ascent(Method):
     Attributes:
       direction: of steps, from gradients.
       rule: of a step along it.
-      transform: of the images whose gradient is taken.
+      view: of the images whose gradient is taken.
       keep_best: return the best point by loss, not the last; None: in L1 (`finish`).
     """
 
@@ -133,13 +157,13 @@ class Ascent(Method):
 
     direction: Direction = GRADIENT
     rule: Rule = steepest
-    transform: Transform | None = None
+    view: View | None = None
     keep_best: bool | None = None
 
     @property
     def needs_key(self) -> str | None:
         """For a start, or images, drawn at random."""
-        return super().needs_key or ("`transform`" if self.transform else None)
+        return super().needs_key or (self.view.needs_key if self.view else None)
 
     def start(self, problem: Problem, keys: Keys, r: Count) -> Carry:
         """Makes the first point: the clean image or a draw from the ball."""
@@ -162,18 +186,34 @@ class Ascent(Method):
         self, problem: Problem, keys: Keys, i: Count, x: Images
     ) -> tuple[Images, Evaluated | Judged]:
         """The gradient at the point of step i, and the loss there."""
-        asked, change, model = problem, self.transform, problem.logits_fn
-        if change is not None:
-            drawn = fold(keys, _INPUT_STREAM, i)
-            asked = dataclasses.replace(
-                problem, logits_fn=lambda x, *own: model(change(x, drawn), *own)
+        view, row_keys = self.view, model_keys(problem, keys, i)
+        if view is None:
+            return gradient(problem, x, row_keys)
+        drawn = fold(keys, _INPUT_STREAM, i)
+
+        def copy(c: Count) -> tuple[Images, Evaluated]:
+            asked = problem.seen(lambda z: view(problem, z, drawn, c))
+            return gradient(
+                asked, x, row_keys if view.copies == 1 else fold(row_keys, c)
             )
-        return gradient(asked, x, model_keys(problem, keys, i))
+
+        return mean_of(view.copies, copy)
+
+    def ahead(self, problem: Problem, carry: Carry) -> Images:
+        """The point whose gradient a step takes: where it stands."""
+        return carry.x
+
+    def learnt(
+        self, problem: Problem, keys: Keys, i: Count, x: Images, grad: Images
+    ) -> Any:
+        """What the direction is made of, besides its state: the gradient."""
+        return grad
 
     def step(self, problem: Problem, keys: Keys, i: Count, carry: Carry) -> Carry:
         """One ascent step, back into the ball and the box."""
-        grad, at = self.look(problem, keys, i, carry.x)
-        direction, state = self.direction.update(grad, carry.direction_state)
+        grad, at = self.look(problem, keys, i, self.ahead(problem, carry))
+        told = self.learnt(problem, keys, i, carry.x, grad)
+        direction, state = self.direction.update(told, carry.direction_state)
         moved = self.rule(problem, carry.x, direction, problem.step_size)
         return Carry(
             _quantized(problem, problem.project(moved)),

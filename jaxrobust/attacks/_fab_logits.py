@@ -62,6 +62,18 @@ def differences_to(
 
 def differences(problem: Problem, x: Images, keys: Keys) -> Difference:
     """Like `differences_to`, to the class whose linearised boundary is nearest."""
+    logits, gradients, df, far = _to_all(problem, x, keys)
+    nearest = jnp.argmin(far, axis=1).astype(problem.y.dtype)
+    return Difference(_pick(df, nearest), _row_of(gradients, nearest), nearest, logits)
+
+
+def ways(problem: Problem, x: Images, keys: Keys) -> Logits:
+    """Returns how far each class's linearised boundary is, `[B, K]`; own: infinity."""
+    return _to_all(problem, x, keys)[-1]
+
+
+def _to_all(problem: Problem, x: Images, keys: Keys) -> tuple[jax.Array, ...]:
+    """Logits; of z_k - z_y to every k: gradients [K, B, ...], values, ways [B, K]."""
     logits, pull = jax.vjp(lambda z: mean_logits(problem, z, keys), x)
     classes, dtype = logits.shape[1], logits.dtype
 
@@ -79,10 +91,9 @@ def differences(problem: Problem, x: Images, keys: Keys) -> Difference:
     df = threat.tamed(logits - _pick(logits, problem.y)[:, None])
     zero, dual = jnp.zeros_like(x), _DUAL[problem.norm]
     slopes = jax.vmap(lambda g: threat.distance(g, zero, norm=dual))(gradients).T
-    ways = jnp.abs(df) / (1e-12 + slopes)
-    ways = jnp.where(every[None] == problem.y[:, None], jnp.inf, ways)
-    nearest = jnp.argmin(ways, axis=1).astype(problem.y.dtype)
-    return Difference(_pick(df, nearest), _row_of(gradients, nearest), nearest, logits)
+    far = jnp.abs(df) / (1e-12 + slopes)
+    far = jnp.where(every[None] == problem.y[:, None], jnp.inf, far)
+    return logits, gradients, df, far
 
 
 def _pick(rows: Logits, place: Labels) -> PerExample:

@@ -17,7 +17,7 @@ from jaxrobust import threat
 from jaxrobust.array_types import Images
 from jaxrobust.attacks import _jaxprs, _method
 from jaxrobust.attacks._method import Best, Health, Method
-from jaxrobust.attacks._objective import Keys, OnInput, Problem, check_logits
+from jaxrobust.attacks._objective import Keys, Problem, check_logits
 
 # Steps on the host between two looks at whether there is anything left to do.
 _LOOK_EVERY = 32
@@ -91,7 +91,7 @@ def ready(problem: Problem, method: Method) -> Problem:
     towards the clean ones, so that they are in the ball. The gradient passes by the
     rounding.
     """
-    x, logits_fn, loss = problem.x, problem.logits_fn, problem.loss
+    x = problem.x
     if method.ball:
         eps = threat.capped(problem.eps, x, problem.norm, problem.bounds)
         problem = dataclasses.replace(problem, eps=eps)
@@ -103,13 +103,8 @@ def ready(problem: Problem, method: Method) -> Problem:
         fixed = jax.lax.stop_gradient(z)
         return threat.towards(fixed, x) + (z - fixed).astype(x.dtype)
 
-    if isinstance(loss, OnInput):
-        own = loss.fn
-        loss = OnInput(lambda z, y: own(rounded(z), y))
     return dataclasses.replace(
-        problem,
-        logits_fn=lambda z, *keys: logits_fn(rounded(z), *keys),
-        loss=loss,
+        problem.seen(rounded),
         x=x.astype(dtype),
         x_init=None if start is None else jnp.asarray(start).astype(dtype),
     )

@@ -74,6 +74,8 @@ class Problem:
     x_init: Images | None = None
     # Logits of the images themselves, where the caller has them.
     clean: Logits | None = None
+    # Images to mix with, `[P, H, W, C]`.
+    others: Images | None = None
     # How the loop over steps is written out; None chooses.
     unroll: int | bool | None = None
     # Look for what an eager call warns about.
@@ -91,10 +93,21 @@ class Problem:
     @property
     def loss_fn(self) -> LossFn | OnInput:
         """The loss as a function."""
-        return _NAMED[self.loss] if isinstance(self.loss, str) else self.loss
+        return named(self.loss)
+
+    def seen(self, change: Callable[[Images], Images]) -> "Problem":
+        """The problem whose model, and loss of images, see `change(images)`."""
+        logits_fn, loss = self.logits_fn, self.loss
+        if isinstance(loss, OnInput):
+            own = loss.fn
+            loss = OnInput(lambda z, y: own(change(z), y))
+        return dataclasses.replace(
+            self, logits_fn=lambda z, *keys: logits_fn(change(z), *keys), loss=loss
+        )
 
 
 _ARRAYS = ["logits_fn", "x", "y", "eps", "step_size", "loss", "x_init", "clean"]
+_ARRAYS += ["others"]
 _STATIC = [f.name for f in dataclasses.fields(Problem) if f.name not in _ARRAYS]
 jax.tree_util.register_dataclass(Problem, _ARRAYS, _STATIC)
 
@@ -112,6 +125,11 @@ class Judged(NamedTuple):
     value: PerExample
     logits: Logits
     fooled: jax.Array
+
+
+def named(loss: Loss) -> LossFn | OnInput:
+    """Returns a loss as a function."""
+    return _NAMED[loss] if isinstance(loss, str) else loss
 
 
 def check_loss(loss: object) -> None:
@@ -265,14 +283,17 @@ def fold(keys: Any, *data: int | jax.Array) -> Any:
 
 
 def _mean_over_draws(problem: Problem, once: Callable[[Keys], Any], keys: Keys) -> Any:
-    """Averages over `eot_samples` draws: in a loop, unless that would be slow."""
+    """Averages over `eot_samples` draws."""
     count = problem.eot_samples
     if count == 1:
         return once(keys)
+    return mean_of(count, lambda s: once(fold(keys, s)))
 
-    def draw(s: int | jax.Array) -> Any:
-        return once(fold(keys, s))
 
+def mean_of(count: int, draw: Callable[[int | jax.Array], Any]) -> Any:
+    """Averages `draw(s)`, trees of arrays: in a loop, unless that would be slow."""
+    if count == 1:
+        return draw(0)
     if _jaxprs.slow_in_loop(draw, 0):
         draws = [draw(s) for s in range(count)]
         return jax.tree.map(lambda *leaves: sum(leaves) / count, *draws)

@@ -10,10 +10,10 @@ import inspect
 import re
 import typing
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any, TypedDict, TypeVar
+from typing import Annotated, Any, Literal, TypedDict, TypeVar
 
 from jaxrobust._checks import Range, nearest_match
-from jaxrobust.array_types import Bounds, Key, Norm
+from jaxrobust.array_types import Bounds, Images, Key, Norm
 from jaxrobust.attacks import _checks
 from jaxrobust.attacks._objective import Loss, Problem
 
@@ -115,7 +115,49 @@ class BallOptions(LossOptions, total=False):
     quantize: bool
 
 
-_SHARED = (ModelOptions, TargetOptions, LossOptions, BallOptions)
+class TransferOptions(BallOptions, total=False):
+    """What attacks share whose images are to fool other models too.
+
+    Each of them sets some by default; any of them may be combined.
+
+    Args:
+      norm: 'linf' or 'l2'.
+      decay: weight of the momentum of the step before, at least 0.
+      random_start: start from `threat.sample` instead of `x`.
+      nesterov: take gradients `decay * step_size * momentum` ahead, not at the point.
+      neighbours: draws around the point whose mean gradient, less that of the point,
+        is added in the next step; 0: none.
+      reach: how far they lie, in radii.
+      scales: copies of the image over 1, 2, 4 ... (from the lower bound up), whose
+        gradients are averaged.
+      mixed: copies with another image added, whose gradients are averaged; 0: none.
+      weight: of the image that is added.
+      others: images `[P, H, W, C]` that are mixed in, each drawn at random; None: the
+        image itself, mirrored and rolled.
+      resize: least share of its size that the image shrinks to; 1: never.
+      share: of the steps (and copies) in which it shrinks, at a random place.
+      kernel: that smooths the gradient over pixels: 'gaussian' (of 3 standard
+        deviations to each side), 'uniform' or 'linear'; 'none': no smoothing.
+      length: of the kernel in pixels, odd.
+    """
+
+    decay: Annotated[float, Range(0, 10)]
+    random_start: bool
+    restarts: PositiveInt
+    nesterov: bool
+    neighbours: int
+    reach: Annotated[float, Range(0, 100)]
+    scales: PositiveInt
+    mixed: int
+    weight: Annotated[float, Range(0, 10)]
+    others: Images | None
+    resize: Annotated[float, Range(0, 1, above=True)]
+    share: Annotated[float, Range(0, 1)]
+    kernel: Literal["none", "gaussian", "uniform", "linear"]
+    length: PositiveInt
+
+
+_SHARED = (ModelOptions, TargetOptions, LossOptions, BallOptions, TransferOptions)
 
 
 def shares(options: type, **defaults: Any) -> Callable[[Function], Function]:

@@ -19,6 +19,7 @@ from jaxrobust.attacks._ascent import ADAM as ADAM
 from jaxrobust.attacks._ascent import GRADIENT as GRADIENT
 from jaxrobust.attacks._ascent import Ascent as Ascent
 from jaxrobust.attacks._ascent import Direction as Direction
+from jaxrobust.attacks._ascent import View as View
 from jaxrobust.attacks._ascent import momentum as momentum
 from jaxrobust.attacks._ascent import steepest as steepest
 from jaxrobust.attacks._ascent import straight as straight

@@ -13,16 +13,23 @@ from typing import Any, Literal, NamedTuple
 from jaxrobust import named_code
 from jaxrobust._checks import NORMS, nearest_match
 from jaxrobust.array_types import Images, Key, Labels, LogitsFn, Norm
+from jaxrobust.attacks import _costs
 from jaxrobust.attacks._checks import check_options
 from jaxrobust.attacks._checks import read_annotation as read_annotation
+from jaxrobust.attacks._costs import Cost as Cost
+from jaxrobust.attacks._costs import Options as Options
 from jaxrobust.attacks.apgd import apgd, apgd_targeted
 from jaxrobust.attacks.cw_l2 import cw_l2
 from jaxrobust.attacks.cw_linf import cw_linf
 from jaxrobust.attacks.deepfool import deepfool
+from jaxrobust.attacks.dim import admix, dim, sim, tim
 from jaxrobust.attacks.fab import fab
 from jaxrobust.attacks.hop_skip_jump import hop_skip_jump
 from jaxrobust.attacks.jsma import jsma
 from jaxrobust.attacks.mim import mim
+from jaxrobust.attacks.mixed_pgd import mixed_pgd
+from jaxrobust.attacks.multi_targeted import multi_targeted
+from jaxrobust.attacks.nim import nim, vmim, vnim
 from jaxrobust.attacks.noise import worst_of_noise
 from jaxrobust.attacks.pgd import bim, fgsm, pgd
 from jaxrobust.attacks.spsa import spsa
@@ -38,21 +45,6 @@ _ARGUMENTS = ("logits_fn", "x", "y", "key")
 AUTOATTACK = "autoattack"
 
 
-class Cost(NamedTuple):
-    """Model evaluations per image at most: gradients, and forward passes alone."""
-
-    gradients: int
-    calls: int
-
-
-class Options(dict[str, Any]):
-    """Options with their defaults, and `classes` and `size` (numbers per image)."""
-
-    def __getattr__(self, name: str) -> Any:
-        """Returns an option."""
-        return self[name]
-
-
 class Traits(NamedTuple):
     """One attack.
 
@@ -65,6 +57,7 @@ class Traits(NamedTuple):
       norm: the one it takes where none is named; None: that of the evaluation.
       strong: reliable enough that a weaker attack which finds more is a warning sign.
       weak: what it is called where it finds more than a strong one; '' for others.
+      transfers: made so that its images fool other models too.
       fixed_steps: steps of one length, or none: stronger attacks usually find more.
     """
 
@@ -77,6 +70,7 @@ class Traits(NamedTuple):
     strong: bool = False
     weak: str = ""
     fixed_steps: bool = False
+    transfers: bool = False
 
     @property
     def single_step(self) -> bool:
@@ -84,32 +78,18 @@ class Traits(NamedTuple):
         return bool(self.weak) and self.access == "gradient"
 
 
-def _of_steps(o: Options) -> Cost:
-    runs, steps = o.get("restarts", 1), o.get("steps", 1)
-    ends = 2 if o.norm == "l1" and "steps" in o else 0  # the best point is looked for
-    return Cost(runs * steps, runs * ends + (runs if runs > 1 else 0))
-
-
-def _of_apgd(o: Options) -> Cost:
-    runs = o.restarts * min(o.get("targets", 1), o.classes - 1)
-    steps = o.steps + 2 * o.large_radius
-    return Cost(runs * (steps + 1), runs + 1)
-
-
-def _of_fab(o: Options) -> Cost:
-    targets = min(o.targets or 1, o.classes - 1)
-    each = 1 if o.targets else o.classes
-    runs = o.restarts * targets
-    return Cost(runs * o.steps * each, runs * (o.steps + 2))
-
-
 _smallest = functools.partial(Traits, goal="smallest")
+# Made to fool other models: on their own they are weaker than plain steps.
+_transferable = functools.partial(
+    Traits, cost=_costs.of_views, norms=("linf", "l2"), transfers=True
+)
 _black_box = functools.partial(Traits, access="scores", weak="a black-box attack")
 
 _ENTRIES: dict[str, Traits] = {
-    "apgd": Traits(apgd, _of_apgd, strong=True),
-    "apgd_targeted": Traits(apgd_targeted, _of_apgd, strong=True),
-    "bim": Traits(bim, _of_steps, strong=True, fixed_steps=True),
+    "admix": _transferable(admix),
+    "apgd": Traits(apgd, _costs.of_apgd, strong=True),
+    "apgd_targeted": Traits(apgd_targeted, _costs.of_apgd, strong=True),
+    "bim": Traits(bim, _costs.of_steps, strong=True, fixed_steps=True),
     "cw_l2": _smallest(
         cw_l2, lambda o: Cost(o.binary_steps * o.steps, 2), norms=("l2",), norm="l2"
     ),
@@ -122,8 +102,9 @@ _ENTRIES: dict[str, Traits] = {
         norms=("l2", "linf"),
         norm="l2",
     ),
-    "fab": _smallest(fab, _of_fab, strong=True),
-    "fgsm": Traits(fgsm, _of_steps, weak="a single step", fixed_steps=True),
+    "dim": _transferable(dim),
+    "fab": _smallest(fab, _costs.of_fab, strong=True),
+    "fgsm": Traits(fgsm, _costs.of_steps, weak="a single step", fixed_steps=True),
     "hop_skip_jump": _black_box(
         hop_skip_jump,
         lambda o: Cost(0, o.queries),
@@ -137,14 +118,21 @@ _ENTRIES: dict[str, Traits] = {
         norms=("l1", "l2", "linf"),
         norm="l1",
     ),
-    "mim": Traits(mim, _of_steps, strong=True, fixed_steps=True),
-    "pgd": Traits(pgd, _of_steps, strong=True, fixed_steps=True),
+    "mim": Traits(mim, _costs.of_steps, strong=True, fixed_steps=True, transfers=True),
+    "mixed_pgd": Traits(mixed_pgd, _costs.of_steps, strong=True, fixed_steps=True),
+    "multi_targeted": Traits(
+        multi_targeted, _costs.of_targets, strong=True, fixed_steps=True
+    ),
+    "nim": _transferable(nim),
+    "pgd": Traits(pgd, _costs.of_steps, strong=True, fixed_steps=True),
+    "sim": _transferable(sim),
     "spsa": _black_box(
         spsa,
         lambda o: Cost(0, o.restarts * (o.steps * (o.samples + 1) + 2)),
         norm="linf",
     ),
     "square": _black_box(square, lambda o: Cost(0, o.restarts * (o.queries + 1))),
+    "tim": _transferable(tim),
     "uniform_noise": Traits(
         worst_of_noise,
         lambda o: Cost(0, 2 * o.draws),  # a look, and a score
@@ -152,6 +140,8 @@ _ENTRIES: dict[str, Traits] = {
         weak="random noise",
         fixed_steps=True,
     ),
+    "vmim": _transferable(vmim),
+    "vnim": _transferable(vnim),
     "zoo": _black_box(
         zoo,
         lambda o: Cost(0, o.binary_steps * o.steps * (2 * o.coordinates + 1) + 1),
@@ -191,9 +181,16 @@ def is_strong(name: str) -> bool:
 
 
 def for_training() -> tuple[str, ...]:
-    """Returns the names of attacks that are cheap enough to train against each."""
+    """Returns the names of attacks that are cheap enough to train against each.
+
+    A step of them is one gradient.
+    """
     fixed = (name for name, entry in _ENTRIES.items() if entry.fixed_steps)
-    return tuple(filter(needs_gradient, fixed))
+    return tuple(
+        name
+        for name in filter(needs_gradient, fixed)
+        if cost(name, steps=1, norm="linf").gradients == 1
+    )
 
 
 def needs_gradient(name: str) -> bool:

@@ -289,7 +289,7 @@ def parser() -> argparse.ArgumentParser:
     add("--batch_size", type=int, default=250)
     add("--ci", type=float, default=0.0, help="stop once intervals are that narrow")
     add("--corruptions", action="store_true", help="accuracy under corruptions too")
-    add("--transfer_from", default="", help="work directory of another network")
+    add("--transfer_from", default="", help="another network; [a,b]: several")
     add("--slots", type=int, default=0, help="of AutoAttack; 0 = its own choice")
     add("--seed", type=int, default=0)
     add("--workdir", help="where results go; runs/MODEL by default")

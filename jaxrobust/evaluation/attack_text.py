@@ -22,7 +22,15 @@ STEPS = 20
 _MOST = 2**53  # whole numbers of more are no options but mistakes
 _FORM = "NAME:option=value,... such as pgd:eps=8/255,steps=50,loss=margin"
 # Arrays, what the program itself decides, and what would attack the wrong way round.
-_NOT_HERE = ("x_init", "return_trace", "stochastic", "bounds", "targeted", "unroll")
+_NOT_HERE = (
+    "x_init",
+    "others",
+    "return_trace",
+    "stochastic",
+    "bounds",
+    "targeted",
+    "unroll",
+)
 # Kinds that are no function of `attacks.get`, with their options.
 _OTHERS: Mapping[str, Mapping[str, type]] = {
     AUTOATTACK: entry.OPTIONS,

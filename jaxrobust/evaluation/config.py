@@ -15,12 +15,13 @@ def defaults() -> Any:
             "batch_size": 250,
             "examples": 0,  # 0 = all test images
             "precision": "highest",
-            # autoattack, adaptive or a paper's protocol, in place of `attacks`.
+            # autoattack, adaptive, transfer or a paper's protocol, for `attacks`.
             "suite": "",
             "slots": 0,  # images AutoAttack works on at a time; 0 = its own choice
             # Adds examples until the 95 % intervals are at most this wide; 0 = off.
             "ci": 0.0,
-            # Work directory of the network that transfer attacks come from.
+            # Work directory of the network that transfer attacks come from; [a, b] for
+            # several together.
             "transfer_from": "",
             "attacks": ConfigDict(protocols.gradient("8/255", "2/255", "linf")),
             # curve, growth, diagnostics ...: each says its own in its file.

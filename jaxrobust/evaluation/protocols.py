@@ -7,6 +7,7 @@ where an attack looks for the smallest perturbation; `norm` says in which norm t
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
+from jaxrobust.attacks import registry
 from jaxrobust.evaluation.text import exact
 
 Fields = dict[str, Any]
@@ -74,6 +75,21 @@ def ssp2020(eps: str, step_size: str, norm: str) -> Table:
     table = gradient(eps, step_size, norm)
     table["pgd20"]["random_start"] = False
     return table
+
+
+def transfer(eps: str, step_size: str, norm: str) -> Table:
+    """Images made on another network, or several, by attacks that are meant for that.
+
+    Ten steps, as their papers make them. The source is `eval.transfer_from`.
+    """
+    steps = {"step_size": step_size, "steps": 10}
+    table = {
+        name: attack("transfer", eps, norm, attack=name, **steps)
+        for name, of in registry.table().items()
+        if of.transfers
+    }
+    table["ti_dim"] = {**table["dim"], "kernel": "gaussian"}
+    return {f"transfer_{name}": fields for name, fields in table.items()}
 
 
 def pcl2019(data: str) -> Table:
@@ -169,7 +185,7 @@ def ssc2024(data: str) -> Table:
 
 # Those of one threat take it as arguments; the others know theirs by the data set.
 OF_THREAT: Mapping[str, Callable[[str, str, str], Table]] = {
-    one.__name__: one for one in (gradient, ssp2020)
+    one.__name__: one for one in (gradient, ssp2020, transfer)
 }
 OF_DATA: Mapping[str, Callable[[str], Table]] = {
     one.__name__: one for one in (pcl2019, fpd2020, pclc2021, ssc2024)

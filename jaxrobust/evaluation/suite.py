@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxrobust import attacks
-from jaxrobust._checks import check_bounds, check_norm, nearest_match
+from jaxrobust._checks import check_bounds, check_choice, check_norm, nearest_match
 from jaxrobust.array_types import Norm
 from jaxrobust.attacks import registry
 from jaxrobust.evaluation import adaptive, protocols, transfer
@@ -128,7 +128,11 @@ def _entry(label: str, fields: dict[str, Any], transfer_from: str) -> Entry:
         source = fields.pop("source", "") or transfer_from
         if not source:
             raise ValueError(f"attack {label!r}: {transfer.NO_SOURCE}.")
-        kind = functools.partial(transfer.Transfer, source=source)
+        if isinstance(source, list | tuple):
+            source = f"[{', '.join(map(str, source))}]"
+        mean = fields.pop("mean", transfer.MEANS[0])
+        check_choice("mean", mean, transfer.MEANS)
+        kind = functools.partial(transfer.Transfer, source=source, mean=mean)
     elif {"why", "network"} & fields.keys() or fields.get("loss") in [*adaptive.LOSSES]:
         own = {name: fields.pop(name, "") for name in ("network", "why")}
         if (network := own["network"]) not in ("", *adaptive.NETWORKS):
@@ -206,10 +210,11 @@ def get(
     """Returns a named suite as a config writes it, pending attacks included.
 
     They are `gradient` (FGSM, PGD-20 with a random start, uniform noise), `ssp2020`
-    (the same without the random start), `autoattack` (its standard version), `adaptive`
-    (see `adaptive`; `method` is the defence), and the papers' of `protocols.OF_DATA`.
+    (the same without the random start), `transfer` (attacks on another network that are
+    meant for that), `autoattack` (its standard version), `adaptive` (see `adaptive`;
+    `method` is the defence), and the papers' of `protocols.OF_DATA`.
     Their radii are those of the data set `data`, of CIFAR-10 where no paper has it;
-    `eps` and `norm` are for the first four, `step_size` for the first two.
+    `eps` and `norm` are for the first five, `step_size` for the first three.
 
     Raises:
       ValueError: for an unknown name, or a radius for a suite that has its own.

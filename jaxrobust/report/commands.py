@@ -58,6 +58,7 @@ def following(recorded: str, step: Step) -> str:
     old = {"mode", "format", flag.lstrip("-")}
     if step.kind != "examples":
         old |= {program.flags[kind].lstrip("-") for kind in ("attack", "suite")}
+        old |= {"transfer_from"}  # refused where nothing transfers
     return shlex.join([*program.command, *_without(given, old), f"{flag}={step.value}"])
 
 

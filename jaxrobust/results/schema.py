@@ -49,6 +49,14 @@ class WorstCase(Part):
     seconds: Number | None = None
 
 
+def sources_of(text: str) -> tuple[str, ...]:
+    """Reads the source of a transfer: one, or several as `[one, two]`."""
+    text = str(text)
+    if not (text.startswith("[") and text.endswith("]")):
+        return (text,)
+    return tuple(part.strip() for part in text[1:-1].split(",") if part.strip())
+
+
 class Asked(Part):
     """An attack as it was told; `rest` are its hyperparameters.
 

@@ -14,6 +14,7 @@ from jaxrobust.threat._ball import Radius as Radius
 from jaxrobust.threat._ball import capped as capped
 from jaxrobust.threat._ball import covering_radius as covering_radius
 from jaxrobust.threat._ball import distance as distance
+from jaxrobust.threat._ball import in_unit_ball as in_unit_ball
 from jaxrobust.threat._ball import per_row as per_row
 from jaxrobust.threat._ball import plain as plain
 from jaxrobust.threat._ball import project as project

@@ -134,10 +134,18 @@ def sample(
     keys = _checks.row_keys(key, x.shape[0])
     given, (x,) = x, widened(x)
     eps = capped(eps, x, norm, bounds)
-    size = math.prod(x.shape[1:])
-    unit = jax.vmap(lambda k: _draw(k, size, norm, x.dtype))(keys).reshape(x.shape)
-    point = x + per_row(eps, x) * unit
+    point = x + per_row(eps, x) * in_unit_ball(x, key=keys, norm=norm)
     return towards(project(point, x, eps=eps, norm=norm, bounds=bounds), given)
+
+
+def in_unit_ball(x: Images, *, key: Key, norm: Norm) -> Images:
+    """Draws a point uniformly from the ball of radius 1 around 0 for each row of `x`.
+
+    `key` is one key or one per row. The shape and dtype are those of `x`; there is no
+    box.
+    """
+    keys, size = _checks.row_keys(key, x.shape[0]), math.prod(x.shape[1:])
+    return jax.vmap(lambda k: _draw(k, size, norm, x.dtype))(keys).reshape(x.shape)
 
 
 def _draw(key: Key, size: int, norm: Norm, dtype: jnp.dtype) -> Float[Array, " d"]:

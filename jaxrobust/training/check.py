@@ -23,6 +23,7 @@ from jaxrobust.evaluation import (
 )
 from jaxrobust.evaluation.autoattack.setup import slots_for
 from jaxrobust.named_models import count_classes, create_model
+from jaxrobust.results.schema import sources_of
 from jaxrobust.training import compute, fields, optimizer, writers
 
 
@@ -178,6 +179,11 @@ def _check_deterministic(what: str, options: Mapping[str, Any]) -> None:
 
 def _check_source(what: str, source_folder: str, has_twin: bool) -> None:
     """Checks that a network to transfer from is there; a twin is yet to come."""
+    for folder in sources_of(source_folder):
+        _check_one(what, folder, has_twin)
+
+
+def _check_one(what: str, source_folder: str, has_twin: bool) -> None:
     coming = has_twin and pathlib.PurePath(source_folder).name == "twin"
     if not coming and not checkpoints.exists(source_folder):
         raise ValueError(

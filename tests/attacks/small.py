@@ -11,6 +11,7 @@ import jax
 from jaxrobust.attacks import registry
 
 SMALL = {
+    "admix": {"scales": 2, "mixed": 2},
     "apgd": {"steps": 5},
     "apgd_targeted": {"steps": 5, "targets": 2},
     "cw_l2": {"binary_steps": 2, "steps": 15, "lr": 0.05, "initial_const": 1.0},
@@ -19,9 +20,14 @@ SMALL = {
     "fab": {"steps": 4, "targets": 2},
     "hop_skip_jump": {"queries": 150},
     "jsma": {"gamma": 0.2},
+    "multi_targeted": {"targets": 2},
+    "sim": {"scales": 2},
     "spsa": {"steps": 4, "samples": 16, "lr": 0.1},
     "square": {"queries": 12},
+    "tim": {"length": 3},
     "uniform_noise": {"draws": 6},
+    "vmim": {"neighbours": 2},
+    "vnim": {"neighbours": 2},
     "zoo": {"steps": 8, "binary_steps": 2, "coordinates": 40, "h": 0.01},
 }
 

@@ -30,21 +30,30 @@ TABLE = [
 # its norms by all tests; of these, rows that share all code with another are left to
 # `-m full`, or out where a test takes a compilation of its own.
 SHORT = {
+    "admix": ["linf"],
     "apgd": ["l2"],
     "apgd_targeted": ["l1"],
     "bim": [],
     "cw_l2": ["l2"],
     "cw_linf": ["linf"],
     "deepfool": ["l2"],
+    "dim": ["l2"],
     "fab": ["l1", "l2"],
     "fgsm": ["l2"],
     "hop_skip_jump": ["linf"],
     "jsma": ["l1"],
     "mim": ["linf"],
+    "mixed_pgd": ["linf"],
+    "multi_targeted": ["l2"],
+    "nim": [],
     "pgd": ["linf", "l2", "l1"],
+    "sim": [],
     "spsa": ["linf"],
     "square": ["linf", "l2"],
+    "tim": [],
     "uniform_noise": ["l1"],
+    "vmim": [],
+    "vnim": ["linf"],
     "zoo": ["l2"],
 }
 # Of these, one per kind without `-m full`.

@@ -20,6 +20,8 @@ WIDE = 1e30
 LENGTHS = {"linf": np.inf, "l2": 2, "l1": 1}
 TRAITS = registry.table()
 BALL = [name for name, of in TRAITS.items() if of.goal == "radius"]
+# They share their code with others.
+ALIKE = ("admix", "dim", "mixed_pgd", "multi_targeted", "nim", "sim", "tim", "vmim")
 every = pytest.mark.parametrize("name", TRAITS)
 
 
@@ -123,6 +125,7 @@ def test_steps_are_checked_as_radii_are(name):
         "deepfool",
         "jsma",
         "zoo",
+        *ALIKE,
     ),
 )
 def test_half_precision_stays_in_ball_and_box(name):
@@ -146,7 +149,7 @@ def test_zoo_in_half_precision_needs_a_wider_difference():
 
 
 @pytest.mark.parametrize(
-    "name", but(BALL, "bim", "mim", "apgd_targeted", "uniform_noise")
+    "name", but(BALL, "bim", "mim", "apgd_targeted", "uniform_noise", *ALIKE)
 )
 def test_radii_per_channel_and_per_value(name):
     """Channels and pixels of radius 0 do not move, others by theirs."""
@@ -165,7 +168,17 @@ def test_radii_per_channel_and_per_value(name):
 
 @pytest.mark.parametrize(
     "name",
-    but(BALL, "fgsm", "bim", "pgd", "apgd", "apgd_targeted", "spsa", "uniform_noise"),
+    but(
+        BALL,
+        "fgsm",
+        "bim",
+        "pgd",
+        "apgd",
+        "apgd_targeted",
+        "spsa",
+        "uniform_noise",
+        *ALIKE,
+    ),
 )
 def test_equal_radii_of_all_shapes_are_one_radius(name):
     expected = run(name, eps=0.1)
@@ -197,9 +210,21 @@ def test_radii_per_channel_under_jit():
 @pytest.mark.parametrize("norm", threat.NORMS)
 @pytest.mark.parametrize(
     "name",
-    but(BALL, "bim", "mim", "pgd", "apgd_targeted", "spsa", "square", "uniform_noise"),
+    but(
+        BALL,
+        "bim",
+        "mim",
+        "pgd",
+        "apgd_targeted",
+        "spsa",
+        "square",
+        "uniform_noise",
+        *ALIKE,
+    ),
 )
 def test_a_radius_beyond_the_box_is_the_box(name, norm):
+    if norm not in TRAITS[name].norms:
+        pytest.skip(f"{name} has no {norm}")
     width = {"linf": 1.0, "l2": 50**0.5, "l1": 50.0}[norm]
     expected = run(name, norm=norm, eps=width)
     for eps in (np.inf, 1e30, 100):

@@ -1,5 +1,7 @@
 """Restarts, random starts, averaged gradients, 8-bit levels, losses of images."""
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ import optax
 import pytest
 
 from jaxrobust import attacks, losses, models, threat
-from jaxrobust.attacks._ascent import Ascent
+from jaxrobust.attacks._ascent import Ascent, View
 from jaxrobust.attacks._objective import Problem
 
 X = jax.random.uniform(jax.random.key(1), (6, 4, 4, 2))
@@ -240,15 +242,18 @@ def test_unknown_directions_are_told():
         attacks.get("pgd", direction="adm", **STEPS)(net, X, Y, KEY)
 
 
-def noise_factor(x, keys):
-    """Each value times a number of its row's key."""
-    return x * jax.vmap(lambda k: jax.random.uniform(k, x.shape[1:]))(keys)
+@dataclasses.dataclass(frozen=True)
+class NoiseFactor(View):
+    random = "a factor of the images"
+
+    def __call__(self, problem, x, keys, copy):
+        return x * jax.vmap(lambda k: jax.random.uniform(k, x.shape[1:]))(keys)
 
 
-def test_a_transform_is_drawn_anew_in_each_step_and_row():
+def test_a_view_is_drawn_anew_in_each_step_and_row():
     """Of a linear loss the gradient is w times the factors that were drawn."""
-    ascent = Ascent(1, transform=noise_factor)
-    assert "transform" in (ascent.needs_key or "")
+    ascent = Ascent(1, view=NoiseFactor())
+    assert ascent.needs_key == "a factor of the images"
     problem = Problem(lambda x: x.reshape(len(x), -1) @ W, X, 0 * Y, 0.1, 0.1,
                       loss=lambda logits, y: logits[:, 1])  # fmt: skip
     keys = threat.row_keys(KEY, 6)

@@ -52,7 +52,7 @@ def test_every_protocol_is_readable_on_every_set(name, data):
     assert {e.label for e in entries} | {p.label for p in pending} == set(
         suite.get(name, data=data)
     )
-    assert entries
+    assert entries or name == "transfer"  # which needs a source
     assert all(entry.eps is None or entry.eps > 0 for entry in entries)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jaxrobust import checkpoints, evaluation
+from jaxrobust.attacks import registry
 from jaxrobust.evaluation import suite, transfer
 from jaxrobust.training import check
 from jaxrobust.training import config as common
@@ -72,7 +73,37 @@ def test_a_source_that_does_not_fit_is_named_before_any_work(linear, source, tmp
         entry.prepare(None)
 
 
-@pytest.mark.parametrize("name", ["fpd2020", "pclc2021"])
+def test_several_sources_are_attacked_as_their_mean(linear, source, tmp_path):
+    save(tmp_path / "other", linear.variables_of(8))
+    both = f"[{source}, {tmp_path / 'other'}]"
+    entry = {**ENTRY, "source": [str(source), str(tmp_path / "other")]}
+    of = {"logits": dict(ENTRY), "probabilities": {**entry, "mean": "probabilities"}}
+    found = run(linear, tmp_path / "run", attacks=of, transfer_from=both)
+    w = linear.variables["params"]["w"]
+    sources = [linear.variables_of(seed)["params"]["w"] for seed in (7, 8)]
+    moved = EPS * (w * np.sign(sum(sources))).sum()
+    logits, probabilities = found["attacks"]
+    left = (linear.margin > moved).mean()
+    assert logits["robust_accuracy"] == pytest.approx(left)
+    assert (logits["source"], logits["mean"]) == (both, "logits")
+    assert (probabilities["source"], probabilities["mean"]) == (both, "probabilities")
+    nowhere = {"t": {**ENTRY, "source": f"[{source}, nowhere]"}}
+    with pytest.raises(ValueError, match=r"'t' transfers from 'nowhere'"):
+        run(linear, tmp_path, attacks=nowhere)
+    with pytest.raises(ValueError, match=r"`mean` 'logit'|'logit'.*logits"):
+        suite.read({"t": {**entry, "mean": "logit"}})
+
+
+def test_the_suite_has_every_attack_that_is_meant_for_it():
+    table = suite.get("transfer", data="cifar10")
+    names = {name for name, of in registry.table().items() if of.transfers}
+    assert {entry["attack"] for entry in table.values()} == names
+    assert table["transfer_ti_dim"]["kernel"] == "gaussian"
+    entries, pending = suite.chosen({"suite": "transfer", "transfer_from": "x"}, "")
+    assert (len(entries), pending) == (len(names) + 1, [])
+
+
+@pytest.mark.parametrize("name", ["fpd2020", "pclc2021", "transfer"])
 def test_protocols_wait_for_a_source(name):
     table = suite.get(name, data="mnist")
     wanted = {label for label, entry in table.items() if entry["name"] == "transfer"}

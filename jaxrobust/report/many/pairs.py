@@ -7,7 +7,7 @@ from typing import NamedTuple
 from jaxrobust.report import verdict
 from jaxrobust.report.html import Markup, Section, details, table, tag
 from jaxrobust.report.many.groups import EvaluatedRun, names
-from jaxrobust.results.schema import Comparison, Paired
+from jaxrobust.results.schema import Comparison, Paired, sources_of
 
 MANY = 30  # rows that a page can show at once
 FEW = 10  # reasons
@@ -83,7 +83,7 @@ def transfers(runs: Sequence[EvaluatedRun]) -> Section:
     for run in runs:
         for attack in run.files.results.attacks if run.files.results else ():
             if attack.source is not None:
-                source = _source(attack.source, runs)
+                source = " + ".join(_source(s, runs) for s in sources_of(attack.source))
                 sources[source] = None
                 threat = verdict.of_threat(attack) if attack.eps is not None else "any"
                 how = f"{attack.attack} ({threat})"
