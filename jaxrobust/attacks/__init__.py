@@ -13,8 +13,10 @@ from jaxrobust.attacks.apgd import apgd as apgd
 from jaxrobust.attacks.apgd import apgd_targeted as apgd_targeted
 from jaxrobust.attacks.cw_l2 import cw_l2 as cw_l2
 from jaxrobust.attacks.cw_linf import cw_linf as cw_linf
+from jaxrobust.attacks.ddn import ddn as ddn
 from jaxrobust.attacks.deepfool import deepfool as deepfool
 from jaxrobust.attacks.fab import fab as fab
+from jaxrobust.attacks.fmn import fmn as fmn
 from jaxrobust.attacks.hop_skip_jump import hop_skip_jump as hop_skip_jump
 from jaxrobust.attacks.jsma import jsma as jsma
 from jaxrobust.attacks.mim import mim as mim
@@ -25,6 +27,7 @@ from jaxrobust.attacks.pgd import pgd as pgd
 from jaxrobust.attacks.registry import get as get
 from jaxrobust.attacks.registry import hyperparameters as hyperparameters
 from jaxrobust.attacks.registry import names as names
+from jaxrobust.attacks.sigma_zero import sigma_zero as sigma_zero
 from jaxrobust.attacks.spsa import spsa as spsa
 from jaxrobust.attacks.square import square as square
 from jaxrobust.attacks.zoo import zoo as zoo

@@ -18,13 +18,16 @@ from jaxrobust.attacks._checks import read_annotation as read_annotation
 from jaxrobust.attacks.apgd import apgd, apgd_targeted
 from jaxrobust.attacks.cw_l2 import cw_l2
 from jaxrobust.attacks.cw_linf import cw_linf
+from jaxrobust.attacks.ddn import ddn
 from jaxrobust.attacks.deepfool import deepfool
 from jaxrobust.attacks.fab import fab
+from jaxrobust.attacks.fmn import fmn
 from jaxrobust.attacks.hop_skip_jump import hop_skip_jump
 from jaxrobust.attacks.jsma import jsma
 from jaxrobust.attacks.mim import mim
 from jaxrobust.attacks.noise import worst_of_noise
 from jaxrobust.attacks.pgd import bim, fgsm, pgd
+from jaxrobust.attacks.sigma_zero import sigma_zero
 from jaxrobust.attacks.spsa import spsa
 from jaxrobust.attacks.square import square
 from jaxrobust.attacks.zoo import zoo
@@ -103,6 +106,10 @@ def _of_fab(o: Options) -> Cost:
     return Cost(runs * o.steps * each, runs * (o.steps + 2))
 
 
+def _of_descent(o: Options) -> Cost:
+    return Cost(o.steps, 0)
+
+
 _smallest = functools.partial(Traits, goal="smallest")
 _black_box = functools.partial(Traits, access="scores", weak="a black-box attack")
 
@@ -116,6 +123,7 @@ _ENTRIES: dict[str, Traits] = {
     "cw_linf": _smallest(
         cw_linf, lambda o: Cost(o.rounds * o.steps, 2), norms=("linf",), norm="linf"
     ),
+    "ddn": _smallest(ddn, _of_descent, norms=("l2",), norm="l2"),
     "deepfool": _smallest(
         deepfool,
         lambda o: Cost(o.steps * o.classes, 1),
@@ -124,6 +132,7 @@ _ENTRIES: dict[str, Traits] = {
     ),
     "fab": _smallest(fab, _of_fab, strong=True),
     "fgsm": Traits(fgsm, _of_steps, weak="a single step", fixed_steps=True),
+    "fmn": _smallest(fmn, _of_descent, norms=(*NORMS, "l0")),
     "hop_skip_jump": _black_box(
         hop_skip_jump,
         lambda o: Cost(0, o.queries),
@@ -139,6 +148,7 @@ _ENTRIES: dict[str, Traits] = {
     ),
     "mim": Traits(mim, _of_steps, strong=True, fixed_steps=True),
     "pgd": Traits(pgd, _of_steps, strong=True, fixed_steps=True),
+    "sigma_zero": _smallest(sigma_zero, _of_descent, norms=("l0",), norm="l0"),
     "spsa": _black_box(
         spsa,
         lambda o: Cost(0, o.restarts * (o.steps * (o.samples + 1) + 2)),

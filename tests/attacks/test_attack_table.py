@@ -16,7 +16,7 @@ from jaxrobust.attacks import registry
 from tests.attacks.small import needs_key, small
 from tests.marks import full_but
 
-EPS = {"linf": 0.06, "l2": 0.5, "l1": 3.0}
+EPS = {"linf": 0.06, "l2": 0.5, "l1": 3.0, "l0": 8.0, "l0_pixels": 5.0}
 TRAITS = registry.table()
 # JSMA's steps are as long as the box is wide: they leave such balls at once.
 APART = [("jsma", "l2"), ("jsma", "linf")]
@@ -35,13 +35,16 @@ SHORT = {
     "bim": [],
     "cw_l2": ["l2"],
     "cw_linf": ["linf"],
+    "ddn": ["l2"],
     "deepfool": ["l2"],
     "fab": ["l1", "l2"],
     "fgsm": ["l2"],
+    "fmn": ["l0", "l1"],
     "hop_skip_jump": ["linf"],
     "jsma": ["l1"],
     "mim": ["linf"],
     "pgd": ["linf", "l2", "l1"],
+    "sigma_zero": ["l0"],
     "spsa": ["linf"],
     "square": ["linf", "l2"],
     "uniform_noise": ["l1"],
@@ -115,6 +118,9 @@ def keys():
 
 def distance64(x_adv, x, norm):
     delta = np.asarray(x_adv, np.float64) - np.asarray(x, np.float64)
+    if norm in threat.SPARSE:
+        changed = delta.any(-1) if norm == "l0_pixels" else delta != 0
+        return changed.reshape(len(delta), -1).sum(1)
     delta = delta.reshape(len(delta), -1)
     return np.linalg.norm(delta, {"linf": np.inf, "l2": 2, "l1": 1}[norm], axis=1)
 
