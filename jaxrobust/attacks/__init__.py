@@ -24,10 +24,13 @@ from jaxrobust.attacks.noise import uniform_noise as uniform_noise
 from jaxrobust.attacks.pgd import bim as bim
 from jaxrobust.attacks.pgd import fgsm as fgsm
 from jaxrobust.attacks.pgd import pgd as pgd
+from jaxrobust.attacks.pgd_0 import pgd_0 as pgd_0
 from jaxrobust.attacks.registry import get as get
 from jaxrobust.attacks.registry import hyperparameters as hyperparameters
 from jaxrobust.attacks.registry import names as names
 from jaxrobust.attacks.sigma_zero import sigma_zero as sigma_zero
+from jaxrobust.attacks.simba import simba as simba
+from jaxrobust.attacks.sparse_rs import sparse_rs as sparse_rs
 from jaxrobust.attacks.spsa import spsa as spsa
 from jaxrobust.attacks.square import square as square
 from jaxrobust.attacks.zoo import zoo as zoo

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from jaxrobust import named_code
-from jaxrobust._checks import NORMS, nearest_match
+from jaxrobust._checks import NORMS, SPARSE, nearest_match
 from jaxrobust.array_types import Images, Key, Labels, LogitsFn, Norm
 from jaxrobust.attacks._checks import check_options
 from jaxrobust.attacks._checks import read_annotation as read_annotation
@@ -27,7 +27,10 @@ from jaxrobust.attacks.jsma import jsma
 from jaxrobust.attacks.mim import mim
 from jaxrobust.attacks.noise import worst_of_noise
 from jaxrobust.attacks.pgd import bim, fgsm, pgd
+from jaxrobust.attacks.pgd_0 import pgd_0
 from jaxrobust.attacks.sigma_zero import sigma_zero
+from jaxrobust.attacks.simba import simba
+from jaxrobust.attacks.sparse_rs import sparse_rs
 from jaxrobust.attacks.spsa import spsa
 from jaxrobust.attacks.square import square
 from jaxrobust.attacks.zoo import zoo
@@ -106,6 +109,10 @@ def _of_fab(o: Options) -> Cost:
     return Cost(runs * o.steps * each, runs * (o.steps + 2))
 
 
+def _of_search(o: Options) -> Cost:
+    return Cost(0, o.restarts * (o.queries + 1))
+
+
 def _of_descent(o: Options) -> Cost:
     return Cost(o.steps, 0)
 
@@ -148,13 +155,21 @@ _ENTRIES: dict[str, Traits] = {
     ),
     "mim": Traits(mim, _of_steps, strong=True, fixed_steps=True),
     "pgd": Traits(pgd, _of_steps, strong=True, fixed_steps=True),
+    "pgd_0": Traits(
+        pgd_0,
+        lambda o: Cost(o.restarts * o.steps, 2 * o.restarts),
+        norms=SPARSE,
+        norm="l0_pixels",
+    ),
     "sigma_zero": _smallest(sigma_zero, _of_descent, norms=("l0",), norm="l0"),
+    "simba": _black_box(simba, _of_search),
+    "sparse_rs": _black_box(sparse_rs, _of_search, norms=SPARSE, norm="l0_pixels"),
     "spsa": _black_box(
         spsa,
         lambda o: Cost(0, o.restarts * (o.steps * (o.samples + 1) + 2)),
         norm="linf",
     ),
-    "square": _black_box(square, lambda o: Cost(0, o.restarts * (o.queries + 1))),
+    "square": _black_box(square, _of_search),
     "uniform_noise": Traits(
         worst_of_noise,
         lambda o: Cost(0, 2 * o.draws),  # a look, and a score
