@@ -14,7 +14,7 @@ from jaxrobust.attacks._objective import Keys, Problem, evaluate
 
 
 @dataclasses.dataclass(frozen=True)
-class Descent(Smallest):
+class DescentToNearest(Smallest):
     """One that starts at the image or at `x_init`, and looks once at each point."""
 
     def begin(self, problem: Problem, keys: Keys) -> tuple[Images, Nearest]:

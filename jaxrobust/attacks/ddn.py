@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxrobust import threat
 from jaxrobust._checks import Range
 from jaxrobust.array_types import Images, Labels, LogitsFn, PerExample, Scalar
-from jaxrobust.attacks._descent import Descent, farthest, width
+from jaxrobust.attacks._descent import DescentToNearest, farthest, width
 from jaxrobust.attacks._eager import iterate
 from jaxrobust.attacks._method import Count, Health, like, model_keys, watched
 from jaxrobust.attacks._nearest import Nearest
@@ -26,7 +26,7 @@ class Carry(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class DDN(Descent):
+class DDN(DescentToNearest):
     """DDN without its arrays."""
 
     norms = ("l2",)

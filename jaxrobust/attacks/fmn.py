@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxrobust import threat
 from jaxrobust._checks import Range
 from jaxrobust.array_types import Images, Labels, LogitsFn, Norm, PerExample, Scalar
-from jaxrobust.attacks._descent import Descent, farthest, to_boundary, width
+from jaxrobust.attacks._descent import DescentToNearest, farthest, to_boundary, width
 from jaxrobust.attacks._eager import iterate
 from jaxrobust.attacks._method import Count, Health, choose, model_keys, watched
 from jaxrobust.attacks._nearest import Nearest
@@ -34,7 +34,7 @@ class Carry(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class FMN(Descent):
+class FMN(DescentToNearest):
     """FMN without its arrays."""
 
     norms = ("linf", "l2", "l1", "l0")

@@ -11,23 +11,32 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from jaxrobust import named_code
-from jaxrobust._checks import NORMS, SPARSE, nearest_match
+from jaxrobust._checks import NORMS as NORMS
+from jaxrobust._checks import SPARSE, nearest_match
 from jaxrobust.array_types import Images, Key, Labels, LogitsFn, Norm
+from jaxrobust.attacks import _costs
 from jaxrobust.attacks._checks import check_options
 from jaxrobust.attacks._checks import read_annotation as read_annotation
+from jaxrobust.attacks._costs import Cost as Cost
+from jaxrobust.attacks._costs import Options
 from jaxrobust.attacks.apgd import apgd, apgd_targeted
+from jaxrobust.attacks.boundary import boundary
 from jaxrobust.attacks.cw_l2 import cw_l2
 from jaxrobust.attacks.cw_linf import cw_linf
 from jaxrobust.attacks.ddn import ddn
 from jaxrobust.attacks.deepfool import deepfool
+from jaxrobust.attacks.ead import ead
 from jaxrobust.attacks.fab import fab
 from jaxrobust.attacks.fmn import fmn
 from jaxrobust.attacks.hop_skip_jump import hop_skip_jump
 from jaxrobust.attacks.jsma import jsma
 from jaxrobust.attacks.mim import mim
+from jaxrobust.attacks.nes import nes
 from jaxrobust.attacks.noise import worst_of_noise
+from jaxrobust.attacks.one_pixel import one_pixel
 from jaxrobust.attacks.pgd import bim, fgsm, pgd
 from jaxrobust.attacks.pgd_0 import pgd_0
+from jaxrobust.attacks.rays import rays
 from jaxrobust.attacks.sigma_zero import sigma_zero
 from jaxrobust.attacks.simba import simba
 from jaxrobust.attacks.sparse_rs import sparse_rs
@@ -42,21 +51,6 @@ Goal = Literal["radius", "smallest"]
 _ARGUMENTS = ("logits_fn", "x", "y", "key")
 # The ensemble of `evaluation.autoattack`: a name in configs that no function here has.
 AUTOATTACK = "autoattack"
-
-
-class Cost(NamedTuple):
-    """Model evaluations per image at most: gradients, and forward passes alone."""
-
-    gradients: int
-    calls: int
-
-
-class Options(dict[str, Any]):
-    """Options with their defaults, and `classes` and `size` (numbers per image)."""
-
-    def __getattr__(self, name: str) -> Any:
-        """Returns an option."""
-        return self[name]
 
 
 class Traits(NamedTuple):
@@ -90,86 +84,51 @@ class Traits(NamedTuple):
         return bool(self.weak) and self.access == "gradient"
 
 
-def _of_steps(o: Options) -> Cost:
-    runs, steps = o.get("restarts", 1), o.get("steps", 1)
-    ends = 2 if o.norm == "l1" and "steps" in o else 0  # the best point is looked for
-    return Cost(runs * steps, runs * ends + (runs if runs > 1 else 0))
-
-
-def _of_apgd(o: Options) -> Cost:
-    runs = o.restarts * min(o.get("targets", 1), o.classes - 1)
-    steps = o.steps + 2 * o.large_radius
-    return Cost(runs * (steps + 1), runs + 1)
-
-
-def _of_fab(o: Options) -> Cost:
-    targets = min(o.targets or 1, o.classes - 1)
-    each = 1 if o.targets else o.classes
-    runs = o.restarts * targets
-    return Cost(runs * o.steps * each, runs * (o.steps + 2))
-
-
-def _of_search(o: Options) -> Cost:
-    return Cost(0, o.restarts * (o.queries + 1))
-
-
-def _of_descent(o: Options) -> Cost:
-    return Cost(o.steps, 0)
-
-
 _smallest = functools.partial(Traits, goal="smallest")
 _black_box = functools.partial(Traits, access="scores", weak="a black-box attack")
+_decisions = functools.partial(
+    _black_box, cost=_costs.of_queries, access="decisions", goal="smallest"
+)
+_sparse = functools.partial(_black_box, norms=SPARSE, norm="l0_pixels")
 
 _ENTRIES: dict[str, Traits] = {
-    "apgd": Traits(apgd, _of_apgd, strong=True),
-    "apgd_targeted": Traits(apgd_targeted, _of_apgd, strong=True),
-    "bim": Traits(bim, _of_steps, strong=True, fixed_steps=True),
-    "cw_l2": _smallest(
-        cw_l2, lambda o: Cost(o.binary_steps * o.steps, 2), norms=("l2",), norm="l2"
-    ),
+    "apgd": Traits(apgd, _costs.of_apgd, strong=True),
+    "apgd_targeted": Traits(apgd_targeted, _costs.of_apgd, strong=True),
+    "bim": Traits(bim, _costs.of_steps, strong=True, fixed_steps=True),
+    "boundary": _decisions(boundary, norms=("l2",), norm="l2"),
+    "cw_l2": _smallest(cw_l2, _costs.of_binary_steps, norms=("l2",), norm="l2"),
     "cw_linf": _smallest(
         cw_linf, lambda o: Cost(o.rounds * o.steps, 2), norms=("linf",), norm="linf"
     ),
-    "ddn": _smallest(ddn, _of_descent, norms=("l2",), norm="l2"),
+    "ddn": _smallest(ddn, _costs.of_descent, norms=("l2",), norm="l2"),
     "deepfool": _smallest(
         deepfool,
         lambda o: Cost(o.steps * o.classes, 1),
         norms=("l2", "linf"),
         norm="l2",
     ),
-    "fab": _smallest(fab, _of_fab, strong=True),
-    "fgsm": Traits(fgsm, _of_steps, weak="a single step", fixed_steps=True),
-    "fmn": _smallest(fmn, _of_descent, norms=(*NORMS, "l0")),
-    "hop_skip_jump": _black_box(
-        hop_skip_jump,
-        lambda o: Cost(0, o.queries),
-        access="decisions",
-        goal="smallest",
-        norms=("l2", "linf"),
-    ),
+    "ead": _smallest(ead, _costs.of_descents, norms=("l1",), norm="l1"),
+    "fab": _smallest(fab, _costs.of_fab, strong=True),
+    "fgsm": Traits(fgsm, _costs.of_steps, weak="a single step", fixed_steps=True),
+    "fmn": _smallest(fmn, _costs.of_descent, norms=(*NORMS, "l0")),
+    "hop_skip_jump": _decisions(hop_skip_jump, norms=("l2", "linf")),
     "jsma": _smallest(
         jsma,
         lambda o: Cost(2 * int(o.size * o.gamma / 2), 2),
         norms=("l1", "l2", "linf"),
         norm="l1",
     ),
-    "mim": Traits(mim, _of_steps, strong=True, fixed_steps=True),
-    "pgd": Traits(pgd, _of_steps, strong=True, fixed_steps=True),
-    "pgd_0": Traits(
-        pgd_0,
-        lambda o: Cost(o.restarts * o.steps, 2 * o.restarts),
-        norms=SPARSE,
-        norm="l0_pixels",
-    ),
-    "sigma_zero": _smallest(sigma_zero, _of_descent, norms=("l0",), norm="l0"),
-    "simba": _black_box(simba, _of_search),
-    "sparse_rs": _black_box(sparse_rs, _of_search, norms=SPARSE, norm="l0_pixels"),
-    "spsa": _black_box(
-        spsa,
-        lambda o: Cost(0, o.restarts * (o.steps * (o.samples + 1) + 2)),
-        norm="linf",
-    ),
-    "square": _black_box(square, _of_search),
+    "mim": Traits(mim, _costs.of_steps, strong=True, fixed_steps=True),
+    "nes": _black_box(nes, _costs.of_estimates),
+    "one_pixel": _sparse(one_pixel, _costs.of_population, norms=("l0_pixels",)),
+    "pgd": Traits(pgd, _costs.of_steps, strong=True, fixed_steps=True),
+    "pgd_0": Traits(pgd_0, _costs.of_gradients, norms=SPARSE, norm="l0_pixels"),
+    "rays": _decisions(rays, norms=("linf",), norm="linf"),
+    "sigma_zero": _smallest(sigma_zero, _costs.of_descent, norms=("l0",), norm="l0"),
+    "simba": _black_box(simba, _costs.of_search),
+    "sparse_rs": _sparse(sparse_rs, _costs.of_search),
+    "spsa": _black_box(spsa, _costs.of_estimates, norm="linf"),
+    "square": _black_box(square, _costs.of_search),
     "uniform_noise": Traits(
         worst_of_noise,
         lambda o: Cost(0, 2 * o.draws),  # a look, and a score
@@ -177,13 +136,7 @@ _ENTRIES: dict[str, Traits] = {
         weak="random noise",
         fixed_steps=True,
     ),
-    "zoo": _black_box(
-        zoo,
-        lambda o: Cost(0, o.binary_steps * o.steps * (2 * o.coordinates + 1) + 1),
-        goal="smallest",
-        norms=("l2",),
-        norm="l2",
-    ),
+    "zoo": _black_box(zoo, _costs.of_zoo, goal="smallest", norms=("l2",), norm="l2"),
 }
 # As training objectives call it.
 _ALIASES = {"ball": "uniform_noise"}

@@ -9,7 +9,7 @@ from jaxrobust import threat
 from jaxrobust._checks import Range
 from jaxrobust.array_types import Images, Labels, LogitsFn, PerExample, Scalar
 from jaxrobust.attacks._ascent import ADAM
-from jaxrobust.attacks._descent import Descent, width
+from jaxrobust.attacks._descent import DescentToNearest, width
 from jaxrobust.attacks._eager import iterate
 from jaxrobust.attacks._method import Count, Health, like, model_keys, watched
 from jaxrobust.attacks._nearest import Nearest
@@ -31,7 +31,7 @@ class Carry(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class SigmaZero(Descent):
+class SigmaZero(DescentToNearest):
     """Sigma-zero without its arrays; lengths are in units of the box's width."""
 
     norms = ("l0",)

@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from jaxrobust._checks import NORMS
 from jaxrobust.attacks import registry
 from jaxrobust.attacks.autoattack_versions import plan
 from jaxrobust.attacks.registry import Cost
@@ -118,7 +117,7 @@ class _Threat(NamedTuple):
 def _threat(results: Results) -> _Threat:
     classes = max(len(results.per_class or ()), 2) if results.per_class else 10
     # The attacks to name next have balls with steps in them, which L0 has not.
-    attacks = [a for a in verdict.with_radius(results) if a.norm in NORMS]
+    attacks = [a for a in verdict.with_radius(results) if a.norm in registry.NORMS]
     if not attacks:
         return _Threat(classes=classes)
     least = min(attacks, key=lambda attack: attack.robust_accuracy)
