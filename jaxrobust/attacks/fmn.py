@@ -17,8 +17,10 @@ from jaxrobust.attacks._objective import Judged, Keys, Problem, judged_gradient
 from jaxrobust.attacks._options import TargetOptions, shares
 
 _DUAL: dict[Norm, Norm] = {"linf": "l1", "l2": "l2", "l1": "linf"}
-# A boundary that is as near as this share of the way to it is taken to be reached.
-_NEAR = 1e-5
+# A row that is right after this share of the steps has its ball grow.
+_PATIENCE = 0.2
+# Share of the farthest distance that a ball grows from at least.
+_LEAST = 1e-5
 # Halvings between `x_init` and the image, as in the authors' code.
 _HALVINGS = 10
 
@@ -92,11 +94,11 @@ class FMN(DescentToNearest):
             dual = threat.distance(grad, jnp.zeros_like(grad), norm=_DUAL[problem.norm])
             reach = jnp.abs(at.value).astype(old.dtype) / jnp.maximum(dual, 1e-12)
             length = threat.distance(carry.x, problem.x, norm=problem.norm)
-            # Where the boundary is straight a row would come to it, and not past it.
-            ahead = jnp.maximum(length, _NEAR * farthest(problem)) * (1 + gamma)
-            stuck = reach <= _NEAR * length
-            ahead = jnp.where(stuck, ahead, length + threat.tamed(reach))
-            more = jnp.where(carry.hit, more, ahead)
+            # A straight boundary, or the box, may keep a row short of it for good.
+            grows = carry.hit | (jnp.asarray(i) > self.steps * _PATIENCE)
+            least = _LEAST * farthest(problem) * (1 + gamma)
+            ahead = length + threat.tamed(reach)
+            more = jnp.where(grows, jnp.maximum(more, least), ahead)
         radius = jnp.where(at.fooled, jnp.minimum(less, best), more)
         return jnp.clip(radius, 0, farthest(problem))
 
@@ -119,8 +121,10 @@ def fmn(
     Each step sets the radius of a ball, goes along the gradient of the margin and back
     into ball and box. A radius is 1 - gamma times the one before where the point was
     misclassified (and no larger than the nearest so far), else 1 + gamma times; before
-    the first misclassified point it reaches to where the margin, taken as linear, is 0
-    (ours: and past it, once the point is there).
+    the first misclassified point it reaches to where the margin, taken as linear, is 0.
+    A row without one after a fifth of the steps grows too (ours): where the boundary is
+    straight or the box in the way, the authors' rule stays short of it, in L2 on 86 %
+    of digits.
     In L0 it is a whole number of values and changes by one at least. The step's length
     falls with half a cosine to a hundredth of `alpha`, gamma to .001. Returns the
     nearest misclassified point. Uses no randomness.

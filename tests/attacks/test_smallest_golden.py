@@ -1,4 +1,4 @@
-"""Attacks on the smallest perturbation against what adv-lib 0.2.8 found (float64)."""
+"""Attacks on the smallest perturbation against what others found (float64)."""
 
 import chex
 import jax
@@ -30,3 +30,21 @@ def test_adv_lib(golden, case):
     # In L2 adv-lib goes onto the sphere also from inside; here, as in the paper, points
     # inside the ball stay: one image has another point at the same distance.
     assert same.sum() >= len(same) - (case == "fmn_l2")
+
+
+def test_ead_of_foolbox(golden):
+    """Its rule that takes the nearest in L1, giving no search up."""
+    data = golden.load("ta_fgsm")
+    with jax.enable_x64(True):
+        x = jnp.asarray(golden.nhwc(data["x"]), jnp.float64)[:4]
+        x_adv = attacks.ead(
+            golden.net(data),
+            x,
+            data["y"][:4],
+            steps=12,
+            binary_steps=3,
+            initial_const=0.1,
+        )
+    chex.assert_trees_all_close(
+        np.asarray(x_adv), golden.load("ead")["x_adv"], rtol=0, atol=1e-5
+    )
