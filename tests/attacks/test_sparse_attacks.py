@@ -16,6 +16,7 @@ KEY = jax.random.key(5)
 X = jax.random.uniform(jax.random.key(0), SHAPE)
 W = jax.random.normal(jax.random.key(1), SHAPE[1:])
 Y = jnp.zeros(3, jnp.int32)
+MARGIN = {"loss": "margin"}  # cross-entropy is flat where the lead is large
 
 
 def falls(room, norm):
@@ -40,14 +41,16 @@ def hardest(norm, pixels, share):
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("pgd_0", {"steps": 20}),
+        ("pgd_0", {"steps": 2, "step_size": 1e4, "random_start": False} | MARGIN),
         ("sparse_rs", {"queries": 1500}),
     ],
 )
 def test_the_best_three_groups_are_found(name, options, norm):
-    """What three groups can do at most is nearly all needed; more is too much."""
+    """What three groups can do at most is nearly all needed; more is too much.
+
+    The longer a step of PGD-0, the more its projection chooses by gain alone.
+    """
     attack = attacks.get(name, eps=3, norm=norm, **options)
-    # Corners alone are tried by Sparse-RS: in `room` they are the best.
     for share, want in ((0.97, True), (1.03, False)):
         fn = functools.partial(linear, lead=hardest(norm, 3, share))
         x_adv = attack(fn, X, Y, KEY)
@@ -93,7 +96,7 @@ def test_straight_boundaries_in_l2(name, most):
 
     def fn(z):
         score = jnp.sum(W[None] * (z - 0.5), axis=(1, 2, 3)) + lead
-        return 10 * jnp.stack([score, jnp.zeros(3)], axis=1)
+        return 3 * jnp.stack([score, jnp.zeros(3)], axis=1)
 
     options = {"queries": 4000} if name == "boundary" else {}
     x_adv = attacks.get(name, **options)(fn, x, Y, KEY)
@@ -105,10 +108,10 @@ def test_straight_boundaries_in_l2(name, most):
 @pytest.mark.parametrize("basis", ["pixel", "dct"])
 def test_simba_steps_along_a_basis(basis):
     """Before it is misclassified, all it has changed are steps along directions."""
-    fn = functools.partial(linear, lead=jnp.full(3, 1e3))
+    fn = functools.partial(linear, lead=jnp.full(3, 20.0))
     x = jnp.full(SHAPE, 0.5)
-    x_adv = attacks.get("simba", eps=10.0, norm="l2", queries=60, basis=basis,
-                        step_length=0.05)(fn, x, Y, KEY)  # fmt: skip
+    x_adv = attacks.get("simba", eps=10.0, norm="l2", queries=30, basis=basis,
+                        step_length=0.05, loss="margin")(fn, x, Y, KEY)  # fmt: skip
     delta = np.asarray(x_adv - x, np.float64)
     if basis == "dct":
         k, n = np.arange(4)[:, None], np.arange(4)[None]
@@ -122,12 +125,12 @@ def test_simba_steps_along_a_basis(basis):
 
 
 def test_nes_follows_a_linear_loss_as_pgd_does():
-    fn = functools.partial(linear, lead=jnp.full(3, 1e3))
-    by = {"eps": 0.1, "norm": "l2"}
+    fn = functools.partial(linear, lead=jnp.full(3, 20.0))
+    by = {"eps": 0.1, "norm": "l2", "loss": "margin"}
     gain = {
         name: fn(X)[:, 0] - fn(attacks.get(name, **by, **options)(fn, X, Y, KEY))[:, 0]
         for name, options in (
-            ("nes", {"steps": 40, "sigma": 0.01}),
+            ("nes", {"steps": 30, "sigma": 0.01}),
             ("pgd", {"steps": 10, "step_size": 0.05}),
         )
     }
