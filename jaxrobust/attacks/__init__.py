@@ -29,6 +29,7 @@ from jaxrobust.attacks.pgd import bim as bim
 from jaxrobust.attacks.pgd import fgsm as fgsm
 from jaxrobust.attacks.pgd import pgd as pgd
 from jaxrobust.attacks.pgd_0 import pgd_0 as pgd_0
+from jaxrobust.attacks.pixle import pixle as pixle
 from jaxrobust.attacks.rays import rays as rays
 from jaxrobust.attacks.registry import get as get
 from jaxrobust.attacks.registry import hyperparameters as hyperparameters

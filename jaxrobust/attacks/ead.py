@@ -121,7 +121,7 @@ def ead(
       binary_steps: constants c tried per example, at least 1; static.
       steps: steps per constant, at least 0, one gradient and one call each; static.
       lr: the first rate, in units of the images.
-      beta: weight of the L1 length; the paper's experiments have 1e-3 to 1e-1.
+      beta: weight of the L1 length; the default is Foolbox's.
       kappa: margin, in logits, by which a point must be misclassified.
       initial_const: the first c, above 0; over the image's lead where that is
         not between .01 and 100, so that the scale of the logits does not count (ours).

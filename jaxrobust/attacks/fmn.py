@@ -138,8 +138,8 @@ def fmn(
     0.5
 
     Args:
-      steps: steps, at least 0, one gradient each; static. The authors' code has 10 by
-        default, the paper up to 1,000.
+      steps: steps, at least 0, one gradient each; static. adv-lib has 10 by
+        default.
       alpha: length of the first step in L2, in units of the box's width.
       gamma: by how much the first steps change the radius, in [0, 1].
       x_init: misclassified images `[B, H, W, C]` to start from: at the boundary on the

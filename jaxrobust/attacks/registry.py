@@ -36,6 +36,7 @@ from jaxrobust.attacks.noise import worst_of_noise
 from jaxrobust.attacks.one_pixel import one_pixel
 from jaxrobust.attacks.pgd import bim, fgsm, pgd
 from jaxrobust.attacks.pgd_0 import pgd_0
+from jaxrobust.attacks.pixle import pixle
 from jaxrobust.attacks.rays import rays
 from jaxrobust.attacks.sigma_zero import sigma_zero
 from jaxrobust.attacks.simba import simba
@@ -123,6 +124,7 @@ _ENTRIES: dict[str, Traits] = {
     "one_pixel": _sparse(one_pixel, _costs.of_population, norms=("l0_pixels",)),
     "pgd": Traits(pgd, _costs.of_steps, strong=True, fixed_steps=True),
     "pgd_0": Traits(pgd_0, _costs.of_gradients, norms=SPARSE, norm="l0_pixels"),
+    "pixle": _sparse(pixle, _costs.of_search, norms=("l0_pixels",)),
     "rays": _decisions(rays, norms=("linf",), norm="linf"),
     "sigma_zero": _smallest(sigma_zero, _costs.of_descent, norms=("l0",), norm="l0"),
     "simba": _black_box(simba, _costs.of_search),

@@ -26,6 +26,7 @@ SMALL = {
     "nes": {"steps": 4, "samples": 16, "lr": 0.05},
     "one_pixel": {"steps": 3, "population": 20, "pixels": 8},
     "pgd_0": {"steps": 10},
+    "pixle": {"queries": 40, "most": 4},
     "rays": {"queries": 150},
     "sigma_zero": {"steps": 30},
     "simba": {"queries": 40},

@@ -49,6 +49,7 @@ SHORT = {
     "one_pixel": ["l0_pixels"],
     "pgd": ["linf", "l2", "l1"],
     "pgd_0": ["l0_pixels"],
+    "pixle": ["l0_pixels"],
     "rays": ["linf"],
     "sigma_zero": ["l0"],
     "simba": ["linf"],
