@@ -25,20 +25,23 @@ def figure(results: Results, arrays: Arrays, twin: Results | None) -> list[Marku
         for found in results.attacks
         for one in found.accuracy_within or ()
     ]
+    curves = _curves(results, arrays)
     if not rows:
-        return []
+        return curves
     heads = ["nearest mistake", "beyond", "accuracy", "95 % interval"]
     inside = table(heads, rows, right=(2, 3))
-    return [details("Accuracy within radii", inside), *_curves(results, arrays)]
+    return [details("Accuracy within radii", inside), *curves]
 
 
 def _curves(results: Results, arrays: Arrays) -> list[Markup]:
     """Draws robust accuracy over the radius, a card per norm, from one run each."""
     cards = []
     for norm, name in NORMS.items():
-        drawn, axes = drawing.make_axes()
         labels = [a.label for a in results.attacks if a.eps is None and a.norm == norm]
         labels = [one for one in labels if npz.distance(one) in arrays]
+        if not labels:
+            continue
+        drawn, axes = drawing.make_axes()
         for color, label in zip(drawing.SERIES, labels, strict=False):
             robust = np.asarray(arrays[npz.robust(label)], bool)
             distance = np.asarray(arrays[npz.distance(label)], float)
@@ -47,13 +50,12 @@ def _curves(results: Results, arrays: Arrays) -> list[Markup]:
             left = [100 * np.mean(robust | (distance > radius)) for radius in at]
             axes.step(at, left, where="post", label=drawing.short(label),
                       color=drawing.COLORS[color])  # fmt: skip
-        if labels:
-            axes.set_ylim(-2, 102)
-            drawing.finish(axes, f"radius ({name})", "robust accuracy (%)")
-            title = f"Robust accuracy over the radius, {name}"
-            note = (
-                "From the nearest mistake that attacks without a radius found of each "
-                "image: an upper bound at every radius."
-            )
-            cards.append(card(drawing.to_svg(drawn, title), title, note))
+        axes.set_ylim(-2, 102)
+        drawing.finish(axes, f"radius ({name})", "robust accuracy (%)")
+        title = f"Robust accuracy over the radius, {name}"
+        note = (
+            "From the nearest mistake that attacks without a radius found of each "
+            "image: an upper bound at every radius."
+        )
+        cards.append(card(drawing.to_svg(drawn, title), title, note))
     return cards
