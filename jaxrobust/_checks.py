@@ -16,7 +16,10 @@ from jax.core import Tracer
 
 from jaxrobust.array_types import Bounds, Key, Norm
 
-NORMS: tuple[Norm, ...] = get_args(Norm)
+# Those whose balls have steps of a length; the others count what changes.
+NORMS: tuple[Norm, ...] = ("linf", "l2", "l1")
+SPARSE: tuple[Norm, ...] = ("l0", "l0_pixels")
+ALL_NORMS: tuple[Norm, ...] = get_args(Norm)
 # The types of images, full precision first.
 FLOATING = tuple(map(jnp.dtype, ("float32", "float64", "float16", "bfloat16")))
 
@@ -138,10 +141,13 @@ def check_function(logits_fn: object) -> None:
         )
 
 
-def check_norm(norm: object) -> None:
-    """Raises ValueError, naming the nearest match, unless `norm` is known."""
-    if not isinstance(norm, str) or norm not in NORMS:
-        raise ValueError(f"Unknown norm {norm!r}. {nearest_match(norm, NORMS)}")
+def check_norm(norm: object, known: Sequence[Norm] = ALL_NORMS) -> None:
+    """Raises ValueError unless `norm` is known, and one of those that are here."""
+    if not isinstance(norm, str) or norm not in ALL_NORMS:
+        raise ValueError(f"Unknown norm {norm!r}. {nearest_match(norm, known)}")
+    if norm not in known:
+        listed = " or ".join(map(repr, known))
+        raise ValueError(f"`norm` must be {listed} here, got {norm!r}.")
 
 
 def check_bounds(bounds: Any) -> None:

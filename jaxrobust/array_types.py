@@ -15,5 +15,5 @@ Variables = Mapping[str, Any]
 PyTree = Any
 LogitsFn = Callable[..., Logits]
 LossFn = Callable[[Logits, Labels], PerExample]
-Norm = Literal["linf", "l2", "l1"]
+Norm = Literal["linf", "l2", "l1", "l0", "l0_pixels"]
 Bounds = tuple[float, float]

@@ -72,6 +72,7 @@ def read_annotation(parameter: inspect.Parameter) -> tuple[set[Any], Range | Non
 def check_call(problem: Problem, method: Method, key: Any) -> None:
     """Checks shapes, dtypes and what goes together: all that needs no array's value."""
     x, start = problem.x, problem.x_init
+    checks.check_norm(problem.norm, method.norms)
     check_images(x)
     norm = problem.norm if method.ball else None
     checks.check_shape("eps", problem.eps, x.shape, norm)

@@ -1,4 +1,4 @@
-"""What attacks cost, of their options."""
+"""How often attacks evaluate a model, from their options."""
 
 from typing import Any, NamedTuple
 
@@ -19,21 +19,21 @@ class Options(dict[str, Any]):
 
 
 def of_steps(o: Options) -> Cost:
-    """One gradient a step."""
+    """A gradient per step and restart."""
     runs, steps = o.get("restarts", 1), o.get("steps", 1)
     ends = 2 if o.norm == "l1" and "steps" in o else 0  # the best point is looked for
     return Cost(runs * steps, runs * ends + (runs if runs > 1 else 0))
 
 
 def of_apgd(o: Options) -> Cost:
-    """One more than there are steps, for each target."""
+    """APGD, of all targets; in L1 it runs three times."""
     runs = o.restarts * min(o.get("targets", 1), o.classes - 1)
     steps = o.steps + 2 * o.large_radius
     return Cost(runs * (steps + 1), runs + 1)
 
 
 def of_fab(o: Options) -> Cost:
-    """A gradient per class and step, or one where there is a target."""
+    """FAB, of all targets."""
     targets = min(o.targets or 1, o.classes - 1)
     each = 1 if o.targets else o.classes
     runs = o.restarts * targets
@@ -54,3 +54,48 @@ def of_views(o: Options) -> Cost:
     """As `of_steps`, for each copy of the image, and around each neighbour."""
     gradients, calls = of_steps(o)
     return Cost(gradients * o.scales * max(o.mixed, 1) * (1 + o.neighbours), calls)
+
+
+def of_search(o: Options) -> Cost:
+    """A look per query, and one at the first point."""
+    return Cost(0, o.restarts * (o.queries + 1))
+
+
+def of_descent(o: Options) -> Cost:
+    """A gradient per step."""
+    return Cost(o.steps, 0)
+
+
+def of_gradients(o: Options) -> Cost:
+    """A gradient per step, and two looks per restart."""
+    return Cost(o.restarts * o.steps, 2 * o.restarts)
+
+
+def of_estimates(o: Options) -> Cost:
+    """A look per step, and `samples` for its gradient."""
+    return Cost(0, o.restarts * (o.steps * (o.samples + 1) + 2))
+
+
+def of_queries(o: Options) -> Cost:
+    """All `queries`, as a budget."""
+    return Cost(0, o.queries)
+
+
+def of_population(o: Options) -> Cost:
+    """A look at each member of each generation."""
+    return Cost(0, o.restarts * (o.population * (o.steps + 1) + 1))
+
+
+def of_zoo(o: Options) -> Cost:
+    """Two looks per coordinate of a step."""
+    return Cost(0, o.binary_steps * o.steps * (2 * o.coordinates + 1) + 1)
+
+
+def of_binary_steps(o: Options) -> Cost:
+    """A gradient per step of each search."""
+    return Cost(o.binary_steps * o.steps, 2)
+
+
+def of_descents(o: Options) -> Cost:
+    """A gradient and a look per step of each search."""
+    return Cost(o.binary_steps * o.steps, o.binary_steps * o.steps + 2)

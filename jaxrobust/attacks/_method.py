@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust import losses
-from jaxrobust.array_types import Images, Logits, PerExample
+from jaxrobust._checks import NORMS
+from jaxrobust.array_types import Images, Logits, Norm, PerExample
 from jaxrobust.attacks._objective import (
     Judged,
     Keys,
@@ -120,6 +121,8 @@ class Method:
     ball: ClassVar[bool] = False
     # What draws at random, whatever the fields are.
     random: ClassVar[str | None] = None
+    # Those that it has.
+    norms: ClassVar[tuple[Norm, ...]] = NORMS
     # What its caller calls the length of a step.
     length: ClassVar[str] = "step_size"
 

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from typing import NamedTuple
 
-from jaxrobust._checks import check_norm, nearest_match
+from jaxrobust._checks import NORMS, check_norm, nearest_match
 from jaxrobust.array_types import Norm
 from jaxrobust.attacks import stepping
 
@@ -72,7 +72,7 @@ def plan(
       Croce and Hein, ICML 2020, arXiv 2003.01690, section 5, and the settings of its
       code; L1: ICML 2021, arXiv 2103.01208, section 5.
     """
-    check_norm(norm)
+    check_norm(norm, NORMS)
     if version not in VERSIONS:
         hint = nearest_match(version, VERSIONS)
         raise ValueError(f"Unknown `version` {version!r} of AutoAttack. {hint}")

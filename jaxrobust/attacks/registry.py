@@ -11,7 +11,8 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from jaxrobust import named_code
-from jaxrobust._checks import NORMS, nearest_match
+from jaxrobust._checks import NORMS as NORMS
+from jaxrobust._checks import SPARSE, nearest_match
 from jaxrobust.array_types import Images, Key, Labels, LogitsFn, Norm
 from jaxrobust.attacks import _costs
 from jaxrobust.attacks._checks import check_options
@@ -19,19 +20,31 @@ from jaxrobust.attacks._checks import read_annotation as read_annotation
 from jaxrobust.attacks._costs import Cost as Cost
 from jaxrobust.attacks._costs import Options as Options
 from jaxrobust.attacks.apgd import apgd, apgd_targeted
+from jaxrobust.attacks.boundary import boundary
 from jaxrobust.attacks.cw_l2 import cw_l2
 from jaxrobust.attacks.cw_linf import cw_linf
+from jaxrobust.attacks.ddn import ddn
 from jaxrobust.attacks.deepfool import deepfool
 from jaxrobust.attacks.dim import admix, dim, sim, tim
+from jaxrobust.attacks.ead import ead
 from jaxrobust.attacks.fab import fab
+from jaxrobust.attacks.fmn import fmn
 from jaxrobust.attacks.hop_skip_jump import hop_skip_jump
 from jaxrobust.attacks.jsma import jsma
 from jaxrobust.attacks.mim import mim
 from jaxrobust.attacks.mixed_pgd import mixed_pgd
 from jaxrobust.attacks.multi_targeted import multi_targeted
+from jaxrobust.attacks.nes import nes
 from jaxrobust.attacks.nim import nim, vmim, vnim
 from jaxrobust.attacks.noise import worst_of_noise
+from jaxrobust.attacks.one_pixel import one_pixel
 from jaxrobust.attacks.pgd import bim, fgsm, pgd
+from jaxrobust.attacks.pgd_0 import pgd_0
+from jaxrobust.attacks.pixle import pixle
+from jaxrobust.attacks.rays import rays
+from jaxrobust.attacks.sigma_zero import sigma_zero
+from jaxrobust.attacks.simba import simba
+from jaxrobust.attacks.sparse_rs import sparse_rs
 from jaxrobust.attacks.spsa import spsa
 from jaxrobust.attacks.square import square
 from jaxrobust.attacks.zoo import zoo
@@ -84,18 +97,22 @@ _transferable = functools.partial(
     Traits, cost=_costs.of_views, norms=("linf", "l2"), transfers=True
 )
 _black_box = functools.partial(Traits, access="scores", weak="a black-box attack")
+_decisions = functools.partial(
+    _black_box, cost=_costs.of_queries, access="decisions", goal="smallest"
+)
+_sparse = functools.partial(_black_box, norms=SPARSE, norm="l0_pixels")
 
 _ENTRIES: dict[str, Traits] = {
     "admix": _transferable(admix),
     "apgd": Traits(apgd, _costs.of_apgd, strong=True),
     "apgd_targeted": Traits(apgd_targeted, _costs.of_apgd, strong=True),
     "bim": Traits(bim, _costs.of_steps, strong=True, fixed_steps=True),
-    "cw_l2": _smallest(
-        cw_l2, lambda o: Cost(o.binary_steps * o.steps, 2), norms=("l2",), norm="l2"
-    ),
+    "boundary": _decisions(boundary, norms=("l2",), norm="l2"),
+    "cw_l2": _smallest(cw_l2, _costs.of_binary_steps, norms=("l2",), norm="l2"),
     "cw_linf": _smallest(
         cw_linf, lambda o: Cost(o.rounds * o.steps, 2), norms=("linf",), norm="linf"
     ),
+    "ddn": _smallest(ddn, _costs.of_descent, norms=("l2",), norm="l2"),
     "deepfool": _smallest(
         deepfool,
         lambda o: Cost(o.steps * o.classes, 1),
@@ -103,15 +120,11 @@ _ENTRIES: dict[str, Traits] = {
         norm="l2",
     ),
     "dim": _transferable(dim),
+    "ead": _smallest(ead, _costs.of_descents, norms=("l1",), norm="l1"),
     "fab": _smallest(fab, _costs.of_fab, strong=True),
     "fgsm": Traits(fgsm, _costs.of_steps, weak="a single step", fixed_steps=True),
-    "hop_skip_jump": _black_box(
-        hop_skip_jump,
-        lambda o: Cost(0, o.queries),
-        access="decisions",
-        goal="smallest",
-        norms=("l2", "linf"),
-    ),
+    "fmn": _smallest(fmn, _costs.of_descent, norms=(*NORMS, "l0")),
+    "hop_skip_jump": _decisions(hop_skip_jump, norms=("l2", "linf")),
     "jsma": _smallest(
         jsma,
         lambda o: Cost(2 * int(o.size * o.gamma / 2), 2),
@@ -123,15 +136,19 @@ _ENTRIES: dict[str, Traits] = {
     "multi_targeted": Traits(
         multi_targeted, _costs.of_targets, strong=True, fixed_steps=True
     ),
+    "nes": _black_box(nes, _costs.of_estimates),
     "nim": _transferable(nim),
+    "one_pixel": _sparse(one_pixel, _costs.of_population, norms=("l0_pixels",)),
     "pgd": Traits(pgd, _costs.of_steps, strong=True, fixed_steps=True),
+    "pgd_0": Traits(pgd_0, _costs.of_gradients, norms=SPARSE, norm="l0_pixels"),
+    "pixle": _sparse(pixle, _costs.of_search, norms=("l0_pixels",)),
+    "rays": _decisions(rays, norms=("linf",), norm="linf"),
+    "sigma_zero": _smallest(sigma_zero, _costs.of_descent, norms=("l0",), norm="l0"),
     "sim": _transferable(sim),
-    "spsa": _black_box(
-        spsa,
-        lambda o: Cost(0, o.restarts * (o.steps * (o.samples + 1) + 2)),
-        norm="linf",
-    ),
-    "square": _black_box(square, lambda o: Cost(0, o.restarts * (o.queries + 1))),
+    "simba": _black_box(simba, _costs.of_search),
+    "sparse_rs": _sparse(sparse_rs, _costs.of_search),
+    "spsa": _black_box(spsa, _costs.of_estimates, norm="linf"),
+    "square": _black_box(square, _costs.of_search),
     "tim": _transferable(tim),
     "uniform_noise": Traits(
         worst_of_noise,
@@ -142,13 +159,7 @@ _ENTRIES: dict[str, Traits] = {
     ),
     "vmim": _transferable(vmim),
     "vnim": _transferable(vnim),
-    "zoo": _black_box(
-        zoo,
-        lambda o: Cost(0, o.binary_steps * o.steps * (2 * o.coordinates + 1) + 1),
-        goal="smallest",
-        norms=("l2",),
-        norm="l2",
-    ),
+    "zoo": _black_box(zoo, _costs.of_zoo, goal="smallest", norms=("l2",), norm="l2"),
 }
 # As training objectives call it.
 _ALIASES = {"ball": "uniform_noise"}

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust._checks import Range
-from jaxrobust.array_types import Images, Labels, LogitsFn, Scalar
+from jaxrobust.array_types import Images, Key, Labels, LogitsFn, Scalar
 from jaxrobust.attacks._ascent import ADAM, Ascent, Direction, Rule, straight
 from jaxrobust.attacks._eager import iterate
 from jaxrobust.attacks._method import Count, like, model_keys, repeat
@@ -47,16 +47,20 @@ class SPSA(Ascent):
         draw_keys = fold(keys, _DIRECTION_STREAM, i)
         row_keys = model_keys(problem, keys, i)
 
-        draw = jax.vmap(lambda key: jax.random.rademacher(key, x.shape[1:], x.dtype))
+        draw = jax.vmap(lambda key: self.draw(key, x))
 
         def add(pair: jax.Array, total: Images) -> Images:
-            signs = draw(fold(draw_keys, pair))
-            shift, pair_keys = self.delta * signs, fold(row_keys, pair)
+            way = draw(fold(draw_keys, pair))
+            shift, pair_keys = self.delta * way, fold(row_keys, pair)
             rise = slope(problem, x, shift, self.delta, pair_keys)
-            return total + like(rise, x) * signs  # 1 / sign is the sign
+            return total + like(rise, x) * way  # 1 / sign is the sign
 
         pairs = self.samples // 2
         return repeat(pairs, add, jnp.zeros_like(x), 1) / pairs
+
+    def draw(self, key: Key, x: Images) -> Images:
+        """Draws a direction: signs."""
+        return jax.random.rademacher(key, x.shape[1:], x.dtype)
 
 
 @shares(LossOptions, loss="margin")

@@ -146,7 +146,11 @@ class Batches:
             np.concatenate(logits),
             labels,
             np.concatenate([none, *kept]),
-            {n: np.concatenate([s[n] for s in sizes]) for n in threat.NORMS if sizes},
+            {
+                n: np.concatenate([s[n] for s in sizes])
+                for n in threat.ALL_NORMS
+                if sizes
+            },
         )
         if not shares:
             return run

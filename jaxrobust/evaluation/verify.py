@@ -58,6 +58,11 @@ def measure(
     moved = np.asarray(x_adv, np.float64) - x
     flat = np.abs(moved).reshape(len(moved), -1)
     sizes = {"linf": flat.max(-1), "l2": np.sqrt((flat**2).sum(-1)), "l1": flat.sum(-1)}
+    # Images of 8 bits over 255 are rounded in float32: so little is no change.
+    changed = np.abs(moved) > tolerance(None, ball.bounds)
+    pixels = changed.any(-1) if changed.ndim > 2 else changed
+    sizes["l0"] = changed.reshape(flat.shape).sum(-1).astype(float)
+    sizes["l0_pixels"] = pixels.reshape(len(flat), -1).sum(-1).astype(float)
     outside = (x_adv < low - slack) | (x_adv > high + slack)
     bad = outside.reshape(len(flat), -1).any(-1) | ~np.isfinite(flat).all(-1)
     if ball.eps is not None:

@@ -115,18 +115,23 @@ def _threat(found: AttackSummary) -> str:
     return threat
 
 
+def _size(value: float | None) -> str:
+    """Writes a size; older files lack those of L0."""
+    return "" if value is None else f"{value:.4g}"
+
+
 def _details(results: Results) -> list[Markup]:
     """Why each adaptive attack was chosen, and how large the perturbations are."""
     why = [(tag("dt", a.label), tag("dd", a.why)) for a in results.attacks if a.why]
     sizes = [
-        [a.label, *(f"{getattr(a.mean_perturbation, n):.4g}" for n in verdict.NORMS)]
+        [a.label, *(_size(getattr(a.mean_perturbation, n)) for n in verdict.NORMS)]
         for a in results.attacks
         if a.mean_perturbation
     ]
     parts = [details("Why these attacks", tag("dl", why))] if why else []
     if sizes:
         heads = ["mean size of perturbation", *verdict.NORMS.values()]
-        inside = table(heads, sizes, right=(1, 2, 3))
+        inside = table(heads, sizes, right=tuple(range(1, len(heads))))
         parts.append(details("Size of the perturbations", inside))
     return parts
 

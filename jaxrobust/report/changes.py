@@ -116,7 +116,8 @@ class _Threat(NamedTuple):
 
 def _threat(results: Results) -> _Threat:
     classes = max(len(results.per_class or ()), 2) if results.per_class else 10
-    attacks = verdict.with_radius(results)
+    # The attacks to name next have balls with steps in them, which L0 has not.
+    attacks = [a for a in verdict.with_radius(results) if a.norm in registry.NORMS]
     if not attacks:
         return _Threat(classes=classes)
     least = min(attacks, key=lambda attack: attack.robust_accuracy)

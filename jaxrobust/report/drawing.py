@@ -31,7 +31,7 @@ COLORS = {
 SERIES = tuple(COLORS)[3:]  # those of data
 SIZE = (5.0, 3.0)
 LONGEST_NAME = 24
-NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1"}
+NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0", "l0_pixels": "L0 (pixels)"}
 
 
 def make_axes(size: tuple[float, float] = SIZE) -> tuple[Figure, Any]:

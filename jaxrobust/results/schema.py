@@ -103,11 +103,13 @@ class Within(Part):
 
 
 class Sizes(Part):
-    """Mean size of the perturbations in each norm."""
+    """Mean size of the perturbations in each norm; in L0 of what changes."""
 
     linf: Number
     l2: Number
     l1: Number
+    l0: Number | None = None
+    l0_pixels: Number | None = None
 
 
 class AttackSummary(Asked):

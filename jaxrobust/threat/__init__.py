@@ -5,10 +5,13 @@ Every function takes a batch `[B, ...]`, treats each row alone and works on trac
 `[1, 1, 1, C]` or per value `[B, H, W, C]`, whatever broadcasts to the images. Points
 that `project` returns lie in the box exactly and in the ball up to 1e-6 * max(1, eps,
 width of the box) when measured in float64: sums are pairwise, and points round towards
-`x`. Half precision is computed in float32.
+`x`. Half precision is computed in float32. The norms 'l0' (values that change) and
+'l0_pixels' (pixels that do) have whole numbers for radii; others are rounded down.
 """
 
+from jaxrobust._checks import ALL_NORMS as ALL_NORMS
 from jaxrobust._checks import NORMS as NORMS
+from jaxrobust._checks import SPARSE as SPARSE
 from jaxrobust._checks import row_keys as row_keys
 from jaxrobust.threat._ball import Radius as Radius
 from jaxrobust.threat._ball import capped as capped
@@ -25,3 +28,5 @@ from jaxrobust.threat._precision import safe_divide as safe_divide
 from jaxrobust.threat._precision import tamed as tamed
 from jaxrobust.threat._precision import towards as towards
 from jaxrobust.threat._precision import wide_dtype as wide_dtype
+from jaxrobust.threat._sparse import grouped as grouped
+from jaxrobust.threat._sparse import largest as largest

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from jaxrobust import _checks
 from jaxrobust.array_types import Bounds, Images, Key, Norm, PerExample
+from jaxrobust.threat import _sparse
 from jaxrobust.threat._precision import (
     largest_where,
     pairwise_sum,
@@ -35,9 +36,14 @@ def _check(norm: Any, bounds: object, x: Images, **radii: Any) -> None:
 
 
 def distance(x_adv: Images, x: Images, *, norm: Norm) -> PerExample:
-    """Returns the norm of `x_adv - x` per row, `[B]`, at least float32."""
+    """Returns the norm of `x_adv - x` per row, `[B]`, at least float32.
+
+    In 'l0' the number of values that differ, in 'l0_pixels' that of pixels.
+    """
     _checks.check_norm(norm)
     x_adv, x = widened(x_adv, x)
+    if norm in _checks.SPARSE:
+        return _sparse.changed(x_adv - x, norm)
     return _norm(_rows(x_adv - x), norm)
 
 
@@ -46,15 +52,15 @@ def project(
 ) -> Images:
     """Moves `x_adv` into the eps-ball around `x` and into the box.
 
-    Linf and L1 give the nearest point (Euclidean) of ball and box together; L2 scales
-    into the ball, then clips (as AutoAttack, which also keeps both).
+    Linf, L1 and L0 give the nearest point (Euclidean) of ball and box together; L2
+    scales into the ball, then clips (as AutoAttack, which also keeps both).
 
     Args:
       x_adv: points to move, `[B, ...]`.
       x: centres, `[B, ...]`, inside `bounds`.
       eps: radius in the units of the images, a number, `[B]`, or in Linf what
-        broadcasts to the images; may be traced.
-      norm: 'linf', 'l2' or 'l1'.
+        broadcasts to the images; in L0 how many change, rounded down. May be traced.
+      norm: 'linf', 'l2', 'l1', 'l0' (values) or 'l0_pixels'.
       bounds: lowest and highest value of an image.
 
     Returns:
@@ -71,6 +77,9 @@ def project(
         wide = _round_towards(x, jnp.broadcast_to(radius, x.shape))
         narrow = _round_towards(x, jnp.broadcast_to(-radius, x.shape))
         inside = jnp.clip(x_adv, narrow, wide)
+    elif norm in _checks.SPARSE:
+        delta = _sparse.project(x_adv - x, x, radius, norm, bounds)
+        inside = _round_towards(x, delta)
     else:
         delta, radius = _rows(x_adv - x), radius.reshape(-1, 1)
         if norm == "l2":
@@ -95,7 +104,11 @@ def steepest_step(
     in order of |gradient|, each moved as far as the box lets it, until the length is
     used up, so that on a linear function one step is the best point of ball and box.
     A zero gradient does not move; NaN entries count as zero.
+
+    Raises:
+      ValueError: for the norms 'l0' and 'l0_pixels', in which no step has a length.
     """
+    _checks.check_norm(norm, _checks.NORMS)
     _check(norm, bounds, x, step_size=step_size)
     given, (x, grad) = x, widened(x, grad)
     grad = tamed(grad)
@@ -125,7 +138,8 @@ def sample(
 ) -> Images:
     """Draws a point uniformly from the eps-ball around each row, then into the box.
 
-    The other arguments are as in `project`; `key` is one key or one per row.
+    In L0 it draws which values (or pixels) change, and values of the box for them. The
+    other arguments are as in `project`; `key` is one key or one per row.
 
     Returns:
       Points in ball and box, shape and dtype of `x`.
@@ -134,6 +148,9 @@ def sample(
     keys = _checks.row_keys(key, x.shape[0])
     given, (x,) = x, widened(x)
     eps = capped(eps, x, norm, bounds)
+    if norm in _checks.SPARSE:
+        point = _sparse.sample(x, keys, per_row(eps, x), norm, bounds)
+        return towards(point, given)
     point = x + per_row(eps, x) * in_unit_ball(x, key=keys, norm=norm)
     return towards(project(point, x, eps=eps, norm=norm, bounds=bounds), given)
 
@@ -265,4 +282,6 @@ def capped(eps: Radius, x: Images, norm: Norm, bounds: Bounds) -> Float[Array, "
 def covering_radius(norm: Norm, size: int, bounds: Bounds) -> float:
     """The radius at which the ball around any image of `size` numbers holds the box."""
     width = bounds[1] - bounds[0]
+    if norm in _checks.SPARSE:
+        return float(size)
     return width * {"linf": 1.0, "l2": math.sqrt(size), "l1": float(size)}[norm]

@@ -16,7 +16,7 @@ from jaxrobust.attacks import registry
 from tests.attacks.small import needs_key, small
 from tests.marks import full_but
 
-EPS = {"linf": 0.06, "l2": 0.5, "l1": 3.0}
+EPS = {"linf": 0.06, "l2": 0.5, "l1": 3.0, "l0": 8.0, "l0_pixels": 5.0}
 TRAITS = registry.table()
 # JSMA's steps are as long as the box is wide: they leave such balls at once.
 APART = [("jsma", "l2"), ("jsma", "linf")]
@@ -34,20 +34,32 @@ SHORT = {
     "apgd": ["l2"],
     "apgd_targeted": ["l1"],
     "bim": [],
+    "boundary": ["l2"],
     "cw_l2": ["l2"],
     "cw_linf": ["linf"],
+    "ddn": ["l2"],
     "deepfool": ["l2"],
     "dim": ["l2"],
+    "ead": ["l1"],
     "fab": ["l1", "l2"],
     "fgsm": ["l2"],
+    "fmn": ["l0", "l1"],
     "hop_skip_jump": ["linf"],
     "jsma": ["l1"],
     "mim": ["linf"],
     "mixed_pgd": ["linf"],
     "multi_targeted": ["l2"],
+    "nes": ["l2"],
     "nim": [],
+    "one_pixel": ["l0_pixels"],
     "pgd": ["linf", "l2", "l1"],
+    "pgd_0": ["l0_pixels"],
+    "pixle": ["l0_pixels"],
+    "rays": ["linf"],
+    "sigma_zero": ["l0"],
     "sim": [],
+    "simba": ["linf"],
+    "sparse_rs": ["l0_pixels"],
     "spsa": ["linf"],
     "square": ["linf", "l2"],
     "tim": [],
@@ -124,6 +136,9 @@ def keys():
 
 def distance64(x_adv, x, norm):
     delta = np.asarray(x_adv, np.float64) - np.asarray(x, np.float64)
+    if norm in threat.SPARSE:
+        changed = delta.any(-1) if norm == "l0_pixels" else delta != 0
+        return changed.reshape(len(delta), -1).sum(1)
     delta = delta.reshape(len(delta), -1)
     return np.linalg.norm(delta, {"linf": np.inf, "l2": 2, "l1": 1}[norm], axis=1)
 

@@ -29,7 +29,7 @@ DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs"
 PACKAGE = DOCS.parent / "jaxrobust"
 X = jax.random.uniform(jax.random.key(1), (1, 4, 4, 1))
 W = jax.random.normal(jax.random.key(0), (16, 3))
-NORMS = {"Linf": "linf", "L2": "l2", "L1": "l1"}
+NORMS = {"Linf": "linf", "L2": "l2", "L1": "l1", "L0": "l0", "L0-pixels": "l0_pixels"}
 
 
 def shift(logits_fn, x, y, *, key=None, eps, steps: int = 1, tilt: float = 0.5):

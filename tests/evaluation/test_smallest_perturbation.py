@@ -6,7 +6,7 @@ import chex
 import numpy as np
 import pytest
 
-from jaxrobust import evaluation
+from jaxrobust import evaluation, report
 from jaxrobust.evaluation import step, suite, verify
 from jaxrobust.evaluation.analyses import smallest_perturbation
 
@@ -105,3 +105,25 @@ def test_without_a_radius_bounds_and_finiteness_are_checked():
         x_adv[1] = bad
         with pytest.raises(ValueError, match=r"1 of 2 .* outside `bounds` \(0"):
             verify.check_ball(x_adv, images, ball)
+
+
+def test_sparse_attacks_are_counted_checked_and_drawn(linear, tmp_path):
+    """In L0 and in pixels, with and without a radius; the curve is of one run."""
+    attacks = {
+        "zero": {"name": "sigma_zero", "eps": None, "steps": 40},
+        "rs": {"name": "sparse_rs", "eps": "3", "queries": 40},
+    }
+    within = {"l0": ["1", "5"]}
+    found = run(linear, tmp_path, attacks=attacks, within=within)
+    zero, rs = found["attacks"]
+    assert (zero["norm"], rs["norm"]) == ("l0", "l0_pixels")
+    assert zero["median_distance"] >= 1
+    assert [row["eps_text"] for row in zero["accuracy_within"]] == ["1", "5"]
+    assert 0 < rs["mean_perturbation"]["l0_pixels"] <= 3
+    with np.load(tmp_path / "evaluation.npz") as arrays:
+        told = arrays["distance_zero"]
+    chex.assert_trees_all_equal(told, np.round(told))
+    report.write(tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert "Robust accuracy over the radius, L0" in page
+    assert "L0 (pixels), eps 3" in page

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from jaxrobust import attacks, models
+from jaxrobust import attacks, models, threat
 from jaxrobust.array_types import Norm, Scalar
 from jaxrobust.evaluation import flags, flags_of_attacks, statistics, step
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
@@ -49,6 +49,7 @@ def run(context: Context, runs: Runs) -> Found:
     if not eps:
         return Found()
     norms: list[Norm] = [e.norm for e in context.entries if e.eps is not None]
+    norms = [norm for norm in norms if norm in threat.NORMS]  # PGD has no other
     norm = norms[0] if norms else "linf"
     begin = time.monotonic()
     part, steps = setting.part(fields["examples"]), fields["steps"]

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrobust import models, parallel
+from jaxrobust import models, parallel, threat
 from jaxrobust.array_types import Norm
 from jaxrobust.evaluation import flags_of_attacks, protocols, step
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
@@ -43,7 +43,9 @@ def run(context: Context, runs: Runs) -> Found:
     fields, begin = context.fields, time.monotonic()
     part = context.setting.part(fields["examples"])
     threats: list[tuple[float, Norm]]
-    threats = [(e.eps, e.norm) for e in context.entries if e.eps]
+    threats = [
+        (e.eps, e.norm) for e in context.entries if e.eps and e.norm in threat.NORMS
+    ]
     threats.append((parse_radius(protocols.threat_of(context.data).eps), "linf"))
     eps, norm = threats[0]
     # On one device, wherever the variables were: these are a few images.

@@ -43,7 +43,10 @@ def check(fields: Fields) -> None:
 
 def run(context: Context, runs: Runs) -> Found:
     """Looks from the images along the strongest attack that has a radius."""
-    fields, inside = context.fields, [e for e in context.entries if e.in_step and e.eps]
+    fields = context.fields
+    inside = [
+        e for e in context.entries if e.in_step and e.eps and e.norm in threat.NORMS
+    ]
     if not inside:
         return Found()
     strongest = min(inside, key=lambda entry: runs[entry.label].accuracy)

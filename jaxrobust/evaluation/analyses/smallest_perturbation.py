@@ -22,8 +22,10 @@ DEFAULTS: Mapping[str, Any] = {
     "linf": ["2/255", "4/255", "8/255"],
     "l2": ["0.25", "0.5", "1", "2"],
     "l1": ["4", "8", "16"],
+    "l0": ["1", "5", "10", "25"],
+    "l0_pixels": ["1", "5", "10", "25"],
 }
-RULES = dict.fromkeys(threat.NORMS, each(RADIUS))
+RULES = dict.fromkeys(threat.ALL_NORMS, each(RADIUS))
 
 
 def check(fields: Fields) -> None:
@@ -74,8 +76,8 @@ def read_within(fields: Fields) -> dict[str, dict[str, float]]:
     """Reads `config.eval.within`: radii by norm, and by how they are written."""
     found = {}
     for norm, radii in fields.items():
-        if norm not in threat.NORMS:
-            told = nearest_match(norm, threat.NORMS)
+        if norm not in threat.ALL_NORMS:
+            told = nearest_match(norm, threat.ALL_NORMS)
             raise ValueError(f"unknown norm in eval.within {norm!r}. {told}")
         name = f"eval.within.{norm}"
         found[norm] = {str(text): parse_radius(text, name) for text in radii}
