@@ -40,3 +40,6 @@ from jaxrobust.certify.bounding import METHODS as METHODS
 from jaxrobust.certify.bounding import bounds as bounds
 from jaxrobust.certify.margins import margin as margin
 from jaxrobust.certify.margins import radius as radius
+from jaxrobust.certify.smoothing import ABSTAINED as ABSTAINED
+from jaxrobust.certify.smoothing import Smoothed as Smoothed
+from jaxrobust.certify.smoothing import smooth as smooth

@@ -12,7 +12,7 @@ from jax.extend.core import Literal
 from jaxtyping import Array
 
 _HERE = __file__.rpartition("/")[0]
-_NOWHERE = "a line of no file"
+_NOWHERE = "the function that was given"
 
 
 class Unsupported(ValueError):

@@ -1,7 +1,7 @@
 """Primitives that are not affine: their intervals, and planes where there are some.
 
-An entry of NONLINEAR is a `BoundRule`. `interval(node, *operands)` gets an interval or a
-constant for each input. `relax(node, *operands)` returns a plane below and one above
+An entry of NONLINEAR is a `BoundRule`. `interval(node, *operands)` gets an interval or
+a constant for each input. `relax(node, *operands)` returns a plane below and one above
 the node, affine in its inputs; without it linear forms end here, at the interval.
 """
 

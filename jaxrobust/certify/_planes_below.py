@@ -5,6 +5,7 @@ intervals inside stay those of CROWN. Every choice of the planes is a proof.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -47,9 +48,10 @@ def best(
         found = bounds(weights)
         return -jnp.sum(found), found
 
-    def step(_: int, carry: tuple) -> tuple:
+    def step(_: int, carry: Any) -> Any:
         weights, state, highest = carry
         slopes, found = jax.grad(total, has_aux=True)(weights)
+        updates: Any
         updates, state = tx.update(slopes, state)
         weights = [jnp.clip(w + u, 0, 1) for w, u in zip(weights, updates, strict=True)]
         return weights, state, jnp.maximum(highest, found)

@@ -66,12 +66,16 @@ def _before(node: Node, graph: Graph) -> bool:
 
 
 def by_forms(
-    graph: Graph, region: Region, rows: int | None = None
+    graph: Graph,
+    region: Region,
+    rows: int | None = None,
+    signs: Mapping[Node, Array] | None = None,
 ) -> tuple[dict[Node, Interval], dict[Node, Planes]]:
     """Returns the intervals that planes are made of, each by linear forms backwards.
 
     Equations 10 to 13 of Zhang et al. 2018 (CROWN), of the inputs of what is not
-    affine. `rows` of forms are in memory at a time.
+    affine. `rows` of forms are in memory at a time; `signs` are what is assumed of a
+    node's values, 1 or -1, or 0 for nothing.
     """
     known: dict[Node, Interval] = {graph.input: region.box}
     planes: dict[Node, Planes] = {}
@@ -82,9 +86,20 @@ def by_forms(
                 known[node] = extremes(graph, node, region, known, planes, rows)
             else:
                 known[node] = forward(node, known)
+            if signs and node in signs:
+                known[node] = _cut(known[node], signs[node])
         if not is_linear(node) and node is not graph.input:
             planes.update(_planes(node, known))
     return known, planes
+
+
+def _cut(interval: Interval, signs: Array) -> Interval:
+    """Cuts an interval to values of a sign."""
+    low, high = interval
+    return Interval(
+        jnp.where(signs > 0, jnp.maximum(low, 0), low),
+        jnp.where(signs < 0, jnp.minimum(high, 0), high),
+    )
 
 
 def _wanted(graph: Graph, region: Region) -> set[Node]:
@@ -189,6 +204,7 @@ def backward(
     known: Intervals,
     planes: Mapping[Node, Planes],
     weights: Mapping[Node, Array] | None = None,
+    added: Mapping[Node, Array] | None = None,
 ) -> Array:
     """Returns lower bounds `[R]` of linear forms `[R, *target.shape]` of a node.
 
@@ -200,7 +216,25 @@ def backward(
       known: intervals, of the nodes without planes.
       planes: of the others that are not affine.
       weights: of a node's plane below against its other one, in [0, 1].
+      added: forms `[R, *node.shape]` of other nodes, whose sum is at most 0 where the
+        bounds are asked for: multipliers of what is assumed there.
     """
+    total, last = to_input(
+        graph, target, forms, known, planes, weights or {}, added or {}
+    )
+    return total if last is None else total + _regions.least(last, region)
+
+
+def to_input(
+    graph: Graph,
+    target: Node,
+    forms: Array,
+    known: Intervals,
+    planes: Mapping[Node, Planes],
+    weights: Mapping[Node, Array],
+    added: Mapping[Node, Array],
+) -> tuple[Array, Array | None]:
+    """Returns what `backward` adds up, and the forms of the input; None for none."""
     coefficients: dict[Node, Array] = {target: forms}
     total = jnp.zeros(forms.shape[0], forms.dtype)
     size = total
@@ -209,26 +243,23 @@ def backward(
         if node is graph.input or node not in coefficients:
             continue
         here = coefficients.pop(node)
+        if node in added:
+            here = here + added[node]
         if is_linear(node):
             found, offset = _affine.pull(node, here)
-            terms = [] if offset is None else [here * offset[None]]
+            terms = [] if offset is None else [_times(here, offset)]
         elif node in planes:
-            weight = None if weights is None else weights.get(node)
-            found, terms = _through(node, planes[node], here, weight)
+            found, terms = _through(node, planes[node], here, weights.get(node))
         else:
             low, high = (end[None] for end in known[node])
-            found, terms = [], [jnp.where(here > 0, here * low, here * high)]
-            terms = [jnp.where(here == 0, 0, terms[0])]
+            found, terms = [], [_times(here, jnp.where(here > 0, low, high))]
         for parent, one in found:
             before = coefficients.get(parent)
             coefficients[parent] = one if before is None else before + one
         for term in terms:
             axes = tuple(range(1, term.ndim))
             total, size = total + term.sum(axes), size + jnp.abs(term).sum(axes)
-    total = total - ulps(total.dtype) * size
-    if graph.input in coefficients:
-        total = total + _regions.least(coefficients[graph.input], region)
-    return total
+    return total - ulps(total.dtype) * size, coefficients.get(graph.input)
 
 
 def _through(
@@ -250,9 +281,13 @@ def _through(
             # A slope may have no axes, and comparisons count for nothing.
             shape = (forms.shape[0], *parent.shape)
             found.append((parent, jnp.broadcast_to(sum(terms[1:], terms[0]), shape)))
-    # Not 0 times infinity, where a plane does not exist.
-    kept = [jnp.where(a == 0, 0, a * plane.intercept[None]) for a, plane in parts]
-    return found, kept
+    return found, [_times(a, plane.intercept) for a, plane in parts]
+
+
+def _times(forms: Array, values: Array) -> Array:
+    """Multiplies, 0 by infinity too: where a plane or a maximum does not exist."""
+    values = values if values.ndim == forms.ndim else values[None]
+    return jnp.where(forms == 0, 0, forms * values)
 
 
 def _rows(slope: Array) -> Array:

@@ -20,7 +20,7 @@ from jaxrobust.array_types import (
     Scalar,
 )
 from jaxrobust.attacks import programs
-from jaxrobust.certify import _graph, _regions, bounding
+from jaxrobust.certify import _graph, _regions, bounding, branching
 from jaxrobust.certify._graph import Node
 from jaxrobust.certify.bounding import Method
 
@@ -81,9 +81,8 @@ def margin(
     [1.2]
     """
     if method == "bab":
-        from jaxrobust.certify import branching
-
         _check(x, y, eps, norm, method, bounds)
+        _checks.check_values(x, bounds)
         radii = _radii(eps, x, norm)
         return branching.margin(logits_fn, x, y, radii, norm, bounds, seconds)
     return _run(logits_fn, x, y, eps, Task(norm, method, bounds))
@@ -131,6 +130,9 @@ def _run(logits_fn: LogitsFn, x: Images, y: Labels, eps: Any, task: Task) -> Per
     _checks.check_values(x, task.bounds)
     one = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
     held = programs.bind(logits_fn, one)
+    out = jax.eval_shape(held.fn, held.arrays, one)
+    _check_logits(out)
+    _checks.check_classes(y, out.shape[1])
     run = _compiled if held.keep else jax.jit(_of_arrays, static_argnums=(0, 1))
     return run(held.fn, task, held.arrays, x, y, radii)
 
@@ -150,9 +152,7 @@ def of_batch(
 ) -> PerExample:
     """Returns the margin of each row, or its radius where `task` says halvings."""
     out = jax.eval_shape(logits_fn, jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype))
-    if getattr(out, "ndim", 0) != 2:
-        raise ValueError(f"`logits_fn` must return logits [B, K], got {out}.")
-    _checks.check_classes(y, out.shape[1])
+    _check_logits(out)
 
     def row(x: Array, y: Array, eps: Array) -> Array:
         if not task.halvings:
@@ -212,3 +212,8 @@ def _check(x: Any, y: Any, eps: Any, norm: Any, method: Any, bounds: Any) -> Non
     _checks.check_labels(y, x.shape[0])
     _checks.check_radius("eps", eps)
     _checks.check_shape("eps", eps, x.shape, norm)
+
+
+def _check_logits(out: Any) -> None:
+    if getattr(out, "ndim", 0) != 2 or out.shape[1] < 2:
+        raise ValueError(f"`logits_fn` must return logits [B, K], got {out}.")
