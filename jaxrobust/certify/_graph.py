@@ -266,7 +266,7 @@ def where(eqn: Any) -> str:
     """Says the line an equation comes from, outside of JAX and Flax if there is one."""
     found = getattr(eqn.source_info, "traceback", None)
     frames = found.frames if found is not None else []
-    foreign = ("/jax/", "/flax/", _HERE, "<frozen", "/equinox/")
+    foreign = ("/jax/", "/flax/", "/attacks/programs.py", _HERE, "<frozen", "/equinox/")
     for frame in frames:
         if not any(part in frame.file_name for part in foreign):
             name = frame.file_name.rpartition("/")[2]

@@ -16,9 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from jaxrobust import threat
+from jaxrobust._checks import check_values
 from jaxrobust.array_types import Bounds, Images, Labels, LogitsFn, Norm, PerExample
 from jaxrobust.attacks import programs
 from jaxrobust.certify import _graph, _propagate, _regions
@@ -56,8 +58,9 @@ def margin(
       ValueError: for a network without ReLUs to split, or under `jax.jit`.
     """
     leaves = jax.tree.leaves((logits_fn, x, y, radii, jax.lax.full((), 0.0)))
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+    if any(isinstance(leaf, Tracer) for leaf in leaves):
         raise ValueError("method='bab' decides as it goes: it is not for jax.jit.")
+    check_values(x, bounds)
     x, end = jnp.asarray(x), time.monotonic() + seconds
     one = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
     held = programs.bind(logits_fn, one)
@@ -82,7 +85,7 @@ def splits(graph: Graph) -> list[Node]:
             found[node.inputs[0]] = None
         elif node.op == "max" and len(node.parents) == 1:
             (other,) = (v for v in node.inputs if not isinstance(v, Node))
-            if not isinstance(other, jax.core.Tracer) and np.all(other == 0):
+            if not isinstance(other, Tracer) and np.all(other == 0):
                 found[node.parents[0]] = None
     return list(found)
 

@@ -82,7 +82,6 @@ def margin(
     """
     if method == "bab":
         _check(x, y, eps, norm, method, bounds)
-        _checks.check_values(x, bounds)
         radii = _radii(eps, x, norm)
         return branching.margin(logits_fn, x, y, radii, norm, bounds, seconds)
     return _run(logits_fn, x, y, eps, Task(norm, method, bounds))
@@ -134,7 +133,12 @@ def _run(logits_fn: LogitsFn, x: Images, y: Labels, eps: Any, task: Task) -> Per
     _check_logits(out)
     _checks.check_classes(y, out.shape[1])
     run = _compiled if held.keep else jax.jit(_of_arrays, static_argnums=(0, 1))
-    return run(held.fn, task, held.arrays, x, y, radii)
+    try:
+        return run(held.fn, task, held.arrays, x, y, radii)
+    except _graph.Unsupported:
+        # What was captured has lost its lines: the function itself has them.
+        _graph.trace(lambda z: logits_fn(z[None])[0], x[0])
+        raise
 
 
 def _of_arrays(

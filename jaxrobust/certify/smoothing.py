@@ -75,16 +75,45 @@ def smooth(
     for name, value in (("n0", n0), ("n", n), ("draws", draws)):
         _checks.check_count(name, value, 1)
     keys = _checks.row_keys(key, x.shape[0])
-    first, second = jax.vmap(jax.random.split, out_axes=1)(keys)
-    tally = jax.jit(functools.partial(counts, logits_fn), static_argnums=(3, 4))
-    chosen = np.asarray(tally(x, first, sigma, n0, draws)).argmax(1)
-    found = np.asarray(tally(x, second, sigma, n, draws))
-    hits = found[np.arange(len(chosen)), chosen]
-    share = np.array([lower_share(int(k), n, alpha) for k in hits])
+    tally = jax.jit(functools.partial(both_counts, logits_fn), static_argnums=(3, 4, 5))
+    found = np.asarray(tally(x, keys, sigma, n0, n, draws))
+    return certified(found[:, 0], found[:, 1], float(sigma), alpha)
+
+
+def certified(
+    first: Int[np.ndarray, "B K"],
+    second: Int[np.ndarray, "B K"],
+    sigma: float,
+    alpha: float,
+) -> Smoothed:
+    """Certifies what was counted: the class by the first draws, its share by others."""
+    chosen = first.argmax(1)
+    hits = second[np.arange(len(chosen)), chosen]
+    totals = second.sum(1)
+    pairs = zip(hits, totals, strict=True)
+    share = np.array([lower_share(int(k), int(n), alpha) for k, n in pairs])
     sure = share > 0.5
     quantile = statistics.NormalDist().inv_cdf
-    radii = [float(sigma) * quantile(p) if p > 0.5 else 0.0 for p in share]
+    radii = [sigma * quantile(p) if p > 0.5 else 0.0 for p in share]
     return Smoothed(np.where(sure, chosen, ABSTAINED).astype(np.int32), np.array(radii))
+
+
+def both_counts(
+    logits_fn: LogitsFn,
+    x: Images,
+    keys: Key,
+    sigma: Scalar,
+    n0: int,
+    n: int,
+    draws: int,
+) -> Int[jax.Array, "B 2 K"]:
+    """Counts the classes of n0 noisy copies and of n others; see `counts`."""
+    first, second = jax.vmap(jax.random.split, out_axes=1)(keys)
+    found = [
+        counts(logits_fn, x, key, sigma, size, draws)
+        for key, size in ((first, n0), (second, n))
+    ]
+    return jnp.stack(found, 1)
 
 
 def counts(

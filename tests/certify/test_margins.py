@@ -174,6 +174,12 @@ def test_mistakes_are_told(changes, told):
         certify.margin(lambda z: z, **given)
 
 
+def test_what_has_no_rule_is_named_with_its_line():
+    fn = lambda z: jnp.sin(z)  # noqa: E731
+    with pytest.raises(certify.Unsupported, match=r"'sin'.*test_margins.py:\d+"):
+        certify.margin(fn, jnp.zeros((1, 3)), jnp.zeros(1, int), eps=0.1)
+
+
 def test_half_precision_is_refused():
     x = jnp.zeros((1, 3), jnp.bfloat16)
     with pytest.raises(TypeError, match="bfloat16"):
