@@ -20,7 +20,7 @@ The life of the data, a file each:
     _regions.py       box and ball: the least value of a linear form
     _propagate.py     intervals forwards; linear forms backwards, in chunks of rows
     bounding.py       bounds: the four methods
-    margins.py        margin, radius
+    margins.py        margin, radius; worst_logits, for training
     branching.py      branch and bound, for small networks
     smoothing.py      randomised smoothing: smooth, and its statistics
 
@@ -40,6 +40,7 @@ from jaxrobust.certify.bounding import METHODS as METHODS
 from jaxrobust.certify.bounding import bounds as bounds
 from jaxrobust.certify.margins import margin as margin
 from jaxrobust.certify.margins import radius as radius
+from jaxrobust.certify.margins import worst_logits as worst_logits
 from jaxrobust.certify.smoothing import ABSTAINED as ABSTAINED
 from jaxrobust.certify.smoothing import Smoothed as Smoothed
 from jaxrobust.certify.smoothing import smooth as smooth

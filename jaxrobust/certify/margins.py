@@ -14,6 +14,7 @@ from jaxrobust.array_types import (
     Bounds,
     Images,
     Labels,
+    Logits,
     LogitsFn,
     Norm,
     PerExample,
@@ -118,6 +119,46 @@ def radius(
     return _run(logits_fn, x, y, eps, Task(norm, method, bounds, halvings))
 
 
+def worst_logits(
+    logits_fn: LogitsFn,
+    x: Images,
+    y: Labels,
+    *,
+    eps: Scalar | Array,
+    norm: Norm = "linf",
+    method: Method = "ibp",
+    bounds: Bounds = (0.0, 1.0),
+) -> Logits:
+    """Returns logits no better than any in the ball: what certified training is of.
+
+    Those of the other classes are upper bounds of `z_j - z_y`, that of the true one is
+    0 (Gowal et al. 2018, arXiv 1810.12715, equation 11; here each difference is one
+    form). Any loss that falls with the true logit and rises with the others is at these
+    at least what an adversary can make it.
+
+    Args:
+      logits_fn: see `margin`, like all that is not told here.
+      x: images.
+      y: labels.
+      eps: the radius.
+      norm: of the ball.
+      method: of `certify.bounds`.
+      bounds: of the box.
+
+    Returns:
+      `[B, K]`; can be differentiated.
+
+    >>> from jaxrobust import certify
+    >>> x, y = jnp.array([[0.7, 0.5]]), jnp.array([0])
+    >>> print(certify.worst_logits(lambda z: z, x, y, eps=0.05).round(3))
+    [[ 0.  -0.1]]
+    """
+    _check(x, y, eps, norm, method, bounds)
+    task = Task(norm, method, bounds)
+    differences = functools.partial(_differences, logits_fn, task=task)
+    return -jax.vmap(differences)(jnp.asarray(x), y, _radii(eps, x, norm))
+
+
 def _run(logits_fn: LogitsFn, x: Images, y: Labels, eps: Any, task: Task) -> PerExample:
     """Checks a call; eagerly it is compiled once per shape and network."""
     _check(x, y, eps, task.norm, task.method, task.bounds)
@@ -177,13 +218,20 @@ def of_batch(
 
 def _of_row(logits_fn: LogitsFn, x: Array, y: Array, eps: Array, task: Task) -> Array:
     """Returns the margin of one image `[H, W, C]`."""
+    return _least(_differences(logits_fn, x, y, eps, task), y)
+
+
+def _differences(
+    logits_fn: LogitsFn, x: Array, y: Array, eps: Array, task: Task
+) -> Float[Array, " K"]:
+    """Returns lower bounds of `z_y - z_j` for all j, 0 for y itself."""
     graph = _graph.trace(lambda z: logits_fn(z[None])[0], x)
     forms = forms_of(y, graph.output.shape[0], x.dtype)
     if not isinstance(graph.output, Node):
-        return _least(forms @ jnp.asarray(graph.output), y)
+        return forms @ jnp.asarray(graph.output)
     low, high = (jnp.full_like(x, end) for end in task.bounds)
     region = _regions.make(low, high, x, eps, task.norm)
-    return _least(bounding.of_forms(graph, region, task.method, forms), y)
+    return bounding.of_forms(graph, region, task.method, forms)
 
 
 def forms_of(y: Array, classes: int, dtype: Any) -> Float[Array, "K K"]:

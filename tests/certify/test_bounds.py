@@ -14,6 +14,7 @@ from jax import lax
 
 from jaxrobust import certify
 from jaxrobust.certify import _nonlinear
+from tests.marks import full_but
 
 RNG = np.random.default_rng(0)
 WEIGHTS = [RNG.normal(size=s) for s in ((6, 12), (12, 12), (12, 3))]
@@ -48,6 +49,8 @@ def wide(*shape):
     return jnp.asarray(RNG.normal(size=shape))
 
 
+# Each of another rule.
+QUICK = ("relu", "leaky by hand", "abs", "tanh", "elu", "silu", "under", "cube")
 ACTIVATIONS = {
     "relu": nn.relu,
     "leaky": nn.leaky_relu,
@@ -81,7 +84,7 @@ ACTIVATIONS = {
 }
 
 
-@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("name", full_but(ACTIVATIONS, QUICK))
 def test_no_point_leaves_the_bounds_of_a_network(name):
     """Points of boxes small and large, through two layers and their curves."""
     act = ACTIVATIONS[name]
@@ -123,7 +126,9 @@ SHAPED = {
 STACK = 0.4 * RNG.normal(size=(3, 6, 6))
 
 
-@pytest.mark.parametrize("name", SHAPED)
+@pytest.mark.parametrize(
+    "name", full_but(SHAPED, ["softmax", "layer norm", "max pool", "loop"])
+)
 def test_no_point_leaves_the_bounds_of_an_operation(name):
     def fn(x):
         return jnp.sin(1.0) * nn.relu(SHAPED[name](x @ STACK[0]))
@@ -134,7 +139,7 @@ def test_no_point_leaves_the_bounds_of_an_operation(name):
         check_inside(fn, low, high, values, method=method)
 
 
-@hypothesis.settings(max_examples=15)
+@hypothesis.settings(max_examples=12)
 @hypothesis.given(
     seed=st.integers(0, 2**32 - 1),
     eps=st.floats(1e-6, 2),

@@ -75,7 +75,7 @@ def _smoothed(found: SmoothedAccuracy, results: Results) -> Markup:
     svg = drawing.lines(rows, xlabel="L2 radius", ylabel="accuracy", description=title)
     told = (
         "Certified accuracy of the smoothed network (Cohen et al. 2019) over "
-        f"{found.n:,} images, {found.draws:,} draws each; a radius is wrong with a probability of "
-        f"{found.alpha:g} at most. It abstains on {percent(found.abstained)}."
+        f"{found.n:,} images, {found.draws:,} draws each; a radius is wrong with a "
+        f"probability of {found.alpha:g} at most. It abstains on {percent(found.abstained)}."
     )
     return card(svg, title, told)
