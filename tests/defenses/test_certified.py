@@ -89,5 +89,5 @@ def test_training_proves_more(name):
 
 def test_mistakes_are_told():
     for wrong in ({"kappa": 2}, {"attack": {**ATTACK, "norm": "l3"}}):
-        with pytest.raises(ValueError, match="kappa|l3"):
+        with pytest.raises(ValueError, match=r"kappa|l3"):
             defenses.create("ibp", Linear(), {"attack": ATTACK, **wrong})

@@ -121,5 +121,5 @@ def test_smoothing_certifies_up_to_the_distance():
 
 
 def test_mistakes_are_told():
-    with pytest.raises(ValueError, match="eval.certify.eps"):
+    with pytest.raises(ValueError, match=r"eval\.certify\.eps"):
         certificates.check({**certificates.DEFAULTS, "eps": "much"})
