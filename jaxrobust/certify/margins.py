@@ -150,8 +150,8 @@ def worst_logits(
 
     >>> from jaxrobust import certify
     >>> x, y = jnp.array([[0.7, 0.5]]), jnp.array([0])
-    >>> print(certify.worst_logits(lambda z: z, x, y, eps=0.05).round(3))
-    [[ 0.  -0.1]]
+    >>> print(certify.worst_logits(lambda z: z, x, y, eps=0.2).round(3))
+    [[-0.   0.2]]
     """
     _check(x, y, eps, norm, method, bounds)
     task = Task(norm, method, bounds)

@@ -1,6 +1,7 @@
 """Bounds are those of auto_LiRPA."""
 
 import jax
+import numpy as np
 import pytest
 
 from jaxrobust import certify

@@ -76,6 +76,7 @@ def _smoothed(found: SmoothedAccuracy, results: Results) -> Markup:
     told = (
         "Certified accuracy of the smoothed network (Cohen et al. 2019) over "
         f"{found.n:,} images, {found.draws:,} draws each; a radius is wrong with a "
-        f"probability of {found.alpha:g} at most. It abstains on {percent(found.abstained)}."
+        f"probability of {found.alpha:g} at most. It abstains on "
+        f"{percent(found.abstained)}."
     )
     return card(svg, title, told)
