@@ -102,7 +102,7 @@ def _cut(interval: Interval, signs: Array) -> Interval:
     )
 
 
-def _wanted(graph: Graph, region: Region) -> set[Node]:
+def _wanted(graph: Graph, region: Region | None) -> set[Node]:
     """Returns the nodes whose intervals are asked for, by planes or by each other."""
     boxes = _boxes(graph, region)
     wanted: set[Node] = set()
@@ -118,13 +118,17 @@ def _wanted(graph: Graph, region: Region) -> set[Node]:
     return wanted
 
 
-def _boxes(graph: Graph, region: Region) -> set[Node]:
+def _boxes(graph: Graph, region: Region | None) -> set[Node]:
     """Returns the affine nodes whose intervals forwards are exact.
 
     One weighted sum of values that are free of each other, and what only moves or
     scales values from there.
     """
-    free, exact = ({graph.input}, {graph.input}) if region.is_box else (set(), set())
+    free, exact = (
+        ({graph.input}, {graph.input})
+        if region is None or region.is_box
+        else (set(), set())
+    )
     for node in graph.nodes:
         if node is graph.input:
             continue
@@ -179,13 +183,13 @@ def extremes(
 ) -> Interval:
     """Returns the interval of each value of a node by linear forms."""
     size = node.size
-    chunk = rows or max(1, _NUMBERS // max(one.size for one in graph.nodes) // 2)
-    chunk = min(size, chunk)
+    chunk = min(size, rows or _rows(graph))
 
     def some(start: Array) -> Array:
         units = jax.nn.one_hot(start + jnp.arange(chunk), size, dtype=node.dtype)
-        forms = jnp.concatenate([units, -units]).reshape(-1, *node.shape)
-        return backward(graph, node, forms, region, known, planes)
+        forms = units.reshape(-1, *node.shape)
+        total, last = to_input(graph, node, forms, known, planes, {}, {}, mirrored=True)
+        return total if last is None else total + _regions.least(last, region)
 
     starts = jnp.arange(0, size, chunk)
     if len(starts) <= _WRITTEN_OUT:
@@ -194,6 +198,17 @@ def extremes(
         found = lax.map(some, starts)
     low, high = found[:, :chunk].reshape(-1)[:size], found[:, chunk:].reshape(-1)[:size]
     return Interval(low.reshape(node.shape), -high.reshape(node.shape))
+
+
+def _rows(graph: Graph) -> int:
+    """Returns how many forms, each with its negative, are in memory at a time."""
+    return max(1, _NUMBERS // max(one.size for one in graph.nodes) // 2)
+
+
+def images_at_a_time(graph: Graph) -> int:
+    """Returns how many images share that memory when all is asked by forms."""
+    most = max([one.size for one in _wanted(graph, None)], default=1)
+    return max(1, _rows(graph) // most)
 
 
 def backward(
@@ -233,8 +248,14 @@ def to_input(
     planes: Mapping[Node, Planes],
     weights: Mapping[Node, Array],
     added: Mapping[Node, Array],
+    *,
+    mirrored: bool = False,
 ) -> tuple[Array, Array | None]:
-    """Returns what `backward` adds up, and the forms of the input; None for none."""
+    """Returns what `backward` adds up, and the forms of the input; None for none.
+
+    With `mirrored` of twice as many forms, those given and their negatives, which are
+    one as far as all is affine.
+    """
     coefficients: dict[Node, Array] = {target: forms}
     total = jnp.zeros(forms.shape[0], forms.dtype)
     size = total
@@ -242,6 +263,10 @@ def to_input(
     for node in reversed(order):
         if node is graph.input or node not in coefficients:
             continue
+        if mirrored and not is_linear(node):
+            mirrored = False
+            coefficients = {k: _and_negative(v) for k, v in coefficients.items()}
+            total, size = _and_negative(total), jnp.concatenate([size, size])
         here = coefficients.pop(node)
         if node in added:
             here = here + added[node]
@@ -259,7 +284,14 @@ def to_input(
         for term in terms:
             axes = tuple(range(1, term.ndim))
             total, size = total + term.sum(axes), size + jnp.abs(term).sum(axes)
+    if mirrored:
+        coefficients = {k: _and_negative(v) for k, v in coefficients.items()}
+        total, size = _and_negative(total), jnp.concatenate([size, size])
     return total - ulps(total.dtype) * size, coefficients.get(graph.input)
+
+
+def _and_negative(forms: Array) -> Array:
+    return jnp.concatenate([forms, -forms])
 
 
 def _through(
@@ -277,7 +309,9 @@ def _through(
     found = []
     for i, parent in enumerate(node.inputs):
         if isinstance(parent, Node):
-            terms = [planes.spread(a) * _rows(plane.slopes[i]) for a, plane in parts]
+            terms = [
+                planes.spread(a) * _of_forms(plane.slopes[i]) for a, plane in parts
+            ]
             # A slope may have no axes, and comparisons count for nothing.
             shape = (forms.shape[0], *parent.shape)
             found.append((parent, jnp.broadcast_to(sum(terms[1:], terms[0]), shape)))
@@ -290,6 +324,6 @@ def _times(forms: Array, values: Array) -> Array:
     return jnp.where(forms == 0, 0, forms * values)
 
 
-def _rows(slope: Array) -> Array:
+def _of_forms(slope: Array) -> Array:
     """Gives slopes an axis for the forms; a number is one for all."""
     return slope[None] if jnp.ndim(slope) else slope

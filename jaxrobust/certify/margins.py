@@ -21,7 +21,7 @@ from jaxrobust.array_types import (
     Scalar,
 )
 from jaxrobust.attacks import programs
-from jaxrobust.certify import _graph, _regions, bounding, branching
+from jaxrobust.certify import _graph, _propagate, _regions, bounding, branching
 from jaxrobust.certify._graph import Node
 from jaxrobust.certify.bounding import Method
 
@@ -213,7 +213,11 @@ def of_batch(
         share = jax.lax.fori_loop(0, task.halvings, halve, share)
         return jnp.where(whole, 1, share) * jnp.max(eps)
 
-    return jax.vmap(row)(x, y, radii)
+    if task.method in ("ibp", "crown_ibp"):
+        return jax.vmap(row)(x, y, radii)
+    graph = _graph.trace(lambda z: logits_fn(z[None])[0], x[0])
+    size = min(len(x), _propagate.images_at_a_time(graph))
+    return jax.lax.map(lambda one: row(*one), (x, y, radii), batch_size=size)
 
 
 def _of_row(logits_fn: LogitsFn, x: Array, y: Array, eps: Array, task: Task) -> Array:
