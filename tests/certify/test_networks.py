@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxrobust import attacks, certify, models
+from tests.certify import networks
 from tests.marks import full_but
 
 SMALL = {
@@ -88,9 +89,11 @@ def test_no_point_leaves_the_bounds(name, dtype):
 
 def test_attacks_stay_inside_the_margins_of_a_convolutional_network():
     """Of three methods, on the iterates of an attack; CROWN proves the most."""
-    fn, x = made("lenet5")
-    x = np.repeat(x, 4, 0) + np.random.default_rng(2).uniform(-0.1, 0.1, (4, 12, 12, 1))
-    x = jnp.asarray(x, jnp.float32)
+    held = networks.load()["cnn"]
+    fn = networks.network("cnn", held)
+    x = jnp.asarray(
+        np.random.default_rng(2).uniform(0.1, 0.9, (4, 8, 8, 1)), jnp.float32
+    )
     y = jnp.argmax(fn(x), 1)
     found = {
         m: np.asarray(certify.margin(fn, x, y, eps=EPS, method=m))
