@@ -21,7 +21,7 @@ import numpy as np
 from jaxrobust import certify, tune_cpu
 from jaxrobust.models import _conv  # pyright: ignore[reportPrivateUsage]
 
-BATCH, EPS, CLASSES, REPEATS = 32, 0.02, 10, 5
+BATCH, EPS, CLASSES, REPEATS = 32, 0.02, 10, 3
 GOLDEN = pathlib.Path(__file__).parents[1] / "tests" / "golden" / "make_certify.py"
 
 
@@ -66,15 +66,16 @@ def theirs(held: dict[str, np.ndarray], x: np.ndarray, y: np.ndarray) -> Any:
     spec.loader.exec_module(made)
     torch, nn = made.torch, made.nn
     net = nn.Sequential(
-        nn.Conv2d(1, 8, 4, 2, 1, bias=False), nn.ReLU(),
-        nn.Conv2d(8, 16, 4, 2, 1, bias=False), nn.ReLU(), nn.Flatten(),
-        nn.Linear(784, 64, bias=False), nn.ReLU(), nn.Linear(64, CLASSES, bias=False),
+        nn.Conv2d(1, 8, 4, 2, 1), nn.ReLU(),
+        nn.Conv2d(8, 16, 4, 2, 1), nn.ReLU(), nn.Flatten(),
+        nn.Linear(784, 64), nn.ReLU(), nn.Linear(64, CLASSES),
     )  # fmt: skip
     axes = {4: (3, 2, 0, 1), 2: (1, 0)}
     layers = [one for one in net if hasattr(one, "weight")]
     for layer, value in zip(layers, held.values(), strict=True):
         turned = np.ascontiguousarray(value.transpose(axes[value.ndim]))
         layer.weight.data = torch.from_numpy(turned)
+        layer.bias.data.zero_()
     images = torch.from_numpy(x.transpose(0, 3, 1, 2).copy())
     bounded = made.BoundedModule(net, torch.zeros_like(images))
     given = made.BoundedTensor(

@@ -45,4 +45,5 @@ def get_config(arg: str | None = None) -> ConfigDict:
         raise ValueError(f"`budget` is cpu or left out, got {options.budget!r}.")
     if options.quick:
         common.shrink(config)
+        config.objective.attack_warmup_epochs = 0.5
     return config
