@@ -7,6 +7,7 @@ import by name, so that the library alone stays cheap.
 from jaxrobust import analysis as analysis
 from jaxrobust import array_types as array_types
 from jaxrobust import attacks as attacks
+from jaxrobust import certify as certify
 from jaxrobust import defenses as defenses
 from jaxrobust import losses as losses
 from jaxrobust import models as models

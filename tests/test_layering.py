@@ -21,8 +21,11 @@ PURE = {
     "losses": BASE,
     "attacks": BASE | {"named_code", "threat", "losses"},
     "corruptions": BASE,
+    "certify": BASE | {"threat", "losses", "attacks"},
     "analysis": BASE | {"threat", "losses"},
-    "defenses": BASE | {"named_code", "threat", "models", "losses", "attacks"},
+    "defenses": BASE
+    | {"named_code", "threat", "models", "losses", "attacks"}
+    | {"certify"},
 }
 LIBRARY = set(PURE)
 SHARED = {
@@ -72,16 +75,20 @@ PROGRAM = {
 PURE_THIRD_PARTY = {"chex", "flax", "jax", "jaxtyping", "numpy", "optax"}
 STANDARD = {
     "collections",
+    "contextlib",
     "dataclasses",
     "difflib",
     "enum",
     "functools",
     "hashlib",
+    "heapq",
     "importlib",
     "inspect",
     "itertools",
     "math",
     "re",
+    "statistics",
+    "time",
     "types",
     "typing",
     "warnings",

@@ -29,6 +29,8 @@ from jaxrobust.defenses.adversarial import standard as standard
 from jaxrobust.defenses.awp import awp as awp
 from jaxrobust.defenses.base import Defense as Defense
 from jaxrobust.defenses.base import Phase as Phase
+from jaxrobust.defenses.certified import crown_ibp as crown_ibp
+from jaxrobust.defenses.certified import ibp as ibp
 from jaxrobust.defenses.fpd import fpd as fpd
 from jaxrobust.defenses.mart import mart as mart
 from jaxrobust.defenses.pc_lc import pc_lc as pc_lc
@@ -43,6 +45,8 @@ FACTORIES: Mapping[str, Callable[..., Defense]] = {
     PLAIN: standard,
     "ball": ball,
     **{name: functools.partial(adversarial, name) for name in registry.for_training()},
+    "ibp": ibp,
+    "crown_ibp": crown_ibp,
     "trades": trades,
     "mart": mart,
     "pc_lc": pc_lc,

@@ -164,6 +164,7 @@ def _config(args: argparse.Namespace) -> dict[str, Any]:
             "none of these does: give --attack transfer:attack=pgd, or leave it out."
         )
     fields.corruptions.enabled = args.corruptions
+    fields.certify.enabled = args.certify
     about = dict(_pair(text) for text in args.about)
     return {
         "name": args.model,
@@ -185,6 +186,8 @@ def _check_flags(args: argparse.Namespace) -> None:
         ("attack", "suite"),
         ("stochastic", "black_box"),
         ("stochastic", "corruptions"),
+        ("stochastic", "certify"),
+        ("black_box", "certify"),
     ):
         if getattr(args, one) and getattr(args, other):
             raise ValueError(f"give --{one} or --{other}, not both.")
@@ -289,6 +292,7 @@ def parser() -> argparse.ArgumentParser:
     add("--batch_size", type=int, default=250)
     add("--ci", type=float, default=0.0, help="stop once intervals are that narrow")
     add("--corruptions", action="store_true", help="accuracy under corruptions too")
+    add("--certify", action="store_true", help="what is proved, beside the attacks")
     add("--transfer_from", default="", help="another network; [a,b]: several")
     add("--slots", type=int, default=0, help="of AutoAttack; 0 = its own choice")
     add("--seed", type=int, default=0)

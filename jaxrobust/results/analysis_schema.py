@@ -300,6 +300,42 @@ class LossSurface(Part):
     n: Count
 
 
+class Certified(Part):
+    """The share of n images that are proved to be robust in a ball.
+
+    `unbroken` is the share that the attacks of the same ball leave right, null without
+    such attacks; `contradicted` counts images that are proved and broken, which cannot
+    be. Of a network without rules of bounds `unsupported` says why, and nothing else
+    is there.
+    """
+
+    eps: Number
+    eps_text: str
+    norm: Norm
+    method: str
+    n: Count
+    proved: Share | None = None
+    ci95: Pair | None = None
+    unbroken: Share | None = None
+    contradicted: Count = 0
+    seconds: Number | None = None
+    unsupported: str | None = None
+
+
+class SmoothedAccuracy(Part):
+    """Certified accuracy of the smoothed network over the L2 radius."""
+
+    EQUAL: ClassVar = ("radii", "certified_accuracy")
+    sigma: Number
+    draws: Count
+    alpha: Share
+    abstained: Share
+    radii: Few[Number]
+    certified_accuracy: Few[Share]
+    n: Count
+    seconds: Number | None = None
+
+
 class Corrupted(Part):
     """Accuracy under one corruption at one severity."""
 

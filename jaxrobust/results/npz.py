@@ -118,6 +118,21 @@ class Restored(Group):
     restored_labels: np.ndarray
 
 
+class CertifiedArrays(Group):
+    """Proved margins of n examples, [n]: positive is proved."""
+
+    certified_indices: np.ndarray
+    certified_margins: np.ndarray
+
+
+class SmoothedArrays(Group):
+    """Classes [n] of the smoothed network, -1 for none, and certified L2 radii [n]."""
+
+    smoothed_indices: np.ndarray
+    smoothed_classes: np.ndarray
+    smoothed_radii: np.ndarray
+
+
 class CorruptionsArrays(Group):
     """Whether n images are right under R corruptions at S severities, [R, S, n].
 

@@ -8,12 +8,14 @@ from typing import Any
 
 from jaxrobust.results.analysis_schema import (
     Analyses,
+    Certified,
     Corruptions,
     Curve,
     Diagnostics,
     GrowthSummary,
     LossSurface,
     Norm,
+    SmoothedAccuracy,
 )
 from jaxrobust.results.typed import (
     ABSENT,
@@ -216,6 +218,7 @@ ANALYSES = (
     "representations",
     "loss_surface",
     "corruptions",
+    "certificates",
     "gradient_masking",
 )
 
@@ -235,6 +238,8 @@ class Results(Part):
     analyses: Analyses | None = None
     loss_surface: LossSurface | None = None
     corruptions: Corruptions | None = None
+    certified: Certified | None = None
+    smoothed: SmoothedAccuracy | None = None
     own_analyses: dict[str, dict[str, Any]] | None = None
     comparison: Comparison | None = None
     suite: str | None = None

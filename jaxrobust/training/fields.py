@@ -80,7 +80,7 @@ _RULES: dict[str, Rule] = {
     "objective.name": choice_or_code(tuple(defenses.FACTORIES)),
     "objective.attack_bn": choice(("", "train", "eval")),
     "objective.beta": number(0, 1e6),
-    "objective.margin": number(0, 1),
+    "objective.margin objective.kappa": number(0, 1),
     "objective.draws": whole(1, 10**6),
     "objective.awp_gamma": number(0, 1e3),
     "objective.attack_name": choice_or_code(("", *attacks.names())),

@@ -1,0 +1,330 @@
+"""Equations that are said by others, or by a rule of their own."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.core import Tracer
+
+from jaxrobust.certify import _graph
+from jaxrobust.certify._graph import Node, apply, new
+
+Rewrite = Callable[[Any, Sequence[Any]], Sequence[Any] | None]
+COMPARISONS = ("gt", "ge", "lt", "le")
+
+
+def rewrite(eqn: Any, values: Sequence[Any]) -> Sequence[Any] | None:
+    """Returns what an equation is; None where it stays what it is."""
+    name = eqn.primitive.name
+    called = str(eqn.params.get("name", ""))
+    if called in _COMPOSITES and any(isinstance(one, Node) for one in values):
+        found = _COMPOSITES[called](eqn, values)
+        if found is not None:
+            return found
+    if name not in TABLE or not any(isinstance(one, Node) for one in values):
+        return None
+    return TABLE[name](eqn, values)
+
+
+# Numbers and axes of length 1 are spread: planes are of values, one by one.
+_ALIGNED = (*COMPARISONS, "max", "min", "mul", "div", "add", "sub", "select_n")
+
+
+def aligned(eqn: Any, values: Sequence[Any]) -> Sequence[Any]:
+    """Gives nodes, and arrays with axes, the shape of the result."""
+    shape = eqn.outvars[0].aval.shape
+    nodes = any(isinstance(one, Node) for one in values)
+    if eqn.primitive.name not in _ALIGNED or not nodes:
+        return values
+
+    def spread(value: Any) -> Any:
+        if np.shape(value) in (shape, ()) and not isinstance(value, Node):
+            return value
+        if np.shape(value) == shape:
+            return value
+        return apply(lambda v: jnp.broadcast_to(v, shape), value)[0]
+
+    return [spread(value) for value in values]
+
+
+def _is(value: Any, number: float) -> bool:
+    """Whether a value is a constant that is this number everywhere."""
+    if isinstance(value, Node | Tracer | _graph.Platforms):
+        return False
+    array = np.asarray(value)
+    return bool(array.size) and bool((array == number).all())
+
+
+def _comparison(eqn: Any, values: Sequence[Any]) -> Sequence[Any]:
+    """Keeps a comparison for the selection that it is made for."""
+    return [new(eqn.primitive.name, values, eqn.outvars[0])]
+
+
+def _ne(eqn: Any, values: Sequence[Any]) -> Sequence[Any]:
+    """Says that nothing is NaN, as `x != x` asks."""
+    if values[0] is values[1]:
+        return [np.zeros(values[0].shape, bool)]
+    raise _graph.unsupported(eqn)
+
+
+def _or(eqn: Any, values: Sequence[Any]) -> Sequence[Any]:
+    """Leaves out a condition that never, or always, holds."""
+    one, other = values
+    for first, second in ((one, other), (other, one)):
+        if _is(first, eqn.primitive.name == "and"):
+            return [second]
+    raise _graph.unsupported(eqn, "of conditions that depend on the input")
+
+
+def _select(eqn: Any, values: Sequence[Any]) -> Sequence[Any] | None:
+    """Selects by a comparison: a maximum, a leaky ReLU, or any two values."""
+    which, *cases = values
+    if not isinstance(which, Node):
+        if isinstance(which, Tracer) or len(cases) != 2:
+            return None
+        chosen = np.asarray(which).astype(bool)
+        for all_of, case in ((~chosen, cases[0]), (chosen, cases[1])):
+            if all_of.all():
+                return [case]
+        return None
+    if which.op not in COMPARISONS or len(cases) != 2:
+        raise _graph.unsupported(eqn, f"by '{which.op}' of the input")
+    larger, smaller = which.inputs
+    no, yes = cases
+    if which.op in ("lt", "le"):
+        larger, smaller = smaller, larger
+    # Now `yes` is taken where larger > smaller, whichever of > and >= it is.
+    like = eqn.outvars[0]
+    if _same(yes, larger) and _same(no, smaller):
+        return [new("max", (larger, smaller), like)]
+    if _same(yes, smaller) and _same(no, larger):
+        return [new("min", (larger, smaller), like)]
+    if (leak := _leak(larger, smaller, yes, no)) is not None:
+        return [new("leaky_relu", (larger, leak), like)]
+    return [new("select", (larger, smaller, no, yes), like)]
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, Node) or isinstance(other, Node):
+        return one is other
+    if isinstance(one, Tracer) or isinstance(other, Tracer):
+        return one is other
+    a, b = np.asarray(one), np.asarray(other)
+    alike = () in (a.shape, b.shape) or a.shape == b.shape
+    return alike and bool((a == b).all())
+
+
+def _leak(x: Any, threshold: Any, yes: Any, no: Any) -> Any:
+    """Returns the slope below 0 of a leaky ReLU of x; None for another selection."""
+    if not (isinstance(x, Node) and _is(threshold, 0) and yes is x):
+        return None
+    if isinstance(no, Node) and no.op == "mul":
+        for node, slope in (no.inputs, no.inputs[::-1]):
+            if node is x and not isinstance(slope, Node | Tracer):
+                return slope if np.all((slope >= 0) & (slope <= 1)) else None
+    return None
+
+
+def _extreme(eqn: Any, values: Sequence[Any]) -> Sequence[Any]:
+    """Leaves out what never is the maximum, or the minimum."""
+    name = eqn.primitive.name
+    never = -np.inf if name == "max" else np.inf
+    for one, other in (values, values[::-1]):
+        if (
+            _is(one, never)
+            and isinstance(other, Node)
+            and (other.shape == eqn.outvars[0].aval.shape)
+        ):
+            return [other]
+    return [new(name, values, eqn.outvars[0])]
+
+
+def _mul(eqn: Any, values: Sequence[Any]) -> Sequence[Any] | None:
+    if values[0] is values[1]:
+        return [new("square", values[:1], eqn.outvars[0])]
+    return None
+
+
+def _div(eqn: Any, values: Sequence[Any]) -> Sequence[Any] | None:
+    """Divides by the input: multiplies by its reciprocal."""
+    number, by = values
+    if not isinstance(by, Node):
+        return None
+    inverse = new("reciprocal", (by,), by)
+    return apply(jnp.multiply, number, inverse)
+
+
+def _clamp(eqn: Any, values: Sequence[Any]) -> Sequence[Any]:
+    low, x, high = values
+    fill = eqn.outvars[0].aval.shape
+
+    def clamped(low: Any, x: Any, high: Any) -> Any:
+        low, high = (jnp.broadcast_to(one, fill) for one in (low, high))
+        return lax.min(lax.max(x, low), high)
+
+    return apply(clamped, low, x, high)
+
+
+def _pow(eqn: Any, values: Sequence[Any]) -> Sequence[Any] | None:
+    """Takes a power: whole ones by themselves, others by exp and log."""
+    base, exponent = values
+    if not isinstance(exponent, Node | Tracer) and np.size(exponent) == 1:
+        number = float(np.asarray(exponent).ravel()[0])
+        if number == int(number):
+            return apply(lambda x: lax.integer_pow(x, int(number)), base)
+        if number == 0.5:
+            return apply(lax.sqrt, base)
+    return apply(lambda a, b: jnp.exp(jnp.log(a) * b), base, exponent)
+
+
+def _integer_pow(eqn: Any, values: Sequence[Any]) -> Sequence[Any] | None:
+    power, (x,) = eqn.params["y"], values
+    if power < 0:
+        return apply(lambda z: 1 / lax.integer_pow(z, -power), x)
+    if power in (0, 1):
+        return [jnp.ones(x.shape, x.dtype)] if power == 0 else [x]
+    if power == 2:
+        return [new("square", values, eqn.outvars[0])]
+    kind = "odd_power" if power % 2 else "even_power"
+    return [new(kind, values, eqn.outvars[0], power=power)]
+
+
+def _split(eqn: Any, values: Sequence[Any]) -> Sequence[Any]:
+    axis, ends = eqn.params["axis"], np.cumsum(eqn.params["sizes"])
+
+    def parts(x: Any) -> list[Any]:
+        starts = [0, *ends[:-1]]
+        pairs = zip(starts, ends, strict=True)
+        return [lax.slice_in_dim(x, int(a), int(b), axis=axis) for a, b in pairs]
+
+    return apply(parts, *values)
+
+
+def _window_max(eqn: Any, values: Sequence[Any]) -> Sequence[Any]:
+    """Takes the maximum of the entries at each place of a window."""
+    p = eqn.params
+    size, strides = p["window_dimensions"], p["window_strides"]
+    dilated = p["window_dilation"]
+    if set(p["base_dilation"]) != {1}:
+        raise _graph.unsupported(eqn, "with a dilated base")
+    shape = eqn.outvars[0].aval.shape
+
+    def pooled(x: Any) -> Any:
+        # What lies outside never is the maximum; -inf would not survive a difference.
+        low = jnp.asarray(np.finfo(x.dtype).min / 4, x.dtype)
+        margins = [(a, b, 0) for a, b in p["padding"]]
+        if any(a or b for a, b in p["padding"]):
+            x = lax.pad(x, low, margins)
+        best = None
+        for place in np.ndindex(*size):
+            start = [i * d for i, d in zip(place, dilated, strict=True)]
+            spans = zip(start, shape, strides, strict=True)
+            end = [a + (n - 1) * s + 1 for a, n, s in spans]
+            one = lax.slice(x, start, end, strides)
+            best = one if best is None else lax.max(best, one)
+        return best
+
+    return apply(pooled, *values)
+
+
+def _window(eqn: Any, values: Sequence[Any]) -> Sequence[Any] | None:
+    """Reads a general window of a maximum or a sum off its reducer."""
+    inner = eqn.params.get("jaxpr")
+    ops = [one.primitive.name for one in inner.eqns] if inner is not None else []
+    raise _graph.unsupported(eqn, f"of {', '.join(ops)}")
+
+
+def _scan(eqn: Any, values: Sequence[Any]) -> Sequence[Any]:
+    """Writes a loop out."""
+    p = eqn.params
+    kept, carried = p["num_consts"], p["num_carry"]
+    consts, carry = values[:kept], list(values[kept : kept + carried])
+    xs, body = values[kept + carried :], p["jaxpr"]
+    steps = range(p["length"])
+    outs: list[list[Any]] = [[] for _ in eqn.outvars[carried:]]
+    for i in reversed(steps) if p["reverse"] else steps:
+        row = [apply(lambda x, i=i: x[i], x)[0] for x in xs]
+        out = _graph.evaluate(body.jaxpr, body.consts, [*consts, *carry, *row])
+        carry = out[:carried]
+        for one, found in zip(outs, out[carried:], strict=True):
+            one.append(found)
+    if p["reverse"]:
+        outs = [one[::-1] for one in outs]
+    stacked = [apply(lambda *parts: jnp.stack(parts), *one)[0] for one in outs]
+    return [*carry, *stacked]
+
+
+def _one_by_one(fn: Callable[..., Any]) -> Rewrite:
+    return lambda eqn, values: apply(fn, *values)
+
+
+TABLE: Mapping[str, Rewrite] = {
+    **dict.fromkeys(COMPARISONS, _comparison),
+    "ne": _ne,
+    "or": _or,
+    "and": _or,
+    "select_n": _select,
+    "max": _extreme,
+    "min": _extreme,
+    "mul": _mul,
+    "div": _div,
+    "clamp": _clamp,
+    "pow": _pow,
+    "integer_pow": _integer_pow,
+    "split": _split,
+    "reduce_window_max": _window_max,
+    "reduce_window": _window,
+    "scan": _scan,
+    # As affine ones their gradients would be taken for transposes.
+    "stop_gradient": lambda eqn, values: values,
+    "optimization_barrier": lambda eqn, values: values,
+    "expm1": _one_by_one(lambda x: lax.exp(x) - 1),
+    "log1p": _one_by_one(lambda x: lax.log(x + 1)),
+    "erfc": _one_by_one(lambda x: 1 - lax.erf(x)),
+    "reduce_min": lambda eqn, values: apply(
+        lambda x: -jnp.max(-x, eqn.params["axes"]), *values
+    ),
+}
+
+
+def _text(inner: Any) -> str:
+    return str(getattr(inner, "jaxpr", inner))
+
+
+def _is_own(eqn: Any, function: Callable[..., Any]) -> bool:
+    """Whether a call is one of this function of JAX, and no other of its name."""
+    found = _graph.inner_jaxpr(eqn)
+    if found is None:
+        return False
+    like = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in eqn.invars]
+    own = jax.make_jaxpr(function)(*like).jaxpr
+    if len(own.eqns) != 1 or (inner := _graph.inner_jaxpr(own.eqns[0])) is None:
+        return False
+    return _text(inner.jaxpr) == _text(found.jaxpr)
+
+
+def _logaddexp(eqn: Any, values: Sequence[Any]) -> Sequence[Any] | None:
+    """Is c + softplus(x - c) for a constant c."""
+    x, c = values
+    if isinstance(c, Node) or not isinstance(x, Node):
+        return None
+    if not _is_own(eqn, jnp.logaddexp):
+        return None
+    if _is(c, 0):
+        return [new("softplus", (x,), eqn.outvars[0])]
+    (moved,) = apply(lambda x, c: x - jnp.broadcast_to(c, x.shape), x, c)
+    soft = new("softplus", (moved,), eqn.outvars[0])
+    return apply(lambda s, c: s + jnp.broadcast_to(c, s.shape), soft, c)
+
+
+def _elu(eqn: Any, values: Sequence[Any]) -> Sequence[Any] | None:
+    """An ELU with alpha = 1 is convex; others are what their parts are."""
+    if len(values) != 1 or not _is_own(eqn, jax.nn.elu):
+        return None
+    return [new("elu", values, eqn.outvars[0])]
+
+
+_COMPOSITES: Mapping[str, Rewrite] = {"logaddexp": _logaddexp, "elu": _elu}

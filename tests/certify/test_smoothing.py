@@ -1,0 +1,63 @@
+"""Randomised smoothing against the closed form of a linear classifier."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from jaxrobust import certify
+from jaxrobust.certify import smoothing
+
+SLOPE = jnp.array([3.0, 4.0])
+
+
+def linear(x):
+    """Class 1 at a distance of (x . slope - 5) / 5 from the plane."""
+    score = x @ SLOPE - 5
+    return jnp.stack([jnp.zeros_like(score), score], 1)
+
+
+@pytest.mark.parametrize(
+    ("hits", "n", "alpha"),
+    [(1, 10, 0.05), (90, 100, 0.001), (100, 100, 0.001), (99_000, 100_000, 0.001)],
+)
+def test_the_lower_bound_is_that_of_the_beta_distribution(hits, n, alpha):
+    want = stats.beta.ppf(alpha, hits, n - hits + 1)
+    np.testing.assert_allclose(smoothing.lower_share(hits, n, alpha), want, rtol=1e-9)
+    assert smoothing.lower_share(0, n, alpha) == 0
+
+
+def test_a_linear_classifier_is_certified_to_its_distance():
+    """Whose smoothed radius is the distance; the estimate stays below and near."""
+    x = jnp.array([[1.0, 1.0], [0.2, 0.4], [0.6, 0.8]])
+    distance = np.abs(np.asarray(x @ SLOPE) - 5) / 5
+    found = certify.smooth(
+        linear, x, key=jax.random.key(0), sigma=0.5, n=5000, draws=1000
+    )
+    assert found.classes.tolist() == [1, 0, certify.ABSTAINED]
+    assert (found.radii <= distance + 1e-6).all()
+    assert (found.radii[:2] > 0.8 * distance[:2]).all()
+    assert found.radii[2] == 0
+
+
+def test_an_image_depends_on_its_key_alone():
+    x, keys = jnp.array([[0.8, 0.9], [0.2, 0.4]]), jax.random.split(jax.random.key(1))
+    options = {"sigma": 0.5, "n0": 10, "n": 130, "alpha": 0.01}
+    both = certify.smooth(linear, x, key=keys, **options)
+    alone = certify.smooth(linear, x[1:], key=keys[1:], draws=7, **options)
+    assert alone.classes[0] == both.classes[1]
+    assert alone.radii[0] == both.radii[1]
+
+
+def test_all_draws_are_counted():
+    keys = jax.random.split(jax.random.key(0), 1)
+    found = smoothing.counts(linear, jnp.array([[0.6, 0.8]]), keys, 0.5, 130, 50)
+    assert found.sum() == 130
+
+
+@pytest.mark.parametrize("wrong", [{"sigma": 0}, {"n": 0}, {"alpha": 2}, {"n0": -1}])
+def test_mistakes_are_told(wrong):
+    given = {"sigma": 0.1, **wrong}
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        certify.smooth(linear, jnp.ones((1, 2)), key=jax.random.key(0), **given)
