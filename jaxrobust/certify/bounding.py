@@ -156,7 +156,7 @@ def _check(
     lower: Array, upper: Array, method: str, norm: str, missing: tuple[bool, bool]
 ) -> None:
     _checks.check_choice("method", method, METHODS)
-    _checks.check_norm(norm)
+    _checks.check_norm(norm, _checks.NORMS)
     for name, value in (("lower", lower), ("upper", upper)):
         if value.dtype not in (jnp.float32, jnp.float64):
             raise TypeError(

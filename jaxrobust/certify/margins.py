@@ -260,7 +260,7 @@ def _radii(eps: Any, x: Images, norm: Norm) -> Array:
 
 def _check(x: Any, y: Any, eps: Any, norm: Any, method: Any, bounds: Any) -> None:
     _checks.check_choice("method", method, PROOFS)
-    _checks.check_norm(norm)
+    _checks.check_norm(norm, _checks.NORMS)
     _checks.check_bounds(bounds)
     _checks.check_images(x, flat=True)
     if x.dtype not in (jnp.float32, jnp.float64):

@@ -12,7 +12,14 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxrobust import certify, losses, models
-from jaxrobust._checks import FINITE, SHARE, check_norm, check_number, check_radius
+from jaxrobust._checks import (
+    FINITE,
+    NORMS,
+    SHARE,
+    check_norm,
+    check_number,
+    check_radius,
+)
 from jaxrobust.array_types import Images, Key, Labels, Logits, LogitsFn, Scalar
 from jaxrobust.defenses import base
 
@@ -75,7 +82,7 @@ def _trained(
     check_number("attack_warmup_steps", warmup_steps, FINITE)
     eps, norm = attack["eps"], attack.get("norm", "linf")
     check_radius("eps", eps)
-    check_norm(norm)
+    check_norm(norm, NORMS)
 
     def loss(
         params: base.Params,
