@@ -23,6 +23,7 @@ from jaxrobust.evaluation.autoattack.saved_state import StateFile
 from jaxrobust.evaluation.autoattack.setup import (
     Examples,
     Setup,
+    as_images,
     check_call,
     slots_for,
 )
@@ -35,7 +36,7 @@ _DRAWS = 20
 
 def autoattack(
     logits_fn: LogitsFn,
-    x: Images | Float[np.ndarray, "N H W C"],
+    x: Images | Float[np.ndarray, "N ..."],
     y: Labels | Int[np.ndarray, "N"],
     *,
     key: Key,
@@ -65,6 +66,8 @@ def autoattack(
     Args:
       logits_fn: `x -> logits [B, K]`, pure; `(x, keys [B]) -> logits` if stochastic.
       x: N images `[N, H, W, C]`, floating, inside `bounds`; they stay on the host.
+        Vectors `[N, D]`, sequences and volumes too: Square then changes squares of a
+        rectangle that their values fill in reading order.
       y: labels `[N]`.
       key: one key (image i uses fold_in(key, i)) or one per image.
       eps: radius of the ball, positive, in units of the images.
@@ -105,7 +108,8 @@ def autoattack(
     check_call(logits_fn, x, y, ball, version=version, draws=draws, tag=state_tag)
     if mesh is None and (count := jax.local_device_count()) > 1:
         mesh = parallel.make_mesh(count)
-    devices, images = Devices(mesh), np.asarray(x)
+    devices, shape = Devices(mesh), np.shape(x)
+    logits_fn, images = as_images(logits_fn, np.asarray(x))
     keys = stepping.row_keys(key, len(images))
     most = slots_for(slots, devices.count, len(images))
     # For the second look, a batch of another size that the devices can share.
@@ -146,7 +150,8 @@ def autoattack(
                 file.save(state)
         if display is not None:
             display.close()
-        return _result(setup, state)
+        result = _result(setup, state)
+        return dataclasses.replace(result, x_adv=result.x_adv.reshape(shape))
 
 
 def _begin(setup: Setup, clean: np.ndarray) -> State:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ from jax.core import Tracer
 from jaxtyping import Bool, Float, Int
 
 from jaxrobust._checks import check_count, check_function, check_one_radius
-from jaxrobust.array_types import Key, LogitsFn
+from jaxrobust.array_types import Images, Key, Logits, LogitsFn
 from jaxrobust.attacks import autoattack_versions as versions
 from jaxrobust.attacks import stepping
 from jaxrobust.evaluation import step, verify
@@ -159,11 +160,8 @@ def check_call(
         raise ValueError(f"`eps` must be one positive, finite number, got {eps}.")
     versions.plan(version, ball.norm, 10)
     stepping.check_examples(x, y, ball.bounds)
-    if x.ndim != 4:
-        raise ValueError(
-            f"`x` must have shape [N, H, W, C], got {x.shape}: AutoAttack's Square is "
-            "made for images."
-        )
+    if x.ndim < 2:
+        raise ValueError(f"`x` must have shape [N, H, W, C] or [N, D], got {x.shape}.")
     if draws is not None:
         check_count("draws", draws, 1)
     if tag is not None and (not isinstance(tag, str) or not tag.strip()):
@@ -171,6 +169,30 @@ def check_call(
             "`state_tag` is your name for the model: it must be a text that is not "
             f"empty, or None, got {tag!r}."
         )
+
+
+def as_images(
+    logits_fn: LogitsFn, x: Float[np.ndarray, "N ..."]
+) -> tuple[LogitsFn, Float[np.ndarray, "N H W C"]]:
+    """Returns rows of any shape as images, which Square needs, and the model of them.
+
+    Vectors `[N, D]` and sequences `[N, L, C]` are laid out in reading order as a
+    rectangle, as square as their length allows; slices of volumes stand one above the
+    other. Where an attack does not ask for neighbours nothing is changed by that.
+    """
+    shape = x.shape[1:]
+    if len(shape) == 3:
+        return logits_fn, x
+    *places, channels = (*shape, 1) if len(shape) == 1 else shape
+    count = math.prod(places)
+    width = places[-1]
+    if len(places) == 1:
+        width = next(w for w in range(math.isqrt(count), 0, -1) if count % w == 0)
+
+    def on_images(images: Images, *keys: Key) -> Logits:
+        return logits_fn(images.reshape(-1, *shape), *keys)
+
+    return on_images, x.reshape(-1, count // width, width, channels)
 
 
 def slots_for(slots: int | None, devices: int, images: int) -> int:

@@ -79,6 +79,31 @@ def test_verdicts_on_a_linear_model_are_exact(linear, classes, norm):
     assert ("needs 4 classes" in said) == (classes < 4)
 
 
+@pytest.mark.parametrize("kind", full_but(["vector", "sequence", "volume"], ["vector"]))
+def test_rows_that_are_no_images(linear, kind):
+    """They are attacked as images are, and come back as they were."""
+    model = linear(2)
+    rows = model.x.shape[1:]
+    shape = {"vector": (-1,), "sequence": (-1, 2), "volume": (1, *rows)}[kind]
+    x = model.x.reshape(len(model.x), *shape)
+    distance = model.smallest_ratio("linf")
+    eps = float(np.median(distance))
+    result = evaluation.autoattack(
+        lambda z: model(z.reshape(-1, *rows)),
+        x,
+        model.y,
+        key=KEY,
+        eps=eps,
+        bounds=(-9.0, 9.0),
+        progress=False,
+        slots=8,
+        mesh=one_device(),
+    )
+    chex.assert_equal_shape([result.x_adv, x])
+    sure = np.abs(distance - eps) > 1e-3 * eps
+    chex.assert_trees_all_equal(result.robust[sure], (distance > eps)[sure])
+
+
 @pytest.fixture(scope="module")
 def small_net():
     """A tanh network on 6 x 6 images whose robust accuracy is about a half."""
