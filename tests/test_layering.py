@@ -52,7 +52,9 @@ PROGRAM = {
         "parallel",
         "zoo",
     },
-    "convert": BASE | {"models", "runtime", "checkpoints"},
+    "convert": BASE | {"models", "runtime"},
+    # A program, which writes a checkpoint.
+    "convert/__main__": BASE | {"models", "runtime", "checkpoints"},
     "data": BASE | {"named_code", "runtime", "parallel"},
     "evaluation": LIBRARY | SHARED,
     "training": LIBRARY | SHARED | {"evaluation"},
