@@ -91,8 +91,8 @@ _SENTENCES = {
     "non_finite_gradients": "The input gradient is not finite for {share:.1%} of the "
     "images.",
     "wrong_gradients": "For {which} of the images the gradient tells {told} of how the "
-    "logits change with a small step, where that of a sound network tells over 85%. It "
-    "is not, or only in part, the gradient of this network (something rounded, random, "
+    "logits change with a small step, where that of a sound network tells over "
+    "{sound}. It is not, or only in part, the gradient of this network (something rounded, random, "
     "stopped or smoothed?): attacks that follow it miss what is there. Attack without "
     "gradients (square), or give the part that breaks it a truer gradient.",
     "gradients_mislead": "A small step along its own gradient raises the loss of only "
@@ -253,7 +253,7 @@ def from_gradient_check(found: analysis_schema.GradientCheck) -> Iterator[Raised
     elif misled > MISLED_SHARE:
         which, told = f"{misled:.0%}", "under 60%"
     if which:
-        words = {"which": which, "told": told}
+        words = {"which": which, "told": told, "sound": f"{EXPLAINED_NEAR:.0%}"}
         yield _flag("wrong_gradients", words, explained=least, misled=misled)
     if rises is not None and rises < RISES_SHARE:
         yield _flag("gradients_mislead", share=rises)

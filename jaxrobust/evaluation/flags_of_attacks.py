@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from jaxrobust import threat
 from jaxrobust.attacks import registry
 from jaxrobust.evaluation import statistics
 from jaxrobust.evaluation.flags import (
@@ -113,7 +114,7 @@ def from_curve(curve: Curve, chance: float, size: int) -> Iterator[RaisedFlag]:
     rises = np.diff(np.asarray(accuracy)[order])
     if len(rises) and rises.max() > MARGIN:
         yield _flag("curve_rises", minor=True, rise=float(rises.max()))
-    grey = {"linf": 0.5, "l2": 0.5 * size**0.5, "l1": 0.5 * size}[curve.norm]
+    grey = threat.covering_radius(curve.norm, size, (0, 0.5))
     last = int(order[-1])
     hits = round(accuracy[last] * curve.n)
     low = statistics.wilson_interval(hits, curve.n)[0]
