@@ -92,9 +92,10 @@ _SENTENCES = {
     "images.",
     "wrong_gradients": "For {which} of the images the gradient tells {told} of how the "
     "logits change with a small step, where that of a sound network tells over "
-    "{sound}. It is not, or only in part, the gradient of this network (something rounded, random, "
-    "stopped or smoothed?): attacks that follow it miss what is there. Attack without "
-    "gradients (square), or give the part that breaks it a truer gradient.",
+    "{sound}. It is not, or only in part, the gradient of this network (something "
+    "rounded, random, stopped or smoothed?): attacks that follow it miss what is "
+    "there. Attack without gradients (square), or give the part that breaks it a truer "
+    "gradient.",
     "gradients_mislead": "A small step along its own gradient raises the loss of only "
     "{share:.1%} of the images: the gradient is not that of the network (rounded "
     "inputs with a gradient passed straight through?).",

@@ -19,7 +19,7 @@ from jaxrobust.results.typed import (
     one_of,
 )
 
-Norm = Annotated[str, one_of(get_args(array_types.Norm))]
+Norm = Annotated[array_types.Norm, one_of(get_args(array_types.Norm))]
 
 
 class OfSome(Part):
