@@ -281,6 +281,8 @@ TABLE: Mapping[str, Rewrite] = {
     # As affine ones their gradients would be taken for transposes.
     "stop_gradient": lambda eqn, values: values,
     "optimization_barrier": lambda eqn, values: values,
+    # Where values may not be finite, their bounds are not, and nothing is proved.
+    "is_finite": lambda eqn, values: [np.ones(np.shape(values[0]), bool)],
     "expm1": _one_by_one(lambda x: lax.exp(x) - 1),
     "log1p": _one_by_one(lambda x: lax.log(x + 1)),
     "erfc": _one_by_one(lambda x: 1 - lax.erf(x)),
