@@ -241,7 +241,8 @@ def test_a_training_starts_from_it_and_attacks_transfer_from_it():
     entries, _ = suite.chosen(config["eval"], "digits")
     test = evaluator.load_test(config)
     [connected] = transfer.connect(entries, 10, test, "digits")
-    chex.assert_trees_all_equal(connected.network[1], variables)
+    [(_, source)] = connected.networks
+    chex.assert_trees_all_equal(source, variables)
 
 
 def test_programs_take_it(tmp_path):
