@@ -197,7 +197,7 @@ def test_jit_is_eager(name, norm):
     )
 
 
-@every_row
+@some_rows
 def test_raises_the_loss(name, norm):
     x, y = batch()
     fn = functools.partial(losses.cross_entropy, y=y)

@@ -22,7 +22,8 @@ TRAITS = registry.table()
 # Radii per value are of Linf, and of attacks that look inside a ball.
 BALL = [n for n, of in TRAITS.items() if of.goal == "radius" and "linf" in of.norms]
 # They share their code with others.
-ALIKE = ("admix", "dim", "mixed_pgd", "multi_targeted", "nim", "sim", "tim", "vmim")
+ALIKE = ("admix", "dim", "mixed_pgd", "multi_targeted", "nes", "nim", "sim", "simba")
+ALIKE += ("tim", "vmim", "vnim")
 every = pytest.mark.parametrize("name", TRAITS)
 
 
@@ -126,6 +127,10 @@ def test_steps_are_checked_as_radii_are(name):
         "deepfool",
         "jsma",
         "zoo",
+        "boundary",
+        "one_pixel",
+        "pixle",
+        "rays",
         *ALIKE,
     ),
 )

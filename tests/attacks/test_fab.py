@@ -228,6 +228,7 @@ def test_misclassified_images_and_broken_rows_stay():
         assert (jnp.argmax(linear(w)(x_adv), axis=1) != y)[np.array([0, 3])].all()
 
 
+@pytest.mark.full
 def test_restarts_start_elsewhere_and_need_a_key(golden):
     data = golden.load("aa_fab_t_L2")
     net = golden.net(data)

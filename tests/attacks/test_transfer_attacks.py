@@ -51,6 +51,7 @@ def test_torchattacks(golden, case):
     )
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", full_but(["dim", "vmim", "vnim"], ["dim"]))
 def test_torchattacks_as_often(golden, name):
     """Of those that draw at random, as many images are left right."""

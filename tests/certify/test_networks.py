@@ -67,8 +67,13 @@ def points(x, count=200):
     return x + EPS * sign * share
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("name", full_but(models.names(), ["lenet5", "pcl_resnet"]))
+EACH = [(name, dtype) for name in models.names() for dtype in (np.float32, np.float64)]
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    full_but(EACH, [("lenet5", np.float64), ("pcl_resnet", np.float32)]),
+)
 def test_no_point_leaves_the_bounds(name, dtype):
     with jax.enable_x64(dtype == np.float64):
         fn, x = made(name)

@@ -68,9 +68,7 @@ def run(model, variables, x, train=False):
     return jax.jit(jax.grad(loss, has_aux=True), compiler_options=quickly)(x)
 
 
-@pytest.mark.parametrize(
-    "case", full_but(CASES, ("lenet5", "resnet_cifar8", "vgg11", "alexnet", "resnet18"))
-)
+@pytest.mark.parametrize("case", full_but(CASES, ("lenet5", "resnet_cifar8", "vgg11")))
 def test_equal_to_the_original(case):
     model, variables, want = read(case)
     with jax.enable_x64(True):

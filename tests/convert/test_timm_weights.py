@@ -66,7 +66,9 @@ def assert_close(got, want, tolerance):
     chex.assert_trees_all_close(got, want, rtol=0, atol=tolerance * np.abs(want).max())
 
 
-@pytest.mark.parametrize("case", ["convnext_conv2", "swin", "xcit_cifar"])
+@pytest.mark.parametrize(
+    "case", full_but(["convnext_conv2", "swin", "xcit_cifar"], ["swin"])
+)
 def test_logits_equal_to_the_original(case):
     """Quickly; their gradients, slow to compile, are among the following."""
     model, state, data = read(case)

@@ -260,6 +260,7 @@ def test_non_finite_networks_have_no_accuracy(tmp_path):
     assert not (tmp_path / "results.json").exists()
 
 
+@pytest.mark.full
 def test_devices_change_nothing(tmp_path):
     dataset, variables, _ = linear_problem()
     found = [

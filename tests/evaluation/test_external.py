@@ -262,6 +262,7 @@ def results_of(tmp_path):
     return json.loads((tmp_path / "run/results.json").read_text())
 
 
+@pytest.mark.full
 def test_attacks_by_name_replace_the_suite(theirs, tmp_path):
     margin, slope = theirs
     attacks = ["--attack=pgd:steps=5,loss=margin", f"--attack=fgsm:eps={EPS / 2}"]

@@ -48,6 +48,7 @@ def run_steps(objective, parts, devices):
     return jax.device_get((metrics["loss"], current.params, current.model_state))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("objective", full_but(["standard", "pgd"], ["standard"]))
 def test_parts_and_devices_do_not_change_the_update(objective):
     """Without statistics of a batch: float64, to 1e-12."""
@@ -179,6 +180,7 @@ def test_conditions_and_masks_see_the_means_over_parts():
     chex.assert_trees_all_close(metrics["handed"], 2.0, rtol=1e-7)  # of a part: 4 / 2
 
 
+@pytest.mark.full
 def test_parts_need_less_memory():
     """Temporary bytes of a step, as the compiler counts them."""
     model = models.create("ssp_mnist", integrator="res", blocks=2, width=8, norm="g")

@@ -162,6 +162,7 @@ def test_sigusr1_where_nothing_is_to_be_saved_is_told():
         signal.signal(signal.SIGUSR1, before)
 
 
+@pytest.mark.full
 def test_sigterm_at_the_last_step_ends_before_the_evaluation(tmp_path, faulty):
     faulty(sigterm_at(STEPS))
     with pytest.raises(preemption.Stopped, match="at step 6 of 6"):
@@ -440,6 +441,7 @@ def test_other_errors_of_the_runtime_stay_what_they_are():
         raise jax.errors.JaxRuntimeError("INTERNAL: a bug")
 
 
+@pytest.mark.full
 def test_another_layout_is_told(tmp_path, faulty, caplog, whole):
     faulty(sigterm_at(3))
     with pytest.raises(preemption.Stopped):

@@ -26,6 +26,7 @@ def small(**train):
     return fields.to_dict()
 
 
+@pytest.mark.full
 def test_early_stopping_ends_a_run_and_a_restart_leaves_it(tmp_path, monkeypatch):
     """At rate 1e-30 nothing improves after the first validation, and this is said."""
     said = []
