@@ -22,6 +22,7 @@ from jaxrobust.array_types import (
 )
 from jaxrobust.attacks import stepping
 from jaxrobust.attacks.programs import inner_jaxprs
+from jaxrobust.evaluation.dynamic_defence import turns_weights_round
 from jaxrobust.evaluation.setting import Devices, padded_rows
 
 _ONE_DEVICE = Devices(None)
@@ -109,6 +110,12 @@ class CompiledNetwork:
     def resolution(self) -> float:
         """The `finfo(dtype).eps` of the coarsest float type that it computes with."""
         return coarsest(jax.make_jaxpr(self.model.fn)(self.arrays, self._like).jaxpr)
+
+    @property
+    def turns_weights_round(self) -> bool:
+        """Whether a gradient seems to be taken inside its forward pass."""
+        jaxpr = jax.make_jaxpr(self.model.fn)(self.arrays, self._like).jaxpr
+        return turns_weights_round(jaxpr, len(jax.tree.leaves(self.arrays)))
 
 
 def coarsest(jaxpr: Any) -> float:
