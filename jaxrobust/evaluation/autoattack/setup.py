@@ -160,8 +160,6 @@ def check_call(
         raise ValueError(f"`eps` must be one positive, finite number, got {eps}.")
     versions.plan(version, ball.norm, 10)
     stepping.check_examples(x, y, ball.bounds)
-    if x.ndim < 2:
-        raise ValueError(f"`x` must have shape [N, H, W, C] or [N, D], got {x.shape}.")
     if draws is not None:
         check_count("draws", draws, 1)
     if tag is not None and (not isinstance(tag, str) or not tag.strip()):

@@ -214,7 +214,7 @@ def straight_through(model):
         ({"x": lambda m: 2 * m.x - 1}, ValueError, "bounds"),
         ({"x": lambda m: (255 * m.x).astype(np.uint8)}, TypeError, "uint8"),
         ({"x": lambda m: m.x.astype(np.float16)}, TypeError, "float32 or float64"),
-        ({"x": lambda m: m.x.reshape(-1)}, ValueError, r"\[N, H, W, C\]"),
+        ({"x": lambda m: m.x.reshape(-1)}, ValueError, r"\[B, H, W, C\]"),
         ({"y": lambda m: m.y + 7}, ValueError, "labels from"),
         ({"y": lambda m: m.y[:3]}, ValueError, "one label per image"),
         ({"eps": 0.0}, ValueError, "eps"),
