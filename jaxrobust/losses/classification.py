@@ -15,6 +15,9 @@ def cross_entropy(logits: Logits, y: Labels) -> PerExample:
 
     Returns `[B]`, at least 0.
 
+    Reference:
+      Bishop, Pattern Recognition and Machine Learning, 2006, equation 4.108.
+
     Example:
       >>> z = jnp.array([[2.0, 0.0, 1.0], [2.0, 0.0, 1.0]])
       >>> print(losses.cross_entropy(z, jnp.array([0, 1])))

@@ -34,6 +34,9 @@ def proximity(features: Vectors, y: Labels, centers: Centers) -> PerExample:
 
     Returns `[B]`.
 
+    Reference:
+      Mustafa et al. 2019 (arXiv 1904.00887), equation 6, first term.
+
     Example:
       >>> h, w = jnp.array([[3.0, 4.0]]), jnp.array([[0.0, 0.0], [3.0, 0.0]])
       >>> print(losses.proximity(h, jnp.array([1]), w))
@@ -54,6 +57,9 @@ def contrastive_proximity(features: Vectors, y: Labels, centers: Centers) -> Per
         1 / (C - 1)  sum_{j != y} ||h - v_j||^2
 
     Returns `[B]`; C is at least 2. In the release v is a table apart from w.
+
+    Reference:
+      Mustafa et al. 2019 (arXiv 1904.00887), equation 6, the terms of other classes.
 
     Example:
       >>> h, v = jnp.array([[3.0, 4.0]]), jnp.array([[0.0, 0.0], [3.0, 0.0]])
@@ -77,6 +83,9 @@ def center_separation(centers: Centers) -> Scalar:
 
     The paper's last term of equation 6, which the released code lacks. Returns one
     number for all of w, `[C, D]`; C is at least 2.
+
+    Reference:
+      Mustafa et al. 2019 (arXiv 1904.00887), equation 6, the terms of two centres.
 
     Example:
       >>> print(losses.center_separation(jnp.array([[0.0, 0.0], [3.0, 4.0]])))
