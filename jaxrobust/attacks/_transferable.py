@@ -47,6 +47,8 @@ PLAIN: dict[str, Any] = {
 class Transferable(Ascent):
     """Momentum, with gradients taken ahead or around, of views, and smoothed."""
 
+    norms = ("linf", "l2")
+
     decay: float = 1.0
     nesterov: bool = False
     neighbours: int = 0
@@ -159,8 +161,6 @@ def ascend(
     """Runs the attack that the options make."""
     given: dict[str, Any] = dict(options)
     own = {option: given.pop(option) for option in PLAIN}
-    if given.get("norm") == "l1":
-        raise ValueError(f"{name} has `norm` 'linf' or 'l2', got 'l1'.")
     if (others := given.get("others")) is not None:
         given["others"] = _checked(others, x)
     views = (

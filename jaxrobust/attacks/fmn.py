@@ -123,8 +123,7 @@ def fmn(
     misclassified (and no larger than the nearest so far), else 1 + gamma times; before
     the first misclassified point it reaches to where the margin, taken as linear, is 0.
     A row without one after a fifth of the steps grows too (ours): where the boundary is
-    straight or the box in the way, the authors' rule stays short of it, in L2 on 86 %
-    of digits.
+    straight or the box in the way, it would stay short of it for good.
     In L0 it is a whole number of values and changes by one at least. The step's length
     falls with half a cosine to a hundredth of `alpha`, gamma to .001. Returns the
     nearest misclassified point. Uses no randomness.

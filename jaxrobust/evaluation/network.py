@@ -109,13 +109,16 @@ class CompiledNetwork:
     @property
     def resolution(self) -> float:
         """The `finfo(dtype).eps` of the coarsest float type that it computes with."""
-        return coarsest(jax.make_jaxpr(self.model.fn)(self.arrays, self._like).jaxpr)
+        return coarsest(self._program)
 
     @property
     def turns_weights_round(self) -> bool:
         """Whether a gradient seems to be taken inside its forward pass."""
-        jaxpr = jax.make_jaxpr(self.model.fn)(self.arrays, self._like).jaxpr
-        return turns_weights_round(jaxpr, len(jax.tree.leaves(self.arrays)))
+        return turns_weights_round(self._program, len(jax.tree.leaves(self.arrays)))
+
+    @functools.cached_property
+    def _program(self) -> Any:
+        return jax.make_jaxpr(self.model.fn)(self.arrays, self._like).jaxpr
 
 
 def coarsest(jaxpr: Any) -> float:

@@ -24,7 +24,7 @@ from jaxrobust.models import (
     wide_resnet,
     xcit,
 )
-from jaxrobust.models._computing import AS_USUAL
+from jaxrobust.models._computing import AS_USUAL, Computing
 from jaxrobust.models.fpd import fpd_resnet, fpd_resnext
 
 _TABLE: Mapping[str, Callable[..., nn.Module]] = {
@@ -78,6 +78,8 @@ def create(name: str, **kwargs: Any) -> nn.Module:
     build = _TABLE[name]
     known, fields = _keywords(build), {}
     whole = kwargs.pop("computing", AS_USUAL)
+    if not isinstance(whole, Computing):
+        raise TypeError(f"`computing` must be a `models.Computing`, got {whole!r}.")
     computing: dict[str, Any] = {}
     for key, value in kwargs.items():
         if key not in known:

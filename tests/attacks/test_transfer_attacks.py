@@ -164,7 +164,7 @@ def test_a_loss_of_the_images_sees_the_views_too():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"norm": "l1"}, ValueError, "dim has `norm` 'linf' or 'l2'"),
+        ({"norm": "l1"}, ValueError, "`norm` must be 'linf' or 'l2' here, got 'l1'"),
         ({"kernel": "gaussian", "length": 4}, ValueError, "`length`.*odd, got 4"),
         ({"kernel": "gausian"}, ValueError, "gaussian"),
         ({"resize": 0.0}, ValueError, "`resize` must be above 0 and at most 1"),

@@ -289,4 +289,6 @@ def test_fields_of_computing_are_given_by_their_own_names(name):
         assert model.encoder.computing == model.computing
     whole = models.Computing(**given)
     assert models.create(name, **NETWORKS[name], computing=whole) == model
+    with pytest.raises(TypeError, match=r"must be a `models.Computing`, got \{"):
+        models.create(name, **NETWORKS[name], computing=given)
     assert given.keys() < models.defaults(name).keys()
