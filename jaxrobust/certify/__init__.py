@@ -16,6 +16,7 @@ The life of the data, a file each:
                       of intervals, and of linear forms backwards (by transposition)
     _nonlinear.py     the table NONLINEAR: `interval`, and `relax`, planes below and
                       above; without planes a node is as good as its interval
+    _several.py       planes, and rules of functions of several values: maxima, products
     _curves.py        planes of functions of one number: convex, concave, S-shaped
     _regions.py       box and ball: the least value of a linear form
     _propagate.py     intervals forwards; linear forms backwards, in chunks of rows

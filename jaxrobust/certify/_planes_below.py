@@ -16,8 +16,8 @@ from jaxtyping import Array
 from jaxrobust.certify import _propagate
 from jaxrobust.certify._affine import Interval
 from jaxrobust.certify._graph import Graph, Node
-from jaxrobust.certify._nonlinear import Planes
 from jaxrobust.certify._regions import Region
+from jaxrobust.certify._several import Planes
 
 # Steps of Adam, and its rate: as in the paper's code, which decays it to a tenth.
 _STEPS, _RATE, _LAST = 20, 0.1, 0.01

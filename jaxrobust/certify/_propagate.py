@@ -10,8 +10,8 @@ from jaxtyping import Array
 from jaxrobust.certify import _affine, _nonlinear, _regions
 from jaxrobust.certify._affine import AFFINE, Interval, ulps
 from jaxrobust.certify._graph import Graph, Node
-from jaxrobust.certify._nonlinear import Planes
 from jaxrobust.certify._regions import Region
+from jaxrobust.certify._several import Planes
 
 Intervals = Mapping[Node, Interval]
 # Of the coefficients that are in memory at a time: 8 MB in float32.

@@ -11,8 +11,8 @@ from jaxrobust.array_types import Norm, Scalar
 from jaxrobust.certify import _graph, _planes_below, _propagate, _regions
 from jaxrobust.certify._affine import Interval
 from jaxrobust.certify._graph import Graph, Node
-from jaxrobust.certify._nonlinear import Planes
 from jaxrobust.certify._regions import Region
+from jaxrobust.certify._several import Planes
 
 Method = Literal["ibp", "crown_ibp", "crown", "alpha_crown"]
 METHODS: tuple[Method, ...] = get_args(Method)
