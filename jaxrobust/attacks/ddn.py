@@ -3,11 +3,19 @@
 import dataclasses
 from typing import Annotated, NamedTuple, Unpack
 
+import jax
 import jax.numpy as jnp
 
 from jaxrobust import threat
 from jaxrobust._checks import Range
-from jaxrobust.array_types import Images, Labels, LogitsFn, PerExample, Scalar
+from jaxrobust.array_types import (
+    Images,
+    Labels,
+    Logits,
+    LogitsFn,
+    PerExample,
+    Scalar,
+)
 from jaxrobust.attacks._descent import DescentToNearest, farthest, width
 from jaxrobust.attacks._eager import iterate
 from jaxrobust.attacks._method import Count, Health, like, model_keys, watched
@@ -66,6 +74,16 @@ class DDN(DescentToNearest):
         return jnp.clip(jnp.round((x - low) * steps) / steps + low, *problem.bounds)
 
 
+def _log_odds(logits: Logits, y: Labels) -> PerExample:
+    """log(1 / p_y - 1), whose gradient is that of -log p_y but for its length.
+
+    log p_y itself is flat where p_y is rounded to 1.
+    """
+    own = jax.nn.one_hot(y, logits.shape[1], dtype=bool)
+    others = jax.nn.logsumexp(jnp.where(own, -jnp.inf, logits), axis=1)
+    return others - jnp.sum(jnp.where(own, logits, 0), axis=1)
+
+
 @shares(TargetOptions, norm="l2")
 def ddn(
     logits_fn: LogitsFn,
@@ -82,7 +100,8 @@ def ddn(
 ) -> Images:
     """Decoupled direction and norm (Rony et al. 2019, algorithm 1): small in L2.
 
-    Each step goes along the gradient of the cross-entropy, by a length that falls with
+    Each step goes along the gradient of the cross-entropy (taken of the log-odds, which
+    has the same direction and never vanishes by rounding), by a length that falls with
     half a cosine from 1 to .01, then scales the perturbation to a radius of its own:
     1 - gamma times the one before where the point was misclassified, else 1 + gamma
     times, no more than to the farthest corner of the box. Returns the nearest
@@ -112,4 +131,5 @@ def ddn(
       arXiv 1811.09600, algorithm 1.
     """
     method = DDN(steps, gamma=gamma, init_norm=init_norm, levels=levels)
-    return iterate(method, logits_fn, x, y, eps, x_init=x_init, loss="ce", **options)
+    given = {"x_init": x_init, "loss": _log_odds}
+    return iterate(method, logits_fn, x, y, eps, **given, **options)

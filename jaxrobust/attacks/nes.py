@@ -37,7 +37,7 @@ class NES(SPSA):
         return jax.random.normal(key, x.shape[1:], x.dtype)
 
 
-@shares(LossOptions)
+@shares(LossOptions, loss="margin")
 def nes(
     logits_fn: LogitsFn,
     x: Images,

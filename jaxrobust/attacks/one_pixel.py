@@ -108,7 +108,7 @@ def _painted(problem: Problem, genes: Genes) -> Images:
     return x
 
 
-@shares(LossOptions, norm="l0_pixels")
+@shares(LossOptions, loss="margin", norm="l0_pixels")
 def one_pixel(
     logits_fn: LogitsFn,
     x: Images,

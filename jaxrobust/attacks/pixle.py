@@ -56,7 +56,7 @@ class Pixle(Search):
         return problem.project(point), None
 
 
-@shares(LossOptions, norm="l0_pixels")
+@shares(LossOptions, loss="margin", norm="l0_pixels")
 def pixle(
     logits_fn: LogitsFn,
     x: Images,

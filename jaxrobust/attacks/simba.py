@@ -83,7 +83,7 @@ class SimBA(Search):
         return found
 
 
-@shares(LossOptions)
+@shares(LossOptions, loss="margin")
 def simba(
     logits_fn: LogitsFn,
     x: Images,

@@ -6,10 +6,11 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from jaxrobust import _checks
+from jaxrobust import _checks, threat
 from jaxrobust.array_types import (
     Bounds,
     Images,
@@ -25,6 +26,10 @@ from jaxrobust.certify import _graph, _propagate, _regions, bounding, branching
 from jaxrobust.certify._graph import Node
 from jaxrobust.certify.bounding import Method
 
+# Of logits, by how much they may differ in another batch; far above rounding.
+_OTHER = 1e-2
+# Margins from so many of the smallest normal numbers on are proofs.
+_SURE = 2.0**24
 Proof = Literal[Method, "bab"]
 PROOFS: tuple[Proof, ...] = (*bounding.METHODS, "bab")
 
@@ -83,7 +88,7 @@ def margin(
     """
     if method == "bab":
         _check(x, y, eps, norm, method, bounds)
-        radii = _radii(eps, x, norm)
+        radii = _radii(eps, x, norm, bounds)
         return branching.margin(logits_fn, x, y, radii, norm, bounds, seconds)
     return _run(logits_fn, x, y, eps, Task(norm, method, bounds))
 
@@ -156,18 +161,21 @@ def worst_logits(
     _check(x, y, eps, norm, method, bounds)
     task = Task(norm, method, bounds)
     differences = functools.partial(_differences, logits_fn, task=task)
-    return -jax.vmap(differences)(jnp.asarray(x), y, _radii(eps, x, norm))
+    return -jax.vmap(differences)(jnp.asarray(x), y, _radii(eps, x, norm, bounds))
 
 
 def _run(logits_fn: LogitsFn, x: Images, y: Labels, eps: Any, task: Task) -> PerExample:
     """Checks a call; eagerly it is compiled once per shape and network."""
     _check(x, y, eps, task.norm, task.method, task.bounds)
     x = jnp.asarray(x)
-    radii, y = _radii(eps, x, task.norm), jnp.asarray(y)
+    radii, y = _radii(eps, x, task.norm, task.bounds), jnp.asarray(y)
     leaves = jax.tree.leaves((logits_fn, x, y, radii, jax.lax.full((), 0.0)))
     if any(isinstance(leaf, Tracer) for leaf in leaves):
         return of_batch(logits_fn, x, y, radii, task)
     _checks.check_values(x, task.bounds)
+    if not len(x):
+        return jnp.zeros(0, x.dtype)
+    check_alone(logits_fn, x)
     one = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
     held = programs.bind(logits_fn, one)
     out = jax.eval_shape(held.fn, held.arrays, one)
@@ -180,6 +188,29 @@ def _run(logits_fn: LogitsFn, x: Images, y: Labels, eps: Any, task: Task) -> Per
         # What was captured has lost its lines: the function itself has them.
         _graph.trace(lambda z: logits_fn(z[None])[0], x[0])
         raise
+
+
+def check_alone(logits_fn: LogitsFn, x: Images) -> None:
+    """Raises ValueError for a network whose logits of a row depend on the others.
+
+    The first and the last row are looked at; proofs are of each row by itself.
+    """
+    if len(x) < 2:
+        return
+    pair = jnp.asarray(x)[jnp.array([0, -1])]
+
+    def logits(rows: Images) -> np.ndarray:
+        held = programs.bind(logits_fn, jax.ShapeDtypeStruct(rows.shape, rows.dtype))
+        return np.asarray(programs.jitted(held)(held.arrays, rows))
+
+    together, alone = logits(pair), np.concatenate([logits(pair[:1]), logits(pair[1:])])
+    sizes = np.abs(alone[np.isfinite(alone)])
+    usual = np.median(sizes) if sizes.size else 0.0
+    if not np.allclose(together, alone, _OTHER, _OTHER * usual, equal_nan=True):
+        raise ValueError(
+            "the logits of an image depend on the others of its batch (batch "
+            "statistics?): proofs are of each image by itself. Use evaluation mode."
+        )
 
 
 def _of_arrays(
@@ -247,12 +278,17 @@ def forms_of(y: Array, classes: int, dtype: Any) -> Float[Array, "K K"]:
 def _least(found: Float[Array, " K"], y: Array) -> Float[Array, ""]:
     """Returns the least difference to another class; minus infinity for NaN."""
     others = jnp.where(jnp.arange(found.shape[0]) == y, jnp.inf, found)
-    return jnp.min(jnp.where(jnp.isnan(others), -jnp.inf, others))
+    least = jnp.min(jnp.where(jnp.isnan(others), -jnp.inf, others))
+    # Backends take numbers below the normal ones for 0: near them nothing is sure.
+    return jnp.where(
+        least > _SURE * jnp.finfo(least.dtype).tiny, least, jnp.minimum(least, 0)
+    )
 
 
-def _radii(eps: Any, x: Images, norm: Norm) -> Array:
+def _radii(eps: Any, x: Images, norm: Norm, bounds: Bounds) -> Array:
     """Returns a radius per row, or per value in Linf where some are."""
-    eps = jnp.asarray(eps, x.dtype)
+    # Larger ones are no other ball, and infinity times 0 is no number.
+    eps = threat.capped(jnp.asarray(eps, x.dtype), x, norm, bounds).astype(x.dtype)
     if eps.ndim > 1:
         return jnp.broadcast_to(eps, x.shape)
     return jnp.broadcast_to(eps, x.shape[:1])

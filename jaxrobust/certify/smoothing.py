@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 
 from jaxrobust import _checks
 from jaxrobust.array_types import Images, Key, LogitsFn, Scalar
+from jaxrobust.certify.margins import check_alone
 
 ABSTAINED = -1
 
@@ -70,24 +71,30 @@ def smooth(
     [1]
     """
     _checks.check_images(x, flat=True)
-    _checks.check_number("sigma", sigma, _checks.Range(0, above=True))
-    _checks.check_number("alpha", alpha, _checks.Range(0, 1, above=True))
+    _checks.check_number("sigma", sigma, _checks.Range(0, 1e6, above=True))
+    _checks.check_number("alpha", alpha, _checks.Range(0, 0.5, above=True))
     for name, value in (("n0", n0), ("n", n), ("draws", draws)):
         _checks.check_count(name, value, 1)
     keys = _checks.row_keys(key, x.shape[0])
-    tally = jax.jit(functools.partial(both_counts, logits_fn), static_argnums=(3, 4, 5))
-    found = np.asarray(tally(x, keys, sigma, n0, n, draws))
+    check_alone(logits_fn, x)
+    # The weights of a Partial are arguments: what was compiled serves others too.
+    held = isinstance(logits_fn, jax.tree_util.Partial)
+    tally = _of_weights if held else jax.jit(both_counts, static_argnums=(0, 4, 5, 6))
+    found = np.asarray(tally(logits_fn, x, keys, sigma, n0, n, draws))
     return certified(found[:, 0], found[:, 1], float(sigma), alpha)
 
 
 def certified(
-    first: Int[np.ndarray, "B K"],
-    second: Int[np.ndarray, "B K"],
+    first: Int[np.ndarray, "B C"],
+    second: Int[np.ndarray, "B C"],
     sigma: float,
     alpha: float,
 ) -> Smoothed:
-    """Certifies what was counted: the class by the first draws, its share by others."""
-    chosen = first.argmax(1)
+    """Certifies what was counted: the class by the first draws, its share by others.
+
+    The last of the C = K + 1 columns are draws of no class, which are never certified.
+    """
+    chosen = first[:, :-1].argmax(1)
     hits = second[np.arange(len(chosen)), chosen]
     totals = second.sum(1)
     pairs = zip(hits, totals, strict=True)
@@ -106,7 +113,7 @@ def both_counts(
     n0: int,
     n: int,
     draws: int,
-) -> Int[jax.Array, "B 2 K"]:
+) -> Int[jax.Array, "B 2 C"]:
     """Counts the classes of n0 noisy copies and of n others; see `counts`."""
     first, second = jax.vmap(jax.random.split, out_axes=1)(keys)
     found = [
@@ -116,12 +123,16 @@ def both_counts(
     return jnp.stack(found, 1)
 
 
+_of_weights = jax.jit(both_counts, static_argnums=(4, 5, 6))
+
+
 def counts(
     logits_fn: LogitsFn, x: Images, keys: Key, sigma: Scalar, n: int, draws: int
-) -> Int[jax.Array, "B K"]:
+) -> Int[jax.Array, "B C"]:
     """Counts the classes of `n` noisy copies of each image, `draws` at a time.
 
-    Copy i of an image has the noise of `fold_in(key, i)`.
+    C = K + 1: logits that are NaN, or infinite at the top, are of no class. Copy i of
+    an image has the noise of `fold_in(key, i)`.
     """
     classes = jax.eval_shape(logits_fn, x).shape[1]
     draws = min(draws, n)
@@ -134,11 +145,16 @@ def counts(
         places = block * draws + jnp.arange(draws)
         copies = jax.vmap(jax.vmap(noisy, (None, None, 0)), (0, 0, None))
         images = copies(x, keys, places).reshape(-1, *x.shape[1:])
-        found = jnp.argmax(logits_fn(images), -1).reshape(len(x), draws)
-        hits = jax.nn.one_hot(found, classes, dtype=jnp.int32)
+        logits = logits_fn(images)
+        # NaN is the largest of its row, too.
+        sound = jnp.isfinite(jnp.max(logits, -1))
+        found = jnp.where(sound, jnp.argmax(logits, -1), classes)
+        hits = jax.nn.one_hot(
+            found.reshape(len(x), draws), classes + 1, dtype=jnp.int32
+        )
         return tally + jnp.sum(hits * (places < n).astype(jnp.int32)[None, :, None], 1)
 
-    start = jnp.zeros((x.shape[0], classes), jnp.int32)
+    start = jnp.zeros((x.shape[0], classes + 1), jnp.int32)
     return jax.lax.fori_loop(0, -(-n // draws), some, start)
 
 

@@ -151,3 +151,25 @@ def test_any_start(name):
     assert (jnp.argmax(fn(x_adv), axis=1) == 1).all()
     nearer = threat.distance(x_adv, X, norm=norm) < threat.distance(far, X, norm=norm)
     assert nearer.all()
+
+
+@pytest.mark.parametrize("name", ["ddn", "simba"])
+def test_the_scale_of_the_logits_does_not_count_for(name):
+    """As much is misclassified; a probability of 1 as rounded would hide the way."""
+    w = jax.random.normal(jax.random.key(3), (16, 4))
+    x = jax.random.uniform(jax.random.key(4), (12, 4, 4, 1))
+    net = lambda z: z.reshape(len(z), -1) @ w  # noqa: E731
+    y = net(x).argmax(1)
+    own = {"ddn": {"steps": 30}, "simba": {"eps": 0.3, "queries": 60}}[name]
+    left = [
+        (
+            net(attacks.get(name, **own)(lambda z, s=s: s * net(z), x, y, KEY)).argmax(
+                1
+            )
+            == y
+        )
+        for s in (1, 1e-6, 1e6)
+    ]
+    assert not left[0].all()
+    assert abs(left[1].sum() - left[0].sum()) <= 1
+    assert abs(left[2].sum() - left[0].sum()) <= 1

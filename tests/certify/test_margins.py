@@ -2,6 +2,7 @@
 
 import itertools
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -185,3 +186,29 @@ def test_half_precision_is_refused():
     x = jnp.zeros((1, 3), jnp.bfloat16)
     with pytest.raises(TypeError, match="bfloat16"):
         certify.margin(lambda z: z, x, jnp.zeros(1, int), eps=0.1)
+
+
+def test_a_network_that_mixes_its_batch_is_refused():
+    x, y = jnp.array([[0.1, 0.2], [0.7, 0.4], [0.3, 0.9]]), jnp.zeros(3, int)
+    mixed = lambda z: z - z.mean(0, keepdims=True) + jnp.array([[0.3, 0.0]])  # noqa: E731
+    calls = (
+        lambda: certify.margin(mixed, x, y, eps=0.1),
+        lambda: certify.radius(mixed, x, y, eps=0.1),
+        lambda: certify.smooth(mixed, x, key=jax.random.key(0), sigma=0.1),
+    )
+    for call in calls:
+        with pytest.raises(ValueError, match="depend on the others of its batch"):
+            call()
+
+
+def test_edges():
+    fn, _ = network(2, (6, 16, 16, 3))
+    x = images(4, 6)
+    y = jnp.argmax(fn(x), 1)
+    assert certify.margin(fn, x[:0], y[:0], eps=0.1).shape == (0,)
+    radii = certify.radius(fn, x, y, eps=np.inf)
+    chex.assert_tree_all_finite(radii)
+    # Numbers that a backend may take for 0 prove nothing.
+    tiny = certify.margin(lambda z: fn(z) * 1e-36, x, y, eps=0.001)
+    assert (certify.margin(fn, x, y, eps=0.001) > 0).any()
+    assert (tiny <= 0).all()

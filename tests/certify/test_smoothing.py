@@ -56,8 +56,20 @@ def test_all_draws_are_counted():
     assert found.sum() == 130
 
 
-@pytest.mark.parametrize("wrong", [{"sigma": 0}, {"n": 0}, {"alpha": 2}, {"n0": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"sigma": 0}, {"sigma": np.inf}, {"n": 0}, {"alpha": 1.0}, {"n0": -1}]
+)
 def test_mistakes_are_told(wrong):
     given = {"sigma": 0.1, **wrong}
     with pytest.raises(ValueError, match=next(iter(wrong))):
         certify.smooth(linear, jnp.ones((1, 2)), key=jax.random.key(0), **given)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_logits_that_are_no_numbers_are_of_no_class(value):
+    x, options = jnp.array([[1.0, 1.0]]), {"sigma": 0.1, "n0": 10, "n": 200}
+    found = certify.smooth(
+        lambda z: linear(z) + value, x, key=jax.random.key(0), **options
+    )
+    assert found.classes.tolist() == [certify.ABSTAINED]
+    assert found.radii.tolist() == [0]
