@@ -53,7 +53,8 @@ class DDN(DescentToNearest):
     def step(self, problem: Problem, keys: Keys, i: Count, carry: Carry) -> Carry:
         """Steps along the gradient, then to the new length: algorithm 1."""
         x, clean, wide = carry.x, problem.x, width(problem)
-        grad, at = judged_gradient(problem, x, model_keys(problem, keys, i))
+        ascended = dataclasses.replace(problem, loss=_log_odds)
+        grad, at = judged_gradient(ascended, x, model_keys(problem, keys, i))
         change = jnp.where(at.fooled, 1 - self.gamma, 1 + self.gamma)
         radius = jnp.minimum(carry.radius * change.astype(x.dtype), farthest(problem))
         length = self.annealed(i, 1, 0.01).astype(x.dtype) * wide
@@ -131,5 +132,4 @@ def ddn(
       arXiv 1811.09600, algorithm 1.
     """
     method = DDN(steps, gamma=gamma, init_norm=init_norm, levels=levels)
-    given = {"x_init": x_init, "loss": _log_odds}
-    return iterate(method, logits_fn, x, y, eps, **given, **options)
+    return iterate(method, logits_fn, x, y, eps, x_init=x_init, loss="ce", **options)
