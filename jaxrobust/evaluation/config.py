@@ -14,6 +14,7 @@ def defaults() -> Any:
         {
             "batch_size": 250,
             "examples": 0,  # 0 = all test images
+            # Of matrix products; `fast` for AutoAttack in bfloat16, checked in float32.
             "precision": "highest",
             # autoattack, adaptive, transfer or a paper's protocol, for `attacks`.
             "suite": "",

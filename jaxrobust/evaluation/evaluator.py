@@ -79,7 +79,8 @@ def evaluate(
         key=jax.random.key(config["seed"]),
         batch_size=fields["batch_size"],
         mesh=mesh,
-        precision=fields["precision"],
+        precision=step.exact(fields["precision"]),
+        fast=fields["precision"] == step.FAST,
         progress=progress,
     )
     folder = epath.Path(workdir)

@@ -160,11 +160,15 @@ class Batches:
 
 @dataclasses.dataclass(frozen=True)
 class Setting(Batches):
-    """The network and the examples of one evaluation, and its one `key`."""
+    """The network and the examples of one evaluation, and its one `key`.
+
+    `precision` is of matrix products; `fast` is said of AutoAttack alone.
+    """
 
     model: nn.Module
     key: Key
     precision: str
+    fast: bool = False
 
     def stream(self, label: str) -> Key:
         """Returns the key of one pass, whatever other passes there are."""

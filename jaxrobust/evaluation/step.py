@@ -21,8 +21,16 @@ EvalStep = Callable[[Variables, Array, Array, Key], Mapping[str, Array]]
 
 # A randomised network is right about an image in at least so many of its draws.
 HALF = 0.5
+# A precision of evaluations: AutoAttack's attacks compute in bfloat16 where they can,
+# verdicts and all else at the highest.
+FAST = "fast"
 # First of the streams of keys that judge one.
 _JUDGE = 0x6A756467
+
+
+def exact(precision: str) -> str:
+    """Returns the precision, in JAX's names, of verdicts."""
+    return "highest" if precision == FAST else precision
 
 
 class ProgressSink(Protocol):

@@ -14,6 +14,8 @@ from jaxrobust.models._outputs import Outputs as Outputs
 from jaxrobust.models._outputs import as_outputs as as_outputs
 from jaxrobust.models._outputs import logits_fn as logits_fn
 from jaxrobust.models._outputs import per_example as per_example
+from jaxrobust.models._precision import computing_with as computing_with
+from jaxrobust.models._precision import in_bfloat16 as in_bfloat16
 from jaxrobust.models._registry import create as create
 from jaxrobust.models._registry import defaults as defaults
 from jaxrobust.models._registry import names as names

@@ -29,7 +29,7 @@ class Outputs:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Apply:
+class Apply:
     """`model.apply` as a function of arrays; equal for equal models and modes."""
 
     model: nn.Module
@@ -89,7 +89,7 @@ def logits_fn(
       key: for dropout, the same at each call. A network that is random in evaluation
         takes keys at the call instead: `logits_fn(x, keys)` with `[B]` keys.
     """
-    return jax.tree_util.Partial(_Apply(model, bool(train)), variables, key)
+    return jax.tree_util.Partial(Apply(model, bool(train)), variables, key)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """How training computes: in which precision, and what backward passes keep."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,8 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxrobust import models
 from jaxrobust.array_types import PyTree
-from jaxrobust.models.layers import Module
 
 DTYPES = ("float32", "bfloat16", "float64")
 
@@ -59,7 +58,7 @@ def training_model(model: nn.Module, config: Mapping[str, Any]) -> nn.Module:
         told = "train.remat", "nothing would be computed again; set it to False."
         wanted.append(("remat", True, *told))
     for field, value, setting, hint in wanted:
-        changed = _set_field(model, field, value)
+        changed = models.computing_with(model, field, value)
         if changed is None:
             lacks = "blocks" if hasattr(model, "computing") else f"field `{field}`"
             raise ValueError(
@@ -67,21 +66,3 @@ def training_model(model: nn.Module, config: Mapping[str, Any]) -> nn.Module:
             )
         model = changed
     return model
-
-
-def _set_field(model: nn.Module, field: str, value: Any) -> nn.Module | None:
-    """Returns a copy with the field set wherever there is one, None without any."""
-    names = {f.name for f in dataclasses.fields(model) if f.init} - {"parent", "name"}
-    new: dict[str, Any] = {}
-    if isinstance(model, Module):
-        if field != "remat" or model.recomputes:
-            new["computing"] = dataclasses.replace(model.computing, **{field: value})
-    elif field in names:
-        new[field] = value
-    for name in names:
-        inner = getattr(model, name)
-        if isinstance(inner, nn.Module):
-            changed = _set_field(inner, field, value)
-            if changed is not None:
-                new[name] = changed
-    return model.clone(**new) if new else None

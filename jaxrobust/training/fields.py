@@ -25,6 +25,7 @@ from jaxrobust.evaluation.rules import (
     number_or_each,
     whole,
 )
+from jaxrobust.evaluation.step import FAST
 from jaxrobust.training import compute, feed, optimizer, writers
 from jaxrobust.training.config import base
 
@@ -58,7 +59,8 @@ _OPTIMIZER: dict[str, Rule] = {
 _RULES: dict[str, Rule] = {
     "seed": whole(0, 2**32 - 1),
     "twin": choice_or_code(("", *defenses.FACTORIES)),
-    "precision eval.precision": choice(PRECISIONS),
+    "precision": choice(PRECISIONS),
+    "eval.precision": choice((*PRECISIONS, FAST)),
     "data.name model.name": NAME,
     "data.image_size": whole(0, 16384),
     "data.channels": Rule("0 or 3", lambda v: type(v) is int and v in (0, 3)),

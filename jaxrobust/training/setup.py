@@ -17,6 +17,7 @@ from jaxrobust.array_types import Images, Key
 from jaxrobust.data import augment
 from jaxrobust.defenses import Defense
 from jaxrobust.evaluation import flags
+from jaxrobust.evaluation.step import exact
 from jaxrobust.named_models import create_model
 from jaxrobust.parallel import processes
 from jaxrobust.runtime import out_of_memory
@@ -75,7 +76,7 @@ def make_validation(
     """Returns `variables -> accuracy, robust accuracy and loss` on held-out images."""
     fields = config["validation"]["attack"]
     attack = attacks.get(fields["name"], **attack_options(fields))
-    precision = config["eval"]["precision"]
+    precision = exact(config["eval"]["precision"])
     steps = {
         "": evaluation.make_eval_step(model, None, precision=precision),
         "robust_": evaluation.make_eval_step(model, attack, precision=precision),

@@ -21,7 +21,7 @@ WRONG = {
     "twin": ("pdg", None, 1),
     "deterministic": ("yes", 1, None),
     "quick_compile": ("yes", 1, None),
-    "precision": ("hi", None),
+    "precision": ("hi", None, "fast"),
     "data.name": ("", " ", None, 3, "npz:a\0b"),
     "data.image_size": (*NO_COUNT, 10**6),
     "data.channels": (*NO_NUMBER, 1, 4, -3),

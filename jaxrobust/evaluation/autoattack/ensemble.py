@@ -10,7 +10,7 @@ from etils import epath
 from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
-from jaxrobust import parallel
+from jaxrobust import models, parallel
 from jaxrobust.array_types import Bounds, Images, Key, Labels, LogitsFn, Norm
 from jaxrobust.attacks import autoattack_versions as versions
 from jaxrobust.attacks import stepping
@@ -92,7 +92,10 @@ def autoattack(
         the robust accuracy is the expected one, each image at the worst point found.
       draws: fresh draws per image that judge a stochastic model; 20 unless given.
       mesh: devices to use; all of this process unless given.
-      precision: of matrix products.
+      precision: of matrix products, in JAX's names. 'fast' lets the attacks see the
+        model in bfloat16, where `models.logits_fn` made it of a network that can, and
+        with matrix products as the backend likes them; what they find has to fool the
+        model as it is, at the highest. For GPUs and TPUs.
       save_every: seconds between two writes of the state, more where it is so large
         that they would take a twentieth of the time.
 
@@ -109,12 +112,16 @@ def autoattack(
     if mesh is None and (count := jax.local_device_count()) > 1:
         mesh = parallel.make_mesh(count)
     devices, shape = Devices(mesh), np.shape(x)
-    logits_fn, images = as_images(logits_fn, np.asarray(x))
+    given = logits_fn
+    logits_fn, images = as_images(given, np.asarray(x))
     keys = stepping.row_keys(key, len(images))
     most = slots_for(slots, devices.count, len(images))
     # For the second look, a batch of another size that the devices can share.
     other = max(devices.count, most // (2 * devices.count) * devices.count)
-    with jax.default_matmul_precision(precision):
+    seen, fast = logits_fn, precision == step.FAST
+    if fast:
+        seen, _ = as_images(models.in_bfloat16(given), np.asarray(x))
+    with jax.default_matmul_precision(step.exact(precision)):
         forward, second_look = (
             CompiledNetwork(logits_fn, images[0], batch, devices, stochastic=stochastic)
             for batch in (most, other)
@@ -133,6 +140,7 @@ def autoattack(
             balanced=slots is None,
             devices=devices,
             second_look=second_look,
+            attacked=seen,
             tag=state_tag,
         )
         clean = forward(images, keys)
@@ -142,7 +150,8 @@ def autoattack(
         display = None if progress is False else progress
         file = StateFile(setup, state_dir, save_every)
         state, middle = file.load(clean) or (_begin(setup, clean), None)
-        with Ahead(setup, clean) as ahead:
+        of_attacks = jax.default_matmul_precision("default" if fast else precision)
+        with Ahead(setup, clean) as ahead, of_attacks:
             for attack in setup.plan.stages[len(state.stages) :]:
                 outside = file, ahead, display
                 state = _run_stage(setup, attack, state, middle, *outside)

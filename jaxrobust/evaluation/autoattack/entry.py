@@ -84,7 +84,7 @@ class AutoAttack(Entry):
             state_dir=None if hosted or not self.folder else own_folder(self.folder),
             progress=setting.progress or False,
             mesh=devices.mesh,
-            precision=setting.precision,
+            precision=step.FAST if setting.fast else setting.precision,
             stochastic=draws > 0,
             draws=draws or None,
         )

@@ -36,7 +36,8 @@ class Setup:
     """What does not change while an evaluation runs.
 
     `second_look` is the model in batches of another size: it judges every adversarial
-    image, whatever the attack that made it has seen.
+    image, whatever the attack that made it has seen: `attacked`, the model or what
+    comes near it and is faster.
     """
 
     logits_fn: LogitsFn
@@ -50,6 +51,7 @@ class Setup:
     balanced: bool  # whether a stage of few items takes fewer
     devices: Devices
     second_look: CompiledNetwork
+    attacked: LogitsFn
     tag: str | None = None  # the user's name for the model
 
     @property
@@ -132,6 +134,8 @@ class Setup:
         precision = config.jax_default_matmul_precision
         fixed = (self.eps, self.ball.norm, self.ball.bounds)
         fixed = (*fixed, self.version, self.draws, precision, self.tag)
+        if self.attacked is not self.logits_fn:
+            fixed = (*fixed, step.FAST)
         digest.update(repr(fixed).encode())
         digest.update(stepping.fingerprint(*model, **options).encode())
         return digest.hexdigest()

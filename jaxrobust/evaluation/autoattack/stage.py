@@ -167,7 +167,7 @@ def compiled(
     """Compiles a stage for the slots that its queue has; also returns its beginning."""
     x, devices, count = setup.examples.x, setup.devices, len(queue.slot_image)
     shape = jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype)
-    model = stepping.capture_model(setup.logits_fn, shape, stochastic=setup.stochastic)
+    model = stepping.capture_model(setup.attacked, shape, stochastic=setup.stochastic)
     stream = zlib.crc32(stage.name.encode())
     stepper = stepping.Stepper(model, stage.method, setup.problem(stage), stream)
     eps: Any = np.asarray(setup.eps, x.dtype)
