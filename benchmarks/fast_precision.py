@@ -18,7 +18,7 @@ from jaxrobust.evaluation.text import parse_radius
 
 def main() -> None:
     """Reads the arguments, prints a line per precision and the ratio."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description="AutoAttack at two precisions")
     parser.add_argument("name", choices=zoo.names())
     parser.add_argument("--examples", type=int, default=200)
     arguments = parser.parse_args()
