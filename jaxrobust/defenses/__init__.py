@@ -31,11 +31,14 @@ from jaxrobust.defenses.base import Defense as Defense
 from jaxrobust.defenses.base import Phase as Phase
 from jaxrobust.defenses.certified import crown_ibp as crown_ibp
 from jaxrobust.defenses.certified import ibp as ibp
+from jaxrobust.defenses.certified import sabr as sabr
 from jaxrobust.defenses.fpd import fpd as fpd
 from jaxrobust.defenses.mart import mart as mart
 from jaxrobust.defenses.pc_lc import pc_lc as pc_lc
 from jaxrobust.defenses.pcl import pcl as pcl
 from jaxrobust.defenses.pcl import pcl_adversarial as pcl_adversarial
+from jaxrobust.defenses.smoothed import gaussian as gaussian
+from jaxrobust.defenses.smoothed import smooth_adv as smooth_adv
 from jaxrobust.defenses.ssc import ssc as ssc
 from jaxrobust.defenses.trades import trades as trades
 
@@ -47,6 +50,9 @@ FACTORIES: Mapping[str, Callable[..., Defense]] = {
     **{name: functools.partial(adversarial, name) for name in registry.for_training()},
     "ibp": ibp,
     "crown_ibp": crown_ibp,
+    "sabr": sabr,
+    "gaussian": gaussian,
+    "smooth_adv": smooth_adv,
     "trades": trades,
     "mart": mart,
     "pc_lc": pc_lc,

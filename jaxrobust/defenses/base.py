@@ -175,6 +175,7 @@ def attacker(
     labels: str = "true",
     eps_range: Sequence[float] = (),
     loss: Callable[[LogitsFn, Images], LossFn] | None = None,
+    seen: Callable[[LogitsFn, Batch], LogitsFn] | None = None,
 ) -> Prepare:
     """Returns a `prepare` that makes `batch['attacked']` [B, H, W, C].
 
@@ -190,6 +191,7 @@ def attacker(
         `attack`.
       loss: `(logits_fn, x) -> loss(logits, y)` that the attack maximises, made from the
         attacked network and the clean images; cross-entropy by default.
+      seen: `(logits_fn, batch) -> logits_fn` that is attacked in the network's place.
 
     Raises:
       ValueError: for an unknown attack or mode, or a radius out of range.
@@ -225,6 +227,8 @@ def attacker(
         if labels == "predicted":
             # An attack that is given the label may give it away to the network.
             y = jnp.argmax(attacked(x), -1)
+        if seen is not None:
+            attacked = seen(attacked, batch)
         return {"attacked": attacks.get(name, **chosen)(attacked, x, y, batch["key"])}
 
     return prepare

@@ -1,5 +1,6 @@
 """Certified training: losses by hand on a linear network, and what they lead to."""
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -57,6 +58,30 @@ def test_the_loss_of_a_linear_network_is_its_closed_form(name):
     np.testing.assert_allclose(value, want, rtol=1e-4)
 
 
+@pytest.mark.parametrize("small_box", [0.1, 1.0])
+def test_a_small_box_in_a_corner_reaches_as_far_as_the_ball(small_box):
+    """Of two linear logits PGD finds the corner, and the box does the rest."""
+
+    class Two(nn.Module):
+        @nn.compact
+        def __call__(self, images, *, train=False):
+            return nn.Dense(2)(images.reshape(len(images), -1))
+
+    model, keys = Two(), jax.random.split(jax.random.key(2), 4)
+    x = jax.random.uniform(jax.random.key(1), (4, 2, 2, 1), minval=0.3, maxval=0.7)
+    params = model.init(jax.random.key(0), x)["params"]
+    batch = {"image": x, "label": jnp.array([0, 1, 1, 0]), "key": keys}
+    want, _ = phase_loss("ibp", model, params, batch, 9, kappa=0.0)
+    made = defenses.create("sabr", model, {"attack": ATTACK, "small_box": small_box})
+    (phase,), held = made.phases, {"model": params, "extra": {}}
+    given = {}, batch, jax.random.key(0), jnp.int32(9)
+    found = phase.prepare(held, *given)
+    reach = jnp.abs(found["attacked"] - x).max()
+    chex.assert_trees_all_close(reach, 0.1 * (1 - small_box), atol=1e-6)
+    value, _ = phase.loss(held, given[0], batch | found, *given[2:])
+    chex.assert_trees_all_close(value, want, rtol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["ibp", "crown_ibp"])
 def test_training_proves_more(name):
     model = Small()
@@ -88,6 +113,10 @@ def test_training_proves_more(name):
 
 
 def test_mistakes_are_told():
-    for wrong in ({"kappa": 2}, {"attack": {**ATTACK, "norm": "l3"}}):
-        with pytest.raises(ValueError, match=r"kappa|l3"):
-            defenses.create("ibp", Linear(), {"attack": ATTACK, **wrong})
+    for wrong in (
+        {"kappa": 2},
+        {"attack": {**ATTACK, "norm": "l3"}},
+        {"small_box": 0.0},
+    ):
+        with pytest.raises(ValueError, match=r"kappa|l3|small_box"):
+            defenses.create("sabr", Linear(), {"attack": ATTACK, **wrong})
