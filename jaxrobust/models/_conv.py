@@ -10,6 +10,7 @@ gradients of JAX: the choice is made when the program is lowered.
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -25,8 +26,10 @@ _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 # Input channels up to which, and places of a kernel up to which, one product of patches
 # is faster than the kernel: `python -m benchmarks.narrow_convolutions`. From or to few
 # channels a sum over the places is faster still. Gradients to `_FEW` channels are
-# scattered; with strides that would take several times the memory.
-_NARROW, _PLACES, _FEW = 3, 25, 8
+# scattered; with strides that would take several times the memory. So they are where
+# a pixel of the batch has `_WIDE` channels at least to itself: turning the kernel round
+# would take most of the time.
+_NARROW, _PLACES, _FEW, _WIDE = 3, 25, 8, 4
 
 
 class Form(NamedTuple):
@@ -96,6 +99,11 @@ def _is_narrow(kernel: Kernel, most: int = _NARROW) -> bool:
     return channels <= most and rows * columns <= _PLACES
 
 
+def _is_small(cotangent: Features) -> bool:
+    *pixels, channels = cotangent.shape
+    return _WIDE * math.prod(pixels) <= channels
+
+
 def _plain(x: Features, kernel: Kernel, form: Form) -> Features:
     return lax.conv_general_dilated(
         x, kernel, form.strides, form.pads, dimension_numbers=_DIMENSIONS,
@@ -138,7 +146,7 @@ def _input_gradient(
     cotangent: Features, kernel: Kernel, shape: tuple[int, ...], form: Form
 ) -> Features:
     narrow = _is_narrow(kernel, _FEW) and max(form.strides) == 1
-    way = _scattered if narrow else _flipped
+    way = _scattered if narrow or _is_small(cotangent) else _flipped
     return way(cotangent, kernel, shape, form)
 
 
@@ -167,8 +175,16 @@ def _kernel_gradient(
     """Convolves the images with the cotangent, channels and batch changing places.
 
     As fast as the derivative JAX takes, in loops too; a matmul over gathered patches
-    is up to nine times slower at few channels.
+    is up to nine times slower at few channels. Of few pixels it is faster.
     """
+    if _is_small(cotangent):
+        rows, columns, channels, features = shape
+        patches = jnp.concatenate(_windows(x, (rows, columns), form), axis=-1)
+        flat = patches.reshape(-1, rows * columns * channels)
+        product = jnp.matmul(
+            flat.T, cotangent.reshape(-1, features), precision=form.precision
+        )
+        return product.reshape(shape)
     used, margins = list(x.shape), []
     for axis, (stride, (low, _)) in enumerate(
         zip(form.strides, form.pads, strict=True), 1

@@ -45,8 +45,8 @@ def arrays(height, width, kernel, dtype, channels=(4, 5)):
 
 
 # A sum over places, a product of patches, the backend's kernel (its gradient scattered)
-# and without.
-CHANNELS = [(2, 5), (3, 9), (5, 9), (9, 5)]
+# and without; more channels than pixels.
+CHANNELS = [(2, 5), (3, 9), (5, 9), (9, 5), (10, 800)]
 
 
 @pytest.mark.parametrize(
