@@ -165,6 +165,7 @@ def _config(args: argparse.Namespace) -> dict[str, Any]:
         )
     fields.corruptions.enabled = args.corruptions
     fields.certify.enabled = args.certify
+    fields.queries.enabled = args.queries
     about = dict(_pair(text) for text in args.about)
     return {
         "name": args.model,
@@ -293,6 +294,11 @@ def parser() -> argparse.ArgumentParser:
     add("--ci", type=float, default=0.0, help="stop once intervals are that narrow")
     add("--corruptions", action="store_true", help="accuracy under corruptions too")
     add("--certify", action="store_true", help="what is proved, beside the attacks")
+    add(
+        "--queries",
+        action="store_true",
+        help="what fewer queries leave, of black boxes",
+    )
     add("--transfer_from", default="", help="another network; [a,b]: several")
     add("--slots", type=int, default=0, help="of AutoAttack; 0 = its own choice")
     add("--seed", type=int, default=0)

@@ -55,6 +55,22 @@ class Curve(Part):
     seconds: Number | None = None
 
 
+class QueryCurve(Part):
+    """Robust accuracy over the queries of a black-box attack, smallest first.
+
+    `median` are those by which half of the n images that fell had fallen.
+    """
+
+    EQUAL: ClassVar = ("queries", "robust_accuracy", "ci95")
+    label: str
+    queries: Few[Count]
+    robust_accuracy: Few[Share]
+    ci95: Few[Pair]
+    n: Count
+    median: Count | None = None
+    seconds: Number | None = None
+
+
 class GrowthSummary(Part):
     """The perturbation growth ratio of each stage."""
 

@@ -39,6 +39,23 @@ def distance(label: str) -> str:
     return f"distance_{label}"
 
 
+# Of an image that fell at no number of queries.
+STANDS = -1
+
+
+def query_indices(indices: np.ndarray) -> dict[str, np.ndarray]:
+    """Names the places in the test set [n] of the images that `queries` are of."""
+    return {"query_indices": indices}
+
+
+def queries(label: str) -> str:
+    """Names the queries [n] with which an attack fooled each image.
+
+    The smallest number that was tried; 0 for what is wrong as it is, else `STANDS`.
+    """
+    return f"queries_{label}"
+
+
 def x_adv(label: str) -> str:
     """Names the attacked images [N, H, W, C], which are in adversarial.npz."""
     return f"x_adv_{label}"

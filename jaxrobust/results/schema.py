@@ -15,6 +15,7 @@ from jaxrobust.results.analysis_schema import (
     GrowthSummary,
     LossSurface,
     Norm,
+    QueryCurve,
     SmoothedAccuracy,
 )
 from jaxrobust.results.typed import (
@@ -212,6 +213,7 @@ class Comparison(Part):
 ANALYSES = (
     "smallest_perturbation",
     "curve",
+    "query_budgets",
     "growth",
     "class_ranks",
     "probability_gap",
@@ -234,6 +236,7 @@ class Results(Part):
     stopping: Stopping | None = None
     diagnostics: Diagnostics | None = None
     curve: Curve | None = None
+    queries: list[QueryCurve] | None = None
     growth: GrowthSummary | None = None
     analyses: Analyses | None = None
     loss_surface: LossSurface | None = None
