@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxrobust import _checks as checks
-from jaxrobust import threat
-from jaxrobust.array_types import Bounds, Images, Labels, LogitsFn, Logits, PerExample
+from jaxrobust import losses, threat
+from jaxrobust.array_types import Bounds, Images, Labels, Logits, LogitsFn, PerExample
 from jaxrobust.attacks._checks import check_images
 from jaxrobust.attacks._eager import in_transformation, iterate
 from jaxrobust.attacks._method import Count
@@ -37,6 +37,7 @@ class Changed(NamedTuple):
       change: of the images by parameters.
       bounds: of the images.
       loss: as an attack on the images takes it.
+      penalty: of parameters, taken off the loss, `[B]`; not of a stochastic model.
     """
 
     x: Images
@@ -45,6 +46,7 @@ class Changed(NamedTuple):
     change: Change
     bounds: Bounds
     loss: Loss
+    penalty: Callable[[Parameters], PerExample] | None = None
 
     def images(self, parameters: Parameters) -> Images:
         """Makes the images, in the box."""
@@ -69,14 +71,17 @@ class Changed(NamedTuple):
     def _attacked(
         self, attack: Callable[..., Any], shape: tuple[int, ...], **options: Any
     ) -> Parameters:
-        loss = self.loss
-        if isinstance(loss, OnInput):
-            own = loss.fn
-            loss = OnInput(lambda p, y: own(self.images(p), y))
-
         def model(p: Parameters, *keys: Any) -> Logits:
             return self.logits_fn(self.images(p), *keys)
 
+        def value(p: Parameters, y: Labels) -> PerExample:
+            own: Any = named(self.loss)
+            logits = None if on_input else losses.comparable(model(p))
+            found = own.fn(self.images(p), y) if on_input else own(logits, y)
+            return found if self.penalty is None else found - self.penalty(p)
+
+        on_input = isinstance(self.loss, OnInput)
+        loss = OnInput(value) if on_input or self.penalty is not None else self.loss
         dtype = threat.wide_dtype(self.x.dtype)
         start = jnp.zeros((len(self.x), *shape), dtype)
         fixed = {"eps": 1.0, "bounds": (-1.0, 1.0), "loss": loss}
@@ -107,19 +112,6 @@ def changed(
     if not in_transformation(x, bounds):
         checks.check_values(x, bounds)
     return Changed(jnp.asarray(x), y, logits_fn, change, bounds, loss)
-
-
-def penalised(problem: Changed, penalty: Callable[[Parameters], PerExample]) -> Loss:
-    """Returns the loss of the images less a penalty of the parameters."""
-    own: Any = named(problem.loss)
-
-    def value(p: Parameters, y: Labels) -> PerExample:
-        x = problem.images(p)
-        if isinstance(own, OnInput):
-            return own.fn(x, y) - penalty(p)
-        return own(problem.logits_fn(x), y) - penalty(p)
-
-    return OnInput(value)
 
 
 @dataclasses.dataclass(frozen=True)

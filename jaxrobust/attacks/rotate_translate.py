@@ -18,8 +18,8 @@ def _moved(rotation: Any, translation: Any) -> Change:
     """Images by poses in the box [-1, 1]."""
 
     def change(x: Images, p: Parameters, bounds: Bounds) -> Images:
-        most = jnp.stack([jnp.asarray(v, x.dtype) for v in (rotation, translation)])
-        return spatial.rotate_translate(x, p * most[jnp.array([0, 1, 1])], fill=bounds[0])
+        most = [jnp.asarray(v, x.dtype) for v in (rotation, translation, translation)]
+        return spatial.rotate_translate(x, p * jnp.stack(most)[None], fill=bounds[0])
 
     return change
 

@@ -72,6 +72,8 @@ def places(
         half = scaled * jnp.array(patch) / 2
         room = jnp.maximum(jnp.array(image) - 2 * half, 0)
         at = half - 0.5 + room * jax.random.uniform(where, (2,))
+        if scale == (1, 1) and not rotation:
+            at = jnp.round(at - half + 0.5) + half - 0.5  # on the pixels of the image
         return jnp.append(at, jnp.stack([scaled, degrees]))
 
     return jax.vmap(one)(key)

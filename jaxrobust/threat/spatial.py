@@ -51,7 +51,7 @@ def flow(x: Images, field: Flows, *, fill: float = 0.0) -> Images:
       1801.02612, equation 1.
     """
     field = jnp.moveaxis(field.astype(x.dtype), 3, 1)
-    return _look_up(x, _grid(x) + field, fill)
+    return _look_up(x, _grid(x)[None] + field, fill)
 
 
 def roughness(field: Flows) -> PerExample:

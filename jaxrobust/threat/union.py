@@ -8,7 +8,9 @@ from jaxrobust.array_types import Images, Norm, PerExample
 from jaxrobust.threat import _ball
 
 
-def distance(x_adv: Images, x: Images, radii: Mapping[Norm, _ball.Radius]) -> PerExample:
+def distance(
+    x_adv: Images, x: Images, radii: Mapping[Norm, _ball.Radius]
+) -> PerExample:
     """Returns the least size in radii, `[B]`: at most 1 is in one of the balls.
 
     Args:
