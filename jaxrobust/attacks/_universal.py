@@ -66,8 +66,9 @@ def many(
     check_images(x)
     checks.check_labels(y, len(x))
     need_key(key, "a universal attack")
-    checks.row_keys(key, 1)
-    if key.ndim:
+    shape = getattr(key, "shape", ())
+    checks.row_keys(key, shape[0] if shape else 1)
+    if shape:
         raise ValueError(
             f"`key` must be one key for all images here, got shape {key.shape}."
         )

@@ -28,7 +28,7 @@ def patch(
     x: Images,
     y: Labels,
     *,
-    size: PositiveInt = 5,
+    side: PositiveInt = 5,
     places: PositiveInt = 20,
     steps: int = 50,
     restarts: PositiveInt = 1,
@@ -44,12 +44,12 @@ def patch(
     >>> from jaxrobust import attacks
     >>> logits_fn = lambda x: jnp.stack([x.mean((1, 2, 3)), jnp.full(len(x), .8)], 1)
     >>> x, y, key = jnp.ones((1, 6, 6, 1)), jnp.array([0]), jax.random.key(0)
-    >>> x_adv = attacks.patch(logits_fn, x, y, key=key, size=3)
+    >>> x_adv = attacks.patch(logits_fn, x, y, key=key, side=3)
     >>> int((x_adv != x).sum())
     9
 
     Args:
-      size: side of the patch in pixels; static.
+      side: side of the patch in pixels; static.
       places: that are looked at; static.
       restarts: random starts at the place; the first one that fools the model counts.
 
@@ -61,8 +61,8 @@ def patch(
     at = jnp.zeros((1, 2))  # until it is chosen
 
     def pasted(x: Images, colours: Any, at: Any, bounds: Bounds) -> Images:
-        room = jnp.array([x.shape[1:3]], x.dtype) - size
-        corner = jnp.round((at + 1) / 2 * room) + (size - 1) / 2
+        room = jnp.array([x.shape[1:3]], x.dtype) - side
+        corner = jnp.round((at + 1) / 2 * room) + (side - 1) / 2
         corner = jnp.broadcast_to(corner, (len(x), 2))
         place = jnp.concatenate([corner, jnp.ones_like(corner)], axis=1)
         place = place.at[:, 3].set(0.0)
@@ -70,23 +70,23 @@ def patch(
         return patches.paste(x, low + (colours + 1) / 2 * (high - low), place)
 
     def grey(x: Images, p: Parameters, bounds: Bounds) -> Images:
-        return pasted(x, jnp.zeros((size, size, x.shape[3])), p, bounds)
+        return pasted(x, jnp.zeros((side, side, x.shape[3])), p, bounds)
 
     def filled(x: Images, p: Parameters, bounds: Bounds) -> Images:
         return pasted(x, p, at, bounds)
 
     problem = changed(logits_fn, x, y, grey, given)
-    if size > min(problem.x.shape[1:3]):
+    if side > min(problem.x.shape[1:3]):
         raise ValueError(
-            f"`size` must be at most the images' shorter side, {problem.x.shape[1:3]}, "
-            f"got {size}."
+            f"`side` must be at most the images' shorter side, {problem.x.shape[1:3]}, "
+            f"got {side}."
         )
     key = given.pop("key", None)
     keys = None if key is None else row_keys(key, len(problem.x))
     at = problem.try_all((2,), steps=places, key=fold(keys, _PLACE_STREAM), **given)
     problem = problem._replace(change=filled)
     more = {"key": keys, "steps": steps, "restarts": restarts, **given}
-    return problem.found(problem.ascend((size, size, problem.x.shape[3]), **more))
+    return problem.found(problem.ascend((side, side, problem.x.shape[3]), **more))
 
 
 def universal_patch(
@@ -95,7 +95,7 @@ def universal_patch(
     y: Labels,
     *,
     key: Key,
-    size: int,
+    side: int,
     scale: tuple[float, float] = (1.0, 1.0),
     rotation: float = 0.0,
     steps: int = 500,
@@ -116,7 +116,7 @@ def universal_patch(
     >>> from jaxrobust import attacks
     >>> logits_fn = lambda x: jnp.stack([x.mean((1, 2, 3)), jnp.full(len(x), .8)], 1)
     >>> x, y, key = jnp.ones((4, 6, 6, 1)), jnp.zeros(4, jnp.int32), jax.random.key(0)
-    >>> black = attacks.universal_patch(logits_fn, x, y, key=key, size=3, batch=2,
+    >>> black = attacks.universal_patch(logits_fn, x, y, key=key, side=3, batch=2,
     ...     steps=60)
     >>> x_adv = attacks.patched(x, black, key=key)
     >>> black.max().tolist(), ((x_adv == 0).sum((1, 2, 3))).tolist()
@@ -127,7 +127,7 @@ def universal_patch(
       x: images `[N, H, W, C]`, floating, inside `bounds`.
       y: labels `[N]`; where `targeted` the classes to make (all alike in the paper).
       key: one key, of all draws.
-      size: side of the patch in pixels; static.
+      side: side of the patch in pixels; static.
       scale: between which the patch is scaled.
       rotation: up to how many degrees it is rotated, to both sides.
       steps: at least 0; static.
@@ -138,7 +138,7 @@ def universal_patch(
       bounds: lowest and highest value of an image, finite.
 
     Returns:
-      The patch `[size, size, C]`, in `bounds`; no gradient flows.
+      The patch `[side, side, C]`, in `bounds`; no gradient flows.
 
     Raises:
       ValueError, TypeError: as the attacks, naming the argument.
@@ -148,18 +148,18 @@ def universal_patch(
     """
     check_count("batch", batch, 1)
     check_count("steps", steps, 0)
-    check_count("size", size, 1)
+    check_count("side", side, 1)
     _check_draws(scale, rotation)
     check_number("step_size", step_size, _SHARE)
     problem = many(logits_fn, x, y, key, bounds, batch)
     low, high = bounds
-    width, side = high - low, (size, size)
+    width, shape = high - low, (side, side)
 
     def apply(x: Images, patch: jax.Array, keys: Key) -> Images:
-        at = patches.places(keys, x.shape[1:3], side, scale=scale, rotation=rotation)
+        at = patches.places(keys, x.shape[1:3], shape, scale=scale, rotation=rotation)
         return patches.paste(x, patch[0], at)
 
-    grey = jnp.full((1, *side, problem.x.shape[3]), (low + high) / 2, problem.x.dtype)
+    grey = jnp.full((1, *shape, problem.x.shape[3]), (low + high) / 2, problem.x.dtype)
     ball = Ball(width, "linf", (low, high), step_size * width)
     made = ascend(problem, apply, grey, ball, loss, steps=steps, batch=batch,
                   limit=None, targeted=targeted)  # fmt: skip

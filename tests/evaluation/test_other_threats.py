@@ -75,7 +75,7 @@ def test_a_radius_is_refused_and_none_is_needed():
     with pytest.raises(ValueError, match="`rotation` must be at most 180"):
         suite.read({"a": {**GRID, "rotation": 200.0}})
     # As large as real images have room for.
-    assert suite.read({"a": {"name": "patch", "size": 50}})
+    assert suite.read({"a": {"name": "patch", "side": 50}})
     [moved] = suite.read({"t": {"name": "transfer", "attack": "recolor"}}, "zoo:x")
     assert moved.threat == "colour"
 
