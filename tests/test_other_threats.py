@@ -1,6 +1,7 @@
 """Threats that are no ball of a norm: closed forms, and what Foolbox makes."""
 
 import pathlib
+from typing import Any
 
 import chex
 import jax
@@ -112,6 +113,6 @@ def test_patches_are_drawn_inside():
 
 def test_a_union_takes_the_nearest_ball():
     delta = jnp.zeros((2, 4)).at[0, 0].set(0.6).at[1].set(0.1)
-    radii = {"linf": 0.1, "l2": 0.5, "l1": 1.2}
+    radii: dict[Any, float] = {"linf": 0.1, "l2": 0.5, "l1": 1.2}
     found = union.distance(delta, jnp.zeros_like(delta), radii)
     chex.assert_trees_all_close(found, jnp.array([0.5, 0.4 / 1.2]), rtol=1e-6)

@@ -196,15 +196,16 @@ def shares(options: type, **defaults: Any) -> Callable[[Function], Function]:
 
     `defaults` are those of options that are not those of a `Problem`.
     """
+    hints = typing.get_type_hints(options, include_extras=True)
     shared = {
         name: inspect.Parameter(
             name,
             inspect.Parameter.KEYWORD_ONLY,
             # A dataclass keeps its defaults as attributes of the class.
             default=defaults.get(name, getattr(Problem, name, None)),
-            annotation=kind,
+            annotation=hints[name],
         )
-        for name, kind in typing.get_type_hints(options, include_extras=True).items()
+        for name in sorted(hints, key=lambda name: name != "norm")  # what it is of
     }
 
     def write(function: Function) -> Function:

@@ -49,7 +49,7 @@ def patch(
     9
 
     Args:
-      side: side of the patch in pixels; static.
+      side: of the patch in pixels; static.
       places: that are looked at; static.
       restarts: random starts at the place; the first one that fools the model counts.
 
@@ -127,7 +127,7 @@ def universal_patch(
       x: images `[N, H, W, C]`, floating, inside `bounds`.
       y: labels `[N]`; where `targeted` the classes to make (all alike in the paper).
       key: one key, of all draws.
-      side: side of the patch in pixels; static.
+      side: of the patch in pixels; static.
       scale: between which the patch is scaled.
       rotation: up to how many degrees it is rotated, to both sides.
       steps: at least 0; static.

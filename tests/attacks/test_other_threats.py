@@ -3,6 +3,7 @@
 import functools
 import itertools
 import pathlib
+from typing import Any
 
 import chex
 import jax
@@ -183,7 +184,7 @@ def test_msd_is_in_the_union_and_beats_each_norm_on_a_line():
     x, y = 0.4 + 0.2 * X, jnp.zeros(4, jnp.int32)
     w = W[:, 1]
     line = lambda x: jnp.stack([0 * x.sum((1, 2, 3)) + 9, x.reshape(4, -1) @ w], 1)  # noqa: E731
-    radii = {"linf": 0.02, "l2": 0.2, "l1": 0.6}
+    radii: dict[Any, Any] = {"linf": 0.02, "l2": 0.2, "l1": 0.6}
     x_adv = attacks.msd(line, x, y, **radii, steps=40)
     assert (union.distance(x_adv, x, radii) <= 1 + 1e-5).all()
     gain = (x_adv - x).reshape(4, -1) @ w

@@ -1,5 +1,7 @@
 """One perturbation, or patch, for many images."""
 
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -111,15 +113,23 @@ def test_a_patch_learns_what_is_wanted_wherever_it_lies():
     ],
 )
 def test_what_cannot_be_is_refused_by_name(changes, error, message):
-    given = {"x": X, "y": Y, "key": KEY, "eps": 0.1, "steps": 1, "batch": 2} | changes
+    given: dict[str, Any] = {
+        "x": X,
+        "y": Y,
+        "key": KEY,
+        "eps": 0.1,
+        "steps": 1,
+        "batch": 2,
+    } | changes
     with pytest.raises(error, match=message):
         attacks.universal(line, given.pop("x"), given.pop("y"), **given)
 
 
 def test_patches_refuse_what_cannot_be():
-    for changes, message in (
+    cases: list[tuple[Any, str]] = [
         ({"scale": (2.0, 1.0)}, r"`scale` must be \(least, most\)"),
         ({"rotation": 400.0}, "`rotation` must be at most 180"),
-    ):
+    ]
+    for changes, message in cases:
         with pytest.raises(ValueError, match=message):
             attacks.patched(X, jnp.ones((2, 2, 1)), key=KEY, **changes)

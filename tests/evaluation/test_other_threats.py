@@ -2,6 +2,7 @@
 
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -100,10 +101,10 @@ def test_the_suite_knows_the_size_of_images():
 def shift(logits_fn, x, y, *, key=None, way: float = 0.1):
     """An attack from outside that says what its threat is."""
     del logits_fn, y, key
-    return np.clip(x + way, 0, 1)
+    return jnp.clip(x + way, 0, 1)
 
 
-shift.threat = "light"
+shift.threat = "light"  # pyright: ignore
 
 
 def test_an_attack_from_outside_says_its_threat():
