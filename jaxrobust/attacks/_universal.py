@@ -86,7 +86,7 @@ def many(
     return Many(model.fn, list(model.arrays), x, labels, key, eager)
 
 
-class Ball(NamedTuple):
+class Limits(NamedTuple):
     """Where a perturbation may be, as `threat.project` takes it; and its steps."""
 
     eps: Any
@@ -96,7 +96,12 @@ class Ball(NamedTuple):
 
 
 def ascend(
-    problem: Many, apply: Apply, centre: jax.Array, ball: Ball, loss: Loss, **given: Any
+    problem: Many,
+    apply: Apply,
+    centre: jax.Array,
+    ball: Limits,
+    loss: Loss,
+    **given: Any,
 ) -> jax.Array:
     """Ascends the mean loss of draws of images, from the centre `[1, ...]` of a ball.
 

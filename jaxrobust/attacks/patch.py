@@ -11,7 +11,7 @@ from jaxrobust.array_types import Bounds, Images, Key, Labels, LogitsFn
 from jaxrobust.attacks._objective import Loss, fold
 from jaxrobust.attacks._options import ChangeOptions, PositiveInt, shares
 from jaxrobust.attacks._parameters import Parameters, changed
-from jaxrobust.attacks._universal import Ball, ascend, many
+from jaxrobust.attacks._universal import Limits, ascend, many
 from jaxrobust.threat import patches
 
 Patch = Float[Array, "h w C"]
@@ -160,7 +160,7 @@ def universal_patch(
         return patches.paste(x, patch[0], at)
 
     grey = jnp.full((1, *shape, problem.x.shape[3]), (low + high) / 2, problem.x.dtype)
-    ball = Ball(width, "linf", (low, high), step_size * width)
+    ball = Limits(width, "linf", (low, high), step_size * width)
     made = ascend(problem, apply, grey, ball, loss, steps=steps, batch=batch,
                   limit=None, targeted=targeted)  # fmt: skip
     return made[0]

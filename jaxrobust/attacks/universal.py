@@ -18,7 +18,7 @@ from jaxrobust._checks import (
 )
 from jaxrobust.array_types import Bounds, Images, Key, Labels, LogitsFn, Norm, Scalar
 from jaxrobust.attacks._objective import Loss
-from jaxrobust.attacks._universal import Ball, Many, ascend, many
+from jaxrobust.attacks._universal import Limits, Many, ascend, many
 from jaxrobust.attacks.deepfool import deepfool
 
 Perturbation = Float[Array, "H W C"]
@@ -175,7 +175,7 @@ def _zero(problem: Many) -> jax.Array:
     return jnp.zeros_like(problem.x[:1])
 
 
-def _ball(eps: Any, norm: Any, bounds: Bounds, steps: int, step_size: Any) -> Ball:
+def _ball(eps: Any, norm: Any, bounds: Bounds, steps: int, step_size: Any) -> Limits:
     """The ball of a perturbation, around 0, and no wider than the box is."""
     check_norm(norm, NORMS)
     check_one_radius("eps", eps)
@@ -183,4 +183,4 @@ def _ball(eps: Any, norm: Any, bounds: Bounds, steps: int, step_size: Any) -> Ba
         step_size = 10 * eps / max(steps, 1)
     check_one_radius("step_size", step_size)
     width = bounds[1] - bounds[0]
-    return Ball(eps, norm, (-width, width), step_size)
+    return Limits(eps, norm, (-width, width), step_size)
