@@ -63,8 +63,10 @@ class Changed(NamedTuple):
         fields = {f.name for f in dataclasses.fields(Points)} & options.keys()
         method = Points(**{name: options.pop(name) for name in fields})
 
-        def attack(*args: Any, eps: float, **rest: Any) -> Parameters:
-            return iterate(method, *args, eps, **rest)
+        def attack(
+            logits_fn: LogitsFn, p: Parameters, y: Labels, *, eps: float, **rest: Any
+        ) -> Parameters:
+            return iterate(method, logits_fn, p, y, eps, **rest)
 
         return self._attacked(attack, shape, **options)
 

@@ -42,11 +42,12 @@ def patch(
 
     >>> import jax, jax.numpy as jnp
     >>> from jaxrobust import attacks
-    >>> logits_fn = lambda x: jnp.stack([x.mean((1, 2, 3)), jnp.full(len(x), .8)], 1)
+    >>> upper = lambda x: x[:, :3].mean((1, 2, 3))
+    >>> logits_fn = lambda x: jnp.stack([upper(x), jnp.full(len(x), 0.7)], axis=1)
     >>> x, y, key = jnp.ones((1, 6, 6, 1)), jnp.array([0]), jax.random.key(0)
     >>> x_adv = attacks.patch(logits_fn, x, y, key=key, side=3)
-    >>> int((x_adv != x).sum())
-    9
+    >>> int((x_adv != x).sum()), int((x_adv != x)[:, :3].sum())  # in the upper half
+    (9, 9)
 
     Args:
       side: of the patch in pixels; static.

@@ -35,8 +35,8 @@ def recolor(
     >>> logits_fn = lambda x: jnp.stack([x.mean((1, 2, 3)), jnp.full(len(x), .45)], 1)
     >>> x, y, key = jnp.full((1, 2, 2, 1), 0.5), jnp.array([0]), jax.random.key(0)
     >>> x_adv = attacks.recolor(logits_fn, x, y, key=key)
-    >>> jnp.unique(x_adv.round(2)).tolist() == [round(float(x_adv[0, 0, 0, 0]), 2)]
-    True
+    >>> float(jnp.ptp(x_adv)), round(float(x_adv.mean()), 2)  # still of one colour
+    (0.0, 0.44)
 
     Args:
       change: how far a colour may move in each channel, in units of the images.

@@ -63,8 +63,8 @@ def universal(
     >>> x, y = jnp.full((8, 2, 2, 1), 0.6), jnp.zeros(8, jnp.int32)
     >>> v = attacks.universal(logits_fn, x, y, key=jax.random.key(0), eps=0.2, batch=4,
     ...     steps=4)
-    >>> v.ravel().round(2).tolist(), float(attacks.perturbed(x, v).max().round(2))
-    ([-0.2, -0.2, -0.2, -0.2], 0.4)
+    >>> round(float(v.max()), 3), round(float(attacks.perturbed(x, v).max()), 3)
+    (-0.2, 0.4)
 
     Args:
       logits_fn: `x -> logits [B, K]`, pure, without randomness.

@@ -117,7 +117,10 @@ def _use_card(args: argparse.Namespace) -> None:
             fields = card.config["data"]
             args.data, args.image_size = fields["name"], fields["image_size"]
             args.channels = fields["channels"]
-        if not args.eps and args.norm in (None, card.norm):
+        if not (args.eps or args.suite in protocols.OF_DATA) and args.norm in (
+            None,
+            card.norm,
+        ):
             args.eps, args.norm = card.eps, card.norm
     args.norm = args.norm or "linf"
 

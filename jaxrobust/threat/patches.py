@@ -1,5 +1,7 @@
 """Images with a patch pasted on: what is under it may be anything."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
@@ -47,8 +49,8 @@ def paste(x: Images, patch: Images, place: Places) -> Images:
 
 def places(
     key: Key,
-    image: tuple[int, int],
-    patch: tuple[int, int],
+    image: Sequence[int],
+    patch: Sequence[int],
     *,
     scale: tuple[float, float] = (1.0, 1.0),
     rotation: float = 0.0,

@@ -38,7 +38,7 @@ def net(x):
     return x.reshape(len(x), -1).astype(jnp.float32) @ W
 
 
-def run(name, logits_fn=net, x=X, y=Y, key=KEY, **options):
+def run(name, logits_fn: Any = net, x: Any = X, y: Any = Y, key: Any = KEY, **options):
     return attacks.get(name, **(SMALL[name] | options))(logits_fn, x, y, key)
 
 

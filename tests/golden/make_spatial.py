@@ -11,7 +11,7 @@ import pathlib
 
 import eagerpy
 import numpy as np
-import torch
+import torch  # pyright: ignore[reportMissingImports]
 from foolbox.attacks.spatial_attack_transformations import rotate_and_shift
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -23,7 +23,7 @@ def main() -> None:
     x = np.random.default_rng(0).uniform(size=(7, 7, 2)).astype(np.float32)
     images = torch.tensor(x.transpose(2, 0, 1)[None])
     moved = [
-        rotate_and_shift(eagerpy.astensor(images), (dx, dy), degrees).raw.numpy()
+        rotate_and_shift(eagerpy.PyTorchTensor(images), (dx, dy), degrees).raw.numpy()
         for degrees, dx, dy in ASKED
     ]
     found = np.concatenate(moved).transpose(0, 2, 3, 1)
