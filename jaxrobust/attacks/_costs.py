@@ -28,7 +28,7 @@ def of_steps(o: Options) -> Cost:
 def of_apgd(o: Options) -> Cost:
     """APGD, of all targets; in L1 it runs three times."""
     runs = o.restarts * min(o.get("targets", 1), o.classes - 1)
-    steps = o.steps + 2 * o.large_radius
+    steps = o.steps + 2 * o.get("large_radius", False)
     return Cost(runs * (steps + 1), runs + 1)
 
 
@@ -99,3 +99,22 @@ def of_binary_steps(o: Options) -> Cost:
 def of_descents(o: Options) -> Cost:
     """A gradient and a look per step of each search."""
     return Cost(o.binary_steps * o.steps, o.binary_steps * o.steps + 2)
+
+
+def of_poses(o: Options) -> Cost:
+    """A look per pose, and two at the image."""
+    grid = o.angles * o.shifts**2
+    return Cost(0, 2 + (grid if o.search == "grid" else o.draws))
+
+
+def of_changes(o: Options) -> Cost:
+    """As APGD; a penalty has a look at the image of its own."""
+    gradients, calls = of_apgd(o)
+    own = gradients if o.get("smoothness") else 0
+    return Cost(gradients, calls + own)
+
+
+def of_patch(o: Options) -> Cost:
+    """A look per place, then as APGD."""
+    gradients, calls = of_apgd(o)
+    return Cost(gradients, calls + o.places + 2)

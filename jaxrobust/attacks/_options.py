@@ -26,7 +26,7 @@ PositiveInt = Annotated[int, Range(1)]
 _ENTRY = re.compile(r"^  (\w+): .*(?:\n    .*)*", re.MULTILINE)
 
 
-class ModelOptions(TypedDict, total=False):
+class CallOptions(TypedDict, total=False):
     """What all attacks share.
 
     Args:
@@ -34,10 +34,7 @@ class ModelOptions(TypedDict, total=False):
         Attacks from scores or decisions only call it.
       x: images `[B, H, W, C]`, floating, inside `bounds`. Of half precision the attack
         computes in float32, and rounds towards `x` what it asks the model and returns.
-      y: labels `[B]`. An image that is misclassified already is returned as it is.
-      eps: radius up to which a perturbation counts; None: any. May be traced.
       steps: number of steps, at least 0; static.
-      norm: 'linf', 'l2' or 'l1': the length that is made small.
       key: one key (row i uses fold_in(key, i)) or one per example; needed where the
         attack or the model draws at random.
       bounds: lowest and highest value of an image, finite.
@@ -47,20 +44,53 @@ class ModelOptions(TypedDict, total=False):
       unroll: how the loop over steps is written out; None chooses.
 
     Returns:
-      Shape and dtype of `x`, in the box: the nearest misclassified point found where it
-      is within `eps`, else the image. No gradient flows.
+      Shape and dtype of `x`, in `bounds`. No gradient flows.
 
     Raises:
       ValueError: for a value out of range, named in the message.
       TypeError: for arrays or keys of the wrong type.
     """
 
-    norm: Norm
     key: Key | None
     bounds: Bounds
     stochastic: bool
     eot_samples: PositiveInt
     unroll: int | bool | None
+
+
+class ChangeOptions(CallOptions, total=False):
+    """What attacks share whose threat is no ball.
+
+    Args:
+      y: labels `[B]`; the target classes where `targeted`.
+      loss: 'ce', 'margin', 'dlr', a function (logits, y) -> `[B]`, or
+        `attacks.on_input(fn)` with fn(x, y) -> `[B]`; ascended.
+      targeted: descend the loss towards `y`, the target classes, instead.
+      restarts: number of random starts; the first one that fools the model counts.
+
+    Returns:
+      Shape and dtype of `x`, in `bounds`: a misclassified image where one was found. No
+      gradient flows.
+    """
+
+    loss: Loss
+    targeted: bool
+
+
+class ModelOptions(CallOptions, total=False):
+    """What all attacks share whose threat is a ball.
+
+    Args:
+      y: labels `[B]`. An image that is misclassified already is returned as it is.
+      eps: radius up to which a perturbation counts; None: any. May be traced.
+      norm: 'linf', 'l2' or 'l1': the length that is made small.
+
+    Returns:
+      Shape and dtype of `x`, in the box: the nearest misclassified point found where it
+      is within `eps`, else the image. No gradient flows.
+    """
+
+    norm: Norm
 
 
 class TargetOptions(ModelOptions, total=False):
@@ -157,7 +187,8 @@ class TransferOptions(BallOptions, total=False):
     length: PositiveInt
 
 
-_SHARED = (ModelOptions, TargetOptions, LossOptions, BallOptions, TransferOptions)
+_SHARED = (CallOptions, ChangeOptions, ModelOptions, TargetOptions)
+_SHARED += (LossOptions, BallOptions, TransferOptions)
 
 
 def shares(options: type, **defaults: Any) -> Callable[[Function], Function]:
@@ -165,15 +196,16 @@ def shares(options: type, **defaults: Any) -> Callable[[Function], Function]:
 
     `defaults` are those of options that are not those of a `Problem`.
     """
+    hints = typing.get_type_hints(options, include_extras=True)
     shared = {
         name: inspect.Parameter(
             name,
             inspect.Parameter.KEYWORD_ONLY,
             # A dataclass keeps its defaults as attributes of the class.
             default=defaults.get(name, getattr(Problem, name, None)),
-            annotation=kind,
+            annotation=hints[name],
         )
-        for name, kind in typing.get_type_hints(options, include_extras=True).items()
+        for name in sorted(hints, key=lambda name: name != "norm")  # what it is of
     }
 
     def write(function: Function) -> Function:

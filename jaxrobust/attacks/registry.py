@@ -33,20 +33,28 @@ from jaxrobust.attacks.hop_skip_jump import hop_skip_jump
 from jaxrobust.attacks.jsma import jsma
 from jaxrobust.attacks.mim import mim
 from jaxrobust.attacks.mixed_pgd import mixed_pgd
+from jaxrobust.attacks.msd import msd
 from jaxrobust.attacks.multi_targeted import multi_targeted
 from jaxrobust.attacks.nes import nes
 from jaxrobust.attacks.nim import nim, vmim, vnim
 from jaxrobust.attacks.noise import worst_of_noise
 from jaxrobust.attacks.one_pixel import one_pixel
+from jaxrobust.attacks.patch import patch
 from jaxrobust.attacks.pgd import bim, fgsm, pgd
 from jaxrobust.attacks.pgd_0 import pgd_0
 from jaxrobust.attacks.pixle import pixle
 from jaxrobust.attacks.rays import rays
+from jaxrobust.attacks.recolor import recolor
+from jaxrobust.attacks.rotate_translate import (
+    rotate_translate,
+    rotate_translate_gradient,
+)
 from jaxrobust.attacks.sigma_zero import sigma_zero
 from jaxrobust.attacks.simba import simba
 from jaxrobust.attacks.sparse_rs import sparse_rs
 from jaxrobust.attacks.spsa import spsa
 from jaxrobust.attacks.square import square
+from jaxrobust.attacks.stadv import stadv
 from jaxrobust.attacks.zoo import zoo
 
 Attack = Callable[[LogitsFn, Images, Labels, Key | None], Images]
@@ -72,6 +80,8 @@ class Traits(NamedTuple):
       weak: what it is called where it finds more than a strong one; '' for others.
       transfers: made so that its images fool other models too.
       fixed_steps: steps of one length, or none: stronger attacks usually find more.
+      threat: what it may do where that is no ball of a norm, in a word; '' for balls.
+        Such an attack has neither `eps` nor `norm`, and its size in options of its own.
     """
 
     function: Callable[..., Images]
@@ -84,6 +94,7 @@ class Traits(NamedTuple):
     weak: str = ""
     fixed_steps: bool = False
     transfers: bool = False
+    threat: str = ""
 
     @property
     def single_step(self) -> bool:
@@ -161,28 +172,58 @@ _ENTRIES: dict[str, Traits] = {
     "vnim": _transferable(vnim),
     "zoo": _black_box(zoo, _costs.of_zoo, goal="smallest", norms=("l2",), norm="l2"),
 }
+# Those whose threat is no ball.
+_change = functools.partial(Traits, norms=())
+_OTHERS: dict[str, Traits] = {
+    "msd": _change(msd, lambda o: Cost(o.steps, 3 * o.steps + 1), threat="union"),
+    "patch": _change(patch, _costs.of_patch, threat="patch"),
+    "recolor": _change(recolor, _costs.of_changes, threat="colour"),
+    "rotate_translate": _change(
+        rotate_translate, _costs.of_poses, access="scores", threat="spatial"
+    ),
+    "rotate_translate_gradient": _change(
+        rotate_translate_gradient, _costs.of_changes, threat="spatial"
+    ),
+    "stadv": _change(stadv, _costs.of_changes, threat="flow"),
+}
+_ALL = _ENTRIES | _OTHERS
 # As training objectives call it.
 _ALIASES = {"ball": "uniform_noise"}
 
 
 def names() -> tuple[str, ...]:
     """Returns the names that `get` knows."""
-    return tuple(sorted({*_ENTRIES, *_ALIASES}))
+    return tuple(sorted({*_ALL, *_ALIASES}))
 
 
 def known(name: str) -> bool:
     """Whether there is such an attack, or the name is of the form of a user's own."""
-    return name in _ENTRIES or name in _ALIASES or named_code.names(name)
+    return name in _ALL or name in _ALIASES or named_code.names(name)
 
 
 def traits(name: str) -> Traits | None:
     """Returns what is known of an attack; None of those from outside. Runs nothing."""
-    return _ENTRIES.get(_ALIASES.get(name, name))
+    return _ALL.get(_ALIASES.get(name, name))
 
 
 def table() -> Mapping[str, Traits]:
-    """Returns the traits of all attacks of jaxrobust by name, without aliases."""
+    """Returns the traits, by name, of attacks whose threat is a ball; no aliases."""
     return MappingProxyType(_ENTRIES)
+
+
+def other_threats() -> Mapping[str, Traits]:
+    """Returns the traits, by name, of the other attacks of jaxrobust."""
+    return MappingProxyType(_OTHERS)
+
+
+def threat(name: str) -> str:
+    """Returns what an attack may do where that is no ball of a norm; '' for balls.
+
+    A function from outside says so by an attribute `threat`, a word.
+    """
+    if (entry := traits(name)) is not None:
+        return entry.threat
+    return getattr(_function(name), "threat", "") if named_code.names(name) else ""
 
 
 def is_strong(name: str) -> bool:
@@ -212,7 +253,7 @@ def needs_gradient(name: str) -> bool:
 
 def without_gradient() -> tuple[str, ...]:
     """Returns the names of attacks that never ask for a gradient."""
-    return tuple(name for name in _ENTRIES if not needs_gradient(name))
+    return tuple(name for name in sorted(_ALL) if not needs_gradient(name))
 
 
 def on_host(name: str) -> bool:

@@ -117,7 +117,8 @@ def _use_card(args: argparse.Namespace) -> None:
             fields = card.config["data"]
             args.data, args.image_size = fields["name"], fields["image_size"]
             args.channels = fields["channels"]
-        if not args.eps and args.norm in (None, card.norm):
+        has_own = args.suite in protocols.OF_DATA  # radii, of the data set
+        if not (args.eps or has_own) and args.norm in (None, card.norm):
             args.eps, args.norm = card.eps, card.norm
     args.norm = args.norm or "linf"
 

@@ -196,6 +196,8 @@ def _kinds(known: Parameter | type) -> set[Any]:
 def _complete(text: str, fields: Fields, eps: str | float, norm: str) -> None:
     """Fills in radius, steps and step."""
     name = fields.get("attack", fields["name"])
+    if registry.threat(name):  # no ball: it has none of them
+        return
     own = {} if name == AUTOATTACK else registry.parameters(name)
     fields.setdefault("norm", suite.own_norm(name) or norm)
     check_norm(fields["norm"])

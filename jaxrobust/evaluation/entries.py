@@ -10,6 +10,7 @@ from jaxtyping import Int
 
 from jaxrobust import attacks
 from jaxrobust.array_types import Bounds, Norm, Variables
+from jaxrobust.attacks import registry
 from jaxrobust.evaluation import step, verify
 from jaxrobust.evaluation.setting import Setting
 
@@ -24,7 +25,8 @@ class Entry:
     Other kinds override `make` (where it needs the network's parts) or `prepare` (where
     it is more than one function inside the compiled step: `in_step` is false then).
     Without a radius `eps` it looks for the smallest perturbation in its norm, and is
-    `written` as 'any', else as the config writes it: '8/255'.
+    `written` as 'any', else as the config writes it: '8/255'. Where its `threat` is no
+    ball it has no radius either; the norm is one in which its size is told.
     """
 
     in_step: ClassVar[bool] = True
@@ -36,9 +38,16 @@ class Entry:
     written: str
     hyperparameters: Mapping[str, Any]
 
+    @property
+    def threat(self) -> str:
+        """What it may do where that is no ball of a norm, in a word; else ''."""
+        return registry.threat(self.name)
+
     def build(self, **changes: Any) -> step.Attack:
         """Returns the attack, `(logits_fn, x, y, key) -> x_adv`; says what is wrong."""
         options = {**self.hyperparameters, **changes}
+        if self.threat:
+            return attacks.get(self.name, **options)
         if "norm" in attacks.hyperparameters(self.name):
             options["norm"] = self.norm
         return attacks.get(self.name, eps=self.eps, **options)
@@ -86,5 +95,6 @@ class Entry:
             "norm": self.norm,
             "eps": self.eps,
             "eps_text": self.written,
+            **({"threat": self.threat} if self.threat else {}),
             **{names.get(k, k): v for k, v in self.hyperparameters.items()},
         }

@@ -206,6 +206,15 @@ def attacked(done: passes.Passes) -> schema.Results:
             **statistics.share(worst, "robust_accuracy"),
             attacks=[entry.label for entry in entries if entry.eps is not None],
         ),
+        other_threats=[
+            schema.OtherThreat(
+                threat=name,
+                attacks=labels,
+                **statistics.share(right, "robust_accuracy"),
+            )
+            for name, (labels, right) in passes.other_worst_cases(entries, runs).items()
+        ]
+        or None,
         flags=[],
         per_class=[
             schema.OfClass(

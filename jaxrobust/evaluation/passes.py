@@ -116,10 +116,27 @@ def worst_case(
 ) -> Bool[np.ndarray, "N"]:
     """Returns which examples are correct as they are and under every attack.
 
-    An attack without a radius does not count: it may change an image into any other.
+    An attack without a radius does not count: it may change an image into any other, or
+    its threat is another one (`other_worst_cases`).
     """
-    labels = [CLEAN, *(entry.label for entry in entries if entry.eps is not None)]
-    return np.logical_and.reduce([runs[label].correct for label in labels])
+    return _right(runs, [entry.label for entry in entries if entry.eps is not None])
+
+
+def other_worst_cases(
+    entries: Sequence[Entry], runs: Mapping[str, step.EvalRun]
+) -> dict[str, tuple[list[str], Bool[np.ndarray, "N"]]]:
+    """Returns by threat that is no ball its attacks, and who is right under all."""
+    threats: dict[str, list[str]] = {}
+    for entry in entries:
+        if entry.threat:
+            threats.setdefault(entry.threat, []).append(entry.label)
+    return {name: (labels, _right(runs, labels)) for name, labels in threats.items()}
+
+
+def _right(
+    runs: Mapping[str, step.EvalRun], labels: Sequence[str]
+) -> Bool[np.ndarray, "N"]:
+    return np.logical_and.reduce([runs[one].correct for one in (CLEAN, *labels)])
 
 
 def _widths(
@@ -144,7 +161,7 @@ def predictions(done: Passes) -> dict[str, Any]:
         npz.ROBUST: worst_case(done.entries, runs),
     }
     for entry in done.entries:
-        if entry.eps is None:
+        if entry.eps is None and not entry.threat:
             distance = runs[entry.label].distance[entry.norm]
             arrays[npz.distance(entry.label)] = distance
     for label, run in runs.items():

@@ -183,10 +183,28 @@ def ssc2024(data: str) -> Table:
     }
 
 
+def spatial(data: str) -> Table:
+    """Engstrom et al. 2019, arXiv 1712.02779, section 4, and StAdv: no balls of a norm.
+
+    30 degrees and 3 pixels (24 of ImageNet's 224), on their grid, the worst of ten
+    random ones, and by gradients. Pixels of the other sets are ours, as is all of
+    StAdv.
+    """
+    usual = {"tiny_imagenet": 6.0, "imagenet": 24.0, DEFAULT: 3.0}
+    pixels = 1.0 if data == "digits" else _of(usual, data)
+    pose = {"name": "rotate_translate", "rotation": 30.0, "translation": pixels}
+    return {
+        "grid": {**pose, "search": "grid", "angles": 31, "shifts": 5},
+        "random10": {**pose, "search": "random", "draws": 10},
+        "first_order": {**pose, "name": "rotate_translate_gradient"},
+        "stadv": {"name": "stadv", "flow": 1.0},
+    }
+
+
 # Those of one threat take it as arguments; the others know theirs by the data set.
 OF_THREAT: Mapping[str, Callable[[str, str, str], Table]] = {
     one.__name__: one for one in (gradient, ssp2020, transfer)
 }
 OF_DATA: Mapping[str, Callable[[str], Table]] = {
-    one.__name__: one for one in (pcl2019, fpd2020, pclc2021, ssc2024)
+    one.__name__: one for one in (pcl2019, fpd2020, pclc2021, ssc2024, spatial)
 }

@@ -22,6 +22,7 @@ from jaxrobust.results.npz import CLEAN
 
 RADII = ("eps", "step_size")
 _LONGEST = 200  # characters of a name
+_LARGE = 1024  # pixels
 # What is done one after the other, and how often at most.
 _MOST = 10**7
 # Where these are 0 an attack does nothing.
@@ -37,9 +38,9 @@ def read(
     """Reads a config's table of attacks, `{label: {name, norm, eps, ...}}`.
 
     `eps` None (or 'none', null in JSON) is for attacks that look for the smallest
-    perturbation. An entry named `transfer` has `attack` with its fields and `source`,
-    a work directory, without which it is `transfer_from`. `network` and `loss` may be
-    of `adaptive.NETWORKS` and `.LOSSES`.
+    perturbation; those whose threat is no ball have none. An entry named `transfer` has
+    `attack` with its fields and `source`, a work directory, without which it is
+    `transfer_from`. `network` and `loss` may be of `adaptive.NETWORKS` and `.LOSSES`.
 
     Raises:
       ValueError, TypeError: for a mistake in an entry, named with its label.
@@ -77,7 +78,8 @@ def _trace(entry: Entry) -> None:
     if "queries" in given:  # a step asks as often as it averages
         least["queries"] = min(given["queries"], given.get("eot_samples", 1))
     attack = entry.build(**least)
-    x = jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.float32)
+    side = _LARGE if entry.threat else 8  # in which a patch has room
+    x = jax.ShapeDtypeStruct((1, side, side, 1), jnp.float32)
     y = jax.ShapeDtypeStruct((1,), jnp.int32)
 
     def stand_in(x: Array, *_: Array) -> Array:  # a randomised network gets keys too
@@ -118,7 +120,11 @@ def check_use(fields: Mapping[str, Any]) -> None:
 
 
 def _entry(label: str, fields: dict[str, Any], transfer_from: str) -> Entry:
-    _need(label, fields, "name", "eps")
+    _need(label, fields, "name")
+    threat = registry.threat(fields.get("attack", fields["name"]))
+    if threat:
+        _without_radius(label, fields, threat)
+    _need(label, fields, "eps")
     kind: Callable[..., Entry] = Entry
     if fields["name"] == registry.AUTOATTACK:
         kind = AutoAttack
@@ -148,8 +154,20 @@ def _entry(label: str, fields: dict[str, Any], transfer_from: str) -> Entry:
     if "bounds" in fields:  # a list after a config went through JSON
         fields["bounds"] = tuple(fields["bounds"])
     if eps in _ANY:
-        return kind(label, name, norm, None, "any", fields)
+        return kind(label, name, norm, None, threat or "any", fields)
     return kind(label, name, norm, parse_radius(eps, "eps"), str(eps), fields)
+
+
+def _without_radius(label: str, fields: dict[str, Any], threat: str) -> None:
+    """Refuses a radius and a norm of an attack whose threat is no ball."""
+    given = {k: fields.pop(k) for k in ("eps", "norm") if k in fields}
+    if wrong := [k for k, value in given.items() if value not in _ANY]:
+        raise ValueError(
+            f"attack {label!r}: its threat ({threat}) is no ball of a norm, so it has "
+            f"no `{wrong[0]}`, got {given[wrong[0]]!r}; options of its own say how far "
+            "it may go."
+        )
+    fields["eps"] = None
 
 
 def _need(label: str, fields: Mapping[str, Any], *names: str) -> None:

@@ -18,6 +18,9 @@ STAGES = (
 )
 
 
+_NO_SIZES = ("bounds", "stochastic", "eot_samples")
+
+
 def attacks(source: RunFiles) -> Section:
     """The table of attacks, the twin's beside."""
     results = source.results
@@ -53,6 +56,8 @@ def _rows(results: Results, twin: Results | None) -> list[list[str]]:
         theirs = {a.label: a.robust_accuracy for a in twin.attacks}
         theirs[CLEAN] = twin.clean.accuracy
         theirs["worst case"] = twin.worst_case.robust_accuracy
+        others = twin.other_threats or ()
+        theirs |= {one.label: one.robust_accuracy for one in others}
 
     def row(
         label: str, threat: str, share: float, found: Clean | AttackSummary | WorstCase
@@ -68,6 +73,8 @@ def _rows(results: Results, twin: Results | None) -> list[list[str]]:
     for found in results.pending or ():
         blank = [""] * (3 if twin else 2)
         rows.append([found.label, "not run", "", found.name, *blank])
+    for found in results.other_threats or ():
+        rows.append(row(found.label, "per image", found.robust_accuracy, found))
     if verdict.with_radius(results):
         worst = results.worst_case
         rows.append(row("worst case", "per image", worst.robust_accuracy, worst))
@@ -81,7 +88,13 @@ def note(results: Results) -> str:
         "An image counts as robust in the worst case if it is classified correctly as "
         "it is and under every attack. Intervals are Wilson's."
     )
-    if len(verdict.with_radius(results)) < len(results.attacks):
+    if others := results.other_threats:
+        names = verdict.listed([one.threat for one in others])
+        told += (
+            f" What is no ball of a norm ({names}) does not count in it, and has a "
+            "worst case of its own."
+        )
+    if any(one.eps is None and not one.threat for one in results.attacks):
         told += (
             " Attacks of any size look for the nearest mistake however far it is, so "
             "they do not count in the worst case; see the accuracy within radii."
@@ -92,7 +105,7 @@ def note(results: Results) -> str:
 def _what_they_are(results: Results) -> str:
     """Names what ran, norms too, for the page to explain."""
     names = [one.name for one in results.attacks]
-    norms = [verdict.NORMS[one.norm] for one in results.attacks]
+    norms = [verdict.NORMS[a.norm] for a in results.attacks if not a.threat]
     sources = ["transfer" for one in results.attacks if one.source]
     told = ", ".join(dict.fromkeys([*names, *sources, *norms]))
     return f"What they are: {told}." if told else ""
@@ -106,6 +119,9 @@ def _threat(found: AttackSummary) -> str:
         known = median is not None and not math.isnan(median)
         nearest = f"median {median:.3g}" if known else "none found"
         threat = f"{verdict.NORMS[found.norm]}, any size, {nearest}"
+    if found.threat:
+        sizes = (f"{k} {v}" for k, v in found.rest.items() if k not in _NO_SIZES)
+        threat = ", ".join([found.threat, *sizes])
     if found.version is not None:
         threat += f", {found.version} version"
     if found.steps is not None:

@@ -242,7 +242,7 @@ def _speed(attack: AttackSummary, results: Results) -> tuple[float, str] | None:
 
 def _cost_of(attack: AttackSummary, results: Results) -> Cost | None:
     """Returns what an attack of ours cost per image, of what a file says of it."""
-    if registry.traits(attack.name) is None or attack.source:
+    if registry.traits(attack.name) is None or attack.source or attack.threat:
         return None
     known = registry.hyperparameters(attack.name)
     told = {"steps": attack.steps, **attack.rest}

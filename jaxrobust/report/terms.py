@@ -141,9 +141,10 @@ def key(name: str) -> str:
     return "term-" + re.sub(r"[^a-z0-9]+", "-", name.lower().replace("∞", "inf"))
 
 
+_ATTACKS = {**registry.table(), **registry.other_threats()}
 TERMS: Mapping[str, Term] = {
     key(term.name): term
-    for term in (*_OURS, *(_of_attack(*one) for one in registry.table().items()))
+    for term in (*_OURS, *(_of_attack(*one) for one in _ATTACKS.items()))
 }
 _BY_WORD = {
     word: anchor for anchor, term in TERMS.items() for word in (term.name, *term.also)

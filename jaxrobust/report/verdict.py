@@ -123,6 +123,8 @@ def headline(results: Results) -> list[Headline]:
     if with_radius(results) and (lower or not ensembles):
         name = "worst case of all attacks" if ensembles else "robust accuracy"
         found.append((f"{name}, {threats(results)}", share, worst.ci95, "robust"))
+    for other in results.other_threats or ():
+        found.append((other.label, other.robust_accuracy, other.ci95, "robust"))
     return [Headline(n, percent(s), interval(ends), k) for n, s, ends, k in found]
 
 

@@ -52,6 +52,17 @@ class WorstCase(Part):
     seconds: Number | None = None
 
 
+class OtherThreat(WorstCase):
+    """The same, under the attacks of one threat that is no ball of a norm."""
+
+    threat: str
+
+    @property
+    def label(self) -> str:
+        """What to call it, `worst case, spatial`."""
+        return f"worst case, {self.threat}"
+
+
 def sources_of(text: str) -> tuple[str, ...]:
     """Reads the source of a transfer: one, or several as `[one, two]`."""
     text = str(text)
@@ -63,7 +74,8 @@ def sources_of(text: str) -> tuple[str, ...]:
 class Asked(Part):
     """An attack as it was told; `rest` are its hyperparameters.
 
-    `attack`, `source` are those of a transfer, `why` of an adaptive attack;
+    `attack`, `source` are those of a transfer, `why` of an adaptive attack; `threat`
+    is that of an attack whose threat is no ball, which has no radius;
     `attack_loss` is what an attack calls `loss`, where that is its result's.
     """
 
@@ -76,6 +88,7 @@ class Asked(Part):
     attack: str | None = None
     source: str | None = None
     why: str | None = None
+    threat: str | None = None
     attack_loss: Any = None
     rest: dict[str, Any] = field(default_factory=dict)
 
@@ -232,6 +245,7 @@ class Results(Part):
     attacks: list[AttackSummary]
     worst_case: WorstCase
     flags: list[Flag]
+    other_threats: list[OtherThreat] | None = None
     per_class: list[OfClass] | None = None
     stopping: Stopping | None = None
     diagnostics: Diagnostics | None = None

@@ -37,7 +37,9 @@ def run(context: Context, runs: Runs) -> Found:
     """Tells for each attack without a radius how far it had to go."""
     within, clean = read_within(context.fields), runs[CLEAN].correct
     found = {}
-    for entry in (one for one in context.entries if one.eps is None):
+    for entry in context.entries:
+        if entry.eps is not None or entry.threat:
+            continue
         others = [one for one in context.entries if one.norm == entry.norm]
         radii = {one.written: one.eps for one in others if one.eps}
         radii = {**within.get(entry.norm, {}), **radii}

@@ -85,7 +85,9 @@ def transfers(runs: Sequence[EvaluatedRun]) -> Section:
             if attack.source is not None:
                 source = " + ".join(_source(s, runs) for s in sources_of(attack.source))
                 sources[source] = None
-                threat = verdict.of_threat(attack) if attack.eps is not None else "any"
+                threat = attack.threat or "any"
+                if attack.eps is not None:
+                    threat = verdict.of_threat(attack)
                 how = f"{attack.attack} ({threat})"
                 share = attack.robust_accuracy
                 left.setdefault(how, {})[run.name, source] = share

@@ -29,7 +29,8 @@ class Column(NamedTuple):
     @property
     def threat(self) -> str:
         """The threat in words."""
-        return f"{verdict.NORMS[self.norm]}, {self.radius}"
+        ball = self.radius == "any size" or self.radius.startswith("eps ")
+        return f"{verdict.NORMS[self.norm]}, {self.radius}" if ball else self.radius
 
 
 def results(groups: Sequence[RunGroup]) -> Section:
@@ -78,6 +79,7 @@ def _columns(groups: Sequence[RunGroup]) -> list[Column]:
 
 def _column(attack: AttackSummary) -> Column:
     radius = "any size" if attack.eps is None else f"eps {attack.written}"
+    radius = attack.threat or radius
     return Column(verdict.called(attack), attack.name, attack.norm, radius)
 
 
