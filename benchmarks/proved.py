@@ -24,6 +24,7 @@ def row(name: str, examples: int, batch: int, methods: Any) -> str:
     x, y = zoo.images(card, examples)
     logits_fn, eps = models.logits_fn(model, variables), parse_radius(card.eps)
     right = np.asarray(logits_fn(x).argmax(1) == y)
+    norm: Any = card.norm
     parts = [f"{name}: clean {right.mean():.1%}, eps {card.eps} {card.norm}"]
     for method in methods:
         begin, radii = time.perf_counter(), []
@@ -31,7 +32,7 @@ def row(name: str, examples: int, batch: int, methods: Any) -> str:
             rows = slice(i, i + batch)
             found = certify.radius(
                 logits_fn, x[rows], y[rows],
-                eps=eps, norm=card.norm, method=method,
+                eps=eps, norm=norm, method=method,
             )  # fmt: skip
             radii.append(np.asarray(found))
         radii = np.where(right, np.concatenate(radii), 0)
