@@ -31,7 +31,10 @@ from jaxrobust.defenses.base import Defense as Defense
 from jaxrobust.defenses.base import Phase as Phase
 from jaxrobust.defenses.certified import crown_ibp as crown_ibp
 from jaxrobust.defenses.certified import ibp as ibp
+from jaxrobust.defenses.fast import STARTS as STARTS
+from jaxrobust.defenses.fast import fast as fast
 from jaxrobust.defenses.fpd import fpd as fpd
+from jaxrobust.defenses.free import free as free
 from jaxrobust.defenses.mart import mart as mart
 from jaxrobust.defenses.pc_lc import pc_lc as pc_lc
 from jaxrobust.defenses.pcl import pcl as pcl
@@ -45,6 +48,8 @@ FACTORIES: Mapping[str, Callable[..., Defense]] = {
     PLAIN: standard,
     "ball": ball,
     **{name: functools.partial(adversarial, name) for name in registry.for_training()},
+    "fast": fast,
+    "free": free,
     "ibp": ibp,
     "crown_ibp": crown_ibp,
     "trades": trades,

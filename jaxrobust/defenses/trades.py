@@ -39,7 +39,7 @@ def trades(
         del step
         return losses.trades(clean.logits, attacked.logits, y, beta).mean(), {}
 
-    return base.on_outputs(model, loss, base.PAIR, prepare)
+    return base.on_outputs(model, loss, base.PAIR, prepare, mixes=True)
 
 
 def _divergence_from(logits_fn: LogitsFn, x: Images) -> LossFn:

@@ -17,6 +17,7 @@ The examples assume
     >>> jnp.set_printoptions(precision=3)
 """
 
+from jaxrobust.losses.alignment import misalignment as misalignment
 from jaxrobust.losses.classification import cross_entropy as cross_entropy
 from jaxrobust.losses.classification import dlr as dlr
 from jaxrobust.losses.classification import dlr_targeted as dlr_targeted

@@ -75,11 +75,12 @@ _OPTIMIZER = {
     "clip_norm": 0.0,  # 0 = no clipping
 }
 _SCHEDULE = {
-    "name": "step",  # step, piecewise, cosine, constant, plateau
+    "name": "step",  # step, piecewise, cosine, cyclic, constant, plateau
     "milestones": (80.0, 140.0, 180.0),  # epochs
     "factor": 0.1,
     "scales": (),  # of the rate from each milestone on, for piecewise
     "warmup_epochs": 0.0,
+    "peak": 0.5,  # share of the run after which the cyclic rate is highest
     "patience": 10,  # validations without progress, for plateau
 }
 _TRAIN = {

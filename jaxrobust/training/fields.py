@@ -82,6 +82,9 @@ _RULES: dict[str, Rule] = {
     "objective.beta": number(0, 1e6),
     "objective.margin objective.kappa": number(0, 1),
     "objective.draws": whole(1, 10**6),
+    "objective.start": choice(defenses.STARTS),
+    "objective.noise objective.grad_align": number(0, 1e3),
+    "objective.replays": whole(1, 100),
     "objective.awp_gamma": number(0, 1e3),
     "objective.attack_name": choice_or_code(("", *attacks.names())),
     "objective.layers": each(NAME),
@@ -92,6 +95,7 @@ _RULES: dict[str, Rule] = {
     "schedule.factor": number(0, 1, above=True),
     "schedule.scales": each(number(0, 1e6)),
     "schedule.warmup_epochs": EPOCHS,
+    "schedule.peak": number(0, 1, above=True),
     "train.epochs train.validate_every_epochs": number(0, 1e6, above=True),
     "train.compute_dtype": choice(compute.DTYPES),
     "eval.suite": Rule(
