@@ -39,6 +39,7 @@ from jaxrobust.defenses.mart import mart as mart
 from jaxrobust.defenses.pc_lc import pc_lc as pc_lc
 from jaxrobust.defenses.pcl import pcl as pcl
 from jaxrobust.defenses.pcl import pcl_adversarial as pcl_adversarial
+from jaxrobust.defenses.score import score as score
 from jaxrobust.defenses.ssc import ssc as ssc
 from jaxrobust.defenses.trades import trades as trades
 
@@ -54,6 +55,7 @@ FACTORIES: Mapping[str, Callable[..., Defense]] = {
     "crown_ibp": crown_ibp,
     "trades": trades,
     "mart": mart,
+    "score": score,
     "pc_lc": pc_lc,
     "ssc": ssc,
     "fpd": fpd,

@@ -253,17 +253,23 @@ def targets(batch: Batch) -> Labels | Distributions:
     return batch.get("target", batch["label"])
 
 
+def smoothed(
+    y: Labels | Distributions, logits: Logits, smoothing: float
+) -> Labels | Distributions:
+    """Labels mixed with the uniform distribution, [B, K]; as they are where it is 0."""
+    if not smoothing:
+        # Losses are NaN for a label that is no class; a row of zeros would hide it.
+        return y
+    if y.ndim == 1:
+        y = jax.nn.one_hot(y, logits.shape[-1], dtype=logits.dtype)
+    return optax.smooth_labels(y, smoothing)
+
+
 def smoothed_cross_entropy(
     logits: Logits, y: Labels | Distributions, smoothing: float
 ) -> Scalar:
-    """The batch's mean, with labels mixed with the uniform distribution."""
-    if smoothing:
-        shares = y
-        if y.ndim == 1:
-            shares = jax.nn.one_hot(y, logits.shape[-1], dtype=logits.dtype)
-        y = optax.smooth_labels(shares, smoothing)
-    # NaN for a label that is no class; a row of zeros would hide it.
-    return cross_entropy(logits, y).mean()
+    """The batch's mean of the cross-entropy of `smoothed` labels."""
+    return cross_entropy(logits, smoothed(y, logits, smoothing)).mean()
 
 
 def accuracy(logits: Logits, y: Labels) -> Scalar:

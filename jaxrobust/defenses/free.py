@@ -6,7 +6,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array
 
 from jaxrobust import attacks, threat
@@ -83,5 +82,5 @@ def free(
 
 def _with_gradient(value: Scalar, gradient: PyTree, params: PyTree) -> Scalar:
     """Returns `value`, with this gradient in `params`: it is known already."""
-    moved = jax.tree.map(lambda p: p - jax.lax.stop_gradient(p), params)
-    return value + jnp.asarray(optax.tree.vdot(gradient, moved), value.dtype)
+    pairs = zip(*map(jax.tree.leaves, (gradient, params)), strict=True)
+    return value + sum(jnp.vdot(g, p - jax.lax.stop_gradient(p)) for g, p in pairs)

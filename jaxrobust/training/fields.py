@@ -63,11 +63,13 @@ _RULES: dict[str, Rule] = {
     "data.image_size": whole(0, 16384),
     "data.channels": Rule("0 or 3", lambda v: type(v) is int and v in (0, 3)),
     "data.feed": choice(feed.FEEDS),
-    "data.augment.crop_padding": whole(0, 4096),
+    "data.extra.share": SHARE,
+    "data.augment.crop_padding data.augment.cutout": whole(0, 4096),
     "data.augment.random_resized_crop data.augment.probability": number(0, 1),
     "data.augment.rotation": number(0, 180),
     "data.augment.color_jitter": number(0, 1e3),
     "data.augment.hue": number(0, 0.5),
+    "data.mix.mixup data.mix.cutmix": number(0, 1e3),
     "data.validation_examples train.batch_size train.accumulate train.log_every_steps "
     "train.save_every_steps validation.batch_size eval.batch_size": whole(1),
     "model.num_classes": whole(2, 10**7),
@@ -84,6 +86,7 @@ _RULES: dict[str, Rule] = {
     "objective.draws": whole(1, 10**6),
     "objective.start": choice(defenses.STARTS),
     "objective.noise objective.grad_align": number(0, 1e3),
+    "objective.slack": number(0, 2),
     "objective.replays": whole(1, 100),
     "objective.awp_gamma": number(0, 1e3),
     "objective.attack_name": choice_or_code(("", *attacks.names())),
@@ -94,7 +97,7 @@ _RULES: dict[str, Rule] = {
     "schedule.milestones": each(EPOCHS, rising=True),
     "schedule.factor": number(0, 1, above=True),
     "schedule.scales": each(number(0, 1e6)),
-    "schedule.warmup_epochs": EPOCHS,
+    "schedule.warmup_epochs train.swa_epochs": EPOCHS,
     "schedule.peak": number(0, 1, above=True),
     "train.epochs train.validate_every_epochs": number(0, 1e6, above=True),
     "train.compute_dtype": choice(compute.DTYPES),
@@ -132,7 +135,7 @@ _FREE = (
 # The program asks for these, whatever the table around them holds.
 _NEEDED = ("model.name", "objective.name", "validation.attack.name")
 # Tables whose fields may be left out.
-_OPTIONAL = ("objective", "eval.within", "data.augment", *_FREE)
+_OPTIONAL = ("objective", "eval.within", "data.augment", "data.mix", *_FREE)
 
 
 def problems(config: Mapping[str, Any], only: Sequence[str] = ()) -> list[str]:

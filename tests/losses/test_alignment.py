@@ -43,5 +43,5 @@ def test_gradients():
 def test_arguments_are_checked():
     with pytest.raises(ValueError, match=r"`grad_other`.*\(3, 4, 4, 2\), got \(1, "):
         losses.misalignment(G, H[:1])
-    with pytest.raises(TypeError, match="`grad` must be a floating.*int32"):
+    with pytest.raises(TypeError, match=r"`grad` must be a floating.*int32"):
         losses.misalignment(G.astype(int), H)
