@@ -46,7 +46,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config = baselines.start(options, "fast", normalize=True)
     common.use_radius(config, "8/255", "2/255", steps=1)
     config.attack.step_size = step_size
-    config.objective.update(objective)
+    # All fields, so that each can be set by --config.objective.
+    fields = {"start": "ball", "noise": 2.0, "grad_align": 0.0}
+    config.objective.update({**fields, **objective})
     if config.objective.name == "free":
         config.objective.replays = 2 if options.quick else options.replays
     if options.awp:

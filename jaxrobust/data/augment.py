@@ -144,7 +144,7 @@ def box(
     last = first + sides
     tall = (rows >= first[0]) & (rows < last[0])
     wide = (columns >= first[1]) & (columns < last[1])
-    return tall[:, None] & wide
+    return tall[:, None] & wide[None]
 
 
 def _flip(on: bool, image: Image, key: Key) -> Image:

@@ -18,7 +18,7 @@ Mixing = Callable[[Images, Labels, Key], dict[str, Array]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Spec:
+class MixSpec:
     """How to mix; the defaults do nothing.
 
     Where both are on, each image is mixed by one or the other, at even odds.
@@ -44,7 +44,7 @@ def make(spec: Mapping[str, Any], classes: int) -> Mixing | None:
     """Builds the mixing that `spec` describes, of labels below `classes`.
 
     Args:
-        spec: fields of `Spec` by name; missing ones and None are off.
+        spec: fields of `MixSpec` by name; missing ones and None are off.
         classes: K, how many there are.
 
     Returns:
@@ -56,12 +56,12 @@ def make(spec: Mapping[str, Any], classes: int) -> Mixing | None:
     Raises:
         ValueError: an unknown field or a value out of range.
     """
-    known = [field.name for field in dataclasses.fields(Spec)]
+    known = [field.name for field in dataclasses.fields(MixSpec)]
     for name in spec:
         if name not in known:
             near = nearest_match(name, known)
             raise ValueError(f"unknown mix field {name!r}. {near}")
-    chosen = Spec(**{k: value for k, value in spec.items() if value is not None})
+    chosen = MixSpec(**{k: value for k, value in spec.items() if value is not None})
     if not (chosen.mixup or chosen.cutmix):
         return None
 

@@ -36,6 +36,8 @@ from jaxrobust.defenses.fast import fast as fast
 from jaxrobust.defenses.fpd import fpd as fpd
 from jaxrobust.defenses.free import free as free
 from jaxrobust.defenses.mart import mart as mart
+from jaxrobust.defenses.multi_norm import MIXES as MIXES
+from jaxrobust.defenses.multi_norm import multi_norm as multi_norm
 from jaxrobust.defenses.pc_lc import pc_lc as pc_lc
 from jaxrobust.defenses.pcl import pcl as pcl
 from jaxrobust.defenses.pcl import pcl_adversarial as pcl_adversarial
@@ -56,6 +58,7 @@ FACTORIES: Mapping[str, Callable[..., Defense]] = {
     "trades": trades,
     "mart": mart,
     "score": score,
+    "multi_norm": multi_norm,
     "pc_lc": pc_lc,
     "ssc": ssc,
     "fpd": fpd,

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from jaxrobust.training.state import Averaged, TrainState
 
 
-class Window(NamedTuple):
+class Span(NamedTuple):
     """Which weights are averaged: after `start` steps those at each `every`."""
 
     start: int
@@ -36,13 +36,13 @@ class Window(NamedTuple):
         return jnp.where(count < 1, 1.0, taken)
 
 
-def evenly(state: TrainState, window: Window) -> TrainState:
+def evenly(state: TrainState, span: Span) -> TrainState:
     """Takes the weights after a step into the mean; so do running statistics.
 
     The release measures the statistics of the averaged network anew; their mean, which
     needs no pass over the data, is near those while the weights are near each other.
     """
-    weight = window.weight(state.step)
+    weight = span.weight(state.step)
 
     def mean(new: Any, old: Any) -> Any:
         if not jnp.issubdtype(new.dtype, jnp.floating):

@@ -54,11 +54,11 @@ def make_defense(
         if field.endswith("_epochs"):
             field, value = f"{field[:-7]}_steps", round(value * steps_per_epoch)
         options[field] = value
-    if "eps_range" in options:
-        options["eps_range"] = tuple(
-            suite.parse_radius(eps, "objective.eps_range")
-            for eps in options["eps_range"]
-        )
+    for field in ("eps_range", "radii"):
+        if field in options:
+            options[field] = tuple(
+                suite.parse_radius(eps, f"objective.{field}") for eps in options[field]
+            )
     if name not in (None, given["name"]):
         options.pop("awp_gamma", None)  # a twin is trained plainly
     options["attack"] = attack_options(config["attack"])

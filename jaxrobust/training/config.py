@@ -52,7 +52,7 @@ _DATA = {
     # resident = on the devices, stream = read as needed, auto = by size.
     "feed": "auto",
     "augment": dataclasses.asdict(augment.Spec()),
-    "mix": dataclasses.asdict(mix.Spec()),
+    "mix": dataclasses.asdict(mix.MixSpec()),
     # An .npz with more images, `image` [N, H, W, C] and `label`, and which share of
     # each batch they are.
     "extra": {"file": "", "share": 0.7},

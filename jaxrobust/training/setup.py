@@ -236,5 +236,5 @@ def _make_step(
         accumulate=train["accumulate"],
         skip_nonfinite=train["skip_nonfinite"] > 0,
         mix=mix.make(config["data"]["mix"], classes),
-        swa=averaging.Window.of(train["swa_epochs"], plan.total, plan.steps_per_epoch),
+        swa=averaging.Span.of(train["swa_epochs"], plan.total, plan.steps_per_epoch),
     )

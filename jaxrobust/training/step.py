@@ -34,7 +34,7 @@ def make_train_step(
     accumulate: int = 1,
     skip_nonfinite: bool = False,
     mix: Mixing | None = None,
-    swa: averaging.Window | None = None,
+    swa: averaging.Span | None = None,
 ) -> Update:
     """Builds the step of a defence.
 

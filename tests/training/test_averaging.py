@@ -24,12 +24,12 @@ def state_of(step, value):
 
 def test_the_last_epochs_count_alike():
     """Weights 1 to 10, epochs of 2 steps: the last three end at 6, 8 and 10."""
-    window, mean = averaging.Window.of(3.0, 10, 2), None
+    span, mean = averaging.Span.of(3.0, 10, 2), None
     seen = []
     for step in range(10):
         now = state_of(step, step + 1)
         mean = mean or Averaged(now.params["model"], now.model_state)
-        moved = averaging.evenly(now.replace(ema_params=mean), window)
+        moved = averaging.evenly(now.replace(ema_params=mean), span)
         mean = moved.ema_params
         seen.append(float(moved.variables["params"]["w"]))
         chex.assert_trees_all_close(moved.variables["batch_stats"], 2 * seen[-1])
@@ -38,7 +38,7 @@ def test_the_last_epochs_count_alike():
 
 
 def test_more_epochs_than_there_are_is_all_of_them():
-    assert averaging.Window.of(30.0, 10, 2) == (0, 2)
+    assert averaging.Span.of(30.0, 10, 2) == (0, 2)
 
 
 def test_two_averages_are_one_too_many():

@@ -49,7 +49,7 @@ def test_a_batch_ends_in_extra_images_with_their_own_labels(kind, digits, tmp_pa
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"label": None}, "no array 'label'"),
+        ({"label": None}, "no array label"),
         ({"image": IMAGES / 255}, r"image must be uint8.*float64 \(20, 8, 8, 1\)"),
         ({"image": IMAGES[..., 0]}, r"image must be uint8 \[N, H, W, C\]"),
         ({"image": IMAGES[:, :4]}, r"images of \(4, 8, 1\), the data set of \(8, 8"),
