@@ -42,6 +42,8 @@ def join(
             "with. Put them back, use another --workdir, or go on with them by "
             "--config.train.allow_changed_data=True."
         )
+    if record.extra != digest:
+        record = dataclasses.replace(record, extra=digest)
     if found is None:
         return train_set, ALL_OWN, False, record
     if len(found) < rows or rows == config["train"]["batch_size"]:
@@ -51,6 +53,5 @@ def join(
             f"{len(found)}; at least one image must be the data set's own."
         )
     joined = data.Joined(train_set, found)
-    record = dataclasses.replace(record, extra=digest)
     streamed = streams(config["data"]["feed"], joined.nbytes)
     return joined, Blend(len(found), rows), streamed, record

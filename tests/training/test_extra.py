@@ -1,6 +1,8 @@
 """Extra images: a share of every batch, checked as any file of a user's is."""
 
 import chex
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -76,14 +78,19 @@ def test_what_is_no_file_is_told(digits, tmp_path):
         data.load_extra(tmp_path / "b.npz", digits)
 
 
-def test_a_run_remembers_its_extra_images(tmp_path):
+def small(folder):
+    """The fields of a run of two steps an epoch with extra images."""
     fields = config.base()
     config.shrink(fields)
     fields.model = {"name": "ssp_mnist", "integrator": "res", "blocks": 1, "width": 4}
     fields.objective.name = "standard"
-    fields.data.extra.file = str(saved(tmp_path))
+    fields.data.extra.file = str(saved(folder))
     fields.data.extra.share = 0.25
-    plain = fields.to_dict()
+    return fields
+
+
+def test_a_run_remembers_its_extra_images(tmp_path):
+    plain = small(tmp_path).to_dict()
     check.check(plain)
     mesh = parallel.make_mesh(1)
     run = setup.build(plain, mesh)
@@ -100,3 +107,23 @@ def test_a_run_remembers_its_extra_images(tmp_path):
     saved(tmp_path)
     with pytest.raises(ValueError, match=r"share.* 0.5 asks for 32 .* there are 20"):
         setup.build(plain, mesh)
+
+
+def test_recipes_go_together(tmp_path):
+    """Extra and mixed images, a cyclic rate and averaged weights in one step."""
+    fields = small(tmp_path)
+    fields.data.mix.update(mixup=1.0, cutmix=1.0)
+    fields.data.augment.cutout = 2
+    fields.schedule.name = "cyclic"
+    fields.train.swa_epochs = 1.0
+    plain = fields.to_dict()
+    check.check(plain)
+    run = setup.build(plain, parallel.make_mesh(1))
+    first = jax.device_get(run.state.params["model"])
+    for batch in run.feed.batches(0, run.plan.total):
+        run.state, metrics = run.step(run.state, batch, run.key)
+        chex.assert_tree_all_finite(jax.device_get(metrics))
+    last = run.state.params["model"]
+    chex.assert_trees_all_close(run.state.variables["params"], last, rtol=1e-6)
+    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), first, last)
+    assert max(jax.tree.leaves(moved)) > 1e-5
