@@ -33,9 +33,10 @@ def test_the_collapse_is_told_with_its_numbers():
         ((), 1000),
         (((0.5, 0.4),), 1000),
         (((0.5, 0.4), (0.6, 0.25), (0.7, 0.21)), 1000),  # robust overfitting
-        (((0.5, 0.4), (0.1, 0.1)), 1000),  # all is lost
+        (((0.43, 0.27), (0.63, 0.135), (0.96, 0.54)), 1000),  # a high rate
+        (((0.5, 0.4), (0.1, 0.05)), 1000),  # all is lost
         (((0.9, 0.01), (0.9, 0.0)), 1000),  # nothing was there
-        (((0.5, 0.4), (0.6, 0.15)), 10),  # luck of ten images
+        (((0.5, 0.4), (0.6, 0.1)), 10),  # luck of ten images
     ],
 )
 def test_what_is_no_collapse(validations, n):
