@@ -34,7 +34,7 @@ METHODS: dict[str, dict[str, Any]] = {
 
 def settings(method: str, eps: float, epochs: float, seed: int) -> dict[str, Any]:
     """Returns the config of a method."""
-    config = config_file.load("quickstart")
+    config: Any = config_file.load("quickstart")
     config.twin, config.seed, config.name = "", seed, method
     config.data.update(name="mnist", image_size=0, train_examples=5000)
     config.data.update(validation_examples=1000)
@@ -59,7 +59,7 @@ def measure(method: str, eps: float, epochs: float, seed: int) -> dict[str, Any]
         model, variables, _ = checkpoints.load(folder, "last")
     seconds = time.monotonic() - begin
     test = data.load("mnist", "test", limit=1000)
-    x, y = jnp.asarray(test.images / np.float32(255)), test.labels
+    x, y = jnp.asarray(test.images / np.float32(255)), jnp.asarray(test.labels)
     logits_fn = models.logits_fn(model, variables)
     found: dict[str, Any] = {"clean": x}
     found["fgsm"] = attacks.fgsm(logits_fn, x, y, eps=eps)
