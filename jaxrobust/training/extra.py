@@ -4,16 +4,21 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from absl import logging
+
 from jaxrobust import data
 from jaxrobust.parallel import processes
 from jaxrobust.training.feed import ALL_OWN, Blend, streams
-from jaxrobust.training.splits import Seen
+from jaxrobust.training.splits import Seen, check_test_split
 
 
 def join(
     config: Mapping[str, Any], train_set: data.Source, record: Seen, before: Seen | None
 ) -> tuple[data.Source | data.Joined, Blend, bool, Seen]:
     """Adds the images of `data.extra` to those of a training set.
+
+    Images among them that are held out, or to test on, are told.
 
     Args:
       config: of the run.
@@ -51,6 +56,13 @@ def join(
             f"`data.extra.share` {fields['share']:g} asks for {rows} extra images of "
             f"{config['train']['batch_size']} in each batch, where there are "
             f"{len(found)}; at least one image must be the data set's own."
+        )
+    check_test_split(config, found)  # tells of test images among them
+    known = np.isin(data.image_digests(found), record.held_out)
+    if known.any():
+        logging.warning(
+            "%d of the extra images are held out for validation, so it says too much",
+            known.sum(),
         )
     joined = data.Joined(train_set, found)
     streamed = streams(config["data"]["feed"], joined.nbytes)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxrobust import data, parallel
-from jaxrobust.training import check, config, feed, setup, splits
+from jaxrobust.training import check, config, extra, feed, setup, splits
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (20, 8, 8, 1), np.uint8)
@@ -27,9 +27,9 @@ def saved(folder, **arrays):
 
 @pytest.mark.parametrize("kind", [feed.ResidentFeed, feed.StreamFeed])
 def test_a_batch_ends_in_extra_images_with_their_own_labels(kind, digits, tmp_path):
-    extra = data.load_extra(saved(tmp_path), digits)
-    joined = data.Joined(digits, extra)
-    blend = feed.Blend(len(extra), 6)
+    more = data.load_extra(saved(tmp_path), digits)
+    joined = data.Joined(digits, more)
+    blend = feed.Blend(len(more), 6)
     given = {"batch_size": 8, "seed": 1, "blend": blend}
     found = kind(joined, parallel.make_mesh(4), **given)
     seen = []
@@ -107,6 +107,25 @@ def test_a_run_remembers_its_extra_images(tmp_path):
     saved(tmp_path)
     with pytest.raises(ValueError, match=r"share.* 0.5 asks for 32 .* there are 20"):
         setup.build(plain, mesh)
+
+
+def test_images_that_are_not_to_be_trained_on_are_told(tmp_path, monkeypatch):
+    said = []
+    for module in (extra, splits):
+        monkeypatch.setattr(
+            module.logging, "warning", lambda text, *args: said.append(text % args)
+        )
+    train = data.load("digits")
+    test = data.load("digits", "test").take(np.arange(100))
+    fields = small(tmp_path)
+    _, held_out, _, record = splits.load_train(fields.to_dict())
+    images = np.concatenate([held_out.images, test.images])
+    labels = np.concatenate([held_out.labels, test.labels])
+    saved(tmp_path, image=images, label=labels)
+    extra.join(fields.to_dict(), train, record, None)
+    told = "\n".join(said)
+    assert "64 of the extra images are held out" in told
+    assert "of the test images are training images too" in told
 
 
 def test_recipes_go_together(tmp_path):
