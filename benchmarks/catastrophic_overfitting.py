@@ -4,7 +4,7 @@
 
 Trains the quickstart's network on 4,000 images of MNIST, for 8 epochs and with a
 triangle of the rate, once per method, and attacks 1,000 test images with FGSM and APGD
-(30 steps) at the same radius. Under four minutes for two methods on two CPU cores.
+(30 steps) at the same radius. Two to three minutes for a method on two CPU cores.
 """
 
 import argparse
