@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from jaxrobust import defenses, losses, threat
+from jaxrobust.array_types import Norm
 from jaxrobust.defenses import base
 
 ATTACK = {"norm": "linf", "eps": 0.1, "step_size": 0.05, "steps": 3, "quantize": False}
-NORMS, RADII = ("linf", "l2", "l1"), (0.02, 0.3, 1.5)
+NORMS: tuple[Norm, ...] = ("linf", "l2", "l1")
+RADII = (0.02, 0.3, 1.5)
 
 
 def made(problem, mix, key=4, **options):
