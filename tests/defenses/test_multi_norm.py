@@ -20,6 +20,7 @@ def made(problem, mix, key=4, **options):
     model, params, state, batch = problem
     given = {"attack": ATTACK, "norms": NORMS, "radii": RADII, "mix": mix, **options}
     [phase] = defenses.create("multi_norm", model, given).phases
+    assert phase.prepare is not None
     key, step = jax.random.key(key), jnp.int32(0)
     found = jax.jit(phase.prepare)(params, state, batch, key, step)
     logits_fn = base.attacked_fn(model, params, state, key, "eval")
