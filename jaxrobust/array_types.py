@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 Images = Float[Array, "B H W C"]
 Labels = Int[Array, "B"]
+Distributions = Float[Array, "B K"]  # over classes, in place of labels
 Logits = Float[Array, "B K"]
 PerExample = Float[Array, "B"]
 Scalar = float | Float[Array, ""]

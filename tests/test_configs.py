@@ -40,6 +40,7 @@ STAND_INS = {
     "caltech101": (64, 3),
     "caltech101_90_10": (64, 3),
     "caltech256": (64, 3),
+    "tfds:imagenet2012": (64, 3),
 }
 LARGEST = 32
 LEAST_DEPTH = {"pcl_resnet": 8, "resnet_cifar": 8, "wide_resnet": 10, "vgg": 11}

@@ -16,4 +16,6 @@ from jaxrobust.data._source import divide as divide
 from jaxrobust.data._source import image_digests as image_digests
 from jaxrobust.data._source import split_validation as split_validation
 from jaxrobust.data._source import validation_rows as validation_rows
+from jaxrobust.data.extra import Joined as Joined
+from jaxrobust.data.extra import load_extra as load_extra
 from jaxrobust.data.imagenet import robustbench_imagenet as robustbench_imagenet

@@ -59,7 +59,8 @@ def load(
 
     Returns:
         The data set, in stored order. A TFDS set without a 'test' split gives its
-        'validation' split as 'test' (tiny_imagenet).
+        'validation' split as 'test' (tiny_imagenet), and so does imagenet2012, whose
+        test split has no labels.
 
     Own images: an .npz holds `x_train, y_train, x_test, y_test`, or `images` and
     `labels`, images `[N, H, W, C]` or `[N, H, W]` uint8, or floating in [0, 1] (rounded

@@ -54,7 +54,7 @@ def load_npz(name: str, file: epath.Path, split: str) -> Dataset:
         if images.size and images.max() <= 1:
             text = "data set %r: %s has no value above 1 of 255, so all is black"
             logging.warning(f"{text}; images in [0, 1] are floating", name, pair[0])
-        every = {k: _checked_labels(arrays[k], k) for k in of_labels if k in arrays}
+        every = {k: checked_labels(arrays[k], k) for k in of_labels if k in arrays}
         names = _class_names(arrays.get("class_names"), every, name)
         labels = every[pair[1]].astype(np.int32)
         if len(images) != len(labels):
@@ -143,7 +143,7 @@ def _check_range(low: float, high: float, key: str) -> None:
     )
 
 
-def _checked_labels(labels: NDArray[Any], key: str) -> NDArray[np.integer]:
+def checked_labels(labels: NDArray[Any], key: str) -> NDArray[np.integer]:
     """Returns class indices as they are stored; refuses what a cast would change."""
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]

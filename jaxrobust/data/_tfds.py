@@ -39,6 +39,8 @@ FILES = {
 _DIGITS = ("mnist", "svhn_cropped")  # whose classes have no other names
 FORMAT = "array_record"
 _SPLITS = {"train": ("train",), "test": ("test", "validation")}
+# Whose test split has no labels: they were never published.
+_UNLABELLED = ("imagenet2012",)
 _CHUNK = 1024  # records whose labels are read at once
 
 
@@ -118,7 +120,7 @@ def open_prepared(
     root = _local_root(data_directory(data_dir), name)
     builder = _find(name, root)
     available = builder.info.splits
-    stored = next((s for s in _SPLITS[split] if s in available), None)
+    stored = next((s for s in _splits(name, split) if s in available), None)
     if stored is None:
         raise ValueError(
             f"data set {name!r} has no {split!r} split; it has {', '.join(available)}"
@@ -166,6 +168,12 @@ def open_prepared(
         label_key=label_key,
         source=source,
     )
+
+
+def _splits(name: str, split: str) -> tuple[str, ...]:
+    """Names that a split of a set may have there; the first that is there counts."""
+    unlabelled = name.partition("/")[0] in _UNLABELLED
+    return _SPLITS[split][::-1] if unlabelled else _SPLITS[split]
 
 
 def _local_root(root: epath.Path, name: str) -> epath.Path:

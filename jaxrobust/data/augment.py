@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxrobust._checks import nearest_match
 from jaxrobust.array_types import Images, Key
@@ -33,6 +33,8 @@ class Spec:
         color_jitter: strength s of brightness, contrast and saturation, each with a
             factor uniform in [max(0, 1 - s), 1 + s]; grey images have no saturation.
         hue: largest shift of the hue, as a share of the circle, at most 0.5.
+        cutout: side in pixels of a black square, about a random place of the image and
+            cut off at its edges (DeVries and Taylor 2017, arXiv 1708.04552).
         probability: share of the images that are augmented at all.
     """
 
@@ -42,6 +44,7 @@ class Spec:
     flip: bool = False
     color_jitter: float = 0.0
     hue: float = 0.0
+    cutout: int = 0
     probability: float = 1.0
 
     def __post_init__(self) -> None:
@@ -54,10 +57,10 @@ class Spec:
             if not (value >= 0 and (most is None or value <= most)):
                 rule = "at least 0" if most is None else f"between 0 and {most}"
                 raise ValueError(f"augment.{field.name} must be {rule}, got {value}")
-        if self.crop_padding != int(self.crop_padding):
-            raise ValueError(
-                f"augment.crop_padding must be whole pixels, got {self.crop_padding}"
-            )
+        for name in ("crop_padding", "cutout"):
+            value = getattr(self, name)
+            if value != int(value):
+                raise ValueError(f"augment.{name} must be whole pixels, got {value}")
 
 
 def make(spec: Mapping[str, Any]) -> Augment:
@@ -89,6 +92,7 @@ def make(spec: Mapping[str, Any]) -> Augment:
         (chosen.flip, _flip),
         (chosen.color_jitter, _jitter),
         (chosen.hue, _shift_hue),
+        (int(chosen.cutout), _cut_out),
     )
     transforms = [functools.partial(act, amount) for amount, act in every if amount > 0]
     if not transforms or chosen.probability == 0:
@@ -118,6 +122,29 @@ def _crop(padding: int, image: Image, key: Key) -> Image:
     top, left = jax.random.randint(key, (2,), 0, 2 * padding + 1, jnp.int32)
     start = (top, left, jnp.zeros_like(top))
     return jax.lax.dynamic_slice(padded, start, image.shape)
+
+
+def _cut_out(side: int, image: Image, key: Key) -> Image:
+    hidden = box(key, image.shape[:2], jnp.int32(side))
+    return jnp.where(hidden[..., None], 0, image)
+
+
+def box(
+    key: Key, shape: tuple[int, ...], sides: Int[Array, "..."]
+) -> Bool[Array, "H W"]:
+    """Marks the pixels of a box about a uniformly drawn one, cut off at the edges.
+
+    `shape` is that of the image, (height, width); `sides` those of the box, traced, or
+    one number for both.
+    """
+    size = jnp.asarray(shape, jnp.int32)
+    centre = jax.random.randint(key, (2,), 0, size, jnp.int32)
+    first = centre - sides // 2
+    rows, columns = (jnp.arange(n, dtype=jnp.int32) for n in shape)
+    last = first + sides
+    tall = (rows >= first[0]) & (rows < last[0])
+    wide = (columns >= first[1]) & (columns < last[1])
+    return tall[:, None] & wide[None]
 
 
 def _flip(on: bool, image: Image, key: Key) -> Image:

@@ -32,13 +32,19 @@ from jaxrobust.defenses.base import Phase as Phase
 from jaxrobust.defenses.certified import crown_ibp as crown_ibp
 from jaxrobust.defenses.certified import ibp as ibp
 from jaxrobust.defenses.certified import sabr as sabr
+from jaxrobust.defenses.fast import STARTS as STARTS
+from jaxrobust.defenses.fast import fast as fast
 from jaxrobust.defenses.fpd import fpd as fpd
+from jaxrobust.defenses.free import free as free
 from jaxrobust.defenses.mart import mart as mart
+from jaxrobust.defenses.multi_norm import MIXES as MIXES
+from jaxrobust.defenses.multi_norm import multi_norm as multi_norm
 from jaxrobust.defenses.pc_lc import pc_lc as pc_lc
 from jaxrobust.defenses.pcl import pcl as pcl
 from jaxrobust.defenses.pcl import pcl_adversarial as pcl_adversarial
-from jaxrobust.defenses.smoothed import gaussian as gaussian
-from jaxrobust.defenses.smoothed import smooth_adv as smooth_adv
+from jaxrobust.defenses.randomised_smoothing import gaussian as gaussian
+from jaxrobust.defenses.randomised_smoothing import smooth_adv as smooth_adv
+from jaxrobust.defenses.score import score as score
 from jaxrobust.defenses.ssc import ssc as ssc
 from jaxrobust.defenses.trades import trades as trades
 
@@ -48,6 +54,8 @@ FACTORIES: Mapping[str, Callable[..., Defense]] = {
     PLAIN: standard,
     "ball": ball,
     **{name: functools.partial(adversarial, name) for name in registry.for_training()},
+    "fast": fast,
+    "free": free,
     "ibp": ibp,
     "crown_ibp": crown_ibp,
     "sabr": sabr,
@@ -55,6 +63,8 @@ FACTORIES: Mapping[str, Callable[..., Defense]] = {
     "smooth_adv": smooth_adv,
     "trades": trades,
     "mart": mart,
+    "score": score,
+    "multi_norm": multi_norm,
     "pc_lc": pc_lc,
     "ssc": ssc,
     "fpd": fpd,

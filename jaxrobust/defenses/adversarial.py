@@ -4,13 +4,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array
 
-from jaxrobust import attacks, losses
-from jaxrobust.array_types import Key, Labels, Logits, Scalar
+from jaxrobust import attacks
+from jaxrobust.array_types import Key, Labels
 from jaxrobust.defenses import base
 from jaxrobust.defenses.base import Batch, ModelState, Params
 from jaxrobust.models import Outputs
@@ -18,7 +16,7 @@ from jaxrobust.models import Outputs
 
 def standard(model: nn.Module, *, label_smoothing: float = 0.0) -> base.Defense:
     """Cross-entropy on the images as they are."""
-    return base.on_outputs(model, _loss(label_smoothing), ["image"])
+    return base.on_outputs(model, _loss(label_smoothing), ["image"], mixes=True)
 
 
 def ball(
@@ -41,12 +39,16 @@ def ball(
         del step
         x = attacks.uniform_noise(batch["image"], key=batch["key"], **noise)
         # `uniform_noise` puts the draws of an image side by side.
-        y = jnp.repeat(batch["label"], draws, axis=0)
+        label, y = (
+            jnp.repeat(one, draws, axis=0)
+            for one in (batch["label"], base.targets(batch))
+        )
         out, model_state = base.forward(model, params, model_state, x, key)
-        metrics = {"robust_accuracy": base.accuracy(out.logits, y)}
-        return _cross_entropy(out.logits, y, label_smoothing), (model_state, metrics)
+        metrics = {"robust_accuracy": base.accuracy(out.logits, label)}
+        value = base.smoothed_cross_entropy(out.logits, y, label_smoothing)
+        return value, (model_state, metrics)
 
-    return base.Defense((base.Phase(loss),))
+    return base.Defense((base.Phase(loss),), mixes=True)
 
 
 def adversarial(
@@ -64,20 +66,13 @@ def adversarial(
     """
     prepare = base.attacker(model, name, attack, attack_bn, attack_warmup_steps)
     loss = _loss(label_smoothing)
-    return base.on_outputs(model, loss, ["attacked"], prepare)
+    return base.on_outputs(model, loss, ["attacked"], prepare, mixes=True)
 
 
 def _loss(
     label_smoothing: float,
 ) -> Callable[[Outputs, Labels, Array], base.LossAndMetrics]:
-    return lambda out, y, step: (_cross_entropy(out.logits, y, label_smoothing), {})
-
-
-def _cross_entropy(logits: Logits, y: Labels, label_smoothing: float) -> Scalar:
-    """The batch's mean, with labels mixed with the uniform distribution."""
-    if label_smoothing == 0:
-        # NaN for a label that is no class; a row of zeros would hide it.
-        return losses.cross_entropy(logits, y).mean()
-    hard = jax.nn.one_hot(y, logits.shape[-1], dtype=logits.dtype)
-    soft = optax.smooth_labels(hard, label_smoothing)
-    return optax.softmax_cross_entropy(logits, soft).mean()
+    return lambda out, y, step: (
+        base.smoothed_cross_entropy(out.logits, y, label_smoothing),
+        {},
+    )

@@ -8,11 +8,13 @@ import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Bool
 
 from jaxrobust import attacks, models
 from jaxrobust._checks import FINITE, check_choice, check_number
 from jaxrobust.array_types import (
+    Distributions,
     Images,
     Key,
     Labels,
@@ -24,6 +26,7 @@ from jaxrobust.array_types import (
     Variables,
 )
 from jaxrobust.attacks import registry
+from jaxrobust.losses import cross_entropy
 from jaxrobust.models import Outputs
 
 # Hyperparameters that a config may have for one attack and another one lacks.
@@ -78,11 +81,13 @@ class Defense:
       init: `(key, variables, example) -> extra params`, trainables beside the network;
         `example` is a batch of one image, for shapes.
       labels: `params -> tree of optimiser labels`; everything is `model` by default.
+      mixes: whether the losses take `targets(batch)`, so that images may be mixed.
     """
 
     phases: tuple[Phase, ...]
     init: Callable[[Key, Variables, Images], PyTree] = lambda key, variables, x: {}
     labels: Callable[[Params], PyTree] | None = None
+    mixes: bool = False
 
 
 def at_step(
@@ -124,6 +129,8 @@ def on_outputs(
     loss: Callable[..., LossAndMetrics],
     seen: Sequence[str],
     prepare: Prepare | None = None,
+    *,
+    mixes: bool = False,
 ) -> Defense:
     """Returns the objective that is a loss of the network's outputs.
 
@@ -132,6 +139,7 @@ def on_outputs(
       loss: `(*outputs, y, step) -> (loss, metrics)`.
       seen: of what there are outputs: `image`, `attacked`, or both in that order.
       prepare: makes `batch['attacked']`, see `attacker`.
+      mixes: as of `Defense`; y is `targets(batch)`.
     """
 
     def phase_loss(
@@ -144,25 +152,33 @@ def on_outputs(
             metrics[ACCURACIES[name]] = accuracy(out.logits, batch["label"])
             outputs.append(out)
         chex.assert_equal_shape([out.logits for out in outputs])
-        value, found = loss(*outputs, batch["label"], step)
+        value, found = loss(*outputs, targets(batch), step)
         return value, (state, {**metrics, **found})
 
-    return Defense((Phase(phase_loss, prepare),))
+    return Defense((Phase(phase_loss, prepare),), mixes=mixes)
+
+
+def seen_fn(
+    model: nn.Module, params: Params, model_state: ModelState, key: Key, attack_bn: str
+) -> LogitsFn:
+    """Returns the network as a training attack sees it; no statistics move.
+
+    BatchNorm takes the statistics of the attacked batch (`attack_bn` `train`) or the
+    running ones (`eval`); dropout in train mode uses a stream of its own of the phase's
+    key.
+    """
+    variables = {"params": params["model"], **model_state}
+    train = attack_bn == "train"
+    dropout = jax.random.fold_in(key, 1) if train else None
+    return models.logits_fn(model, variables, train, dropout)
 
 
 def attacked_fn(
     model: nn.Module, params: Params, model_state: ModelState, key: Key, attack_bn: str
 ) -> LogitsFn:
-    """Returns the network as a training attack sees it; no statistics move.
-
-    No gradient flows from the attack into the parameters. BatchNorm takes the
-    statistics of the attacked batch (`attack_bn` `train`) or the running ones (`eval`);
-    dropout in train mode uses a stream of its own of the phase's key.
-    """
-    variables = jax.lax.stop_gradient({"params": params["model"], **model_state})
-    train = attack_bn == "train"
-    dropout = jax.random.fold_in(key, 1) if train else None
-    return models.logits_fn(model, variables, train, dropout)
+    """Returns `seen_fn` of fixed parameters: no gradient flows from an attack there."""
+    fixed = jax.lax.stop_gradient((params, model_state))
+    return seen_fn(model, *fixed, key, attack_bn)
 
 
 def attacker(
@@ -224,6 +240,8 @@ def attacker(
             chosen["eps"] = low + (high - low) * share
         if loss is not None:
             chosen["loss"] = loss(attacked, x)
+        elif "target" in batch and chosen.get("loss", "ce") == "ce":
+            chosen["loss"] = lambda logits, _: cross_entropy(logits, batch["target"])
         if labels == "predicted":
             # An attack that is given the label may give it away to the network.
             y = jnp.argmax(attacked(x), -1)
@@ -232,6 +250,30 @@ def attacker(
         return {"attacked": attacks.get(name, **chosen)(attacked, x, y, batch["key"])}
 
     return prepare
+
+
+def targets(batch: Batch) -> Labels | Distributions:
+    """The labels of a batch [B], or of mixed images the shares of classes [B, K]."""
+    return batch.get("target", batch["label"])
+
+
+def smoothed(
+    y: Labels | Distributions, logits: Logits, smoothing: float
+) -> Labels | Distributions:
+    """Labels mixed with the uniform distribution, [B, K]; as they are where it is 0."""
+    if not smoothing:
+        # Losses are NaN for a label that is no class; a row of zeros would hide it.
+        return y
+    if y.ndim == 1:
+        y = jax.nn.one_hot(y, logits.shape[-1], dtype=logits.dtype)
+    return optax.smooth_labels(y, smoothing)
+
+
+def smoothed_cross_entropy(
+    logits: Logits, y: Labels | Distributions, smoothing: float
+) -> Scalar:
+    """The batch's mean of the cross-entropy of `smoothed` labels."""
+    return cross_entropy(logits, smoothed(y, logits, smoothing)).mean()
 
 
 def accuracy(logits: Logits, y: Labels) -> Scalar:

@@ -20,6 +20,7 @@ def trades(
     attack_bn: str = "eval",
     attack_warmup_steps: int = 0,
     beta: float = 6.0,
+    label_smoothing: float = 0.0,
 ) -> base.Defense:
     """Cross-entropy on clean images + `beta` KL(clean || attacked), equation 5.
 
@@ -37,9 +38,10 @@ def trades(
         clean: Outputs, attacked: Outputs, y: Labels, step: Array
     ) -> base.LossAndMetrics:
         del step
+        y = base.smoothed(y, clean.logits, label_smoothing)
         return losses.trades(clean.logits, attacked.logits, y, beta).mean(), {}
 
-    return base.on_outputs(model, loss, base.PAIR, prepare)
+    return base.on_outputs(model, loss, base.PAIR, prepare, mixes=True)
 
 
 def _divergence_from(logits_fn: LogitsFn, x: Images) -> LossFn:

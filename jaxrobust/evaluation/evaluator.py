@@ -17,6 +17,7 @@ from jaxrobust.evaluation import (
     analyses,
     flags,
     flags_of_attacks,
+    flags_of_training,
     passes,
     robustbench,
     statistics,
@@ -43,6 +44,7 @@ def evaluate(
     dataset: Dataset | None = None,
     mesh: Mesh | None = None,
     own_analyses: analyses.Own = analyses.NONE,
+    metrics: Sequence[Mapping[str, Any]] = (),
     progress: step.ProgressSink | None = None,
 ) -> dict[str, Any]:
     """Attacks a network as `config.eval` says and writes what was found.
@@ -57,6 +59,7 @@ def evaluate(
       mesh: devices to split batches over.
       own_analyses: the caller's, by the label under which `config.eval.own_analyses`
         has their fields; what it names itself is not imported here.
+      metrics: rows of metrics.jsonl of its training, for signs that they give.
       progress: told after each batch.
 
     Raises:
@@ -89,7 +92,11 @@ def evaluate(
     analyses.check_images(fields, dataset.images.shape[1:], own_analyses)
     done = passes.run(setting, entries, fields)
     results, arrays = _analysed(done, config, own_analyses)
-    results = dataclasses.replace(results, pending=pending)
+    of_training = flags_of_training.robustness_lost(
+        metrics, config["data"].get("validation_examples", 0)
+    )
+    told = [*results.flags, *(typed.make(schema.Flag, one) for one in of_training)]
+    results = dataclasses.replace(results, flags=told, pending=pending)
     if processes.is_lead():
         # A program too, which `python -m` must not find imported already.
         from jaxrobust.evaluation import comparison

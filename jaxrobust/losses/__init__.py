@@ -7,8 +7,9 @@ caller takes the mean, or the sum. Attacks maximise `cross_entropy`, `margin`, `
 
 All of them raise TypeError for arrays of another kind (logits are floating, labels
 integers of any width), and ValueError for shapes that do not fit and for weights out
-of range. The values of arrays are not looked at, inside `jax.jit` or out of it: the
-loss of a label that is no class is NaN.
+of range. `cross_entropy`, `squared_error`, `trades` and `score` take distributions
+`[B, K]` in place of labels, too. The values of arrays are not looked at, inside
+`jax.jit` or out of it: the loss of a label that is no class is NaN.
 
 The examples assume
 
@@ -17,6 +18,7 @@ The examples assume
     >>> jnp.set_printoptions(precision=3)
 """
 
+from jaxrobust.losses.alignment import misalignment as misalignment
 from jaxrobust.losses.classification import cross_entropy as cross_entropy
 from jaxrobust.losses.classification import dlr as dlr
 from jaxrobust.losses.classification import dlr_targeted as dlr_targeted
@@ -31,6 +33,8 @@ from jaxrobust.losses.pcl import center_distances as center_distances
 from jaxrobust.losses.pcl import center_separation as center_separation
 from jaxrobust.losses.pcl import contrastive_proximity as contrastive_proximity
 from jaxrobust.losses.pcl import proximity as proximity
+from jaxrobust.losses.score import score as score
+from jaxrobust.losses.score import squared_error as squared_error
 from jaxrobust.losses.ssc import spatial_structure as spatial_structure
 from jaxrobust.losses.trades import kl_divergence as kl_divergence
 from jaxrobust.losses.trades import trades as trades

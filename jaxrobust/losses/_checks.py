@@ -8,6 +8,7 @@ import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust import _checks
@@ -18,6 +19,11 @@ def check(loss: str, least: int, logits: Any, **labels: Any) -> None:
     check_logits(loss, least, logits=logits)
     for name, y in labels.items():
         check_labels(y, logits.shape[0], logits.shape[1], name)
+
+
+def are_distributions(y: Any) -> bool:
+    """Says whether labels are given as a share of each class, `[B, K]`."""
+    return getattr(y, "ndim", 0) == 2 and jnp.issubdtype(y.dtype, jnp.floating)
 
 
 def check_logits(loss: str, least: int, **logits: Any) -> None:

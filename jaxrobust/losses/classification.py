@@ -3,17 +3,18 @@
 import jax
 import jax.numpy as jnp
 
-from jaxrobust.array_types import Labels, Logits, PerExample
+from jaxrobust.array_types import Distributions, Labels, Logits, PerExample
 from jaxrobust.losses import _checks
 from jaxrobust.losses._classes import pick, without
 
 
-def cross_entropy(logits: Logits, y: Labels) -> PerExample:
+def cross_entropy(logits: Logits, y: Labels | Distributions) -> PerExample:
     """Cross-entropy of the softmax.
 
         -log softmax(z)_y  =  log(sum_j exp z_j) - z_y
 
-    Returns `[B]`, at least 0.
+    Returns `[B]`, at least 0. Labels may be distributions q `[B, K]`, of mixed or
+    smoothed labels; then it is - sum_j q_j log softmax(z)_j.
 
     Reference:
       Bishop, Pattern Recognition and Machine Learning, 2006, equation 4.108.
@@ -23,6 +24,11 @@ def cross_entropy(logits: Logits, y: Labels) -> PerExample:
       >>> print(losses.cross_entropy(z, jnp.array([0, 1])))
       [0.408 2.408]
     """
+    if _checks.are_distributions(y):
+        _checks.check_logits("cross_entropy", 1, logits=logits, y=y)
+        log_p = jax.nn.log_softmax(logits)
+        # A class that has no share costs nothing, however unlikely it is.
+        return -jnp.sum(jnp.where(y > 0, y * log_p, 0), axis=1)
     _checks.check("cross_entropy", 1, logits, y=y)
     return -pick(jax.nn.log_softmax(logits), y)
 

@@ -32,7 +32,7 @@ def mart(
       >>> print(losses.mart(z, z_adv, jnp.array([0]), beta=5.0))
       [5.162]
     """
-    _checks.check_logits("mart", 2, logits=logits)
+    _checks.check("mart", 2, logits, y=y)
     divergence = kl_divergence(logits, logits_adv)
     _checks.check_number("beta", beta)
     true = cross_entropy(logits_adv, y)

@@ -3,13 +3,16 @@
 import jax
 import jax.numpy as jnp
 
-from jaxrobust.array_types import Labels, Logits, PerExample, Scalar
+from jaxrobust.array_types import Distributions, Labels, Logits, PerExample, Scalar
 from jaxrobust.losses import _checks
 from jaxrobust.losses.classification import cross_entropy
 
 
 def trades(
-    logits: Logits, logits_adv: Logits, y: Labels, beta: Scalar = 6.0
+    logits: Logits,
+    logits_adv: Logits,
+    y: Labels | Distributions,
+    beta: Scalar = 6.0,
 ) -> PerExample:
     """Accuracy on clean images, traded against what an attack can change.
 
@@ -18,7 +21,7 @@ def trades(
     Args:
       logits: z `[B, K]` of clean images.
       logits_adv: z_adv `[B, K]` of attacked images.
-      y: `[B]`, integers in [0, K).
+      y: `[B]`, integers in [0, K), or distributions `[B, K]`.
       beta: weight of the divergence, at least 0 (1/lambda of the paper).
 
     Returns:

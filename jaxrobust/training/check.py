@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxrobust import attacks, checkpoints, data, defenses, models
 from jaxrobust._checks import nearest_match
 from jaxrobust.array_types import Images, Key, PyTree
-from jaxrobust.data import augment
+from jaxrobust.data import augment, mix
 from jaxrobust.evaluation import (
     adaptive,
     analyses,
@@ -54,11 +54,11 @@ def make_defense(
         if field.endswith("_epochs"):
             field, value = f"{field[:-7]}_steps", round(value * steps_per_epoch)
         options[field] = value
-    if "eps_range" in options:
-        options["eps_range"] = tuple(
-            suite.parse_radius(eps, "objective.eps_range")
-            for eps in options["eps_range"]
-        )
+    for field in ("eps_range", "radii"):
+        if field in options:
+            options[field] = tuple(
+                suite.parse_radius(eps, f"objective.{field}") for eps in options[field]
+            )
     if name not in (None, given["name"]):
         options.pop("awp_gamma", None)  # a twin is trained plainly
     options["attack"] = attack_options(config["attack"])
@@ -86,13 +86,20 @@ def check(config: Mapping[str, Any]) -> None:
     with _about("objective (or attack, which it trains with)"):
         suite.check_use(config["attack"])
         _check_deterministic("attack", config["attack"])
-        make_defense(config, model)
+        _check_mixes(config, make_defense(config, model))
     if config["twin"]:
         with _about("twin"):
-            make_defense(config, model, config["twin"])
+            _check_mixes(config, make_defense(config, model, config["twin"]))
+    if config["train"]["ema"] and config["train"]["swa_epochs"]:
+        raise ValueError(
+            "`train.ema` and `train.swa_epochs` are two averages of the weights: set "
+            "one of them to 0."
+        )
     optimizer.make_schedule(config["schedule"], 1.0, steps_per_epoch=1, total_steps=1)
     with _about("data.augment"):
         augment.make(config["data"]["augment"])
+    with _about("data.mix"):
+        mix.make(config["data"]["mix"], 2)
     chosen = config["validation"]["attack"]
     with _about("validation.attack"):
         suite.check_use(chosen)
@@ -124,6 +131,17 @@ def check_evaluation(config: Mapping[str, Any]) -> None:
     analyses.check(wanted, analyses.load(wanted))
     with _about("eval.robustbench"):
         robustbench.read_about(wanted["robustbench"])
+
+
+def _check_mixes(config: Mapping[str, Any], defense: defenses.Defense) -> None:
+    """Refuses to mix images where an objective takes no mixed labels."""
+    asked = [f"data.mix.{k}" for k, value in config["data"]["mix"].items() if value]
+    if asked and not defense.mixes:
+        raise ValueError(
+            f"{' and '.join(asked)} mixes labels, which this objective does not take: "
+            "set it to 0, or train one that is made of cross-entropies (standard, pgd, "
+            "fast, trades ...; of your own: Defense(..., mixes=True))."
+        )
 
 
 @contextlib.contextmanager

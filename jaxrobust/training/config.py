@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict, config_dict
 
 from jaxrobust._checks import nearest_match
-from jaxrobust.data import augment
+from jaxrobust.data import augment, mix
 from jaxrobust.evaluation import analyses
 from jaxrobust.evaluation import config as evaluation_config
 from jaxrobust.training.overrides import read
@@ -52,6 +52,10 @@ _DATA = {
     # resident = on the devices, stream = read as needed, auto = by size.
     "feed": "auto",
     "augment": dataclasses.asdict(augment.Spec()),
+    "mix": dataclasses.asdict(mix.MixSpec()),
+    # An .npz with more images, `image` [N, H, W, C] and `label`, and which share of
+    # each batch they are.
+    "extra": {"file": "", "share": 0.7},
 }
 # Fields a method does not know are left alone by it.
 _OBJECTIVE = {
@@ -75,17 +79,19 @@ _OPTIMIZER = {
     "clip_norm": 0.0,  # 0 = no clipping
 }
 _SCHEDULE = {
-    "name": "step",  # step, piecewise, cosine, constant, plateau
+    "name": "step",  # step, piecewise, cosine, cyclic, constant, plateau
     "milestones": (80.0, 140.0, 180.0),  # epochs
     "factor": 0.1,
     "scales": (),  # of the rate from each milestone on, for piecewise
     "warmup_epochs": 0.0,
+    "peak": 0.5,  # share of the run after which the cyclic rate is highest
     "patience": 10,  # validations without progress, for plateau
 }
 _TRAIN = {
     "epochs": 200.0,  # may be a part of one
     "batch_size": 128,
     "ema": 0.0,  # decay of the averaged weights; 0 = off
+    "swa_epochs": 0.0,  # last epochs whose weights are averaged evenly; 0 = off
     # bfloat16 keeps parameters, statistics and losses in float32; float64 is all of it,
     # for tests of parity (JAX_ENABLE_X64=1).
     "compute_dtype": "float32",

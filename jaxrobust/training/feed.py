@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import grain
 import jax
@@ -39,7 +40,18 @@ def streams(feed: str, nbytes: int) -> bool:
     return feed == "stream" or (feed == "auto" and nbytes > RESIDENT_BYTES)
 
 
-@functools.lru_cache(maxsize=2)  # an epoch and the next, while reading runs ahead
+class Blend(NamedTuple):
+    """The last `examples` of a set are extra; each batch ends in `rows` of them."""
+
+    examples: int
+    rows: int
+
+
+ALL_OWN = Blend(0, 0)
+
+
+# An epoch and the next, while reading runs ahead; of extra images too.
+@functools.lru_cache(maxsize=4)
 def epoch_order(size: int, seed: int, epoch: int) -> np.ndarray:
     """Returns the order of the examples in an epoch: a function of its arguments."""
     order = np.random.default_rng([seed, epoch]).permutation(size).astype(np.int32)
@@ -47,11 +59,19 @@ def epoch_order(size: int, seed: int, epoch: int) -> np.ndarray:
     return order
 
 
-def step_indices(size: int, batch_size: int, seed: int, step: int) -> np.ndarray:
+def step_indices(
+    size: int, batch_size: int, seed: int, step: int, blend: Blend = ALL_OWN
+) -> np.ndarray:
     """Returns the examples of a step, int32 [B]; an epoch's last part is dropped.
 
-    Of `size` examples; steps count from 0 on, over all epochs.
+    Of `size` examples; steps count from 0 on, over all epochs. Extra examples have
+    epochs of their own.
     """
+    if blend.rows:
+        own = size - blend.examples
+        rows = step_indices(own, batch_size - blend.rows, seed, step)
+        extra = step_indices(blend.examples, blend.rows, seed, step)
+        return np.concatenate([rows, own + extra])
     epoch, place = divmod(step, size // batch_size)
     order = epoch_order(size, seed, epoch)
     return order[place * batch_size : (place + 1) * batch_size]
@@ -61,14 +81,23 @@ class ResidentFeed:
     """A data set that lives on the devices as uint8."""
 
     def __init__(
-        self, source: data.Source, mesh: Mesh, *, batch_size: int, seed: int
+        self,
+        source: data.Source | data.Joined,
+        mesh: Mesh,
+        *,
+        batch_size: int,
+        seed: int,
+        blend: Blend = ALL_OWN,
     ) -> None:
         """Copies the images of `source` to every device of `mesh`.
 
-        A step has `batch_size` of them, a multiple of the devices.
+        A step has `batch_size` of them, a multiple of the devices; `blend` says how
+        many of these are extra ones.
         """
         self._mesh, dataset = mesh, source.load()
-        self._of_step = functools.partial(step_indices, len(dataset), batch_size, seed)
+        self._of_step = functools.partial(
+            step_indices, len(dataset), batch_size, seed, blend=blend
+        )
         self._arrays = parallel.replicate(
             mesh, {"image": dataset.images, "label": dataset.labels}
         )
@@ -101,10 +130,11 @@ def _gather(arrays: dict[str, Array], index: Array) -> dict[str, Array]:
 class _Reader:
     """Reads a part of a step's own rows; goes to grain's threads or processes."""
 
-    source: data.Source
+    source: data.Source | data.Joined
     batch_size: int
     seed: int
     own: NDArray[np.int64]
+    blend: Blend = ALL_OWN
 
     @property
     def parts(self) -> int:
@@ -114,7 +144,8 @@ class _Reader:
     def indices(self, step: int) -> np.ndarray:
         """The examples of a step that this process reads."""
         size = len(self.source)
-        return step_indices(size, self.batch_size, self.seed, step)[self.own]
+        rows = step_indices(size, self.batch_size, self.seed, step, self.blend)
+        return rows[self.own]
 
     def __call__(self, position: int) -> NDArray[np.uint8]:
         step, part = divmod(position, self.parts)
@@ -132,11 +163,12 @@ class StreamFeed:
 
     def __init__(
         self,
-        source: data.Source,
+        source: data.Source | data.Joined,
         mesh: Mesh,
         *,
         batch_size: int,
         seed: int,
+        blend: Blend = ALL_OWN,
         threads: int | None = None,
         workers: int = 0,
     ) -> None:
@@ -151,7 +183,7 @@ class StreamFeed:
         self._mesh, self._batch_size = mesh, batch_size
         self._labels = source.labels
         own = parallel.own_rows(mesh, batch_size)
-        self._reader = _Reader(source, batch_size, seed, own)
+        self._reader = _Reader(source, batch_size, seed, own, blend)
         self._threads = threads or min(os.cpu_count() or 1, 16)
         self._workers = workers
         self._running: set[grain.DatasetIterator] = set()

@@ -65,11 +65,13 @@ _RULES: dict[str, Rule] = {
     "data.image_size": whole(0, 16384),
     "data.channels": Rule("0 or 3", lambda v: type(v) is int and v in (0, 3)),
     "data.feed": choice(feed.FEEDS),
-    "data.augment.crop_padding": whole(0, 4096),
+    "data.extra.share": SHARE,
+    "data.augment.crop_padding data.augment.cutout": whole(0, 4096),
     "data.augment.random_resized_crop data.augment.probability": number(0, 1),
     "data.augment.rotation": number(0, 180),
     "data.augment.color_jitter": number(0, 1e3),
     "data.augment.hue": number(0, 0.5),
+    "data.mix.mixup data.mix.cutmix": number(0, 1e3),
     "data.validation_examples train.batch_size train.accumulate train.log_every_steps "
     "train.save_every_steps validation.batch_size eval.batch_size": whole(1),
     "model.num_classes": whole(2, 10**7),
@@ -86,6 +88,10 @@ _RULES: dict[str, Rule] = {
     "objective.small_box": number(0, 1, above=True),
     "objective.sigma": number(0, 1e6, above=True),
     "objective.draws objective.noise_draws": whole(1, 10**6),
+    "objective.start": choice(defenses.STARTS),
+    "objective.noise objective.grad_align": number(0, 1e3),
+    "objective.slack": number(0, 2),
+    "objective.replays": whole(1, 100),
     "objective.awp_gamma": number(0, 1e3),
     "objective.attack_name": choice_or_code(("", *attacks.names())),
     "objective.layers": each(NAME),
@@ -95,7 +101,8 @@ _RULES: dict[str, Rule] = {
     "schedule.milestones": each(EPOCHS, rising=True),
     "schedule.factor": number(0, 1, above=True),
     "schedule.scales": each(number(0, 1e6)),
-    "schedule.warmup_epochs": EPOCHS,
+    "schedule.warmup_epochs train.swa_epochs": EPOCHS,
+    "schedule.peak": number(0, 1, above=True),
     "train.epochs train.validate_every_epochs": number(0, 1e6, above=True),
     "train.compute_dtype": choice(compute.DTYPES),
     "eval.suite": Rule(
@@ -103,7 +110,9 @@ _RULES: dict[str, Rule] = {
         f"{suite.OWN}+autoattack",
         suite.is_name,
     ),
-    "objective.eps_range": each(RADIUS),
+    "objective.eps_range objective.radii": each(RADIUS),
+    "objective.norms": each(NORM),
+    "objective.mix": choice(defenses.MIXES),
     "eval.grid": whole(0, 10**4),
     "log.writers": each(choice_or_code(tuple(writers.WRITERS))),
     "log.project": NAME,
@@ -132,7 +141,7 @@ _FREE = (
 # The program asks for these, whatever the table around them holds.
 _NEEDED = ("model.name", "objective.name", "validation.attack.name")
 # Tables whose fields may be left out.
-_OPTIONAL = ("objective", "eval.within", "data.augment", *_FREE)
+_OPTIONAL = ("objective", "eval.within", "data.augment", "data.mix", *_FREE)
 
 
 def problems(config: Mapping[str, Any], only: Sequence[str] = ()) -> list[str]:

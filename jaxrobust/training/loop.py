@@ -19,6 +19,7 @@ from jaxrobust.runtime.workdir import EXTENDED, differences, told
 from jaxrobust.training import nonfinite, optimizer, preemption, splits
 from jaxrobust.training.config import base
 from jaxrobust.training.metrics import fetch_mean
+from jaxrobust.training.overfitting import Watch
 from jaxrobust.training.pace import Pace
 from jaxrobust.training.setup import Run, build
 from jaxrobust.training.writers import MetricWriter, Writers
@@ -98,7 +99,8 @@ def train(
     memory = _explained(config, mesh)
     with preemption.catching() as stop, metrics as writer, memory:
         try:
-            _loop(run, start, checkpointer, writer, progress, stop)
+            watch = Watch(workdir, start, run.chance[1])
+            _loop(run, start, checkpointer, writer, progress, stop, watch)
         finally:
             progress.close()
             run.feed.close()
@@ -169,6 +171,7 @@ def _loop(
     writer: MetricWriter | None,
     progress: Progress,
     stop: preemption.Stop,
+    watch: Watch,
 ) -> None:
     plan, fields = run.plan, run.config["train"]
     skip, batch_size = fields["skip_nonfinite"], fields["batch_size"]
@@ -196,6 +199,8 @@ def _loop(
                 with nonfinite.told(number):
                     validated = run.validate(run.state.variables)
                 _after_validation(run, validated)
+                if (lost := watch.saw(number, validated)) and processes.is_lead():
+                    logging.warning("%s", lost)
             row |= {f"validation/{k}": v for k, v in validated.items()}
             if writer is not None:
                 writer.write(number, {"epoch": number / plan.steps_per_epoch, **row})

@@ -13,7 +13,7 @@ from jaxrobust._checks import nearest_match
 from jaxrobust.array_types import PyTree
 
 OPTIMIZERS = ("sgd", "adam", "adamax", "adamw")
-SCHEDULES = ("constant", "step", "piecewise", "cosine", "plateau")
+SCHEDULES = ("constant", "step", "piecewise", "cosine", "cyclic", "plateau")
 
 
 def _check(name: str, known: tuple[str, ...], what: str) -> None:
@@ -32,8 +32,10 @@ def make_schedule(
 
     At each of the `milestones` of `config.schedule`, in epochs, `step` multiplies the
     rate by `factor` and `piecewise` sets it to the next of `scales` times
-    `learning_rate`; `cosine` ends at 0 at `total_steps`. All have a linear warm-up from
-    0. An unknown name, or `scales` that are not one per milestone, are a ValueError.
+    `learning_rate`; `cosine` ends at 0 at `total_steps`. `cyclic` is one triangle: from
+    0 to `learning_rate` over `peak`, a share of the steps, and back (Smith 2017, arXiv
+    1506.01186, with one cycle). All have a linear warm-up from 0. An unknown name, or
+    `scales` that are not one per milestone, are a ValueError.
     """
     name = schedule["name"]
     _check(name, SCHEDULES, "schedule")
@@ -56,12 +58,21 @@ def make_schedule(
             step = round(epoch * steps_per_epoch) - warmup
             drops[step] = drops.get(step, 1.0) * schedule["factor"]
         main = optax.piecewise_constant_schedule(learning_rate, drops)
+    elif name == "cyclic":
+        steps = max(1, total_steps - warmup)
+        rise = min(max(1, round(schedule["peak"] * steps)), steps)
+        fall = optax.linear_schedule(learning_rate, 0.0, max(1, steps - rise))
+        main = optax.join_schedules([_ramp(learning_rate, rise), fall], [rise - 1])
     else:
         main = optax.constant_schedule(learning_rate)
     if not warmup:
         return main
-    ramp = optax.linear_schedule(learning_rate / warmup, learning_rate, warmup - 1)
-    return optax.join_schedules([ramp, main], [warmup])
+    return optax.join_schedules([_ramp(learning_rate, warmup), main], [warmup])
+
+
+def _ramp(learning_rate: float, steps: int) -> optax.Schedule:
+    """Rises to the rate, which the last of the steps has; the first one is no 0."""
+    return optax.linear_schedule(learning_rate / steps, learning_rate, steps - 1)
 
 
 def make_optimizer(

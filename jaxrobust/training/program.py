@@ -13,10 +13,11 @@ from typing import Any
 from absl import logging
 from jax.sharding import Mesh
 
-from jaxrobust import checkpoints, defenses, evaluation, named_code, parallel
+from jaxrobust import checkpoints, defenses, evaluation, named_code, parallel, zoo
 from jaxrobust.evaluation import analyses, attack_text, evaluator, protocols, suite
 from jaxrobust.named_models import create_model
 from jaxrobust.parallel import processes
+from jaxrobust.results.files import read_metrics
 from jaxrobust.runtime import files, out_of_memory, workdir
 from jaxrobust.runtime.progress import StageProgress
 from jaxrobust.training import config_file, loop, preemption, splits
@@ -109,11 +110,19 @@ def evaluate_checkpoint(
             dataset=dataset,
             mesh=mesh,
             own_analyses=analyses.load(config["eval"]),
+            metrics=_metrics(source),
             progress=progress,
         )
     if progress is not None:
         progress.close()
     processes.wait("jaxrobust: results are written")
+
+
+def _metrics(source: str) -> list[dict[str, Any]]:
+    """Returns the rows of the training that a checkpoint is of, where it is a run's."""
+    if zoo.named(source) is not None:
+        return []
+    return read_metrics(files.expand(source) / "metrics.jsonl")
 
 
 def _stored(saved: dict[str, Any], source: str) -> dict[str, Any]:

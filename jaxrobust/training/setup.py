@@ -14,16 +14,17 @@ from jaxtyping import Array
 
 from jaxrobust import attacks, data, evaluation, parallel
 from jaxrobust.array_types import Images, Key
-from jaxrobust.data import augment
+from jaxrobust.data import augment, mix
 from jaxrobust.defenses import Defense
 from jaxrobust.evaluation import flags
 from jaxrobust.evaluation.step import exact
 from jaxrobust.named_models import create_model
 from jaxrobust.parallel import processes
 from jaxrobust.runtime import out_of_memory
-from jaxrobust.training import compute, nonfinite, optimizer, state, step
+from jaxrobust.training import averaging, compute, nonfinite, optimizer, state, step
 from jaxrobust.training.accumulate import check_parts
 from jaxrobust.training.check import attack_options, check_data, make_defense
+from jaxrobust.training.extra import join
 from jaxrobust.training.feed import Feed, ResidentFeed, StreamFeed
 from jaxrobust.training.splits import Seen, check_test_split, load_train
 from jaxrobust.training.start import start_from
@@ -141,6 +142,8 @@ def build(
     model = create_model(config)
     check_data(config, model, train_set)
     check_test_split(config, train_set)
+    images, blend, many, record = join(config, train_set, record, before)
+    streamed = streamed or many
     defense = make_defense(
         config,
         compute.training_model(model, config),
@@ -156,9 +159,13 @@ def build(
     return Run(
         config=config,
         state=parallel.replicate(mesh, first),
-        step=_make_step(config, defense, tx, plan, mesh),
+        step=_make_step(config, defense, tx, plan, mesh, train_set.num_classes),
         feed=(StreamFeed if streamed else ResidentFeed)(
-            train_set, mesh, batch_size=train["batch_size"], seed=config["seed"]
+            images,
+            mesh,
+            batch_size=train["batch_size"],
+            seed=config["seed"],
+            blend=blend,
         ),
         validate=make_validation(model, config, held_out, mesh, validation_key),
         chance=(
@@ -194,8 +201,9 @@ def _first_state(
     processes.check_same(
         "the network at the start", lambda: processes.digest(variables)
     )
-    ema = config["train"]["ema"] > 0
-    first = state.create(variables, defense, tx, example, key=key, ema=ema)
+    averages = {"ema": config["train"]["ema"] > 0}
+    averages["swa"] = config["train"]["swa_epochs"] > 0
+    first = state.create(variables, defense, tx, example, key=key, **averages)
     if config["train"]["skip_nonfinite"]:
         return nonfinite.Counted.of(first)
     return first
@@ -207,6 +215,7 @@ def _make_step(
     tx: optax.GradientTransformation,
     plan: Plan,
     mesh: Mesh,
+    classes: int,
 ) -> nonfinite.Update:
     """Makes the step as the config has it; compiles nothing yet."""
     train = config["train"]
@@ -227,4 +236,6 @@ def _make_step(
         dtype=compute.state_dtype(config),
         accumulate=train["accumulate"],
         skip_nonfinite=train["skip_nonfinite"] > 0,
+        mix=mix.make(config["data"]["mix"], classes),
+        swa=averaging.Span.of(train["swa_epochs"], plan.total, plan.steps_per_epoch),
     )

@@ -33,6 +33,7 @@ class Seen:
     class_names: tuple[str, ...]  # in label order
     rows: Int[np.ndarray, "V"]  # those held out, while the content is the same
     held_out: UInt64[np.ndarray, "M"]  # images ever held out (`data.image_digests`)
+    extra: str = ""  # digest of the extra images, '' for none
 
     def write(self, workdir: epath.PathLike) -> None:
         """Saves it in a work directory."""
@@ -56,6 +57,7 @@ def read_seen(workdir: epath.PathLike) -> Seen | None:
             class_names=tuple(map(str, fields["class_names"])),
             rows=np.asarray(fields["rows"], np.int64).reshape(-1),
             held_out=np.asarray([int(n, 16) for n in fields["held_out"]], np.uint64),
+            extra=str(fields.get("extra", "")),
         )
     except (ValueError, TypeError, KeyError, OverflowError):
         raise ValueError(

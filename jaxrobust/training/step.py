@@ -13,11 +13,12 @@ from jaxtyping import Array
 from jaxrobust import parallel
 from jaxrobust.array_types import Key
 from jaxrobust.data.augment import Augment
+from jaxrobust.data.mix import Mixing
 from jaxrobust.defenses.base import Defense, Phase
-from jaxrobust.training import nonfinite
+from jaxrobust.training import averaging, nonfinite
 from jaxrobust.training.accumulate import phase_gradient
 from jaxrobust.training.nonfinite import Update
-from jaxrobust.training.state import TrainState
+from jaxrobust.training.state import Averaged, TrainState
 
 
 def make_train_step(
@@ -32,6 +33,8 @@ def make_train_step(
     dtype: Any = jnp.float32,
     accumulate: int = 1,
     skip_nonfinite: bool = False,
+    mix: Mixing | None = None,
+    swa: averaging.Span | None = None,
 ) -> Update:
     """Builds the step of a defence.
 
@@ -46,6 +49,8 @@ def make_train_step(
       dtype: of the images; float64 in tests of parity.
       accumulate: parts of a batch, see `accumulate.phase_gradient`; the update is one.
       skip_nonfinite: drop updates as `nonfinite.dropping`, whose states it takes.
+      mix: mixes the augmented images of a batch, see `data.mix.make`.
+      swa: over which weights an even average is taken, where the state keeps one.
 
     Returns:
       `step(state, batch, key) -> (state, metrics)`, jitted; the state is donated.
@@ -59,7 +64,7 @@ def make_train_step(
     ) -> tuple[TrainState, dict[str, Array]]:
         with jax.default_matmul_precision(precision):
             key = jax.random.fold_in(key, state.step)
-            prepared = prepare(batch, key, augment, dtype)
+            prepared = prepare(batch, key, augment, dtype, mix)
             rate = jnp.asarray(schedule(state.step)) * state.plateau.scale
             metrics: dict[str, Any] = {"learning_rate": rate}
             for number, phase in enumerate(defense.phases):
@@ -68,7 +73,10 @@ def make_train_step(
                     phase, tx, rate, state, prepared, phase_key, metrics, accumulate
                 )
                 prepared |= handed
-            if state.ema_params is not None:
+            if isinstance(state.ema_params, Averaged):
+                assert swa is not None
+                state = averaging.evenly(state, swa)
+            elif state.ema_params is not None:
                 average = optax.incremental_update(
                     state.params["model"], state.ema_params, 1 - ema
                 )
@@ -88,21 +96,29 @@ def make_train_step(
 
 
 def prepare(
-    batch: Mapping[str, Array], key: Key, augment: Augment, dtype: Any
+    batch: Mapping[str, Array],
+    key: Key,
+    augment: Augment,
+    dtype: Any,
+    mix: Mixing | None = None,
 ) -> dict[str, Array]:
-    """Scales and augments a batch; every example gets a key of its own.
+    """Scales, augments and mixes a batch; every example gets a key of its own.
 
     The key of an example comes from the step's key and its index in the data, so it
-    does not depend on the batch's order or on the devices.
+    does not depend on the batch's order or on the devices; with what it is mixed does.
     """
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["index"])
     streams = jax.vmap(lambda k: jax.random.split(k))(keys)
     images = batch["image"].astype(dtype) / 255
-    return {
+    prepared = {
         "image": augment(images, streams[:, 0]),
         "label": batch["label"],
         "key": streams[:, 1],
     }
+    if mix is None:
+        return prepared
+    own = jax.vmap(jax.random.fold_in, (0, None))(keys, 2)
+    return prepared | mix(prepared["image"], batch["label"], own)
 
 
 def _update(

@@ -15,6 +15,7 @@ SPECS = {
     "rotation": {"rotation": 30.0},
     "jitter": {"color_jitter": 0.4},
     "hue": {"hue": 0.3},
+    "cutout": {"cutout": 3},
     "resized crop": {"random_resized_crop": 0.5},
     "all": {
         "crop_padding": 1,

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from jaxrobust import data
-from jaxrobust.data import prepare
+from jaxrobust.data import _tfds, prepare
 
 
 @pytest.fixture(scope="module")
@@ -186,3 +186,11 @@ def test_a_data_directory_is_no_pattern(name, prepared, tmp_path):
     root, _ = prepared
     shutil.copytree(root / "toy", tmp_path / name / "toy")
     assert len(data.load("tfds:toy", data_dir=tmp_path / name)) == 2
+
+
+def test_the_test_split_of_imagenet_has_no_labels():
+    """TFDS 5.1.0 stores it with labels of -1, beside a validation split."""
+    for name in ("imagenet2012", "imagenet2012/5.1.0"):
+        assert _tfds._splits(name, "test")[0] == "validation"
+        assert _tfds._splits(name, "train") == ("train",)
+    assert _tfds._splits("toy", "test")[0] == "test"

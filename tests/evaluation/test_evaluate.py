@@ -145,13 +145,20 @@ class Masked(nn.Module):
 def test_masked_gradients_are_flagged(tmp_path):
     dataset, variables, _ = linear_problem()
     variables = {"params": {"linear": variables["params"]}}
-    found = evaluation.evaluate(
-        Masked(), variables, make_config(curve={"eps": ()}), tmp_path, dataset=dataset
-    )
+    config = make_config(curve={"eps": ()})
+    config["data"]["validation_examples"] = 1000
+    validated = [(10, 0.4), (20, 0.0)]  # of its training
+    metrics = [
+        {"step": n, "validation/accuracy": 0.8, "validation/robust_accuracy": share}
+        for n, share in validated
+    ]
+    given: dict = {"dataset": dataset, "metrics": metrics}
+    found = evaluation.evaluate(Masked(), variables, config, tmp_path, **given)
     raised = {flag["name"]: flag for flag in found["flags"]}
     assert raised["zero_gradients"]["values"] == {"share": 1.0}
     assert raised["zero_gradients"]["severe"]
     assert "above_chance_at_largest_eps" in raised
+    assert raised["catastrophic_overfitting"]["values"]["step"] == 20
 
 
 def test_worst_case_is_an_and_over_attacks(tmp_path):

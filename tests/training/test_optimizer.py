@@ -84,6 +84,14 @@ def test_warm_up_does_not_move_the_drops():
     chex.assert_trees_all_close(found, [0.01, 0.1, 0.01], rtol=1e-5)
 
 
+def test_cyclic_is_one_triangle():
+    found = rates({"name": "cyclic", "peak": 0.4}, (0, 19, 39, 40, 69, 99))
+    want = [0.1 / 40, 0.05, 0.1, 0.1 * 59 / 60, 0.05, 0.0]
+    chex.assert_trees_all_close(found, want, rtol=0, atol=1e-7)
+    late = rates({"name": "cyclic", "peak": 1.0, "warmup_epochs": 5.0}, (49, 50, 99))
+    chex.assert_trees_all_close(late, [0.1, 0.002, 0.1], rtol=1e-5)
+
+
 def test_plateau_shrinks_after_patience():
     state = optimizer.Plateau()
     scales = []

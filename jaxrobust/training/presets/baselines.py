@@ -53,11 +53,12 @@ def finish(config: Any, options: Any) -> None:
 
 
 def _fit(config: Any) -> None:
-    """Cuts down to a narrow network, one epoch and three attack steps."""
+    """Cuts down to a narrow network, one epoch and at most three attack steps."""
     common.fit_cpu(config, epochs=1.0)
     if config.model.name == "wide_resnet":
         config.model.update(depth=10, width=1)
     else:
         config.model.width = 8
-    config.attack.update(steps=3, step_size="4/255")
+    if config.attack.steps > 3:
+        config.attack.update(steps=3, step_size="4/255")
     config.objective.awp_warmup_epochs = 0.0
