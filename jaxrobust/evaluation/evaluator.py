@@ -18,6 +18,7 @@ from jaxrobust.evaluation import (
     flags,
     flags_of_attacks,
     passes,
+    preprocessed,
     robustbench,
     statistics,
     step,
@@ -63,6 +64,12 @@ def evaluate(
       ValueError: for a mistake in the config (before any work), logits that are not
         finite, or an attack that leaves its ball.
     """
+    preprocessed.read(config["eval"].get("preprocessing", ""))
+    if config["eval"].get("preprocessing", ""):
+        dataset = load_test(config) if dataset is None else dataset
+        model, variables, config = preprocessed.defended(
+            model, variables, config, dataset
+        )
     name, fields = config["data"]["name"], config["eval"]
     entries, pending = suite.chosen(fields, name, adaptive.method_of(config))
     analyses.check(fields, own_analyses)
@@ -86,6 +93,7 @@ def evaluate(
     state = folder / "autoattack"
     entries = _connected(entries, setting, config, state)
     analyses.check_images(fields, dataset.images.shape[1:], own_analyses)
+    analyses.check_data(fields, dataset)
     done = passes.run(setting, entries, fields)
     results, arrays = _analysed(done, config, own_analyses)
     results = dataclasses.replace(results, pending=pending)

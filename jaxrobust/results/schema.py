@@ -10,6 +10,7 @@ from jaxrobust.results.analysis_schema import (
     Analyses,
     Certified,
     Corruptions,
+    CorruptionSet,
     Curve,
     Diagnostics,
     GrowthSummary,
@@ -218,6 +219,7 @@ ANALYSES = (
     "representations",
     "loss_surface",
     "corruptions",
+    "corruption_set",
     "certificates",
     "gradient_masking",
 )
@@ -238,6 +240,7 @@ class Results(Part):
     analyses: Analyses | None = None
     loss_surface: LossSurface | None = None
     corruptions: Corruptions | None = None
+    corruption_set: CorruptionSet | None = None
     certified: Certified | None = None
     smoothed: SmoothedAccuracy | None = None
     own_analyses: dict[str, dict[str, Any]] | None = None

@@ -1,0 +1,96 @@
+"""Defences by preprocessing: an attack that knows nothing of them, and one that does.
+
+    python -m benchmarks.preprocessing_defences --eps 0.1 --examples 200
+
+PGD (40 steps, from one random point) on the network alone, its images handed to the
+defended network; and on the defended network, past what has no gradient, or through it
+(the worst of both per image), by the mean over 10 draws where it is random.
+"""
+
+import argparse
+
+import jax
+import jax.numpy as jnp
+
+from jaxrobust import attacks, models, preprocessing, tune_cpu, zoo
+from jaxrobust.evaluation import detectors
+
+DRAWS, STEPS = 10, 40
+ASIDE = 500  # images that set the detector's threshold
+KEY = jax.random.key(0)
+BOTH = ("past", "through")
+DEFENCES = {
+    "none": (lambda fn: fn, ({},)),
+    "JPEG, quality 75": (preprocessing.jpeg, ({"quality": 75},)),
+    "JPEG, quality 25": (preprocessing.jpeg, ({"quality": 25},)),
+    "3 bits": (preprocessing.bit_depth, ({"bits": 3},)),
+    "1 bit": (preprocessing.bit_depth, ({"bits": 1},)),
+    "median, 3 x 3": (preprocessing.median, [{"gradient": g} for g in BOTH]),
+    "total variation, .1": (
+        preprocessing.total_variation,
+        [{"weight": 0.1, "gradient": g} for g in BOTH],
+    ),
+    "resizing and padding, .8": (preprocessing.resize_and_pad, ({"smallest": 0.8},)),
+}
+
+
+def share(right) -> str:
+    """Writes a share of images in percent."""
+    return f"{100 * float(jnp.mean(right)):5.1f}"
+
+
+def correct(fn, x, y, random):
+    """Whether images are right; of a random network in half of 20 fresh draws."""
+    if not random:
+        return fn(x).argmax(1) == y
+    keys = jax.random.split(jax.random.key(1), (20, len(x)))
+    votes = jax.lax.map(lambda own: fn(x, own).argmax(1) == y, keys)
+    return votes.mean(0) >= 0.5
+
+
+def main() -> None:
+    """Prints a row for each defence."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="mnist_lenet5_standard_0")
+    parser.add_argument("--eps", type=float, default=0.1)
+    parser.add_argument("--examples", type=int, default=200)
+    args = parser.parse_args()
+    tune_cpu()
+    model, variables, _ = zoo.load(args.model)
+    logits_fn = models.logits_fn(model, variables)
+    n = args.examples
+    images, labels = zoo.images(zoo.card(args.model), n + ASIDE)
+    x, y = images[:n], labels[:n]
+    given = {"key": KEY, "eps": args.eps, "step_size": args.eps / 10, "steps": STEPS}
+    unaware = attacks.pgd(logits_fn, x, y, **given)
+    print(f"{'defence':26}{'clean':>7}{'unaware':>9}{'adaptive':>9}")
+    for name, (wrap, variants) in DEFENCES.items():
+        random = wrap is preprocessing.resize_and_pad
+        options = {"stochastic": True, "eot_samples": DRAWS} if random else {}
+        stands = jnp.ones(n, bool)
+        for variant in variants:
+            fn = wrap(logits_fn, **variant)
+            x_adv = attacks.pgd(fn, x, y, **given, **options)
+            stands &= correct(fn, x_adv, y, random)
+        fn = wrap(logits_fn, **variants[0])
+        row = (correct(fn, z, y, random) for z in (x, unaware))
+        print(f"{name:26}", *map(share, row), share(stands), sep="   ")
+    squeezed = [
+        preprocessing.bit_depth(logits_fn, bits=1),
+        preprocessing.median(logits_fn, window=2),
+    ]
+    detector = detectors.feature_squeezing(logits_fn, squeezed)
+    aside = detector(images[n:])
+    threshold = detectors.threshold_at(aside, 0.05)
+    loss = detectors.fooling_both(logits_fn, detector, threshold, spread=0.1)
+    aware = attacks.pgd(logits_fn, x, y, **given, loss=loss)
+    found = [
+        detectors.stands(logits_fn(z), y, detector(z), threshold, attacked=attacked)
+        for z, attacked in ((x, False), (unaware, True), (aware, True))
+    ]
+    print(f"{'feature squeezing':26}", *map(share, found), sep="   ")
+    print(f"threshold {threshold:.4f}, {len(aside)} images aside")
+
+
+if __name__ == "__main__":
+    main()
