@@ -95,8 +95,13 @@ def open_corruption_set(
     wanted = {name: found[name] for name in names or found}
     labels = root / f"{_LABELS}.npy"
     if next(iter(wanted.values())).suffix == labels.suffix:
-        return _open_arrays(labels, wanted, like)
-    return _open_folders(wanted, like)
+        opened: CorruptedImages = _open_arrays(labels, wanted, like)
+    else:
+        opened = _open_folders(wanted, like)
+    if (count := len(np.unique(opened.labels))) < like.num_classes:
+        told = root, count, like.num_classes
+        logging.warning("%s has images of %d of the %d classes alone", *told)
+    return opened
 
 
 def _found(root: epath.Path) -> dict[str, epath.Path]:

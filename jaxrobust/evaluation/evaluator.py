@@ -173,6 +173,7 @@ def _analysed(
         results,
         flags=[typed.make(schema.Flag, one) for one in found],
         suite=fields.get("suite", ""),
+        preprocessing=fields.get("preprocessing") or None,
         randomised=schema.Randomised(draws=draws, right_in=step.HALF)
         if draws
         else None,

@@ -23,6 +23,9 @@ _WRAPPERS: Mapping[str, Callable[..., LogitsFn]] = {
     for name in ("bit_depth", "jpeg", "median", "resize_and_pad", "total_variation")
 }
 _RANDOM = ("resize_and_pad",)
+# Parts of `config.eval`, and the fields that turn them on.
+_OF_ONE_DRAW = {"corruptions": "enabled", "corruption_set": "path"}
+_OF_ONE_DRAW |= {"certify": "enabled"}
 _FORM = "NAME:option=value,... such as jpeg:75 or jpeg:quality=75+median:window=3"
 
 
@@ -98,6 +101,8 @@ def defended(
     inner = models.logits_fn(model, variables)
     function = around(steps, inner, stochastic=own > 0)
     random = any(step.name in _RANDOM for step in steps)
+    if random:
+        _refuse_single_draws(fields)
     draws = max(own, DRAWS * random)
     network, captured = external.wrap(
         function,
@@ -118,6 +123,16 @@ def defended(
         fields = {**fields, **_without_single_draws(fields), "suite": ""}
         fields = {**fields, "attacks": table}
     return network, captured, {**config, "eval": fields}
+
+
+def _refuse_single_draws(fields: Mapping[str, Any]) -> None:
+    """Raises ValueError where something is asked for that one draw would answer."""
+    for name, field in _OF_ONE_DRAW.items():
+        if fields.get(name, {}).get(field):
+            raise ValueError(
+                f"`eval.{name}.{field}` is for networks without randomness, and "
+                "`eval.preprocessing` draws at random: leave one of both out."
+            )
 
 
 def _without_single_draws(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -50,7 +50,8 @@ def smoothed(x: Images, weight: float = 0.05, steps: int = 50) -> Images:
     def step(dual: Float[Array, "2 B H W C"], _: None) -> tuple[Array, None]:
         rise = _slopes(_divergence(dual) - x / weight)
         # The root has no gradient at 0, where images are flat.
-        length = jnp.sqrt((rise**2).sum(0) + jnp.finfo(x.dtype).tiny ** 0.5)
+        square = (rise**2).sum(0, keepdims=True)
+        length = jnp.sqrt(square + jnp.finfo(x.dtype).tiny ** 0.5)
         return (dual + _STEP * rise) / (1 + _STEP * length), None
 
     start = jnp.zeros((2, *x.shape), x.dtype)

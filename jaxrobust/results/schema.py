@@ -246,6 +246,7 @@ class Results(Part):
     own_analyses: dict[str, dict[str, Any]] | None = None
     comparison: Comparison | None = None
     suite: str | None = None
+    preprocessing: str | None = None
     pending: list[Pending] | None = None
     randomised: Randomised | None = None
     black_box: bool | None = None

@@ -170,3 +170,12 @@ def test_an_entry_of_a_leaderboard_has_the_names_of_robustbench():
     entry = robustbench.entry(read(Results, found), {"eval": {}})
     assert entry["corruptions_acc"] == "25.00"
     assert entry["corruptions_mce"] == "75.00"
+
+
+def test_what_is_asked_for_beyond_a_benchmark_is_none_of_it(run):
+    workdir, folder = run
+    write_arrays(folder, ["fog", "saturate"])
+    found = evaluate(workdir, folder, names=["saturate", "fog"])["corruption_set"]
+    assert [one["name"] for one in found["by_name"]] == ["saturate", "fog"]
+    assert "benchmark" not in found
+    assert "means are of those in the table" in found["note"]

@@ -66,6 +66,7 @@ def test_the_attack_is_on_the_defended_network(tmp_path):
 
 def test_a_random_defence_is_judged_by_fresh_draws(tmp_path):
     found = evaluate(tmp_path, "resize_and_pad:smallest=0.7+bit_depth:bits=3")
+    assert found["preprocessing"] == "resize_and_pad:smallest=0.7+bit_depth:bits=3"
     assert found["randomised"]["draws"] == preprocessed.DRAWS
     [fgsm] = found["attacks"]
     assert (fgsm["stochastic"], fgsm["eot_samples"]) == (True, preprocessed.DRAWS)
@@ -109,3 +110,10 @@ def test_attacks_on_parts_of_a_network_are_refused(tmp_path):
     own |= {"norm": "linf", "network": "without_tanh"}
     with pytest.raises(ValueError, match="attack 'own' is on parts of the network"):
         evaluate(tmp_path, "jpeg:75", attacks={"own": own})
+
+
+def test_what_one_draw_would_answer_is_refused(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"`eval\.corruptions\.enabled` is for networks"
+    ):
+        evaluate(tmp_path, "resize_and_pad", corruptions={"enabled": True})

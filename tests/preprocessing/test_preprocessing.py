@@ -21,8 +21,8 @@ def flat(x):
 
 
 def test_jpeg_is_what_pillow_makes_of_the_image():
-    levels = np.round(255 * X).astype(np.uint8)
-    found = preprocessing.jpeg(lambda x: x, quality=30)(X)
+    levels = np.round(255 * np.asarray(X)).astype(np.uint8)
+    found = np.asarray(preprocessing.jpeg(lambda x: x, quality=30)(X))
     for image, own in zip(levels, found, strict=True):
         stream = io.BytesIO()
         Image.fromarray(image).save(stream, "JPEG", quality=30)

@@ -111,8 +111,9 @@ def _opened(fields: Fields, dataset: Dataset) -> tuple[data.CorruptedImages, Cho
     everything = data.corruption_names(fields["path"])
     known = {name: len({*of} & {*everything}) for name, of in BENCHMARKS.items()}
     benchmark = max(known, key=lambda name: known[name])
-    benchmark = benchmark if known[benchmark] else None
-    standard = BENCHMARKS.get(benchmark or "", everything)
+    if not known[benchmark] or not {*asked} <= {*BENCHMARKS[benchmark]}:
+        benchmark = None  # what is said of it is of its own corruptions alone
+    standard = BENCHMARKS.get(benchmark or "", asked or everything)
     names = asked or [name for name in standard if name in everything]
     missing = [name for name in standard if name not in names]
     left_out = [name for name in everything if name not in {*names, *missing}]
@@ -193,11 +194,12 @@ def _with_reference(
 
 def _note(wanted: Chosen, reference: Reference) -> str:
     """Says what the means are of."""
-    said = "means are of all of the corruptions here, "
+    said = "means are of those in the table, "
     if wanted.benchmark is not None:
         known = BENCHMARKS[wanted.benchmark]
-        count = sum(name in known for name in wanted.names)
-        said = f"means are of {count} of the {len(known)} {wanted.benchmark}, "
+        said = (
+            f"means are of {len(wanted.names)} of the {len(known)} {wanted.benchmark}, "
+        )
     if wanted.missing:
         said += f"without {', '.join(wanted.missing)}, "
     if not reference:
