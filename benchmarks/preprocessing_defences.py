@@ -2,12 +2,17 @@
 
     python -m benchmarks.preprocessing_defences --eps 0.1 --examples 200
 
-PGD (40 steps, from one random point) on the network alone, its images handed to the
-defended network; and on the defended network, past what has no gradient, or through it
-(the worst of both per image), by the mean over 10 draws where it is random.
+Unaware: PGD (40 steps, from one random point) on the network alone, its images handed
+to the defended one. Adaptive: PGD on the defended network, past what has no gradient or
+through it, by cross-entropy and by the margin (each image's worst), by the mean over 10
+draws where it is random. Square is asked as a check. For the detector an attacked image
+stands if it is classified rightly or rejected; the adaptive attack is APGD on the joint
+loss and on the network and its squeezed copies together.
 """
 
 import argparse
+import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +24,7 @@ DRAWS, STEPS = 10, 40
 ASIDE = 500  # images that set the detector's threshold
 KEY = jax.random.key(0)
 BOTH = ("past", "through")
-DEFENCES = {
+DEFENCES: dict[str, Any] = {
     "none": (lambda fn: fn, ({},)),
     "JPEG, quality 75": (preprocessing.jpeg, ({"quality": 75},)),
     "JPEG, quality 25": (preprocessing.jpeg, ({"quality": 25},)),
@@ -34,11 +39,6 @@ DEFENCES = {
 }
 
 
-def share(right) -> str:
-    """Writes a share of images in percent."""
-    return f"{100 * float(jnp.mean(right)):5.1f}"
-
-
 def correct(fn, x, y, random):
     """Whether images are right; of a random network in half of 20 fresh draws."""
     if not random:
@@ -49,11 +49,12 @@ def correct(fn, x, y, random):
 
 
 def main() -> None:
-    """Prints a row for each defence."""
+    """Prints a row for each defence, and one for a detector."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="mnist_lenet5_standard_0")
     parser.add_argument("--eps", type=float, default=0.1)
     parser.add_argument("--examples", type=int, default=200)
+    parser.add_argument("--queries", type=int, default=300)
     args = parser.parse_args()
     tune_cpu()
     model, variables, _ = zoo.load(args.model)
@@ -63,33 +64,45 @@ def main() -> None:
     x, y = images[:n], labels[:n]
     given = {"key": KEY, "eps": args.eps, "step_size": args.eps / 10, "steps": STEPS}
     unaware = attacks.pgd(logits_fn, x, y, **given)
-    print(f"{'defence':26}{'clean':>7}{'unaware':>9}{'adaptive':>9}")
+    print(f"{'defence':26}{'clean':>8}{'unaware':>8}{'adaptive':>8}{'Square':>8}")
     for name, (wrap, variants) in DEFENCES.items():
         random = wrap is preprocessing.resize_and_pad
         options = {"stochastic": True, "eot_samples": DRAWS} if random else {}
         stands = jnp.ones(n, bool)
-        for variant in variants:
+        for variant, loss in itertools.product(variants, ("ce", "margin")):
             fn = wrap(logits_fn, **variant)
-            x_adv = attacks.pgd(fn, x, y, **given, **options)
+            x_adv = attacks.pgd(fn, x, y, **given, **options, loss=loss)
             stands &= correct(fn, x_adv, y, random)
         fn = wrap(logits_fn, **variants[0])
-        row = (correct(fn, z, y, random) for z in (x, unaware))
-        print(f"{name:26}", *map(share, row), share(stands), sep="   ")
+        asked = {"key": KEY, "eps": args.eps, "queries": args.queries}
+        squared = attacks.square(fn, x, y, **asked, stochastic=random)
+        row = [correct(fn, z, y, random) for z in (x, unaware, squared)]
+        tell(name, *row[:2], stands, row[2])
     squeezed = [
         preprocessing.bit_depth(logits_fn, bits=1),
         preprocessing.median(logits_fn, window=2),
     ]
     detector = detectors.feature_squeezing(logits_fn, squeezed)
-    aside = detector(images[n:])
-    threshold = detectors.threshold_at(aside, 0.05)
-    loss = detectors.fooling_both(logits_fn, detector, threshold, spread=0.1)
-    aware = attacks.pgd(logits_fn, x, y, **given, loss=loss)
-    found = [
-        detectors.stands(logits_fn(z), y, detector(z), threshold, attacked=attacked)
-        for z, attacked in ((x, False), (unaware, True), (aware, True))
-    ]
-    print(f"{'feature squeezing':26}", *map(share, found), sep="   ")
-    print(f"threshold {threshold:.4f}, {len(aside)} images aside")
+    threshold = detectors.threshold_at(detector(images[n:]), 0.05)
+
+    def stand(z, attacked=True):
+        logits, scores = logits_fn(z), detector(z)
+        return detectors.stands(logits, y, scores, threshold, attacked=attacked)
+
+    both = detectors.fooling_both(logits_fn, detector, threshold, spread=0.1)
+    parts = attacks.mean_loss([logits_fn, *squeezed], "margin")
+    stands = jnp.ones(n, bool)
+    for loss in (both, parts):
+        apgd = {"key": KEY, "eps": args.eps, "steps": STEPS, "best_loss": True}
+        stands &= stand(attacks.apgd(logits_fn, x, y, **apgd, loss=loss))
+    tell("feature squeezing", stand(x, attacked=False), stand(unaware), stands)
+    print(f"threshold {threshold:.4f}, set on {ASIDE} other images")
+
+
+def tell(name, *shares) -> None:
+    """Prints a row of shares in percent."""
+    cells = (f"{100 * float(jnp.mean(right)):8.1f}" for right in shares)
+    print(f"{name:26}", *cells, sep="", flush=True)
 
 
 if __name__ == "__main__":

@@ -26,8 +26,7 @@ from jaxrobust.data._names import normal, printable, some
 from jaxrobust.data._reading import named
 from jaxrobust.runtime import files
 
-SEVERITIES = 5
-_LABELS = "labels"
+SEVERITIES, _LABELS = 5, "labels"
 _SYNSET = re.compile(r"n\d{8}")
 _LARGEST = 1 << 40  # bytes of an array, of which only the rows asked for are read
 _CHUNK = 64

@@ -79,8 +79,8 @@ def fooling_both(
 
     The smaller of the margin loss and of how far the score is below the threshold:
     positive exactly where the image is misclassified and not rejected, and each step
-    works on what is still missing. For the `loss` of any attack; `apgd` keeps the best
-    point of its way.
+    works on what is still missing. For the `loss` of `attacks.apgd` with
+    `best_loss=True`, which keeps its best point; else what fools the classifier is.
 
     Args:
       logits_fn: `x -> logits [B, K]`.

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust import data, evaluation, models, preprocessing
+from jaxrobust import data, evaluation, models, preprocessing, report
 from jaxrobust.evaluation import analyses, preprocessed
 
 N = 24
@@ -71,6 +71,7 @@ def test_a_random_defence_is_judged_by_fresh_draws(tmp_path):
     [fgsm] = found["attacks"]
     assert (fgsm["stochastic"], fgsm["eot_samples"]) == (True, preprocessed.DRAWS)
     assert 0 <= fgsm["expected_accuracy"] < 1
+    assert "the network behind its defence, resize_and_pad" in report.summary(found)
 
 
 def test_the_first_step_sees_the_image_first():
@@ -113,7 +114,5 @@ def test_attacks_on_parts_of_a_network_are_refused(tmp_path):
 
 
 def test_what_one_draw_would_answer_is_refused(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"`eval\.corruptions\.enabled` is for networks"
-    ):
+    with pytest.raises(ValueError, match=r"`eval\.corruptions\.enabled` is for"):
         evaluate(tmp_path, "resize_and_pad", corruptions={"enabled": True})
