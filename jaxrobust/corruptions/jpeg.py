@@ -54,8 +54,11 @@ def jpeg_compression(x: Image, key: Key, level: Level) -> Image:
 
 def compressed(x: Images, quality: int) -> Images:
     """Encodes images in [0, 1] as JPEG at a quality from 1 to 100, and decodes them."""
-    steps = [jnp.asarray(_steps(t, quality), x.dtype) for t in (LUMINANCE, CHROMINANCE)]
-    return jax.vmap(lambda image: _lossy(image, *steps))(x)
+    # Half precision cannot hold sums of levels.
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    tables = [_steps(table, quality) for table in (LUMINANCE, CHROMINANCE)]
+    light, color = (jnp.asarray(table, wide.dtype) for table in tables)
+    return jax.vmap(lambda image: _lossy(image, light, color))(wide).astype(x.dtype)
 
 
 def _lossy(x: Image, light: Float[Array, "8 8"], color: Float[Array, "8 8"]) -> Image:

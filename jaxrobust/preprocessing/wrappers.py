@@ -6,10 +6,11 @@ from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from jaxrobust import attacks
-from jaxrobust._checks import check_choice
+from jaxrobust._checks import check_choice, check_images, check_values
 from jaxrobust.array_types import Images, Key, Logits, LogitsFn
 from jaxrobust.corruptions.jpeg import compressed
 from jaxrobust.preprocessing import filters
@@ -36,7 +37,8 @@ def jpeg(
       A function like `logits_fn`.
 
     Raises:
-      ValueError: for a value out of range.
+      ValueError: for a value out of range; when called, for other than 1 or 3 channels,
+        or (outside of `jit`) images that leave [0, 1].
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -54,7 +56,12 @@ def jpeg(
       broken in Athalye et al., ICML 2018, arXiv 1802.00420, section 5.3.
     """
     _check_whole("quality", quality, 1, 100)
-    return _changed(logits_fn, lambda x: compressed(x, quality), gradient)
+
+    def change(x: Images) -> Images:
+        check_images(x, channels=(1, 3), who="JPEG")
+        return compressed(_in_box(x), quality)
+
+    return _changed(logits_fn, change, gradient)
 
 
 def bit_depth(
@@ -77,7 +84,11 @@ def bit_depth(
     """
     _check_whole("bits", bits, 1, 8)
     levels = 2**bits - 1
-    return _changed(logits_fn, lambda x: jnp.round(levels * x) / levels, gradient)
+
+    def change(x: Images) -> Images:
+        return jnp.round(levels * _in_box(x)) / levels
+
+    return _changed(logits_fn, change, gradient)
 
 
 def median(
@@ -207,6 +218,13 @@ def _changed(logits_fn: LogitsFn, change: Change, gradient: Gradient) -> LogitsF
         return logits_fn(own(x), *keys)
 
     return defended
+
+
+def _in_box(x: Images) -> Images:
+    """Refuses images that leave [0, 1], where their values are known."""
+    if not isinstance(x, Tracer):
+        check_values(x)
+    return x
 
 
 def _check_whole(name: str, value: int, least: int, most: int) -> None:

@@ -140,3 +140,11 @@ def test_an_attack_on_the_wrapped_network_is_the_adaptive_one():
 def test_options_out_of_range(make, match):
     with pytest.raises(ValueError, match=match):
         make()
+
+
+def test_images_that_are_none_of_its_kind():
+    for wrap in (preprocessing.jpeg, preprocessing.bit_depth):
+        with pytest.raises(ValueError, match=r"leaves \[0, 1\]"):
+            wrap(flat)(2 * X - 1)
+    with pytest.raises(ValueError, match="JPEG needs images of 1 or 3 channels, got 2"):
+        preprocessing.jpeg(flat)(X[..., :2])
