@@ -159,6 +159,7 @@ def _minutes(files: RunFiles) -> Mapping[str, float | None]:
     found = files.results
     timed = [found.clean, *found.attacks] if found else []
     timed += [found.curve, found.diagnostics, found.corruptions] if found else []
+    timed += [found.corruption_set] if found else []
     parts = [part.seconds for part in timed if part and part.seconds is not None]
     return {
         "training": seconds / 60 if seconds else None,
