@@ -97,7 +97,7 @@ def fooling_both(
       >>> loss = detectors.fooling_both(flat, mean, threshold=0.5)
       >>> x = jnp.array([[0.2, 0.4], [0.2, 1.0]]).reshape(2, 1, 2, 1)
       >>> [round(float(v), 3) for v in loss.fn(x, jnp.array([0, 0]))]
-      [0.1, -0.1]
+      [0.2, -0.1]
 
     Reference:
       Bryniarski et al., Evading adversarial example detection defenses with orthogonal

@@ -27,9 +27,9 @@ def test_jpeg_is_what_pillow_makes_of_the_image():
         stream = io.BytesIO()
         Image.fromarray(image).save(stream, "JPEG", quality=30)
         decoded = np.asarray(Image.open(stream), float)
-        # Decoders may round a value the other way.
-        assert np.abs(decoded - 255 * own).max() <= 3
-        assert (np.abs(decoded - 255 * own) <= 1).mean() > 0.95
+        # Where a coefficient lies between two steps it may be rounded the other way.
+        assert np.abs(decoded - 255 * own).mean() < 0.4
+        assert np.abs(decoded - image).mean() > 5
 
 
 @pytest.mark.parametrize("window", [1, 2, 3, 5])
@@ -39,6 +39,7 @@ def test_the_median_is_scipys(window):
     chex.assert_trees_all_equal(found, jnp.asarray(want))
 
 
+@jax.jit
 def objective(u, x, weight):
     down = jnp.pad(jnp.diff(u, axis=1), ((0, 0), (0, 1), (0, 0), (0, 0)))
     right = jnp.pad(jnp.diff(u, axis=2), ((0, 0), (0, 0), (0, 1), (0, 0)))
@@ -66,6 +67,7 @@ def test_resized_images_lie_on_black_and_keys_decide():
     x = jnp.ones((64, 10, 8, 1))
     keys = jax.random.split(KEY, 64)
     seen = preprocessing.resize_and_pad(lambda x: x, smallest=0.5, enlarged=1.2)
+    seen = jax.jit(seen)
     found = np.asarray(seen(x, keys))
     assert found.shape == (64, 12, 10, 1)
     chex.assert_trees_all_equal(found, np.asarray(seen(x, keys)))
