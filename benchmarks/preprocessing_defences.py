@@ -21,6 +21,7 @@ from jaxrobust import attacks, models, preprocessing, tune_cpu, zoo
 from jaxrobust.evaluation import detectors
 
 DRAWS, STEPS = 10, 40
+DETECTOR = "feature squeezing"
 ASIDE = 500  # images that set the detector's threshold
 KEY = jax.random.key(0)
 BOTH = ("past", "through")
@@ -54,6 +55,7 @@ def main() -> None:
     parser.add_argument("--model", default="mnist_lenet5_standard_0")
     parser.add_argument("--eps", type=float, default=0.1)
     parser.add_argument("--examples", type=int, default=200)
+    parser.add_argument("--only", default="", help="rows with this in their names")
     parser.add_argument("--queries", type=int, default=300)
     args = parser.parse_args()
     tune_cpu()
@@ -65,7 +67,8 @@ def main() -> None:
     given = {"key": KEY, "eps": args.eps, "step_size": args.eps / 10, "steps": STEPS}
     unaware = attacks.pgd(logits_fn, x, y, **given)
     print(f"{'defence':26}{'clean':>8}{'unaware':>8}{'adaptive':>8}{'Square':>8}")
-    for name, (wrap, variants) in DEFENCES.items():
+    chosen = {k: v for k, v in DEFENCES.items() if args.only in k}
+    for name, (wrap, variants) in chosen.items():
         random = wrap is preprocessing.resize_and_pad
         options = {"stochastic": True, "eot_samples": DRAWS} if random else {}
         stands = jnp.ones(n, bool)
@@ -78,6 +81,14 @@ def main() -> None:
         squared = attacks.square(fn, x, y, **asked, stochastic=random)
         row = [correct(fn, z, y, random) for z in (x, unaware, squared)]
         tell(name, *row[:2], stands, row[2])
+    if args.only in DETECTOR:
+        detected(logits_fn, images, labels, unaware, args)
+
+
+def detected(logits_fn, images, labels, unaware, args) -> None:
+    """Prints the row of a detector, whose threshold other images set."""
+    n = args.examples
+    x, y = images[:n], labels[:n]
     squeezed = [
         preprocessing.bit_depth(logits_fn, bits=1),
         preprocessing.median(logits_fn, window=2),
@@ -95,7 +106,7 @@ def main() -> None:
     for loss in (both, parts):
         apgd = {"key": KEY, "eps": args.eps, "steps": STEPS, "best_loss": True}
         stands &= stand(attacks.apgd(logits_fn, x, y, **apgd, loss=loss))
-    tell("feature squeezing", stand(x, attacked=False), stand(unaware), stands)
+    tell(DETECTOR, stand(x, attacked=False), stand(unaware), stands)
     print(f"threshold {threshold:.4f}, set on {ASIDE} other images")
 
 
