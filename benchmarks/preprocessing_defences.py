@@ -21,7 +21,7 @@ from jaxrobust import attacks, models, preprocessing, tune_cpu, zoo
 from jaxrobust.evaluation import detectors
 
 DRAWS, STEPS = 10, 40
-DETECTOR = "feature squeezing"
+DETECTOR = "squeezing"
 ASIDE = 500  # images that set the detector's threshold
 KEY = jax.random.key(0)
 BOTH = ("past", "through")
@@ -66,7 +66,7 @@ def main() -> None:
     x, y = images[:n], labels[:n]
     given = {"key": KEY, "eps": args.eps, "step_size": args.eps / 10, "steps": STEPS}
     unaware = attacks.pgd(logits_fn, x, y, **given)
-    print(f"{'defence':26}{'clean':>8}{'unaware':>8}{'adaptive':>8}{'Square':>8}")
+    print(f"{'defence':28}{'clean':>8}{'unaware':>8}{'adaptive':>8}{'Square':>8}")
     chosen = {k: v for k, v in DEFENCES.items() if args.only in k}
     for name, (wrap, variants) in chosen.items():
         random = wrap is preprocessing.resize_and_pad
@@ -81,18 +81,18 @@ def main() -> None:
         squared = attacks.square(fn, x, y, **asked, stochastic=random)
         row = [correct(fn, z, y, random) for z in (x, unaware, squared)]
         tell(name, *row[:2], stands, row[2])
-    if args.only in DETECTOR:
-        detected(logits_fn, images, labels, unaware, args)
+    one_bit = preprocessing.bit_depth(logits_fn, bits=1)
+    median = preprocessing.median(logits_fn, window=2)
+    detector = {"1 bit, median": [one_bit, median], "median": [median]}
+    for squeezers, squeezed in detector.items() if args.only in DETECTOR else ():
+        name = f"{DETECTOR}, {squeezers}"
+        detected(name, logits_fn, squeezed, (images, labels, unaware), args)
 
 
-def detected(logits_fn, images, labels, unaware, args) -> None:
+def detected(name, logits_fn, squeezed, held, args) -> None:
     """Prints the row of a detector, whose threshold other images set."""
-    n = args.examples
+    n, (images, labels, unaware) = args.examples, held
     x, y = images[:n], labels[:n]
-    squeezed = [
-        preprocessing.bit_depth(logits_fn, bits=1),
-        preprocessing.median(logits_fn, window=2),
-    ]
     detector = detectors.feature_squeezing(logits_fn, squeezed)
     threshold = detectors.threshold_at(detector(images[n:]), 0.05)
 
@@ -106,14 +106,14 @@ def detected(logits_fn, images, labels, unaware, args) -> None:
     for loss in (both, parts):
         apgd = {"key": KEY, "eps": args.eps, "steps": STEPS, "best_loss": True}
         stands &= stand(attacks.apgd(logits_fn, x, y, **apgd, loss=loss))
-    tell(DETECTOR, stand(x, attacked=False), stand(unaware), stands)
+    tell(name, stand(x, attacked=False), stand(unaware), stands)
     print(f"threshold {threshold:.4f}, set on {ASIDE} other images")
 
 
 def tell(name, *shares) -> None:
     """Prints a row of shares in percent."""
     cells = (f"{100 * float(jnp.mean(right)):8.1f}" for right in shares)
-    print(f"{name:26}", *cells, sep="", flush=True)
+    print(f"{name:28}", *cells, sep="", flush=True)
 
 
 if __name__ == "__main__":
