@@ -124,7 +124,8 @@ def _numbers(
                 "name": group.name,
                 "runs": [run.path for run in group.runs],
                 "accuracy": {
-                    key: one._asdict() for key, one in table.by_name(group).items()
+                    key: {**one._asdict(), "ci95": one.ci95}
+                    for key, one in table.by_name(group).items()
                 },
             }
             for group in groups.grouped(runs)

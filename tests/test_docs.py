@@ -48,6 +48,7 @@ def test_configs_and_code_that_are_named_exist(page):
 # Examples that only what a training leaves could run are not here.
 RUN = ["README.md", "docs/index.md", "docs/how_to/attack.md", "docs/how_to/zoo.md"]
 RUN += ["docs/how_to/attack_odd_defences.md"]
+RUN += ["docs/how_to/defend_by_preprocessing.md"]
 RUN += ["docs/coming_from"]
 
 

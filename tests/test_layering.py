@@ -22,6 +22,7 @@ PURE = {
     "attacks": BASE | {"named_code", "threat", "losses"},
     "corruptions": BASE,
     "certify": BASE | {"threat", "losses", "attacks"},
+    "preprocessing": BASE | {"attacks", "corruptions"},
     "analysis": BASE | {"threat", "losses"},
     "defenses": BASE
     | {"named_code", "threat", "models", "losses", "attacks"}

@@ -4,11 +4,12 @@ Colours to Y, Cb, Cr; chroma at half the resolution; 8 x 8 cosine transforms, qu
 by the tables of ITU-T T.81 annex K; and back, chroma enlarged as libjpeg does.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxrobust.array_types import Key
+from jaxrobust.array_types import Images, Key
 from jaxrobust.corruptions._linear import HIGHEST, Image, Level, pick, separable
 
 QUALITY = (80, 65, 58, 50, 40)
@@ -44,11 +45,26 @@ TO_YCC = np.asarray(
 
 def jpeg_compression(x: Image, key: Key, level: Level) -> Image:
     """Rounds to 8-bit levels, encodes as JPEG and decodes; grey has no chroma."""
+    tables = (
+        [_steps(table, quality) for quality in QUALITY]
+        for table in (LUMINANCE, CHROMINANCE)
+    )
+    return _lossy(x, *(pick(table, level, x) for table in tables))
+
+
+def compressed(x: Images, quality: int) -> Images:
+    """Encodes images in [0, 1] as JPEG at a quality from 1 to 100, and decodes them."""
+    # Half precision cannot hold sums of levels.
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    tables = [_steps(table, quality) for table in (LUMINANCE, CHROMINANCE)]
+    light, color = (jnp.asarray(table, wide.dtype) for table in tables)
+    return jax.vmap(lambda image: _lossy(image, light, color))(wide).astype(x.dtype)
+
+
+def _lossy(x: Image, light: Float[Array, "8 8"], color: Float[Array, "8 8"]) -> Image:
     levels = jnp.round(255 * x)
-    light = pick([_steps(LUMINANCE, quality) for quality in QUALITY], level, x)
     if x.shape[-1] == 1:
         return _code(levels - 128, light) / 255 + 128 / 255
-    color = pick([_steps(CHROMINANCE, quality) for quality in QUALITY], level, x)
     turn = jnp.asarray(TO_YCC.T, x.dtype)
     ycc = jnp.round(jnp.matmul(levels, turn, precision=HIGHEST))
     luma = _code(ycc[..., :1] - 128, light) + 128
@@ -56,7 +72,7 @@ def jpeg_compression(x: Image, key: Key, level: Level) -> Image:
     chroma = _enlarge(small, *x.shape[:2])
     decoded = jnp.concatenate([luma, jnp.round(chroma)], -1)
     back = jnp.asarray(np.linalg.inv(TO_YCC).T, x.dtype)
-    return jnp.round(jnp.matmul(decoded, back, precision=HIGHEST)) / 255
+    return jnp.clip(jnp.round(jnp.matmul(decoded, back, precision=HIGHEST)) / 255, 0, 1)
 
 
 def _steps(table: str, quality: int) -> Float[np.ndarray, "8 8"]:

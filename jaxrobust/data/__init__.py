@@ -16,6 +16,11 @@ from jaxrobust.data._source import divide as divide
 from jaxrobust.data._source import image_digests as image_digests
 from jaxrobust.data._source import split_validation as split_validation
 from jaxrobust.data._source import validation_rows as validation_rows
+from jaxrobust.data.corruption_sets import SEVERITIES as SEVERITIES
+from jaxrobust.data.corruption_sets import CorruptedImages as CorruptedImages
+from jaxrobust.data.corruption_sets import Rows as Rows
+from jaxrobust.data.corruption_sets import corruption_names as corruption_names
+from jaxrobust.data.corruption_sets import open_corruption_set as open_corruption_set
 from jaxrobust.data.extra import Joined as Joined
 from jaxrobust.data.extra import load_extra as load_extra
 from jaxrobust.data.imagenet import robustbench_imagenet as robustbench_imagenet

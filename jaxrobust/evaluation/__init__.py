@@ -1,5 +1,6 @@
 """Evaluation: attack suites, per-example worst case, intervals, curves."""
 
+from jaxrobust.evaluation import detectors as detectors
 from jaxrobust.evaluation import suite as suite
 from jaxrobust.evaluation.autoattack import autoattack as autoattack
 from jaxrobust.evaluation.diagnose import diagnose as diagnose

@@ -50,6 +50,7 @@ from jaxrobust.runtime.progress import StageProgress
 _BAD_INPUT = (ValueError, TypeError, OSError, FloatingPointError, MemoryError)
 # Flags that are fields of `config.eval`.
 _SAME = ("examples", "batch_size", "save_adversarial", "ci", "transfer_from", "slots")
+_SAME += ("preprocessing",)
 _SHARES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)  # of eps, on the curve
 
 
@@ -165,6 +166,9 @@ def _config(args: argparse.Namespace) -> dict[str, Any]:
             "none of these does: give --attack transfer:attack=pgd, or leave it out."
         )
     fields.corruptions.enabled = args.corruptions
+    fields.corruption_set.path = args.corruption_set
+    fields.corruption_set.examples = args.corruption_examples
+    fields.corruption_set.reference = args.corruption_reference
     fields.certify.enabled = args.certify
     fields.queries.enabled = args.queries
     about = dict(_pair(text) for text in args.about)
@@ -188,6 +192,7 @@ def _check_flags(args: argparse.Namespace) -> None:
         ("attack", "suite"),
         ("stochastic", "black_box"),
         ("stochastic", "corruptions"),
+        ("stochastic", "corruption_set"),
         ("stochastic", "certify"),
         ("black_box", "certify"),
     ):
@@ -285,6 +290,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--stochastic", action="store_true", help="the function takes (x, keys [B])")
     add("--draws", type=int, default=20, help="of a randomised function, per step")
+    add("--preprocessing", default="", help="defence: jpeg:75, median:3+jpeg")
     add("--black_box", action="store_true", help="a function of NumPy or PyTorch")
     add("--layout", choices=black_box.LAYOUTS, help="of the images it takes; NHWC")
     add("--examples", type=int, default=0, help="how many test images; 0 = all")
@@ -294,6 +300,9 @@ def parser() -> argparse.ArgumentParser:
     add("--batch_size", type=int, default=250)
     add("--ci", type=float, default=0.0, help="stop once intervals are that narrow")
     add("--corruptions", action="store_true", help="accuracy under corruptions too")
+    add("--corruption_set", default="", help="folder of CIFAR-10-C, ImageNet-C, 3DCC")
+    add("--corruption_examples", type=int, default=1000, help="of these; 0 = all")
+    add("--corruption_reference", default="", help="alexnet, none, or a file of errors")
     add("--certify", action="store_true", help="what is proved, beside the attacks")
     add(
         "--queries",

@@ -21,6 +21,8 @@ def defaults() -> Any:
             "slots": 0,  # images AutoAttack works on at a time; 0 = its own choice
             # Adds examples until the 95 % intervals are at most this wide; 0 = off.
             "ci": 0.0,
+            # In front of the network, such as jpeg:75+median:3; '' = nothing.
+            "preprocessing": "",
             # Work directory of the network that transfer attacks come from; [a, b] for
             # several together.
             "transfer_from": "",
@@ -49,6 +51,8 @@ def without_analyses(
         quiet[name] = own
     if "curve" not in but:
         quiet["curve"]["eps"] = []
+    if "corruption_set" not in but:
+        quiet["corruption_set"]["path"] = ""
     return {**fields, **quiet}
 
 

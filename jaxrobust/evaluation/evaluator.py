@@ -19,6 +19,7 @@ from jaxrobust.evaluation import (
     flags_of_attacks,
     flags_of_training,
     passes,
+    preprocessed,
     robustbench,
     statistics,
     step,
@@ -66,6 +67,12 @@ def evaluate(
       ValueError: for a mistake in the config (before any work), logits that are not
         finite, or an attack that leaves its ball.
     """
+    preprocessed.read(config["eval"].get("preprocessing", ""))
+    if config["eval"].get("preprocessing", ""):
+        dataset = load_test(config) if dataset is None else dataset
+        model, variables, config = preprocessed.defended(
+            model, variables, config, dataset
+        )
     name, fields = config["data"]["name"], config["eval"]
     entries, pending = suite.chosen(fields, name, adaptive.method_of(config))
     analyses.check(fields, own_analyses)
@@ -90,6 +97,7 @@ def evaluate(
     state = folder / "autoattack"
     entries = _connected(entries, setting, config, state)
     analyses.check_images(fields, dataset.images.shape[1:], own_analyses)
+    analyses.check_data(fields, dataset)
     done = passes.run(setting, entries, fields)
     results, arrays = _analysed(done, config, own_analyses)
     of_training = flags_of_training.robustness_lost(
@@ -173,6 +181,7 @@ def _analysed(
         results,
         flags=[typed.make(schema.Flag, one) for one in found],
         suite=fields.get("suite", ""),
+        preprocessing=fields.get("preprocessing") or None,
         randomised=schema.Randomised(draws=draws, right_in=step.HALF)
         if draws
         else None,

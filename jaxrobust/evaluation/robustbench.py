@@ -5,6 +5,7 @@ from typing import Any
 
 from jaxrobust._checks import nearest_match
 from jaxrobust.attacks.registry import AUTOATTACK
+from jaxrobust.results.analysis_schema import CorruptionSet
 from jaxrobust.results.schema import Results
 
 ABOUT: Mapping[str, str | int | bool] = {
@@ -56,8 +57,9 @@ def entry(results: Results, config: Mapping[str, Any]) -> dict[str, str | int | 
 
     Accuracies are in percent, as text. `autoattack_acc` is there only if the standard
     version of AutoAttack ran; `footnote` says so otherwise, and what the numbers are
-    about where that is not the whole test set. `unreliable` is whether there is a
-    severe flag.
+    about where that is not the whole test set. `corruptions_acc` and `corruptions_mce`
+    (of 3DCC with `_3d`) are of a published set without a corruption missing.
+    `unreliable` is whether there is a severe flag.
     """
     about = read_about(config["eval"].get("robustbench", {}))
     model = config.get("model", {}).get("name", "")
@@ -82,9 +84,21 @@ def entry(results: Results, config: Mapping[str, Any]) -> dict[str, str | int | 
         "clean_acc": _percent(results.clean.accuracy),
         "reported": about["reported"],
         **({"autoattack_acc": robust[0]} if robust else {}),
+        **_corrupted(results.corruption_set),
         "footnote": " ".join(note for note in notes if note),
         "unreliable": any(flag.severe for flag in results.flags),
     }
+
+
+def _corrupted(found: CorruptionSet | None) -> dict[str, str]:
+    """Accuracy and mCE on a published set, where no corruption of it is missing."""
+    if found is None or found.benchmark is None or found.missing:
+        return {}
+    end = "_3d" if found.benchmark == "3DCC" else ""
+    fields = {f"corruptions_acc{end}": _percent(found.mean_accuracy)}
+    if found.mce is not None:
+        fields[f"corruptions_mce{end}"] = _percent(found.mce)
+    return fields
 
 
 def _notes(results: Results, *, standard: bool) -> list[str]:
@@ -98,6 +112,9 @@ def _notes(results: Results, *, standard: bool) -> list[str]:
         )
     if found and found.examples is not None and found.examples < found.of:
         notes.append(f"On {found.examples} of {found.of} test images.")
+    if (corrupted := results.corruption_set) and _corrupted(corrupted):
+        part = f"On {corrupted.n} of {corrupted.of} images under each corruption."
+        notes += [part] * (corrupted.n < corrupted.of)
     if results.flags:
         names = sorted({flag.name for flag in results.flags})
         notes.append(f"Warning signs: {', '.join(names)}.")

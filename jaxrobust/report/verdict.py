@@ -179,7 +179,8 @@ def unchecked(results: Results) -> list[str]:
 
 def belief(results: Results) -> list[str]:
     """Says how far the robust accuracy can be trusted."""
-    notes = []
+    behind = f"Attacks are on the network behind its defence, {results.preprocessing}."
+    notes = [behind] if results.preprocessing else []
     if found := results.randomised:
         notes.append(
             "This network is randomised: an image counts as right where at least half "

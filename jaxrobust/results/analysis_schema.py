@@ -363,9 +363,10 @@ class Corrupted(Part):
 
 
 class ByName(OfSome):
-    """Mean over severities."""
+    """Mean over severities; `ce` is its error over that of a reference network."""
 
     name: str
+    ce: Number | None = None
 
 
 class BySeverity(Part):
@@ -389,3 +390,21 @@ class Corruptions(Part):
     ci95: Pair
     worst_case: RobustOfSome | None = None
     seconds: Number | None = None
+
+
+class CorruptionSet(Corruptions):
+    """Accuracy on a published set, on n of its `of` images at each severity.
+
+    `clean` and `worst_case` are of the evaluation's own images. The means are of the
+    corruptions in `by_name`; `missing` are others of the `benchmark`, `left_out` those
+    of the folder that are none of it. `mce` is there where none is missing and there is
+    a `reference`.
+    """
+
+    folder: str
+    of: Count
+    benchmark: str | None = None
+    missing: list[str]
+    left_out: list[str]
+    reference: str | None = None
+    mce: Number | None = None

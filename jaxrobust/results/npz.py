@@ -165,6 +165,14 @@ class CorruptionsArrays(Group):
     corruption_correct: np.ndarray | None = None
 
 
+class CorruptionSetArrays(Group):
+    """Whether n images of a published set are right, [R, 5, n], by corruption."""
+
+    corruption_set_names: np.ndarray
+    corruption_set_indices: np.ndarray  # places in the set, at each severity
+    corruption_set_correct: np.ndarray
+
+
 class LossSurfaceArrays(Group):
     """Losses [n, P, P] on a plane through n images, at P places `at` to a side.
 

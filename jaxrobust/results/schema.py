@@ -10,6 +10,7 @@ from jaxrobust.results.analysis_schema import (
     Analyses,
     Certified,
     Corruptions,
+    CorruptionSet,
     Curve,
     Diagnostics,
     GrowthSummary,
@@ -233,6 +234,7 @@ ANALYSES = (
     "representations",
     "loss_surface",
     "corruptions",
+    "corruption_set",
     "certificates",
     "gradient_masking",
 )
@@ -255,11 +257,13 @@ class Results(Part):
     analyses: Analyses | None = None
     loss_surface: LossSurface | None = None
     corruptions: Corruptions | None = None
+    corruption_set: CorruptionSet | None = None
     certified: Certified | None = None
     smoothed: SmoothedAccuracy | None = None
     own_analyses: dict[str, dict[str, Any]] | None = None
     comparison: Comparison | None = None
     suite: str | None = None
+    preprocessing: str | None = None
     pending: list[Pending] | None = None
     randomised: Randomised | None = None
     black_box: bool | None = None

@@ -17,6 +17,7 @@ from jaxrobust.evaluation import (
     adaptive,
     analyses,
     passes,
+    preprocessed,
     robustbench,
     suite,
     transfer,
@@ -128,6 +129,8 @@ def check_evaluation(config: Mapping[str, Any]) -> None:
         with _about("eval.slots"):
             slots_for(wanted["slots"], jax.device_count(), 1)
     passes.width_of(wanted)
+    with _about("eval.preprocessing"):
+        preprocessed.read(wanted.get("preprocessing", ""))
     analyses.check(wanted, analyses.load(wanted))
     with _about("eval.robustbench"):
         robustbench.read_about(wanted["robustbench"])

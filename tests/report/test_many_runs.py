@@ -103,10 +103,14 @@ def test_seeds_are_one_row_and_every_two_are_tested(write, tmp_path):
     assert [g["name"] for g in numbers["groups"]] == ["ssp2", "res"]
     worst = numbers["groups"][0]["accuracy"]["worst case"]
     deviation = (0.48 - 0.4) / 2**0.5
+    ends = worst.pop("ci95")
     assert worst == pytest.approx({"mean": 0.44, "deviation": deviation, "n": 2})
+    # Of two values Student's interval reaches 12.7062 / 2 of their distance.
+    assert ends == pytest.approx([0.0, 0.44 + 12.7062 * 0.04])
     row = re.search(r"<tr><td>ssp2</td>.*?</tr>", text)[0]
     cells = re.findall(r"<td[^>]*>(.*?)</td>", row)
-    told = ["ssp2", "2", "90.0 ± 0.0 %", "44.0 ± 5.7 %", "44.0 ± 5.7 %", "46.0 ± 5.7 %"]
+    told = ["ssp2", "2", "90.0 ± 0.0 %", "44.0 ± 5.7 %", "[0.0, 94.8]"]
+    told += ["44.0 ± 5.7 %", "46.0 ± 5.7 %"]
     # Ten steps of 60 images at 10 in a second are a minute; so are 3 parts of 30 s.
     assert cells == [*told, "none", "1.0", "1.5"]
     assert "<b>zero gradients</b>" in text

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from jaxrobust import named_code
+from jaxrobust.data import Dataset
 from jaxrobust.evaluation.analyses.base import Analysis as Analysis
 from jaxrobust.evaluation.analyses.base import BuiltIn, Fields, Runs
 from jaxrobust.evaluation.analyses.base import Context as Context
@@ -107,6 +108,13 @@ def check_images(fields: Fields, shape: Sequence[int], own: Own = NONE) -> None:
     for _, one, part in _each(fields, own):
         if asked := getattr(one, "check_images", None):
             asked(part, shape)
+
+
+def check_data(fields: Fields, dataset: Dataset) -> None:
+    """Raises ValueError where an analysis finds its data not to fit the test images."""
+    for _, one, part in _each(fields, NONE):
+        if asked := getattr(one, "check_data", None):
+            asked(part, dataset)
 
 
 def run(

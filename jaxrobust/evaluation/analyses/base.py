@@ -73,6 +73,7 @@ class BuiltIn(Analysis, Protocol):
       QUICK, ON_CPU: fields of a run that only shows that it works, and of a short one
       at_radius: (eps, step_size) -> the fields that change with one radius for all
       check_images: (fields, shape [H, W, C]), raises for images that it cannot take
+      check_data: (fields, test set), raises where data of its own does not fit that
     """
 
     @property

@@ -106,7 +106,7 @@ def classified(
     correct = np.stack([one for one, _ in found])
     attacked = None if robust is None else robust[rows]
     seconds = time.monotonic() - begin
-    results = _describe(correct, wanted, clean[rows], attacked, seconds)
+    results = describe(correct, wanted, clean[rows], attacked, seconds)
     arrays = npz.CorruptionsArrays(
         corruption_names=np.asarray(wanted.names),
         corruption_severities=np.asarray(wanted.severities),
@@ -149,7 +149,7 @@ def _shown(severities: tuple[int, ...]) -> int:
     return min(severities, key=lambda severity: abs(severity - SHOWN))
 
 
-def _describe(
+def describe(
     correct: Bool[np.ndarray, "R S n"],
     wanted: Wanted,
     clean: Bool[np.ndarray, "n"],

@@ -20,12 +20,12 @@ def figure(results: Results, arrays: Arrays, twin: Results | None) -> list[Marku
     if found is None:
         return []
     other = twin and twin.corruptions
-    theirs = {label: share for label, _, share, _ in _rows(other)} if other else {}
+    theirs = {label: share for label, _, share, _ in rows_of(other)} if other else {}
     severities = [one.severity for one in found.by_severity]
     heads = ["images", "mean", "95 % interval", *(["twin, mean"] if theirs else [])]
     heads += [f"severity {s}" if i == 0 else f"{s}" for i, s in enumerate(severities)]
     rows = []
-    for label, at, share, ends in _rows(found):
+    for label, at, share, ends in rows_of(found):
         cells = [label, percent(share), interval(ends)]
         cells += [percent(theirs.get(label))] if theirs else []
         rows.append([*cells, *(at.get(s, "") for s in severities)])
@@ -44,7 +44,7 @@ def figure(results: Results, arrays: Arrays, twin: Results | None) -> list[Marku
     ]
 
 
-def _rows(found: Corruptions) -> list[Row]:
+def rows_of(found: Corruptions) -> list[Row]:
     """Returns per row its label, accuracy per severity, mean and interval."""
     rows: list[Row] = [("clean", {}, found.clean.accuracy, found.clean.ci95)]
     for one in found.by_name:

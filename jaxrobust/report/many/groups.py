@@ -49,6 +49,16 @@ class Spread(NamedTuple):
     deviation: float | None
     n: int
 
+    @property
+    def ci95(self) -> list[float] | None:
+        """Student's 95 % interval of the mean of shares, cut to [0, 1]."""
+        if self.deviation is None:
+            return None
+        from scipy import special  # not for every import of a report
+
+        reach = special.stdtrit(self.n - 1, 0.975) * self.deviation / self.n**0.5
+        return [max(0.0, self.mean - reach), min(1.0, self.mean + reach)]
+
 
 def spread(values: Sequence[float]) -> Spread:
     """Returns mean, deviation and number of at least one value."""

@@ -13,8 +13,9 @@ from jaxrobust.results.schema import AttackSummary
 
 NOTE = (
     "Where runs differ by their seed alone, a row is their mean ± standard deviation "
-    "(n - 1) over n of them. An image counts as robust in the worst case if it is "
-    "classified correctly as it is and under every attack with a radius."
+    "(n - 1) over n of them, and the interval is Student's, 95 %, of the mean worst "
+    "case over seeds. An image counts as robust in the worst case if it is classified "
+    "correctly as it is and under every attack with a radius."
 )
 
 
@@ -39,13 +40,16 @@ def results(groups: Sequence[RunGroup]) -> Section:
     threats = dict.fromkeys(c.threat for c in columns)
     seen = Counter(c.label for c in columns)
     heads = ["run", "n", "clean", "worst case"]
+    several = any(len(group.runs) > 1 for group in groups)
+    heads += ["95 % interval"] * several
     for column in columns:
         # Where there is one threat alone, the note says it.
         some = len(threats) > 1 or seen[column.label] > 1
         heads.append(_name(column) if some else column.label)
     heads += ["warning signs", "training, min", "evaluation, min"]
-    rows = [_row(group, columns) for group in groups]
-    numbers = [*range(1, 4 + len(columns)), len(heads) - 2, len(heads) - 1]
+    rows = [_row(group, columns, several) for group in groups]
+    texts = (0, len(heads) - 3)  # names, and warning signs
+    numbers = [place for place in range(len(heads)) if place not in texts]
     note = f"Threat: {next(iter(threats))}. {NOTE}" if len(threats) == 1 else NOTE
     return [
         tag("h2", "Results"),
@@ -104,10 +108,13 @@ def _name(key: str | Column) -> str:
     return key if isinstance(key, str) else f"{key.label} ({key.threat})"
 
 
-def _row(group: RunGroup, columns: Sequence[Column]) -> list[Content]:
+def _row(group: RunGroup, columns: Sequence[Column], several: bool) -> list[Content]:
     measured = over(group, shares)
     keys: list[str | Column] = ["clean", "worst case", *columns]
     cells = [_percent(measured.get(key), len(group.runs)) for key in keys]
+    if several:
+        ends = worst.ci95 if (worst := measured.get("worst case")) else None
+        cells.insert(2, verdict.interval(ends) if ends else "")
     minutes = over(group, _minutes)
     spent = [
         f"{found.mean:.1f}" if (found := minutes.get(part)) else ""
@@ -154,6 +161,7 @@ def _minutes(files: RunFiles) -> Mapping[str, float | None]:
     found = files.results
     timed = [found.clean, *found.attacks] if found else []
     timed += [found.curve, found.diagnostics, found.corruptions] if found else []
+    timed += [found.corruption_set] if found else []
     parts = [part.seconds for part in timed if part and part.seconds is not None]
     return {
         "training": seconds / 60 if seconds else None,
