@@ -11,7 +11,7 @@ Peer = Callable[[Any, Tensor, Tensor], Tensor]
 
 EPS = {"linf": 0.1, "l2": 1.5}
 STEPS = {"steps": 20, "step_size": 0.0125}
-SEARCH = {"binary_steps": 9, "steps": 100, "initial_const": 0.1}
+SEARCH = {"binary_steps": 5, "steps": 200, "lr": 0.05, "initial_const": 1.0}
 
 
 class Case(NamedTuple):
@@ -58,8 +58,9 @@ def foolbox_(name: str, eps: float | None = None, **options: Any) -> Peer:
 
     def run(net: Any, x: Tensor, y: Tensor) -> Tensor:
         import foolbox  # pyright: ignore[reportMissingImports]
+        from foolbox.models import pytorch  # pyright: ignore[reportMissingImports]
 
-        model = foolbox.PyTorchModel(net, bounds=(0, 1), device="cpu")
+        model = pytorch.PyTorchModel(net, bounds=(0, 1), device="cpu")
         attack = getattr(foolbox.attacks, name)(**options)
         return attack(model, x, y, epsilons=eps)[0 if eps is None else 1]
 
@@ -104,7 +105,7 @@ def _transferable() -> list[Case]:
     eps = EPS["linf"]
     own = {"eps": eps, "alpha": STEPS["step_size"], "steps": STEPS["steps"]}
     same = own | {"decay": 1.0}
-    diverse = {"resize": 0.9, "share": 0.5}
+    diverse: Mapping[str, Any] = {"resize": 0.9, "share": 0.5}
     pairs: dict[str, tuple[Mapping[str, Any], Peer]] = {
         "mim": ({}, torchattacks_("MIFGSM", **same)),
         "nim": ({}, torchattacks_("NIFGSM", **same)),
@@ -115,14 +116,15 @@ def _transferable() -> list[Case]:
         "vnim": ({}, torchattacks_("VNIFGSM", **same, N=5)),
     }
     return [
-        Case(name, "linf", eps, STEPS | options, {"torchattacks": peer})
+        Case(name, "linf", eps, {**STEPS, **options}, {"torchattacks": peer})
         for name, (options, peer) in pairs.items()
     ]
 
 
 def _smallest() -> list[Case]:
-    cw = {"binary_search_steps": 9, "initial_const": SEARCH["initial_const"]}
-    ead = {"binary_search_steps": 9, "initial_const": 0.1}
+    steps, lr = SEARCH["steps"], SEARCH["lr"]
+    search = {"binary_search_steps": SEARCH["binary_steps"], "initial_const": 1.0}
+    cw, ead = {"learning_rate": lr} | search, {"lr": lr, "max_iterations": steps}
     found: list[tuple[str, str, Mapping[str, Any], Mapping[str, Peer]]] = [
         (
             "deepfool",
@@ -177,8 +179,10 @@ def _smallest() -> list[Case]:
             "l2",
             SEARCH,
             {
-                "adv-lib": adv_lib_("carlini_wagner_l2", max_iterations=100, **cw),
-                "foolbox": foolbox_("L2CarliniWagnerAttack", steps=100, **cw),
+                "adv-lib": adv_lib_("carlini_wagner_l2", max_iterations=steps, **cw),
+                "foolbox": foolbox_(
+                    "L2CarliniWagnerAttack", steps=steps, stepsize=lr, **search
+                ),
             },
         ),
         (
@@ -186,14 +190,33 @@ def _smallest() -> list[Case]:
             "l1",
             SEARCH,
             {
-                "foolbox": foolbox_("EADAttack", steps=100, decision_rule="L1", **ead),
-                "torchattacks": torchattacks_("EADL1", **ead, beta=0.01),
+                "foolbox": foolbox_(
+                    "EADAttack",
+                    steps=steps,
+                    initial_stepsize=lr,
+                    decision_rule="L1",
+                    **search,
+                ),
+                "torchattacks": torchattacks_(
+                    "EADL1",
+                    binary_search_steps=SEARCH["binary_steps"],
+                    initial_const=1.0,
+                    beta=0.01,
+                    **ead,
+                ),
             },
+        ),
+        (
+            "sparsefool",
+            "l0",
+            {},
+            {"torchattacks": torchattacks_("SparseFool", steps=20)},
         ),
         (
             "jsma",
             "l0",
-            {"gamma": 0.1, "norm": "l1", "targeted": True},
+            {"gamma": 0.1, "norm": "l1"},
+            # Towards the next class, since it has no rule for any class.
             {"torchattacks": torchattacks_("JSMA", theta=1.0, gamma=0.1)},
         ),
     ]

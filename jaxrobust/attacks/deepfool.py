@@ -54,7 +54,7 @@ class DeepFool(Walk):
 def past_nearest(
     problem: Problem, x: Images, keys: Keys, overshoot: float
 ) -> tuple[Images, Difference]:
-    """Goes past the nearest linearised boundary, in the box; also what is told of it."""
+    """Goes past the nearest linearised boundary, in the box; also tells of it."""
     at = differences(problem, x, keys)
     # Where the logits of a black image are all 0, its own values tell no precision.
     farthest = jnp.full_like(x, max(abs(v) for v in problem.bounds))

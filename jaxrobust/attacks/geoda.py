@@ -58,10 +58,18 @@ class GeoDA(Smallest):
         at = evaluate(problem, x, model_keys(problem, keys, self.steps))
         none, blank = jnp.zeros(x.shape[:1], jnp.int32), jnp.zeros_like(x)
         zero = jnp.zeros(x.shape[:1], x.dtype)
-        nearest = Nearest.first(problem, at.fooled)
-        health = Health.of(problem, at.logits)
-        state = none + _SEARCH, none, none, blank, zero, zero + 1, blank
-        return Carry(Sought.first(problem), *state, nearest, health)
+        return Carry(
+            sought=Sought.first(problem),
+            phase=none + _SEARCH,
+            asked=none,
+            iteration=none,
+            way=blank,
+            low=zero,
+            high=zero + 1,
+            normal=blank,
+            nearest=Nearest.first(problem, at.fooled),
+            health=Health.of(problem, at.logits),
+        )
 
     def step(self, problem: Problem, keys: Keys, i: Count, carry: Carry) -> Carry:
         """Makes one query: each row what its phase needs, and goes on by the answer."""
@@ -78,13 +86,9 @@ class GeoDA(Smallest):
         fooled = evaluate(problem, query, model_keys(problem, keys, i)).fooled
         sought = choose(found, carry.sought, carry.sought.after(problem, query, fooled))
         begun = carry._replace(way=sought.start - x, low=sought.low, high=sought.high)
-        state = choose(
-            found,
-            self._answered(problem, carry, query, query - boundary, fooled)[1:8],
-            begun[1:8],
-        )
+        went_on = self._answered(problem, carry, query, query - boundary, fooled)
         nearest = carry.nearest.or_nearer(problem, query, fooled)
-        return Carry(sought, *state, nearest, carry.health)
+        return choose(found, went_on, begun)._replace(sought=sought, nearest=nearest)
 
     def _ahead(self, problem: Problem, carry: Carry) -> Images:
         """As far along the normal as the boundary is, and farther at each attempt."""

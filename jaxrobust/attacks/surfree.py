@@ -42,7 +42,7 @@ class Carry(NamedTuple):
     point: Images  # at the boundary: angle 0
     direction: Images  # of length 1, across the way to the point
     before: Array  # the last directions, [B, n, values]
-    count: Int[Array, " B"]
+    turns: Int[Array, " B"]
     turn: Turn
     nearest: Nearest
     health: Health | None
@@ -96,7 +96,7 @@ class SurFree(Smallest):
         begins = sought.found & ~found
         point = choose(begins, x + like(sought.high, x) * (sought.start - x), point)
         fresh = begins | (found & (turn.phase == _SIGN) & (turn.asked == 0))
-        row, place = jnp.arange(len(x)), carry.count % carry.before.shape[1]
+        row, place = jnp.arange(len(x)), carry.turns % carry.before.shape[1]
         kept = carry.direction.reshape(len(x), -1)
         kept = jnp.where(fresh[:, None], kept, carry.before[row, place])
         before = carry.before.at[row, place].set(kept)
@@ -106,7 +106,7 @@ class SurFree(Smallest):
             point,
             choose(fresh, made, carry.direction),
             before,
-            carry.count + fresh,
+            carry.turns + fresh,
             turn,
             nearest,
             carry.health,
