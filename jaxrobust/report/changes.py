@@ -77,7 +77,7 @@ def _attacks(results: Results) -> list[Next]:
         found.insert(0 if told else 1, _adaptive(told, threat))
     if "plus" not in versions:
         found.append(_ensemble("plus", threat))
-    if "strong" not in versions:
+    elif "strong" not in versions:
         found.append(_ensemble("strong", threat))
     return [*found, _more_starts(threat)]
 

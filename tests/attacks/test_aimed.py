@@ -52,11 +52,11 @@ def test_targets_are_tried_in_order_and_the_best_is_kept(order):
 
 
 def far_but_steep(x):
-    """Class 11 is least likely and the only one in reach: along the signs of `W`."""
+    """Class 11 is least likely, the only one in reach, and away from the others."""
     here = x.reshape(len(x), -1) - X.reshape(len(X), -1)
     logits = jnp.full((len(x), 12), -1000.0).at[:, 0].set(0)
     logits = logits.at[:, 1:11].add(0.01 * here @ W[:, :1])
-    return logits.at[:, 11].set(-5000 + 60_000 * here @ jnp.sign(W[:, 0]) / 20)
+    return logits.at[:, 11].set(-5000 - 60_000 * here @ jnp.sign(W[:, 0]) / 20)
 
 
 @pytest.mark.parametrize(("order", "fooled"), [("logits", 0), ("boundaries", 6)])
