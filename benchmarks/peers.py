@@ -210,7 +210,7 @@ def _smallest() -> list[Case]:
             "sparsefool",
             "l0",
             {},
-            {"torchattacks": torchattacks_("SparseFool", steps=20)},
+            {"torchattacks": torchattacks_("SparseFool", steps=10)},
         ),
         (
             "jsma",

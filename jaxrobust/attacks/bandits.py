@@ -1,6 +1,7 @@
 """Bandits: ascent along a prior that learns from two scores a step."""
 
 import dataclasses
+import math
 from typing import Annotated, Any, Unpack
 
 import jax
@@ -56,7 +57,7 @@ class Bandits(Ascent):
         shape = prior.shape[1:]
         drawn = fold(keys, _DRAW_STREAM, i)
         noise = jax.vmap(lambda key: jax.random.normal(key, shape, x.dtype))(drawn)
-        noise = noise * self.exploration / np.sqrt(np.prod(shape))
+        noise = noise * self.exploration / math.sqrt(math.prod(shape))
         length = self.probe * width(problem)
         ahead, behind = (
             length * _unit(self._image(problem, prior, s * noise)) for s in (1, -1)
