@@ -38,5 +38,5 @@ def low_noise(keys: Key, x: Images, share: float) -> Images:
     if x.ndim != 4 or share >= 1:
         return draw
     low = [np.arange(n) < max(1, round(share * n)) for n in x.shape[1:3]]
-    mask = jnp.asarray(low[0][:, None, None] & low[1][None, :, None])
+    mask = (low[0][:, None] & low[1][None])[None, :, :, None]
     return synthesised(jnp.where(mask, draw, 0))

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from jaxrobust import threat
@@ -151,14 +152,12 @@ class SurFree(Smallest):
         """Draws a direction across `away`, and across those before."""
         if self.basis == "dct":
             signs = jax.vmap(lambda k: jax.random.randint(k, x.shape[1:], -1, 2))(keys)
-            low = sum(
-                jnp.arange(n).reshape(-1, *[1] * (2 - axis)) / n
-                for axis, n in enumerate(x.shape[1:3])
-            )
-            weights = jnp.tanh(transformed(x)) * (low < 1)
+            tall, wide = (np.arange(n) / n for n in x.shape[1:3])
+            low = (tall[:, None] + wide[None] < 1)[None, :, :, None]
+            weights = jnp.where(low, jnp.tanh(transformed(x)), 0)
             # An image of one colour has one wave, and one direction would be few.
             flat = jnp.sum(weights != 0, axis=(1, 2, 3)) < 2
-            weights = choose(flat, jnp.ones_like(x) * (low < 1), weights)
+            weights = choose(flat, jnp.where(low, jnp.ones_like(x), 0), weights)
             way = synthesised(weights * signs.astype(x.dtype))
         else:
             way = jax.vmap(lambda k: jax.random.normal(k, x.shape[1:], x.dtype))(keys)

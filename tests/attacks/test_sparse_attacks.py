@@ -146,19 +146,22 @@ def test_simba_steps_along_a_basis(basis):
     assert (fn(x_adv)[:, 0] < fn(x)[:, 0]).all()
 
 
-def test_estimates_follow_a_linear_loss_as_pgd_does():
+@pytest.mark.parametrize(
+    ("name", "norm", "options", "share"),
+    [
+        ("nes", "l2", {"steps": 30, "sigma": 0.01}, 0.9),
+        ("bandits", "linf", {"queries": 900, "lr": 0.02, "tiles": 4}, 0.5),
+    ],
+)
+def test_estimates_follow_a_linear_loss_as_pgd_does(name, norm, options, share):
+    """Bandits' prior is of two looks a step, so it lags."""
     fn = functools.partial(linear, lead=jnp.full(3, 20.0))
-    by = {"eps": 0.1, "norm": "l2", "loss": "margin"}
+    by = {"eps": 0.1, "norm": norm, "loss": "margin"}
     gain = {
-        name: fn(X)[:, 0] - fn(attacks.get(name, **by, **options)(fn, X, Y, KEY))[:, 0]
-        for name, options in (
-            ("nes", {"steps": 30, "sigma": 0.01}),
-            ("bandits", {"queries": 900, "lr": 0.02, "tiles": 4}),
-            ("pgd", {"steps": 10, "step_size": 0.05}),
-        )
+        who: fn(X)[:, 0] - fn(attacks.get(who, **by, **own)(fn, X, Y, KEY))[:, 0]
+        for who, own in ((name, options), ("pgd", {"steps": 10, "step_size": 0.05}))
     }
-    assert (gain["nes"] > 0.9 * gain["pgd"]).all()
-    assert (gain["bandits"] > 0.7 * gain["pgd"]).all()
+    assert (gain[name] > share * gain["pgd"]).all()
 
 
 @pytest.mark.parametrize("name", ["ddn", "fmn", "sigma_zero", "boundary"])
