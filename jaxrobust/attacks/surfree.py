@@ -26,7 +26,7 @@ _SIGN, _FARTHER, _SEARCH = range(3)
 _HALVINGS = 10
 
 
-class Turn(NamedTuple):
+class Arc(NamedTuple):
     """A row's search for an angle in the plane of its point and a direction."""
 
     phase: Int[Array, " B"]
@@ -44,7 +44,7 @@ class Carry(NamedTuple):
     direction: Images  # of length 1, across the way to the point
     before: Array  # the last directions, [B, n, values]
     turns: Int[Array, " B"]
-    turn: Turn
+    turn: Arc
     nearest: Nearest
     health: Health | None
 
@@ -68,7 +68,7 @@ class SurFree(Smallest):
         x = problem.x
         at = evaluate(problem, x, model_keys(problem, keys, self.steps))
         none, zero = (jnp.zeros(x.shape[:1], kind) for kind in (jnp.int32, x.dtype))
-        turn = Turn(none + _SIGN, none, zero, zero, zero + self.angle)
+        turn = Arc(none + _SIGN, none, zero, zero, zero + self.angle)
         # Across more directions than half of the values few would be left.
         memory = max(1, min(self.memory, x[0].size // 2))
         before = jnp.zeros((len(x), memory, x[0].size), x.dtype)
@@ -113,7 +113,7 @@ class SurFree(Smallest):
             carry.health,
         )
 
-    def _angle(self, turn: Turn) -> PerExample:
+    def _angle(self, turn: Arc) -> PerExample:
         """The next angle: to both sides, the widest first, then where it is sought."""
         share = 1 - (turn.asked // 2) / self.tries
         first = turn.widest * share * (1 - 2 * (turn.asked % 2))
@@ -123,8 +123,8 @@ class SurFree(Smallest):
         return jnp.select(kinds, [first, beyond], middle).astype(turn.low.dtype)
 
     def _answered(
-        self, turn: Turn, angle: PerExample, fooled: Bool[Array, " B"]
-    ) -> tuple[Turn, Bool[Array, " B"]]:
+        self, turn: Arc, angle: PerExample, fooled: Bool[Array, " B"]
+    ) -> tuple[Arc, Bool[Array, " B"]]:
         """The state after the answer, and where the angle has been found."""
         sign, farther, search = (turn.phase == p for p in range(3))
         low = jnp.where(fooled, angle, turn.low)
@@ -146,7 +146,7 @@ class SurFree(Smallest):
         factor = jnp.where(ends, 1 / self.rho, jnp.where(vain, self.rho, 1))
         widest = jnp.minimum(turn.widest * factor, jnp.pi / 2).astype(low.dtype)
         asked = jnp.where(stays, turn.asked + 1, 0)
-        return Turn(phase, asked, low, high, widest), ends
+        return Arc(phase, asked, low, high, widest), ends
 
     def _across(self, keys: Keys, x: Images, away: Images, before: Array) -> Images:
         """Draws a direction across `away`, and across those before."""
