@@ -346,3 +346,28 @@ def test_published_settings():
     assert of("standard", "linf", 4)["apgd-t"][0] == 3
     with pytest.raises(ValueError, match="at least 2"):
         versions.plan("standard", "linf", 1)
+
+
+@pytest.mark.full
+def test_strong_aims_at_classes_that_are_unlikely_and_near(monkeypatch):
+    """Nine likelier classes hide the only one in reach from what is published."""
+    monkeypatch.setattr(versions, "STEPS", 20)
+    monkeypatch.setattr(versions, "QUERIES", 40)
+    x = jax.random.uniform(jax.random.key(0), (4, 6, 6, 1), minval=0.2, maxval=0.8)
+    w = jax.random.normal(jax.random.key(1), (36, 1))
+
+    def fn(z):
+        here = z.reshape(len(z), -1) - 0.5
+        logits = jnp.full((len(z), 12), -1000.0).at[:, 0].set(0)
+        logits = logits.at[:, 1:11].add(0.01 * here @ w)
+        way = here @ jnp.sign(w[:, 0])
+        return logits.at[:, 11].set(-5000 - 60_000 * (way - middle) / 36)
+
+    middle = 0.0
+    middle = jnp.mean((x.reshape(4, -1) - 0.5) @ jnp.sign(w[:, 0]))
+    y = np.zeros(4, int)
+    robust = {
+        version: attack(None, 0.2, fn=fn, x=x, y=y, version=version).robust
+        for version in ("standard", "strong")
+    }
+    assert robust["standard"].sum() > robust["strong"].sum()
