@@ -346,27 +346,3 @@ def test_published_settings():
     assert of("standard", "linf", 4)["apgd-t"][0] == 3
     with pytest.raises(ValueError, match="at least 2"):
         versions.plan("standard", "linf", 1)
-
-
-@pytest.mark.full
-def test_strong_aims_at_classes_that_are_unlikely_and_near(monkeypatch):
-    """Nine likelier classes hide the only one in reach from what is published."""
-    monkeypatch.setattr(versions, "STEPS", 20)
-    monkeypatch.setattr(versions, "QUERIES", 40)
-    x = jnp.full((4, 6, 6, 1), 0.5)
-    w = jax.random.normal(jax.random.key(1), (36, 1))
-
-    def fn(z):
-        here = z.reshape(len(z), -1) - 0.5
-        logits = jnp.full((len(z), 12), -1000.0).at[:, 0].set(0)
-        logits = logits.at[:, 1:11].add(0.01 * here @ w)
-        way = here @ jnp.sign(w[:, 0])
-        return logits.at[:, 11].set(-5000 - 60_000 * way / 36)
-
-    given = {"key": KEY, "eps": 0.2, "slots": 4, "progress": False}
-    result = evaluation.autoattack(
-        fn, x, np.zeros(4, int), mesh=one_device(), version="strong", **given
-    )
-    left = {stage.name: int(stage.robust.sum()) for stage in result.stages}
-    assert left["square"] == 4
-    assert left["apgd-malt"] == 0
