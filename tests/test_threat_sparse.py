@@ -31,6 +31,23 @@ def groups(images, norm):
     return np.asarray(images, np.float64).reshape(SHAPE[0], *SIZES[norm])
 
 
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    scores=hnp.arrays(
+        np.float32,
+        (2, 7),
+        elements=st.sampled_from([-np.inf, -2.5, -1, -0.0, 0, 1e-30, 0.5, 3, np.inf]),
+    ),
+    count=st.floats(0, 9, width=32),
+)
+def test_the_largest_are_those_of_a_sort(scores, count):
+    """Of equal ones the first, whatever their sign."""
+    chosen = np.zeros_like(scores, bool)
+    first = np.argsort(-scores, axis=1, kind="stable")[:, : int(count)]
+    np.put_along_axis(chosen, first, True, axis=1)
+    chex.assert_trees_all_equal(threat.largest(scores, jnp.float32(count)), chosen)
+
+
 @every_norm
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(x=IMAGES, moved=MOVES, eps=st.floats(0, 9, width=32))

@@ -11,6 +11,7 @@ from jaxrobust.attacks._objective import RobustnessWarning as RobustnessWarning
 from jaxrobust.attacks._objective import on_input as on_input
 from jaxrobust.attacks.apgd import apgd as apgd
 from jaxrobust.attacks.apgd import apgd_targeted as apgd_targeted
+from jaxrobust.attacks.bandits import bandits as bandits
 from jaxrobust.attacks.boundary import boundary as boundary
 from jaxrobust.attacks.cw_l2 import cw_l2 as cw_l2
 from jaxrobust.attacks.cw_linf import cw_linf as cw_linf
@@ -23,6 +24,7 @@ from jaxrobust.attacks.dim import tim as tim
 from jaxrobust.attacks.ead import ead as ead
 from jaxrobust.attacks.fab import fab as fab
 from jaxrobust.attacks.fmn import fmn as fmn
+from jaxrobust.attacks.geoda import geoda as geoda
 from jaxrobust.attacks.hop_skip_jump import hop_skip_jump as hop_skip_jump
 from jaxrobust.attacks.jsma import jsma as jsma
 from jaxrobust.attacks.mim import mim as mim
@@ -55,9 +57,11 @@ from jaxrobust.attacks.rotate_translate import (
 from jaxrobust.attacks.sigma_zero import sigma_zero as sigma_zero
 from jaxrobust.attacks.simba import simba as simba
 from jaxrobust.attacks.sparse_rs import sparse_rs as sparse_rs
+from jaxrobust.attacks.sparsefool import sparsefool as sparsefool
 from jaxrobust.attacks.spsa import spsa as spsa
 from jaxrobust.attacks.square import square as square
 from jaxrobust.attacks.stadv import stadv as stadv
+from jaxrobust.attacks.surfree import surfree as surfree
 from jaxrobust.attacks.surrogates import ensemble as ensemble
 from jaxrobust.attacks.surrogates import mean_loss as mean_loss
 from jaxrobust.attacks.surrogates import straight_through as straight_through

@@ -10,6 +10,7 @@ import numpy as np
 from jaxrobust import losses
 from jaxrobust.array_types import Images, Labels, Logits, PerExample
 from jaxrobust.attacks import _apgd_steps as rules
+from jaxrobust.attacks._fab_logits import nearest_wrong_class
 from jaxrobust.attacks._method import Count, Health, Method, choose, model_keys, watched
 from jaxrobust.attacks._objective import (
     Judged,
@@ -72,6 +73,7 @@ class Apgd(Method):
 
     rho: float = 0.75
     targets: int = 0  # logit ranks to move to; 0: untargeted
+    order: str = "logits"  # of the targets, or "boundaries": the nearest first
     large_radius: bool = False
     best_loss: bool = False
     trace: bool = False
@@ -112,7 +114,7 @@ class Apgd(Method):
             x_last=x,
             fooled=nothing != 0,
             settled=succeeds(problem, clean),
-            target=self._target(clean, r),
+            target=self._target(problem, clean, keys, r),
             step_size=step_size,
             pace=rules.start_pace(problem, x, given=given),
             record=record,
@@ -199,13 +201,18 @@ class Apgd(Method):
         own = jnp.asarray(r) % self.restarts == 0
         return choose(own, given, drawn), own | self.large_radius
 
-    def _target(self, clean: Logits, r: Count) -> Labels | None:
+    def _target(
+        self, problem: Problem, clean: Logits, keys: Keys, r: Count
+    ) -> Labels | None:
         """The class of run r: the ranks after the first, best first."""
         if not self.targets:
             return None
+        place = jnp.broadcast_to(jnp.asarray(r) // self.restarts, clean.shape[:1])
+        if self.order == "boundaries":
+            row_keys = model_keys(problem, keys, _CLEAN_STEP)
+            return nearest_wrong_class(problem, row_keys, place, self.targets)
         _, ranked = jax.lax.top_k(clean, self.targets + 1)
-        place = jnp.broadcast_to(jnp.asarray(r) // self.restarts + 1, clean.shape[:1])
-        return jnp.take_along_axis(ranked, place[:, None], axis=1)[:, 0]
+        return jnp.take_along_axis(ranked, place[:, None] + 1, axis=1)[:, 0]
 
 
 def _ascended(problem: Problem, target: Labels | None) -> Problem:

@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+from jaxrobust.attacks._fab_logits import CANDIDATES
+
 
 class Cost(NamedTuple):
     """Model evaluations per image at most: gradients, and forward passes alone."""
@@ -40,12 +42,17 @@ def of_fab(o: Options) -> Cost:
     return Cost(runs * o.steps * each, runs * (o.steps + 2))
 
 
+def aims_at(classes: int) -> int:
+    """Gradients at the image by which classes are ordered by their boundaries."""
+    return min(classes, CANDIDATES + 1)
+
+
 def of_targets(o: Options) -> Cost:
     """As `of_steps`, for each target."""
     targets = min(o.targets, o.classes - 1)
     once = of_steps(o)
     runs = o.restarts * targets
-    aims = runs * (o.classes if o.order == "boundaries" else 0)
+    aims = runs * (aims_at(o.classes) if o.order == "boundaries" else 0)
     calls = runs * (2 + 2 * (o.norm == "l1"))  # the first logits, and a score
     return Cost(targets * once.gradients + aims, calls)
 
@@ -79,6 +86,12 @@ def of_estimates(o: Options) -> Cost:
 def of_queries(o: Options) -> Cost:
     """All `queries`, as a budget."""
     return Cost(0, o.queries)
+
+
+def of_steps_of_three(o: Options) -> Cost:
+    """Three looks a step and two at the end, as many as `queries` have room for."""
+    steps = max(0, (o.queries // o.get("eot_samples", 1) - 2) // 3)
+    return Cost(0, o.restarts * (3 * steps + 2) * o.get("eot_samples", 1))
 
 
 def of_population(o: Options) -> Cost:

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from jaxrobust import losses, threat
 from jaxrobust.array_types import Images, Labels, Logits, Norm, PerExample
@@ -11,6 +12,8 @@ from jaxrobust.attacks._objective import Keys, Problem, logits_dtype, mean_logit
 
 # Classes differentiated together; more classes go in turns, for the memory.
 _TOGETHER = 16
+# Classes among which the nearest is looked for, as in MALT.
+CANDIDATES = 100
 _DUAL: dict[Norm, Norm] = {"linf": "l1", "l2": "l2", "l1": "linf"}
 
 
@@ -67,32 +70,48 @@ def differences(problem: Problem, x: Images, keys: Keys) -> Difference:
     return Difference(_pick(df, nearest), _row_of(gradients, nearest), nearest, logits)
 
 
-def ways(problem: Problem, x: Images, keys: Keys) -> Logits:
-    """Returns how far each class's linearised boundary is, `[B, K]`; own: infinity."""
-    return _to_all(problem, x, keys)[-1]
+def nearest_wrong_class(
+    problem: Problem, keys: Keys, rank: Labels, count: int
+) -> Labels:
+    """Returns the class at `rank` by how near its linearised boundary is, `[B]`.
+
+    Looks at the `CANDIDATES` likeliest wrong classes of the images, at a gradient each.
+    """
+    logits = problem.clean_logits(keys)
+    few = min(logits.shape[1] - 1, max(CANDIDATES, count))
+    wrong = jnp.arange(logits.shape[1])[None] != problem.y[:, None]
+    likely = jax.lax.top_k(jnp.where(wrong, logits, -jnp.inf), few)[1]
+    likely = likely.astype(problem.y.dtype)
+    far = _to_all(problem, problem.x, keys, likely)[-1]
+    order = jax.lax.top_k(-far, count)[1]
+    return _pick(likely, _pick(order, rank))
 
 
-def _to_all(problem: Problem, x: Images, keys: Keys) -> tuple[jax.Array, ...]:
-    """Logits; of z_k - z_y to every k: gradients [K, B, ...], values, ways [B, K]."""
+def _to_all(
+    problem: Problem, x: Images, keys: Keys, chosen: Array | None = None
+) -> tuple[jax.Array, ...]:
+    """Logits; of z_k - z_y to every k: gradients [K, B, ...], values, ways [B, K].
+
+    Of the classes `chosen`, `[B, k]`, alone where they are given.
+    """
     logits, pull = jax.vjp(lambda z: mean_logits(problem, z, keys), x)
-    classes, dtype = logits.shape[1], logits.dtype
+    if chosen is None:
+        chosen = jnp.broadcast_to(jnp.arange(logits.shape[1]), logits.shape)
 
-    def gradient(k: jax.Array) -> Images:
-        one = jnp.zeros((1, classes), dtype).at[0, k].set(1)
-        return pull(jnp.broadcast_to(one, logits.shape))[0]
+    def gradient(k: Labels) -> Images:
+        return pull(jax.nn.one_hot(k, logits.shape[1], dtype=logits.dtype))[0]
 
-    every = jnp.arange(classes)
-    if classes <= _TOGETHER:
-        gradients = jax.vmap(gradient)(every)
+    if chosen.shape[1] <= _TOGETHER:
+        gradients = jax.vmap(gradient)(chosen.T)
     else:
-        gradients = jax.lax.map(gradient, every, batch_size=_TOGETHER)
-    own = _row_of(gradients, problem.y)
-    gradients = threat.tamed(gradients - own[None])
-    df = threat.tamed(logits - _pick(logits, problem.y)[:, None])
+        gradients = jax.lax.map(gradient, chosen.T, batch_size=_TOGETHER)
+    gradients = threat.tamed(gradients - gradient(problem.y)[None])
+    df = jnp.take_along_axis(logits, chosen, axis=1) - _pick(logits, problem.y)[:, None]
+    df = threat.tamed(df)
     zero, dual = jnp.zeros_like(x), _DUAL[problem.norm]
     slopes = jax.vmap(lambda g: threat.distance(g, zero, norm=dual))(gradients).T
     far = jnp.abs(df) / (1e-12 + slopes)
-    far = jnp.where(every[None] == problem.y[:, None], jnp.inf, far)
+    far = jnp.where(chosen == problem.y[:, None], jnp.inf, far)
     return logits, gradients, df, far
 
 

@@ -4,12 +4,13 @@ import dataclasses
 from typing import Annotated, NamedTuple, Unpack
 
 import jax.numpy as jnp
+from jaxtyping import Array, Bool
 
 from jaxrobust import threat
 from jaxrobust._checks import Range
 from jaxrobust.array_types import Images, Labels, LogitsFn, Norm, PerExample, Scalar
 from jaxrobust.attacks._eager import iterate
-from jaxrobust.attacks._fab_logits import differences, off_rounding
+from jaxrobust.attacks._fab_logits import Difference, differences, off_rounding
 from jaxrobust.attacks._method import Count, Health, choose, like, model_keys, watched
 from jaxrobust.attacks._nearest import Walk
 from jaxrobust.attacks._objective import Keys, Problem, succeeds
@@ -20,6 +21,7 @@ class Carry(NamedTuple):
     """The iterate: the image and all steps so far, each with its overshoot."""
 
     x: Images
+    arrived: Bool[Array, " B"]  # misclassified: it stays
     health: Health | None
 
 
@@ -31,20 +33,34 @@ class DeepFool(Walk):
 
     def start(self, problem: Problem, keys: Keys, r: Count) -> Carry:
         """Starts at the image."""
-        return Carry(problem.x, Health.first(problem, self.steps, keys, problem.x))
+        x = problem.x
+        nowhere = jnp.zeros(x.shape[:1], bool)
+        return Carry(x, nowhere, Health.first(problem, self.steps, keys, x))
 
     def step(self, problem: Problem, keys: Keys, i: Count, carry: Carry) -> Carry:
         """Goes past the nearest linearised boundary; stays where misclassified."""
         x = carry.x
         row_keys = model_keys(problem, keys, i)
-        at = differences(problem, x, row_keys)
-        # Where the logits of a black image are all 0, its own values tell no precision.
-        farthest = jnp.full_like(x, max(abs(v) for v in problem.bounds))
-        df = off_rounding(problem, at, farthest, row_keys)
-        way = _to_plane(at.gradient, jnp.abs(df), problem.norm)
-        ahead = jnp.clip(x + (1 + self.overshoot) * way, *problem.bounds)
+        ahead, at = past_nearest(problem, x, row_keys, self.overshoot)
         health = watched(carry.health, at.gradient, at.logits, i)
-        return Carry(choose(succeeds(problem, at.logits), x, ahead), health)
+        arrived = succeeds(problem, at.logits)
+        return Carry(choose(arrived, x, ahead), arrived, health)
+
+    def done(self, carry: Carry) -> Bool[Array, " B"] | None:
+        """Rows that are misclassified."""
+        return carry.arrived
+
+
+def past_nearest(
+    problem: Problem, x: Images, keys: Keys, overshoot: float
+) -> tuple[Images, Difference]:
+    """Goes past the nearest linearised boundary, in the box; also tells of it."""
+    at = differences(problem, x, keys)
+    # Where the logits of a black image are all 0, its own values tell no precision.
+    farthest = jnp.full_like(x, max(abs(v) for v in problem.bounds))
+    df = off_rounding(problem, at, farthest, keys)
+    way = _to_plane(at.gradient, jnp.abs(df), problem.norm)
+    return jnp.clip(x + (1 + overshoot) * way, *problem.bounds), at
 
 
 def _to_plane(w: Images, amount: PerExample, norm: Norm) -> Images:

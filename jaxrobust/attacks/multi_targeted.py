@@ -32,11 +32,10 @@ class MultiTargeted(Aimed):
     def aim(self, problem: Problem, keys: Keys, r: Count) -> Labels:
         """The class of run r, the likeliest (or nearest) wrong one first."""
         row_keys = model_keys(problem, keys, 0)
-        if self.order == "logits":
-            likely = problem.clean_logits(row_keys)
-        else:
-            likely = -logit.ways(problem, problem.x, row_keys)
         rank = jnp.broadcast_to(jnp.asarray(r) // self.restarts, problem.y.shape)
+        if self.order == "boundaries":
+            return logit.nearest_wrong_class(problem, row_keys, rank, self.targets)
+        likely = problem.clean_logits(row_keys)
         return logit.likely_wrong_class(likely, problem.y, rank, self.targets)
 
     def aimed(self, problem: Problem, aim: Labels, i: Count) -> Problem:
@@ -77,8 +76,9 @@ def multi_targeted(
       steps: number of steps per target and restart, at least 0.
       targets: number of target classes, at least 1; K - 1 where that is less.
       order: of the classes, from which the first are taken: by their 'logits' on the
-        clean image; or nearest first by the linearised 'boundaries' there, in the norm
-        of the threat, as MALT aims (a gradient per class once per run).
+        clean image; or, as MALT aims, nearest first by the linearised 'boundaries'
+        there, in the norm of the threat, of the 100 likeliest classes (a gradient for
+        each of these once per run).
       random_start: start from `threat.sample` instead of `x`.
       restarts: random starts per target.
       norm: 'linf', 'l2' or 'l1'.

@@ -20,6 +20,7 @@ from jaxrobust.attacks._checks import read_annotation as read_annotation
 from jaxrobust.attacks._costs import Cost as Cost
 from jaxrobust.attacks._costs import Options as Options
 from jaxrobust.attacks.apgd import apgd, apgd_targeted
+from jaxrobust.attacks.bandits import bandits
 from jaxrobust.attacks.boundary import boundary
 from jaxrobust.attacks.cw_l2 import cw_l2
 from jaxrobust.attacks.cw_linf import cw_linf
@@ -29,6 +30,7 @@ from jaxrobust.attacks.dim import admix, dim, sim, tim
 from jaxrobust.attacks.ead import ead
 from jaxrobust.attacks.fab import fab
 from jaxrobust.attacks.fmn import fmn
+from jaxrobust.attacks.geoda import geoda
 from jaxrobust.attacks.hop_skip_jump import hop_skip_jump
 from jaxrobust.attacks.jsma import jsma
 from jaxrobust.attacks.mim import mim
@@ -52,9 +54,11 @@ from jaxrobust.attacks.rotate_translate import (
 from jaxrobust.attacks.sigma_zero import sigma_zero
 from jaxrobust.attacks.simba import simba
 from jaxrobust.attacks.sparse_rs import sparse_rs
+from jaxrobust.attacks.sparsefool import sparsefool
 from jaxrobust.attacks.spsa import spsa
 from jaxrobust.attacks.square import square
 from jaxrobust.attacks.stadv import stadv
+from jaxrobust.attacks.surfree import surfree
 from jaxrobust.attacks.zoo import zoo
 
 Attack = Callable[[LogitsFn, Images, Labels, Key | None], Images]
@@ -117,6 +121,7 @@ _ENTRIES: dict[str, Traits] = {
     "admix": _transferable(admix),
     "apgd": Traits(apgd, _costs.of_apgd, strong=True),
     "apgd_targeted": Traits(apgd_targeted, _costs.of_apgd, strong=True),
+    "bandits": _black_box(bandits, _costs.of_steps_of_three, norms=("linf", "l2")),
     "bim": Traits(bim, _costs.of_steps, strong=True, fixed_steps=True),
     "boundary": _decisions(boundary, norms=("l2",), norm="l2"),
     "cw_l2": _smallest(cw_l2, _costs.of_binary_steps, norms=("l2",), norm="l2"),
@@ -135,6 +140,7 @@ _ENTRIES: dict[str, Traits] = {
     "fab": _smallest(fab, _costs.of_fab, strong=True),
     "fgsm": Traits(fgsm, _costs.of_steps, weak="a single step", fixed_steps=True),
     "fmn": _smallest(fmn, _costs.of_descent, norms=(*NORMS, "l0")),
+    "geoda": _decisions(geoda, norms=("l2", "linf"), norm="l2"),
     "hop_skip_jump": _decisions(hop_skip_jump, norms=("l2", "linf")),
     "jsma": _smallest(
         jsma,
@@ -158,8 +164,15 @@ _ENTRIES: dict[str, Traits] = {
     "sim": _transferable(sim),
     "simba": _black_box(simba, _costs.of_search),
     "sparse_rs": _sparse(sparse_rs, _costs.of_search),
+    "sparsefool": _smallest(
+        sparsefool,
+        lambda o: Cost(o.steps * (o.classes + 1), 1),
+        norms=("l0",),
+        norm="l0",
+    ),
     "spsa": _black_box(spsa, _costs.of_estimates, norm="linf"),
     "square": _black_box(square, _costs.of_search),
+    "surfree": _decisions(surfree, norms=("l2",), norm="l2"),
     "tim": _transferable(tim),
     "uniform_noise": Traits(
         worst_of_noise,

@@ -15,6 +15,7 @@ from jaxrobust.attacks._method import Count, like
 from jaxrobust.attacks._objective import Judged, Keys, Problem, fold
 from jaxrobust.attacks._options import LossOptions, PositiveInt, shares
 from jaxrobust.attacks._search import Carry, Search
+from jaxrobust.attacks._waves import cosines
 
 _ORDER_STREAM = 0x73696D
 
@@ -75,10 +76,7 @@ class SimBA(Search):
         """Vectors [n, H] and [n, W] whose products are the directions in a channel."""
         found = []
         for size in x.shape[1:3]:
-            k, n = np.arange(size)[:, None], np.arange(size)[None]
-            waves = np.cos(np.pi * (n + 0.5) * k / size) * np.sqrt(2 / size)
-            waves[0] /= np.sqrt(2)
-            all_ = np.eye(size) if self.basis == "pixel" else waves
+            all_ = np.eye(size) if self.basis == "pixel" else cosines(size)
             found.append(all_[: self.frequencies])
         return found
 

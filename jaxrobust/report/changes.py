@@ -77,6 +77,8 @@ def _attacks(results: Results) -> list[Next]:
         found.insert(0 if told else 1, _adaptive(told, threat))
     if "plus" not in versions:
         found.append(_ensemble("plus", threat))
+    elif "strong" not in versions:
+        found.append(_ensemble("strong", threat))
     return [*found, _more_starts(threat)]
 
 
@@ -132,6 +134,7 @@ def _ensemble(version: str, threat: _Threat) -> Next:
         "standard": "It chooses its own steps, aims at each other class, and tries "
         "without gradients.",
         "plus": "It starts five times and brings a third loss.",
+        "strong": "It aims at the classes of the nearest boundaries too.",
         "rand": "Each of its steps is a mean over draws of the network.",
     }[version]
     step = threat.step("autoattack", "evaluation", **more)

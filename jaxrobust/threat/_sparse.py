@@ -4,6 +4,8 @@ A group is what counts as one: a value in 'l0', all channels of a pixel in 'l0_p
 (the last axis of images `[B, H, W, C]`; of rows `[B, d]` each value is a pixel).
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -27,12 +29,28 @@ def changed(delta: Images, norm: Norm) -> PerExample:
 def largest(scores: Float[Array, "B n"], count: Array) -> Bool[Array, "B n"]:
     """Marks the `count` (a number, or one per row) largest of each row, first at ties.
 
-    `count` is at least 0 and is rounded down.
+    `count` is at least 0 and is rounded down; NaN is below all numbers. The smallest of
+    them is found bit by bit: on a CPU far quicker than a sort.
     """
-    place = jax.lax.broadcasted_iota(jnp.int32, scores.shape, 1)
-    _, order = jax.lax.sort((-scores, place), num_keys=1)
-    _, rank = jax.lax.sort((order, place), num_keys=1)
-    return rank < jnp.floor(count).reshape(-1, 1)
+    bits = jnp.finfo(scores.dtype).bits
+    whole: Any = jnp.dtype(f"int{bits}")
+    lowest = jnp.iinfo(whole).min
+    value = jax.lax.bitcast_convert_type(jnp.where(scores == 0, 0, scores), whole)
+    # Whole numbers of the same order: those of negative numbers run the other way.
+    value = jnp.where(value < 0, value ^ jnp.iinfo(whole).max, value)
+    value = jnp.where(jnp.isnan(scores), lowest, value)
+    wanted = jnp.broadcast_to(jnp.floor(count).reshape(-1, 1), (len(scores), 1))
+
+    def body(i: jax.Array, found: jax.Array) -> jax.Array:
+        trial = found + jnp.left_shift(jnp.ones_like(found), bits - 1 - i)
+        enough = jnp.sum(value >= trial, axis=1, keepdims=True) >= wanted
+        return jnp.where(enough, trial, found)
+
+    smallest = jnp.full(wanted.shape, lowest, whole)
+    smallest = jax.lax.fori_loop(0, bits, body, smallest)
+    above, ties = value > smallest, value == smallest
+    left = wanted - jnp.sum(above, axis=1, keepdims=True)
+    return above | (ties & (jnp.cumsum(ties, axis=1) <= left))
 
 
 def project(

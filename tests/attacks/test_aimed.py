@@ -51,6 +51,24 @@ def test_targets_are_tried_in_order_and_the_best_is_kept(order):
     chex.assert_trees_all_close(x_adv, points[best, jnp.arange(6)], rtol=0, atol=1e-6)
 
 
+def far_but_steep(x):
+    """Class 11 is least likely, the only one in reach, and away from the others."""
+    here = x.reshape(len(x), -1) - X.reshape(len(X), -1)
+    logits = jnp.full((len(x), 12), -1000.0).at[:, 0].set(0)
+    logits = logits.at[:, 1:11].add(0.01 * here @ W[:, :1])
+    return logits.at[:, 11].set(-5000 - 60_000 * here @ jnp.sign(W[:, 0]) / 20)
+
+
+@pytest.mark.parametrize(("order", "fooled"), [("logits", 0), ("boundaries", 6)])
+def test_a_class_that_is_near_though_unlikely(order, fooled):
+    """Of nine targets by logits it is none, and cross-entropy has no gradient."""
+    zero = jnp.zeros(6, jnp.int32)
+    x_adv = attacks.multi_targeted(
+        far_but_steep, X, zero, targets=9, order=order, random_start=False, **GIVEN
+    )
+    assert (jnp.argmax(far_but_steep(x_adv), axis=1) != 0).sum() == fooled
+
+
 @pytest.mark.full
 def test_more_targets_than_classes_are_all_of_them():
     few = attacks.multi_targeted(net, X, Y, targets=4, key=KEY, **GIVEN)

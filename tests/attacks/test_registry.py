@@ -94,7 +94,9 @@ def test_costs_are_what_is_asked_at_most(name):
     jax.effects_barrier()
     told = registry.cost(name, classes=3, size=16, norm=norm, **options)
     # A call that looks at the clean logits first, another at the result.
-    assert 0.4 * sum(told) - 2 <= len(asked) <= sum(told) + 2
+    assert len(asked) <= sum(told) + 2
+    # These end once they arrive, on a linear model at once.
+    assert 0.4 * sum(told) - 2 <= len(asked) or name in ("deepfool", "sparsefool")
 
 
 def test_the_page_says_what_the_table_does():

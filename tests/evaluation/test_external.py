@@ -189,7 +189,7 @@ def test_images_of_another_range(theirs, tmp_path):
             "--draws must be at least",
         ),
         ("their_model:noisy", ("--stochastic", "--black_box"), "not both"),
-        ("their_model:hosted", (), "or give --black_box, for boundary, hop_skip"),
+        ("their_model:hosted", (), "or give --black_box, for bandits, boundary"),
         ("their_model:hosted", ("--attack=pgd",), "or give --black_box"),
         ("their_model:hosted", ("--black_box", "--attack=pgd"), "pgd cannot attack a"),
         (

@@ -73,8 +73,9 @@ def autoattack(
       eps: radius of the ball, positive, in units of the images.
       norm: 'linf', 'l2' or 'l1'.
       version: 'standard' (APGD on cross-entropy, targeted APGD, targeted FAB, Square),
-        'plus' (six attacks, five restarts) or 'rand' (APGD on cross-entropy and DLR
-        over 20 draws, for randomised models).
+        'plus' (six attacks, five restarts), 'rand' (APGD on cross-entropy and DLR
+        over 20 draws, for randomised models) or 'strong' (ours: after 'standard' APGD
+        towards the classes of the nearest boundaries, and on margin and DLR loss).
       slots: rows attacked at a time, at least two per device. So many in every attack:
         networks of one shape then share four compiled programs. None chooses for each
         attack by what is left, which runs fewer rows and compiles more.

@@ -90,7 +90,8 @@ class Program:
             return now._replace(queue=queue)
         rows = _rows(self.setup, self.logits, queue)
         slots = self.refill(*self.given, now.slots, rows, self._mask(queue, filled))
-        found = self._called(now.found, len(filled) * self.stage.first_looks)
+        calls = now.found.calls.plus(self.stage.at_start, len(filled))
+        found = now.found._replace(calls=calls)
         return now._replace(queue=queue, slots=slots, found=found)
 
     def step(self, now: StageState) -> StageState:

@@ -339,6 +339,10 @@ def test_published_settings():
         ("fab-t", (9, 100, 1)),
     ]
     assert list(of("rand", "linf")) == ["apgd-ce", "apgd-dlr"]
+    for norm in ("linf", "l1"):
+        strong = of("strong", norm)
+        assert of("standard", norm).items() <= strong.items()
+        assert [*strong][4:] == ["apgd-malt", "apgd-margin", "apgd-dlr"]
     assert of("standard", "linf", 4)["apgd-t"][0] == 3
     with pytest.raises(ValueError, match="at least 2"):
         versions.plan("standard", "linf", 1)
