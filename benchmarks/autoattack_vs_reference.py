@@ -2,6 +2,7 @@
 
     pip install -e '.[torch]'
     python -m benchmarks.autoattack_vs_reference RUN [--examples 200] [--out FILE]
+        [--model benchmarks.small_cnn:build]
 
 RUN is the work directory of a network of `benchmarks/small_cnn.py`, or of `ssp_cifar`
 with plain blocks, trained by the program. The reference is the package `autoattack`
@@ -215,6 +216,7 @@ def report(found: dict[str, Any], slots: int) -> None:
 def main() -> None:
     """Runs what is not in the file yet and prints the figures."""
     parser = argparse.ArgumentParser()
+    parser.add_argument("--model", help="of your own, as the run's config names it")
     parser.add_argument("run")
     parser.add_argument("--examples", type=int, default=200)
     parser.add_argument("--norm", default="linf", choices=list(NORMS))
@@ -227,7 +229,9 @@ def main() -> None:
     parser.add_argument("--which", default="last")
     parser.add_argument("--out", default="")
     args = parser.parse_args()
-    model, variables, config = checkpoints.load(args.run, args.which)
+    model, variables, config = checkpoints.load(
+        args.run, args.which, model_name=args.model
+    )
     config["data"]["test_examples"] = 0
     dataset = load_test(config)
     rows = picked(len(dataset.labels), args.examples)
