@@ -89,8 +89,10 @@ def create_stored(
             "jaxrobust, and a file's code is not run: if it is yours, give a config "
             f"with that model.name, or load(..., model_name={name!r}) from Python."
         )
+    # What the caller's own code does not take is not built, whatever it says.
+    built = taken_by(name) if ":" in name else fields
     for (field, *_), number in jax.tree_util.tree_leaves_with_path(fields):
-        if not isinstance(number, int | float):
+        if field.key not in built or not isinstance(number, int | float):
             continue
         most = len(sizes) if field.key in _COUNTS else max(sum(sizes), _SMALLEST)
         if abs(number) > most:
