@@ -26,6 +26,7 @@ Square 5,004 forward passes.
 """
 
 import argparse
+import inspect
 import json
 import pathlib
 import statistics
@@ -158,8 +159,11 @@ def run_theirs(net: Any, x: np.ndarray, y: np.ndarray, args: Any) -> dict[str, A
     attack = reference()(
         net, norm=NORMS[args.norm], eps=args.eps, seed=args.seed, device=args.device
     )
+    evaluate = attack.run_standard_evaluation
+    known = inspect.signature(evaluate).parameters
+    size = {"bs" if "bs" in known else "batch_size": args.batch}
     begin = time.perf_counter()
-    x_adv = attack.run_standard_evaluation(xt, yt, bs=args.batch)
+    x_adv = evaluate(xt, yt, **size)
     seconds = time.perf_counter() - begin
     if isinstance(x_adv, tuple):
         x_adv = x_adv[0]

@@ -230,3 +230,13 @@ def test_a_pipe_is_not_waited_for(part, theirs, tmp_path):
     os.mkfifo(file)
     with pytest.raises(ValueError, match=f"{part} is a named pipe"):
         checkpoints.load(tmp_path / "run", "last")
+
+
+def test_what_the_callers_own_code_does_not_take_is_not_looked_at(theirs):
+    """A config whose network was replaced by `--config.model.name` has more fields."""
+    folder = theirs({"model": {"name": OWN, "width": 2, "depth": 18, "blocks": 99}})
+    model, _, _ = checkpoints.load(folder, "last", model_name=OWN)
+    assert model.width == 2
+    folder = theirs({"model": {"name": OWN, "width": 10**9}})
+    with pytest.raises(ValueError, match="damaged"):
+        checkpoints.load(folder, "last", model_name=OWN)
