@@ -52,7 +52,7 @@ def unchanged(x_adv, x):
     return np.asarray((x_adv == x).all(-1).sum((1, 2)))
 
 
-@every
+@pytest.mark.parametrize("name", full_but(NAMES, [*CHEAP, "stadv"]))
 def test_it_attacks_inside_the_box(name):
     x_adv = eager(name)
     chex.assert_trees_all_equal_shapes_and_dtypes(x_adv, X)
@@ -108,7 +108,7 @@ def test_what_cannot_be_is_refused_by_name(name):
         attacks.get(name, eps=0.1)
 
 
-@pytest.mark.parametrize("name", full_but(CHEAP, CHEAP[1:]))
+@pytest.mark.parametrize("name", full_but(CHEAP, CHEAP[:1]))
 def test_options_that_all_share(name):
     """Bounds, half precision, targets, a loss of the images, a model that draws."""
     wide = run(
@@ -130,7 +130,7 @@ def test_options_that_all_share(name):
     chex.assert_tree_all_finite(run(name, noisy, stochastic=True, eot_samples=2))
 
 
-@pytest.mark.parametrize("name", full_but(NAMES, [*CHEAP, "patch", "stadv"]))
+@pytest.mark.parametrize("name", full_but(NAMES, CHEAP))
 def test_costs_are_what_is_asked_at_most(name):
     asked = []
 

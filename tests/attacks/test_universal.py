@@ -45,6 +45,7 @@ def test_ascent_ends_in_the_best_point_of_the_ball(norm):
         assert (jnp.argmax(line(attacks.perturbed(X, v)), 1) == 1).all()
 
 
+@pytest.mark.full
 def test_it_is_the_same_under_jit_and_by_key():
     make = lambda x, eps: attacks.universal(  # noqa: E731
         line, x, Y, key=KEY, eps=eps, steps=6, batch=4
@@ -71,6 +72,7 @@ def test_deepfools_sum_fools_a_line_inside_its_ball(norm):
     assert size(short, norm) <= 0.01 * (1 + 1e-6)
 
 
+@pytest.mark.full
 def test_a_patch_learns_what_is_wanted_wherever_it_lies():
     mean = lambda x: jnp.stack([x.mean((1, 2, 3)), jnp.full(len(x), 0.55)], 1)  # noqa: E731
     options = {"scale": (0.8, 1.2), "rotation": 20.0}

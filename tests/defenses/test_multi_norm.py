@@ -47,6 +47,7 @@ def test_the_worst_of_all_balls(problem):
     chex.assert_trees_all_close(value(worst["attacked"]), losses_of.max(0), rtol=1e-4)
 
 
+@pytest.mark.full
 def test_one_ball_per_batch(problem):
     single, _ = made(problem, "avg")
     found = set()

@@ -63,6 +63,7 @@ def test_total_variation_falls_to_the_optimum():
     chex.assert_trees_all_close(gradient, flat_image * 2, atol=1e-4)
 
 
+@pytest.mark.full
 def test_resized_images_lie_on_black_and_keys_decide():
     x = jnp.ones((64, 10, 8, 1))
     keys = jax.random.split(KEY, 64)

@@ -128,6 +128,7 @@ def test_images_that_are_not_to_be_trained_on_are_told(tmp_path, monkeypatch):
     assert "of the test images are training images too" in told
 
 
+@pytest.mark.full
 def test_recipes_go_together(tmp_path):
     """Extra and mixed images, a cyclic rate and averaged weights in one step."""
     fields = small(tmp_path)
