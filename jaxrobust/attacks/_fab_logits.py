@@ -95,6 +95,7 @@ def _to_all(
     Of the classes `chosen`, `[B, k]`, alone where they are given.
     """
     logits, pull = jax.vjp(lambda z: mean_logits(problem, z, keys), x)
+    every = chosen is None
     if chosen is None:
         chosen = jnp.broadcast_to(jnp.arange(logits.shape[1]), logits.shape)
 
@@ -105,7 +106,9 @@ def _to_all(
         gradients = jax.vmap(gradient)(chosen.T)
     else:
         gradients = jax.lax.map(gradient, chosen.T, batch_size=_TOGETHER)
-    gradients = threat.tamed(gradients - gradient(problem.y)[None])
+    # Among those of all classes the own one is there already.
+    own = _row_of(gradients, problem.y) if every else gradient(problem.y)
+    gradients = threat.tamed(gradients - own[None])
     df = jnp.take_along_axis(logits, chosen, axis=1) - _pick(logits, problem.y)[:, None]
     df = threat.tamed(df)
     zero, dual = jnp.zeros_like(x), _DUAL[problem.norm]
