@@ -121,11 +121,11 @@ def _transferable() -> list[Case]:
     ]
 
 
+Row = tuple[str, str, Mapping[str, Any], Mapping[str, Peer]]
+
+
 def _smallest() -> list[Case]:
-    steps, lr = SEARCH["steps"], SEARCH["lr"]
-    search = {"binary_search_steps": SEARCH["binary_steps"], "initial_const": 1.0}
-    cw, ead = {"learning_rate": lr} | search, {"lr": lr, "max_iterations": steps}
-    found: list[tuple[str, str, Mapping[str, Any], Mapping[str, Peer]]] = [
+    found: list[Row] = [
         (
             "deepfool",
             "l2",
@@ -175,6 +175,30 @@ def _smallest() -> list[Case]:
             },
         ),
         (
+            "sparsefool",
+            "l0",
+            {},
+            {"torchattacks": torchattacks_("SparseFool", steps=10)},
+        ),
+        (
+            "jsma",
+            "l0",
+            {"gamma": 0.1, "norm": "l1"},
+            # Towards the next class, since it has no rule for any class.
+            {"torchattacks": torchattacks_("JSMA", theta=1.0, gamma=0.1)},
+        ),
+        *_searches(),
+    ]
+    return [Case(*row[:2], None, *row[2:]) for row in found]
+
+
+def _searches() -> list[Row]:
+    """Those that search for a constant."""
+    steps, lr = SEARCH["steps"], SEARCH["lr"]
+    search = {"binary_search_steps": SEARCH["binary_steps"], "initial_const": 1.0}
+    cw, ead = {"learning_rate": lr} | search, {"lr": lr, "max_iterations": steps}
+    return [
+        (
             "cw_l2",
             "l2",
             SEARCH,
@@ -206,21 +230,7 @@ def _smallest() -> list[Case]:
                 ),
             },
         ),
-        (
-            "sparsefool",
-            "l0",
-            {},
-            {"torchattacks": torchattacks_("SparseFool", steps=10)},
-        ),
-        (
-            "jsma",
-            "l0",
-            {"gamma": 0.1, "norm": "l1"},
-            # Towards the next class, since it has no rule for any class.
-            {"torchattacks": torchattacks_("JSMA", theta=1.0, gamma=0.1)},
-        ),
     ]
-    return [Case(*row[:2], None, *row[2:]) for row in found]
 
 
 def _black_boxes() -> list[Case]:
