@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust import certify, tune_cpu
-from jaxrobust.models import _conv  # pyright: ignore[reportPrivateUsage]
 
 BATCH, EPS, CLASSES, REPEATS = 32, 0.02, 10, 3
 GOLDEN = pathlib.Path(__file__).parents[1] / "tests" / "golden" / "make_certify.py"
@@ -40,21 +40,25 @@ def weights() -> dict[str, np.ndarray]:
     }
 
 
+class Network(nn.Module):
+    """The network as a function of `[B, 28, 28, 1]`."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns logits `[B, 10]`."""
+        for name, features in (("conv1", 8), ("conv2", 16)):
+            conv = nn.Conv(features, (4, 4), 2, 1, use_bias=False, name=name)
+            x = nn.relu(conv(x))
+        # PyTorch's order of what is flattened.
+        x = x.transpose(0, 3, 1, 2).reshape(len(x), -1)
+        x = nn.relu(nn.Dense(64, use_bias=False, name="dense1")(x))
+        return nn.Dense(CLASSES, use_bias=False, name="dense2")(x)
+
+
 def ours(held: dict[str, np.ndarray]) -> Any:
-    """Returns the network as a function of `[B, 28, 28, 1]`."""
-
-    def apply(held: Any, x: jax.Array) -> jax.Array:
-        for name in ("conv1", "conv2"):
-            x = jax.nn.relu(
-                _conv.conv_general_dilated(
-                    x, held[name], (2, 2), [(1, 1)] * 2,
-                    dimension_numbers=("NHWC", "HWIO", "NHWC"),
-                )
-            )  # fmt: skip
-        x = jax.nn.relu(x.transpose(0, 3, 1, 2).reshape(len(x), -1) @ held["dense1"])
-        return x @ held["dense2"]
-
-    return jax.tree_util.Partial(apply, jax.tree.map(jnp.asarray, held))
+    """Returns the network with these weights."""
+    kernels = {name: {"kernel": jnp.asarray(value)} for name, value in held.items()}
+    return jax.tree_util.Partial(Network().apply, {"params": kernels})
 
 
 def theirs(held: dict[str, np.ndarray], x: np.ndarray, y: np.ndarray) -> Any:

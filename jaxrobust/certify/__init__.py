@@ -19,7 +19,11 @@ The life of the data, a file each:
     _several.py       planes, and rules of functions of several values: maxima, products
     _curves.py        planes of functions of one number: convex, concave, S-shaped
     _regions.py       box and ball: the least value of a linear form
-    _propagate.py     intervals forwards; linear forms backwards, in chunks of rows
+    _backwards.py     linear forms backwards through a graph
+    _windows.py       which window of each layer a value behind convolutions depends on
+    _crops.py         the graph of such a window
+    _propagate.py     intervals of all nodes: forwards, or by forms in chunks of rows
+    _alone.py         that a network treats each row by itself
     bounding.py       bounds: the four methods
     margins.py        margin, radius; worst_logits, for training
     branching.py      branch and bound, for small networks

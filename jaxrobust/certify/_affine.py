@@ -145,6 +145,11 @@ def is_affine(node: Node) -> bool:
     return one.sign is not Sign.WEIGHS or len(nodes) == 1
 
 
+def is_linear(node: Node) -> bool:
+    """Whether a node is affine in its inputs, by a primitive of the table."""
+    return node.op in AFFINE and is_affine(node)
+
+
 def _computes_in_full(node: Node) -> bool:
     """Whether no number is rounded to a narrower type, an integer, or half precision.
 

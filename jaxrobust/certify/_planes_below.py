@@ -13,7 +13,7 @@ import optax
 from jax import lax
 from jaxtyping import Array
 
-from jaxrobust.certify import _propagate
+from jaxrobust.certify import _backwards
 from jaxrobust.certify._affine import Interval
 from jaxrobust.certify._graph import Graph, Node
 from jaxrobust.certify._regions import Region
@@ -35,7 +35,7 @@ def best(
 
     def bounds(weights: list[Array]) -> Array:
         given = dict(zip(moved, weights, strict=True))
-        return _propagate.backward(
+        return _backwards.backward(
             graph, graph.output, forms, region, known, planes, given
         )
 

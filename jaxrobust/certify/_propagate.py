@@ -1,4 +1,4 @@
-"""Intervals forwards through a graph, linear forms backwards."""
+"""Intervals of the nodes of a graph: forwards, or by linear forms backwards."""
 
 from collections.abc import Mapping
 
@@ -7,22 +7,25 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from jaxrobust.certify import _affine, _nonlinear, _regions
-from jaxrobust.certify._affine import AFFINE, Interval, ulps
+from jaxrobust.certify import (
+    _affine,
+    _backwards,
+    _crops,
+    _nonlinear,
+    _regions,
+    _windows,
+)
+from jaxrobust.certify._affine import AFFINE, Interval, is_linear
+from jaxrobust.certify._backwards import Intervals
 from jaxrobust.certify._graph import Graph, Node
 from jaxrobust.certify._regions import Region
 from jaxrobust.certify._several import Planes
+from jaxrobust.certify._windows import WindowPlan
 
-Intervals = Mapping[Node, Interval]
 # Of the coefficients that are in memory at a time: 8 MB in float32.
 _NUMBERS = 2**21
 # Chunks up to which they are written out: on a CPU loops cost, compiling does too.
 _WRITTEN_OUT = 2
-
-
-def is_linear(node: Node) -> bool:
-    """Whether a node is affine in its inputs."""
-    return node.op in AFFINE and _affine.is_affine(node)
 
 
 def forward(node: Node, known: Intervals) -> Interval:
@@ -182,14 +185,16 @@ def extremes(
     rows: int | None = None,
 ) -> Interval:
     """Returns the interval of each value of a node by linear forms."""
+    found = _windows.plan(graph, node, planes)
+    if found is not None:
+        return _by_windows(found, region, known, planes, rows)
     size = node.size
     chunk = min(size, rows or _rows(graph))
 
     def some(start: Array) -> Array:
         units = jax.nn.one_hot(start + jnp.arange(chunk), size, dtype=node.dtype)
         forms = units.reshape(-1, *node.shape)
-        total, last = to_input(graph, node, forms, known, planes, {}, {}, mirrored=True)
-        return total if last is None else total + _regions.least(last, region)
+        return _both_ways(graph, node, forms, region, known, planes)
 
     starts = jnp.arange(0, size, chunk)
     if len(starts) <= _WRITTEN_OUT:
@@ -200,6 +205,50 @@ def extremes(
     return Interval(low.reshape(node.shape), -high.reshape(node.shape))
 
 
+def _by_windows(
+    plan: WindowPlan,
+    region: Region,
+    known: Intervals,
+    planes: Mapping[Node, Planes],
+    rows: int | None,
+) -> Interval:
+    """Returns the interval of each value of a layer, place by place."""
+    *_, height, width, channels = plan.target.shape
+
+    def some(place: Array) -> Array:
+        near = _crops.crop(plan, place, known, planes, region)
+        target = near.graph.output
+        forms = jnp.eye(channels, dtype=target.dtype).reshape(-1, *target.shape)
+        return _both_ways(
+            near.graph, target, forms, near.region, near.known, near.planes
+        )
+
+    places = jnp.stack(jnp.divmod(jnp.arange(height * width), width), 1)
+    at_once = max(1, (rows or _NUMBERS // plan.largest // 2) // channels)
+    if len(places) <= at_once:
+        found = jax.vmap(some)(places)
+    else:
+        found = lax.map(some, places, batch_size=at_once)
+    shape = plan.target.shape
+    low, high = found[:, :channels].reshape(shape), found[:, channels:].reshape(shape)
+    return Interval(low, -high)
+
+
+def _both_ways(
+    graph: Graph,
+    node: Node,
+    forms: Array,
+    region: Region,
+    known: Intervals,
+    planes: Mapping[Node, Planes],
+) -> Array:
+    """Returns lower bounds of forms, then of their negatives."""
+    total, last = _backwards.to_input(
+        graph, node, forms, known, planes, {}, {}, mirrored=True
+    )
+    return total if last is None else total + _regions.least(last, region)
+
+
 def _rows(graph: Graph) -> int:
     """Returns how many forms, each with its negative, are in memory at a time."""
     return max(1, _NUMBERS // max(one.size for one in graph.nodes) // 2)
@@ -207,123 +256,9 @@ def _rows(graph: Graph) -> int:
 
 def images_at_a_time(graph: Graph) -> int:
     """Returns how many images share that memory when all is asked by forms."""
-    most = max([one.size for one in _wanted(graph, None)], default=1)
-    return max(1, _rows(graph) // most)
-
-
-def backward(
-    graph: Graph,
-    target: Node,
-    forms: Array,
-    region: Region,
-    known: Intervals,
-    planes: Mapping[Node, Planes],
-    weights: Mapping[Node, Array] | None = None,
-    added: Mapping[Node, Array] | None = None,
-) -> Array:
-    """Returns lower bounds `[R]` of linear forms `[R, *target.shape]` of a node.
-
-    Args:
-      graph: of all nodes.
-      target: the node of the forms.
-      forms: their coefficients.
-      region: of the input.
-      known: intervals, of the nodes without planes.
-      planes: of the others that are not affine.
-      weights: of a node's plane below against its other one, in [0, 1].
-      added: forms `[R, *node.shape]` of other nodes, whose sum is at most 0 where the
-        bounds are asked for: multipliers of what is assumed there.
-    """
-    total, last = to_input(
-        graph, target, forms, known, planes, weights or {}, added or {}
-    )
-    return total if last is None else total + _regions.least(last, region)
-
-
-def to_input(
-    graph: Graph,
-    target: Node,
-    forms: Array,
-    known: Intervals,
-    planes: Mapping[Node, Planes],
-    weights: Mapping[Node, Array],
-    added: Mapping[Node, Array],
-    *,
-    mirrored: bool = False,
-) -> tuple[Array, Array | None]:
-    """Returns what `backward` adds up, and the forms of the input; None for none.
-
-    With `mirrored` of twice as many forms, those given and their negatives, which are
-    one as far as all is affine.
-    """
-    coefficients: dict[Node, Array] = {target: forms}
-    total = jnp.zeros(forms.shape[0], forms.dtype)
-    size = total
-    order = graph.nodes[: graph.nodes.index(target) + 1]
-    for node in reversed(order):
-        if node is graph.input or node not in coefficients:
-            continue
-        if mirrored and not is_linear(node):
-            mirrored = False
-            coefficients = {k: _and_negative(v) for k, v in coefficients.items()}
-            total, size = _and_negative(total), jnp.concatenate([size, size])
-        here = coefficients.pop(node)
-        if node in added:
-            here = here + added[node]
-        if is_linear(node):
-            found, offset = _affine.pull(node, here)
-            terms = [] if offset is None else [_times(here, offset)]
-        elif node in planes:
-            found, terms = _through(node, planes[node], here, weights.get(node))
-        else:
-            low, high = (end[None] for end in known[node])
-            found, terms = [], [_times(here, jnp.where(here > 0, low, high))]
-        for parent, one in found:
-            before = coefficients.get(parent)
-            coefficients[parent] = one if before is None else before + one
-        for term in terms:
-            axes = tuple(range(1, term.ndim))
-            total, size = total + term.sum(axes), size + jnp.abs(term).sum(axes)
-    if mirrored:
-        coefficients = {k: _and_negative(v) for k, v in coefficients.items()}
-        total, size = _and_negative(total), jnp.concatenate([size, size])
-    return total - ulps(total.dtype) * size, coefficients.get(graph.input)
-
-
-def _and_negative(forms: Array) -> Array:
-    return jnp.concatenate([forms, -forms])
-
-
-def _through(
-    node: Node, planes: Planes, forms: Array, weight: Array | None
-) -> tuple[list[tuple[Node, Array]], list[Array]]:
-    """Takes forms through planes: the lower where they rise, the upper where not."""
-    up, down = jnp.maximum(forms, 0), jnp.minimum(forms, 0)
-    parts = [(up, planes.lower), (down, planes.upper)]
-    if weight is not None and planes.other is not None:
-        parts = [
-            (up * weight, planes.lower),
-            (up * (1 - weight), planes.other),
-            parts[1],
-        ]
-    found = []
-    for i, parent in enumerate(node.inputs):
-        if isinstance(parent, Node):
-            terms = [
-                planes.spread(a) * _of_forms(plane.slopes[i]) for a, plane in parts
-            ]
-            # A slope may have no axes, and comparisons count for nothing.
-            shape = (forms.shape[0], *parent.shape)
-            found.append((parent, jnp.broadcast_to(sum(terms[1:], terms[0]), shape)))
-    return found, [_times(a, plane.intercept) for a, plane in parts]
-
-
-def _times(forms: Array, values: Array) -> Array:
-    """Multiplies, 0 by infinity too: where a plane or a maximum does not exist."""
-    values = values if values.ndim == forms.ndim else values[None]
-    return jnp.where(forms == 0, 0, forms * values)
-
-
-def _of_forms(slope: Array) -> Array:
-    """Gives slopes an axis for the forms; a number is one for all."""
-    return slope[None] if jnp.ndim(slope) else slope
+    whole = max(one.size for one in graph.nodes)
+    most = 1
+    for node in _wanted(graph, None):
+        found = _windows.plan(graph, node, {})
+        most = max(most, 2 * node.size * (found.largest if found else whole))
+    return max(1, _NUMBERS // most)

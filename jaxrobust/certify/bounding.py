@@ -8,8 +8,8 @@ from jaxtyping import Array
 
 from jaxrobust import _checks
 from jaxrobust.array_types import Norm, Scalar
-from jaxrobust.certify import _graph, _planes_below, _propagate, _regions
-from jaxrobust.certify._affine import Interval
+from jaxrobust.certify import _backwards, _graph, _planes_below, _propagate, _regions
+from jaxrobust.certify._affine import Interval, is_linear
 from jaxrobust.certify._graph import Graph, Node
 from jaxrobust.certify._regions import Region
 from jaxrobust.certify._several import Planes
@@ -115,7 +115,7 @@ def _of_output(
     if method == "ibp":
         return known[output]
     low, high = _propagate.extremes(graph, output, region, known, planes, rows)
-    if _propagate.is_linear(output):
+    if is_linear(output):
         return low, high
     # Of a ReLU, say, the interval is more than its planes.
     other = _propagate.forward(output, known)
@@ -133,7 +133,7 @@ def of_forms(
     known, planes = bounds_inside(graph, region, method, rows)
     if method == "alpha_crown":
         return _planes_below.best(graph, forms, region, known, planes)
-    return _propagate.backward(graph, graph.output, forms, region, known, planes)
+    return _backwards.backward(graph, graph.output, forms, region, known, planes)
 
 
 def bounds_inside(

@@ -23,7 +23,8 @@ from jaxrobust import threat
 from jaxrobust._checks import check_values
 from jaxrobust.array_types import Bounds, Images, Labels, LogitsFn, Norm, PerExample
 from jaxrobust.attacks import programs
-from jaxrobust.certify import _graph, _propagate, _regions
+from jaxrobust.certify import _backwards, _graph, _propagate, _regions
+from jaxrobust.certify._alone import bind_alone
 from jaxrobust.certify._graph import Graph, Node
 
 # Domains that are bounded at a time, steps of Adam for each, and its rate.
@@ -55,15 +56,15 @@ def margin(
     seen. `seconds` are for all images together.
 
     Raises:
-      ValueError: for a network without ReLUs to split, or under `jax.jit`.
+      ValueError: for a network without ReLUs to split, one whose logits of a row depend
+        on the others, or under `jax.jit`.
     """
     leaves = jax.tree.leaves((logits_fn, x, y, radii, jax.lax.full((), 0.0)))
     if any(isinstance(leaf, Tracer) for leaf in leaves):
         raise ValueError("method='bab' decides as it goes: it is not for jax.jit.")
     check_values(x, bounds)
     x, end = jnp.asarray(x), time.monotonic() + seconds
-    one = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
-    held = programs.bind(logits_fn, one)
+    held = bind_alone(logits_fn, x)
     found = []
     for i in range(len(x)):
         # What is left is shared by the images that are left.
@@ -125,7 +126,7 @@ def _bound(
             for node, m, s in zip(nodes, multipliers, parts, strict=True)
         }
         slopes = {n: w[None] for n, w in zip(moved, weights, strict=True)}
-        total, last = _propagate.to_input(
+        total, last = _backwards.to_input(
             graph, graph.output, form[None], known, planes, slopes, added
         )
         assert last is not None

@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
@@ -21,13 +20,11 @@ from jaxrobust.array_types import (
     PerExample,
     Scalar,
 )
-from jaxrobust.attacks import programs
 from jaxrobust.certify import _graph, _propagate, _regions, bounding, branching
+from jaxrobust.certify._alone import bind_alone
 from jaxrobust.certify._graph import Node
 from jaxrobust.certify.bounding import Method
 
-# Of logits, by how much they may differ in another batch; far above rounding.
-_OTHER = 1e-2
 # Margins from so many of the smallest normal numbers on are proofs.
 _SURE = 2.0**24
 Proof = Literal[Method, "bab"]
@@ -175,9 +172,8 @@ def _run(logits_fn: LogitsFn, x: Images, y: Labels, eps: Any, task: Task) -> Per
     _checks.check_values(x, task.bounds)
     if not len(x):
         return jnp.zeros(0, x.dtype)
-    check_alone(logits_fn, x)
+    held = bind_alone(logits_fn, x)
     one = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
-    held = programs.bind(logits_fn, one)
     out = jax.eval_shape(held.fn, held.arrays, one)
     _check_logits(out)
     _checks.check_classes(y, out.shape[1])
@@ -188,29 +184,6 @@ def _run(logits_fn: LogitsFn, x: Images, y: Labels, eps: Any, task: Task) -> Per
         # What was captured has lost its lines: the function itself has them.
         _graph.trace(lambda z: logits_fn(z[None])[0], x[0])
         raise
-
-
-def check_alone(logits_fn: LogitsFn, x: Images) -> None:
-    """Raises ValueError for a network whose logits of a row depend on the others.
-
-    The first and the last row are looked at; proofs are of each row by itself.
-    """
-    if len(x) < 2:
-        return
-    pair = jnp.asarray(x)[jnp.array([0, -1])]
-
-    def logits(rows: Images) -> np.ndarray:
-        held = programs.bind(logits_fn, jax.ShapeDtypeStruct(rows.shape, rows.dtype))
-        return np.asarray(programs.jitted(held)(held.arrays, rows))
-
-    together, alone = logits(pair), np.concatenate([logits(pair[:1]), logits(pair[1:])])
-    sizes = np.abs(alone[np.isfinite(alone)])
-    usual = np.median(sizes) if sizes.size else 0.0
-    if not np.allclose(together, alone, _OTHER, _OTHER * usual, equal_nan=True):
-        raise ValueError(
-            "the logits of an image depend on the others of its batch (batch "
-            "statistics?): proofs are of each image by itself. Use evaluation mode."
-        )
 
 
 def _of_arrays(

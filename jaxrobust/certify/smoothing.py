@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 
 from jaxrobust import _checks
 from jaxrobust.array_types import Images, Key, LogitsFn, Scalar
-from jaxrobust.certify.margins import check_alone
+from jaxrobust.certify._alone import bind_alone
 
 ABSTAINED = -1
 
@@ -76,7 +76,7 @@ def smooth(
     for name, value in (("n0", n0), ("n", n), ("draws", draws)):
         _checks.check_count(name, value, 1)
     keys = _checks.row_keys(key, x.shape[0])
-    check_alone(logits_fn, x)
+    bind_alone(logits_fn, x)
     # The weights of a Partial are arguments: what was compiled serves others too.
     held = isinstance(logits_fn, jax.tree_util.Partial)
     tally = _of_weights if held else jax.jit(both_counts, static_argnums=(0, 4, 5, 6))
