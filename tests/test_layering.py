@@ -56,7 +56,7 @@ PROGRAM = {
     "convert": BASE | {"models", "runtime"},
     # A program, which writes a checkpoint.
     "convert/__main__": BASE | {"models", "runtime", "checkpoints"},
-    "data": BASE | {"named_code", "runtime", "parallel"},
+    "data": BASE | {"named_code", "runtime", "parallel", "threat"},
     "evaluation": LIBRARY | SHARED,
     "training": LIBRARY | SHARED | {"evaluation"},
     "bridges": BASE | {"losses", "evaluation"},

@@ -22,10 +22,12 @@ from jaxrobust.attacks.dim import dim as dim
 from jaxrobust.attacks.dim import sim as sim
 from jaxrobust.attacks.dim import tim as tim
 from jaxrobust.attacks.ead import ead as ead
+from jaxrobust.attacks.elastic import elastic as elastic
 from jaxrobust.attacks.fab import fab as fab
 from jaxrobust.attacks.fmn import fmn as fmn
 from jaxrobust.attacks.geoda import geoda as geoda
 from jaxrobust.attacks.hop_skip_jump import hop_skip_jump as hop_skip_jump
+from jaxrobust.attacks.hsv import hsv as hsv
 from jaxrobust.attacks.jsma import jsma as jsma
 from jaxrobust.attacks.mim import mim as mim
 from jaxrobust.attacks.mixed_pgd import mixed_pgd as mixed_pgd

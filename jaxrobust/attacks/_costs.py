@@ -120,6 +120,11 @@ def of_poses(o: Options) -> Cost:
     return Cost(0, 2 + (grid if o.search == "grid" else o.draws))
 
 
+def of_draws(o: Options) -> Cost:
+    """A look per draw, and two at the image."""
+    return Cost(0, 2 + o.draws)
+
+
 def of_changes(o: Options) -> Cost:
     """As APGD; a penalty has a look at the image of its own."""
     gradients, calls = of_apgd(o)

@@ -28,10 +28,12 @@ from jaxrobust.attacks.ddn import ddn
 from jaxrobust.attacks.deepfool import deepfool
 from jaxrobust.attacks.dim import admix, dim, sim, tim
 from jaxrobust.attacks.ead import ead
+from jaxrobust.attacks.elastic import elastic
 from jaxrobust.attacks.fab import fab
 from jaxrobust.attacks.fmn import fmn
 from jaxrobust.attacks.geoda import geoda
 from jaxrobust.attacks.hop_skip_jump import hop_skip_jump
+from jaxrobust.attacks.hsv import hsv
 from jaxrobust.attacks.jsma import jsma
 from jaxrobust.attacks.mim import mim
 from jaxrobust.attacks.mixed_pgd import mixed_pgd
@@ -188,6 +190,8 @@ _ENTRIES: dict[str, Traits] = {
 # Those whose threat is no ball.
 _change = functools.partial(Traits, norms=())
 _OTHERS: dict[str, Traits] = {
+    "elastic": _change(elastic, _costs.of_changes, threat="flow"),
+    "hsv": _change(hsv, _costs.of_draws, access="scores", threat="colour"),
     "msd": _change(msd, lambda o: Cost(o.steps, 3 * o.steps + 1), threat="union"),
     "patch": _change(patch, _costs.of_patch, threat="patch"),
     "recolor": _change(recolor, _costs.of_changes, threat="colour"),

@@ -12,6 +12,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxrobust._checks import nearest_match
 from jaxrobust.array_types import Images, Key
+from jaxrobust.data import rand_augment
+from jaxrobust.data.rand_augment import grey
+from jaxrobust.threat.colour import turn_hue
 
 Image = Float[Array, "H W C"]
 Augment = Callable[[Images, Key], Images]
@@ -35,6 +38,8 @@ class Spec:
         hue: largest shift of the hue, as a share of the circle, at most 0.5.
         cutout: side in pixels of a black square, about a random place of the image and
             cut off at its edges (DeVries and Taylor 2017, arXiv 1708.04552).
+        rand_augment: operations of RandAugment per image (see `data.rand_augment`).
+        rand_magnitude: their strength, of 30.
         probability: share of the images that are augmented at all.
     """
 
@@ -45,22 +50,24 @@ class Spec:
     color_jitter: float = 0.0
     hue: float = 0.0
     cutout: int = 0
+    rand_augment: int = 0
+    rand_magnitude: float = 9.0
     probability: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuses values out of range."""
         largest = {"random_resized_crop": 1, "rotation": 180, "hue": 0.5}
-        largest["probability"] = 1
+        largest |= {"probability": 1, "rand_magnitude": rand_augment.STRONGEST}
         for field in dataclasses.fields(self):
             value, most = getattr(self, field.name), largest.get(field.name)
             # `not` rather than <, so that NaN is refused too.
             if not (value >= 0 and (most is None or value <= most)):
                 rule = "at least 0" if most is None else f"between 0 and {most}"
                 raise ValueError(f"augment.{field.name} must be {rule}, got {value}")
-        for name in ("crop_padding", "cutout"):
+        for name in ("crop_padding", "cutout", "rand_augment"):
             value = getattr(self, name)
             if value != int(value):
-                raise ValueError(f"augment.{name} must be whole pixels, got {value}")
+                raise ValueError(f"augment.{name} must be a whole number, got {value}")
 
 
 def make(spec: Mapping[str, Any]) -> Augment:
@@ -90,6 +97,7 @@ def make(spec: Mapping[str, Any]) -> Augment:
         (chosen.rotation, _rotate),
         (int(chosen.crop_padding), _crop),
         (chosen.flip, _flip),
+        (int(chosen.rand_augment), _by_rand_augment(chosen.rand_magnitude)),
         (chosen.color_jitter, _jitter),
         (chosen.hue, _shift_hue),
         (int(chosen.cutout), _cut_out),
@@ -115,6 +123,13 @@ def make(spec: Mapping[str, Any]) -> Augment:
 def _uniform(key: Key, low: float, high: float, dtype: Any) -> Array:
     # Drawn in float32 always (bernoulli would not): a float64 run chooses alike.
     return jax.random.uniform(key, (), jnp.float32, low, high).astype(dtype)
+
+
+def _by_rand_augment(magnitude: float) -> Callable[[int, Image, Key], Image]:
+    def act(count: int, image: Image, key: Key) -> Image:
+        return rand_augment.layers(count, magnitude, image, key)
+
+    return act
 
 
 def _crop(padding: int, image: Image, key: Key) -> Image:
@@ -192,20 +207,14 @@ def _jitter(strength: float, image: Image, key: Key) -> Image:
         lambda key: _uniform(key, max(0.0, 1 - strength), 1 + strength, image.dtype)
     )(jax.random.split(key, 3))
     image = jnp.clip(image * brightness, 0, 1)
-    image = jnp.clip(_blend(image, _grey(image).mean(), contrast), 0, 1)
+    image = jnp.clip(_blend(image, grey(image).mean(), contrast), 0, 1)
     if image.shape[-1] != 3:
         return image
-    return jnp.clip(_blend(image, _grey(image)[..., None], saturation), 0, 1)
+    return jnp.clip(_blend(image, grey(image), saturation), 0, 1)
 
 
 def _blend(image: Image, base: Array, factor: Array) -> Image:
     return base + factor * (image - base)
-
-
-def _grey(image: Image) -> Float[Array, "H W"]:
-    if image.shape[-1] != 3:
-        return image.mean(-1)
-    return image @ jnp.asarray([0.299, 0.587, 0.114], image.dtype)
 
 
 def _shift_hue(largest: float, image: Image, key: Key) -> Image:
@@ -213,22 +222,4 @@ def _shift_hue(largest: float, image: Image, key: Key) -> Image:
         raise ValueError(
             f"augment.hue needs 3-channel images, got {image.shape[-1]}; set it to 0"
         )
-    return _turn_hue(image, _uniform(key, -largest, largest, image.dtype))
-
-
-def _turn_hue(image: Image, shift: Array) -> Image:
-    value, chroma = image.max(-1), image.max(-1) - image.min(-1)
-    red, green, blue = image[..., 0], image[..., 1], image[..., 2]
-    safe = jnp.where(chroma > 0, chroma, 1)
-    # By order and not by equality with the largest: a compiler may compute a channel
-    # twice and round it differently, and where two are as large both give one hue.
-    sextant = jnp.where(
-        (red >= green) & (red >= blue),
-        (green - blue) / safe,
-        jnp.where(green >= blue, 2 + (blue - red) / safe, 4 + (red - green) / safe),
-    )
-    # Back from hue: channel n is value - chroma * max(0, min(k, 4 - k, 1)).
-    offsets = jnp.asarray([5, 3, 1], image.dtype)
-    k = jnp.mod(offsets[None, None, :] + (sextant + 6 * shift)[..., None], 6)
-    share = jnp.clip(jnp.minimum(k, 4 - k), 0, 1)
-    return value[..., None] - chroma[..., None] * share
+    return turn_hue(image, _uniform(key, -largest, largest, image.dtype))

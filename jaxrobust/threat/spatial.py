@@ -69,6 +69,27 @@ def roughness(field: Flows) -> PerExample:
     return total
 
 
+def smoothed(field: Flows, deviation: float) -> Flows:
+    """Replaces a flow by Gaussian means over rows and columns, which are no larger.
+
+    At the edges the means are over the pixels that there are.
+
+    Args:
+      field: `[B, H, W, 2]`.
+      deviation: of the Gaussian in pixels; 0 changes nothing.
+    """
+
+    def weights(size: int) -> Float[Array, "N N"]:
+        place = jnp.arange(size, dtype=field.dtype)
+        squares = (place[:, None] - place[None]) ** 2
+        # Where the deviation vanishes, all but the own pixel do.
+        width = jnp.maximum(jnp.asarray(deviation, field.dtype), 1e-3)
+        return jax.nn.softmax(-squares / (2 * width**2), axis=1)
+
+    rows, columns = (weights(n) for n in field.shape[1:3])
+    return jnp.einsum("ih,jw,bhwc->bijc", rows, columns, field)
+
+
 def _grid(x: Images) -> Float[Array, "2 H W"]:
     rows, columns = (jnp.arange(n, dtype=x.dtype) for n in x.shape[1:3])
     return jnp.stack(jnp.meshgrid(rows, columns, indexing="ij"))

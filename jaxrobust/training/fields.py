@@ -67,6 +67,8 @@ _RULES: dict[str, Rule] = {
     "data.feed": choice(feed.FEEDS),
     "data.extra.share": SHARE,
     "data.augment.crop_padding data.augment.cutout": whole(0, 4096),
+    "data.augment.rand_augment": whole(0, 14),
+    "data.augment.rand_magnitude": number(0, 30),
     "data.augment.random_resized_crop data.augment.probability": number(0, 1),
     "data.augment.rotation": number(0, 180),
     "data.augment.color_jitter": number(0, 1e3),

@@ -1,5 +1,6 @@
 """Attacks whose threat is no ball: what each must do, and what each may do."""
 
+import colorsys
 import functools
 import itertools
 import pathlib
@@ -13,10 +14,12 @@ import pytest
 
 from jaxrobust import attacks, losses
 from jaxrobust.attacks import registry
-from jaxrobust.threat import spatial, union
+from jaxrobust.threat import colour, spatial, union
 from tests.marks import full_but
 
 SMALL = {
+    "elastic": {"steps": 6},
+    "hsv": {"draws": 12},
     "msd": {"linf": 0.05, "l2": 0.4, "l1": 2.0, "steps": 6},
     "patch": {"side": 3, "places": 4, "steps": 6},
     "recolor": {"change": 0.1, "colours": 3, "steps": 6},
@@ -27,8 +30,8 @@ SMALL = {
 NAMES = tuple(registry.other_threats())
 CHEAP = ("msd", "rotate_translate")
 KEY = jax.random.key(7)
-X = jax.random.uniform(jax.random.key(1), (4, 6, 6, 2))
-W = 4 * jax.random.normal(jax.random.key(0), (72, 3)) / 72**0.5
+X = jax.random.uniform(jax.random.key(1), (4, 6, 6, 3))
+W = 4 * jax.random.normal(jax.random.key(0), (108, 3)) / 108**0.5
 Y = jnp.argmax(X.reshape(4, -1) @ W, axis=1)
 every = pytest.mark.parametrize("name", NAMES)
 quick = pytest.mark.parametrize("name", full_but(NAMES, CHEAP))
@@ -99,7 +102,7 @@ def test_what_cannot_be_is_refused_by_name(name):
         ({"bounds": (1.0, 0.0)}, ValueError, "`bounds` must be .* low < high"),
         ({"loss": "dlrr"}, ValueError, "Unknown loss 'dlrr'"),
     ]
-    if name in ("patch", "recolor", "stadv"):
+    if name in ("elastic", "hsv", "patch", "recolor", "stadv"):
         wrong.append(({"key": None}, ValueError, "`key` is missing"))
     for changes, error, message in wrong:
         with pytest.raises(error, match=message):
@@ -138,13 +141,19 @@ def test_costs_are_what_is_asked_at_most(name):
         jax.debug.callback(lambda: asked.append(1))
         return net(x)
 
-    weak = {"msd": dict.fromkeys(("linf", "l2", "l1"), 1e-6), "patch": {"side": 1},
-            "recolor": {"change": 1e-6}, "stadv": {"flow": 1e-6}}  # fmt: skip
+    weak = {
+        "msd": dict.fromkeys(("linf", "l2", "l1"), 1e-6),
+        "patch": {"side": 1},
+        "recolor": {"change": 1e-6},
+        "stadv": {"flow": 1e-6},
+        "elastic": {"flow": 1e-6},
+        "hsv": {"hue": 1e-5, "saturation": 0},
+    }
     none = weak.get(name, {"rotation": 1e-6, "translation": 1e-6})
     one = {"x": X[:1], "y": Y[:1]}
     run(name, counted, **one, **none)
     jax.effects_barrier()
-    told = registry.cost(name, classes=3, size=72, **(SMALL[name] | none))
+    told = registry.cost(name, classes=3, size=108, **(SMALL[name] | none))
     assert 0.4 * sum(told) - 2 <= len(asked) <= sum(told) + 2
 
 
@@ -202,7 +211,7 @@ def test_stadv_says_what_a_stochastic_model_needs():
 
 
 def test_recolor_has_a_table_of_three_channels_at_most():
-    with pytest.raises(ValueError, match=r"`x` must have at most 3 channels.* got 4"):
+    with pytest.raises(ValueError, match=r"`x` must have at most 3 channels.* got 6"):
         run("recolor", x=jnp.tile(X, (1, 1, 1, 2)))
 
 
@@ -238,3 +247,34 @@ def test_the_page_names_them_all():
     words = {"gradient": "gradients", "scores": "logits"}
     of = registry.other_threats()
     assert told == {n: (t.threat, words[t.access]) for n, t in of.items()}
+
+
+def test_shifts_of_hue_saturation_and_value_are_those_of_colorsys():
+    x = jax.random.uniform(jax.random.key(3), (2, 5, 5, 3))
+    shifts = jnp.array([[0.3, -0.2, 0.1], [-0.45, 0.6, -0.3]])
+    found = colour.shift_hsv(2 * x - 1, shifts, bounds=(-1.0, 1.0))
+    for one, own, out in zip(x, shifts.tolist(), found, strict=True):
+        for pixel, changed in zip(one.reshape(-1, 3), out.reshape(-1, 3), strict=True):
+            h, s, v = colorsys.rgb_to_hsv(*pixel.tolist())
+            s, v = (min(max(a + b, 0), 1) for a, b in zip((s, v), own[1:], strict=True))
+            want = colorsys.hsv_to_rgb((h + own[0]) % 1, s, v)
+            np.testing.assert_allclose((changed + 1) / 2, want, atol=1e-5)
+
+
+def test_grey_stays_grey_and_three_channels_are_needed():
+    grey = jnp.tile(X[..., :1], (1, 1, 1, 3))
+    shifted = colour.shift_hsv(grey, jnp.array([[0.4, 0.9, 0.0]]))
+    chex.assert_trees_all_close(shifted, grey, atol=1e-6)
+    with pytest.raises(ValueError, match=r"`x` must have 3 channels.* got 1"):
+        run("hsv", lambda x: net(jnp.tile(x, (1, 1, 1, 3))), X[..., :1])
+
+
+def test_smoothed_flows_are_means():
+    field = jax.random.normal(KEY, (1, 8, 5, 2))
+    chex.assert_trees_all_close(spatial.smoothed(field, 0.0), field)
+    chex.assert_trees_all_close(spatial.smoothed(0 * field + 1, 3.0), 0 * field + 1)
+    wide = spatial.smoothed(field, 1e3)
+    chex.assert_trees_all_close(
+        wide, 0 * field + field.mean((1, 2), keepdims=True), atol=1e-4
+    )
+    assert jnp.abs(spatial.smoothed(field, 1.0)).max() < jnp.abs(field).max()

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxrobust.data import augment
+from jaxrobust.threat.colour import turn_hue
 
 SPECS = {
     "crop and flip": {"crop_padding": 2, "flip": True},
@@ -16,6 +17,7 @@ SPECS = {
     "jitter": {"color_jitter": 0.4},
     "hue": {"hue": 0.3},
     "cutout": {"cutout": 3},
+    "rand augment": {"rand_augment": 2, "rand_magnitude": 15.0},
     "resized crop": {"random_resized_crop": 0.5},
     "all": {
         "crop_padding": 1,
@@ -168,7 +170,7 @@ def test_hue_agrees_with_colorsys(color, shift):
     hue, saturation, value = colorsys.rgb_to_hsv(red, green, blue)
     expected = colorsys.hsv_to_rgb((hue + shift) % 1, saturation, value)
     image = jnp.asarray([[[red, green, blue]]], jnp.float32)
-    out = augment._turn_hue(image, jnp.float32(shift))
+    out = turn_hue(image, jnp.float32(shift))
     chex.assert_trees_all_close(out[0, 0], np.asarray(expected), rtol=0, atol=2e-5)
 
 
@@ -194,7 +196,7 @@ def test_float64_makes_the_same_choices():
     [
         ({"flips": True}, "unknown augment field 'flips'. Did you mean 'flip'?"),
         ({"crop_padding": -1}, "augment.crop_padding must be at least 0, got -1"),
-        ({"crop_padding": 1.5}, "augment.crop_padding must be whole pixels, got 1.5"),
+        ({"crop_padding": 1.5}, "augment.crop_padding must be a whole number, got 1.5"),
         ({"rotation": float("nan")}, "augment.rotation must be between 0 and 180"),
         ({"random_resized_crop": 1.2}, "random_resized_crop must be between 0 and 1"),
         ({"probability": 2}, "augment.probability must be between 0 and 1, got 2"),

@@ -36,6 +36,8 @@ WRONG = {
     "data.augment.random_resized_crop": (-0.1, 1.1, NAN),
     "data.augment.crop_padding": (*NO_COUNT, 10**5),
     "data.augment.cutout": (*NO_COUNT, 10**5),
+    "data.augment.rand_augment": (*NO_COUNT, 15),
+    "data.augment.rand_magnitude": (-1.0, 31.0, "9"),
     "data.mix.mixup": (*NO_NUMBER, -0.1, NAN, INF),
     "data.mix.cutmix": (*NO_NUMBER, -0.1, NAN, INF),
     "model.name": ("", None, 5),
