@@ -307,7 +307,9 @@ def check_images(
         )
 
 
-def check_values(x: jax.Array | np.ndarray, bounds: Bounds | None = None) -> None:
+def check_values(
+    x: jax.Array | np.ndarray, bounds: Bounds | None = None, name: str = "x"
+) -> None:
     """Raises unless all numbers of images lie in the box; in [0, 1] without bounds."""
     if _on_host(x):  # where NumPy looks at them as they are, and nothing is compiled
         x = np.asarray(x)
@@ -318,7 +320,7 @@ def check_values(x: jax.Array | np.ndarray, bounds: Bounds | None = None) -> Non
     # Not by min and max: on a CPU they pass over NaN.
     if not xp.all((x >= first) & (x <= last)):
         if nan := int(xp.isnan(x).sum()):
-            raise ValueError(f"`x` is not finite: {nan} of its values are NaN.")
+            raise ValueError(f"`{name}` is not finite: {nan} of its values are NaN.")
         box, advice = "[0, 1]", "Undo any normalisation first."
         if bounds is not None:
             box = f"`bounds` {tuple(bounds)}"
@@ -327,7 +329,7 @@ def check_values(x: jax.Array | np.ndarray, bounds: Bounds | None = None) -> Non
                 "they have."
             )
         raise ValueError(
-            f"`x` leaves {box}: its values go from {float(xp.min(x)):.6g} to "
+            f"`{name}` leaves {box}: its values go from {float(xp.min(x)):.6g} to "
             f"{float(xp.max(x)):.6g}. {advice}"
         )
 

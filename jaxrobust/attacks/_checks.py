@@ -153,10 +153,10 @@ def warn(health: Health) -> None:
             "logits in float32 without a large constant, not probabilities or votes."
         )
     for text in told:
-        warnings.warn(text, RobustnessWarning, stacklevel=_frames_inside())
+        warnings.warn(text, RobustnessWarning, stacklevel=frames_inside())
 
 
-def _frames_inside() -> int:
+def frames_inside() -> int:
     """Counts the frames of this package, so that a warning names its caller's line.
 
     Attacks call each other, and `attacks.get` wraps them: the depth differs.

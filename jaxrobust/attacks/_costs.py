@@ -128,7 +128,7 @@ def of_draws(o: Options) -> Cost:
 def of_changes(o: Options) -> Cost:
     """As APGD; a penalty has a look at the image of its own."""
     gradients, calls = of_apgd(o)
-    own = gradients if o.get("smoothness") else 0
+    own = gradients + 1 if o.get("smoothness") else 0
     return Cost(gradients, calls + own)
 
 

@@ -175,6 +175,11 @@ def check_logits(logits: Any, batch: int) -> None:
             f"`logits_fn` must return logits of shape [B, K] with B = {batch}, got "
             f"{type(logits).__name__ if shape is None else shape}."
         )
+    if shape[1] < 2:
+        raise ValueError(
+            f"`logits_fn` must return logits of two classes at least, got shape {shape}:"
+            " of one class no image is ever misclassified."
+        )
     if logits.dtype not in FLOATING:
         raise TypeError(
             f"`logits` must be a floating array [B, K], got {logits.dtype}: return "

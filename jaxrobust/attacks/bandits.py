@@ -9,27 +9,32 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jaxrobust import threat
+from jaxrobust import losses, threat
 from jaxrobust._checks import Range, check_count
 from jaxrobust.array_types import Images, Labels, LogitsFn, Scalar
 from jaxrobust.attacks._ascent import Ascent, Carry, steepest
 from jaxrobust.attacks._descent import width
 from jaxrobust.attacks._eager import iterate
 from jaxrobust.attacks._method import Count, like, model_keys, watched
-from jaxrobust.attacks._objective import Keys, Problem, evaluate, fold, slope
+from jaxrobust.attacks._objective import Keys, OnInput, Problem, evaluate, fold, slope
 from jaxrobust.attacks._options import LossOptions, PositiveInt, shares
 
 _DRAW_STREAM = 0x62616E
 _CALLS = 3  # of a step
 # Where tanh has come to 1.
 _CERTAIN = 8.0
+_FEWEST_TILES = 16
 # Of the authors: step of the image, distance of the points, exploration, prior's rate.
 _DEFAULTS = {"linf": (0.01, 0.1, 1.0, 100.0), "l2": (0.5, 0.01, 0.01, 0.1)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Bandits(Ascent):
-    """Bandits without its arrays; `direction_state` of its carry is the prior."""
+    """Bandits without its arrays.
+
+    `direction_state` of its carry is the prior, and the lead of the true class at the
+    image, of which differences are counted: logits of another scale are no other model.
+    """
 
     norms = ("linf", "l2")
     random = "bandits"
@@ -47,13 +52,18 @@ class Bandits(Ascent):
         """Starts at the image, with a prior that knows nothing."""
         shape = self._tiled(problem.x[:1]).shape[1:]
         prior = jnp.zeros((len(problem.x), *shape), problem.x.dtype)
-        return super().start(problem, keys, r)._replace(direction_state=prior)
+        state = prior, jnp.ones(len(prior), prior.dtype)
+        return super().start(problem, keys, r)._replace(direction_state=state)
 
     def step(self, problem: Problem, keys: Keys, i: Count, carry: Carry) -> Carry:
         """Looks at the point, at two around it, and steps along the new prior."""
         x, row_keys = carry.x, model_keys(problem, keys, i)
         at = evaluate(problem, x, row_keys)
-        prior = carry.direction_state
+        prior, lead = carry.direction_state
+        if not isinstance(problem.loss, OnInput):
+            here = jnp.abs(losses.margin(losses.comparable(at.logits), problem.y))
+            here = jnp.where(jnp.isfinite(here) & (here > 0), here, 1).astype(x.dtype)
+            lead = jnp.where(jnp.asarray(i) == 0, here, lead)
         shape = prior.shape[1:]
         drawn = fold(keys, _DRAW_STREAM, i)
         noise = jax.vmap(lambda key: jax.random.normal(key, shape, x.dtype))(drawn)
@@ -65,6 +75,7 @@ class Bandits(Ascent):
         # The two points lie around the middle of the two directions.
         middle, shift = (ahead + behind) / 2, (ahead - behind) / 2
         rise = 2 * slope(problem, x + middle, shift, length, row_keys)
+        rise = threat.tamed(rise / lead, squared=True)
         prior = prior + self.prior_lr * like(rise / self.exploration, noise) * noise
         if problem.norm == "linf":
             prior = jnp.clip(prior, -_CERTAIN, _CERTAIN)
@@ -73,7 +84,7 @@ class Bandits(Ascent):
         assert carry.kept is not None
         return Carry(
             problem.project(moved),
-            prior,
+            (prior, lead),
             self._kept(carry.kept, x, at),
             direction,
             watched(carry.health, direction, at.logits, i, self.estimated),
@@ -108,7 +119,7 @@ def _unit(v: Images) -> Images:
     return threat.safe_divide(v, like(length, v))
 
 
-@shares(LossOptions)
+@shares(LossOptions, loss="margin")
 def bandits(
     logits_fn: LogitsFn,
     x: Images,
@@ -129,9 +140,10 @@ def bandits(
     A prior for the gradient is carried from step to step (the prior of time), over
     tiles of pixels that share their value (the prior of data). Each step looks at two
     points, along the prior with some noise added and taken away, moves the prior by
-    the difference, and makes a steepest step along it. A row that is misclassified
-    stays as it is; of others the best iterate by loss is returned. The two points may
-    lie outside of the box by `probe`.
+    the difference (in leads of the true class at the image, so that the scale of the
+    logits does not count), and makes a steepest step along it. A row that is
+    misclassified stays as it is; of others the best iterate by loss is returned. The
+    two points may lie outside of the box by `probe`.
 
     >>> import jax, jax.numpy as jnp
     >>> from jaxrobust import attacks
@@ -150,7 +162,8 @@ def bandits(
       exploration: length of the noise; 1, or .01 in L2.
       prior_lr: rate at which the prior learns: 100 in Linf, where its steps are
         exponentiated gradients, .1 in L2.
-      tiles: on each side; None: a fifth of its pixels (authors: 50 of 224).
+      tiles: on each side; None: a fifth of its pixels (authors: 50 of 224), but no
+        fewer than 16, or as many as there are.
       norm: 'linf' or 'l2'.
 
     Reference:
@@ -165,7 +178,7 @@ def bandits(
     own: dict[str, Any] = {"probe": probe, "exploration": exploration}
     if getattr(x, "ndim", 0) == 4:
         side = min(x.shape[1:3])
-        own["tiles"] = min(tiles or max(1, round(side / 5)), side)
+        own["tiles"] = min(tiles or max(_FEWEST_TILES, round(side / 5)), side)
     steps = max(0, (queries // options.get("eot_samples", 1) - 2) // _CALLS)
     method = Bandits(steps, restarts, prior_lr=prior_lr, **own)
     return iterate(method, logits_fn, x, y, eps, lr, **options)

@@ -1,7 +1,7 @@
 """GeoDA: the normal of the boundary from decisions, and from the image along it."""
 
 import dataclasses
-from typing import Annotated, NamedTuple, Unpack
+from typing import Annotated, Any, NamedTuple, Unpack
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
@@ -18,6 +18,8 @@ from jaxrobust.attacks._objective import Keys, Problem, evaluate, fold
 from jaxrobust.attacks._options import ModelOptions, PositiveInt, shares
 from jaxrobust.attacks._waves import low_noise
 
+# Of few waves no small image has a normal: 5 x 5 pixels would stay at twice the distance.
+_FEWEST_WAVES = 14
 _DRAW_STREAM = 0x67656F
 # What a row's next query is for.
 _SEARCH, _ESTIMATE, _STEP = range(3)
@@ -150,7 +152,7 @@ def geoda(
     samples: PositiveInt = 60,
     growth: Annotated[float, Range(1, 10)] = 1.4,
     sigma: Annotated[float, Range(0, 1, above=True)] = 1e-3,
-    share: Annotated[float, Range(0, 1, above=True)] = 1 / 3,
+    share: Annotated[float | None, Range(0, 1, above=True)] = None,
     x_init: Images | None = None,
     **options: Unpack[ModelOptions],
 ) -> Images:
@@ -182,6 +184,7 @@ def geoda(
       growth: of their number from estimate to estimate: lambda^(-2/3) of the paper.
       sigma: deviation of the noise, in units of the box's width.
       share: of the waves of either side, the lowest, that the noise is made of; 1: all.
+        None: a third, as the paper, but no fewer than 14 waves a side.
       x_init: images `[B, H, W, C]` asked first in place of noise.
       norm: 'l2' or 'linf'.
 
@@ -191,6 +194,14 @@ def geoda(
     """
     eot_samples = options.get("eot_samples", 1)
     check_count("queries", queries, eot_samples)
-    own = {"samples": samples, "growth": growth, "sigma": sigma, "share": share}
+    if share is None:
+        side = min(x.shape[1:3]) if getattr(x, "ndim", 0) == 4 else 1
+        share = min(1.0, max(1 / 3, _FEWEST_WAVES / side))
+    own: dict[str, Any] = {
+        "samples": samples,
+        "growth": growth,
+        "sigma": sigma,
+        "share": share,
+    }
     method = GeoDA(queries // eot_samples - 1, **own)
     return iterate(method, logits_fn, x, y, eps, x_init=x_init, **options)

@@ -214,7 +214,7 @@ def hop_skip_jump(
     x: Images,
     y: Labels,
     *,
-    eps: Scalar | None,
+    eps: Scalar | None = None,
     queries: int = 10_000,
     samples: PositiveInt | None = None,
     gamma: Annotated[float, Range(0, 1e6, above=True)] = 1.0,

@@ -73,7 +73,7 @@ def _comparable(at: Judged, x: Images) -> jax.Array:
     return jnp.where(jnp.isnan(at.value), -jnp.inf, at.value).astype(x.dtype)
 
 
-@shares(ChangeOptions)
+@shares(ChangeOptions, loss="margin")
 def msd(
     logits_fn: LogitsFn,
     x: Images,
@@ -83,7 +83,7 @@ def msd(
     l2: Size = 0.5,
     l1: Size = 12.0,
     steps: int = 50,
-    stride: Annotated[float, Range(0, 1e3)] = 0.1,
+    stride: Annotated[float, Range(0, 1e3, above=True)] = 0.1,
     **options: Unpack[ChangeOptions],
 ) -> Images:
     """Multi steepest descent (Maini et al. 2020): the union of three balls.
@@ -114,5 +114,7 @@ def msd(
       perturbation models, ICML 2020, arXiv 1909.04068, algorithm 1.
     """
     radii = tuple(map(float, (linf, l2, l1)))
+    if not any(radii):
+        raise ValueError("of `linf`, `l2` and `l1` one radius must be above 0.")
     method = Steepest(steps, radii=radii, stride=stride)
     return iterate(method, logits_fn, x, y, None, **options)

@@ -1,17 +1,28 @@
 """Patches: part of an image may be anything, for one image or for all of them."""
 
+import dataclasses
 from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
-from jaxrobust._checks import Range, check_count, check_number, row_keys
+from jaxrobust._checks import (
+    Range,
+    check_bounds,
+    check_count,
+    check_images,
+    check_number,
+    check_values,
+    concrete,
+    row_keys,
+)
 from jaxrobust.array_types import Bounds, Images, Key, Labels, LogitsFn
 from jaxrobust.attacks._objective import Loss, fold
 from jaxrobust.attacks._options import ChangeOptions, PositiveInt, shares
 from jaxrobust.attacks._parameters import Parameters, changed
-from jaxrobust.attacks._universal import Limits, ascend, many
+from jaxrobust.attacks._universal import Ascent, Ball, check_added, many
 from jaxrobust.threat import patches
 
 Patch = Float[Array, "h w C"]
@@ -20,6 +31,20 @@ _PLACE_STREAM = 0x706C63
 _SHARE = Range(0, 1, above=True)
 _DEGREES = Range(0, 180)
 _SCALE = Range(0, 100, above=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pasted(Ascent):
+    """Ascent on a patch that is pasted on images."""
+
+    scale: tuple[float, float]
+    rotation: float
+
+    def apply(self, x: Images, value: jax.Array, keys: Key) -> Images:
+        """Pastes it at random."""
+        draws: dict[str, Any] = {"scale": self.scale, "rotation": self.rotation}
+        at = patches.places(keys, x.shape[1:3], value.shape[1:3], **draws)
+        return patches.paste(x, value[0], at)
 
 
 @shares(ChangeOptions, loss="margin")
@@ -77,11 +102,7 @@ def patch(
         return pasted(x, p, at, bounds)
 
     problem = changed(logits_fn, x, y, grey, given)
-    if side > min(problem.x.shape[1:3]):
-        raise ValueError(
-            f"`side` must be at most the images' shorter side, {problem.x.shape[1:3]}, "
-            f"got {side}."
-        )
+    _check_side(side, problem.x)
     key = given.pop("key", None)
     keys = None if key is None else row_keys(key, len(problem.x))
     at = problem.try_all((2,), steps=places, key=fold(keys, _PLACE_STREAM), **given)
@@ -102,7 +123,8 @@ def universal_patch(
     steps: int = 500,
     step_size: float = 0.02,
     batch: int = 32,
-    loss: Loss = "ce",
+    loss: Loss = "margin",
+    limit: float | None = None,
     targeted: bool = False,
     bounds: Bounds = (0.0, 1.0),
 ) -> Patch:
@@ -134,7 +156,9 @@ def universal_patch(
       steps: at least 0; static.
       step_size: of each value, in widths of the box.
       batch: images per step; static.
-      loss: 'ce', 'margin', 'dlr' or a function (logits, y) -> `[B]`.
+      loss: 'ce', 'margin', 'dlr' or a function (logits, y) -> `[B]`. The paper's is
+        'ce', which vanishes where logits are large.
+      limit: see `universal`; the paper has none, `math.inf`.
       targeted: descend the loss towards `y`.
       bounds: lowest and highest value of an image, finite.
 
@@ -150,21 +174,19 @@ def universal_patch(
     check_count("batch", batch, 1)
     check_count("steps", steps, 0)
     check_count("side", side, 1)
-    _check_draws(scale, rotation)
+    draws = _check_draws(scale, rotation)
     check_number("step_size", step_size, _SHARE)
-    problem = many(logits_fn, x, y, key, bounds, batch)
+    posed = many(logits_fn, x, y, key, bounds, batch)
+    x = posed.problem.x
+    _check_side(side, x)
     low, high = bounds
-    width, shape = high - low, (side, side)
-
-    def apply(x: Images, patch: jax.Array, keys: Key) -> Images:
-        at = patches.places(keys, x.shape[1:3], shape, scale=scale, rotation=rotation)
-        return patches.paste(x, patch[0], at)
-
-    grey = jnp.full((1, *shape, problem.x.shape[3]), (low + high) / 2, problem.x.dtype)
-    ball = Limits(width, "linf", (low, high), step_size * width)
-    made = ascend(problem, apply, grey, ball, loss, steps=steps, batch=batch,
-                  limit=None, targeted=targeted)  # fmt: skip
-    return made[0]
+    grey = jnp.full((1, side, side, x.shape[3]), (low + high) / 2, x.dtype)
+    width = high - low
+    ball = Ball(grey, width, (low, high), step_size * width)
+    rule = _Pasted(
+        "linf", (float(low), float(high)), loss, batch, limit, targeted, *draws
+    )
+    return posed.run(rule, ball, steps)[0]
 
 
 def patched(
@@ -174,6 +196,7 @@ def patched(
     key: Key,
     scale: tuple[float, float] = (1.0, 1.0),
     rotation: float = 0.0,
+    bounds: Bounds = (0.0, 1.0),
 ) -> Images:
     """Pastes a patch `[h, w, C]` on images `[B, H, W, C]` at random, inside of them.
 
@@ -183,17 +206,42 @@ def patched(
       key: one key or one per image, of its place, scale and rotation.
       scale: between which the patch is scaled; at (1, 1) it is copied to whole pixels.
       rotation: up to how many degrees it is rotated, to both sides.
+      bounds: lowest and highest value of an image, and of the patch.
+
+    Raises:
+      ValueError, TypeError: for images that are none, a patch of another rank or other
+        channels, larger than the images, or outside of `bounds`.
     """
-    _check_draws(scale, rotation)
+    check_images(x)
+    check_bounds(bounds)
+    draws = _check_draws(scale, rotation)
+    sides = np.shape(patch)[:2]
+    check_added("patch", patch, (*sides, x.shape[3]))
+    if any(a > b for a, b in zip(sides, x.shape[1:3], strict=True)):
+        raise ValueError(
+            f"`patch` must fit into the images, {x.shape[1:3]} pixels, got {sides}."
+        )
+    if (known := concrete(patch)) is not None:
+        check_values(known[None], bounds, "patch")
     keys = row_keys(key, len(x))
     shape = x.shape[1:3], patch.shape[:2]
-    at = patches.places(keys, *shape, scale=scale, rotation=rotation)
-    return patches.paste(x, patch, at)
+    at = patches.places(keys, *shape, scale=draws[0], rotation=draws[1])
+    return patches.paste(x, jnp.asarray(patch), at)
 
 
-def _check_draws(scale: Any, rotation: Any) -> None:
+def _check_side(side: int, x: Images) -> None:
+    if side > min(x.shape[1:3]):
+        raise ValueError(
+            f"`side` must be at most the images' shorter side, {x.shape[1:3]}, got "
+            f"{side}."
+        )
+
+
+def _check_draws(scale: Any, rotation: Any) -> tuple[tuple[float, float], float]:
+    """Checks what is drawn, and returns it as plain numbers."""
     check_number("rotation", rotation, _DEGREES)
-    if len(scale) != 2 or scale[0] > scale[1]:
+    if np.shape(scale) != (2,) or scale[0] > scale[1]:
         raise ValueError(f"`scale` must be (least, most), got {scale!r}.")
     for one in scale:
         check_number("scale", one, _SCALE)
+    return (float(scale[0]), float(scale[1])), float(rotation)

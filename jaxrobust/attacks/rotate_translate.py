@@ -73,7 +73,7 @@ def rotate_translate(
     return problem.found(problem.try_all((3,), steps=steps, counts=counts, **given))
 
 
-@shares(ChangeOptions)
+@shares(ChangeOptions, loss="margin")
 def rotate_translate_gradient(
     logits_fn: LogitsFn,
     x: Images,

@@ -2,7 +2,11 @@
 
 from typing import Annotated, Any, Unpack
 
-from jaxrobust._checks import Range
+import jax
+import jax.numpy as jnp
+
+from jaxrobust import losses
+from jaxrobust._checks import Range, check_labels
 from jaxrobust.array_types import Bounds, Images, Labels, LogitsFn
 from jaxrobust.attacks._options import ChangeOptions, PositiveInt, shares
 from jaxrobust.attacks._parameters import Parameters, changed
@@ -16,7 +20,7 @@ def stadv(
     y: Labels,
     *,
     flow: Annotated[float, Range(0, 1e4)] = 1.0,
-    smoothness: Annotated[float, Range(0, 1e6)] = 0.05,
+    smoothness: Annotated[float, Range(0, 1e6)] = 0.005,
     steps: int = 50,
     restarts: PositiveInt = 1,
     **options: Unpack[ChangeOptions],
@@ -25,8 +29,9 @@ def stadv(
 
     Ascends the loss less `smoothness` times the flow loss (equations 2 to 4) by `apgd`,
     every pixel moving at most `flow` in rows and in columns. The bound is ours: in the
-    paper the flow loss alone keeps flows small, and L-BFGS finds them. What comes from
-    beyond the image is at its lower bound.
+    paper the flow loss alone keeps flows small, and L-BFGS finds them. The flow loss
+    counts in leads of the true class at the image, so that the scale of the logits does
+    not. What comes from beyond the image is at its lower bound.
 
     >>> import jax, jax.numpy as jnp
     >>> from jaxrobust import attacks
@@ -38,7 +43,8 @@ def stadv(
 
     Args:
       flow: pixels by which each may move, in rows and in columns.
-      smoothness: weight of the flow loss, tau; 0 for a model that is stochastic.
+      smoothness: weight of the flow loss, in leads (the paper's tau, .05, in logits);
+        0 for a model that is stochastic.
       restarts: number of random starts; the first one that fools the model counts.
 
     Reference:
@@ -58,7 +64,11 @@ def stadv(
         )
     if smoothness:
         sign = -1 if given.get("targeted") else 1
-        penalty = lambda p: sign * smoothness * spatial.roughness(flow * p)  # noqa: E731
+        check_labels(y, len(problem.x))
+        clean = losses.comparable(problem.logits_fn(problem.x))
+        lead = jax.lax.stop_gradient(jnp.abs(losses.margin(clean, y)))
+        weight = sign * smoothness * jnp.where(jnp.isfinite(lead), lead, 0)
+        penalty = lambda p: weight * spatial.roughness(flow * p)  # noqa: E731
         problem = problem._replace(penalty=penalty)
     shape = (*problem.x.shape[1:3], 2)
     return problem.found(problem.ascend(shape, steps=steps, restarts=restarts, **given))

@@ -1,36 +1,90 @@
 """One perturbation that fools a model on most images."""
 
+import dataclasses
 from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxrobust import threat
+from jaxrobust import losses, threat
 from jaxrobust._checks import (
     NORMS,
     Range,
     check_bounds,
     check_count,
+    check_images,
     check_norm,
-    check_number,
     check_one_radius,
 )
 from jaxrobust.array_types import Bounds, Images, Key, Labels, LogitsFn, Norm, Scalar
 from jaxrobust.attacks._objective import Loss
-from jaxrobust.attacks._universal import Limits, Many, ascend, many
+from jaxrobust.attacks._universal import (
+    Ascent,
+    Ball,
+    Many,
+    Rule,
+    Seen,
+    check_added,
+    many,
+)
 from jaxrobust.attacks.deepfool import deepfool
 
 Perturbation = Float[Array, "H W C"]
 
-_LIMIT = Range(0, 1e6, above=True)
+
+@dataclasses.dataclass(frozen=True)
+class _Added(Ascent):
+    """Ascent on what is added to images."""
+
+    def apply(self, x: Images, value: jax.Array, keys: Key) -> Images:
+        """Adds it, into the box."""
+        del keys
+        return jnp.clip(x + value, *self.box)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Uap(Rule):
+    """One image: adds the way to its nearest mistake."""
+
+    steps: int
+    overshoot: float
+
+    def step(
+        self, now: Many, ball: Ball, i: jax.Array, value: jax.Array
+    ) -> tuple[jax.Array, Seen]:
+        """Goes the way of DeepFool, and back into the ball."""
+        count = len(now.x)
+        order_key = jax.random.fold_in(now.key, i // count)
+        own = jax.random.permutation(order_key, count)[i % count][None]
+        start = jnp.clip(now.x[own] + value, *self.box)
+        # One that is misclassified already stays where it is.
+        end = deepfool(
+            now.logits, start, now.y[own], norm=self.norm, steps=self.steps,
+            overshoot=self.overshoot, bounds=self.box,
+        )  # fmt: skip
+        logits = now.logits(start)
+        right = jnp.argmax(losses.comparable(logits), axis=1) == now.y[own]
+        still = right.all() & jnp.all(end == start)
+        ahead = threat.project(
+            value + (end - start), ball.centre, eps=ball.eps, norm=self.norm,
+            bounds=ball.bounds,
+        )  # fmt: skip
+        return ahead, Seen.at(logits, still)
 
 
 def perturbed(
     x: Images, perturbation: Perturbation, *, bounds: Bounds = (0.0, 1.0)
 ) -> Images:
-    """Adds one perturbation `[H, W, C]` to all images `[B, H, W, C]`, into the box."""
+    """Adds one perturbation `[H, W, C]` to all images `[B, H, W, C]`, into the box.
+
+    Raises:
+      ValueError, TypeError: for images that are none, and a perturbation of another
+        shape or with NaN.
+    """
     check_bounds(bounds)
+    check_images(x, flat=True)
+    check_added("perturbation", perturbation, x.shape[1:])
     return jnp.clip(x + perturbation[None].astype(x.dtype), *bounds)
 
 
@@ -45,8 +99,8 @@ def universal(
     steps: int = 500,
     step_size: Scalar | None = None,
     batch: int = 32,
-    loss: Loss = "ce",
-    limit: float | None = 9.0,
+    loss: Loss = "margin",
+    limit: float | None = None,
     targeted: bool = False,
     bounds: Bounds = (0.0, 1.0),
 ) -> Perturbation:
@@ -76,8 +130,11 @@ def universal(
       steps: at least 0; static.
       step_size: length of a step; 10 eps / steps by default.
       batch: images per step, drawn without replacement; static.
-      loss: 'ce', 'margin', 'dlr' or a function (logits, y) -> `[B]`.
-      limit: of an image's loss, as the paper cuts it (its beta is 9); None: none.
+      loss: 'ce', 'margin', 'dlr' or a function (logits, y) -> `[B]`. The paper's is
+        'ce', which vanishes where logits are large.
+      limit: of an image's loss, beyond which it counts no more. By default 0 of the
+        margin, where the image is misclassified, and 9 of 'ce', the paper's beta;
+        `math.inf`, that of other losses, is none.
       targeted: descend the loss towards `y`.
       bounds: lowest and highest value of an image, finite.
 
@@ -93,15 +150,11 @@ def universal(
     """
     check_count("batch", batch, 1)
     check_count("steps", steps, 0)
-    if limit is not None:
-        check_number("limit", limit, _LIMIT)
-    problem = many(logits_fn, x, y, key, bounds, batch)
-    ball = _ball(eps, norm, bounds, steps, step_size)
-    made = ascend(
-        problem, lambda x, v, _: jnp.clip(x + v, *bounds), _zero(problem), ball, loss,
-        steps=steps, batch=batch, limit=limit, targeted=targeted,
-    )  # fmt: skip
-    return made[0]
+    posed = many(logits_fn, x, y, key, bounds, batch, flat=True)
+    ball = _ball(posed.problem, eps, norm, bounds, step_size, steps)
+    return posed.run(
+        _Added(norm, _box(bounds), loss, batch, limit, targeted), ball, steps
+    )[0]
 
 
 def uap(
@@ -147,40 +200,32 @@ def uap(
       CVPR 2017, arXiv 1610.08401.
     """
     check_count("passes", passes, 0)
-    problem = many(logits_fn, x, y, key, bounds, 1)
+    posed = many(logits_fn, x, y, key, bounds, 1, flat=True)
     check_norm(norm, ("linf", "l2"))
-    ball = _ball(eps, norm, bounds, 1, None)
-
-    def step(now: Many, i: jax.Array, v: jax.Array) -> jax.Array:
-        order = jax.random.permutation(
-            jax.random.fold_in(now.key, i // len(now.x)), len(now.x)
-        )
-        own = order[i % len(now.x)][None]
-        start = jnp.clip(now.x[own] + v, *bounds)
-        model = lambda z: now.logits_fn(now.arrays, z)  # noqa: E731
-        # One that is misclassified already stays where it is.
-        end = deepfool(
-            model, start, now.y[own], norm=norm, steps=steps, overshoot=overshoot,
-            bounds=bounds,
-        )  # fmt: skip
-        return threat.project(
-            v + (end - start), 0 * v, eps=ball.eps, norm=norm, bounds=ball.bounds
-        )
-
-    made = problem.repeat(passes * len(problem.x), step, _zero(problem))
-    return jax.lax.stop_gradient(made[0])
+    ball = _ball(posed.problem, eps, norm, bounds)
+    rule = _Uap(norm, _box(bounds), steps, overshoot)
+    return posed.run(rule, ball, passes * len(posed.problem.x))[0]
 
 
-def _zero(problem: Many) -> jax.Array:
-    return jnp.zeros_like(problem.x[:1])
-
-
-def _ball(eps: Any, norm: Any, bounds: Bounds, steps: int, step_size: Any) -> Limits:
+def _ball(
+    problem: Many,
+    eps: Any,
+    norm: Any,
+    box: Bounds,
+    step_size: Any = None,
+    steps: int = 1,
+) -> Ball:
     """The ball of a perturbation, around 0, and no wider than the box is."""
     check_norm(norm, NORMS)
     check_one_radius("eps", eps)
     if step_size is None:
         step_size = 10 * eps / max(steps, 1)
     check_one_radius("step_size", step_size)
-    width = bounds[1] - bounds[0]
-    return Limits(eps, norm, (-width, width), step_size)
+    width = box[1] - box[0]
+    centre = jnp.zeros_like(problem.x[:1])
+    return Ball(centre, eps, (-width, width), step_size)
+
+
+def _box(bounds: Bounds) -> Bounds:
+    """Bounds as plain numbers."""
+    return float(bounds[0]), float(bounds[1])

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from jaxrobust import losses, models
+from jaxrobust._checks import check_choice
 from jaxrobust.array_types import Images, Key, Labels, Logits, LogitsFn, Variables
 from jaxrobust.attacks.registry import Attack as Attack
 from jaxrobust.evaluation.flags import RaisedFlag
@@ -24,12 +25,19 @@ HALF = 0.5
 # A precision of evaluations: AutoAttack's attacks compute in bfloat16 where they can,
 # verdicts and all else at the highest.
 FAST = "fast"
+# Those of JAX, in its names.
+PRECISIONS = ("default", "high", "highest", "bfloat16", "tensorfloat32", "float32")
 # First of the streams of keys that judge one.
 _JUDGE = 0x6A756467
 
 
 def exact(precision: str) -> str:
-    """Returns the precision, in JAX's names, of verdicts."""
+    """Returns the precision, in JAX's names, of verdicts.
+
+    Raises:
+      ValueError: for an unknown one.
+    """
+    check_choice("precision", precision, (FAST, *PRECISIONS))
     return "highest" if precision == FAST else precision
 
 

@@ -25,11 +25,10 @@ from jaxrobust.evaluation.rules import (
     number_or_each,
     whole,
 )
-from jaxrobust.evaluation.step import FAST
+from jaxrobust.evaluation.step import FAST, PRECISIONS
 from jaxrobust.training import compute, feed, optimizer, writers
 from jaxrobust.training.config import base
 
-PRECISIONS = ("default", "high", "highest", "bfloat16", "tensorfloat32", "float32")
 SHARE = number(0, 1, below=True)
 EPOCHS = number(0, 1e6)
 NORM = choice(NORMS)
