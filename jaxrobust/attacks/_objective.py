@@ -177,8 +177,8 @@ def check_logits(logits: Any, batch: int) -> None:
         )
     if shape[1] < 2:
         raise ValueError(
-            f"`logits_fn` must return logits of two classes at least, got shape {shape}:"
-            " of one class no image is ever misclassified."
+            f"`logits_fn` must return logits of two classes at least, got {shape}: of "
+            "one class no image is ever misclassified."
         )
     if logits.dtype not in FLOATING:
         raise TypeError(

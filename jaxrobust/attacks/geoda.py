@@ -18,7 +18,7 @@ from jaxrobust.attacks._objective import Keys, Problem, evaluate, fold
 from jaxrobust.attacks._options import ModelOptions, PositiveInt, shares
 from jaxrobust.attacks._waves import low_noise
 
-# Of few waves no small image has a normal: 5 x 5 pixels would stay at twice the distance.
+# Of fewer waves no normal of a small image can be made.
 _FEWEST_WAVES = 14
 _DRAW_STREAM = 0x67656F
 # What a row's next query is for.
@@ -201,7 +201,6 @@ def geoda(
         "samples": samples,
         "growth": growth,
         "sigma": sigma,
-        "share": share,
     }
-    method = GeoDA(queries // eot_samples - 1, **own)
+    method = GeoDA(queries // eot_samples - 1, share=share, **own)
     return iterate(method, logits_fn, x, y, eps, x_init=x_init, **options)
