@@ -105,11 +105,16 @@ def _notes(results: Results, *, standard: bool) -> list[str]:
     notes, found = [], results.data
     if not standard:
         worst = results.worst_case
-        ran = ", ".join(worst.attacks or ()) or "no attack"
+        robust = "no attack in a ball ran, so nothing is said of robustness in one."
+        if worst.attacks:
+            ran = ", ".join(worst.attacks)
+            robust = f"{_percent(worst.robust_accuracy)} % are robust under {ran}."
         notes.append(
-            "Standard AutoAttack did not run, so there is no autoattack_acc; "
-            f"{_percent(worst.robust_accuracy)} % are robust under {ran}."
+            f"Standard AutoAttack did not run, so there is no autoattack_acc; {robust}"
         )
+    for other in results.other_threats or ():
+        left = _percent(other.robust_accuracy)
+        notes.append(f"{left} % are robust under attacks of the threat {other.threat}.")
     if found and found.examples is not None and found.examples < found.of:
         notes.append(f"On {found.examples} of {found.of} test images.")
     if (corrupted := results.corruption_set) and _corrupted(corrupted):

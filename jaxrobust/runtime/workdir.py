@@ -87,7 +87,8 @@ def check_config(
     came of it yet (no checkpoint, no results) holds no run, whatever config it has.
 
     Returns:
-      The command of the run that is there, or None; ValueError for fields that differ.
+      The command that trained the network that is there, or None; ValueError for
+      fields that differ.
     """
     path = epath.Path(workdir) / "config.json"
     if extend and not checkpoint_folder.has_steps(path.parent):
@@ -99,11 +100,12 @@ def check_config(
         return None
     there = _read(path)
     changed = differences(there["config"], config, defaults)
-    results = path.parent / "results.json"
-    begun = checkpoint_folder.has_steps(path.parent) or results.exists()
+    trained = checkpoint_folder.has_steps(path.parent)
+    begun = trained or (path.parent / "results.json").exists()
     if changed and begun:
         _check_change(workdir, changed, extend=extend)
-    return there.get("command") if begun or not changed else None
+    # Results are of the last evaluation, and so is its command.
+    return there.get("command") if trained else None
 
 
 def differences(

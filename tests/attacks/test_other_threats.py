@@ -279,3 +279,15 @@ def test_smoothed_flows_are_means():
         wide, 0 * field + field.mean((1, 2), keepdims=True), atol=1e-4
     )
     assert jnp.abs(spatial.smoothed(field, 1.0)).max() < jnp.abs(field).max()
+
+
+@pytest.mark.parametrize("name", ["stadv", "msd", "rotate_translate_gradient"])
+def test_the_scale_of_logits_does_not_count(name):
+    of = [run(name, lambda x, s=s: s * net(x)) for s in (1e-6, 1e6)]
+    lost = [int((jnp.argmax(net(x), 1) != Y).sum()) for x in of]
+    assert lost[0] == lost[1] == int((jnp.argmax(net(eager(name)), 1) != Y).sum())
+
+
+def test_no_radius_is_no_union():
+    with pytest.raises(ValueError, match="one radius must be above 0"):
+        run("msd", linf=0, l2=0, l1=0)

@@ -136,3 +136,65 @@ def test_patches_refuse_what_cannot_be():
     for changes, message in cases:
         with pytest.raises(ValueError, match=message):
             attacks.patched(X, jnp.ones((2, 2, 1)), key=KEY, **changes)
+
+
+def scaled(factor):
+    return lambda x: factor * line(x)
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1e6])
+def test_the_scale_of_logits_does_not_count(factor):
+    given: dict[str, Any] = {"key": KEY, "eps": 0.3, "steps": 30, "batch": 6}
+    usual = attacks.universal(line, X, Y, **given)
+    other = attacks.universal(scaled(factor), X, Y, **given)
+    chex.assert_trees_all_close(other, usual, atol=1e-6)
+
+
+@pytest.mark.parametrize("attack", [attacks.universal, attacks.uap])
+def test_what_stands_in_its_way_is_told(attack):
+    few: dict[str, Any] = {"passes": 1} if attack is attacks.uap else {"steps": 4}
+    few |= {"key": KEY, "eps": 0.1} | ({"batch": 4} if "steps" in few else {})
+    with pytest.raises(ValueError, match=r"logits are not finite for \d+ of"):
+        attack(lambda x: line(x) * jnp.nan, X, Y, **few)
+    with pytest.warns(attacks.RobustnessWarning, match="there was no gradient"):
+        attack(lambda x: jnp.round(line(x) / 50) + jnp.array([[2.0, 0]]), X, Y, **few)
+    with pytest.warns(attacks.RobustnessWarning, match="returns probabilities"):
+        attack(lambda x: jax.nn.softmax(line(x)), X, Y, **few)
+
+
+def test_rows_that_are_no_images():
+    rows = X.reshape(12, -1)
+    flat = attacks.universal(
+        lambda z: line(z.reshape(-1, 4, 4, 1)), rows, Y, key=KEY, eps=0.3, steps=20,
+        batch=4,
+    )  # fmt: skip
+    wide = attacks.universal(line, X, Y, key=KEY, eps=0.3, steps=20, batch=4)
+    chex.assert_trees_all_close(flat, wide.ravel(), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"x": (X * 255).astype(jnp.uint8)}, TypeError, "`x` must be floating"),
+        ({"patch": jnp.zeros((2, 2))}, ValueError, "`patch` must have shape"),
+        ({"patch": jnp.zeros((2, 2, 3))}, ValueError, r"`patch` must have shape"),
+        ({"patch": jnp.zeros((5, 2, 1))}, ValueError, "`patch` must fit into"),
+        ({"patch": jnp.full((2, 2, 1), 25.0)}, ValueError, "`patch` leaves"),
+        ({"patch": jnp.full((2, 2, 1), jnp.nan)}, ValueError, "`patch` has values"),
+        ({"scale": 1.2}, ValueError, "`scale` must be"),
+    ],
+)
+def test_patches_that_cannot_be_pasted(change, error, message):
+    given: dict[str, Any] = {"x": X, "patch": jnp.zeros((2, 2, 1)), **change}
+    with pytest.raises(error, match=message):
+        attacks.patched(given.pop("x"), given.pop("patch"), key=KEY, **given)
+
+
+def test_perturbations_that_do_not_fit():
+    for wrong in (jnp.zeros((1, 4, 4, 1)), jnp.full((4, 4, 1), jnp.nan)):
+        with pytest.raises(ValueError, match="`perturbation`"):
+            attacks.perturbed(X, wrong)
+    chex.assert_trees_all_close(
+        attacks.patched(X, jnp.zeros((2, 2, 1)), key=KEY, scale=[1.0, 1.0]),  # pyright: ignore[reportArgumentType]
+        attacks.patched(X, jnp.zeros((2, 2, 1)), key=KEY),
+    )
