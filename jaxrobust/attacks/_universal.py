@@ -31,7 +31,7 @@ _LIMITS: Mapping[Any, float] = {"margin": 0.0, "ce": 9.0}
 _LIMIT = checks.Range(0, 1e6)
 
 
-class Ball(NamedTuple):
+class AddedBall(NamedTuple):
     """Where a perturbation `[1, ...]` may be, and its steps; numbers may be traced.
 
     Attributes:
@@ -69,7 +69,7 @@ class Many(NamedTuple):
         return self.model(self.arrays, x)
 
 
-class Seen(NamedTuple):
+class StepsSeen(NamedTuple):
     """What an eager call tells of; numbers of rows and of steps, over all steps."""
 
     rows: Any  # that were looked at
@@ -77,12 +77,12 @@ class Seen(NamedTuple):
     probabilities: Any  # that look like some
     still: Any  # steps without a direction, though images were left to fool
 
-    def __add__(self, other: Any) -> "Seen":
+    def __add__(self, other: Any) -> "StepsSeen":
         """Adds what another step saw."""
         return jax.tree.map(jnp.add, self, other)
 
     @classmethod
-    def at(cls, logits: Logits, still: Any) -> "Seen":
+    def at(cls, logits: Logits, still: Any) -> "StepsSeen":
         """What the logits of a step say."""
         fit = jnp.all(jnp.isfinite(logits), axis=1)
         alike = losses.are_probabilities(logits)
@@ -91,7 +91,7 @@ class Seen(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Rule:
+class UniversalStep:
     """A step of a universal attack, without its arrays; equal ones compile once.
 
     Attributes:
@@ -108,8 +108,8 @@ class Rule:
         return True
 
     def step(
-        self, now: Many, ball: Ball, i: jax.Array, value: jax.Array
-    ) -> tuple[jax.Array, Seen]:
+        self, now: Many, ball: AddedBall, i: jax.Array, value: jax.Array
+    ) -> tuple[jax.Array, StepsSeen]:
         """Returns the perturbation after step i."""
         raise NotImplementedError
 
@@ -131,7 +131,7 @@ class Posed(NamedTuple):
     eager: bool
     keep: bool
 
-    def run(self, rule: Rule, ball: Ball, times: int) -> jax.Array:
+    def run(self, rule: UniversalStep, ball: AddedBall, times: int) -> jax.Array:
         """Makes steps from the centre; eagerly it raises for logits that are none."""
         init = ball.centre
         if not self.eager or in_transformation(self.problem[1:], ball):
@@ -139,7 +139,7 @@ class Posed(NamedTuple):
             return jax.lax.stop_gradient(jax.lax.fori_loop(0, times, step, init))
         kept = self.keep and rule.keeps
         step = _step if kept else jax.jit(_of_arrays, static_argnums=(0, 1))
-        total = Seen(*map(jnp.int32, (0, 0, 0, 0)))
+        total = StepsSeen(*map(jnp.int32, (0, 0, 0, 0)))
         model, *arrays = self.problem
         for i in range(times):
             init, seen = step(rule, model, arrays, ball, jnp.int32(i), init)
@@ -154,8 +154,13 @@ class Posed(NamedTuple):
 
 
 def _of_arrays(
-    rule: Rule, model: Any, arrays: Any, ball: Ball, i: jax.Array, value: jax.Array
-) -> tuple[jax.Array, Seen]:
+    rule: UniversalStep,
+    model: Any,
+    arrays: Any,
+    ball: AddedBall,
+    i: jax.Array,
+    value: jax.Array,
+) -> tuple[jax.Array, StepsSeen]:
     return rule.step(Many(model, *arrays), ball, i, value)
 
 
@@ -163,7 +168,7 @@ def _of_arrays(
 _step = jax.jit(_of_arrays, static_argnums=(0, 1))
 
 
-def _warn(total: Seen, steps: int) -> None:
+def _warn(total: StepsSeen, steps: int) -> None:
     """Warns about a perturbation that is weaker than it seems."""
     rows, unfit, probabilities, still = map(int, total)
     told = []
@@ -231,7 +236,7 @@ def many(
 
 
 @dataclasses.dataclass(frozen=True)
-class Ascent(Rule):
+class MeanAscent(UniversalStep):
     """Ascends the mean loss of draws of images.
 
     A subclass says how the perturbation is put on them.
@@ -268,8 +273,8 @@ class Ascent(Rule):
         raise NotImplementedError
 
     def step(
-        self, now: Many, ball: Ball, i: jax.Array, value: jax.Array
-    ) -> tuple[jax.Array, Seen]:
+        self, now: Many, ball: AddedBall, i: jax.Array, value: jax.Array
+    ) -> tuple[jax.Array, StepsSeen]:
         """Goes along the steepest direction of the norm, and back into the ball."""
         pick, draw = jax.random.split(jax.random.fold_in(now.key, i))
         some = jax.random.choice(pick, len(now.x), (self.batch,), replace=False)
@@ -291,4 +296,4 @@ class Ascent(Rule):
         size = ball.step_size
         ahead = threat.steepest_step(value, slope, step_size=size, **where)
         ahead = threat.project(ahead, ball.centre, eps=ball.eps, **where)
-        return ahead, Seen.at(logits, still)
+        return ahead, StepsSeen.at(logits, still)

@@ -22,7 +22,7 @@ from jaxrobust.array_types import Bounds, Images, Key, Labels, LogitsFn
 from jaxrobust.attacks._objective import Loss, fold
 from jaxrobust.attacks._options import ChangeOptions, PositiveInt, shares
 from jaxrobust.attacks._parameters import Parameters, changed
-from jaxrobust.attacks._universal import Ascent, Ball, check_added, many
+from jaxrobust.attacks._universal import AddedBall, MeanAscent, check_added, many
 from jaxrobust.threat import patches
 
 Patch = Float[Array, "h w C"]
@@ -34,8 +34,8 @@ _SCALE = Range(0, 100, above=True)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Pasted(Ascent):
-    """Ascent on a patch that is pasted on images."""
+class _Pasted(MeanAscent):
+    """MeanAscent on a patch that is pasted on images."""
 
     scale: tuple[float, float]
     rotation: float
@@ -182,7 +182,7 @@ def universal_patch(
     low, high = bounds
     grey = jnp.full((1, side, side, x.shape[3]), (low + high) / 2, x.dtype)
     width = high - low
-    ball = Ball(grey, width, (low, high), step_size * width)
+    ball = AddedBall(grey, width, (low, high), step_size * width)
     rule = _Pasted(
         "linf", (float(low), float(high)), loss, batch, limit, targeted, *draws
     )

@@ -20,11 +20,11 @@ from jaxrobust._checks import (
 from jaxrobust.array_types import Bounds, Images, Key, Labels, LogitsFn, Norm, Scalar
 from jaxrobust.attacks._objective import Loss
 from jaxrobust.attacks._universal import (
-    Ascent,
-    Ball,
+    AddedBall,
     Many,
-    Rule,
-    Seen,
+    MeanAscent,
+    StepsSeen,
+    UniversalStep,
     check_added,
     many,
 )
@@ -34,8 +34,8 @@ Perturbation = Float[Array, "H W C"]
 
 
 @dataclasses.dataclass(frozen=True)
-class _Added(Ascent):
-    """Ascent on what is added to images."""
+class _Added(MeanAscent):
+    """MeanAscent on what is added to images."""
 
     def apply(self, x: Images, value: jax.Array, keys: Key) -> Images:
         """Adds it, into the box."""
@@ -44,15 +44,15 @@ class _Added(Ascent):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Uap(Rule):
+class _Uap(UniversalStep):
     """One image: adds the way to its nearest mistake."""
 
     steps: int
     overshoot: float
 
     def step(
-        self, now: Many, ball: Ball, i: jax.Array, value: jax.Array
-    ) -> tuple[jax.Array, Seen]:
+        self, now: Many, ball: AddedBall, i: jax.Array, value: jax.Array
+    ) -> tuple[jax.Array, StepsSeen]:
         """Goes the way of DeepFool, and back into the ball."""
         count = len(now.x)
         order_key = jax.random.fold_in(now.key, i // count)
@@ -70,7 +70,7 @@ class _Uap(Rule):
             value + (end - start), ball.centre, eps=ball.eps, norm=self.norm,
             bounds=ball.bounds,
         )  # fmt: skip
-        return ahead, Seen.at(logits, still)
+        return ahead, StepsSeen.at(logits, still)
 
 
 def perturbed(
@@ -214,7 +214,7 @@ def _ball(
     box: Bounds,
     step_size: Any = None,
     steps: int = 1,
-) -> Ball:
+) -> AddedBall:
     """The ball of a perturbation, around 0, and no wider than the box is."""
     check_norm(norm, NORMS)
     check_one_radius("eps", eps)
@@ -223,7 +223,7 @@ def _ball(
     check_one_radius("step_size", step_size)
     width = box[1] - box[0]
     centre = jnp.zeros_like(problem.x[:1])
-    return Ball(centre, eps, (-width, width), step_size)
+    return AddedBall(centre, eps, (-width, width), step_size)
 
 
 def _box(bounds: Bounds) -> Bounds:
