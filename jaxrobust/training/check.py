@@ -130,7 +130,9 @@ def check_evaluation(config: Mapping[str, Any]) -> None:
             slots_for(wanted["slots"], jax.device_count(), 1)
     passes.width_of(wanted)
     with _about("eval.preprocessing"):
-        preprocessed.read(wanted.get("preprocessing", ""))
+        if wanted.get("preprocessing", ""):
+            behind = preprocessed.fields_behind(config)
+            suite.chosen(behind, config["data"]["name"], method)
     analyses.check(wanted, analyses.load(wanted))
     with _about("eval.robustbench"):
         robustbench.read_about(wanted["robustbench"])

@@ -297,6 +297,22 @@ def test_what_fields_mean_together_is_looked_at(name, value, said):
         check.check(changed(**{name: value}))
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"certify.enabled": True}, r"`eval\.certify\.enabled` is for networks"),
+        ({"corruptions.enabled": True}, r"`eval\.corruptions\.enabled` is for"),
+        ({"attacks": {"own": PGD | {"loss": "prototypes"}}}, "'own' is on parts"),
+        ({"suite": "transfer"}, "transfer attacks are for networks without randomness"),
+    ],
+)
+def test_what_cannot_stand_behind_preprocessing_is_told(values, said):
+    fields = {f"eval.{name}": value for name, value in values.items()}
+    wrong = changed(**fields, **{"eval.preprocessing": "resize_and_pad"})
+    with pytest.raises(ValueError, match=rf"eval\.preprocessing: .*{said}"):
+        check.check(wrong)
+
+
 def test_what_is_seldom_meant_is_said():
     assert check.notices(common.base().to_dict()) == []
     unattacked = common.base()
