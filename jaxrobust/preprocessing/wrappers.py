@@ -24,8 +24,11 @@ def jpeg(
 ) -> LogitsFn:
     """Compresses images as JPEG before the network.
 
-    What is computed is what Pillow's encoder and decoder make of the 8-bit image, in
-    JAX, for colour and grey images.
+    The steps are those of Pillow's encoder and decoder on the 8-bit image, in JAX, for
+    colour and grey images. Pillow's cosine transforms are of whole numbers, so that
+    coefficients between two steps may be rounded the other way: on 64 test images of
+    CIFAR-10, at qualities 10 to 95, 7 to 41 % of the values differ from Pillow 13, by
+    .2 to .6 levels in the mean and 19 at most, where JPEG changes 3 to 13 in the mean.
 
     Args:
       logits_fn: `x -> logits [B, K]`, or of a stochastic one `(x, keys)`.

@@ -20,7 +20,7 @@ def flat(x):
     return x.reshape(len(x), -1)
 
 
-def test_jpeg_is_what_pillow_makes_of_the_image():
+def test_jpeg_is_near_what_pillow_makes_of_the_image():
     levels = np.round(255 * np.asarray(X)).astype(np.uint8)
     found = np.asarray(preprocessing.jpeg(lambda x: x, quality=30)(X))
     for image, own in zip(levels, found, strict=True):
