@@ -127,6 +127,13 @@ def test_config_runs_a_step(path):
     chex.assert_tree_all_finite(params_of(state))
 
 
+def test_score_is_trained_on_labels_as_they_are():
+    path = ROOT / "configs" / "trades_ddpm_cifar10.py"
+    for name, smoothing in (("trades", 0.1), ("score", 0.0)):
+        objective = get_config(path, f"objective={name}").objective
+        assert (objective.name, objective.label_smoothing) == (name, smoothing)
+
+
 def test_augmentation_fields_are_those_of_the_config():
     known = {field.name for field in dataclasses.fields(augment.Spec)}
     assert set(common.base().data.augment) == known
