@@ -178,6 +178,11 @@ def _of_training(config: Mapping[str, Any]) -> list[str]:
             f"schedule.milestones {tuple(milestones)} all lie beyond train.epochs "
             f"{epochs:g}: the learning rate never changes"
         )
+    if (last := config["train"]["swa_epochs"]) > epochs:
+        found.append(
+            f"train.swa_epochs {last:g} is more than train.epochs {epochs:g}: the "
+            "average is over the ends of all whole epochs"
+        )
     warm = {"schedule.warmup_epochs": schedule["warmup_epochs"]}
     for name, value in config["objective"].items():
         if name.endswith("warmup_epochs"):

@@ -83,7 +83,7 @@ WRONG = {
     "train.epochs": (*NO_NUMBER, 0.0, 0, -1.0, NAN, INF, 1e300),
     "train.batch_size": (*NO_COUNT, 0),
     "train.ema": (*NO_NUMBER, -0.1, 1.0, NAN),
-    "train.swa_epochs": (-1.0, NAN, INF, "x", True),
+    "train.swa_epochs": (-1.0, 0.5, 2.5, NAN, INF, "x", True),
     "train.compute_dtype": ("float16", None),
     "train.accumulate": (*NO_COUNT, 0),
     "train.remat": ("yes", 1),
@@ -325,3 +325,7 @@ def test_what_is_seldom_meant_is_said():
     drops, warm = check.notices(short)
     assert "schedule.milestones (80.0, 140.0, 180.0) all lie beyond" in drops
     assert "schedule.warmup_epochs 2 is all of train.epochs 2" in warm
+    longer = {"schedule.name": "cosine", "train.epochs": 2.0}
+    assert check.notices(changed(**longer, **{"train.swa_epochs": 2.0})) == []
+    [found] = check.notices(changed(**longer, **{"train.swa_epochs": 3.0}))
+    assert "train.swa_epochs 3 is more than train.epochs 2" in found
