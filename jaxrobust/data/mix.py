@@ -77,7 +77,7 @@ def make(spec: Mapping[str, Any], classes: int) -> Mixing | None:
         return jax.tree.map(lambda a, b: jnp.where(cuts, a, b), cut, blended)
 
     def mix(images: Images, labels: Labels, keys: Key) -> dict[str, Array]:
-        # The order of an epoch is random: any neighbour is a random image.
+        # The order of a batch is random: any neighbour is a random image.
         others, theirs = jnp.roll(images, 1, axis=0), jnp.roll(labels, 1)
         mixed, share = jax.vmap(one)(images, others, keys)
         own, other = (
