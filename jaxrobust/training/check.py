@@ -25,7 +25,7 @@ from jaxrobust.evaluation import (
 from jaxrobust.evaluation.autoattack.setup import slots_for
 from jaxrobust.named_models import count_classes, create_model
 from jaxrobust.results.schema import sources_of
-from jaxrobust.training import compute, fields, optimizer, writers
+from jaxrobust.training import compute, fields, idle, optimizer, writers
 
 
 def attack_options(attack: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,7 +171,8 @@ def notices(config: Mapping[str, Any], mode: str = "train_eval") -> list[str]:
 
 
 def _of_training(config: Mapping[str, Any]) -> list[str]:
-    found, epochs, schedule = [], config["train"]["epochs"], config["schedule"]
+    epochs, schedule = config["train"]["epochs"], config["schedule"]
+    found = idle.told(config)
     milestones = schedule["milestones"] or (0,)
     if schedule["name"] in ("step", "piecewise") and min(milestones) >= epochs:
         found.append(

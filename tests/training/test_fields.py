@@ -276,6 +276,10 @@ def test_the_radius_of_a_suite_is_looked_at():
         check.check(wrong)
 
 
+CERTIFY = common.base().eval.certify.to_dict()
+NOTHING = CERTIFY | {"enabled": True, "method": "", "sigma": 0.0}
+
+
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
@@ -290,6 +294,7 @@ def test_the_radius_of_a_suite_is_looked_at():
         ("eval.analysis.eps", ["0.2", "0.1"], "`eval.analysis.eps` must grow"),
         ("eval.robustbench.venu", "x", "--config.eval.robustbench: .*'venu'"),
         ("train.accumulate", 3, "`train.accumulate` must be a divisor"),
+        ("eval.certify", NOTHING, "`eval.certify.method` is empty and .*sigma` 0"),
     ],
 )
 def test_what_fields_mean_together_is_looked_at(name, value, said):
@@ -329,3 +334,38 @@ def test_what_is_seldom_meant_is_said():
     assert check.notices(changed(**longer, **{"train.swa_epochs": 2.0})) == []
     [found] = check.notices(changed(**longer, **{"train.swa_epochs": 3.0}))
     assert "train.swa_epochs 3 is more than train.epochs 2" in found
+
+
+OF_FREE = {"objective.name": "free", "objective.replays": 4}
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"objective.label_smoothing": 0.1}, None),
+        (OF_FREE | {"objective.label_smoothing": 0.1}, None),
+        (OF_FREE | {"objective.attack_bn": "eval"}, "objective.attack_bn: no effect"),
+        (
+            {"objective.name": "ibp", "objective.label_smoothing": 0.1},
+            "objective.label_smoothing: no effect, objective ibp takes",
+        ),
+        (
+            {"objective.name": "ibp", "objective.label_smoothing": 0.1, "twin": "pgd"},
+            None,  # the twin takes it
+        ),
+        (
+            {"objective.name": "gaussian", "objective.attack_warmup_epochs": 1.0},
+            "objective.attack_warmup_epochs: no effect",
+        ),
+        ({"objective.name": "fast", "objective.awp_gamma": 0.01}, None),
+        ({"data.extra.file": "a.npz", "data.extra.share": 0.5}, None),
+        (
+            {"data.extra.file": "a.npz", "data.extra.share": 0.001},
+            "data.extra.share 0.001 of train.batch_size 128 is no image",
+        ),
+    ],
+)
+def test_options_without_effect_are_told(values, said):
+    found = check.notices(changed(**values))
+    assert len(found) == (said is not None)
+    assert not said or said in found[0]
