@@ -114,6 +114,13 @@ def check_number(name: str, value: Any, within: Range) -> None:
         raise ValueError(f"`{name}` must be {told}, got {_first(values, wrong)}.")
 
 
+def check_one_number(name: str, value: Any, within: Range) -> None:
+    """Raises, as `check_number`, also for an array of several."""
+    if np.shape(value):
+        raise ValueError(f"`{name}` must be one number, got shape {np.shape(value)}.")
+    check_number(name, value, within)
+
+
 def _first(values: np.ndarray, wrong: Any) -> str:
     """Says a number; of an array the first that is wrong, where, how many more are."""
     if not values.ndim:

@@ -43,7 +43,7 @@ def threshold_at(scores: ArrayLike, false_rejection: float = 0.05) -> float:
       >>> detectors.threshold_at([0.1, 0.4, 0.2, 0.3], 0.25)
       0.3
     """
-    _check_one("false_rejection", false_rejection, _SHARE)
+    _checks.check_one_number("false_rejection", false_rejection, _SHARE)
     _checks.check_number("scores", scores, Range(-math.inf, rule="without NaN"))
     found = np.sort(np.asarray(scores, np.float64))
     if found.ndim != 1 or not len(found):
@@ -92,7 +92,7 @@ def stands(
     _checks.check_labels(y, len(logits))
     _checks.check_classes(y, logits.shape[1])
     _check_scores("scores", scores, len(logits))
-    _check_one("threshold", threshold, _ANY)
+    _checks.check_one_number("threshold", threshold, _ANY)
     known = _checks.concrete(logits)
     if known is not None and (nan := int(np.isnan(known).any(1).sum())):
         raise ValueError(
@@ -140,8 +140,8 @@ def fooling_both(
     """
     _checks.check_function(logits_fn)
     _checks.check_function(detector, "detector", "scores")
-    _check_one("threshold", threshold, _FINITE)
-    _check_one("spread", spread, _SPREAD)
+    _checks.check_one_number("threshold", threshold, _FINITE)
+    _checks.check_one_number("spread", spread, _SPREAD)
 
     def fn(x: Images, y: Labels) -> PerExample:
         wrong = losses.margin(losses.comparable(logits_fn(x)), y)
@@ -189,13 +189,6 @@ def feature_squeezing(logits_fn: LogitsFn, squeezed: Sequence[LogitsFn]) -> Dete
         return jnp.stack(moved).max(0)
 
     return score
-
-
-def _check_one(name: str, value: Any, within: Range) -> None:
-    """Raises, naming the argument, unless it is a single number in a range."""
-    if np.shape(value):
-        raise ValueError(f"`{name}` must be one number, got shape {np.shape(value)}.")
-    _checks.check_number(name, value, within)
 
 
 def _check_logits(name: str, logits: Any) -> None:

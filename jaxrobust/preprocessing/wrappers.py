@@ -1,22 +1,29 @@
 """Defences by preprocessing, as wrappers of a function to logits."""
 
 import math
-from collections.abc import Callable
-from typing import Literal, get_args
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from jaxrobust import attacks
-from jaxrobust._checks import check_choice, check_images, check_values
+from jaxrobust import _checks, attacks
+from jaxrobust._checks import Range
 from jaxrobust.array_types import Images, Key, Logits, LogitsFn
 from jaxrobust.corruptions.jpeg import compressed
 from jaxrobust.preprocessing import filters
 
 Gradient = Literal["past", "through"]
 Change = Callable[[Images], Images]
+
+_WEIGHT = Range(
+    0, float(np.finfo(np.float32).max), above=True, rule="above 0 and finite"
+)
+_SMALLEST = Range(0, 1, above=True, rule="a share in (0, 1]")
+_ENLARGED = Range(1, 4, rule="in [1, 4]")
 
 
 def jpeg(
@@ -40,8 +47,9 @@ def jpeg(
       A function like `logits_fn`.
 
     Raises:
-      ValueError: for a value out of range; when called, for other than 1 or 3 channels,
-        or (outside of `jit`) images that leave [0, 1].
+      ValueError, TypeError: for an argument of another kind or out of range; when
+        called, for other than 1 or 3 channels, for what is no floating images
+        `[B, H, W, C]`, or (outside of `jit`) leaves [0, 1].
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -60,11 +68,9 @@ def jpeg(
     """
     _check_whole("quality", quality, 1, 100)
 
-    def change(x: Images) -> Images:
-        check_images(x, channels=(1, 3), who="JPEG")
-        return compressed(_in_box(x), quality)
-
-    return _changed(logits_fn, change, gradient)
+    return _changed(
+        logits_fn, lambda x: compressed(x, quality), gradient, (1, 3), "JPEG"
+    )
 
 
 def bit_depth(
@@ -87,11 +93,7 @@ def bit_depth(
     """
     _check_whole("bits", bits, 1, 8)
     levels = 2**bits - 1
-
-    def change(x: Images) -> Images:
-        return jnp.round(levels * _in_box(x)) / levels
-
-    return _changed(logits_fn, change, gradient)
+    return _changed(logits_fn, lambda x: jnp.round(levels * x) / levels, gradient)
 
 
 def median(
@@ -123,8 +125,7 @@ def total_variation(
       Guo et al., Countering adversarial images using input transformations, ICLR 2018,
       arXiv 1711.00117, section 3.3, without its random choice of pixels.
     """
-    if not (math.isfinite(weight) and weight > 0):
-        raise ValueError(f"`weight` must be above 0 and finite, got {weight}.")
+    _checks.check_one_number("weight", weight, _WEIGHT)
     _check_whole("steps", steps, 1, 10_000)
     return _changed(logits_fn, lambda x: filters.smoothed(x, weight, steps), gradient)
 
@@ -139,7 +140,18 @@ def denoise(
       denoiser: images to images of the same shape.
       gradient: 'through' the denoiser, or 'past' it, as through the identity.
     """
-    return _changed(logits_fn, denoiser, gradient)
+    _checks.check_function(denoiser, "denoiser", "images")
+
+    def change(x: Images) -> Images:
+        found = denoiser(x)
+        if jnp.shape(found) != x.shape:
+            raise ValueError(
+                f"`denoiser` must return images of shape {x.shape}, as it gets, got "
+                f"{jnp.shape(found)}."
+            )
+        return found
+
+    return _changed(logits_fn, change, gradient)
 
 
 def resize_and_pad(
@@ -161,10 +173,11 @@ def resize_and_pad(
       stochastic: `logits_fn` takes keys as well.
 
     Returns:
-      `(x, keys [B]) -> logits`, for attacks with `stochastic=True, eot_samples=n`.
+      `(x, keys [B]) -> logits`, for attacks with `stochastic=True, eot_samples=n`; of
+      one key, row i takes `fold_in(key, i)`.
 
     Raises:
-      ValueError: for a share out of range.
+      ValueError, TypeError: for a share out of range; when called, as `jpeg`.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -180,15 +193,20 @@ def resize_and_pad(
       arXiv 1711.01991; attacked by the mean over draws in Athalye et al. 2018,
       arXiv 1802.00420, section 5.3.
     """
-    if not 0 < smallest <= 1:
-        raise ValueError(f"`smallest` must be in (0, 1], got {smallest}.")
-    if not 1 <= enlarged <= 4:
-        raise ValueError(f"`enlarged` must be in [1, 4], got {enlarged}.")
+    _checks.check_function(logits_fn)
+    _checks.check_one_number("smallest", smallest, _SMALLEST)
+    _checks.check_one_number("enlarged", enlarged, _ENLARGED)
 
     def change(image: Float[Array, "H W C"], key: Key) -> Float[Array, "H W C"]:
         return _resized(image, key, smallest, enlarged)
 
-    return attacks.with_transform(logits_fn, change, stochastic=stochastic)
+    inner = attacks.with_transform(logits_fn, change, stochastic=stochastic)
+
+    def defended(x: Images, keys: Key) -> Logits:
+        _check_images(x)
+        return inner(x, _checks.row_keys(keys, x.shape[0]))
+
+    return defended
 
 
 def _resized(
@@ -212,26 +230,38 @@ def _resized(
     return jnp.where(inside, image[rows][:, columns], 0)
 
 
-def _changed(logits_fn: LogitsFn, change: Change, gradient: Gradient) -> LogitsFn:
-    """Puts a change of images in front, differentiated as asked."""
-    check_choice("gradient", gradient, get_args(Gradient))
+def _changed(
+    logits_fn: LogitsFn,
+    change: Change,
+    gradient: Gradient,
+    channels: Sequence[int] = (),
+    who: str = "",
+) -> LogitsFn:
+    """Puts a change of images in front, differentiated as asked.
+
+    `who` needs so many `channels`; by default any will do.
+    """
+    _checks.check_function(logits_fn)
+    _checks.check_choice("gradient", gradient, get_args(Gradient))
     own = attacks.straight_through(change) if gradient == "past" else change
 
     def defended(x: Images, *keys: Key) -> Logits:
+        _check_images(x, channels, who)
         return logits_fn(own(x), *keys)
 
     return defended
 
 
-def _in_box(x: Images) -> Images:
-    """Refuses images that leave [0, 1], where their values are known."""
+def _check_images(x: Any, channels: Sequence[int] = (), who: str = "") -> None:
+    """Raises for what is no images in [0, 1]; traced ones may have any values."""
+    _checks.check_images(x, channels=channels, who=who)
     if not isinstance(x, Tracer):
-        check_values(x)
-    return x
+        _checks.check_values(x)
 
 
-def _check_whole(name: str, value: int, least: int, most: int) -> None:
-    if type(value) is not int or not least <= value <= most:
+def _check_whole(name: str, value: Any, least: int, most: int) -> None:
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or not least <= value <= most:
         raise ValueError(
             f"`{name}` must be a whole number from {least} to {most}, got {value!r}."
         )
