@@ -162,9 +162,9 @@ def resize_and_pad(
 ) -> LogitsFn:
     """Resizes images to a random size, on black, at a random place.
 
-    The network gets squares of `enlarged` times the side; the image in it is drawn from
-    `smallest` times that up to all of it, by the nearest pixels. For ImageNet the paper
-    has 299 to 330 pixels in 331: enlarged=331/299, smallest=299/331.
+    The network gets squares of `enlarged` times the side; the image in it has, at even
+    odds, each size from `smallest` times that up to all of it, by nearest pixels. For
+    ImageNet the paper has 299 to 330 pixels in 331: enlarged=331/299, smallest=299/331.
 
     Args:
       logits_fn: `x -> logits [B, K]`, for images of the enlarged size.
@@ -214,11 +214,12 @@ def _resized(
 ) -> Float[Array, "H W C"]:
     share, top, left = jax.random.split(key, 3)
     sides = [round(enlarged * side) for side in image.shape[:2]]
-    drawn = jax.random.uniform(share, minval=smallest, maxval=1.0)
+    drawn = jax.random.uniform(share)
 
     def places(side: int, padded: int, place: Key) -> tuple[Array, Array]:
-        least = math.ceil(smallest * padded)
-        size = jnp.clip(jnp.round(drawn * padded), least, padded).astype(int)
+        least = math.ceil(smallest * padded - 1e-6)  # 29 / 32 * 32 may be above 29
+        size = least + jnp.floor(drawn * (padded - least + 1)).astype(int)
+        size = jnp.minimum(size, padded)
         corner = jax.random.randint(place, (), 0, padded - size + 1)
         at = jnp.arange(padded) - corner
         nearest = ((2 * at + 1) * side // (2 * size)).astype(int)

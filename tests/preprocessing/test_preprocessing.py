@@ -87,6 +87,15 @@ def test_resized_images_lie_on_black_and_keys_decide():
     chex.assert_trees_all_equal(doubled(X, keys[:2]), want)
 
 
+def test_all_sizes_are_as_likely():
+    keys = jax.random.split(KEY, 3000)
+    area = preprocessing.resize_and_pad(lambda x: x.sum((1, 2)), smallest=0.6)
+    found = np.sqrt(area(jnp.ones((3000, 10, 10, 1)), keys)).ravel().round()
+    sizes, counts = np.unique(found, return_counts=True)
+    assert sizes.tolist() == [6, 7, 8, 9, 10]
+    np.testing.assert_allclose(counts / 3000, 0.2, atol=0.04)  # five standard errors
+
+
 @pytest.mark.parametrize(
     "wrap",
     [preprocessing.jpeg, preprocessing.bit_depth, preprocessing.median],

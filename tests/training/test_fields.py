@@ -121,7 +121,7 @@ WRONG = {
     "eval.corruption_set.path": (None, 1),
     "eval.corruption_set.names": ("fog", [1], [""]),
     "eval.corruption_set.examples": NO_COUNT,
-    "eval.corruption_set.reference": (None, 1),
+    "eval.corruption_set.reference": (None, 1, "alex", "errors.txt"),
     "eval.certify.method": ("crwn", None, "bab"),
     "eval.certify.norm": ("l3", None),
     "eval.certify.examples": NO_COUNT,
