@@ -28,7 +28,7 @@ def cross_entropy(logits: Logits, y: Labels | Distributions) -> PerExample:
         y = _checks.distributions("cross_entropy", logits, y)
         log_p = jax.nn.log_softmax(logits)
         # A class that has no share costs nothing, however unlikely it is.
-        return -jnp.sum(jnp.where(y == 0, 0, y * log_p), axis=1)
+        return -jnp.sum(jnp.where(y <= 0, 0, y * log_p), axis=1)
     _checks.check("cross_entropy", 1, logits, y=y)
     return -pick(jax.nn.log_softmax(logits), y)
 
