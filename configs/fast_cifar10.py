@@ -32,7 +32,7 @@ METHODS = {
     "rs": ("10/255", 0.2, 15.0, {"start": "ball"}),
     "noise": ("8/255", 0.2, 30.0, {"start": "noise", "noise": 2.0}),
     "align": ("8/255", 0.3, 30.0, {"start": "image", "grad_align": 0.2}),
-    "free": ("8/255", 0.04, 11.0, {"name": "free"}),
+    "free": ("8/255", 0.04, 11.0, {}),
     "fgsm": ("8/255", 0.2, 30.0, {"start": "image"}),
 }
 
@@ -43,14 +43,15 @@ def get_config(arg: str | None = None) -> ConfigDict:
     options = common.parse_arg(arg, {**own, **baselines.ARGUMENTS})
     check_choice("method", options.method, METHODS)
     step_size, rate, epochs, objective = METHODS[options.method]
-    config = baselines.start(options, "fast", normalize=True)
+    free = options.method == "free"
+    config = baselines.start(options, "free" if free else "fast", normalize=True)
     common.use_radius(config, "8/255", "2/255", steps=1)
     config.attack.step_size = step_size
-    # All fields, so that each can be set by --config.objective.
-    fields = {"start": "ball", "noise": 2.0, "grad_align": 0.0}
-    config.objective.update({**fields, **objective})
-    if config.objective.name == "free":
+    if free:
         config.objective.replays = 2 if options.quick else options.replays
+    else:  # all fields, so that each can be set by --config.objective
+        fields = {"start": "ball", "noise": 2.0, "grad_align": 0.0}
+        config.objective.update({**fields, **objective})
     if options.awp:
         config.objective.awp_gamma = 0.01
     config.optimizer.learning_rate = rate

@@ -2,10 +2,11 @@
 
     python -m jaxrobust.main --config configs/pgd_imagenet.py
 
-ResNet-50 at Linf 4/255 as Salman et al. (arXiv 2007.08489) train it: 3 steps of 8/3 /
-255, batch 512, SGD .1 with momentum .9, weight decay 1e-4, a tenth every 30 of 90
-epochs, random resized crops and flips at 224 px. Images come from TFDS (`imagenet2012`,
-prepared beforehand; its validation split is the test split) and stream.
+ResNet-50 at Linf 4/255, one of the networks of Salman et al. (arXiv 2007.08489), with 3
+steps of 8/3 / 255 (our choice), batch 512, SGD .1 with momentum .9, weight decay 1e-4,
+a tenth every 30 of 90 epochs, random resized crops and flips at 224 px. Images come
+from TFDS (`imagenet2012`, prepared beforehand; its validation split is the test split)
+and stream.
 
 Argument, all optional: depth = 18, 34, 50 or 101, free = m replays of a batch (Shafahi
 et al. 2019, `free` in place of `pgd`, 90/m epochs), ema evaluates averaged weights

@@ -114,6 +114,13 @@ def check_number(name: str, value: Any, within: Range) -> None:
         raise ValueError(f"`{name}` must be {told}, got {_first(values, wrong)}.")
 
 
+def check_one_number(name: str, value: Any, within: Range) -> None:
+    """Raises, as `check_number`, also for an array of several."""
+    if np.shape(value):
+        raise ValueError(f"`{name}` must be one number, got shape {np.shape(value)}.")
+    check_number(name, value, within)
+
+
 def _first(values: np.ndarray, wrong: Any) -> str:
     """Says a number; of an array the first that is wrong, where, how many more are."""
     if not values.ndim:
@@ -132,12 +139,12 @@ def check_count(name: str, value: Any, least: int) -> None:
         raise ValueError(f"`{name}` must be at least {least}, got {value}.")
 
 
-def check_function(logits_fn: object) -> None:
-    """Raises TypeError unless a network is handed in as a function."""
-    if not callable(logits_fn):
+def check_function(given: object, name: str = "logits_fn", to: str = "logits") -> None:
+    """Raises TypeError unless a network, or the like, is handed in as a function."""
+    if not callable(given):
         raise TypeError(
-            "`logits_fn` must be a function from images to logits, got "
-            f"{type(logits_fn).__name__}."
+            f"`{name}` must be a function from images to {to}, got "
+            f"{type(given).__name__}."
         )
 
 

@@ -96,6 +96,7 @@ def test_config_builds(path, arg):
     config = get_config(path, arg)
     assert config.data.name in STAND_INS, "say which digits stand in for it"
     check.check(config.to_dict())
+    assert not [line for line in check.notices(config.to_dict()) if "no effect" in line]
 
 
 @pytest.mark.parametrize(
@@ -125,6 +126,21 @@ def test_config_runs_a_step(path):
     ]
     assert any(moved)
     chex.assert_tree_all_finite(params_of(state))
+
+
+def test_score_is_trained_on_labels_as_they_are():
+    path = ROOT / "configs" / "trades_ddpm_cifar10.py"
+    for name, smoothing in (("trades", 0.1), ("score", 0.0)):
+        objective = get_config(path, f"objective={name}").objective
+        assert (objective.name, objective.label_smoothing) == (name, smoothing)
+
+
+def test_free_training_carries_no_fields_of_fast():
+    path = ROOT / "configs" / "fast_cifar10.py"
+    for method in ("free", "rs"):
+        config = get_config(path, f"method={method}").to_dict()
+        assert check.notices(config) == []
+        assert ("noise" in config["objective"]) == (method == "rs")
 
 
 def test_augmentation_fields_are_those_of_the_config():

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxrobust import _checks
-from jaxrobust.array_types import Images, Key, LogitsFn, Scalar
+from jaxrobust.array_types import Bounds, Images, Key, LogitsFn, Scalar
 from jaxrobust.certify._alone import bind_alone
 
 ABSTAINED = -1
@@ -38,6 +38,7 @@ def smooth(
     n: int = 100_000,
     alpha: float = 0.001,
     draws: int = 100,
+    bounds: Bounds = (0.0, 1.0),
 ) -> Smoothed:
     """Certifies the class of the smoothed network (Cohen et al. 2019, CERTIFY).
 
@@ -56,12 +57,13 @@ def smooth(
       n: copies to count it.
       alpha: probability that a radius is wrong.
       draws: noisy copies of all B images at a time.
+      bounds: of the images, in whose units `sigma` is; the noise leaves them.
 
     Returns:
       `(classes, radii)`: int32 `[B]`, -1 for what is not certified, and L2 radii.
 
     Raises:
-      ValueError: for numbers out of range.
+      ValueError: for numbers out of range, or images outside the bounds.
 
     >>> from jaxrobust import certify
     >>> def network(x):  # class 1 where the mean is above .5
@@ -75,6 +77,8 @@ def smooth(
     _checks.check_number("alpha", alpha, _checks.Range(0, 0.5, above=True))
     for name, value in (("n0", n0), ("n", n), ("draws", draws)):
         _checks.check_count(name, value, 1)
+    _checks.check_bounds(bounds)
+    _checks.check_values(x, bounds)
     keys = _checks.row_keys(key, x.shape[0])
     bind_alone(logits_fn, x)
     # The weights of a Partial are arguments: what was compiled serves others too.

@@ -1,7 +1,9 @@
 """JPEG compression: what baseline encoding and decoding lose. See `noise`.
 
 Colours to Y, Cb, Cr; chroma at half the resolution; 8 x 8 cosine transforms, quantised
-by the tables of ITU-T T.81 annex K; and back, chroma enlarged as libjpeg does.
+by the tables of ITU-T T.81 annex K; and back, chroma enlarged as libjpeg does. Its
+transforms are of whole numbers, these are exact: single values may differ by some
+levels of 255, see `preprocessing.jpeg`.
 """
 
 import jax

@@ -1,7 +1,6 @@
 """Images mixed two by two, and with them their labels: MixUp and CutMix."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxrobust._checks import nearest_match
+from jaxrobust import _checks
 from jaxrobust.array_types import Images, Key, Labels
 from jaxrobust.data.augment import Image, box
 
@@ -34,10 +33,9 @@ class MixSpec:
     cutmix: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuses values out of range."""
+        """Refuses what is no number, or out of range."""
         for name, value in vars(self).items():
-            if not (value >= 0 and math.isfinite(value)):
-                raise ValueError(f"mix.{name} must be at least 0, got {value}")
+            _checks.check_one_number(f"mix.{name}", value, _checks.FINITE)
 
 
 def make(spec: Mapping[str, Any], classes: int) -> Mixing | None:
@@ -51,15 +49,17 @@ def make(spec: Mapping[str, Any], classes: int) -> Mixing | None:
         None where nothing is mixed, else `mix(images, labels, keys) -> arrays`: images
         `[B, H, W, C]`, labels `[B]`, a key per image `[B]`; `image` of the same shape,
         each image mixed with the one before it in the batch, `target` `[B, K]`, the
-        shares of the classes, and `label` `[B]`, the larger one's. Pure and jittable.
+        shares of the classes, and `label` `[B]`, the larger one's. Pure and jittable;
+        under `jit` the target of a label that is no class is NaN.
 
     Raises:
-        ValueError: an unknown field or a value out of range.
+        ValueError, TypeError: an unknown field or a value out of range; from `mix`, for
+            what is no floating images, a label for each, or a class.
     """
     known = [field.name for field in dataclasses.fields(MixSpec)]
     for name in spec:
         if name not in known:
-            near = nearest_match(name, known)
+            near = _checks.nearest_match(name, known)
             raise ValueError(f"unknown mix field {name!r}. {near}")
     chosen = MixSpec(**{k: value for k, value in spec.items() if value is not None})
     if not (chosen.mixup or chosen.cutmix):
@@ -77,17 +77,25 @@ def make(spec: Mapping[str, Any], classes: int) -> Mixing | None:
         return jax.tree.map(lambda a, b: jnp.where(cuts, a, b), cut, blended)
 
     def mix(images: Images, labels: Labels, keys: Key) -> dict[str, Array]:
-        # The order of an epoch is random: any neighbour is a random image.
+        _checks.check_images(images, "images")
+        _checks.check_labels(labels, len(images), "labels")
+        _checks.check_classes(labels, classes, "labels")
+        keys = _checks.row_keys(keys, len(images))
+        # The order of a batch is random: any neighbour is a random image.
         others, theirs = jnp.roll(images, 1, axis=0), jnp.roll(labels, 1)
         mixed, share = jax.vmap(one)(images, others, keys)
-        own, other = (
-            jax.nn.one_hot(y, classes, dtype=share.dtype) for y in (labels, theirs)
-        )
+        own, other = (_shares(y, classes, share.dtype) for y in (labels, theirs))
         target = share[:, None] * own + (1 - share[:, None]) * other
         label = jnp.where(share >= 0.5, labels, theirs)
         return {"image": mixed, "target": target, "label": label}
 
     return mix
+
+
+def _shares(y: Labels, classes: int, dtype: Any) -> Float[Array, "B K"]:
+    """One for the class of each row; NaN where it is none, which would be all zeros."""
+    known = (y >= 0) & (y < classes)
+    return jnp.where(known[:, None], jax.nn.one_hot(y, classes, dtype=dtype), jnp.nan)
 
 
 def _share(alpha: float, key: Key, dtype: Any) -> Share:

@@ -28,7 +28,7 @@ def score(
 
     The attack maximises the squared change of the probabilities, from a uniform sample
     of the ball. `label_smoothing` is the share of the uniform distribution in the
-    labels: the release's .1 of ten classes is 1/9 here.
+    labels; the release turns it off (`--LSE --ls 0`).
 
     Raises:
       ValueError: for a weight or an attack out of range.

@@ -4,6 +4,7 @@ A detector is a function of images to a score `[B]`; what is above a threshold, 
 clean images, is rejected. How-to: docs/how_to/defend_by_preprocessing.md.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,10 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool
 
-from jaxrobust import attacks, losses
+from jaxrobust import _checks, attacks, losses
+from jaxrobust._checks import Range
 from jaxrobust.array_types import Images, Labels, Logits, LogitsFn, PerExample
 
 Detector = Callable[[Images], PerExample]
+
+_LARGEST = float(np.finfo(np.float64).max)
+_SHARE = Range(0, math.nextafter(1, 0), rule="a share in [0, 1)")
+_ANY = Range(-math.inf, math.inf, rule="one number, not NaN")
+_FINITE = Range(-_LARGEST, _LARGEST, rule="one finite number")
+_SPREAD = Range(0, _LARGEST, above=True, rule="above 0 and finite")
 
 
 def threshold_at(scores: ArrayLike, false_rejection: float = 0.05) -> float:
@@ -35,12 +43,13 @@ def threshold_at(scores: ArrayLike, false_rejection: float = 0.05) -> float:
       >>> detectors.threshold_at([0.1, 0.4, 0.2, 0.3], 0.25)
       0.3
     """
-    if not 0 <= false_rejection < 1:
-        told = f"must be a share in [0, 1), got {false_rejection}"
-        raise ValueError(f"`false_rejection` {told}.")
-    found = np.sort(np.asarray(scores, np.float64).ravel())
-    if not len(found) or np.isnan(found).any():
-        raise ValueError("`scores` must be at least one number, and none of them NaN.")
+    _checks.check_one_number("false_rejection", false_rejection, _SHARE)
+    _checks.check_number("scores", scores, Range(-math.inf, rule="without NaN"))
+    found = np.sort(np.asarray(scores, np.float64))
+    if found.ndim != 1 or not len(found):
+        raise ValueError(
+            f"`scores` must be at least one number, [N], got shape {found.shape}."
+        )
     allowed = int(false_rejection * len(found) + 1e-9)  # .29 * 100 is below 29
     return float(found[len(found) - 1 - allowed])
 
@@ -58,6 +67,17 @@ def stands(
     An attacked image is right if it is classified as `y` or rejected, a clean one if it
     is classified as `y` and not rejected. A score of NaN rejects nothing.
 
+    Args:
+      logits: `[B, K]`, without NaN.
+      y: `[B]`, integers in [0, K).
+      scores: of the detector, `[B]`.
+      threshold: above it an image is rejected; infinite to reject none.
+      attacked: whether the images are attacked ones.
+
+    Raises:
+      ValueError, TypeError: for arrays that are not one row per image, labels out of
+        range, or NaN.
+
     Example:
       >>> import jax.numpy as jnp
       >>> from jaxrobust.evaluation import detectors
@@ -68,6 +88,16 @@ def stands(
       >>> detectors.stands(logits, y, scores, 0.5, attacked=False).tolist()
       [False, False, False]
     """
+    _check_logits("logits", logits)
+    _checks.check_labels(y, len(logits))
+    _checks.check_classes(y, logits.shape[1])
+    _check_scores("scores", scores, len(logits))
+    _checks.check_one_number("threshold", threshold, _ANY)
+    known = _checks.concrete(logits)
+    if known is not None and (nan := int(np.isnan(known).any(1).sum())):
+        raise ValueError(
+            f"`logits` must be predictions, got NaN in {nan} of {len(known)} rows."
+        )
     correct, rejected = logits.argmax(-1) == y, scores > threshold
     return correct | rejected if attacked else correct & ~rejected
 
@@ -90,6 +120,10 @@ def fooling_both(
         and so weighed against logits: the standard deviation of clean scores times that
         of logits' margins is a start.
 
+    Raises:
+      ValueError, TypeError: for numbers that are not finite; from the attack, for a
+        detector that returns no `[B]`.
+
     Example:
       >>> import jax.numpy as jnp
       >>> from jaxrobust.evaluation import detectors
@@ -104,12 +138,16 @@ def fooling_both(
       projected gradient descent, ICLR 2022, arXiv 2106.15023 (its selective variant);
       Carlini and Wagner 2017, arXiv 1705.07263.
     """
-    if not spread > 0:
-        raise ValueError(f"`spread` must be above 0, got {spread}.")
+    _checks.check_function(logits_fn)
+    _checks.check_function(detector, "detector", "scores")
+    _checks.check_one_number("threshold", threshold, _FINITE)
+    _checks.check_one_number("spread", spread, _SPREAD)
 
     def fn(x: Images, y: Labels) -> PerExample:
         wrong = losses.margin(losses.comparable(logits_fn(x)), y)
-        return jnp.minimum(wrong, (threshold - detector(x)) / spread)
+        scores = detector(x)
+        _check_scores("detector(x)", scores, len(x))
+        return jnp.minimum(wrong, (threshold - scores) / spread)
 
     return attacks.on_input(fn)
 
@@ -128,12 +166,40 @@ def feature_squeezing(logits_fn: LogitsFn, squeezed: Sequence[LogitsFn]) -> Dete
       Xu, Evans, Qi, Feature squeezing, NDSS 2018, arXiv 1704.01155, section V;
       broken in He et al., WOOT 2017, arXiv 1706.04701.
     """
-    if not squeezed:
-        raise ValueError("`squeezed` must have at least one function to logits.")
+    _checks.check_function(logits_fn)
+    if callable(squeezed) or not len(squeezed):
+        raise ValueError(
+            "`squeezed` must have at least one function to logits, in a list, got "
+            f"{squeezed!r}."
+        )
+    for place, one in enumerate(squeezed):
+        _checks.check_function(one, f"squeezed[{place}]")
 
     def score(x: Images) -> PerExample:
-        own = jax.nn.softmax(logits_fn(x))
-        moved = [jnp.abs(jax.nn.softmax(fn(x)) - own).sum(-1) for fn in squeezed]
+        own, *others = (fn(x) for fn in (logits_fn, *squeezed))
+        _check_logits("logits_fn(x)", own)
+        for other in others:
+            if other.shape != own.shape:
+                raise ValueError(
+                    "`squeezed` must return logits like those of `logits_fn`, "
+                    f"{own.shape}, got {other.shape}."
+                )
+        own = jax.nn.softmax(own)
+        moved = [jnp.abs(jax.nn.softmax(other) - own).sum(-1) for other in others]
         return jnp.stack(moved).max(0)
 
     return score
+
+
+def _check_logits(name: str, logits: Any) -> None:
+    _checks.check_floating(name, logits, "[B, K]", ", one row per image")
+
+
+def _check_scores(name: str, scores: Any, batch: int) -> None:
+    """Raises unless there is one score per image: [B, 1] would make [B, B] of them."""
+    _checks.check_kind(scores, jnp.floating, f"`{name}` must be floating scores")
+    if scores.shape != (batch,):
+        raise ValueError(
+            f"`{name}` must be one score per image, shape ({batch},), got "
+            f"{scores.shape}."
+        )

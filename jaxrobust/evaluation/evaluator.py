@@ -67,8 +67,8 @@ def evaluate(
       ValueError: for a mistake in the config (before any work), logits that are not
         finite, or an attack that leaves its ball.
     """
-    preprocessed.read(config["eval"].get("preprocessing", ""))
     if config["eval"].get("preprocessing", ""):
+        preprocessed.fields_behind(config, getattr(model, "draws", 0))
         dataset = load_test(config) if dataset is None else dataset
         model, variables, config = preprocessed.defended(
             model, variables, config, dataset

@@ -1,6 +1,7 @@
 """Signs that a training gives of itself, each with its numbers."""
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,13 +35,14 @@ def robustness_lost(rows: Sequence[Mapping[str, Any]], n: int) -> list[RaisedFla
 
     Args:
       rows: of metrics.jsonl, in the order of steps; those without
-        `validation/robust_accuracy` and `validation/accuracy` are passed over.
+        `validation/robust_accuracy` and `validation/accuracy`, or with NaN for them,
+        are passed over.
       n: the number of held-out images.
     """
     best, best_step, clean_then = -1.0, 0, 0.0
     for row in rows:
         robust, clean = (row.get(f"validation/{k}accuracy") for k in ("robust_", ""))
-        if robust is None or clean is None:
+        if robust is None or clean is None or not math.isfinite(robust + clean):
             continue
         if robust > best:
             best, best_step, clean_then = robust, row["step"], clean

@@ -90,39 +90,57 @@ def defended(
 ) -> tuple[nn.Module, Variables, Mapping[str, Any]]:
     """Returns the network that `config.eval.preprocessing` defends, and its config.
 
-    Without any all is as it was. Of a random one the attacks average over `DRAWS`
-    draws, and analyses that need one set of logits are left out.
+    Without any all is as it was. Raises as `fields_behind`, before the network is
+    called.
+    """
+    steps = read(config["eval"].get("preprocessing", ""))
+    if not steps:
+        return model, variables, config
+    own = getattr(model, "draws", 0)
+    fields = fields_behind(config, own)
+    network, captured = external.wrap(
+        around(steps, models.logits_fn(model, variables), stochastic=own > 0),
+        dataset,
+        draws=max(own, DRAWS * _draws(steps)),
+        black_box=getattr(model, "black_box", False),
+    )
+    return network, captured, {**config, "eval": fields}
+
+
+def fields_behind(config: Mapping[str, Any], own_draws: int = 0) -> Mapping[str, Any]:
+    """Returns `config.eval` as it is for the network behind its `preprocessing`.
+
+    In front of a random one the attacks average over `DRAWS` draws, and analyses that
+    need one set of logits are left out, unless the network draws by itself (by
+    `own_draws` it is judged) and its caller has seen to that.
+
+    Raises:
+      ValueError: for mistakes in `preprocessing`, and for attacks and analyses that are
+        not for a network behind it.
     """
     fields = config["eval"]
     steps = read(fields.get("preprocessing", ""))
     if not steps:
-        return model, variables, config
-    own = getattr(model, "draws", 0)
-    inner = models.logits_fn(model, variables)
-    function = around(steps, inner, stochastic=own > 0)
-    random = any(step.name in _RANDOM for step in steps)
+        return fields
+    random = _draws(steps)
     if random:
         _refuse_single_draws(fields)
-    draws = max(own, DRAWS * random)
-    network, captured = external.wrap(
-        function,
-        dataset,
-        draws=draws,
-        black_box=getattr(model, "black_box", False),
-    )
-    name = config["data"]["name"]
-    table = suite.table(fields, name, adaptive.method_of(config))
+    table = suite.table(fields, config["data"]["name"], adaptive.method_of(config))
     for label, entry in table.items():
         if {"network"} & entry.keys() or entry.get("loss") in [*adaptive.LOSSES]:
             raise ValueError(
                 f"attack {label!r} is on parts of the network, which has "
                 "`eval.preprocessing` in front: leave one of both out."
             )
-    if random and not own:
-        table = {k: attack_text.averaged(v, draws) for k, v in table.items()}
+    if random and not own_draws:
+        table = {k: attack_text.averaged(v, DRAWS) for k, v in table.items()}
         fields = {**fields, **_without_single_draws(fields), "suite": ""}
         fields = {**fields, "attacks": table}
-    return network, captured, {**config, "eval": fields}
+    return fields
+
+
+def _draws(steps: list[Change]) -> bool:
+    return any(step.name in _RANDOM for step in steps)
 
 
 def _refuse_single_draws(fields: Mapping[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """What every loss checks: kinds and shapes of arrays, numbers that are on the host.
 
 Values of arrays on a device are not looked at: that would wait for them. A label there
-that names no class gives NaN.
+that names no class, or shares that are no distribution, give NaN.
 """
 
 import math
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrobust import _checks
+from jaxrobust.array_types import Distributions
 
 
 def check(loss: str, least: int, logits: Any, **labels: Any) -> None:
@@ -24,6 +25,26 @@ def check(loss: str, least: int, logits: Any, **labels: Any) -> None:
 def are_distributions(y: Any) -> bool:
     """Says whether labels are given as a share of each class, `[B, K]`."""
     return getattr(y, "ndim", 0) == 2 and jnp.issubdtype(y.dtype, jnp.floating)
+
+
+def distributions(loss: str, logits: Any, y: Any) -> Distributions:
+    """Returns labels `[B, K]` as shares; rows that are no distribution as NaN.
+
+    Raises:
+      TypeError, ValueError: for arrays that do not fit, and for such rows on the host.
+    """
+    check_logits(loss, 1, logits=logits, y=y)
+    # Rounding of half precision counts as in `are_probabilities`.
+    slack = max(1e-3, 4 * float(jnp.finfo(y.dtype).eps))
+    total = y.sum(1, dtype=jnp.promote_types(y.dtype, jnp.float32))
+    sound = (y >= -slack).all(1) & (abs(total - 1) <= slack)
+    if isinstance(y, np.ndarray) and not sound.all():
+        first = int(np.argmin(sound))
+        raise ValueError(
+            f"`y` must be distributions, rows of at least 0 that sum to 1, got "
+            f"{y[first].tolist()} in row {first}."
+        )
+    return jnp.where(sound[:, None], y, jnp.nan)
 
 
 def check_logits(loss: str, least: int, **logits: Any) -> None:

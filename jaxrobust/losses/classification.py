@@ -25,10 +25,10 @@ def cross_entropy(logits: Logits, y: Labels | Distributions) -> PerExample:
       [0.408 2.408]
     """
     if _checks.are_distributions(y):
-        _checks.check_logits("cross_entropy", 1, logits=logits, y=y)
+        y = _checks.distributions("cross_entropy", logits, y)
         log_p = jax.nn.log_softmax(logits)
         # A class that has no share costs nothing, however unlikely it is.
-        return -jnp.sum(jnp.where(y > 0, y * log_p, 0), axis=1)
+        return -jnp.sum(jnp.where(y <= 0, 0, y * log_p), axis=1)
     _checks.check("cross_entropy", 1, logits, y=y)
     return -pick(jax.nn.log_softmax(logits), y)
 

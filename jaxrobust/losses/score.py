@@ -64,8 +64,7 @@ def squared_error(logits: Logits, y: Labels | Distributions) -> PerExample:
       [0.5 0. ]
     """
     if _checks.are_distributions(y):
-        _checks.check_logits("squared_error", 1, logits=logits, y=y)
-        shares = y
+        shares = _checks.distributions("squared_error", logits, y)
     else:
         _checks.check("squared_error", 1, logits, y=y)
         classes = logits.shape[1]

@@ -2,11 +2,12 @@
 
     defended = preprocessing.jpeg(logits_fn, quality=75)
 
-Each wraps a function to logits and computes exactly what the defence does. What has a
-useless gradient is by default differentiated as the identity (`gradient='past'`), so
-that an attack on the wrapped function is the adaptive one (BPDA, Athalye et al. 2018);
-`gradient='through'` takes the change's own gradient. What draws at random takes keys:
-attack it with `stochastic=True` and `eot_samples`. Images are in [0, 1].
+Each wraps a function to logits and computes what the defence does (JPEG: to within the
+rounding that `jpeg` tells of). What has a useless gradient is by default differentiated
+as the identity (`gradient='past'`), so that an attack on the wrapped function is the
+adaptive one (BPDA, Athalye et al. 2018); `gradient='through'` takes the change's own
+gradient. What draws at random takes keys: attack it with `stochastic=True` and
+`eot_samples`. Images are in [0, 1].
 """
 
 from jaxrobust.preprocessing.filters import median_filter as median_filter

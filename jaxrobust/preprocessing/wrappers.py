@@ -1,16 +1,17 @@
 """Defences by preprocessing, as wrappers of a function to logits."""
 
 import math
-from collections.abc import Callable
-from typing import Literal, get_args
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from jaxrobust import attacks
-from jaxrobust._checks import check_choice, check_images, check_values
+from jaxrobust import _checks, attacks
+from jaxrobust._checks import Range
 from jaxrobust.array_types import Images, Key, Logits, LogitsFn
 from jaxrobust.corruptions.jpeg import compressed
 from jaxrobust.preprocessing import filters
@@ -18,14 +19,23 @@ from jaxrobust.preprocessing import filters
 Gradient = Literal["past", "through"]
 Change = Callable[[Images], Images]
 
+_WEIGHT = Range(
+    0, float(np.finfo(np.float32).max), above=True, rule="above 0 and finite"
+)
+_SMALLEST = Range(0, 1, above=True, rule="a share in (0, 1]")
+_ENLARGED = Range(1, 4, rule="in [1, 4]")
+
 
 def jpeg(
     logits_fn: LogitsFn, quality: int = 75, gradient: Gradient = "past"
 ) -> LogitsFn:
     """Compresses images as JPEG before the network.
 
-    What is computed is what Pillow's encoder and decoder make of the 8-bit image, in
-    JAX, for colour and grey images.
+    The steps are those of Pillow's encoder and decoder on the 8-bit image, in JAX, for
+    colour and grey images. Pillow's cosine transforms are of whole numbers, so that
+    coefficients between two steps may be rounded the other way: on 64 test images of
+    CIFAR-10, at qualities 10 to 95, 7 to 41 % of the values differ from Pillow 13, by
+    .2 to .6 levels in the mean and 19 at most, where JPEG changes 3 to 13 in the mean.
 
     Args:
       logits_fn: `x -> logits [B, K]`, or of a stochastic one `(x, keys)`.
@@ -37,8 +47,9 @@ def jpeg(
       A function like `logits_fn`.
 
     Raises:
-      ValueError: for a value out of range; when called, for other than 1 or 3 channels,
-        or (outside of `jit`) images that leave [0, 1].
+      ValueError, TypeError: for an argument of another kind or out of range; when
+        called, for other than 1 or 3 channels, for what is no floating images
+        `[B, H, W, C]`, or (outside of `jit`) leaves [0, 1].
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -57,11 +68,9 @@ def jpeg(
     """
     _check_whole("quality", quality, 1, 100)
 
-    def change(x: Images) -> Images:
-        check_images(x, channels=(1, 3), who="JPEG")
-        return compressed(_in_box(x), quality)
-
-    return _changed(logits_fn, change, gradient)
+    return _changed(
+        logits_fn, lambda x: compressed(x, quality), gradient, (1, 3), "JPEG"
+    )
 
 
 def bit_depth(
@@ -84,11 +93,7 @@ def bit_depth(
     """
     _check_whole("bits", bits, 1, 8)
     levels = 2**bits - 1
-
-    def change(x: Images) -> Images:
-        return jnp.round(levels * _in_box(x)) / levels
-
-    return _changed(logits_fn, change, gradient)
+    return _changed(logits_fn, lambda x: jnp.round(levels * x) / levels, gradient)
 
 
 def median(
@@ -120,8 +125,7 @@ def total_variation(
       Guo et al., Countering adversarial images using input transformations, ICLR 2018,
       arXiv 1711.00117, section 3.3, without its random choice of pixels.
     """
-    if not (math.isfinite(weight) and weight > 0):
-        raise ValueError(f"`weight` must be above 0 and finite, got {weight}.")
+    _checks.check_one_number("weight", weight, _WEIGHT)
     _check_whole("steps", steps, 1, 10_000)
     return _changed(logits_fn, lambda x: filters.smoothed(x, weight, steps), gradient)
 
@@ -136,7 +140,18 @@ def denoise(
       denoiser: images to images of the same shape.
       gradient: 'through' the denoiser, or 'past' it, as through the identity.
     """
-    return _changed(logits_fn, denoiser, gradient)
+    _checks.check_function(denoiser, "denoiser", "images")
+
+    def change(x: Images) -> Images:
+        found = denoiser(x)
+        if jnp.shape(found) != x.shape:
+            raise ValueError(
+                f"`denoiser` must return images of shape {x.shape}, as it gets, got "
+                f"{jnp.shape(found)}."
+            )
+        return found
+
+    return _changed(logits_fn, change, gradient)
 
 
 def resize_and_pad(
@@ -147,9 +162,9 @@ def resize_and_pad(
 ) -> LogitsFn:
     """Resizes images to a random size, on black, at a random place.
 
-    The network gets squares of `enlarged` times the side; the image in it is drawn from
-    `smallest` times that up to all of it, by the nearest pixels. For ImageNet the paper
-    has 299 to 330 pixels in 331: enlarged=331/299, smallest=299/331.
+    The network gets squares of `enlarged` times the side; the image in it has, at even
+    odds, each size from `smallest` times that up to all of it, by nearest pixels. For
+    ImageNet the paper has 299 to 330 pixels in 331: enlarged=331/299, smallest=299/331.
 
     Args:
       logits_fn: `x -> logits [B, K]`, for images of the enlarged size.
@@ -158,10 +173,11 @@ def resize_and_pad(
       stochastic: `logits_fn` takes keys as well.
 
     Returns:
-      `(x, keys [B]) -> logits`, for attacks with `stochastic=True, eot_samples=n`.
+      `(x, keys [B]) -> logits`, for attacks with `stochastic=True, eot_samples=n`; of
+      one key, row i takes `fold_in(key, i)`.
 
     Raises:
-      ValueError: for a share out of range.
+      ValueError, TypeError: for a share out of range; when called, as `jpeg`.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -177,15 +193,20 @@ def resize_and_pad(
       arXiv 1711.01991; attacked by the mean over draws in Athalye et al. 2018,
       arXiv 1802.00420, section 5.3.
     """
-    if not 0 < smallest <= 1:
-        raise ValueError(f"`smallest` must be in (0, 1], got {smallest}.")
-    if not 1 <= enlarged <= 4:
-        raise ValueError(f"`enlarged` must be in [1, 4], got {enlarged}.")
+    _checks.check_function(logits_fn)
+    _checks.check_one_number("smallest", smallest, _SMALLEST)
+    _checks.check_one_number("enlarged", enlarged, _ENLARGED)
 
     def change(image: Float[Array, "H W C"], key: Key) -> Float[Array, "H W C"]:
         return _resized(image, key, smallest, enlarged)
 
-    return attacks.with_transform(logits_fn, change, stochastic=stochastic)
+    inner = attacks.with_transform(logits_fn, change, stochastic=stochastic)
+
+    def defended(x: Images, keys: Key) -> Logits:
+        _check_images(x)
+        return inner(x, _checks.row_keys(keys, x.shape[0]))
+
+    return defended
 
 
 def _resized(
@@ -193,11 +214,12 @@ def _resized(
 ) -> Float[Array, "H W C"]:
     share, top, left = jax.random.split(key, 3)
     sides = [round(enlarged * side) for side in image.shape[:2]]
-    drawn = jax.random.uniform(share, minval=smallest, maxval=1.0)
+    drawn = jax.random.uniform(share)
 
     def places(side: int, padded: int, place: Key) -> tuple[Array, Array]:
-        least = math.ceil(smallest * padded)
-        size = jnp.clip(jnp.round(drawn * padded), least, padded).astype(int)
+        least = math.ceil(smallest * padded - 1e-6)  # 29 / 32 * 32 may be above 29
+        size = least + jnp.floor(drawn * (padded - least + 1)).astype(int)
+        size = jnp.minimum(size, padded)
         corner = jax.random.randint(place, (), 0, padded - size + 1)
         at = jnp.arange(padded) - corner
         nearest = ((2 * at + 1) * side // (2 * size)).astype(int)
@@ -209,26 +231,38 @@ def _resized(
     return jnp.where(inside, image[rows][:, columns], 0)
 
 
-def _changed(logits_fn: LogitsFn, change: Change, gradient: Gradient) -> LogitsFn:
-    """Puts a change of images in front, differentiated as asked."""
-    check_choice("gradient", gradient, get_args(Gradient))
+def _changed(
+    logits_fn: LogitsFn,
+    change: Change,
+    gradient: Gradient,
+    channels: Sequence[int] = (),
+    who: str = "",
+) -> LogitsFn:
+    """Puts a change of images in front, differentiated as asked.
+
+    `who` needs so many `channels`; by default any will do.
+    """
+    _checks.check_function(logits_fn)
+    _checks.check_choice("gradient", gradient, get_args(Gradient))
     own = attacks.straight_through(change) if gradient == "past" else change
 
     def defended(x: Images, *keys: Key) -> Logits:
+        _check_images(x, channels, who)
         return logits_fn(own(x), *keys)
 
     return defended
 
 
-def _in_box(x: Images) -> Images:
-    """Refuses images that leave [0, 1], where their values are known."""
+def _check_images(x: Any, channels: Sequence[int] = (), who: str = "") -> None:
+    """Raises for what is no images in [0, 1]; traced ones may have any values."""
+    _checks.check_images(x, channels=channels, who=who)
     if not isinstance(x, Tracer):
-        check_values(x)
-    return x
+        _checks.check_values(x)
 
 
-def _check_whole(name: str, value: int, least: int, most: int) -> None:
-    if type(value) is not int or not least <= value <= most:
+def _check_whole(name: str, value: Any, least: int, most: int) -> None:
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or not least <= value <= most:
         raise ValueError(
             f"`{name}` must be a whole number from {least} to {most}, got {value!r}."
         )

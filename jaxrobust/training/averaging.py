@@ -21,7 +21,7 @@ class Span(NamedTuple):
 
     @classmethod
     def of(cls, epochs: float, total: int, steps_per_epoch: int) -> Self:
-        """That of the last epochs of a run of `total` steps."""
+        """That of the last `epochs`, a whole number, of a run of `total` steps."""
         start = total - round(epochs * steps_per_epoch)
         return cls(max(0, start), steps_per_epoch)
 

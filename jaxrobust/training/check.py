@@ -25,7 +25,7 @@ from jaxrobust.evaluation import (
 from jaxrobust.evaluation.autoattack.setup import slots_for
 from jaxrobust.named_models import count_classes, create_model
 from jaxrobust.results.schema import sources_of
-from jaxrobust.training import compute, fields, optimizer, writers
+from jaxrobust.training import compute, fields, idle, optimizer, writers
 
 
 def attack_options(attack: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,7 +130,9 @@ def check_evaluation(config: Mapping[str, Any]) -> None:
             slots_for(wanted["slots"], jax.device_count(), 1)
     passes.width_of(wanted)
     with _about("eval.preprocessing"):
-        preprocessed.read(wanted.get("preprocessing", ""))
+        if wanted.get("preprocessing", ""):
+            behind = preprocessed.fields_behind(config)
+            suite.chosen(behind, config["data"]["name"], method)
     analyses.check(wanted, analyses.load(wanted))
     with _about("eval.robustbench"):
         robustbench.read_about(wanted["robustbench"])
@@ -169,12 +171,18 @@ def notices(config: Mapping[str, Any], mode: str = "train_eval") -> list[str]:
 
 
 def _of_training(config: Mapping[str, Any]) -> list[str]:
-    found, epochs, schedule = [], config["train"]["epochs"], config["schedule"]
+    epochs, schedule = config["train"]["epochs"], config["schedule"]
+    found = idle.told(config)
     milestones = schedule["milestones"] or (0,)
     if schedule["name"] in ("step", "piecewise") and min(milestones) >= epochs:
         found.append(
             f"schedule.milestones {tuple(milestones)} all lie beyond train.epochs "
             f"{epochs:g}: the learning rate never changes"
+        )
+    if (last := config["train"]["swa_epochs"]) > epochs:
+        found.append(
+            f"train.swa_epochs {last:g} is more than train.epochs {epochs:g}: the "
+            "average is over the ends of all whole epochs"
         )
     warm = {"schedule.warmup_epochs": schedule["warmup_epochs"]}
     for name, value in config["objective"].items():

@@ -91,7 +91,8 @@ _TRAIN = {
     "epochs": 200.0,  # may be a part of one
     "batch_size": 128,
     "ema": 0.0,  # decay of the averaged weights; 0 = off
-    "swa_epochs": 0.0,  # last epochs whose weights are averaged evenly; 0 = off
+    # Last epochs, a whole number, whose weights are averaged evenly; 0 = off.
+    "swa_epochs": 0.0,
     # bfloat16 keeps parameters, statistics and losses in float32; float64 is all of it,
     # for tests of parity (JAX_ENABLE_X64=1).
     "compute_dtype": "float32",

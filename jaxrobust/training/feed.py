@@ -41,13 +41,15 @@ def streams(feed: str, nbytes: int) -> bool:
 
 
 class Blend(NamedTuple):
-    """The last `examples` of a set are extra; each batch ends in `rows` of them."""
+    """The last `examples` of a set are extra; each batch has `rows` of them."""
 
     examples: int
     rows: int
 
 
 ALL_OWN = Blend(0, 0)
+# Keeps the places of extra rows apart from the orders of epochs, whose seeds are alike.
+_PLACES = 1
 
 
 # An epoch and the next, while reading runs ahead; of extra images too.
@@ -65,13 +67,15 @@ def step_indices(
     """Returns the examples of a step, int32 [B]; an epoch's last part is dropped.
 
     Of `size` examples; steps count from 0 on, over all epochs. Extra examples have
-    epochs of their own.
+    epochs of their own, and lie among the others at random: what takes neighbours
+    (MixUp) or a part of the batch meets both kinds.
     """
     if blend.rows:
         own = size - blend.examples
         rows = step_indices(own, batch_size - blend.rows, seed, step)
         extra = step_indices(blend.examples, blend.rows, seed, step)
-        return np.concatenate([rows, own + extra])
+        order = np.random.default_rng([seed, step, _PLACES]).permutation(batch_size)
+        return np.concatenate([rows, own + extra])[order]
     epoch, place = divmod(step, size // batch_size)
     order = epoch_order(size, seed, epoch)
     return order[place * batch_size : (place + 1) * batch_size]

@@ -31,6 +31,9 @@ from jaxrobust.training.config import base
 
 SHARE = number(0, 1, below=True)
 EPOCHS = number(0, 1e6)
+WHOLE_EPOCHS = Rule(
+    "a whole number from 0 to 1e+06", lambda v: EPOCHS.holds(v) and v == int(v)
+)
 NORM = choice(NORMS)
 # More blocks would be built for minutes before anything is said. What else stands there
 # is the network's own matter.
@@ -102,7 +105,8 @@ _RULES: dict[str, Rule] = {
     "schedule.milestones": each(EPOCHS, rising=True),
     "schedule.factor": number(0, 1, above=True),
     "schedule.scales": each(number(0, 1e6)),
-    "schedule.warmup_epochs train.swa_epochs": EPOCHS,
+    "schedule.warmup_epochs": EPOCHS,
+    "train.swa_epochs": WHOLE_EPOCHS,
     "schedule.peak": number(0, 1, above=True),
     "train.epochs train.validate_every_epochs": number(0, 1e6, above=True),
     "train.compute_dtype": choice(compute.DTYPES),

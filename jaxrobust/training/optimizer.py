@@ -34,11 +34,17 @@ def make_schedule(
     rate by `factor` and `piecewise` sets it to the next of `scales` times
     `learning_rate`; `cosine` ends at 0 at `total_steps`. `cyclic` is one triangle: from
     0 to `learning_rate` over `peak`, a share of the steps, and back (Smith 2017, arXiv
-    1506.01186, with one cycle). All have a linear warm-up from 0. An unknown name, or
-    `scales` that are not one per milestone, are a ValueError.
+    1506.01186, with one cycle). All others have a linear warm-up from 0. An unknown
+    name, `scales` that are not one per milestone, and a warm-up of `cyclic`, which
+    would climb twice, are a ValueError.
     """
     name = schedule["name"]
     _check(name, SCHEDULES, "schedule")
+    if name == "cyclic" and schedule["warmup_epochs"]:
+        raise ValueError(
+            "a cyclic schedule warms up by itself, over `schedule.peak` of the run: "
+            f"set `schedule.warmup_epochs` to 0, got {schedule['warmup_epochs']}."
+        )
     warmup = round(schedule["warmup_epochs"] * steps_per_epoch)
     if name == "cosine":
         main = optax.cosine_decay_schedule(learning_rate, max(1, total_steps - warmup))
@@ -59,7 +65,7 @@ def make_schedule(
             drops[step] = drops.get(step, 1.0) * schedule["factor"]
         main = optax.piecewise_constant_schedule(learning_rate, drops)
     elif name == "cyclic":
-        steps = max(1, total_steps - warmup)
+        steps = max(1, total_steps)
         rise = min(max(1, round(schedule["peak"] * steps)), steps)
         fall = optax.linear_schedule(learning_rate, 0.0, max(1, steps - rise))
         main = optax.join_schedules([_ramp(learning_rate, rise), fall], [rise - 1])

@@ -65,6 +65,16 @@ def test_mistakes_are_told(wrong):
         certify.smooth(linear, jnp.ones((1, 2)), key=jax.random.key(0), **given)
 
 
+def test_images_lie_in_the_bounds():
+    given = {"key": jax.random.key(0), "sigma": 60.0, "n": 20}
+    x = jnp.full((1, 2), 200.0)
+    with pytest.raises(ValueError, match=r"`x` leaves `bounds` \(0.0, 1.0\)"):
+        certify.smooth(linear, x, **given)
+    assert certify.smooth(linear, x, bounds=(0, 255), **given).classes.shape == (1,)
+    with pytest.raises(ValueError, match="`bounds` must be"):
+        certify.smooth(linear, x, bounds=(1, 0), **given)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_logits_that_are_no_numbers_are_of_no_class(value):
     x, options = jnp.array([[1.0, 1.0]]), {"sigma": 0.1, "n0": 10, "n": 200}

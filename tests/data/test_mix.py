@@ -75,14 +75,39 @@ def test_a_small_alpha_leaves_most_as_they_are():
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ({"mixup": -1.0}, "mix.mixup must be at least 0, got -1"),
-        ({"cutmix": float("inf")}, "mix.cutmix.*got inf"),
+        ({"mixup": -1.0}, "`mix.mixup` must be at least 0 and finite, got -1"),
+        ({"mixup": "a"}, "`mix.mixup` must be a number, got 'a'"),
+        ({"cutmix": float("inf")}, "`mix.cutmix`.*got inf"),
         ({"cutmixx": 1.0}, "unknown mix field 'cutmixx'.*cutmix"),
     ],
 )
 def test_bad_fields_are_refused(spec, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         mix.make(spec, 3)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"labels": LABELS + 1}, "`labels` holds labels from 1 to 3"),
+        ({"labels": LABELS * 1.0}, "`labels` must hold integer labels"),
+        ({"labels": LABELS[:1]}, "`labels` must hold one label per image"),
+        (
+            {"images": jnp.ones((COUNT, 9, 7, 2), jnp.uint8)},
+            "`images` must be floating",
+        ),
+        ({"keys": KEYS[:2]}, "`key` must be one key or one per example"),
+    ],
+)
+def test_what_cannot_be_mixed_is_refused(given, message):
+    made = mix.make({"mixup": 1.0}, CLASSES)
+    with pytest.raises((ValueError, TypeError), match=message):
+        made(**{"images": IMAGES, "labels": LABELS, "keys": KEYS, **given})
+
+
+def test_a_label_that_is_no_class_is_seen_under_jit():
+    target = np.asarray(mixed(labels=LABELS.at[5].set(CLASSES), mixup=1.0)["target"])
+    assert np.flatnonzero(np.isnan(target).all(1)).tolist() == [5, 6]
 
 
 def test_an_objective_of_labels_alone_is_refused():

@@ -134,10 +134,17 @@ def test_mistakes_are_found_before_any_work(run):
         ({"fog": [0.5, 0.5]}, "or one for each of 5 severities"),
         ({"fog": None}, "fog must be an error"),
         ({"fog": "high"}, "fog must be an error"),
+        ({"fog": True}, "fog must be an error in .* got True"),
+        ({"fog": [0.1, 0.2, 0.3, 0.4, True]}, "fog must be an error"),
     ):
         reference.write_text(json.dumps(errors))
         with pytest.raises(ValueError, match=match):
             evaluate(workdir, folder, reference=str(reference))
+    with pytest.raises(ValueError, match=r"reference` .* Did you mean 'alexnet'"):
+        evaluate(workdir, folder, reference="alex")
+    missing = str(folder.parent / "nowhere.json")
+    with pytest.raises(FileNotFoundError, match=r"`eval\.corruption_set\.reference`"):
+        evaluate(workdir, folder, reference=missing)
     assert not (workdir / "results.json").exists()
 
 

@@ -75,3 +75,59 @@ def test_squeezing_moves_a_prediction_by_the_distance_of_probabilities():
         detectors.feature_squeezing(linear, [])
     with pytest.raises(ValueError, match="`spread` must be above 0"):
         detectors.fooling_both(linear, contrast, 0.1, spread=0.0)
+
+
+LOGITS, Y = jnp.array([[2.0, 1.0], [1.0, 2.0]]), jnp.array([0, 0])
+SCORES = jnp.array([0.9, 0.1])
+TWO = jnp.full((2, 4, 4, 1), 0.5)
+
+
+def stands(logits=LOGITS, y=Y, scores=SCORES, threshold=0.5):
+    return detectors.stands(logits, y, scores, threshold, attacked=True)
+
+
+def joint(detector=contrast, threshold=0.1, spread=1.0):
+    return detectors.fooling_both(linear, detector, threshold, spread).fn(TWO, Y)
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda: stands(scores=SCORES[:, None]), r"`scores` .* got \(2, 1\)"),
+        (lambda: stands(scores=SCORES[:1]), r"`scores` .* got \(1,\)"),
+        (lambda: stands(scores=Y), "`scores` must be floating"),
+        (lambda: stands(y=Y[:1]), "`y` must hold one label per image"),
+        (lambda: stands(y=Y + 2), "`y` holds labels from 2 to 2"),
+        (lambda: stands(y=jax.nn.one_hot(Y, 2)), "`y` must hold integer labels"),
+        (lambda: stands(logits=LOGITS[:, 0]), r"`logits` must have shape \[B, K\]"),
+        (lambda: stands(logits=LOGITS * jnp.nan), "`logits` .* NaN in 2 of 2 rows"),
+        (lambda: stands(threshold=float("nan")), "`threshold` must be one number"),
+        (lambda: stands(threshold=[0.1, 0.2]), "`threshold` must be one number"),
+        (lambda: joint(threshold=float("nan")), "`threshold` must be one finite"),
+        (lambda: joint(spread=float("inf")), "`spread` must be above 0 and finite"),
+        (lambda: joint(detector=3), "`detector` must be a function"),
+        (lambda: joint(lambda x: contrast(x)[:, None]), r"`detector\(x\)` must be one"),
+        (lambda: detectors.feature_squeezing(linear, linear), "`squeezed` .* a list"),
+        (
+            lambda: detectors.feature_squeezing(linear, [3]),
+            r"`squeezed\[0\]` must be a function",
+        ),
+        (
+            lambda: detectors.feature_squeezing(linear, [lambda x: x[:, 0, 0]])(TWO),
+            r"`squeezed` must return logits like .* \(2, 2\), got \(2, 1\)",
+        ),
+        (lambda: detectors.threshold_at(np.ones((3, 2))), r"`scores` .*\(3, 2\)"),
+        (lambda: detectors.threshold_at(["a"]), "`scores` must be a number"),
+        (lambda: detectors.threshold_at([1.0], "0.4"), "`false_rejection` must be a"),
+        (lambda: detectors.threshold_at([1.0], float("nan")), "`false_rejection`"),
+    ],
+)
+def test_bad_input_is_told_with_its_argument(call, match):
+    with pytest.raises((ValueError, TypeError), match=match):
+        call()
+
+
+def test_nothing_is_above_an_infinite_threshold():
+    assert stands(threshold=float("inf")).tolist() == [True, False]
+    traced = jax.jit(lambda *given: stands(*given))(LOGITS, Y, SCORES, 0.5)
+    assert traced.tolist() == stands().tolist() == [True, False]

@@ -27,6 +27,14 @@ def test_the_collapse_is_told_with_its_numbers():
     assert "from 40.0% (step 20) to 2.0% (step 30)" in flag["message"]
 
 
+def test_validations_that_are_no_numbers_say_nothing():
+    nan = float("nan")
+    odd = rows((0.5, nan), (0.6, 0.4), (nan, 0.0), (0.8, 0.02))
+    [flag] = flags_of_training.robustness_lost(odd, 1000)
+    assert (flag["values"]["best_step"], flag["values"]["step"]) == (20, 40)
+    assert not flags_of_training.robustness_lost(rows((0.5, nan), (0.6, 0.4)), 1000)
+
+
 @pytest.mark.parametrize(
     ("validations", "n"),
     [

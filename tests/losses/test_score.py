@@ -64,6 +64,14 @@ def test_arguments_are_checked():
         with pytest.raises(ValueError, match=r"`y` must have the shape of `logits`"):
             loss(z, jnp.ones((3, 3)))
         assert np.isnan(loss(z, jnp.array([0, 7, 1]))[1])
+        for wrong in (10 * SHARES, SHARES - 1.0, np.full_like(SHARES, np.nan)):
+            mixed = np.where(np.arange(3)[:, None] == 1, wrong, SHARES)
+            with pytest.raises(ValueError, match=r"`y` must be distr.* in row 1"):
+                loss(z, mixed)
+            there = np.asarray(jax.jit(loss)(z, jnp.asarray(mixed)))
+            assert np.isnan(there).tolist() == [False, True, False]
+        half = jnp.asarray(SHARES, jnp.bfloat16)  # sums to 1 but for rounding
+        assert np.isfinite(loss(z.astype(jnp.bfloat16), half)).all()
     with pytest.raises(TypeError, match="integer labels"):
         losses.margin(z, jnp.asarray(SHARES))
     for name in ("beta", "slack"):

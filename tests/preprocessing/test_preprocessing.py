@@ -20,7 +20,7 @@ def flat(x):
     return x.reshape(len(x), -1)
 
 
-def test_jpeg_is_what_pillow_makes_of_the_image():
+def test_jpeg_is_near_what_pillow_makes_of_the_image():
     levels = np.round(255 * np.asarray(X)).astype(np.uint8)
     found = np.asarray(preprocessing.jpeg(lambda x: x, quality=30)(X))
     for image, own in zip(levels, found, strict=True):
@@ -87,6 +87,15 @@ def test_resized_images_lie_on_black_and_keys_decide():
     chex.assert_trees_all_equal(doubled(X, keys[:2]), want)
 
 
+def test_all_sizes_are_as_likely():
+    keys = jax.random.split(KEY, 3000)
+    area = preprocessing.resize_and_pad(lambda x: x.sum((1, 2)), smallest=0.6)
+    found = np.sqrt(area(jnp.ones((3000, 10, 10, 1)), keys)).ravel().round()
+    sizes, counts = np.unique(found, return_counts=True)
+    assert sizes.tolist() == [6, 7, 8, 9, 10]
+    np.testing.assert_allclose(counts / 3000, 0.2, atol=0.04)  # five standard errors
+
+
 @pytest.mark.parametrize(
     "wrap",
     [preprocessing.jpeg, preprocessing.bit_depth, preprocessing.median],
@@ -132,22 +141,67 @@ def test_an_attack_on_the_wrapped_network_is_the_adaptive_one():
     ("make", "match"),
     [
         (lambda: preprocessing.jpeg(flat, quality=0), "`quality` must be .* got 0"),
+        (lambda: preprocessing.jpeg(flat, quality=True), "`quality` must be .* True"),
         (lambda: preprocessing.bit_depth(flat, bits=2.0), "`bits` must be .* got 2.0"),
         (lambda: preprocessing.median(flat, window=0), "`window` must be"),
         (lambda: preprocessing.total_variation(flat, weight=0), "`weight` must be"),
+        (lambda: preprocessing.total_variation(flat, weight="a"), "`weight` must be"),
+        (lambda: preprocessing.total_variation(flat, weight=[0.1]), "`weight` .* one"),
+        (lambda: preprocessing.total_variation(flat, float("inf")), "`weight` must"),
         (lambda: preprocessing.resize_and_pad(flat, smallest=2.0), "`smallest` must"),
+        (lambda: preprocessing.resize_and_pad(flat, smallest="0.9"), "`smallest` must"),
         (lambda: preprocessing.resize_and_pad(flat, enlarged=0.5), "`enlarged` must"),
         (lambda: preprocessing.denoise(flat, abs, gradient="pst"), "`gradient` must"),
+        (lambda: preprocessing.denoise(flat, 3), "`denoiser` must be a function"),
+        (lambda: preprocessing.jpeg(3), "`logits_fn` must be a function"),
+        (lambda: preprocessing.resize_and_pad(3), "`logits_fn` must be a function"),
     ],
 )
-def test_options_out_of_range(make, match):
-    with pytest.raises(ValueError, match=match):
+def test_arguments_that_are_none(make, match):
+    with pytest.raises((ValueError, TypeError), match=match):
         make()
 
 
-def test_images_that_are_none_of_its_kind():
-    for wrap in (preprocessing.jpeg, preprocessing.bit_depth):
-        with pytest.raises(ValueError, match=r"leaves \[0, 1\]"):
-            wrap(flat)(2 * X - 1)
+def test_numbers_of_numpy_will_do():
+    by_numpy = preprocessing.bit_depth(flat, bits=np.int64(3))
+    chex.assert_trees_all_equal(by_numpy(X), preprocessing.bit_depth(flat, 3)(X))
+
+
+WRAPPERS = {
+    "jpeg": preprocessing.jpeg,
+    "bit_depth": preprocessing.bit_depth,
+    "median": preprocessing.median,
+    "total_variation": preprocessing.total_variation,
+    "denoise": lambda fn: preprocessing.denoise(fn, lambda x: x),
+    "resize_and_pad": preprocessing.resize_and_pad,
+}
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_images_that_are_none_are_refused(name):
+    wrapped = WRAPPERS[name](flat)
+    keys = (jax.random.split(KEY, 2),) if name == "resize_and_pad" else ()
+    with pytest.raises(TypeError, match=r"`x` must be floating images.*got uint8"):
+        wrapped((255 * X).astype(jnp.uint8), *keys)
+    with pytest.raises(ValueError, match=r"`x` must have shape \[B, H, W, C\]"):
+        wrapped(X[0], *keys)
+    for wrong in (255 * X, 2 * X - 1):
+        with pytest.raises(ValueError, match=r"`x` leaves \[0, 1\]"):
+            wrapped(wrong, *keys)
+    traced = jax.eval_shape(wrapped, X, *keys)  # under jit values are not looked at
+    assert len(traced.shape) == 2
+    with pytest.raises(TypeError, match="floating images"):
+        jax.eval_shape(wrapped, (255 * X).astype(jnp.uint8), *keys)
+
+
+def test_what_a_wrapper_gets_besides_is_looked_at():
     with pytest.raises(ValueError, match="JPEG needs images of 1 or 3 channels, got 2"):
         preprocessing.jpeg(flat)(X[..., :2])
+    halved = preprocessing.denoise(flat, lambda x: x[:, ::2])
+    with pytest.raises(ValueError, match=r"`denoiser` must return .*, got \(2, 6,"):
+        halved(X)
+    resized = preprocessing.resize_and_pad(flat)
+    with pytest.raises(TypeError, match="`key` must be a new-style key"):
+        resized(X, jax.random.PRNGKey(0))
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(KEY, jnp.arange(2))
+    chex.assert_trees_all_equal(resized(X, KEY), resized(X, keys))

@@ -26,7 +26,7 @@ def saved(folder, **arrays):
 
 
 @pytest.mark.parametrize("kind", [feed.ResidentFeed, feed.StreamFeed])
-def test_a_batch_ends_in_extra_images_with_their_own_labels(kind, digits, tmp_path):
+def test_a_batch_has_extra_images_with_their_own_labels(kind, digits, tmp_path):
     more = data.load_extra(saved(tmp_path), digits)
     joined = data.Joined(digits, more)
     blend = feed.Blend(len(more), 6)
@@ -35,17 +35,17 @@ def test_a_batch_ends_in_extra_images_with_their_own_labels(kind, digits, tmp_pa
     seen = []
     for batch in found.batches(0, 15):
         index = np.asarray(batch["index"])
-        assert (index[:2] < 30).all()
-        assert (index[2:] >= 30).all()
-        images = [digits.images[index[:2]], IMAGES[index[2:] - 30]]
-        labels = [digits.labels[index[:2]], LABELS[index[2:] - 30]]
-        chex.assert_trees_all_equal(batch["image"], np.concatenate(images))
-        chex.assert_trees_all_equal(batch["label"], np.concatenate(labels))
-        seen.append(index)
+        own, more = index[index < 30], index[index >= 30] - 30
+        assert (len(own), len(more)) == (2, 6)
+        images = np.concatenate([digits.images, IMAGES])[index]
+        labels = np.concatenate([digits.labels, LABELS])[index]
+        chex.assert_trees_all_equal(batch["image"], images)
+        chex.assert_trees_all_equal(batch["label"], labels)
+        seen.append((own, more))
     found.close()
     # An epoch of either set shows every image of it, but for what is left over.
-    assert len(set(np.concatenate([i[:2] for i in seen]).tolist())) == 30
-    assert len(set(np.concatenate([i[2:] for i in seen[:3]]).tolist())) == 18
+    assert len(set(np.concatenate([own for own, _ in seen]).tolist())) == 30
+    assert len(set(np.concatenate([more for _, more in seen[:3]]).tolist())) == 18
 
 
 @pytest.mark.parametrize(

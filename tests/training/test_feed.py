@@ -23,6 +23,20 @@ def test_epochs_and_seeds_differ():
     assert (np.concatenate(collect(0, 4, seed=4)) != first).any()
 
 
+def test_extra_images_lie_anywhere_in_a_batch():
+    """Neighbours are of two kinds as often as in a shuffled batch; so are parts."""
+    blend, crossed, of_parts = feed.Blend(300, 24), [], []
+    for step in range(200):
+        index = feed.step_indices(1300, 64, 0, step, blend)
+        chex.assert_trees_all_equal(index, feed.step_indices(1300, 64, 0, step, blend))
+        extra = index >= 1000
+        assert extra.sum() == 24
+        crossed.append((extra != np.roll(extra, 1)).mean())
+        of_parts.append([extra[part::4].mean() for part in range(4)])
+    assert np.mean(crossed) == pytest.approx(2 * 24 / 64 * 40 / 63, abs=0.02)
+    np.testing.assert_allclose(np.mean(of_parts, 0), 24 / 64, atol=0.03)
+
+
 def test_the_order_cannot_be_changed_by_a_caller():
     [index] = collect(0, 1)
     with pytest.raises(ValueError, match="read-only"):

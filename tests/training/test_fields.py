@@ -83,7 +83,7 @@ WRONG = {
     "train.epochs": (*NO_NUMBER, 0.0, 0, -1.0, NAN, INF, 1e300),
     "train.batch_size": (*NO_COUNT, 0),
     "train.ema": (*NO_NUMBER, -0.1, 1.0, NAN),
-    "train.swa_epochs": (-1.0, NAN, INF, "x", True),
+    "train.swa_epochs": (-1.0, 0.5, 2.5, NAN, INF, "x", True),
     "train.compute_dtype": ("float16", None),
     "train.accumulate": (*NO_COUNT, 0),
     "train.remat": ("yes", 1),
@@ -121,7 +121,7 @@ WRONG = {
     "eval.corruption_set.path": (None, 1),
     "eval.corruption_set.names": ("fog", [1], [""]),
     "eval.corruption_set.examples": NO_COUNT,
-    "eval.corruption_set.reference": (None, 1),
+    "eval.corruption_set.reference": (None, 1, "alex", "errors.txt"),
     "eval.certify.method": ("crwn", None, "bab"),
     "eval.certify.norm": ("l3", None),
     "eval.certify.examples": NO_COUNT,
@@ -276,6 +276,10 @@ def test_the_radius_of_a_suite_is_looked_at():
         check.check(wrong)
 
 
+CERTIFY = common.base().eval.certify.to_dict()
+NOTHING = CERTIFY | {"enabled": True, "method": "", "sigma": 0.0}
+
+
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
@@ -290,11 +294,28 @@ def test_the_radius_of_a_suite_is_looked_at():
         ("eval.analysis.eps", ["0.2", "0.1"], "`eval.analysis.eps` must grow"),
         ("eval.robustbench.venu", "x", "--config.eval.robustbench: .*'venu'"),
         ("train.accumulate", 3, "`train.accumulate` must be a divisor"),
+        ("eval.certify", NOTHING, "`eval.certify.method` is empty and .*sigma` 0"),
     ],
 )
 def test_what_fields_mean_together_is_looked_at(name, value, said):
     with pytest.raises((ValueError, TypeError), match=said):
         check.check(changed(**{name: value}))
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"certify.enabled": True}, r"`eval\.certify\.enabled` is for networks"),
+        ({"corruptions.enabled": True}, r"`eval\.corruptions\.enabled` is for"),
+        ({"attacks": {"own": PGD | {"loss": "prototypes"}}}, "'own' is on parts"),
+        ({"suite": "transfer"}, "transfer attacks are for networks without randomness"),
+    ],
+)
+def test_what_cannot_stand_behind_preprocessing_is_told(values, said):
+    fields = {f"eval.{name}": value for name, value in values.items()}
+    wrong = changed(**fields, **{"eval.preprocessing": "resize_and_pad"})
+    with pytest.raises(ValueError, match=rf"eval\.preprocessing: .*{said}"):
+        check.check(wrong)
 
 
 def test_what_is_seldom_meant_is_said():
@@ -309,3 +330,42 @@ def test_what_is_seldom_meant_is_said():
     drops, warm = check.notices(short)
     assert "schedule.milestones (80.0, 140.0, 180.0) all lie beyond" in drops
     assert "schedule.warmup_epochs 2 is all of train.epochs 2" in warm
+    longer = {"schedule.name": "cosine", "train.epochs": 2.0}
+    assert check.notices(changed(**longer, **{"train.swa_epochs": 2.0})) == []
+    [found] = check.notices(changed(**longer, **{"train.swa_epochs": 3.0}))
+    assert "train.swa_epochs 3 is more than train.epochs 2" in found
+
+
+OF_FREE = {"objective.name": "free", "objective.replays": 4}
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"objective.label_smoothing": 0.1}, None),
+        (OF_FREE | {"objective.label_smoothing": 0.1}, None),
+        (OF_FREE | {"objective.attack_bn": "eval"}, "objective.attack_bn: no effect"),
+        (
+            {"objective.name": "ibp", "objective.label_smoothing": 0.1},
+            "objective.label_smoothing: no effect, objective ibp takes",
+        ),
+        (
+            {"objective.name": "ibp", "objective.label_smoothing": 0.1, "twin": "pgd"},
+            None,  # the twin takes it
+        ),
+        (
+            {"objective.name": "gaussian", "objective.attack_warmup_epochs": 1.0},
+            "objective.attack_warmup_epochs: no effect",
+        ),
+        ({"objective.name": "fast", "objective.awp_gamma": 0.01}, None),
+        ({"data.extra.file": "a.npz", "data.extra.share": 0.5}, None),
+        (
+            {"data.extra.file": "a.npz", "data.extra.share": 0.001},
+            "data.extra.share 0.001 of train.batch_size 128 is no image",
+        ),
+    ],
+)
+def test_options_without_effect_are_told(values, said):
+    found = check.notices(changed(**values))
+    assert len(found) == (said is not None)
+    assert not said or said in found[0]

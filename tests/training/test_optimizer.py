@@ -88,8 +88,10 @@ def test_cyclic_is_one_triangle():
     found = rates({"name": "cyclic", "peak": 0.4}, (0, 19, 39, 40, 69, 99))
     want = [0.1 / 40, 0.05, 0.1, 0.1 * 59 / 60, 0.05, 0.0]
     chex.assert_trees_all_close(found, want, rtol=0, atol=1e-7)
-    late = rates({"name": "cyclic", "peak": 1.0, "warmup_epochs": 5.0}, (49, 50, 99))
-    chex.assert_trees_all_close(late, [0.1, 0.002, 0.1], rtol=1e-5)
+    late = rates({"name": "cyclic", "peak": 1.0}, (49, 99))
+    chex.assert_trees_all_close(late, [0.05, 0.1], rtol=1e-5)
+    with pytest.raises(ValueError, match=r"warmup_epochs` to 0, got 5\.0"):
+        rates({"name": "cyclic", "warmup_epochs": 5.0}, (0,))
 
 
 def test_plateau_shrinks_after_patience():

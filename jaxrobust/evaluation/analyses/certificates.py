@@ -48,7 +48,12 @@ _SHARES = np.linspace(0, 4, 41)
 
 
 def check(fields: Fields) -> None:
-    """Reads the radius."""
+    """Reads the radius; refuses to be asked for nothing."""
+    if not (fields["method"] or fields["sigma"]):
+        raise ValueError(
+            "`eval.certify.enabled` asks for proofs, but `eval.certify.method` is empty"
+            " and `eval.certify.sigma` 0: set one of them."
+        )
     if fields["eps"] != "":
         parse_radius(fields["eps"], "eval.certify.eps")
 

@@ -1,5 +1,6 @@
 """Accuracy on a published set of corrupted images: CIFAR-10-C, ImageNet-C, 3DCC ..."""
 
+import contextlib
 import dataclasses
 import functools
 import time
@@ -15,7 +16,7 @@ from jaxrobust.data import Dataset
 from jaxrobust.evaluation import passes, step
 from jaxrobust.evaluation.analyses import corruptions as corrupted
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
-from jaxrobust.evaluation.rules import NAME, TEXT, each, whole
+from jaxrobust.evaluation.rules import NAME, TEXT, Rule, broken, each, whole
 from jaxrobust.evaluation.setting import Setting, picked
 from jaxrobust.results import analysis_schema as schema
 from jaxrobust.results import npz
@@ -30,7 +31,19 @@ DEFAULTS: Mapping[str, Any] = {
     # '' = alexnet of ImageNet-C, none of others.
     "reference": "",
 }
-RULES = {"path": TEXT, "names": each(NAME), "examples": whole(), "reference": TEXT}
+ALEXNET, NONE = "alexnet", "none"
+_FILES = (".json", ".npz")
+REFERENCE = Rule(
+    f"{ALEXNET}, {NONE}, '', or a file .json or .npz",
+    lambda v: TEXT.holds(v) and (v in ("", ALEXNET, NONE) or v.endswith(_FILES)),
+    (ALEXNET, NONE),
+)
+RULES = {
+    "path": TEXT,
+    "names": each(NAME),
+    "examples": whole(),
+    "reference": REFERENCE,
+}
 UNSAID = {"path": ""}
 COMMON, DEPTH = "common corruptions", "3DCC"
 # Of Kar et al. 2022, arXiv 2203.01441.
@@ -40,7 +53,6 @@ BENCHMARKS: Mapping[str, Sequence[str]] = {
     COMMON: corruptions.names(),
     DEPTH: tuple(_DEPTH.split()),
 }
-ALEXNET, NONE = "alexnet", "none"
 # Mean error over five severities on ImageNet-C, in the order of COMMON: Hendrycks and
 # Dietterich 2019, arXiv 1903.12261, with the digits of their repository.
 _ALEXNET = """.886428 .894468 .922640 .819880 .826268 .785948 .798360 .866816 .826572
@@ -215,7 +227,10 @@ def read_reference(named: str, names: Sequence[str], classes: int) -> Reference:
 
     Raises:
       ValueError: naming the file, for one that lacks a corruption, or holds no errors.
+      FileNotFoundError: naming the field, where there is none.
     """
+    for told in broken(f"eval.{FIELD}.reference", named, REFERENCE):
+        raise ValueError(told)
     common = dict(zip(BENCHMARKS[COMMON], map(float, _ALEXNET.split()), strict=True))
     if not named:
         own = classes == _IMAGENET and {*names} <= {*common}
@@ -228,11 +243,7 @@ def read_reference(named: str, names: Sequence[str], classes: int) -> Reference:
         )
     found: Mapping[str, Any] = common
     if named != ALEXNET:
-        path = files.expand(named)
-        if path.suffix == ".npz":
-            found = reading.read_npz(path, reading.MIB)
-        else:
-            found = reading.read_json(path, reading.MIB, dict)
+        found = _read_file(named)
     missing = [name for name in names if name not in found]
     if missing:
         raise ValueError(
@@ -241,12 +252,25 @@ def read_reference(named: str, names: Sequence[str], classes: int) -> Reference:
     return {name: _error(named, name, found[name]) for name in names}
 
 
+def _read_file(named: str) -> Mapping[str, Any]:
+    path = files.expand(named)
+    try:
+        if path.suffix == ".npz":
+            return reading.read_npz(path, reading.MIB)
+        return reading.read_json(path, reading.MIB, dict)
+    except FileNotFoundError:
+        told = f"`eval.{FIELD}.reference`: there is no file {named}."
+        raise FileNotFoundError(told) from None
+
+
 def _error(named: str, name: str, value: Any) -> float:
     """Reads an error, or the mean of one per severity."""
-    try:
-        values = np.asarray(value, float)
-    except (TypeError, ValueError):
-        values = np.empty(0)
+    values = np.empty(0)
+    numbers = value if isinstance(value, list) else [value]
+    # True is no error of 1, and text no number.
+    if not any(isinstance(one, bool | str) for one in numbers):
+        with contextlib.suppress(TypeError, ValueError):
+            values = np.asarray(value, float)
     fits = values.shape in ((), (data.SEVERITIES,))
     if not fits or not ((values > 0) & (values <= 1)).all():
         raise ValueError(
