@@ -128,6 +128,7 @@ def test_above_the_threshold_only_phase_one_is_trained(variables, phase1):
     assert any(np.any(leaf != 0) for leaf in jax.tree.leaves(trace["decoder"]))
 
 
+@pytest.mark.full
 def test_below_the_threshold_there_are_two_updates(variables):
     after, metrics = one_step(
         variables, optax.sgd(1.0), threshold=1e4, second_weight=0.1
