@@ -316,6 +316,20 @@ class LossSurface(Part):
     n: Count
 
 
+class Universal(Part):
+    """One Linf perturbation, and one patch of `side` pixels, for n images.
+
+    They are made on as many others, and themselves in evaluation.npz.
+    """
+
+    n: Count
+    eps_text: str
+    side: Count
+    clean: OfSome
+    perturbed: RobustOfSome
+    patched: RobustOfSome | None = None
+
+
 class Certified(Part):
     """The share of n images that are proved to be robust in a ball.
 

@@ -173,6 +173,15 @@ class CorruptionSetArrays(Group):
     corruption_set_correct: np.ndarray
 
 
+class UniversalArrays(Group):
+    """What is added to all images, the patch, and a few images that have it."""
+
+    universal_perturbation: np.ndarray
+    universal_images: np.ndarray
+    universal_patch: np.ndarray | None = None
+    universal_patched: np.ndarray | None = None
+
+
 class LossSurfaceArrays(Group):
     """Losses [n, P, P] on a plane through n images, at P places `at` to a side.
 

@@ -18,6 +18,7 @@ from jaxrobust.results.analysis_schema import (
     Norm,
     QueryCurve,
     SmoothedAccuracy,
+    Universal,
 )
 from jaxrobust.results.typed import (
     ABSENT,
@@ -233,6 +234,7 @@ ANALYSES = (
     "probability_gap",
     "representations",
     "loss_surface",
+    "universal",
     "corruptions",
     "corruption_set",
     "certificates",
@@ -256,6 +258,7 @@ class Results(Part):
     growth: GrowthSummary | None = None
     analyses: Analyses | None = None
     loss_surface: LossSurface | None = None
+    universal: Universal | None = None
     corruptions: Corruptions | None = None
     corruption_set: CorruptionSet | None = None
     certified: Certified | None = None
