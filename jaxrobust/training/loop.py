@@ -216,8 +216,10 @@ def _loop(
             if writer is not None:
                 writer.flush()
             now = run.state
+            # What is chosen as the best is a network of the method.
+            counted = validated if number > plan.first_phase else {}
             checkpointer.save(
-                number, now, now.variables, run.config, validated, run.layout
+                number, now, now.variables, run.config, counted, run.layout
             )
         if not history:
             begin = time.monotonic()

@@ -1,6 +1,7 @@
 """What a run is made of, from its config: data, state, step, validation, plan."""
 
 import dataclasses
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,7 +13,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from jaxrobust import attacks, data, evaluation, parallel
+from jaxrobust import attacks, data, defenses, evaluation, parallel
 from jaxrobust.array_types import Images, Key
 from jaxrobust.data import augment, mix
 from jaxrobust.defenses import Defense
@@ -34,11 +35,16 @@ Validate = Callable[[Mapping[str, Any]], dict[str, float]]
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """When things happen, in steps, from `config.train`."""
+    """When things happen, in steps, from `config.train`.
+
+    In the `first_phase` of an objective with two (PCL, PC-LC) its own losses do not act
+    yet: a network from there is not the method's, however it does in validation.
+    """
 
     steps_per_epoch: int
     total: int
     validate: int
+    first_phase: int = 0
 
     @classmethod
     def of(cls, config: Mapping[str, Any], examples: int) -> "Plan":
@@ -60,11 +66,21 @@ class Plan:
             steps_per_epoch=per_epoch,
             total=total,
             validate=math.ceil(train["validate_every_epochs"] * per_epoch),
+            first_phase=_first_phase(config["objective"], per_epoch, total),
         )
 
     def due(self, step: int, every: int) -> bool:
         """Says whether something done every so many steps, and at the end, is due."""
         return step == self.total or step % every == 0
+
+
+def _first_phase(objective: Mapping[str, Any], steps_per_epoch: int, total: int) -> int:
+    """Returns the steps before an objective's own losses act; 0 of a run that ends."""
+    options = inspect.signature(defenses.factory(objective["name"])).parameters
+    if "warmup_steps" not in options:
+        return 0
+    steps = round(objective.get("warmup_epochs", 0.0) * steps_per_epoch)
+    return steps if steps < total else 0
 
 
 def make_validation(

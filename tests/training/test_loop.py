@@ -72,3 +72,32 @@ def test_plan_counts_in_steps():
     plan = setup.Plan.of(fields, 650)
     assert dataclasses.astuple(plan)[:2] == (10, 5)
     assert plan.validate == 3
+
+
+def test_the_best_network_is_one_of_the_methods_own_phase(tmp_path, monkeypatch):
+    """In the first phase PC-LC is cross-entropy alone, whatever validation says."""
+    falling = iter([0.9, 0.5, 0.1])
+
+    def validation(*_):
+        names = ("accuracy", "robust_accuracy", "loss", "robust_loss")
+        return lambda variables: dict.fromkeys(names, next(falling))
+
+    monkeypatch.setattr(setup, "make_validation", validation)
+    fields = small(epochs=3.0)
+    fields["objective"].update(name="pc_lc", warmup_epochs=2.0)
+    loop.train(fields, tmp_path, parallel.make_mesh(1))
+    best, last = (
+        checkpoints.load(tmp_path, which)[1]["params"]
+        for which in ("best_robust", "last")
+    )
+    chex.assert_trees_all_equal(best, last)
+
+
+def test_only_methods_with_two_phases_have_a_first_one():
+    fields = small(epochs=3.0)
+    fields["objective"]["warmup_epochs"] = 2.0
+    for name, steps in {"pc_lc": 20, "pcl": 20, "standard": 0, "pgd": 0}.items():
+        fields["objective"]["name"] = name
+        assert setup.Plan.of(fields, 640).first_phase == steps
+    fields["objective"].update(name="pc_lc", warmup_epochs=3.0)
+    assert setup.Plan.of(fields, 640).first_phase == 0  # a run that ends there
