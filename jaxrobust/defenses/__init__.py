@@ -43,6 +43,7 @@ from jaxrobust.defenses.pc_lc import pc_lc as pc_lc
 from jaxrobust.defenses.pcl import pcl as pcl
 from jaxrobust.defenses.pcl import pcl_adversarial as pcl_adversarial
 from jaxrobust.defenses.randomised_smoothing import gaussian as gaussian
+from jaxrobust.defenses.randomised_smoothing import macer as macer
 from jaxrobust.defenses.randomised_smoothing import smooth_adv as smooth_adv
 from jaxrobust.defenses.score import score as score
 from jaxrobust.defenses.ssc import ssc as ssc
@@ -61,6 +62,7 @@ FACTORIES: Mapping[str, Callable[..., Defense]] = {
     "sabr": sabr,
     "gaussian": gaussian,
     "smooth_adv": smooth_adv,
+    "macer": macer,
     "trades": trades,
     "mart": mart,
     "score": score,

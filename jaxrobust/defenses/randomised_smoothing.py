@@ -1,9 +1,10 @@
 """Training for randomised smoothing: on noise, or on attacks on the smoothed network.
 
-Cohen et al. 2019 (arXiv 1902.02918) and Salman et al. 2019 (arXiv 1906.04584).
+Cohen et al. 2019 (arXiv 1902.02918), Salman et al. 2019 (arXiv 1906.04584) and Zhai et
+al. 2020 (arXiv 2001.02378).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -12,8 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxrobust import losses
-from jaxrobust._checks import Range, check_count, check_number
-from jaxrobust.array_types import Images, Key, Logits, LogitsFn
+from jaxrobust._checks import FINITE, Range, check_count, check_number
+from jaxrobust.array_types import Images, Key, Labels, Logits, LogitsFn, PerExample
 from jaxrobust.defenses import base
 
 _SIGMA = Range(0, 1e6, above=True)
@@ -66,6 +67,30 @@ def smooth_adv(
     return _trained(model, "attacked", sigma, noise_draws, prepare)
 
 
+def macer(
+    model: nn.Module,
+    *,
+    sigma: float = 0.25,
+    noise_draws: int = 16,
+    radius_weight: float = 12.0,
+    hinge: float = 8.0,
+    inverse_temperature: float = 16.0,
+) -> base.Defense:
+    """Cross-entropy and the certified radius of noisy copies, see `losses.macer`.
+
+    Zhai et al. 2020 (arXiv 2001.02378), without an attack.
+    """
+    _check(sigma, noise_draws)
+    for name, value in (("radius_weight", radius_weight), ("hinge", hinge)):
+        check_number(name, value, FINITE)
+    check_number("inverse_temperature", inverse_temperature, _SIGMA)
+
+    def loss(logits: Float[Array, "D B K"], y: Labels) -> PerExample:
+        return losses.macer(logits, y, sigma, radius_weight, hinge, inverse_temperature)
+
+    return _trained(model, "image", sigma, noise_draws, loss=loss)
+
+
 def _check(sigma: float, noise_draws: int) -> None:
     check_number("sigma", sigma, _SIGMA)
     check_count("noise_draws", noise_draws, 1)
@@ -88,10 +113,14 @@ def _trained(
     sigma: float,
     draws: int,
     prepare: base.Prepare | None = None,
+    loss: Callable[[Float[Array, "D B K"], Labels], PerExample] | None = None,
 ) -> base.Defense:
-    """Returns the objective on noisy copies of the batch's images of a name."""
+    """Returns the objective on noisy copies of the batch's images of a name.
 
-    def loss(
+    It is cross-entropy, or a `loss` of all copies of an image.
+    """
+
+    def of_phase(
         params: base.Params,
         state: base.ModelState,
         batch: base.Batch,
@@ -104,6 +133,10 @@ def _trained(
         y = jnp.tile(batch["label"], draws)
         out, state = base.forward(model, params, state, noisy, key)
         metrics = {base.ACCURACIES[seen]: base.accuracy(out.logits, y)}
-        return losses.cross_entropy(out.logits, y).mean(), (state, metrics)
+        if loss is None:
+            each = losses.cross_entropy(out.logits, y)
+        else:
+            each = loss(out.logits.reshape(draws, len(x), -1), batch["label"])
+        return each.mean(), (state, metrics)
 
-    return base.Defense((base.Phase(loss, prepare),))
+    return base.Defense((base.Phase(of_phase, prepare),))

@@ -26,6 +26,7 @@ from jaxrobust.losses.classification import margin as margin
 from jaxrobust.losses.logits import are_probabilities as are_probabilities
 from jaxrobust.losses.logits import comparable as comparable
 from jaxrobust.losses.logits import spacing as spacing
+from jaxrobust.losses.macer import macer as macer
 from jaxrobust.losses.mart import mart as mart
 from jaxrobust.losses.pc import logit_constraint as logit_constraint
 from jaxrobust.losses.pc import pc as pc

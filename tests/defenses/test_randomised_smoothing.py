@@ -81,8 +81,27 @@ def test_an_images_noise_is_its_own():
 
 
 @pytest.mark.parametrize("wrong", [{"sigma": 0.0}, {"sigma": -1}, {"noise_draws": 0}])
-@pytest.mark.parametrize("name", ["gaussian", "smooth_adv"])
+@pytest.mark.parametrize("name", ["gaussian", "smooth_adv", "macer"])
 def test_mistakes_are_told(name, wrong):
     (field,) = wrong
     with pytest.raises((ValueError, TypeError), match=field):
         setting(name, **wrong)
+
+
+def test_macer_is_its_loss_of_the_same_copies():
+    options = {"sigma": 0.1, "noise_draws": 4}
+    model, params, batch, phase = setting("macer", hinge=3.0, **options)
+    _, (value, (_, metrics)) = call(phase, params, batch)
+    noise = jax.vmap(
+        lambda key: jax.random.normal(jax.random.fold_in(key, 3), (4, 2, 2, 1)),
+        out_axes=1,
+    )(batch["key"])
+    copies = batch["image"][None] + 0.1 * noise
+    logits = jax.vmap(lambda x: model.apply({"params": params["model"]}, x))(copies)
+    want = losses.macer(logits, batch["label"], 0.1, hinge=3.0).mean()
+    chex.assert_trees_all_close(value, want, rtol=1e-5)
+    assert 0 <= metrics["accuracy"] <= 1
+    _, _, _, plain = setting("gaussian", **options)
+    none = setting("macer", radius_weight=0.0, **options)[3]
+    # The mean of probabilities, where cross-entropy is the mean of their logarithms.
+    assert call(none, params, batch)[1][0] <= call(plain, params, batch)[1][0] + 1e-6
