@@ -79,7 +79,7 @@ def _trace(entry: Entry) -> None:
         least["queries"] = min(given["queries"], given.get("eot_samples", 1))
     attack = entry.build(**least)
     side = _LARGE if entry.threat else 8  # in which a patch has room
-    x = jax.ShapeDtypeStruct((1, side, side, 1), jnp.float32)
+    x = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
     y = jax.ShapeDtypeStruct((1,), jnp.int32)
 
     def stand_in(x: Array, *_: Array) -> Array:  # a randomised network gets keys too

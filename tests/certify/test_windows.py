@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from jaxrobust import certify
+from tests.marks import full_but
 
 SHAPE = (14, 12, 2)
 
@@ -60,10 +61,11 @@ def network(module):
     return lambda x: module.apply(variables, x[None])[0]
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize(
-    "module", [Strided(), Residual(), Pooled()], ids=lambda m: type(m).__name__
-)
+MODULES = (Strided(), Residual(), Pooled())
+CASES = [(module, norm) for module in MODULES for norm in ("linf", "l2")]
+
+
+@pytest.mark.parametrize(("module", "norm"), full_but(CASES, CASES[:4:2]))
 def test_windows_bound_as_the_whole_image_does(module, norm):
     fn = network(module)
     x = jax.random.uniform(jax.random.key(0), SHAPE)
@@ -82,6 +84,7 @@ def test_windows_bound_as_the_whole_image_does(module, norm):
         np.testing.assert_allclose(one, other, atol=2e-5, rtol=2e-5)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("rows", [1, 8])
 def test_fewer_rows_at_a_time_bound_the_same(rows):
     fn, x = network(Strided()), jax.random.uniform(jax.random.key(0), SHAPE)

@@ -227,7 +227,7 @@ def straight_through(model):
         ({"slots": 1}, ValueError, "slots"),
         ({"draws": 0}, ValueError, "draws"),
         ({"fn": lambda m: lambda x: m(x) * jnp.nan}, ValueError, "not finite"),
-        ({"fn": lambda m: lambda x: m(x)[:, :1]}, ValueError, "labels|2"),
+        ({"fn": lambda m: lambda x: m(x)[:, :1]}, ValueError, "two classes"),
         ({"fn": lambda m: lambda x: m(x)[:, 0]}, ValueError, r"\[B, K\]"),
         ({"fn": lambda m: "resnet"}, TypeError, "logits_fn"),
     ],
