@@ -35,7 +35,7 @@ def problem(x, **given):
     return Problem(net, x, Y, 0.1, 0.03, **given)
 
 
-@pytest.mark.parametrize("case", full_but(CASES, ("vnim", "tim_gaussian")))
+@pytest.mark.parametrize("case", full_but(CASES, ("tim_gaussian",)))
 def test_torchattacks(golden, case):
     name, options = CASES[case]
     data, found = golden.load("ta_mifgsm"), golden.load("ta_transfer")

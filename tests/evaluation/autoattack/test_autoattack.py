@@ -49,7 +49,7 @@ def attack(model, eps, norm="linf", **options):
 
 @pytest.mark.parametrize(
     ("classes", "norm"),
-    full_but([(2, "linf"), (3, "l1"), (5, "l2")], [(3, "l1")]),
+    full_but([(2, "linf"), (3, "l1"), (5, "l2")], [(2, "linf")]),
 )
 def test_verdicts_on_a_linear_model_are_exact(linear, classes, norm):
     model = linear(classes)
