@@ -34,6 +34,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
         raise ValueError(
             f"`training` is one of {', '.join(TRAININGS)}, got {training!r}."
         )
+    if (method, training) == ("ssc", "adversarial"):
+        raise ValueError("`ssc` trains on attacked images by itself: training=method.")
     config: Any = common.base()
     common.use_radius(config, "0.1", "0.03", steps=10)
     config.eval.curve.eps = ["0", "0.02", "0.05", "0.1", "0.15", "0.2", "0.3", "1"]
@@ -85,8 +87,8 @@ def _pc_lc(config: Any, adversarial: bool) -> None:
 
 def _ssc(config: Any, adversarial: bool) -> None:
     config.model = {"name": "lenet_sigmoid", "num_classes": 10}
-    attack = "pgd" if adversarial else "fgsm"
-    ssc.use_objective(config, ConfigDict({**ssc.ARGUMENTS, "attack": attack}))
+    del adversarial
+    ssc.use_objective(config, ConfigDict(ssc.ARGUMENTS))
     config.optimizer.update(name="adam", learning_rate=2e-3, weight_decay=0.0)
 
 
