@@ -13,46 +13,25 @@ where the papers have seven. The full run has not been made with this program.
 from ml_collections import ConfigDict
 
 from jaxrobust.training import config as common
+from jaxrobust.training.presets import certified
+
+# The step of attacks, and SABR's small box, by radius.
+OF_RADIUS = {"2/255": ("0.5/255", 0.1), "8/255": ("2/255", 0.7)}
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """Returns the setting for an objective and a radius."""
-    options = common.parse_arg(
-        arg, {"objective": "crown_ibp", "eps": "8/255", "budget": "", "quick": False}
-    )
-    if options.eps not in ("2/255", "8/255"):
+    options = common.parse_arg(arg, {**certified.ARGUMENTS, "eps": "8/255"})
+    if options.eps not in OF_RADIUS:
         raise ValueError(f"`eps` is 2/255 or 8/255, got {options.eps!r}.")
+    step, small_box = OF_RADIUS[options.eps]
     config = common.base()
-    config.data.name = "cifar10"
-    config.data.augment.crop_padding = 4
-    config.data.augment.flip = True
+    config.data.update(name="cifar10", validation_examples=2000)
+    config.data.augment.update(crop_padding=4, flip=True)
     config.model = ConfigDict({"name": "cnn3", "width": 32, "num_classes": 10})
-    step = {"2/255": "0.5/255", "8/255": "2/255"}[options.eps]
     common.use_radius(config, options.eps, step, steps=10)
-    config.objective.name = options.objective
-    config.objective.kappa = 0.5
-    if options.objective == "sabr":
-        # The share of the radius that the small box has, as in the paper.
-        small = 0.1 if options.eps == "2/255" else 0.7
-        config.objective.update(kappa=0.0, small_box=small)
-    config.optimizer.name = "adam"
-    config.optimizer.learning_rate = 5e-4
-    config.optimizer.weight_decay = 0.0
+    certified.use_objective(config, options, small_box, epochs=200.0)
     config.schedule.milestones = (120.0, 160.0)
     config.train.batch_size = 128
-    config.train.epochs = 200.0
-    config.objective.attack_warmup_epochs = 100.0
-    proof = "crown" if options.objective == "sabr" else "ibp"
-    config.eval.certify.update(enabled=True, method=proof, examples=1000)
-    if options.budget == "cpu":
-        common.fit_cpu(config, epochs=2.0)
-        config.model.width = 8
-        config.objective.attack_warmup_epochs = 1.0
-        config.schedule.milestones = (1.5,)
-        config.eval.certify.examples = 200
-    elif options.budget:
-        raise ValueError(f"`budget` is cpu or left out, got {options.budget!r}.")
-    if options.quick:
-        common.shrink(config)
-        config.objective.attack_warmup_epochs = 0.5
+    certified.finish(config, options, width=8)
     return config

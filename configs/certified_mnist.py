@@ -13,43 +13,21 @@ by IBP (by CROWN what sabr trained), beside the attacks.
 from ml_collections import ConfigDict
 
 from jaxrobust.training import config as common
+from jaxrobust.training.presets import certified
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """Returns the setting for an objective and a radius."""
-    options = common.parse_arg(
-        arg, {"objective": "crown_ibp", "eps": "0.1", "budget": "", "quick": False}
-    )
+    options = common.parse_arg(arg, {**certified.ARGUMENTS, "eps": "0.1"})
     config = common.base()
     config.data.name = "mnist"
     config.data.validation_examples = 2000
     config.model = ConfigDict({"name": "cnn3", "width": 16, "num_classes": 10})
     step = str(float(options.eps) / 5)
     common.use_radius(config, options.eps, step, steps=10)
-    config.objective.name = options.objective
-    config.objective.kappa = 0.5
-    if options.objective == "sabr":
-        config.objective.update(
-            kappa=0.0, small_box=0.4 if options.eps == "0.1" else 0.6
-        )
-    config.optimizer.name = "adam"
-    config.optimizer.learning_rate = 5e-4
-    config.optimizer.weight_decay = 0.0
+    small_box = 0.4 if options.eps == "0.1" else 0.6
+    certified.use_objective(config, options, small_box, epochs=100.0)
     config.schedule.milestones = (65.0, 90.0)
     config.train.batch_size = 100
-    config.train.epochs = 100.0
-    config.objective.attack_warmup_epochs = 50.0
-    proof = "crown" if options.objective == "sabr" else "ibp"
-    config.eval.certify.update(enabled=True, method=proof, examples=1000)
-    if options.budget == "cpu":
-        common.fit_cpu(config, epochs=2.0)
-        config.model.width = 4
-        config.objective.attack_warmup_epochs = 1.0
-        config.schedule.milestones = (1.5,)
-        config.eval.certify.examples = 200
-    elif options.budget:
-        raise ValueError(f"`budget` is cpu or left out, got {options.budget!r}.")
-    if options.quick:
-        common.shrink(config)
-        config.objective.attack_warmup_epochs = 0.5
+    certified.finish(config, options, width=4)
     return config
