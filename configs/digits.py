@@ -19,6 +19,7 @@ from jaxrobust.training import config as common
 from jaxrobust.training.presets import fpd, pcl, pclc, ssc
 
 METHODS = ("pcl", "fpd", "pc_lc", "ssc")
+FPD_SMALL = {"layers": (1, 1, 1, 1), "width": 8, "stem": "cifar"}
 TRAININGS = ("method", "adversarial", "standard", "pgd")
 
 
@@ -49,6 +50,11 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.train.update(batch_size=64, validate_every_epochs=5.0)
     if training in ("standard", "pgd"):
         config.objective.name = training
+        if method == "fpd":
+            # Its two passes share BatchNorm's statistics, which fit both only where
+            # the one restores the image: its twin is the encoder alone.
+            fpd.use_network(config, _fpd_options(undefended=True), "mnist", 10)
+            config.model.update(FPD_SMALL)
     if training != "method":
         config.attack.update(eps="0.1", step_size="0.03", steps=10)
         config.objective.attack_warmup_epochs = 5.0
@@ -68,10 +74,14 @@ def _pcl(config: Any, adversarial: bool) -> None:
     config.objective.warmup_epochs = 20.0
 
 
+def _fpd_options(**fields: Any) -> ConfigDict:
+    return ConfigDict({**fpd.ARGUMENTS, **fields})
+
+
 def _fpd(config: Any, adversarial: bool) -> None:
-    options = ConfigDict({**fpd.ARGUMENTS, "adversarial": "pgd" if adversarial else ""})
+    options = _fpd_options(adversarial="pgd" if adversarial else "")
     fpd.use_network(config, options, "mnist", num_classes=10)
-    config.model.update(layers=(1, 1, 1, 1), width=8, stem="cifar")
+    config.model.update(FPD_SMALL)
     fpd.use_objective(config, noise=0.01, threshold=3.0, weight=1.0)
     fpd.use_attack(config, options, delay=5.0)
     config.optimizer.update(name="adam", learning_rate=2e-3)
