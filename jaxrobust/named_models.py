@@ -21,6 +21,8 @@ from jaxrobust.runtime.checkpoint_folder import RefusedCheckpoint
 # Fields that count blocks: each has weights of its own.
 _COUNTS = ("blocks", "depth", "layers", "stages")
 _SMALLEST = 1 << 16  # sizes up to here are never too large
+# Nor are counts: `layers` of FPD stand in for a depth of up to 152.
+_FEWEST = 200
 
 
 def create_model(config: Mapping[str, Any]) -> nn.Module:
@@ -94,7 +96,9 @@ def create_stored(
     for (field, *_), number in jax.tree_util.tree_leaves_with_path(fields):
         if field.key not in built or not isinstance(number, int | float):
             continue
-        most = len(sizes) if field.key in _COUNTS else max(sum(sizes), _SMALLEST)
+        most = max(sum(sizes), _SMALLEST)
+        if field.key in _COUNTS:
+            most = max(len(sizes), _FEWEST)
         if abs(number) > most:
             raise RefusedCheckpoint(
                 f"{where} is damaged: model.{field.key} is {number:.7g}, and its "
