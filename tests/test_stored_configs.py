@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust import checkpoints, models
+from jaxrobust import checkpoints, models, named_models
 from jaxrobust.checkpoints import stored
 from jaxrobust.data import Dataset
 from jaxrobust.evaluation import suite, transfer
@@ -240,3 +240,19 @@ def test_what_the_callers_own_code_does_not_take_is_not_looked_at(theirs):
     folder = theirs({"model": {"name": OWN, "width": 10**9}})
     with pytest.raises(ValueError, match="damaged"):
         checkpoints.load(folder, "last", model_name=OWN)
+
+
+def test_a_depth_that_layers_stand_in_for_is_no_damage(tmp_path):
+    """`fpd_mnist:undefended,budget=cpu`: one block a stage, and the depth of 101."""
+    fields = {"layers": (1, 1, 1, 1), "width": 2, "depth": 101, "stem": "cifar"}
+    config = {"model": {"name": "fpd_resnet", "defended": False, **fields}}
+    model = named_models.create_model(config)
+    images = jnp.zeros((1, 16, 16, 3))
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
+    sizes = [leaf.size for leaf in jax.tree.leaves(shapes)]
+    assert len(sizes) < 101
+    built = named_models.create_stored(config, "here", sizes)
+    assert built == model
+    config["model"]["depth"] = 999
+    with pytest.raises(ValueError, match=r"damaged: model\.depth is 999"):
+        named_models.create_stored(config, "here", sizes)
