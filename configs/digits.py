@@ -1,4 +1,4 @@
-"""Each method beside its twins on scikit-learn's digits: a minute each, no download.
+"""Each method beside its twins on scikit-learn's digits: minutes each, no download.
 
     python -m jaxrobust.main --config configs/digits.py:method=pcl
     python -m jaxrobust.main --config configs/digits.py:method=pcl,training=pgd

@@ -42,7 +42,7 @@ def elastic(
 
     Reference:
       Kang, Sun, Hendrycks, Brown, Steinhardt: Testing robustness against unforeseen
-      adversaries, arXiv 1908.08016, section 3 ("Elastic").
+      adversaries, arXiv 1908.08016 ("Elastic").
     """
     given: dict[str, Any] = dict(options)
 

@@ -47,7 +47,7 @@ def hsv(
 
     Reference:
       Hosseini and Poovendran: Semantic adversarial examples, CVPR Workshops 2018, arXiv
-      1804.00499, section 3.
+      1804.00499.
     """
     given: dict[str, Any] = dict(options)
 

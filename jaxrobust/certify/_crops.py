@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -62,7 +63,8 @@ def crop(
         made[node] = one
         if not node.inputs:
             region = _of_region(region, cut)
-    return Crop(Graph(order[0], order[-1], tuple(order)), boxes, near, region)
+    graph = Graph(order[0], made[plan.target], tuple(order))
+    return Crop(graph, boxes, near, region)
 
 
 def _parts(
@@ -197,8 +199,9 @@ def _over_a_window(node: Node, size: tuple[int, ...], parts: Sequence[Any]) -> N
         )
     if x.size * math.prod(size) > _MATRIX:
         return Node(node.op, tuple(parts), size, node.dtype, apply, p)
-    units = jnp.eye(x.size, dtype=x.dtype).reshape(x.size, *x.shape[-3:])
-    matrix = apply(units, *parts[1:]).reshape(x.size, -1)
+    units = jnp.eye(x.size, dtype=x.dtype).reshape(x.size, *x.shape)
+    rows = jax.vmap(lambda unit: apply(unit, *parts[1:]))(units)
+    matrix = rows.reshape(x.size, -1)
 
     def product(x: Array, matrix: Array) -> Array:
         flat = jnp.matmul(x.reshape(-1), matrix, precision=lax.Precision.HIGHEST)

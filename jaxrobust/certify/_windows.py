@@ -184,13 +184,12 @@ def _is_zero(value: Any) -> bool:
 
 def _moves_with(planes: Planes, node: Node) -> bool:
     """Whether planes are of each value alone, of inputs shaped like the node."""
-    arrays = [
-        one
-        for plane in (planes.lower, planes.upper, planes.other)
-        if plane is not None
-        for one in (*plane.slopes, plane.intercept)
-        if one is not None
-    ]
-    shapes = [np.shape(one) for one in arrays]
+    every = [p for p in (planes.lower, planes.upper, planes.other) if p is not None]
+    slopes = [v for plane in every for v in plane.slopes if v is not None]
     plain = planes.spread is Planes._field_defaults["spread"]
-    return plain and all(shape in ((), node.shape) for shape in shapes)
+    # One number would be an intercept outside of the image too, where zeros stand.
+    return (
+        plain
+        and all(np.shape(v) in ((), node.shape) for v in slopes)
+        and all(np.shape(plane.intercept) == node.shape for plane in every)
+    )

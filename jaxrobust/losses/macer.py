@@ -42,8 +42,8 @@ def macer(
       `[B]`, at least 0.
 
     Reference:
-      Zhai et al., MACER, ICLR 2020 (arXiv 2001.02378), equations 9 to 12; rows whose
-      radius is not finite count for nothing, as in the release.
+      Zhai et al., MACER, ICLR 2020 (arXiv 2001.02378), algorithm 1; rows whose radius
+      is not finite count for nothing, as in the release.
 
     Example:
       >>> z = jnp.array([[[1.0, 0.9]], [[1.0, 1.02]]])
