@@ -36,6 +36,8 @@ from jaxrobust.defenses.fast import STARTS as STARTS
 from jaxrobust.defenses.fast import fast as fast
 from jaxrobust.defenses.fpd import fpd as fpd
 from jaxrobust.defenses.free import free as free
+from jaxrobust.defenses.hat import hat as hat
+from jaxrobust.defenses.lbgat import lbgat as lbgat
 from jaxrobust.defenses.mart import mart as mart
 from jaxrobust.defenses.multi_norm import MIXES as MIXES
 from jaxrobust.defenses.multi_norm import multi_norm as multi_norm
@@ -65,6 +67,8 @@ FACTORIES: Mapping[str, Callable[..., Defense]] = {
     "macer": macer,
     "trades": trades,
     "mart": mart,
+    "hat": hat,
+    "lbgat": lbgat,
     "score": score,
     "multi_norm": multi_norm,
     "pc_lc": pc_lc,

@@ -34,6 +34,8 @@ _COMMON = {"steps", "step_size", "decay"}
 # What the accuracy on these images of a batch is called.
 ACCURACIES = {"image": "accuracy", "attacked": "robust_accuracy"}
 PAIR = tuple(ACCURACIES)
+# The optimiser label of what stays as it is.
+FROZEN = "frozen"
 
 Params = Mapping[str, Any]
 ModelState = Mapping[str, Any]
@@ -81,6 +83,7 @@ class Defense:
       init: `(key, variables, example) -> extra params`, trainables beside the network;
         `example` is a batch of one image, for shapes.
       labels: `params -> tree of optimiser labels`; everything is `model` by default.
+        What is `FROZEN` has no optimiser, and stays.
       mixes: whether the losses take `targets(batch)`, so that images may be mixed.
     """
 

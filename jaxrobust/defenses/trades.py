@@ -28,11 +28,7 @@ def trades(
     the released code starts at Gaussian noise of deviation .001.
     """
     check_number("beta", beta, FINITE)
-    # At the clean image the divergence is at its least, its gradient 0.
-    started = {**attack, "random_start": True}
-    prepare = base.attacker(
-        model, "pgd", started, attack_bn, attack_warmup_steps, loss=_divergence_from
-    )
+    prepare = divergence_attacker(model, attack, attack_bn, attack_warmup_steps)
 
     def loss(
         clean: Outputs, attacked: Outputs, y: Labels, step: Array
@@ -42,6 +38,17 @@ def trades(
         return losses.trades(clean.logits, attacked.logits, y, beta).mean(), {}
 
     return base.on_outputs(model, loss, base.PAIR, prepare, mixes=True)
+
+
+def divergence_attacker(
+    model: nn.Module, attack: Mapping[str, Any], attack_bn: str, warmup_steps: int
+) -> base.Prepare:
+    """Returns `base.attacker` of PGD on KL(clean prediction || prediction)."""
+    # At the clean image the divergence is at its least, its gradient 0.
+    started = {**attack, "random_start": True}
+    return base.attacker(
+        model, "pgd", started, attack_bn, warmup_steps, loss=_divergence_from
+    )
 
 
 def _divergence_from(logits_fn: LogitsFn, x: Images) -> LossFn:

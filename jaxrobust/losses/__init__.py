@@ -7,9 +7,9 @@ caller takes the mean, or the sum. Attacks maximise `cross_entropy`, `margin`, `
 
 All of them raise TypeError for arrays of another kind (logits are floating, labels
 integers of any width), and ValueError for shapes that do not fit and for weights out
-of range. `cross_entropy`, `squared_error`, `trades` and `score` take distributions
-`[B, K]` in place of labels, too. The values of arrays are not looked at, inside
-`jax.jit` or out of it: the loss of a label that is no class is NaN.
+of range. `cross_entropy`, `squared_error`, `trades`, `hat`, `lbgat` and `score` take
+distributions `[B, K]` in place of labels, too. The values of arrays are not looked at,
+inside `jax.jit` or out of it: the loss of a label that is no class is NaN.
 
 The examples assume
 
@@ -23,6 +23,8 @@ from jaxrobust.losses.classification import cross_entropy as cross_entropy
 from jaxrobust.losses.classification import dlr as dlr
 from jaxrobust.losses.classification import dlr_targeted as dlr_targeted
 from jaxrobust.losses.classification import margin as margin
+from jaxrobust.losses.hat import hat as hat
+from jaxrobust.losses.lbgat import lbgat as lbgat
 from jaxrobust.losses.logits import are_probabilities as are_probabilities
 from jaxrobust.losses.logits import comparable as comparable
 from jaxrobust.losses.logits import spacing as spacing

@@ -13,6 +13,7 @@ from jaxrobust import attacks, checkpoints, data, defenses, models
 from jaxrobust._checks import nearest_match
 from jaxrobust.array_types import Images, Key, PyTree
 from jaxrobust.data import augment, mix
+from jaxrobust.defenses.base import FROZEN
 from jaxrobust.evaluation import (
     adaptive,
     analyses,
@@ -50,7 +51,7 @@ def make_defense(
     given = config["objective"]
     options: dict[str, Any] = {}
     for field, value in given.items():
-        if field == "name" or value in ("", None):
+        if field == "name" or value in ("", None, {}):
             continue
         if field.endswith("_epochs"):
             field, value = f"{field[:-7]}_steps", round(value * steps_per_epoch)
@@ -60,10 +61,22 @@ def make_defense(
             options[field] = tuple(
                 suite.parse_radius(eps, f"objective.{field}") for eps in options[field]
             )
+    if "helper" in options:
+        options["helper"] = checkpoints.load(options["helper"])[:2]
+    if "guide" in options:
+        options["guide"] = _guide(config)
     if name not in (None, given["name"]):
         options.pop("awp_gamma", None)  # a twin is trained plainly
     options["attack"] = attack_options(config["attack"])
     return defenses.create(name or given["name"], model, options)
+
+
+def _guide(config: Mapping[str, Any]) -> nn.Module:
+    """Builds `objective.guide`, a table as `model`, with the network's classes."""
+    fields, classes = dict(config["objective"]["guide"]), "num_classes"
+    if classes in config["model"]:
+        fields = {classes: config["model"][classes], **fields}
+    return create_model({"model": fields})
 
 
 def check(config: Mapping[str, Any]) -> None:
@@ -257,7 +270,7 @@ def _check_labels(
     given = set(config.get("label_optimizers", ()))
     if defense.labels is None:  # fields that a method does not know are left alone
         return
-    known = set(jax.tree.leaves(defense.labels(params)))
+    known = set(jax.tree.leaves(defense.labels(params))) - {FROZEN}
     for label in sorted(given - known):
         hint = nearest_match(label, known)
         raise ValueError(

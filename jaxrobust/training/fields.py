@@ -96,6 +96,9 @@ _RULES: dict[str, Rule] = {
     "objective.start": choice(defenses.STARTS),
     "objective.noise objective.grad_align": number(0, 1e3),
     "objective.slack": number(0, 2),
+    "objective.gamma": number(0, 1e6),
+    "objective.helper": TEXT,
+    "objective.helper_scale": number(0, 1e3),
     "objective.replays": whole(1, 100),
     "objective.awp_gamma": number(0, 1e3),
     "objective.attack_name": choice_or_code(("", *attacks.names())),
@@ -138,6 +141,7 @@ _ATTACKS = ("attack", "validation.attack")
 # what reads them knows their fields.
 _FREE = (
     "model",
+    "objective.guide",
     "eval.attacks",
     "eval.own_analyses",
     "eval.robustbench",

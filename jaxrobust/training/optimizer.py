@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxrobust._checks import nearest_match
 from jaxrobust.array_types import PyTree
+from jaxrobust.defenses.base import FROZEN
 
 OPTIMIZERS = ("sgd", "adam", "adamax", "adamw")
 SCHEDULES = ("constant", "step", "piecewise", "cosine", "cyclic", "plateau")
@@ -103,7 +104,10 @@ def make_optimizer(
     main = _chain(optimizer)
     if labels is None:
         return main
-    chains: dict[Any, optax.GradientTransformation] = {"model": main}
+    chains: dict[Any, optax.GradientTransformation] = {
+        "model": main,
+        FROZEN: optax.set_to_zero(),
+    }
     for label, fields in (by_label or {}).items():
         own = {**optimizer, **fields}
         ratio = own["learning_rate"] / optimizer["learning_rate"]
