@@ -23,6 +23,18 @@ class Interval(NamedTuple):
     upper: Array
 
 
+def without_nan(interval: Interval) -> Interval:
+    """Returns an interval that says nothing where an end of it is no number.
+
+    Planes compare ends: what is not above 0 would count as below.
+    """
+    low, high = interval
+    return Interval(
+        jnp.where(jnp.isnan(low), -jnp.inf, low),
+        jnp.where(jnp.isnan(high), jnp.inf, high),
+    )
+
+
 def interval_of(value: Any) -> Interval:
     """Returns an array as an interval without extent; intervals pass."""
     return value if isinstance(value, Interval) else Interval(value, value)

@@ -18,6 +18,7 @@ from jaxrobust.certify._affine import (
     Interval,
     same_shape,
     widened,
+    without_nan,
 )
 from jaxrobust.certify._curves import ScalarCurve, ScalarLine
 from jaxrobust.certify._graph import Node
@@ -32,26 +33,19 @@ def _of_curve(find: Callable[[Node], ScalarCurve]) -> BoundRule:
 
     def relax(node: Node, x: Interval) -> Planes:
         curve = find(node)
-        inside = x
+        # Elsewhere, and where it is not defined, planes are flat, at the interval.
+        bounded = jnp.isfinite(x.upper - x.lower)
         if curve.positive:
-            # Where it is not defined no plane holds: flat ones at infinity.
-            defined = x.lower > 0
-            inside = Interval(*(jnp.where(defined, v, 1) for v in x))
-        below, above = _curves.lines(curve, inside)
-        if curve.positive:
-            defined = x.lower > 0
-            below = ScalarLine(
-                *(
-                    jnp.where(defined, v, w)
-                    for v, w in zip(below, (0, -jnp.inf), strict=True)
-                )
+            bounded &= x.lower > 0
+        inside = Interval(*(jnp.where(bounded, v, 1) for v in x))
+        flat = without_nan(_curves.interval(curve, x))
+        below, above = (
+            ScalarLine(
+                jnp.where(bounded, line.slope, 0),
+                jnp.where(bounded, line.intercept, end),
             )
-            above = ScalarLine(
-                *(
-                    jnp.where(defined, v, w)
-                    for v, w in zip(above, (0, jnp.inf), strict=True)
-                )
-            )
+            for line, end in zip(_curves.lines(curve, inside), flat, strict=True)
+        )
         return Planes(
             Plane((below.slope,), below.intercept),
             Plane((above.slope,), above.intercept),

@@ -15,7 +15,7 @@ from jaxrobust.certify import (
     _regions,
     _windows,
 )
-from jaxrobust.certify._affine import AFFINE, Interval, is_linear
+from jaxrobust.certify._affine import AFFINE, Interval, is_linear, without_nan
 from jaxrobust.certify._backwards import Intervals
 from jaxrobust.certify._graph import Graph, Node
 from jaxrobust.certify._regions import Region
@@ -26,14 +26,16 @@ from jaxrobust.certify._windows import WindowPlan
 _NUMBERS = 2**21
 # Chunks up to which they are written out: on a CPU loops cost, compiling does too.
 _WRITTEN_OUT = 2
+# What is not affine, and where forms may know of values what their intervals do not.
+_TOGETHER = ("mul", "dot_general", "select")
 
 
 def forward(node: Node, known: Intervals) -> Interval:
     """Returns the interval of a node from those of its inputs."""
     operands = [known[v] if isinstance(v, Node) else v for v in node.inputs]
     if is_linear(node):
-        return _affine.interval(node, *operands)
-    return _nonlinear.NONLINEAR[node.op].interval(node, *operands)
+        return without_nan(_affine.interval(node, *operands))
+    return without_nan(_nonlinear.NONLINEAR[node.op].interval(node, *operands))
 
 
 def by_intervals(graph: Graph, region: Region) -> dict[Node, Interval]:
@@ -122,16 +124,21 @@ def _wanted(graph: Graph, region: Region | None) -> set[Node]:
 
 
 def _boxes(graph: Graph, region: Region | None) -> set[Node]:
-    """Returns the affine nodes whose intervals forwards are exact.
+    """Returns the affine nodes whose intervals forwards are as good as by forms.
 
-    One weighted sum of values that are free of each other, and what only moves or
-    scales values from there.
+    One weighted sum of values that are free of each other, where they are exact, and
+    what only moves or scales values from there, or those of a function.
     """
     free, exact = (
         ({graph.input}, {graph.input})
         if region is None or region.is_box
         else (set(), set())
     )
+    functions = {
+        node
+        for node in graph.nodes
+        if node is not graph.input and not is_linear(node) and node.op not in _TOGETHER
+    }
     for node in graph.nodes:
         if node is graph.input:
             continue
@@ -150,11 +157,12 @@ def _boxes(graph: Graph, region: Region | None) -> set[Node]:
             continue
         parents = set(node.parents)
         alone = len(node.parents) == 1
-        if alone and parents <= free and _affine.keeps_box(node):
-            free.add(node)
-        if alone and (
-            parents <= free or (parents <= exact and _affine.keeps_box(node))
-        ):
+        if _affine.keeps_box(node):
+            if parents <= free:
+                free.add(node)
+            if parents <= exact | functions:
+                exact.add(node)
+        if alone and parents <= free:
             exact.add(node)
     return exact
 
@@ -202,7 +210,8 @@ def extremes(
     else:
         found = lax.map(some, starts)
     low, high = found[:, :chunk].reshape(-1)[:size], found[:, chunk:].reshape(-1)[:size]
-    return Interval(low.reshape(node.shape), -high.reshape(node.shape))
+    found = Interval(low.reshape(node.shape), -high.reshape(node.shape))
+    return without_nan(found)
 
 
 def _by_windows(
@@ -231,7 +240,7 @@ def _by_windows(
         found = lax.map(some, places, batch_size=at_once)
     shape = plan.target.shape
     low, high = found[:, :channels].reshape(shape), found[:, channels:].reshape(shape)
-    return Interval(low, -high)
+    return without_nan(Interval(low, -high))
 
 
 def _both_ways(

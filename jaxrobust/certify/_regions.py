@@ -8,7 +8,7 @@ from jax import lax
 from jaxtyping import Array
 
 from jaxrobust.array_types import Norm, Scalar
-from jaxrobust.certify._affine import Interval, ulps
+from jaxrobust.certify._affine import Interval, ulps, without_nan
 
 # Halvings of the range of the multiplier of an L2 ball.
 _HALVINGS = 25
@@ -36,7 +36,7 @@ class Region:
     @property
     def box(self) -> Interval:
         """Returns the smallest box around it."""
-        return Interval(self.lower, self.upper)
+        return without_nan(Interval(self.lower, self.upper))
 
 
 jax.tree_util.register_dataclass(Region, ["lower", "upper", "centre", "eps"], ["norm"])
@@ -106,21 +106,32 @@ def _fall_l2(steep: Array, room: Array, eps: Array) -> Array:
     For every m > 0 the value is at most max_d steep . d - m (d . d - eps^2), each value
     of d by itself: min(steep / 2m, room). The best m has ||d|| = eps.
     """
-    tiny = float(jnp.finfo(steep.dtype).tiny) ** 0.5
-    length = jnp.sqrt(jnp.sum(steep**2, -1))
-    high = length / (2 * jnp.maximum(eps, tiny)) + tiny
+    # The fall grows with both scales, which are taken out: squares of forms and radii
+    # may be no numbers, and a form of zeros has no direction.
+    largest = lax.stop_gradient(jnp.max(steep, -1))
+    scale = jnp.where(largest > 0, largest, 1)
+    reach = jnp.where(eps > 0, eps, 1)
+    falls = _fall_in_unit_ball(steep / scale[:, None], room / reach)
+    return falls * scale * eps * (1 + ulps(steep.dtype))
+
+
+def _fall_in_unit_ball(steep: Array, room: Array) -> Array:
+    """Bounds the same for a radius of 1 and forms whose steepest value is 1, or 0."""
+    square = jnp.sum(steep**2, -1)
+    flat = square == 0
+    length = jnp.where(flat, 0, jnp.sqrt(jnp.where(flat, 1, square)))
+    high = jnp.maximum(length, 1) / 2
 
     def halve(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = ends
         middle = jnp.sqrt(low * high)
         d = jnp.minimum(steep / (2 * middle[:, None]), room)
-        outside = jnp.sum(d * d, -1) > eps**2
+        outside = jnp.sum(d * d, -1) > 1
         return jnp.where(outside, middle, low), jnp.where(outside, high, middle)
 
     start = lax.stop_gradient((high * 1e-6, high))
     _, m = lax.fori_loop(0, _HALVINGS, halve, start)
     m = lax.stop_gradient(m)
     d = jnp.minimum(steep / (2 * m[:, None]), room)
-    dual = jnp.sum(steep * d - m[:, None] * d * d, -1) + m * eps**2
-    alone = jnp.minimum(jnp.sum(steep * room, -1), length * eps)
-    return jnp.minimum(dual, alone) * (1 + ulps(steep.dtype))
+    dual = jnp.sum(steep * d - m[:, None] * d * d, -1) + m
+    return jnp.minimum(dual, jnp.minimum(jnp.sum(steep * room, -1), length))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jaxrobust.certify._affine import Interval, interval_of, ulps, widened
+from jaxrobust.certify._affine import Interval, interval_of, ulps, widened, without_nan
 from jaxrobust.certify._graph import Node
 
 
@@ -61,14 +61,18 @@ def max_planes(node: Node, *operands: Any) -> Planes:
     """Planes of max(a, b) = b + max(a - b, 0): the triangle of a ReLU of a - b."""
     a, b = map(interval_of, operands)
     dtype = node.dtype
-    low = jnp.broadcast_to(a.lower - b.upper, node.shape)
-    high = jnp.broadcast_to(a.upper - b.lower, node.shape)
+    low, high = without_nan(Interval(a.lower - b.upper, a.upper - b.lower))
+    low, high = (jnp.broadcast_to(v, node.shape) for v in (low, high))
     crossing = (low < 0) & (high > 0)
-    rise = jnp.where(crossing, high / jnp.where(crossing, high - low, 1), high > 0)
+    # Between ends of which one is infinite there is no chord.
+    endless = crossing & ~jnp.isfinite(high - low)
+    width = jnp.where(crossing & ~endless, high - low, jnp.inf)
+    rise = jnp.where(crossing, jnp.where(endless, 0, high) / width, high > 0)
     rise = rise.astype(dtype)
     reach = jnp.maximum(jnp.abs(low), high)
     slack = jnp.where(crossing, ulps(dtype) * reach, 0)
-    above = jnp.where(crossing, -rise * low, 0) + slack
+    start = -rise * jnp.where(endless, 0, low)
+    above = jnp.where(endless, jnp.inf, jnp.where(crossing, start, 0) + slack)
     steep = jnp.where(crossing, high > -low, rise > 0).astype(dtype)
     other = jnp.where(crossing, 1 - steep, steep)
     zero = jnp.zeros(node.shape, dtype)
@@ -127,13 +131,16 @@ def bent(steep_left: Callable[[Node, Sequence[Any]], Any]) -> BoundRule:
     def relax(node: Node, x: Interval, *rest: Any) -> Planes:
         slope = steep_left(node, rest)
         crossing = (x.lower < 0) & (x.upper > 0)
-        low, high = value(x.lower, slope), value(x.upper, slope)
-        width = jnp.where(crossing, x.upper - x.lower, 1)
+        # Between ends of which one is infinite there is no chord.
+        endless = ~jnp.isfinite(x.upper - x.lower)
+        ends = Interval(*(jnp.where(endless, 1, v) for v in x))
+        low, high = value(ends.lower, slope), value(ends.upper, slope)
+        width = jnp.where(crossing & ~endless, ends.upper - ends.lower, 1)
         right = x.lower >= 0
         rise = jnp.where(crossing, (high - low) / width, jnp.where(right, 1, slope))
         rise = rise.astype(node.dtype)
         slack = ulps(node.dtype) * jnp.maximum(jnp.abs(x.lower), jnp.abs(x.upper))
-        start = jnp.where(crossing, low - rise * x.lower, 0) + slack
+        start = jnp.where(crossing, low - rise * ends.lower, 0) + slack
         steep = jnp.where(crossing, x.upper > -x.lower, right)
         below = jnp.where(steep, 1, slope).astype(node.dtype)
         other = jnp.where(crossing & steep, slope, jnp.where(crossing, 1, below))

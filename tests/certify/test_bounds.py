@@ -296,6 +296,29 @@ def test_bounds_can_be_differentiated():
         chex.assert_trees_all_close(slope, near, rtol=1e-4)
 
 
+@pytest.mark.parametrize("method", ["ibp", "crown_ibp", "crown", "alpha_crown"])
+@pytest.mark.parametrize(
+    "fn", [nn.relu, jnp.abs, nn.leaky_relu, jnp.tanh, nn.softplus, lambda v: v.max()]
+)
+def test_what_is_endless_is_bounded_where_it_can_be(fn, method):
+    """1 / x may be anything where 0 is inside; what follows is not taken for 0."""
+
+    def function(x):
+        free = fn(1 / x[:1]).reshape(-1)
+        return jnp.concatenate([jnp.tanh(free), fn(x[1:]).reshape(-1)])
+
+    low, high = certify.bounds(
+        function, jnp.array([-0.5, 1.0]), jnp.array([0.5, 2.0]), method=method
+    )
+    for x in ([-1e-6, 1.5], [1e-6, 1.5], [0.3, 1.0], [-0.3, 2.0]):
+        value = function(jnp.array(x))
+        assert (low - 1e-6 <= value).all()
+        assert (value <= high + 1e-6).all()
+    # The value beside it is as well known as alone.
+    if method in ("ibp", "crown"):
+        assert np.isfinite([*low[1:], *high[1:]]).all()
+
+
 def test_a_function_that_does_not_read_its_input():
     low, high = certify.bounds(lambda x: jnp.arange(2.0), jnp.zeros(3), jnp.ones(3))
     assert low.tolist() == high.tolist() == [0, 1]

@@ -120,6 +120,45 @@ def test_no_attack_breaks_what_is_proved(norm):
 METHODS = ("ibp", "crown_ibp", "crown", "alpha_crown")
 
 
+def idle_unit(x):
+    """Logits of x and of a ReLU that reads nothing: it is 1."""
+    hidden = nn.relu(x @ jnp.array([[1.0, 0.0]]) + jnp.array([[0.0, 1.0]]))
+    return jnp.concatenate([x, hidden[:, 1:]], 1)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+@pytest.mark.parametrize("method", ["ibp", "crown_ibp", "crown", "alpha_crown", "bab"])
+def test_a_unit_that_reads_nothing_is_what_it_is(method, norm):
+    """Its form of the input is 0, which has no direction and no length."""
+    x, y = jnp.array([[0.5]]), jnp.array([0])
+    found = certify.margin(idle_unit, x, y, eps=0.01, norm=norm, method=method)
+    chex.assert_trees_all_close(found, jnp.array([-0.51]), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-38, 1e-30, 1e-20, 1e20])
+@pytest.mark.parametrize("eps", [1e-25, 1e-3, 0.3])
+def test_forms_and_radii_of_any_size_have_margins_in_l2(size, eps):
+    # Away from the walls of the box.
+    x, y = 0.4 + 0.2 * images(2, 5), jnp.zeros(2, int)
+
+    def fn(x):
+        total = size * x.sum(1)
+        return jnp.stack([total, jnp.zeros_like(total) - size - 1e-6], 1)
+
+    least = size * (np.asarray(x, np.float64).sum(1) - eps * np.sqrt(5)) + size + 1e-6
+    found = np.asarray(certify.margin(fn, x, y, eps=eps, norm="l2"), np.float64)
+    assert (found <= least + 1e-6 * np.abs(least)).all()
+    assert (found >= least - 1e-4 * np.abs(least) - size * 1e-3).all()
+
+    def of(scale):
+        worst = certify.worst_logits(
+            lambda x: scale * fn(x), x, y, eps=eps, norm="l2", method="crown"
+        )
+        return worst.sum()
+
+    assert np.isfinite(jax.grad(of)(1.0))
+
+
 def test_margins_under_jit_and_vmap_over_eps():
     fn, _ = network(2)
     x = images(4, 6)

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from jaxrobust._checks import check_choice
 from jaxrobust.training import config as common
 
+OBJECTIVES = ("crown_ibp", "ibp", "sabr")
 ARGUMENTS: dict[str, str | int | bool] = {
     "objective": "crown_ibp",
     "eps": "",
@@ -18,6 +20,7 @@ def use_objective(config: Any, options: Any, small_box: float, epochs: float) ->
     Adam at 5e-4; the radius grows over the first half. `small_box` is SABR's, a share
     of the radius. What it trained is proved by CROWN, all else by IBP.
     """
+    check_choice("objective", options.objective, OBJECTIVES)
     config.objective.name = options.objective
     config.objective.kappa = 0.5
     proof = "ibp"
