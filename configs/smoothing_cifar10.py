@@ -18,7 +18,7 @@ from jaxrobust._checks import check_choice
 from jaxrobust.training import config as common
 
 OBJECTIVES = ("gaussian", "smooth_adv", "macer")
-DEFAULTS = {"objective": "gaussian", "sigma": "0.25", "budget": "", "quick": False}
+DEFAULTS = {"objective": "gaussian", "sigma": 0.25, "budget": "", "quick": False}
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -30,7 +30,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.data.update(name="cifar10", validation_examples=2000)
     config.data.augment.update(crop_padding=4, flip=True)
     config.model = ConfigDict({"name": "resnet_cifar", "depth": 110, "num_classes": 10})
-    sigma = float(options.sigma)
+    sigma = options.sigma
     config.objective.update(name=options.objective, sigma=sigma, noise_draws=1)
     if options.objective == "smooth_adv":
         config.objective.update(noise_draws=2, attack_warmup_epochs=10.0)

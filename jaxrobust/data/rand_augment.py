@@ -67,8 +67,11 @@ def _shear(axis: int) -> Callable[[Strength, Image], Array]:
     def matrix(amount: Strength, image: Image) -> Array:
         one, none = jnp.ones_like(amount), jnp.zeros_like(amount)
         lean = 0.3 * amount
-        tall, wide = (lean, none) if axis == 0 else (none, lean)
-        return _matrix(one, tall, none, wide, one, none)
+        # As published: the first corner stays, not the centre.
+        far = lean * image.shape[1 - axis] / 2
+        if axis == 0:
+            return _matrix(one, lean, far, none, one, none)
+        return _matrix(one, none, none, lean, one, far)
 
     return matrix
 

@@ -13,7 +13,7 @@ from jaxrobust.evaluation import config as evaluation_config
 from jaxrobust.training.overrides import read
 
 
-def parse_arg(arg: str | None, defaults: Mapping[str, str | int | bool]) -> Any:
+def parse_arg(arg: str | None, defaults: Mapping[str, str | float | bool]) -> Any:
     """Reads a config's argument string, `key=value,flag,...`.
 
     Values take the type of their key's default; a bare key turns a flag on.

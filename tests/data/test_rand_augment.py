@@ -55,9 +55,11 @@ def test_moves_are_where_they_should_be():
     assert moved("shift columns", -far)[2, 7] == pytest.approx(1, abs=1e-5)
     # 30 degrees about the centre (4, 4): from (-2, 2) to (-2.73, .73) or (-.73, 2.73).
     assert {moved("rotate", a).argmax() for a in (1.0, -1.0)} == {9 + 5, 27 + 7}
-    # Columns 2 away from the centre lean by .6 rows.
+    # Columns 6.5 from the corner lean by 1.95 rows, rows 2.5 from it by .75 columns.
     column = moved("shear rows", 1.0)[:, 6]
-    np.testing.assert_allclose(column[[1, 2]], [0.6, 0.4], atol=1e-5)
+    np.testing.assert_allclose(column[[0, 1]], [0.95, 0.05], atol=1e-5)
+    row = moved("shear columns", 1.0)[2]
+    np.testing.assert_allclose(row[[5, 6]], [0.75, 0.25], atol=1e-5)
 
 
 def test_each_operation_is_drawn_as_often():
