@@ -270,6 +270,17 @@ def test_grey_stays_grey_and_three_channels_are_needed():
         run("hsv", lambda x: net(jnp.tile(x, (1, 1, 1, 3))), X[..., :1])
 
 
+def test_images_that_no_shift_makes_worse_stay_as_they_are():
+    """To hue and back would round them."""
+    x, y = jax.random.uniform(KEY, (3, 4, 4, 3)), jnp.zeros(3, int)
+
+    def surest_at_x(z):
+        return jnp.stack([3 + jnp.abs(z - x).sum((1, 2, 3)), jnp.zeros(len(z))], 1)
+
+    x_adv = attacks.hsv(surest_at_x, x, y, key=KEY, draws=5)
+    chex.assert_trees_all_equal(x_adv, x)
+
+
 def test_smoothed_flows_are_means():
     field = jax.random.normal(KEY, (1, 8, 5, 2))
     chex.assert_trees_all_close(spatial.smoothed(field, 0.0), field)
