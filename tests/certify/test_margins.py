@@ -135,8 +135,8 @@ def test_a_unit_that_reads_nothing_is_what_it_is(method, norm):
     chex.assert_trees_all_close(found, jnp.array([-0.51]), atol=1e-5)
 
 
-@pytest.mark.parametrize("size", [0.0, 1e-38, 1e-30, 1e-20, 1e20])
-@pytest.mark.parametrize("eps", [1e-25, 1e-3, 0.3])
+@pytest.mark.parametrize("size", [0.0, 1e-30, 1e20])
+@pytest.mark.parametrize("eps", [1e-25, 0.3])
 def test_forms_and_radii_of_any_size_have_margins_in_l2(size, eps):
     # Away from the walls of the box.
     x, y = 0.4 + 0.2 * images(2, 5), jnp.zeros(2, int)
