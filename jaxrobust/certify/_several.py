@@ -132,7 +132,7 @@ def bent(steep_left: Callable[[Node, Sequence[Any]], Any]) -> BoundRule:
         slope = steep_left(node, rest)
         crossing = (x.lower < 0) & (x.upper > 0)
         # Between ends of which one is infinite there is no chord.
-        endless = ~jnp.isfinite(x.upper - x.lower)
+        endless = crossing & ~jnp.isfinite(x.upper - x.lower)
         ends = Interval(*(jnp.where(endless, 1, v) for v in x))
         low, high = value(ends.lower, slope), value(ends.upper, slope)
         width = jnp.where(crossing & ~endless, ends.upper - ends.lower, 1)
@@ -141,6 +141,7 @@ def bent(steep_left: Callable[[Node, Sequence[Any]], Any]) -> BoundRule:
         rise = rise.astype(node.dtype)
         slack = ulps(node.dtype) * jnp.maximum(jnp.abs(x.lower), jnp.abs(x.upper))
         start = jnp.where(crossing, low - rise * ends.lower, 0) + slack
+        start = jnp.where(endless, jnp.inf, start)
         steep = jnp.where(crossing, x.upper > -x.lower, right)
         below = jnp.where(steep, 1, slope).astype(node.dtype)
         other = jnp.where(crossing & steep, slope, jnp.where(crossing, 1, below))
