@@ -9,7 +9,7 @@ from jaxtyping import Array
 from jaxrobust import _checks
 from jaxrobust.array_types import Norm, Scalar
 from jaxrobust.certify import _backwards, _graph, _planes_below, _propagate, _regions
-from jaxrobust.certify._affine import Interval, is_linear
+from jaxrobust.certify._affine import Interval, is_linear, without_nan
 from jaxrobust.certify._graph import Graph, Node
 from jaxrobust.certify._regions import Region
 from jaxrobust.certify._several import Planes
@@ -86,23 +86,15 @@ def bounds(
             fixed = forms.reshape(forms.shape[0], -1) @ fixed.reshape(-1)
         return fixed, fixed
     if forms is None:
-        return _finite(*_of_output(graph, region, method, rows))
+        return without_nan(_of_output(graph, region, method, rows))
     signed = jnp.concatenate([forms, -forms])
     low, high = jnp.split(of_forms(graph, region, method, signed, rows), 2)
-    return _finite(low, -high)
-
-
-def _finite(lower: Array, upper: Array) -> tuple[Array, Array]:
-    """Says infinity where nothing is known."""
-    return (
-        jnp.where(jnp.isnan(lower), -jnp.inf, lower),
-        jnp.where(jnp.isnan(upper), jnp.inf, upper),
-    )
+    return without_nan(Interval(low, -high))
 
 
 def _of_output(
     graph: Graph, region: Region, method: Method, rows: int | None
-) -> tuple[Array, Array]:
+) -> Interval:
     """Returns bounds of each value of a graph's output."""
     output = graph.output
     if method == "alpha_crown":
@@ -110,16 +102,16 @@ def _of_output(
         signed = jnp.concatenate([units, -units]).reshape(-1, *output.shape)
         found = of_forms(graph, region, method, signed, rows)
         low, high = (v.reshape(output.shape) for v in jnp.split(found, 2))
-        return low, -high
+        return Interval(low, -high)
     known, planes = bounds_inside(graph, region, method, rows)
     if method == "ibp":
         return known[output]
     low, high = _propagate.extremes(graph, output, region, known, planes, rows)
     if is_linear(output):
-        return low, high
+        return Interval(low, high)
     # Of a ReLU, say, the interval is more than its planes.
     other = _propagate.forward(output, known)
-    return jnp.maximum(low, other.lower), jnp.minimum(high, other.upper)
+    return Interval(jnp.maximum(low, other.lower), jnp.minimum(high, other.upper))
 
 
 def of_forms(
