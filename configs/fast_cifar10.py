@@ -15,10 +15,10 @@ triangle of the rate with its peak in the middle:
     fgsm     FGSM, which is likely to collapse       8/255   .2    30
 
 Argument, all optional: method, as above, replays = m of free, model = preact_resnet
-(18) or wide_resnet (34-10), awp perturbs the weights, ema evaluates averaged weights
-(decay .995), twin = standard trains the same network with cross-entropy beside it;
-`quick` shrinks the run to seconds, `budget=cpu` to a narrow network and one epoch, for
-two CPU cores. The full run has not been made with this program.
+(18), wide_resnet (34-10) or cnn3, awp perturbs the weights, ema evaluates averaged
+weights (decay .995), twin = standard trains the same network with cross-entropy beside
+it; `quick` shrinks the run to seconds, `budget=cpu` to a narrow network and one epoch,
+for two CPU cores. The full run has not been made with this program.
 """
 
 from ml_collections import ConfigDict

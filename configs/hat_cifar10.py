@@ -11,11 +11,11 @@ steps of 2/255 at 8/255, no normalisation. Without `helper` one of the network's
 trained beside it, which is no part of the paper.
 
 Argument, all optional: helper = a work directory, checkpoint or zoo:NAME of a network
-trained without attacks, model = preact_resnet (18) or wide_resnet (34-10), awp perturbs
-the weights, ema evaluates averaged weights (decay .995), twin = standard trains the
-same network with cross-entropy beside it; `quick` shrinks the run to seconds,
-`budget=cpu` to a narrow network and one epoch, for two CPU cores. The full run has not
-been made with this program.
+trained without attacks, model = preact_resnet (18), wide_resnet (34-10) or cnn3, awp
+perturbs the weights, ema evaluates averaged weights (decay .995), twin = standard
+trains the same network with cross-entropy beside it; `quick` shrinks the run to
+seconds, `budget=cpu` to a narrow network and one epoch, for two CPU cores. The full run
+has not been made with this program.
 """
 
 from ml_collections import ConfigDict

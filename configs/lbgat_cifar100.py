@@ -7,11 +7,11 @@ batch 128, SGD with momentum .9 and weight decay 2e-4, rate .1 (.02 in the first
 a tenth from epochs 75 and 90 of 100 on, ten steps of .007 at .031. Evaluation is at
 8/255.
 
-Argument, all optional: beta = 0 or 6, model = preact_resnet (18) or wide_resnet (34-10,
-the paper's), awp perturbs the weights, ema evaluates averaged weights (decay .995),
-twin = standard trains the same network with cross-entropy beside it; `quick` shrinks
-the run to seconds, `budget=cpu` to a narrow network and one epoch, for two CPU cores.
-The full run has not been made with this program.
+Argument, all optional: beta = 0 or 6, model = preact_resnet (18), cnn3 or wide_resnet
+(34-10, the paper's), awp perturbs the weights, ema evaluates averaged weights (decay
+.995), twin = standard trains the same network with cross-entropy beside it; `quick`
+shrinks the run to seconds, `budget=cpu` to a narrow network and one epoch, for two CPU
+cores. The full run has not been made with this program.
 """
 
 from ml_collections import ConfigDict

@@ -8,11 +8,11 @@ tenth at 75, 90 and 100, ten steps of .007 at .031, no normalisation. `awp` adds
 .005 after ten epochs to them (the AWP release has no MART; its settings for TRADES).
 Evaluation is at 8/255.
 
-Argument, all optional: model = preact_resnet (18) or wide_resnet (34-10), awp perturbs
-the weights, ema evaluates averaged weights (decay .995), twin = standard trains the
-same network with cross-entropy beside it; `quick` shrinks the run to seconds,
-`budget=cpu` to a narrow network and one epoch, for two CPU cores. The full run has not
-been made with this program.
+Argument, all optional: model = preact_resnet (18), wide_resnet (34-10) or cnn3, awp
+perturbs the weights, ema evaluates averaged weights (decay .995), twin = standard
+trains the same network with cross-entropy beside it; `quick` shrinks the run to
+seconds, `budget=cpu` to a narrow network and one epoch, for two CPU cores. The full run
+has not been made with this program.
 """
 
 from ml_collections import ConfigDict

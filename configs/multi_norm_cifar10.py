@@ -8,7 +8,7 @@ weight decay 5e-4, a tenth at 100 and 150 of 200 epochs. The evaluation attacks 
 norm, and its worst case is over all of them; validation attacks in Linf.
 
 Argument, all optional: mix = max, avg, random (a ball per batch) or msd, model =
-preact_resnet (18) or wide_resnet (34-10), awp perturbs the weights, ema evaluates
+preact_resnet (18), wide_resnet (34-10) or cnn3, awp perturbs the weights, ema evaluates
 averaged weights (decay .995), twin = standard trains the same network with
 cross-entropy beside it; `quick` shrinks the run to seconds, `budget=cpu` to a narrow
 network and one epoch, for two CPU cores. The full run has not been made with this

@@ -6,10 +6,10 @@ Settings of Rice et al. (ICML 2020) and Wu et al. (NeurIPS 2020): batch 128, SGD
 momentum .9, weight decay 5e-4, a tenth at 100 and 150 of 200 epochs, PGD-10 of 2/255 at
 8/255 with a random start. Madry's own: 7 steps, weight decay 2e-4.
 
-Argument, all optional: model = preact_resnet (18) or wide_resnet (34-10), awp perturbs
-the weights (gamma .01), ema evaluates averaged weights (decay .995), twin = standard
-trains the same network with cross-entropy beside it; `quick` shrinks the run to
-seconds, `budget=cpu` to a narrow network and one epoch, for two CPU cores. The full
+Argument, all optional: model = preact_resnet (18), wide_resnet (34-10) or cnn3, awp
+perturbs the weights (gamma .01), ema evaluates averaged weights (decay .995), twin =
+standard trains the same network with cross-entropy beside it; `quick` shrinks the run
+to seconds, `budget=cpu` to a narrow network and one epoch, for two CPU cores. The full
 run has not been made with this program.
 """
 

@@ -5,10 +5,10 @@
 As configs/pgd_cifar10.py: batch 128, SGD .1 with momentum .9, weight decay 5e-4, a
 tenth at 100 and 150 of 200 epochs, PGD-10 of 2/255 at 8/255 with a random start.
 
-Argument, all optional: model = preact_resnet (18) or wide_resnet (34-10), awp perturbs
-the weights (gamma .01), ema evaluates averaged weights (decay .995), twin = standard
-trains the same network with cross-entropy beside it; `quick` shrinks the run to
-seconds, `budget=cpu` to a narrow network and one epoch, for two CPU cores. The full
+Argument, all optional: model = preact_resnet (18), wide_resnet (34-10) or cnn3, awp
+perturbs the weights (gamma .01), ema evaluates averaged weights (decay .995), twin =
+standard trains the same network with cross-entropy beside it; `quick` shrinks the run
+to seconds, `budget=cpu` to a narrow network and one epoch, for two CPU cores. The full
 run has not been made with this program.
 """
 

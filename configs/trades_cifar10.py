@@ -7,10 +7,10 @@ tenth at 75 of 76 epochs, ten steps of .007 at .031, no normalisation. With `awp
 of Wu et al. (NeurIPS 2020): gamma .005 after ten epochs, weight decay 5e-4, a tenth at
 100 and 150 of 200, ten steps of 2/255 at 8/255. Evaluation is at 8/255.
 
-Argument, all optional: model = preact_resnet (18) or wide_resnet (34-10, the paper's),
-awp perturbs the weights, ema evaluates averaged weights (decay .995), twin = standard
-trains the same network with cross-entropy beside it; `quick` shrinks the run to
-seconds, `budget=cpu` to a narrow network and one epoch, for two CPU cores. The full
+Argument, all optional: model = preact_resnet (18), cnn3 or wide_resnet (34-10, the
+paper's), awp perturbs the weights, ema evaluates averaged weights (decay .995), twin =
+standard trains the same network with cross-entropy beside it; `quick` shrinks the run
+to seconds, `budget=cpu` to a narrow network and one epoch, for two CPU cores. The full
 run has not been made with this program.
 """
 
