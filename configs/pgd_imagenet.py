@@ -57,7 +57,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         config.train.ema = 0.9999
     if options.free:
         _use_free(config, options.free)
-    common.finish(config, options, _fit, width=4, depth=18)
+    common.finish(config, options, lambda c: _fit(c, options), width=4, depth=18)
     return config
 
 
@@ -68,9 +68,11 @@ def _use_free(config: Any, replays: int) -> None:
     config.schedule.milestones = tuple(epoch / replays for epoch in drops)
 
 
-def _fit(config: Any) -> None:
+def _fit(config: Any, options: Any) -> None:
     """Cuts down to a narrow ResNet-18 on small images."""
     common.fit_cpu(config, epochs=0.05)
     config.data.image_size = 32
-    config.model.update(depth=18, width=8, stem="cifar")
+    config.model.update(width=8, stem="cifar")
+    if not common.given(options, "depth"):
+        config.model.depth = 18
     config.train.batch_size = 128

@@ -4,9 +4,9 @@
 
 Argument, all optional: block = res, midrk2, ssp2, ssp3, ark (or one name per stage,
 joined by +: ark+res+ssp2), n = blocks per stage, attack = none, ball, fgsm, bim, pgd,
-trades; `quick` shrinks the run to seconds, `budget=cpu` to N = 2 and one epoch, for two
-CPU cores (what that gives: docs/results.md). The paper trains for 200 epochs; nobody
-has run them with this program yet, so no figure is promised here.
+trades; `quick` shrinks the run to seconds, `budget=cpu` to one epoch and, where `n` is
+not given, N = 2, for two CPU cores (what that gives: docs/results.md). The paper trains
+for 200 epochs; nobody has run them with this program yet, so no figure is promised.
 """
 
 from ml_collections import ConfigDict
@@ -46,7 +46,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
         if options.block in ("ssp2", "ssp3"):
             config.schedule.milestones = (70.0, 120.0, 160.0)
     if options.budget == "cpu":
-        config.model.blocks = 2
+        if not common.given(options, "n"):
+            config.model.blocks = 2
         common.fit_cpu(config, epochs=1.0)
     elif options.budget:
         raise ValueError(f"`budget` is cpu or left out, got {options.budget!r}.")

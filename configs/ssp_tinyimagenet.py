@@ -40,7 +40,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.schedule.milestones = (60.0, 100.0, 140.0) if plain else (80.0, 140.0, 180.0)
     config.train.batch_size = 256
     if options.budget == "cpu":
-        config.model.blocks = 1
+        if not common.given(options, "n"):
+            config.model.blocks = 1
         common.fit_cpu(config, epochs=0.05)
     elif options.budget:
         raise ValueError(f"`budget` is cpu or left out, got {options.budget!r}.")

@@ -199,3 +199,22 @@ def test_config_runs_from_end_to_end(path, tmp_path):
     for a, b in zip(last_variables(folder), expected, strict=True):
         chex.assert_trees_all_equal(a, b)
     assert [row["step"] for row in read(folder / "metrics.jsonl")] == steps
+
+
+@pytest.mark.parametrize(
+    ("name", "arg", "field", "value"),
+    [
+        ("ssp_cifar10", "n=1", "model.blocks", 1),
+        ("ssp_tinyimagenet", "n=3", "model.blocks", 3),
+        ("pcl_mnist", "depth=20", "model.depth", 20),
+        ("pcl_cifar10", "depth=14", "model.depth", 14),
+        ("pcl_mnist", "schedule=released", "schedule.scales", (10.0, 1.0)),
+        ("fpd_mnist", "depth=50", "model.layers", ()),
+        ("pgd_imagenet", "depth=50", "model.depth", 50),
+        ("pgd_cifar10", "model=cnn3", "model.name", "cnn3"),
+    ],
+)
+def test_a_small_budget_leaves_alone_what_was_asked_for(name, arg, field, value):
+    config = get_config(ROOT / "configs" / f"{name}.py", f"{arg},budget=cpu")
+    part, leaf = field.split(".")
+    assert config[part][leaf] == value

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxrobust._checks import Range, check_images
-from jaxrobust.array_types import Images, Labels, LogitsFn, Scalar
+from jaxrobust.array_types import Images, Key, Labels, LogitsFn, Scalar
 from jaxrobust.attacks._eager import iterate
 from jaxrobust.attacks._method import Count
 from jaxrobust.attacks._objective import Judged, Keys, Problem, fold
@@ -61,12 +61,10 @@ class OnePixel(Search):
         own: Population = carry.own
         member = jnp.asarray(i, jnp.int32) % self.population
         drawn = fold(keys, _STREAM, i)
-        three = jax.vmap(
-            lambda key: jax.random.choice(key, self.population, (3,), replace=False)
-        )(drawn)
+        three = jax.vmap(lambda key: _three(key, self.population))(drawn)
         a, b, c = (
-            jnp.take_along_axis(own.genes, three[:, k, None, None, None], axis=1)[:, 0]
-            for k in range(3)
+            jnp.take_along_axis(own.genes, k[:, None, None, None], axis=1)[:, 0]
+            for k in three
         )
         child = a + self.factor * (b - c)
         again = jax.vmap(
@@ -85,6 +83,16 @@ class OnePixel(Search):
         wins = mine & (value >= own.values)
         genes = jnp.where(wins[:, :, None, None], own.asked[:, None], own.genes)
         return own._replace(genes=genes, values=jnp.where(wins, value, own.values))
+
+
+def _three(key: Key, count: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Draws three different numbers below `count`, without a permutation of all."""
+    a, b, c = jax.random.randint(key, (3,), 0, count - jnp.arange(3))
+    b += b >= a
+    low, high = jnp.minimum(a, b), jnp.maximum(a, b)
+    c += c >= low
+    c += c >= high
+    return a, b, c
 
 
 def _painted(problem: Problem, genes: Genes) -> Images:

@@ -16,21 +16,23 @@ from jaxrobust.training.overrides import read
 def parse_arg(arg: str | None, defaults: Mapping[str, str | float | bool]) -> Any:
     """Reads a config's argument string, `key=value,flag,...`.
 
-    Values take the type of their key's default; a bare key turns a flag on.
+    Values take the type of their key's default; a bare key turns a flag on. `given`
+    holds the keys that the string has.
 
     Raises:
       ValueError: for an unknown key (naming the nearest) or a value of another type.
     """
     result = ConfigDict(dict(defaults))
+    known: set[str] = set()
     for item in filter(None, (arg or "").split(",")):
-        key, given, text = item.partition("=")
+        key, equals, text = item.partition("=")
         if key not in defaults:
             hint = nearest_match(key, defaults)
             raise ValueError(f"unknown config argument {key!r}. {hint}")
         default = defaults[key]
         if isinstance(default, bool):
             text = text or "true"
-        elif not given:
+        elif not equals:
             raise ValueError(f"`{key}` needs a value, as in {key}={default}.")
         elif isinstance(default, int) and not text.isdigit():
             raise ValueError(f"`{key}` must be a whole number, got {text!r}.")
@@ -38,7 +40,14 @@ def parse_arg(arg: str | None, defaults: Mapping[str, str | float | bool]) -> An
             result[key] = read(text, default, type(default))
         except ValueError as error:
             raise ValueError(f"`{key}` must be {error}") from None
+        known.add(key)
+    result["given"] = tuple(sorted(known))
     return result
+
+
+def given(options: Any, key: str) -> bool:
+    """Whether an argument was given: `budget=cpu` leaves it alone then."""
+    return key in options.get("given", ())
 
 
 _ATTACK = {"norm": "linf", "eps": "8/255", "step_size": "2/255"}

@@ -115,7 +115,9 @@ def finish(config: Any, options: Any, fit: Callable[[Any], None] | None = None) 
         # The Gram matrices are not normalised: wide networks learn late, and the stem
         # of stride 4 leaves little to restore a small image from.
         config.data.image_size = 32
-        config.model.update(layers=(1, 1, 1, 1), width=8)
+        config.model.width = 8
+        if not common.given(options, "depth"):
+            config.model.layers = (1, 1, 1, 1)
         if options.encoder == "resnet":
             config.model.stem = "cifar"
         config.optimizer.update(name="adam", learning_rate=2e-3)

@@ -88,26 +88,29 @@ def use_network(config: Any, depth: int, **fields: Any) -> None:
     }
 
 
-def shorten(config: Any, first: float, second: float) -> None:
+def shorten(config: Any, options: Any, first: float, second: float) -> None:
     """Cuts both phases down, after `use_schedule`, to some epochs for a few CPU cores.
 
     There is no first phase where the run starts from a checkpoint; in the second the
-    rate drops for the last quarter.
+    rate drops for the last quarter, but not in the `released` schedule.
     """
     first = 0.0 if config.train.init_from else first
     common.fit_cpu(config, first + second)
-    config.model.depth, config.train.batch_size = 8, 64
+    config.train.batch_size = 64
+    if not common.given(options, "depth"):
+        config.model.depth = 8
     config.objective.warmup_epochs = first
-    start = [(0.0, 10.0), (first, 1.0)] if first else []
-    common.use_piecewise(config, [*start, (first + 0.75 * second, 0.1)])
+    start = [(0.0, 10.0)] if first else []
+    drops = [(first + 0.75 * second, 0.1)] if options.schedule == "paper" else []
+    common.use_piecewise(config, [*start, (first, 1.0), *drops])
 
 
 def finish(config: Any, options: Any, first: float, second: float) -> None:
     """Applies `twin`, `budget` and `quick`, with the phases' epochs of `budget=cpu`."""
     if options.quick:
         first = second = 1.0
-        shorten(config, first, second)
-    common.finish(config, options, lambda config: shorten(config, first, second))
+        shorten(config, options, first, second)
+    common.finish(config, options, lambda c: shorten(c, options, first, second))
     if options.quick:
         config.train.epochs = config.objective.warmup_epochs + 1.0
         config.train.validate_every_epochs = 1.0
