@@ -23,6 +23,7 @@ The life of the data, a file each:
     _windows.py       which window of each layer a value behind convolutions depends on
     _crops.py         the graph of such a window
     _propagate.py     intervals of all nodes: forwards, or by forms in chunks of rows
+    _numbers.py       which outputs may be no number: of these nothing is proved
     _alone.py         that a network treats each row by itself
     bounding.py       bounds: the four methods
     margins.py        margin, radius; worst_logits, for training
@@ -31,6 +32,10 @@ The life of the data, a file each:
 
 A new primitive is one entry of a table: of AFFINE if it is affine (how it treats
 signs), else of NONLINEAR (an interval, and planes if one knows them).
+
+No numbers. Where a network may divide by 0, take the logarithm or the root of what may
+not be positive, or leave the numbers of its dtype, nothing is proved of what reads such
+a value, and nothing at all where it asks whether a value is one (`isnan`, `isfinite`).
 
 Rounding. All is computed in the dtype of the input. Before each operation that rounds
 an interval grows by `ULPS` (4) units in the last place of its ends, planes by as many

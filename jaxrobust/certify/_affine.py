@@ -49,8 +49,11 @@ def widened(interval: Interval) -> Interval:
     """Grows an interval outwards by `ULPS` units in the last place of its ends."""
     low, high = interval
     share, tiny = ulps(low.dtype), float(jnp.finfo(low.dtype).tiny)
+    wide = low - share * jnp.abs(low) - tiny, high + share * jnp.abs(high) + tiny
+    # Rounding keeps signs.
     return Interval(
-        low - share * jnp.abs(low) - tiny, high + share * jnp.abs(high) + tiny
+        jnp.where(low >= 0, jnp.maximum(wide[0], 0), wide[0]),
+        jnp.where(high <= 0, jnp.minimum(wide[1], 0), wide[1]),
     )
 
 

@@ -1,11 +1,13 @@
 """A function as a graph of primitives: its jaxpr, written out."""
 
 import contextlib
+import contextvars
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.extend.core import Literal
@@ -66,12 +68,23 @@ class Node:
 class Graph:
     """What `trace` returns: nodes in the order of computation.
 
-    `output` is an array where the function does not depend on its input.
+    `output` is an array where the function does not depend on its input. `assumed` are
+    nodes that were taken for numbers, where the function asks whether they are.
     """
 
     input: Node
     output: Any
     nodes: tuple[Node, ...]
+    assumed: tuple[Node, ...] = ()
+
+
+_assumed: contextvars.ContextVar[list[Node]] = contextvars.ContextVar("assumed")
+
+
+def assume_finite(value: Any) -> None:
+    """Notes that a node is taken for finite numbers in the graph that is traced."""
+    if isinstance(value, Node):
+        _assumed.get().append(value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,14 +116,29 @@ def trace(fn: Callable[[Array], Array], x: Any) -> Graph:
     ):
         raise TypeError(f"`fn` must return one floating array, got {out}.")
     source = Node("input", (), x.shape, x.dtype, lambda: x, {})
-    (output,) = evaluate(closed.jaxpr, closed.consts, [source])
-    return Graph(source, output, _in_order(output))
+    token = _assumed.set([])
+    try:
+        (output,) = evaluate(closed.jaxpr, closed.consts, [source])
+        assumed = tuple(dict.fromkeys(_assumed.get()))
+    finally:
+        _assumed.reset(token)
+    if output is source:
+        output = Node("copy", (source,), x.shape, x.dtype, lambda z: z, {})
+    if not isinstance(output, Node) and assumed:
+        # It depends on the input by what was assumed of it alone.
+        (output,) = _with_zero(output, source)
+    return Graph(source, output, _in_order(output, *assumed), assumed)
 
 
-def _in_order(output: Any) -> tuple[Node, ...]:
-    """Returns all nodes that a value is computed from, each after its inputs."""
+def _with_zero(output: Any, source: Node) -> list[Any]:
+    """Returns an array as a node: added to 0 times the input."""
+    return apply(lambda y, z: y + 0 * jnp.sum(z), jnp.asarray(output), source)
+
+
+def _in_order(*outputs: Any) -> tuple[Node, ...]:
+    """Returns all nodes that values are computed from, each after its inputs."""
     found: dict[int, Node] = {}
-    stack = [(output, False)] if isinstance(output, Node) else []
+    stack = [(one, False) for one in reversed(outputs) if isinstance(one, Node)]
     while stack:
         node, ready = stack.pop()
         if id(node) in found:

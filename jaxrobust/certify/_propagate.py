@@ -110,7 +110,7 @@ def _cut(interval: Interval, signs: Array) -> Interval:
 def _wanted(graph: Graph, region: Region | None) -> set[Node]:
     """Returns the nodes whose intervals are asked for, by planes or by each other."""
     boxes = _boxes(graph, region)
-    wanted: set[Node] = set()
+    wanted: set[Node] = set(graph.assumed)
     for node in reversed(graph.nodes):
         if node is graph.input:
             continue
@@ -197,6 +197,9 @@ def extremes(
     if found is not None:
         return _by_windows(found, region, known, planes, rows)
     size = node.size
+    if not size:
+        nothing = jnp.zeros(node.shape, node.dtype)
+        return Interval(nothing, nothing)
     chunk = min(size, rows or _rows(graph))
 
     def some(start: Array) -> Array:
@@ -260,12 +263,12 @@ def _both_ways(
 
 def _rows(graph: Graph) -> int:
     """Returns how many forms, each with its negative, are in memory at a time."""
-    return max(1, _NUMBERS // max(one.size for one in graph.nodes) // 2)
+    return max(1, _NUMBERS // max(1, *(one.size for one in graph.nodes)) // 2)
 
 
 def images_at_a_time(graph: Graph) -> int:
     """Returns how many images share that memory when all is asked by forms."""
-    whole = max(one.size for one in graph.nodes)
+    whole = max((one.size for one in graph.nodes), default=1)
     most = 1
     for node in _wanted(graph, None):
         found = _windows.plan(graph, node, {})

@@ -106,13 +106,22 @@ def _fall_l2(steep: Array, room: Array, eps: Array) -> Array:
     For every m > 0 the value is at most max_d steep . d - m (d . d - eps^2), each value
     of d by itself: min(steep / 2m, room). The best m has ||d|| = eps.
     """
+    # Of the box alone.
+    whole = jnp.sum(steep * room, -1)
     # The fall grows with both scales, which are taken out: squares of forms and radii
-    # may be no numbers, and a form of zeros has no direction.
-    largest = lax.stop_gradient(jnp.max(steep, -1))
+    # may be no numbers, and a form of zeros has no direction. What is too small for
+    # them is spent as in a box.
+    least = 2**24 * float(jnp.finfo(steep.dtype).tiny)
+    rooms = room / jnp.where(eps > 0, eps, 1)
+    kept = jnp.where(rooms < least, 0, steep)
+    largest = lax.stop_gradient(jnp.max(kept, -1))
     scale = jnp.where(largest > 0, largest, 1)
-    reach = jnp.where(eps > 0, eps, 1)
-    falls = _fall_in_unit_ball(steep / scale[:, None], room / reach)
-    return falls * scale * eps * (1 + ulps(steep.dtype))
+    shares = kept / scale[:, None]
+    small = (rooms < least) | (shares < least)
+    falls = _fall_in_unit_ball(jnp.where(small, 0, shares), rooms) * scale * eps
+    falls = falls * (1 + ulps(steep.dtype))
+    falls = falls + jnp.sum(jnp.where(small, steep * room, 0), -1)
+    return jnp.minimum(falls, whole)
 
 
 def _fall_in_unit_ball(steep: Array, room: Array) -> Array:
@@ -134,4 +143,4 @@ def _fall_in_unit_ball(steep: Array, room: Array) -> Array:
     m = lax.stop_gradient(m)
     d = jnp.minimum(steep / (2 * m[:, None]), room)
     dual = jnp.sum(steep * d - m[:, None] * d * d, -1) + m
-    return jnp.minimum(dual, jnp.minimum(jnp.sum(steep * room, -1), length))
+    return jnp.minimum(dual, length)

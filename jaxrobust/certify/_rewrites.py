@@ -63,9 +63,16 @@ def _comparison(eqn: Any, values: Sequence[Any]) -> Sequence[Any]:
     return [new(eqn.primitive.name, values, eqn.outvars[0])]
 
 
+def _is_finite(eqn: Any, values: Sequence[Any]) -> Sequence[Any]:
+    """Says that all is finite; where it may not be nothing is proved."""
+    _graph.assume_finite(values[0])
+    return [np.ones(np.shape(values[0]), bool)]
+
+
 def _ne(eqn: Any, values: Sequence[Any]) -> Sequence[Any]:
-    """Says that nothing is NaN, as `x != x` asks."""
+    """Says that nothing is NaN, as `x != x` asks; where it may be nothing is proved."""
     if values[0] is values[1]:
+        _graph.assume_finite(values[0])
         return [np.zeros(values[0].shape, bool)]
     raise _graph.unsupported(eqn)
 
@@ -124,7 +131,8 @@ def _leak(x: Any, threshold: Any, yes: Any, no: Any) -> Any:
     if isinstance(no, Node) and no.op == "mul":
         for node, slope in (no.inputs, no.inputs[::-1]):
             if node is x and not isinstance(slope, Node | Tracer):
-                return slope if np.all((slope >= 0) & (slope <= 1)) else None
+                steep = np.asarray(slope)
+                return slope if np.all((steep >= 0) & (steep <= 1)) else None
     return None
 
 
@@ -171,8 +179,9 @@ def _clamp(eqn: Any, values: Sequence[Any]) -> Sequence[Any]:
 def _pow(eqn: Any, values: Sequence[Any]) -> Sequence[Any] | None:
     """Takes a power: whole ones by themselves, others by exp and log."""
     base, exponent = values
-    if not isinstance(exponent, Node | Tracer) and np.size(exponent) == 1:
-        number = float(np.asarray(exponent).ravel()[0])
+    known = None if isinstance(exponent, Node | Tracer) else np.asarray(exponent)
+    if known is not None and known.size and (known == known.flat[0]).all():
+        number = float(known.flat[0])
         if number == int(number):
             return apply(lambda x: lax.integer_pow(x, int(number)), base)
         if number == 0.5:
@@ -201,6 +210,67 @@ def _split(eqn: Any, values: Sequence[Any]) -> Sequence[Any]:
         return [lax.slice_in_dim(x, int(a), int(b), axis=axis) for a, b in pairs]
 
     return apply(parts, *values)
+
+
+def _gather(eqn: Any, values: Sequence[Any]) -> Sequence[Any] | None:
+    """Reads inside of the array alone, where reading and its transpose agree.
+
+    Indices beyond it are clipped there, as XLA does; or what fills their places is put
+    there.
+    """
+    (x, indices), p = values, eqn.params
+    modes = lax.GatherScatterMode
+    if p["mode"] == modes.CLIP or isinstance(indices, Node):
+        return None
+
+    def read(fill: Any = None, mode: Any = modes.CLIP) -> Callable[..., Any]:
+        return lambda x, i: lax.gather(
+            x, i, p["dimension_numbers"], p["slice_sizes"], mode=mode, fill_value=fill
+        )
+
+    clipped = apply(read(), x, indices)
+    if p["mode"] != modes.FILL_OR_DROP:
+        return clipped
+    ones, zeros = (jnp.full(x.shape, v, x.dtype) for v in (1, 0))
+    (inside,) = apply(read(0, p["mode"]), ones, indices)
+    (filled,) = apply(read(p["fill_value"], p["mode"]), zeros, indices)
+    return apply(lambda g, v, f: jnp.where(v > 0, g, f), clipped[0], inside, filled)
+
+
+def _sum_of_shifted(eqn: Any, values: Sequence[Any]) -> Sequence[Any] | None:
+    """Says that a sum of exp(x - max x), as a softmax takes, is at least 1."""
+    exponential = values[0]
+    if not (isinstance(exponential, Node) and exponential.op == "exp"):
+        return None
+    (moved,) = exponential.inputs
+    if not (isinstance(moved, Node) and moved.op == "sub"):
+        return None
+    (x, top), spreads = moved.inputs, []
+    while isinstance(top, Node) and top.op in _SPREADS:
+        spreads.insert(0, top)
+        (top,) = top.parents
+    axes = tuple(eqn.params["axes"])
+    if not (isinstance(top, Node) and top.op == "reduce_max" and top.inputs[0] is x):
+        return None
+    if tuple(top.params["axes"]) != axes or not _back_in_place(top, spreads, x.shape):
+        return None
+    total = _graph.make(eqn, values)
+    return [new("max", (total, np.ones((), total.dtype)), eqn.outvars[0])]
+
+
+def _back_in_place(top: Node, spreads: Sequence[Node], shape: Sequence[int]) -> bool:
+    """Whether each maximum is spread over the values that it is the maximum of."""
+    places = np.arange(top.size, dtype=np.int32).reshape(top.shape)
+    wanted = np.expand_dims(places, tuple(top.params["axes"]))
+    with jax.ensure_compile_time_eval():
+        for node in spreads:
+            places = np.asarray(node.apply(places))
+    return np.array_equal(
+        np.broadcast_to(places, shape), np.broadcast_to(wanted, shape)
+    )
+
+
+_SPREADS = ("broadcast_in_dim", "reshape", "expand_dims", "copy", "squeeze")
 
 
 def _window_max(eqn: Any, values: Sequence[Any]) -> Sequence[Any]:
@@ -244,7 +314,8 @@ def _scan(eqn: Any, values: Sequence[Any]) -> Sequence[Any]:
     consts, carry = values[:kept], list(values[kept : kept + carried])
     xs, body = values[kept + carried :], p["jaxpr"]
     steps = range(p["length"])
-    outs: list[list[Any]] = [[] for _ in eqn.outvars[carried:]]
+    outs_of = eqn.outvars[carried:]
+    outs: list[list[Any]] = [[] for _ in outs_of]
     for i in reversed(steps) if p["reverse"] else steps:
         row = [apply(lambda x, i=i: x[i], x)[0] for x in xs]
         out = _graph.evaluate(body.jaxpr, body.consts, [*consts, *carry, *row])
@@ -253,6 +324,8 @@ def _scan(eqn: Any, values: Sequence[Any]) -> Sequence[Any]:
             one.append(found)
     if p["reverse"]:
         outs = [one[::-1] for one in outs]
+    if not p["length"]:
+        return [*carry, *(jnp.zeros(v.aval.shape, v.aval.dtype) for v in outs_of)]
     stacked = [apply(lambda *parts: jnp.stack(parts), *one)[0] for one in outs]
     return [*carry, *stacked]
 
@@ -281,8 +354,9 @@ TABLE: Mapping[str, Rewrite] = {
     # As affine ones their gradients would be taken for transposes.
     "stop_gradient": lambda eqn, values: values,
     "optimization_barrier": lambda eqn, values: values,
-    # Where values may not be finite, their bounds are not, and nothing is proved.
-    "is_finite": lambda eqn, values: [np.ones(np.shape(values[0]), bool)],
+    "is_finite": _is_finite,
+    "gather": _gather,
+    "reduce_sum": _sum_of_shifted,
     "expm1": _one_by_one(lambda x: lax.exp(x) - 1),
     "log1p": _one_by_one(lambda x: lax.log(x + 1)),
     "erfc": _one_by_one(lambda x: 1 - lax.erf(x)),
@@ -329,4 +403,14 @@ def _elu(eqn: Any, values: Sequence[Any]) -> Sequence[Any] | None:
     return [new("elu", values, eqn.outvars[0])]
 
 
-_COMPOSITES: Mapping[str, Rewrite] = {"logaddexp": _logaddexp, "elu": _elu}
+def _softplus(eqn: Any, values: Sequence[Any]) -> Sequence[Any] | None:
+    if len(values) != 1 or not _is_own(eqn, jax.nn.softplus):
+        return None
+    return [new("softplus", values, eqn.outvars[0])]
+
+
+_COMPOSITES: Mapping[str, Rewrite] = {
+    "logaddexp": _logaddexp,
+    "elu": _elu,
+    "softplus": _softplus,
+}

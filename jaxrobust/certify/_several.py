@@ -159,7 +159,7 @@ def bent(steep_left: Callable[[Node, Sequence[Any]], Any]) -> BoundRule:
 # Any two values, by a comparison.
 
 
-def _decided(a: Any, b: Any, shape: tuple[int, ...]) -> tuple[Array, Array]:
+def decided(a: Any, b: Any, shape: tuple[int, ...]) -> tuple[Array, Array]:
     """Says where a > b holds for sure, and where a < b does."""
     a, b = interval_of(a), interval_of(b)
     yes, no = a.lower > b.upper, a.upper < b.lower
@@ -168,7 +168,7 @@ def _decided(a: Any, b: Any, shape: tuple[int, ...]) -> tuple[Array, Array]:
 
 def select_interval(node: Node, a: Any, b: Any, no: Any, yes: Any) -> Interval:
     """The interval of what is chosen; of both cases where it may be either."""
-    sure, never = _decided(a, b, node.shape)
+    sure, never = decided(a, b, node.shape)
     yes, no = _where_chosen(node, yes, no, a, b)
     lower = jnp.minimum(yes.lower, no.lower)
     upper = jnp.maximum(yes.upper, no.upper)
@@ -195,7 +195,7 @@ def _where_chosen(
 
 def select_planes(node: Node, a: Any, b: Any, no: Any, yes: Any) -> Planes:
     """Takes the case that is sure to be chosen; elsewhere the interval."""
-    sure, never = _decided(a, b, node.shape)
+    sure, never = decided(a, b, node.shape)
     both = select_interval(node, a, b, no, yes)
     slopes = [v.astype(node.dtype) for v in (never, sure)]
     made = []

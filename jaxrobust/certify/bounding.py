@@ -1,14 +1,21 @@
 """Bounds of any function, by walking its jaxpr."""
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxrobust import _checks
 from jaxrobust.array_types import Norm, Scalar
-from jaxrobust.certify import _backwards, _graph, _planes_below, _propagate, _regions
+from jaxrobust.certify import (
+    _backwards,
+    _graph,
+    _numbers,
+    _planes_below,
+    _propagate,
+    _regions,
+)
 from jaxrobust.certify._affine import Interval, is_linear, without_nan
 from jaxrobust.certify._graph import Graph, Node
 from jaxrobust.certify._regions import Region
@@ -73,7 +80,7 @@ def bounds(
     [0. 2.]
     """
     lower, upper = jnp.asarray(lower), jnp.asarray(upper)
-    _check(lower, upper, method, norm, (center is None, eps is None))
+    _check(lower, upper, method, norm, center, eps)
     graph = _graph.trace(fn, lower)
     region = _regions.make(lower, upper, center, eps, norm)
     if forms is not None and forms.shape[1:] != graph.output.shape:
@@ -85,6 +92,9 @@ def bounds(
         if forms is not None:
             fixed = forms.reshape(forms.shape[0], -1) @ fixed.reshape(-1)
         return fixed, fixed
+    if forms is None and not graph.output.size:
+        nothing = jnp.zeros(graph.output.shape, lower.dtype)
+        return nothing, nothing
     if forms is None:
         return without_nan(_of_output(graph, region, method, rows))
     signed = jnp.concatenate([forms, -forms])
@@ -105,13 +115,16 @@ def _of_output(
         return Interval(low, -high)
     known, planes = bounds_inside(graph, region, method, rows)
     if method == "ibp":
-        return known[output]
-    low, high = _propagate.extremes(graph, output, region, known, planes, rows)
-    if is_linear(output):
-        return Interval(low, high)
-    # Of a ReLU, say, the interval is more than its planes.
-    other = _propagate.forward(output, known)
-    return Interval(jnp.maximum(low, other.lower), jnp.minimum(high, other.upper))
+        low, high = known[output]
+    else:
+        low, high = _propagate.extremes(graph, output, region, known, planes, rows)
+        if not is_linear(output):
+            # Of a ReLU, say, the interval is more than its planes.
+            other = _propagate.forward(output, known)
+            low = jnp.maximum(low, other.lower)
+            high = jnp.minimum(high, other.upper)
+    lost = _numbers.doubtful(graph, known)
+    return Interval(jnp.where(lost, -jnp.inf, low), jnp.where(lost, jnp.inf, high))
 
 
 def of_forms(
@@ -124,8 +137,10 @@ def of_forms(
     """Returns lower bounds `[R]` of forms `[R, *out]` of a graph's output."""
     known, planes = bounds_inside(graph, region, method, rows)
     if method == "alpha_crown":
-        return _planes_below.best(graph, forms, region, known, planes)
-    return _backwards.backward(graph, graph.output, forms, region, known, planes)
+        found = _planes_below.best(graph, forms, region, known, planes)
+    else:
+        found = _backwards.backward(graph, graph.output, forms, region, known, planes)
+    return jnp.where(_numbers.read_by(forms, graph, known), -jnp.inf, found)
 
 
 def bounds_inside(
@@ -145,7 +160,7 @@ def bounds_inside(
 
 
 def _check(
-    lower: Array, upper: Array, method: str, norm: str, missing: tuple[bool, bool]
+    lower: Array, upper: Array, method: str, norm: str, center: Any, eps: Any
 ) -> None:
     _checks.check_choice("method", method, METHODS)
     _checks.check_norm(norm, _checks.NORMS)
@@ -160,8 +175,10 @@ def _check(
             f"`lower` and `upper` must be alike, got {lower.shape} {lower.dtype} and "
             f"{upper.shape} {upper.dtype}."
         )
-    if missing[0] != missing[1]:
+    if (center is None) != (eps is None):
         raise ValueError("a ball needs both `center` and `eps`.")
+    if eps is not None:
+        _checks.check_radius("eps", eps)
     low, high = _checks.concrete(lower), _checks.concrete(upper)
     if low is not None and high is not None and not (low <= high).all():
         wrong = int((~(low <= high)).sum())

@@ -23,7 +23,7 @@ from jaxrobust import threat
 from jaxrobust._checks import check_values
 from jaxrobust.array_types import Bounds, Images, Labels, LogitsFn, Norm, PerExample
 from jaxrobust.attacks import programs
-from jaxrobust.certify import _backwards, _graph, _propagate, _regions
+from jaxrobust.certify import _backwards, _graph, _numbers, _propagate, _regions
 from jaxrobust.certify._alone import bind_alone
 from jaxrobust.certify._graph import Graph, Node
 
@@ -156,7 +156,9 @@ def _bound(
     empty = jnp.any(
         jnp.stack([jnp.any(known[n].lower > known[n].upper) for n in nodes])
     )
-    value = jnp.where(empty, jnp.inf, jnp.maximum(best, value))
+    value = jnp.maximum(best, value)
+    value = jnp.where(_numbers.read_by(form[None], graph, known)[0], -jnp.inf, value)
+    value = jnp.where(empty, jnp.inf, value)
     worth = [_worth(*known[node]) for node in nodes]
     return value, point, jnp.concatenate([one.reshape(-1) for one in worth])
 

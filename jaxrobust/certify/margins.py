@@ -85,6 +85,7 @@ def margin(
     """
     if method == "bab":
         _check(x, y, eps, norm, method, bounds)
+        _check_classes(logits_fn, x, y)
         radii = _radii(eps, x, norm, bounds)
         return branching.margin(logits_fn, x, y, radii, norm, bounds, seconds)
     return _run(logits_fn, x, y, eps, Task(norm, method, bounds))
@@ -156,27 +157,27 @@ def worst_logits(
     [[-0.   0.2]]
     """
     _check(x, y, eps, norm, method, bounds)
-    task = Task(norm, method, bounds)
+    _check_classes(logits_fn, x, y)
+    task, y = Task(norm, method, bounds), jnp.asarray(y)
     differences = functools.partial(_differences, logits_fn, task=task)
-    return -jax.vmap(differences)(jnp.asarray(x), y, _radii(eps, x, norm, bounds))
+    found = jax.vmap(differences)(jnp.asarray(x), y, _radii(eps, x, norm, bounds))
+    return jnp.where(_is_class(y, found.shape[1])[:, None], -found, jnp.nan)
 
 
 def _run(logits_fn: LogitsFn, x: Images, y: Labels, eps: Any, task: Task) -> PerExample:
     """Checks a call; eagerly it is compiled once per shape and network."""
     _check(x, y, eps, task.norm, task.method, task.bounds)
-    x = jnp.asarray(x)
-    radii, y = _radii(eps, x, task.norm, task.bounds), jnp.asarray(y)
+    x, given, y = jnp.asarray(x), y, jnp.asarray(y)
+    radii = _radii(eps, x, task.norm, task.bounds)
     leaves = jax.tree.leaves((logits_fn, x, y, radii, jax.lax.full((), 0.0)))
     if any(isinstance(leaf, Tracer) for leaf in leaves):
+        _check_classes(logits_fn, x, given)
         return of_batch(logits_fn, x, y, radii, task)
     _checks.check_values(x, task.bounds)
     if not len(x):
         return jnp.zeros(0, x.dtype)
     held = bind_alone(logits_fn, x)
-    one = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
-    out = jax.eval_shape(held.fn, held.arrays, one)
-    _check_logits(out)
-    _checks.check_classes(y, out.shape[1])
+    _check_classes(functools.partial(held.fn, held.arrays), x, given)
     run = _compiled if held.keep else jax.jit(_of_arrays, static_argnums=(0, 1))
     try:
         return run(held.fn, task, held.arrays, x, y, radii)
@@ -200,8 +201,6 @@ def of_batch(
     logits_fn: LogitsFn, x: Images, y: Labels, radii: Array, task: Task
 ) -> PerExample:
     """Returns the margin of each row, or its radius where `task` says halvings."""
-    out = jax.eval_shape(logits_fn, jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype))
-    _check_logits(out)
 
     def row(x: Array, y: Array, eps: Array) -> Array:
         if not task.halvings:
@@ -226,7 +225,13 @@ def of_batch(
 
 def _of_row(logits_fn: LogitsFn, x: Array, y: Array, eps: Array, task: Task) -> Array:
     """Returns the margin of one image `[H, W, C]`."""
-    return _least(_differences(logits_fn, x, y, eps, task), y)
+    found = _differences(logits_fn, x, y, eps, task)
+    # Inside of jit labels cannot be refused.
+    return jnp.where(_is_class(y, found.shape[0]), _least(found, y), -jnp.inf)
+
+
+def _is_class(y: Array, classes: int) -> Array:
+    return (y >= 0) & (y < classes)
 
 
 def _differences(
@@ -279,6 +284,10 @@ def _check(x: Any, y: Any, eps: Any, norm: Any, method: Any, bounds: Any) -> Non
     _checks.check_shape("eps", eps, x.shape, norm)
 
 
-def _check_logits(out: Any) -> None:
+def _check_classes(logits_fn: LogitsFn, x: Images, y: Labels) -> None:
+    """Checks logits, and labels as they were given."""
+    one = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
+    out = jax.eval_shape(logits_fn, one)
     if getattr(out, "ndim", 0) != 2 or out.shape[1] < 2:
         raise ValueError(f"`logits_fn` must return logits [B, K], got {out}.")
+    _checks.check_classes(y, out.shape[1])

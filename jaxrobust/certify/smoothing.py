@@ -141,9 +141,13 @@ def counts(
     classes = jax.eval_shape(logits_fn, x).shape[1]
     draws = min(draws, n)
 
+    # In half precision noise would have no tails. A network that takes such images is
+    # one of the exact images, which rounds them first.
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+
     def noisy(image: jax.Array, key: Key, i: jax.Array) -> jax.Array:
-        noise = jax.random.normal(jax.random.fold_in(key, i), image.shape, image.dtype)
-        return image + jnp.asarray(sigma, image.dtype) * noise
+        noise = jax.random.normal(jax.random.fold_in(key, i), image.shape, wide)
+        return (image + jnp.asarray(sigma, wide) * noise).astype(image.dtype)
 
     def some(block: jax.Array, tally: jax.Array) -> jax.Array:
         places = block * draws + jnp.arange(draws)
