@@ -1,7 +1,6 @@
 """A function as a graph of primitives: its jaxpr, written out."""
 
 import contextlib
-import contextvars
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -78,13 +77,12 @@ class Graph:
     assumed: tuple[Node, ...] = ()
 
 
-_assumed: contextvars.ContextVar[list[Node]] = contextvars.ContextVar("assumed")
-
-
-def assume_finite(value: Any) -> None:
-    """Notes that a node is taken for finite numbers in the graph that is traced."""
-    if isinstance(value, Node):
-        _assumed.get().append(value)
+def assume_finite(node: Node) -> None:
+    """Notes in a graph that is being traced that a node is taken for finite numbers."""
+    source = node
+    while source.parents:
+        source = source.parents[0]
+    source.params["assumed"].append(node)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,13 +113,10 @@ def trace(fn: Callable[[Array], Array], x: Any) -> Graph:
         out.dtype, jax.numpy.floating
     ):
         raise TypeError(f"`fn` must return one floating array, got {out}.")
-    source = Node("input", (), x.shape, x.dtype, lambda: x, {})
-    token = _assumed.set([])
-    try:
-        (output,) = evaluate(closed.jaxpr, closed.consts, [source])
-        assumed = tuple(dict.fromkeys(_assumed.get()))
-    finally:
-        _assumed.reset(token)
+    notes: list[Node] = []
+    source = Node("input", (), x.shape, x.dtype, lambda: x, {"assumed": notes})
+    (output,) = evaluate(closed.jaxpr, closed.consts, [source])
+    assumed = tuple(dict.fromkeys(notes))
     if output is source:
         output = Node("copy", (source,), x.shape, x.dtype, lambda z: z, {})
     if not isinstance(output, Node) and assumed:
