@@ -56,7 +56,23 @@ def test_best_clean_best_robust_and_last_are_kept(tmp_path):
     assert loaded_step(tmp_path, "best_robust") == 1
     assert loaded_step(tmp_path, "best_clean") == 2
     assert loaded_step(tmp_path, "last") == 6
+    assert loaded_step(tmp_path, None) == 1
     assert len(list((tmp_path / "checkpoints").glob("[0-9]*"))) == 4
+
+
+def test_a_plain_network_is_loaded_by_its_clean_accuracy(tmp_path):
+    """Its robust accuracy is near 0, where the best one is a matter of chance."""
+    assert checkpoints.evaluated({"objective": {"name": "standard"}}) == "best_clean"
+    assert checkpoints.evaluated({"objective": {"name": "pgd"}}) == "best_robust"
+    plain = {**CONFIG, "objective": {"name": "standard"}}
+    checkpointer = checkpoints.Checkpointer(tmp_path)
+    for step, (clean, robust) in enumerate([(0.3, 0.1), (0.9, 0.0)], 1):
+        found = {"accuracy": clean, "robust_accuracy": robust}
+        state = {"x": jnp.full(3, float(step))}
+        checkpointer.save(step, state, variables_of(float(step)), plain, found)
+    checkpointer.close()
+    _, variables, _ = checkpoints.load(tmp_path)
+    chex.assert_trees_all_equal(variables, variables_of(2.0))
 
 
 def test_the_choice_survives_a_restart(tmp_path):

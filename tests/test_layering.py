@@ -47,6 +47,7 @@ PROGRAM = {
     "zoo": BASE | {"data", "named_code", "named_models", "results", "runtime"},
     "checkpoints": {
         "array_types",
+        "defenses",
         "named_code",
         "named_models",
         "runtime",

@@ -53,9 +53,10 @@ def hsv(
 
     def change(x: Images, p: Parameters, bounds: Bounds) -> Images:
         most = [jnp.asarray(v, x.dtype) for v in (hue, saturation, value)]
-        shifted = colour.shift_hsv(x, p * jnp.stack(most)[None], bounds=bounds)
+        shift = p * jnp.stack(most)[None]
+        shifted = colour.shift_hsv(x, shift, bounds=bounds)
         # The way to hue and back rounds; the image itself is not to be changed by it.
-        same = jnp.all(p == 0, axis=1)[:, None, None, None]
+        same = jnp.all(shift == 0, axis=1)[:, None, None, None]
         return jnp.where(same, x, shifted)
 
     problem = changed(logits_fn, x, y, change, given)

@@ -9,6 +9,7 @@ be told of them without orbax is in `runtime.checkpoint_folder`.
 
 from jaxrobust.checkpoints.checkpointer import Checkpointer as Checkpointer
 from jaxrobust.checkpoints.stored import RESULTS as RESULTS
+from jaxrobust.checkpoints.stored import evaluated as evaluated
 from jaxrobust.checkpoints.stored import exists as exists
 from jaxrobust.checkpoints.stored import load as load
 from jaxrobust.checkpoints.stored import load_variables as load_variables

@@ -13,7 +13,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from jaxrobust import named_code, zoo
+from jaxrobust import defenses, named_code, zoo
 from jaxrobust.array_types import PyTree, Variables
 from jaxrobust.named_models import create_stored
 from jaxrobust.parallel import checksums
@@ -34,7 +34,7 @@ def damage(step: epath.Path, **parts: PyTree) -> str:
 
 def load(
     workdir: epath.PathLike,
-    which: str = "best_robust",
+    which: str | None = None,
     *,
     model_name: str | None = None,
 ) -> tuple[nn.Module, Variables, dict[str, Any]]:
@@ -43,7 +43,8 @@ def load(
     Args:
       workdir: a work directory, the folder of one checkpoint inside it, or `zoo:NAME`,
         a network of `zoo.names()`, which is the same whatever `which` says.
-      which: `best_robust`, `best_clean` or `last` (on held-out training data).
+      which: `best_robust`, `best_clean` or `last` (on held-out training data); by
+        default what an evaluation of the run takes, see `evaluated`.
       model_name: of a network made by a function `package.module:build`, which is
         imported and called only where the caller names it here, too.
 
@@ -67,11 +68,24 @@ def load(
         model = create_stored(config, f"checkpoint {path}", sizes, model_name)
         return model, _read_variables(path, tree), named_code.marked(config)
 
-    if (name := zoo.named(workdir)) is not None:
+    if which is not None:
         checkpoint_folder.check_which(which)
+    if (name := zoo.named(workdir)) is not None:
         model, variables, card = zoo.load(name)
         return model, variables, card.config
+    which = evaluated(checkpoint_folder.config_of(workdir)) if which is None else which
     return checkpoint_folder.first_readable(workdir, which, read)
+
+
+def evaluated(config: Mapping[str, Any]) -> str:
+    """Returns which checkpoint of a run an evaluation takes, by the run's config.
+
+    `best_clean` of a network that is trained without attacks: its robust accuracy is
+    near 0 throughout, so that its best is the best of chance.
+    """
+    objective = config.get("objective")
+    name = objective.get("name") if isinstance(objective, Mapping) else None
+    return "best_clean" if name == defenses.PLAIN else "best_robust"
 
 
 def exists(workdir: epath.PathLike) -> bool:

@@ -89,6 +89,18 @@ def factory(name: str) -> Callable[..., Defense]:
     return FACTORIES[name]
 
 
+def options_of(name: str) -> Mapping[str, Any]:
+    """Returns the options that an objective knows, with defaults; raises as `create`.
+
+    None where there is no default.
+    """
+    found = inspect.signature(factory(name)).parameters
+    return {
+        k: None if v.default is inspect.Parameter.empty else v.default
+        for k, v in found.items()
+    }
+
+
 def create(name: str, model: nn.Module, options: Mapping[str, Any]) -> Defense:
     """Builds the training objective `name` for `model`.
 
@@ -104,8 +116,7 @@ def create(name: str, model: nn.Module, options: Mapping[str, Any]) -> Defense:
     Raises:
       ValueError: for an unknown name or an option out of range.
     """
-    build = factory(name)
-    accepted = inspect.signature(build).parameters
+    build, accepted = factory(name), options_of(name)
     chosen = {k: v for k, v in options.items() if k in accepted}
     gamma = options.get("awp_gamma", 0)
     return awp(build(model, **chosen), gamma, options.get("awp_warmup_steps", 0))

@@ -52,14 +52,14 @@ def hat(
       helper_scale: h of the paper, at least 0.
 
     Raises:
-      ValueError: for a weight, scale or radius out of range, or a helper of other
-        classes.
+      ValueError: for a weight, scale or radius out of range; from `init` for a helper
+        of other classes or images.
     """
     weights = {"beta": beta, "gamma": gamma, "helper_scale": helper_scale}
     for name, value in weights.items():
         check_number(name, value, FINITE)
     network, given = (model, None) if helper is None else helper
-    second = SecondNetwork(network, "helper", given)
+    second = SecondNetwork(network, "helper", model, given)
     attacked = divergence_attacker(model, attack, attack_bn, attack_warmup_steps)
 
     def prepare(

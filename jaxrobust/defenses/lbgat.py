@@ -39,10 +39,11 @@ def lbgat(
       beta: weight of the divergence of TRADES, at least 0.
 
     Raises:
-      ValueError: for a `beta` or radius out of range, or a guide of other classes.
+      ValueError: for a `beta` or radius out of range; from `init` for a guide of other
+        classes or images.
     """
     check_number("beta", beta, FINITE)
-    second = SecondNetwork(model if guide is None else guide, "guide")
+    second = SecondNetwork(model if guide is None else guide, "guide", model)
 
     def loss(
         params: Params, state: ModelState, batch: Batch, key: Key, step: Array

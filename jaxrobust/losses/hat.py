@@ -41,5 +41,6 @@ def hat(
       [0.19]
     """
     _checks.check_number("gamma", gamma)
+    _checks.check_logits("hat", 1, logits=logits, logits_helper=logits_helper)
     kept = trades(logits, logits_adv, y, beta)
     return kept + gamma * cross_entropy(logits_helper, y_helper)

@@ -58,9 +58,10 @@ def macer(
     }
     for name, value in given.items():
         _checks.check_number(name, value)
-    if getattr(logits, "ndim", 0) != 3:
+    if getattr(logits, "ndim", 0) != 3 or not len(logits):
         raise ValueError(
-            f"`logits` must have shape [D, B, K], got {jnp.shape(logits)}."
+            "`logits` must have shape [D, B, K], of at least one copy, got "
+            f"{jnp.shape(logits)}."
         )
     _checks.check("macer", 2, logits[0], y=y)
     log_p = jax.nn.logsumexp(jax.nn.log_softmax(logits), 0) - jnp.log(len(logits))

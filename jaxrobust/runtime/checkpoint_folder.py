@@ -51,6 +51,15 @@ def exists(workdir: epath.PathLike) -> bool:
     return any((path / name).is_dir() for name in ("variables", "checkpoints"))
 
 
+def config_of(workdir: epath.PathLike) -> dict[str, Any]:
+    """Returns the config of a run's newest checkpoint; empty where there is none."""
+    folder = usable(workdir) / "checkpoints"
+    if not folder.is_dir():
+        return {}
+    steps = ordered_steps(folder, "last")
+    return read_part(folder / str(steps[0]), "config") if steps else {}
+
+
 def has_steps(workdir: epath.PathLike) -> bool:
     """Says whether a run has saved anything in its work directory."""
     folder = epath.Path(workdir) / "checkpoints"

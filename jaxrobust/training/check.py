@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxrobust import attacks, checkpoints, data, defenses, models
 from jaxrobust._checks import nearest_match
-from jaxrobust.array_types import Images, Key, PyTree
+from jaxrobust.array_types import Images, Key, PyTree, Variables
 from jaxrobust.data import augment, mix
 from jaxrobust.defenses.base import FROZEN
 from jaxrobust.evaluation import (
@@ -42,13 +42,15 @@ def make_defense(
     name: str | None = None,
     *,
     steps_per_epoch: int = 1,
+    read: bool = True,
 ) -> defenses.Defense:
     """Builds the training objective of a config, or another of its family by name.
 
     Fields in epochs (`attack_warmup_epochs`) reach the factory in steps
-    (`attack_warmup_steps`).
+    (`attack_warmup_steps`). Networks on disk are `read` only where they are needed.
     """
     given = config["objective"]
+    name = name or str(given["name"])
     options: dict[str, Any] = {}
     for field, value in given.items():
         if field == "name" or value in ("", None, {}):
@@ -62,18 +64,33 @@ def make_defense(
                 suite.parse_radius(eps, f"objective.{field}") for eps in options[field]
             )
     if "helper" in options:
-        options["helper"] = checkpoints.load(options["helper"])[:2]
+        helper = options.pop("helper")
+        if read and "helper" in defenses.options_of(name):
+            options["helper"] = _helper(helper)
     if "guide" in options:
         options["guide"] = _guide(config)
-    if name not in (None, given["name"]):
+    if name != given["name"]:
         options.pop("awp_gamma", None)  # a twin is trained plainly
     options["attack"] = attack_options(config["attack"])
-    return defenses.create(name or given["name"], model, options)
+    return defenses.create(name, model, options)
+
+
+def _helper(path: str) -> tuple[nn.Module, Variables]:
+    """Loads `objective.helper`, which is to be good at clean images."""
+    try:
+        return checkpoints.load(path, "best_clean")[:2]
+    except (OSError, TypeError, ValueError) as error:
+        raise ValueError(f"`helper` {path!r}: {error}") from None
 
 
 def _guide(config: Mapping[str, Any]) -> nn.Module:
     """Builds `objective.guide`, a table as `model`, with the network's classes."""
-    fields, classes = dict(config["objective"]["guide"]), "num_classes"
+    given, classes = config["objective"]["guide"], "num_classes"
+    if not isinstance(given, Mapping) or "name" not in given:
+        raise ValueError(
+            f"`guide` is a table as `model`, with the name of a network, got {given!r}."
+        )
+    fields = dict(given)
     if classes in config["model"]:
         fields = {classes: config["model"][classes], **fields}
     return create_model({"model": fields})
@@ -100,10 +117,11 @@ def check(config: Mapping[str, Any]) -> None:
     with _about("objective (or attack, which it trains with)"):
         suite.check_use(config["attack"])
         _check_deterministic("attack", config["attack"])
-        _check_mixes(config, make_defense(config, model))
+        _check_mixes(config, make_defense(config, model, read=False))
     if config["twin"]:
         with _about("twin"):
-            _check_mixes(config, make_defense(config, model, config["twin"]))
+            twin = make_defense(config, model, config["twin"], read=False)
+            _check_mixes(config, twin)
     if config["train"]["ema"] and config["train"]["swa_epochs"]:
         raise ValueError(
             "`train.ema` and `train.swa_epochs` are two averages of the weights: set "
@@ -252,7 +270,8 @@ def check_data(config: Mapping[str, Any], model: nn.Module, found: data.Source) 
             f"the network has {classes} classes, but {name} has {found.num_classes}; "
             "set --config.model.num_classes."
         )
-    defense = make_defense(config, model)
+    with _about("objective"):
+        defense = make_defense(config, model)
 
     def start(key: Key, x: Images) -> dict[str, Any]:
         variables = model.init(key, x, train=False)
@@ -260,7 +279,9 @@ def check_data(config: Mapping[str, Any], model: nn.Module, found: data.Source) 
         return {"model": variables["params"], "extra": extra}
 
     like = jax.ShapeDtypeStruct((1, *found.shape), jnp.float32)
-    _check_labels(config, defense, jax.eval_shape(start, key, like))
+    with _about("objective"):
+        made = jax.eval_shape(start, key, like)
+    _check_labels(config, defense, made)
 
 
 def _check_labels(

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from jaxrobust import named_models
+from jaxrobust import defenses, named_models
 from jaxrobust._checks import did_you_mean
 from jaxrobust.evaluation.text import literal, number, python, shown
 
@@ -92,20 +92,40 @@ def apply(config: ConfigDict, overrides: Sequence[Override]) -> dict[str, Any]:
 
 
 def _arguments(config: ConfigDict, overrides: Sequence[Override]) -> dict[str, Any]:
-    """Returns the defaults of what a network takes and its config does not list.
+    """Returns the defaults of what is taken and the config does not list, by field.
 
-    By field, of the network that the config will name.
+    By the network, and by the objective, that the config will name.
     """
-    own = [one for one in overrides if one.field.startswith("model.")]
-    table: Any = config.get("model", {})
-    named = [one.text for one in own if one.field == "model.name"]
-    name = named[-1] if named else table.get("name")
-    if not isinstance(name, str) or all(o.field[6:] in table for o in own):
+    found: dict[str, Any] = {}
+    for part, taken_by in (
+        ("model", named_models.taken_by),
+        ("objective", _taken_by_objective),
+    ):
+        table: Any = config.get(part, {})
+        own = {
+            one.field.removeprefix(f"{part}."): one.text
+            for one in overrides
+            if one.field.startswith(f"{part}.")
+        }
+        name = own.get("name", table.get("name"))
+        if isinstance(name, str) and not all(field in table for field in own):
+            for field, default in taken_by(name).items():
+                if field not in table:
+                    found[f"{part}.{field}"] = default
+    return found
+
+
+def _taken_by_objective(name: str) -> dict[str, Any]:
+    """Returns the fields of an objective of ours, with their defaults."""
+    if name not in defenses.FACTORIES:
         return {}
+    options = defenses.options_of(name)
+    # What the program fills in itself; a config counts epochs in place of steps.
+    given = ("model", "attack", "name")
     return {
-        f"model.{field}": default
-        for field, default in named_models.taken_by(name).items()
-        if field not in table
+        field: default
+        for field, default in options.items()
+        if field not in given and not field.endswith("_steps")
     }
 
 

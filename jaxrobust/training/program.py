@@ -13,7 +13,7 @@ from typing import Any
 from absl import logging
 from jax.sharding import Mesh
 
-from jaxrobust import checkpoints, defenses, evaluation, named_code, parallel, zoo
+from jaxrobust import checkpoints, evaluation, named_code, parallel, zoo
 from jaxrobust.evaluation import analyses, attack_text, evaluator, protocols, suite
 from jaxrobust.named_models import create_model
 from jaxrobust.parallel import processes
@@ -81,11 +81,10 @@ def evaluate_checkpoint(
     Without a config, the checkpoint's own is used.
     """
     preemption.end_at_once()
-    plain = config is not None and config["objective"]["name"] == defenses.PLAIN
-    which = checkpoint or ("best_clean" if plain else "best_robust")
+    which = checkpoint or (checkpoints.evaluated(config) if config else None)
     source = folder
-    if which not in checkpoints.WHICH:
-        source, which = which, "best_robust"
+    if which is not None and which not in checkpoints.WHICH:
+        source, which = which, None
     # Code that the checkpoint names is run only where the caller's config names it.
     name = config["model"]["name"] if config is not None else None
     model, variables, saved = checkpoints.load(source, which, model_name=name)

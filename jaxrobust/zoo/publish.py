@@ -108,9 +108,7 @@ def publish(
             "published: evaluate it with --config.eval.suite=attacks+autoattack."
         )
     paper = _paper(place, config)
-    if not which:
-        plain = config["objective"]["name"] == defenses.PLAIN
-        which = "best_clean" if plain else "best_robust"
+    which = which or checkpoints.evaluated(config)
     model, variables, _ = checkpoints.load(run, which)
     content = _as_file(place, variables)
     others = sum(

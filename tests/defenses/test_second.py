@@ -106,9 +106,21 @@ def test_hat_is_the_loss_of_its_three_images():
     chex.assert_trees_all_close(metrics["helper_accuracy"], right)
 
 
-def test_a_guide_of_other_classes_is_refused():
-    defense = defenses.lbgat(Net(), attack=ATTACK, guide=Net(classes=4))
-    with pytest.raises(ValueError, match=r"`logits_guide` must have the shape"):
+@pytest.mark.parametrize(
+    ("shape", "classes", "told"), [((8, 8, 1), 4, "4 classes"), ((9, 9, 1), 0, "take")]
+)
+@pytest.mark.parametrize("name", ["helper", "guide"])
+def test_a_network_of_other_classes_or_images_is_refused(name, shape, classes, told):
+    second = Net(classes=classes) if classes else Net()
+    if name == "helper":
+        seen = images()["image"] if classes else jnp.zeros((1, *shape))
+        given = second.init(KEY, seen)
+        defense = defenses.hat(Net(), attack=ATTACK, helper=(second, given))
+    elif not classes:
+        pytest.skip("a guide is made for the images")
+    else:
+        defense = defenses.lbgat(Net(), attack=ATTACK, guide=second)
+    with pytest.raises(ValueError, match=f"`{name}`.*{told}"):
         a_step(defense, Net())
 
 
@@ -121,8 +133,15 @@ def fields(**objective):
 
 
 def test_a_config_names_helper_and_guide(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no checkpoint"):
-        check.check(fields(name="hat", helper=str(tmp_path)))
+    net = models.create("lenet5")
+    gone = fields(name="hat", helper=str(tmp_path))
+    check.check(gone)  # an evaluation needs none
+    with pytest.raises(ValueError, match="`helper`.*no checkpoint"):
+        check.make_defense(gone, net)
+    check.make_defense(gone, net, "trades")  # nor does an objective without one
+    for guide in ("lenet5", {"width": 8}):
+        with pytest.raises(ValueError, match="`guide` is a table"):
+            check.check(fields(name="lbgat", guide=guide))
     check.check(fields(name="hat", helper="zoo:digits_lenet5_standard"))
     guide = {"name": "lenet_sigmoid"}
     check.check(fields(name="lbgat", guide=guide))
@@ -131,6 +150,7 @@ def test_a_config_names_helper_and_guide(tmp_path):
     named = fields(name="lbgat", guide=guide)
     made = check.make_defense(named, models.create("lenet5"))
     example = jnp.zeros((1, 12, 12, 1))
-    found = made.init(KEY, {}, example)["guide"]
+    own = models.create("lenet5").init(KEY, example, train=False)
+    found = made.init(KEY, own, example)["guide"]
     sigmoid = models.create("lenet_sigmoid").init(KEY, example, train=False)
     chex.assert_trees_all_equal_shapes(dict(sigmoid), found)

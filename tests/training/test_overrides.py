@@ -221,3 +221,13 @@ def test_any_text_is_taken_or_told(field, text):
     except ValueError as error:
         said = str(error)
     assert "\n" not in said
+
+
+def test_what_an_objective_takes_can_be_set_where_its_config_does_not_list_it():
+    given = ["--config.objective.name=hat", "--config.objective.gamma=0.25"]
+    config = common.base()
+    values = overrides.apply(config, overrides.split(given)[1])
+    assert values["objective.gamma"] == config.objective.gamma == 0.25
+    given[0] = "--config.objective.name=trades"
+    with pytest.raises(ValueError, match=r"no field 'objective.gamma'"):
+        overrides.apply(common.base(), overrides.split(given)[1])
