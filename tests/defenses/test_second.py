@@ -120,7 +120,7 @@ def test_a_network_of_other_classes_or_images_is_refused(name, shape, classes, t
         pytest.skip("a guide is made for the images")
     else:
         defense = defenses.lbgat(Net(), attack=ATTACK, guide=second)
-    with pytest.raises(ValueError, match=f"`{name}`.*{told}"):
+    with pytest.raises(ValueError, match=rf"`{name}`.*{told}"):
         a_step(defense, Net())
 
 
@@ -136,7 +136,7 @@ def test_a_config_names_helper_and_guide(tmp_path):
     net = models.create("lenet5")
     gone = fields(name="hat", helper=str(tmp_path))
     check.check(gone)  # an evaluation needs none
-    with pytest.raises(ValueError, match="`helper`.*no checkpoint"):
+    with pytest.raises(ValueError, match=r"`helper`.*no checkpoint"):
         check.make_defense(gone, net)
     check.make_defense(gone, net, "trades")  # nor does an objective without one
     for guide in ("lenet5", {"width": 8}):
