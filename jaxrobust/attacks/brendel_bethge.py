@@ -11,18 +11,16 @@ from jaxrobust._checks import Range
 from jaxrobust.array_types import Images, Labels, LogitsFn, PerExample, Scalar
 from jaxrobust.attacks import _brendel_bethge_steps as steps_
 from jaxrobust.attacks import _fab_logits as logit
-from jaxrobust.attacks._decisions import Sought, seek
+from jaxrobust.attacks._decisions import first_misclassified
 from jaxrobust.attacks._descent import to_boundary, width
 from jaxrobust.attacks._eager import iterate
-from jaxrobust.attacks._method import Count, Health, choose, like, model_keys, repeat
-from jaxrobust.attacks._method import watched
+from jaxrobust.attacks._method import Count, Health, choose, like, model_keys, watched
 from jaxrobust.attacks._nearest import Nearest, Smallest
-from jaxrobust.attacks._objective import Keys, Problem, evaluate, fold, judged_gradient
+from jaxrobust.attacks._objective import Keys, Problem, evaluate, judged_gradient
 from jaxrobust.attacks._options import PositiveInt, TargetOptions, shares
 
-_DRAW_STREAM = 0x626273
 # Images of noise that are tried for a first point, and halvings from it to the image.
-TRIES, HALVINGS = 10, 10
+_TRIES, _HALVINGS = 10, 10
 
 
 class Carry(NamedTuple):
@@ -51,24 +49,11 @@ class BrendelBethge(Smallest):
         """Starts at the boundary between a misclassified point and the image."""
         x = problem.x
         at = evaluate(problem, x, model_keys(problem, keys, self.steps))
-        sought = Sought.first(problem)
-        sought = choose(at.fooled, sought._replace(halvings=sought.tries + 1), sought)
-        found = repeat(
-            TRIES,
-            lambda i, state: self._try(problem, keys, i, state),
-            sought,
-            1,
-            lambda state: state.halvings > 0,
-        )
-        begin = choose(at.fooled, x, to_boundary(problem, keys, found.start, HALVINGS))
+        begin = first_misclassified(problem, keys, _TRIES)
+        begin = choose(at.fooled, x, to_boundary(problem, keys, begin, _HALVINGS))
         health = Health.first(problem, self.steps, keys, x)
         nearest = Nearest.first(problem, at.fooled)
         return Carry(begin, jnp.zeros_like(x), nearest, health)
-
-    def _try(self, problem: Problem, keys: Keys, i: Count, sought: Sought) -> Sought:
-        query = seek(problem, sought, fold(keys, _DRAW_STREAM, i))
-        fooled = evaluate(problem, query, model_keys(problem, keys, i)).fooled
-        return choose(sought.halvings > 0, sought, sought.after(problem, query, fooled))
 
     def step(self, problem: Problem, keys: Keys, i: Count, carry: Carry) -> Carry:
         """Takes the boundary for a plane, and goes there as near as the radius lets."""

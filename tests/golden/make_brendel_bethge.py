@@ -9,7 +9,6 @@ start from, and the distances per norm.
 """
 
 import pathlib
-import sys
 import time
 import types
 
