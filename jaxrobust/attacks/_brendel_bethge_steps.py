@@ -19,7 +19,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxrobust.array_types import Norm
+from jaxrobust import threat
+from jaxrobust.array_types import Images, Norm, PerExample
+from jaxrobust.attacks._descent import width
+from jaxrobust.attacks._method import like
+from jaxrobust.attacks._objective import Problem
 
 # Levels and pulls are powers of 2 between these; so many halvings of the exponents.
 _LEVELS, _LEVEL_HALVINGS = (-32.0, 32.0), 25
@@ -31,7 +35,7 @@ Row = Float[Array, " d"]
 Number = Float[Array, ""]
 
 
-class Task(NamedTuple):
+class StepTask(NamedTuple):
     """One row's problem."""
 
     e: Row  # the way to the image
@@ -50,7 +54,31 @@ class Task(NamedTuple):
 Family = Callable[[Number, Number], Row]
 
 
-def step(task: Task, norm: Norm) -> Row:
+def nearest_in_plane(
+    problem: Problem, x: Images, normal: Images, gain: PerExample, radius: jax.Array
+) -> Images:
+    """Goes from `x` to where the objective, if linear, gains so much.
+
+    Of such points in the box, no farther than the radius (in units of the box's width)
+    in L2, that which is nearest to the image; where there are none, towards them.
+    """
+    (low, high), wide = problem.bounds, width(problem)
+    rows, clean, b = (v.reshape(len(x), -1) for v in (x, problem.x, normal))
+    largest = jnp.max(jnp.abs(b), axis=1)
+    task = StepTask(
+        e=(clean - rows) / wide,
+        b=threat.safe_divide(b, like(largest, b)),
+        c=threat.tamed(threat.safe_divide(gain, largest * wide)),
+        r=jnp.broadcast_to(radius, gain.shape),
+        low=(low - rows) / wide,
+        high=(high - rows) / wide,
+    )
+    d = jax.vmap(lambda row: step(row, problem.norm))(task)
+    ahead = jnp.clip(rows + wide * d, low, high)
+    return jnp.where(d == task.e, clean, ahead).reshape(x.shape)
+
+
+def step(task: StepTask, norm: Norm) -> Row:
     """Returns the step d; a value that goes all the way to the image is e exactly.
 
     Where ball and box do not reach the plane, the step goes as far towards it as they
@@ -71,7 +99,7 @@ def step(task: Task, norm: Norm) -> Row:
     return jnp.where(reached & fits, d, base)
 
 
-def _family(task: Task, norm: Norm, farthest: Number) -> Family:
+def _family(task: StepTask, norm: Norm, farthest: Number) -> Family:
     """Minimisers of |e - d|_p + |d|^2 / (2 pull) - level (b . d) / pull over the box.
 
     Without a pull all are the shortest steps to a plane, `inside(level * b)`. In L2 it
@@ -99,7 +127,7 @@ def _family(task: Task, norm: Norm, farthest: Number) -> Family:
 
 
 def _meet(
-    task: Task, at: Callable[[Number], Row], r: Number | float
+    task: StepTask, at: Callable[[Number], Row], r: Number | float
 ) -> tuple[Row, Bool[Array, ""]]:
     """Goes up (or down) the levels to the plane, or as far as the radius.
 

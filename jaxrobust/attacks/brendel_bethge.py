@@ -1,20 +1,20 @@
 """The Brendel & Bethge attack: along the boundary towards the image, by gradients."""
 
 import dataclasses
-from typing import Annotated, Any, NamedTuple, Unpack
+from typing import Annotated, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 
 from jaxrobust import threat
 from jaxrobust._checks import Range
-from jaxrobust.array_types import Images, Labels, LogitsFn, PerExample, Scalar
-from jaxrobust.attacks import _brendel_bethge_steps as steps_
+from jaxrobust.array_types import Images, Labels, LogitsFn, Scalar
 from jaxrobust.attacks import _fab_logits as logit
+from jaxrobust.attacks._brendel_bethge_steps import nearest_in_plane
 from jaxrobust.attacks._decisions import first_misclassified
-from jaxrobust.attacks._descent import to_boundary, width
+from jaxrobust.attacks._descent import to_boundary
 from jaxrobust.attacks._eager import iterate
-from jaxrobust.attacks._method import Count, Health, choose, like, model_keys, watched
+from jaxrobust.attacks._method import Count, Health, choose, model_keys, watched
 from jaxrobust.attacks._nearest import Nearest, Smallest
 from jaxrobust.attacks._objective import Keys, Problem, evaluate, judged_gradient
 from jaxrobust.attacks._options import PositiveInt, TargetOptions, shares
@@ -39,7 +39,7 @@ class BrendelBethge(Smallest):
     norms = ("linf", "l2", "l1", "l0")
     random = "the Brendel & Bethge attack"
 
-    lr: float = 1e-3
+    lr: float = 1e-2
     lr_decay: float = 0.5
     decays: int = 20
     momentum: float = 0.8
@@ -70,9 +70,8 @@ class BrendelBethge(Smallest):
         gain = -(share * value).astype(x.dtype)
         decays = jnp.asarray(i) // max(1, self.steps // self.decays)
         radius = self.lr * self.lr_decay ** decays.astype(x.dtype) * x[0].size
-        ahead = _ahead(problem, x, normal, gain, radius)
         return Carry(
-            ahead,
+            nearest_in_plane(problem, x, normal, gain, radius),
             normal,
             carry.nearest.or_nearer(problem, x, at.fooled),
             watched(carry.health, grad, at.logits, i),
@@ -83,26 +82,6 @@ class BrendelBethge(Smallest):
         return carry.nearest.distance == 0
 
 
-def _ahead(
-    problem: Problem, x: Images, normal: Images, gain: PerExample, radius: Any
-) -> Images:
-    """The point of the plane, `gain` along the gradient, that is nearest the image."""
-    (low, high), wide = problem.bounds, width(problem)
-    rows, clean, b = (v.reshape(len(x), -1) for v in (x, problem.x, normal))
-    largest = jnp.max(jnp.abs(b), axis=1)
-    task = steps_.Task(
-        e=(clean - rows) / wide,
-        b=threat.safe_divide(b, like(largest, b)),
-        c=threat.tamed(threat.safe_divide(gain, largest * wide)),
-        r=jnp.broadcast_to(radius, gain.shape),
-        low=(low - rows) / wide,
-        high=(high - rows) / wide,
-    )
-    d = jax.vmap(lambda row: steps_.step(row, problem.norm))(task)
-    ahead = jnp.clip(rows + wide * d, low, high)
-    return jnp.where(d == task.e, clean, ahead).reshape(x.shape)
-
-
 @shares(TargetOptions)
 def brendel_bethge(
     logits_fn: LogitsFn,
@@ -111,7 +90,7 @@ def brendel_bethge(
     *,
     eps: Scalar | None = None,
     steps: int = 1000,
-    lr: Annotated[float, Range(0, 1e3)] = 1e-3,
+    lr: Annotated[float, Range(0, 1e3)] = 1e-2,
     lr_decay: Annotated[float, Range(0, 1)] = 0.5,
     decays: PositiveInt = 20,
     momentum: Annotated[float, Range(0, 1)] = 0.8,
@@ -122,17 +101,17 @@ def brendel_bethge(
     """Brendel & Bethge attack (2019, section 3): along the boundary, all norms.
 
     From a misclassified noise image, brought to the boundary by halvings of the
-    distance. Each step takes the boundary for a plane, with the mean of the last
-    gradients of the margin for its normal, and goes to the point of that plane, of the
-    box, and of a ball of radius r around the iterate that is nearest to the image: an
-    exact solution, found by searches for the two multipliers (in L0 that of the
-    relaxed problem, which may change one value too many). Where the ball does not reach
-    the plane, the step goes as far towards it as it can. Returns the nearest
-    misclassified point.
+    distance. Each step takes the boundary for a plane, with a running mean of the
+    margin's gradients for its normal, and goes to the point nearest to the image of
+    that plane, the box, and a ball in L2 around the iterate. It is found exactly, by
+    searches for the two multipliers (in L0 for the relaxed problem, whose answer may
+    change a value more than is needed). Where ball and box do not reach the plane, the
+    step goes as far towards it as they let it. Returns the nearest misclassified point.
 
-    Settings are Foolbox's, by the authors; there the radius is also multiplied by the
-    number of images in the batch. A row for which no noise image is misclassified, as
-    with most targets, starts at the image itself.
+    Settings are Foolbox's, by the authors. There the radius is .001 times the number of
+    values times that of images in the batch: .01 here is a batch of ten, and any batch
+    gives the same. A row for which no noise is misclassified, as with most targets,
+    starts at the image itself.
 
     >>> import jax, jax.numpy as jnp
     >>> from jaxrobust import attacks
@@ -147,8 +126,9 @@ def brendel_bethge(
     Args:
       steps: steps, at least 0, one gradient each; static. At most 21 more calls find
         the first point.
-      lr: the radius r of the first steps in L2, in units of the box's width and times
-        the number of values of an image.
+      lr: the first radius of the ball, over the box's width and the number of values
+        of an image. With a small one L0 ends early: a value goes back to the image in
+        one step or not at all.
       lr_decay: what it is multiplied by, `decays` times in all, in [0, 1].
       decays: how often, at even distances; at least 1; static.
       momentum: weight of the normals of the steps before, in [0, 1].

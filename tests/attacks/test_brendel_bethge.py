@@ -25,7 +25,7 @@ GAP = 1
 
 @functools.cache
 def solver(norm):
-    return jax.jit(lambda *parts: steps.step(steps.Task(*parts), norm))
+    return jax.jit(lambda *parts: steps.step(steps.StepTask(*parts), norm))
 
 
 def drawn(seed):
@@ -151,7 +151,7 @@ def linear(x):
 def test_straight_boundaries(norm, dual):
     x, y = jnp.full(SHAPE, 0.5), jnp.zeros(3, jnp.int32)
     x_adv = attacks.brendel_bethge(
-        linear, x, y, norm=norm, steps=100, lr=0.01, key=jax.random.key(0)
+        linear, x, y, norm=norm, steps=100, key=jax.random.key(0)
     )
     best = LEAD / jnp.linalg.norm(W.ravel(), dual)
     share = threat.distance(x_adv, x, norm=norm) / best
@@ -184,8 +184,8 @@ def test_foolbox(golden, norm):
         x,
         y,
         norm=norm,
-        steps=60,
-        lr=3e-3,
+        steps=100,
+        lr=1e-2,
         x_init=jnp.asarray(data["start"]),
         key=jax.random.key(0),
     )

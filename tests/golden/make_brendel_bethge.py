@@ -19,7 +19,7 @@ from jaxrobust import data, models, threat, zoo
 
 HERE = pathlib.Path(__file__).resolve().parent
 NETWORK, KEPT = "digits_lenet5_pgd", 8
-STEPS, LR = 60, 3e-3
+STEPS, LR = 100, 1e-2
 NAMES = {"l2": "L2", "linf": "Linfinity", "l1": "L1", "l0": "L0"}
 
 
