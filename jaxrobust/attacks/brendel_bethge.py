@@ -69,6 +69,8 @@ class BrendelBethge(Smallest):
         share = jnp.where(value > 0, 2 - self.overshoot, self.overshoot)
         gain = -(share * value).astype(x.dtype)
         decays = jnp.asarray(i) // max(1, self.steps // self.decays)
+        # A row that has not found a mistake keeps its radius.
+        decays = decays * jnp.isfinite(carry.nearest.distance)
         radius = self.lr * self.lr_decay ** decays.astype(x.dtype) * x[0].size
         return Carry(
             nearest_in_plane(problem, x, normal, gain, radius),
@@ -111,7 +113,7 @@ def brendel_bethge(
     Settings are Foolbox's, by the authors. There the radius is .001 times the number of
     values times that of images in the batch: .01 here is a batch of ten, and any batch
     gives the same. A row for which no noise is misclassified, as with most targets,
-    starts at the image itself.
+    starts at the image itself, and keeps the first radius until it is misclassified.
 
     >>> import jax, jax.numpy as jnp
     >>> from jaxrobust import attacks
