@@ -100,7 +100,7 @@ def brendel_bethge(
     x_init: Images | None = None,
     **options: Unpack[TargetOptions],
 ) -> Images:
-    """Brendel & Bethge attack (2019, section 3): along the boundary, all norms.
+    """Brendel & Bethge attack (Brendel et al. 2019): along the boundary, in all norms.
 
     From a misclassified noise image, brought to the boundary by halvings of the
     distance. Each step takes the boundary for a plane, with a running mean of the
@@ -143,7 +143,7 @@ def brendel_bethge(
 
     Reference:
       Brendel, Rauber, Kümmerer, Ustyuzhaninov, Bethge: Accurate, reliable and fast
-      robustness evaluation, NeurIPS 2019, arXiv 1907.01003, section 3.
+      robustness evaluation, NeurIPS 2019, arXiv 1907.01003.
     """
     method = BrendelBethge(
         steps,
