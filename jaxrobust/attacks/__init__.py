@@ -13,6 +13,7 @@ from jaxrobust.attacks.apgd import apgd as apgd
 from jaxrobust.attacks.apgd import apgd_targeted as apgd_targeted
 from jaxrobust.attacks.bandits import bandits as bandits
 from jaxrobust.attacks.boundary import boundary as boundary
+from jaxrobust.attacks.brendel_bethge import brendel_bethge as brendel_bethge
 from jaxrobust.attacks.cw_l2 import cw_l2 as cw_l2
 from jaxrobust.attacks.cw_linf import cw_linf as cw_linf
 from jaxrobust.attacks.ddn import ddn as ddn

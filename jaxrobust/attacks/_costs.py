@@ -73,6 +73,11 @@ def of_descent(o: Options) -> Cost:
     return Cost(o.steps, 0)
 
 
+def of_boundary_steps(o: Options) -> Cost:
+    """A gradient per step, and looks for a first point at the boundary."""
+    return Cost(o.steps, 21)
+
+
 def of_gradients(o: Options) -> Cost:
     """A gradient per step, and two looks per restart."""
     return Cost(o.restarts * o.steps, 2 * o.restarts)

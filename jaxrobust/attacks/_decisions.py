@@ -7,10 +7,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from jaxrobust.array_types import Images, Key, PerExample
-from jaxrobust.attacks._method import like
-from jaxrobust.attacks._objective import Problem
+from jaxrobust.attacks._method import choose, like, model_keys, repeat
+from jaxrobust.attacks._objective import Keys, Problem, evaluate, fold
 from jaxrobust.attacks.hop_skip_jump import draw, in_blocks
 
+_DRAW_STREAM = 0x646563
 # Halvings between a misclassified point and the image.
 _HALVINGS = 10
 
@@ -59,3 +60,17 @@ def seek(problem: Problem, sought: Sought, keys: Key) -> Images:
     between = x + middle * (sought.start - x)
     point = jnp.where(like(sought.halvings > 0, x), between, noise)
     return jnp.clip(point, low, high)
+
+
+def first_misclassified(problem: Problem, keys: Keys, tries: int) -> Images:
+    """The first that is misclassified of `x_init` and noise; the image if none is."""
+
+    def look(i: jax.Array, sought: Sought) -> Sought:
+        query = seek(problem, sought, fold(keys, _DRAW_STREAM, i))
+        fooled = evaluate(problem, query, model_keys(problem, keys, i)).fooled
+        return choose(sought.halvings > 0, sought, sought.after(problem, query, fooled))
+
+    def begun(sought: Sought) -> Bool[Array, " B"]:
+        return sought.halvings > 0
+
+    return repeat(tries, look, Sought.first(problem), 1, begun).start

@@ -22,6 +22,7 @@ from jaxrobust.attacks._costs import Options as Options
 from jaxrobust.attacks.apgd import apgd, apgd_targeted
 from jaxrobust.attacks.bandits import bandits
 from jaxrobust.attacks.boundary import boundary
+from jaxrobust.attacks.brendel_bethge import brendel_bethge
 from jaxrobust.attacks.cw_l2 import cw_l2
 from jaxrobust.attacks.cw_linf import cw_linf
 from jaxrobust.attacks.ddn import ddn
@@ -126,6 +127,9 @@ _ENTRIES: dict[str, Traits] = {
     "bandits": _black_box(bandits, _costs.of_steps_of_three, norms=("linf", "l2")),
     "bim": Traits(bim, _costs.of_steps, strong=True, fixed_steps=True),
     "boundary": _decisions(boundary, norms=("l2",), norm="l2"),
+    "brendel_bethge": _smallest(
+        brendel_bethge, _costs.of_boundary_steps, norms=(*NORMS, "l0")
+    ),
     "cw_l2": _smallest(cw_l2, _costs.of_binary_steps, norms=("l2",), norm="l2"),
     "cw_linf": _smallest(
         cw_linf, lambda o: Cost(o.rounds * o.steps, 2), norms=("linf",), norm="linf"

@@ -22,6 +22,7 @@ SMALL = {
         "tiles": 6,
     },
     "boundary": {"queries": 500, "sphere": 0.1, "inward": 0.1},
+    "brendel_bethge": {"steps": 20, "decays": 5},
     "cw_l2": {"binary_steps": 2, "steps": 15, "lr": 0.05, "initial_const": 1.0},
     "cw_linf": {"rounds": 3, "steps": 15, "lr": 0.02, "initial_const": 1.0},
     "ddn": {"steps": 20, "init_norm": 0.2},

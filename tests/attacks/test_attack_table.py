@@ -36,6 +36,7 @@ SHORT = {
     "bandits": [],
     "bim": [],
     "boundary": ["l2"],
+    "brendel_bethge": ["l2"],
     "cw_l2": ["l2"],
     "cw_linf": ["linf"],
     "ddn": ["l2"],
