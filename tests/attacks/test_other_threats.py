@@ -292,7 +292,9 @@ def test_smoothed_flows_are_means():
     assert jnp.abs(spatial.smoothed(field, 1.0)).max() < jnp.abs(field).max()
 
 
-@pytest.mark.parametrize("name", ["stadv", "msd", "rotate_translate_gradient"])
+@pytest.mark.parametrize(
+    "name", full_but(["stadv", "msd", "rotate_translate_gradient"], ["stadv"])
+)
 def test_the_scale_of_logits_does_not_count(name):
     of = [run(name, lambda x, s=s: s * net(x)) for s in (1e-6, 1e6)]
     lost = [int((jnp.argmax(net(x), 1) != Y).sum()) for x in of]

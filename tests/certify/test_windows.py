@@ -65,7 +65,7 @@ MODULES = (Strided(), Residual(), Pooled())
 CASES = [(module, norm) for module in MODULES for norm in ("linf", "l2")]
 
 
-@pytest.mark.parametrize(("module", "norm"), full_but(CASES, CASES[:4:2]))
+@pytest.mark.parametrize(("module", "norm"), full_but(CASES, CASES[:1]))
 def test_windows_bound_as_the_whole_image_does(module, norm):
     fn = network(module)
     x = jax.random.uniform(jax.random.key(0), SHAPE)
