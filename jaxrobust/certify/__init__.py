@@ -12,6 +12,7 @@ The life of the data, a file each:
                       or a `Node`. What is in no table is an error with its line.
     _rewrites.py      what a node is said by others: patterns of `select_n` (a maximum,
                       a leaky ReLU), division, `split`, pools, loops
+    _composites.py    functions of JAX whose rule is better than those of their parts
     _affine.py        the table AFFINE: primitives that are affine in the input; images
                       of intervals, and of linear forms backwards (by transposition)
     _nonlinear.py     the table NONLINEAR: `interval`, and `relax`, planes below and

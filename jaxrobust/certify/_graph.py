@@ -169,6 +169,14 @@ def _read(env: Mapping[Any, Any], atom: Any) -> Any:
     return env[atom]
 
 
+def holds(value: Any, number: float) -> bool:
+    """Whether a value is a constant that is this number everywhere."""
+    if isinstance(value, Node | Tracer | Platforms):
+        return False
+    array = np.asarray(value)
+    return bool(array.size) and bool((array == number).all())
+
+
 def _equation(eqn: Any, values: Sequence[Any]) -> Sequence[Any]:
     """Computes one equation; of an error without a line it says where it is."""
     try:

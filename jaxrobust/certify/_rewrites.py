@@ -3,16 +3,15 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import Tracer
 
-from jaxrobust.certify import _graph
+from jaxrobust.certify import _composites, _graph
+from jaxrobust.certify._composites import Rewrite
 from jaxrobust.certify._graph import Node, apply, new
 
-Rewrite = Callable[[Any, Sequence[Any]], Sequence[Any] | None]
 COMPARISONS = ("gt", "ge", "lt", "le")
 
 
@@ -20,8 +19,8 @@ def rewrite(eqn: Any, values: Sequence[Any]) -> Sequence[Any] | None:
     """Returns what an equation is; None where it stays what it is."""
     name = eqn.primitive.name
     called = str(eqn.params.get("name", ""))
-    if called in _COMPOSITES and any(isinstance(one, Node) for one in values):
-        found = _COMPOSITES[called](eqn, values)
+    if called in _composites.CALLS and any(isinstance(one, Node) for one in values):
+        found = _composites.CALLS[called](eqn, values)
         if found is not None:
             return found
     if name not in TABLE or not any(isinstance(one, Node) for one in values):
@@ -50,14 +49,6 @@ def aligned(eqn: Any, values: Sequence[Any]) -> Sequence[Any]:
     return [spread(value) for value in values]
 
 
-def _is(value: Any, number: float) -> bool:
-    """Whether a value is a constant that is this number everywhere."""
-    if isinstance(value, Node | Tracer | _graph.Platforms):
-        return False
-    array = np.asarray(value)
-    return bool(array.size) and bool((array == number).all())
-
-
 def _comparison(eqn: Any, values: Sequence[Any]) -> Sequence[Any]:
     """Keeps a comparison for the selection that it is made for."""
     return [new(eqn.primitive.name, values, eqn.outvars[0])]
@@ -81,7 +72,7 @@ def _or(eqn: Any, values: Sequence[Any]) -> Sequence[Any]:
     """Leaves out a condition that never, or always, holds."""
     one, other = values
     for first, second in ((one, other), (other, one)):
-        if _is(first, eqn.primitive.name == "and"):
+        if _graph.holds(first, eqn.primitive.name == "and"):
             return [second]
     raise _graph.unsupported(eqn, "of conditions that depend on the input")
 
@@ -126,7 +117,7 @@ def _same(one: Any, other: Any) -> bool:
 
 def _leak(x: Any, threshold: Any, yes: Any, no: Any) -> Any:
     """Returns the slope below 0 of a leaky ReLU of x; None for another selection."""
-    if not (isinstance(x, Node) and _is(threshold, 0) and yes is x):
+    if not (isinstance(x, Node) and _graph.holds(threshold, 0) and yes is x):
         return None
     if isinstance(no, Node) and no.op == "mul":
         for node, slope in (no.inputs, no.inputs[::-1]):
@@ -142,7 +133,7 @@ def _extreme(eqn: Any, values: Sequence[Any]) -> Sequence[Any]:
     never = -np.inf if name == "max" else np.inf
     for one, other in (values, values[::-1]):
         if (
-            _is(one, never)
+            _graph.holds(one, never)
             and isinstance(other, Node)
             and (other.shape == eqn.outvars[0].aval.shape)
         ):
@@ -237,42 +228,6 @@ def _gather(eqn: Any, values: Sequence[Any]) -> Sequence[Any] | None:
     return apply(lambda g, v, f: jnp.where(v > 0, g, f), clipped[0], inside, filled)
 
 
-def _sum_of_shifted(eqn: Any, values: Sequence[Any]) -> Sequence[Any] | None:
-    """Says that a sum of exp(x - max x), as a softmax takes, is at least 1."""
-    exponential = values[0]
-    if not (isinstance(exponential, Node) and exponential.op == "exp"):
-        return None
-    (moved,) = exponential.inputs
-    if not (isinstance(moved, Node) and moved.op == "sub"):
-        return None
-    (x, top), spreads = moved.inputs, []
-    while isinstance(top, Node) and top.op in _SPREADS:
-        spreads.insert(0, top)
-        (top,) = top.parents
-    axes = tuple(eqn.params["axes"])
-    if not (isinstance(top, Node) and top.op == "reduce_max" and top.inputs[0] is x):
-        return None
-    if tuple(top.params["axes"]) != axes or not _back_in_place(top, spreads, x.shape):
-        return None
-    total = _graph.make(eqn, values)
-    return [new("max", (total, np.ones((), total.dtype)), eqn.outvars[0])]
-
-
-def _back_in_place(top: Node, spreads: Sequence[Node], shape: Sequence[int]) -> bool:
-    """Whether each maximum is spread over the values that it is the maximum of."""
-    places = np.arange(top.size, dtype=np.int32).reshape(top.shape)
-    wanted = np.expand_dims(places, tuple(top.params["axes"]))
-    with jax.ensure_compile_time_eval():
-        for node in spreads:
-            places = np.asarray(node.apply(places))
-    return np.array_equal(
-        np.broadcast_to(places, shape), np.broadcast_to(wanted, shape)
-    )
-
-
-_SPREADS = ("broadcast_in_dim", "reshape", "expand_dims", "copy", "squeeze")
-
-
 def _window_max(eqn: Any, values: Sequence[Any]) -> Sequence[Any]:
     """Takes the maximum of the entries at each place of a window."""
     p = eqn.params
@@ -356,61 +311,11 @@ TABLE: Mapping[str, Rewrite] = {
     "optimization_barrier": lambda eqn, values: values,
     "is_finite": _is_finite,
     "gather": _gather,
-    "reduce_sum": _sum_of_shifted,
+    "reduce_sum": _composites.sum_of_shifted,
     "expm1": _one_by_one(lambda x: lax.exp(x) - 1),
     "log1p": _one_by_one(lambda x: lax.log(x + 1)),
     "erfc": _one_by_one(lambda x: 1 - lax.erf(x)),
     "reduce_min": lambda eqn, values: apply(
         lambda x: -jnp.max(-x, eqn.params["axes"]), *values
     ),
-}
-
-
-def _text(inner: Any) -> str:
-    return str(getattr(inner, "jaxpr", inner))
-
-
-def _is_own(eqn: Any, function: Callable[..., Any]) -> bool:
-    """Whether a call is one of this function of JAX, and no other of its name."""
-    found = _graph.inner_jaxpr(eqn)
-    if found is None:
-        return False
-    like = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in eqn.invars]
-    own = jax.make_jaxpr(function)(*like).jaxpr
-    if len(own.eqns) != 1 or (inner := _graph.inner_jaxpr(own.eqns[0])) is None:
-        return False
-    return _text(inner.jaxpr) == _text(found.jaxpr)
-
-
-def _logaddexp(eqn: Any, values: Sequence[Any]) -> Sequence[Any] | None:
-    """Is c + softplus(x - c) for a constant c."""
-    x, c = values
-    if isinstance(c, Node) or not isinstance(x, Node):
-        return None
-    if not _is_own(eqn, jnp.logaddexp):
-        return None
-    if _is(c, 0):
-        return [new("softplus", (x,), eqn.outvars[0])]
-    (moved,) = apply(lambda x, c: x - jnp.broadcast_to(c, x.shape), x, c)
-    soft = new("softplus", (moved,), eqn.outvars[0])
-    return apply(lambda s, c: s + jnp.broadcast_to(c, s.shape), soft, c)
-
-
-def _elu(eqn: Any, values: Sequence[Any]) -> Sequence[Any] | None:
-    """An ELU with alpha = 1 is convex; others are what their parts are."""
-    if len(values) != 1 or not _is_own(eqn, jax.nn.elu):
-        return None
-    return [new("elu", values, eqn.outvars[0])]
-
-
-def _softplus(eqn: Any, values: Sequence[Any]) -> Sequence[Any] | None:
-    if len(values) != 1 or not _is_own(eqn, jax.nn.softplus):
-        return None
-    return [new("softplus", values, eqn.outvars[0])]
-
-
-_COMPOSITES: Mapping[str, Rewrite] = {
-    "logaddexp": _logaddexp,
-    "elu": _elu,
-    "softplus": _softplus,
 }
