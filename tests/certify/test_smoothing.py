@@ -83,3 +83,21 @@ def test_logits_that_are_no_numbers_are_of_no_class(value):
     )
     assert found.classes.tolist() == [certify.ABSTAINED]
     assert found.radii.tolist() == [0]
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision_has_the_same_noise(dtype):
+    """In half precision itself noise of 3 standard deviations would hardly be there."""
+    x = jnp.array([[1.0, 0.5 + 2.75 * 0.25]], dtype)  # 2.75 sigma from a plane
+
+    def fn(z):
+        ahead = z.astype(jnp.float32)[:, 1] - 0.5
+        return jnp.stack([jnp.zeros_like(ahead), ahead], 1)
+
+    keys = jax.random.split(jax.random.key(0), 1)
+    given = (keys, 0.25, 100_000, 10_000)
+    counted = [
+        smoothing.counts(fn, images, *given)[0, 1] / 100_000
+        for images in (x, x.astype(jnp.float32))
+    ]
+    np.testing.assert_allclose(counted, stats.norm.cdf(2.75), atol=5e-4)
