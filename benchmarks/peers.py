@@ -213,7 +213,7 @@ def _searches() -> list[Row]:
             "ead",
             "l1",
             # The peers give up where the loss stands still: this many end nearer.
-            SEARCH | {"steps": 80},
+            SEARCH | {"steps": 60},
             {
                 "foolbox": foolbox_(
                     "EADAttack",
