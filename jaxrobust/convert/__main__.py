@@ -178,9 +178,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--checkpoint",
-        default="best_robust",
         choices=sorted(WHICH),
-        help="of the run, with --to-torch",
+        help="of the run, with --to-torch; by default what an evaluation of it takes",
     )
     parser.add_argument(
         "--input-shape",
