@@ -34,9 +34,10 @@ The life of the data, a file each:
 A new primitive is one entry of a table: of AFFINE if it is affine (how it treats
 signs), else of NONLINEAR (an interval, and planes if one knows them).
 
-No numbers. Where a network may divide by 0, take the logarithm or the root of what may
-not be positive, or leave the numbers of its dtype, nothing is proved of what reads such
-a value, and nothing at all where it asks whether a value is one (`isnan`, `isfinite`).
+No numbers. Where a network may take the logarithm or the root of what is negative, add
+or multiply infinities, or have constants that are none, nothing is proved of what reads
+such a value, and nothing at all where it asks of what may be infinite whether it is
+(`isnan`, `isfinite`).
 
 Rounding. All is computed in the dtype of the input. Before each operation that rounds
 an interval grows by `ULPS` (4) units in the last place of its ends, planes by as many

@@ -15,25 +15,39 @@ Rewrite = Callable[[Any, Sequence[Any]], Sequence[Any] | None]
 _SPREADS = ("broadcast_in_dim", "reshape", "expand_dims", "copy", "squeeze")
 
 
+def exp_of_shifted(eqn: Any, values: Sequence[Any]) -> Sequence[Any] | None:
+    """Says that x - max x is at most 0, so that its exp does not overflow."""
+    (moved,) = values
+    if _maximum_in(moved) is None:
+        return None
+    capped = new("min", (moved, np.zeros((), moved.dtype)), moved)
+    return [_graph.make(eqn, [capped])]
+
+
 def sum_of_shifted(eqn: Any, values: Sequence[Any]) -> Sequence[Any] | None:
     """Says that a sum of exp(x - max x), as a softmax takes, is at least 1."""
     exponential = values[0]
     if not (isinstance(exponential, Node) and exponential.op == "exp"):
         return None
-    (moved,) = exponential.inputs
+    capped = exponential.inputs[0]
+    top = _maximum_in(capped.inputs[0]) if capped.op == "min" else None
+    if top is None or tuple(top.params["axes"]) != tuple(eqn.params["axes"]):
+        return None
+    total = _graph.make(eqn, values)
+    return [new("max", (total, np.ones((), total.dtype)), eqn.outvars[0])]
+
+
+def _maximum_in(moved: Any) -> Node | None:
+    """Returns the maximum of x in x - max x; None for what is no such difference."""
     if not (isinstance(moved, Node) and moved.op == "sub"):
         return None
     (x, top), spreads = moved.inputs, []
     while isinstance(top, Node) and top.op in _SPREADS:
         spreads.insert(0, top)
         (top,) = top.parents
-    axes = tuple(eqn.params["axes"])
     if not (isinstance(top, Node) and top.op == "reduce_max" and top.inputs[0] is x):
         return None
-    if tuple(top.params["axes"]) != axes or not _back_in_place(top, spreads, x.shape):
-        return None
-    total = _graph.make(eqn, values)
-    return [new("max", (total, np.ones((), total.dtype)), eqn.outvars[0])]
+    return top if _back_in_place(top, spreads, x.shape) else None
 
 
 def _back_in_place(top: Node, spreads: Sequence[Node], shape: Sequence[int]) -> bool:

@@ -37,6 +37,7 @@ class ScalarCurve(NamedTuple):
         one that only rises, `falls` says otherwise.
       falls: whether it falls everywhere.
       positive: whether it is defined above 0 alone.
+      zero: whether it then is at 0 too.
     """
 
     value: Function
@@ -45,6 +46,7 @@ class ScalarCurve(NamedTuple):
     least: float | None = None
     falls: bool = False
     positive: bool = False
+    zero: bool = False
 
 
 def interval(curve: ScalarCurve, x: Interval) -> Interval:
@@ -58,7 +60,7 @@ def interval(curve: ScalarCurve, x: Interval) -> Interval:
     found = widened(Interval(low, high))
     if not curve.positive:
         return found
-    inside = x.lower > 0
+    inside = x.lower >= 0 if curve.zero else x.lower > 0
     infinity = jnp.asarray(jnp.inf, low.dtype)
     return Interval(
         jnp.where(inside, found.lower, -infinity),

@@ -120,7 +120,9 @@ NONLINEAR: Mapping[str, BoundRule] = {
     "exp": _fixed(ScalarCurve(jnp.exp, jnp.exp, "convex")),
     "log": _fixed(ScalarCurve(jnp.log, lambda x: 1 / x, "concave", positive=True)),
     "sqrt": _fixed(
-        ScalarCurve(jnp.sqrt, lambda x: 0.5 / jnp.sqrt(x), "concave", positive=True)
+        ScalarCurve(
+            jnp.sqrt, lambda x: 0.5 / jnp.sqrt(x), "concave", positive=True, zero=True
+        )
     ),
     "rsqrt": _fixed(_curves.curve(lax.rsqrt, "convex", falls=True, positive=True)),
     "reciprocal": BoundRule(_reciprocal_interval, _reciprocal_planes),

@@ -1,9 +1,9 @@
 """Where an output is a number for sure.
 
-Bounds are of real numbers. Where the input of a logarithm may not be positive, or a
-number may be too large, the network may say NaN; a clip behind it has finite bounds all
-the same, and a difference of two such values may cancel. So what is no number for sure
-is followed on its own, from where it may begin to all that it reaches.
+Bounds are of real numbers. Where a logarithm is of what may be negative, or a sum
+overflows, the network may say NaN; a clip behind it has finite bounds all the same, and
+a difference of two such values may cancel. So what may be no number is followed on its
+own, from where it may begin to all that it reaches.
 """
 
 from collections.abc import Mapping
@@ -14,12 +14,22 @@ from jaxtyping import Array, Bool
 
 from jaxrobust.certify import _affine, _propagate
 from jaxrobust.certify import _several as several
-from jaxrobust.certify._affine import Interval
+from jaxrobust.certify._affine import AFFINE, Interval, without_nan
 from jaxrobust.certify._backwards import Intervals
 from jaxrobust.certify._graph import Graph, Node
 
-# What may give no number, or an infinite one, of numbers of usual size.
+# What may be no number, or infinite, of numbers of usual size.
 _PARTIAL = ("exp", "log", "sqrt", "rsqrt", "reciprocal")
+# Of these, those that are numbers from 0 on alone.
+_ROOTS = ("log", "sqrt", "rsqrt")
+# What is not affine and may grow beyond all numbers, or multiply infinity by 0.
+_PRODUCTS = ("mul", "dot_general", "square", "odd_power", "even_power")
+
+
+def read_by(forms: Array, graph: Graph, known: Intervals) -> Bool[Array, " R"]:
+    """Says which forms `[R, *out]` read a value that may be no number."""
+    lost = (forms != 0) & doubtful(graph, known)[None]
+    return jnp.any(lost, axis=tuple(range(1, forms.ndim)))
 
 
 def doubtful(graph: Graph, known: Intervals) -> Bool[Array, "..."]:
@@ -29,21 +39,86 @@ def doubtful(graph: Graph, known: Intervals) -> Bool[Array, "..."]:
       graph: of a function.
       known: intervals, of the inputs of all that is not affine at least.
     """
-    shape = graph.output.shape
-    # What a condition was left out for, and without what is partial: any doubt counts.
-    partial = any(node.op in _PARTIAL for node in graph.nodes)
-    looked_at = graph.assumed if partial else list(known)
     lost = jnp.zeros((), bool)
+    for node in graph.assumed:
+        for end in known[node]:
+            lost |= ~jnp.all(jnp.isfinite(end))
+    if any(node.op in _PARTIAL for node in graph.nodes):
+        return lost | _followed(graph, known)
+    return jnp.broadcast_to(lost | _overflows(graph, known), graph.output.shape)
+
+
+def _overflows(graph: Graph, known: Intervals) -> Bool[Array, ""]:
+    """Whether anything may be infinite where all functions make numbers of numbers.
+
+    Affine operations hand on what is: it is looked for where they end.
+    """
+    looked_at = {_origin(graph.output): None}
+    for node in graph.nodes:
+        if node.inputs and not _affine.is_linear(node):
+            looked_at |= {_origin(parent): None for parent in node.parents}
+    seen = dict(known)
+    if not all(node in known for node in graph.nodes):
+        # A bound by forms may be finite where the sums inside are not.
+        for node in graph.nodes:
+            if _affine.is_linear(node):
+                seen[node] = _propagate.forward(node, {**seen, **known})
+            elif node.inputs:
+                seen.setdefault(node, _propagate.forward(node, known))
+    total = jnp.zeros((), graph.input.dtype)
     for node in looked_at:
-        lost |= jnp.any(_endless(known[node]))
-    lost = jnp.broadcast_to(lost, shape)
-    return lost | _followed(graph, known) if partial else lost
+        if not _makes_larger(node):
+            continue
+        low, high = seen[node]
+        # No number if an end is none; a sum of products is quick.
+        total = total + jnp.sum(jnp.where(low == high, 0, (high - low) * 0))
+    return jnp.isnan(total)
 
 
-def read_by(forms: Array, graph: Graph, known: Intervals) -> Bool[Array, " R"]:
-    """Says which forms `[R, *out]` read a value that may be no number."""
-    lost = (forms != 0) & doubtful(graph, known)[None]
-    return jnp.any(lost, axis=tuple(range(1, forms.ndim)))
+def _origin(node: Node) -> Node:
+    """Returns where a value comes from that is only moved."""
+    while _affine.is_linear(node) and not _makes_larger(node):
+        (node,) = node.parents
+    return node
+
+
+def _makes_larger(node: Node) -> bool:
+    """Whether a node may be infinite where its inputs are not."""
+    if not node.inputs or not _affine.is_linear(node):
+        return not node.inputs or node.op in _PRODUCTS
+    one = AFFINE[node.op]
+    return one.rounds or one.offset or len(node.parents) > 1
+
+
+def _followed(graph: Graph, known: Intervals) -> Bool[Array, "..."]:
+    """Follows doubts through a graph, value by value."""
+    seen = dict(known)
+    lost = {graph.input: _endless(known[graph.input])}
+    ends = dict(lost)  # what may be infinite
+    for node in graph.nodes:
+        if node is graph.input:
+            continue
+        found = _interval(node, seen)
+        seen.setdefault(node, without_nan(found))
+        ends[node] = _endless(without_nan(found))
+        if _affine.is_linear(node):
+            reads = {p: lost[p] for p in node.parents}
+            if AFFINE[node.op].rounds:
+                # A sum of infinities may be no number.
+                reads = {p: lost[p] | ends[p] for p in node.parents}
+            marks = _through_affine(node, reads)
+            lost[node] = marks | jnp.isnan(found.lower) | jnp.isnan(found.upper)
+        else:
+            lost[node] = _through_function(node, seen, lost, ends)
+    return lost[graph.output] | ends[graph.output]
+
+
+def _interval(node: Node, seen: Intervals) -> Interval:
+    """Returns the interval of a node, NaN where infinities of either sign meet."""
+    if not _affine.is_linear(node):
+        return _propagate.forward(node, seen)
+    operands = [seen[v] if isinstance(v, Node) else v for v in node.inputs]
+    return _affine.interval(node, *operands)
 
 
 def _endless(interval: Interval) -> Bool[Array, "..."]:
@@ -52,24 +127,8 @@ def _endless(interval: Interval) -> Bool[Array, "..."]:
     return ~(jnp.isfinite(low) & jnp.isfinite(high)) & (low != high)
 
 
-def _followed(graph: Graph, known: Intervals) -> Bool[Array, "..."]:
-    """Follows doubts through a graph, value by value."""
-    lost = {graph.input: _endless(known[graph.input])}
-    for node in graph.nodes:
-        if node is graph.input:
-            continue
-        if _affine.is_linear(node):
-            lost[node] = _through_affine(node, lost)
-        else:
-            found = _endless(_propagate.forward(node, known))
-            for parent in node.parents:
-                found |= _reached(node, parent, _endless(known[parent]))
-            lost[node] = found | _through_function(node, known, lost)
-    return lost[graph.output]
-
-
-def _through_affine(node: Node, lost: Mapping[Node, Array]) -> Bool[Array, "..."]:
-    """Says which values read a doubtful one, with a factor of 0 too."""
+def _through_affine(node: Node, reads: Mapping[Node, Array]) -> Bool[Array, "..."]:
+    """Says which values read a marked one, with a factor of 0 too."""
     places = [i for i, v in enumerate(node.inputs) if isinstance(v, Node)]
 
     def at(*values: Array) -> Array:
@@ -79,47 +138,55 @@ def _through_affine(node: Node, lost: Mapping[Node, Array]) -> Bool[Array, "..."
         return node.apply(*inputs)
 
     zeros = [jnp.zeros(p.shape, p.dtype) for p in node.parents]
-    moves = [jnp.where(lost[p], jnp.inf, 0).astype(p.dtype) for p in node.parents]
+    moves = [jnp.where(reads[p], jnp.inf, 0).astype(p.dtype) for p in node.parents]
     return ~jnp.isfinite(jax.jvp(at, zeros, moves)[1])
 
 
 def _through_function(
-    node: Node, known: Intervals, lost: Mapping[Node, Array]
+    node: Node,
+    seen: Intervals,
+    lost: Mapping[Node, Array],
+    ends: Mapping[Node, Array],
 ) -> Bool[Array, "..."]:
-    """Says which values of what is not affine read a doubtful one."""
+    """Says which values of what is not affine may be no number."""
     if node.op == "select":
-        return _chosen(node, known, lost)
+        return _chosen(node, seen, lost)
     found = jnp.zeros(node.shape, bool)
     for parent in node.parents:
-        found |= _reached(node, parent, lost[parent])
+        marks = lost[parent]
+        if node.op in _PRODUCTS:
+            marks |= ends[parent]
+        if node.op in _ROOTS:
+            marks |= ~(seen[parent].lower >= 0)
+        found |= _reached(node, parent, marks)
     return found
 
 
-def _reached(node: Node, parent: Node, lost: Array) -> Bool[Array, "..."]:
-    """Says which values of a function read those of a parent that are marked."""
-    if node.op == "select":  # only what is chosen, see `_chosen`
-        return jnp.zeros(node.shape, bool)
+def _reached(node: Node, parent: Node, marks: Array) -> Bool[Array, "..."]:
+    """Says which values of a function read marked ones of a parent."""
     if node.op == "reduce_max":
-        return jnp.any(lost, axis=tuple(node.params["axes"]))
+        return jnp.any(marks, axis=tuple(node.params["axes"]))
     if node.op == "dot_general":
         operands = [
-            lost.astype(node.dtype) if value is parent else jnp.ones(value.shape)
+            marks.astype(node.dtype)
+            if value is parent
+            else jnp.ones(value.shape, node.dtype)
             for value in node.inputs
         ]
         return node.apply(*operands) > 0
-    return jnp.broadcast_to(lost, node.shape)
+    return jnp.broadcast_to(marks, node.shape)
 
 
 def _chosen(
-    node: Node, known: Intervals, lost: Mapping[Node, Array]
+    node: Node, seen: Intervals, lost: Mapping[Node, Array]
 ) -> Bool[Array, "..."]:
-    """Says which values of a selection read a doubtful one: those that are chosen."""
+    """Says which values of a selection read a marked one: those that are chosen."""
 
     def of(value: object) -> Array:
         marked = lost[value] if isinstance(value, Node) else jnp.zeros((), bool)
         return jnp.broadcast_to(marked, node.shape)
 
-    a, b = (known[v] if isinstance(v, Node) else v for v in node.inputs[:2])
+    a, b = (seen[v] if isinstance(v, Node) else v for v in node.inputs[:2])
     sure, never = several.decided(a, b, node.shape)
     one, other, no, yes = map(of, node.inputs)
     either = jnp.where(sure, yes, jnp.where(never, no, yes | no))

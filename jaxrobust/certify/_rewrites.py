@@ -173,7 +173,7 @@ def _pow(eqn: Any, values: Sequence[Any]) -> Sequence[Any] | None:
     known = None if isinstance(exponent, Node | Tracer) else np.asarray(exponent)
     if known is not None and known.size and (known == known.flat[0]).all():
         number = float(known.flat[0])
-        if number == int(number):
+        if number == np.rint(number) and np.isfinite(number):
             return apply(lambda x: lax.integer_pow(x, int(number)), base)
         if number == 0.5:
             return apply(lax.sqrt, base)
@@ -311,6 +311,7 @@ TABLE: Mapping[str, Rewrite] = {
     "optimization_barrier": lambda eqn, values: values,
     "is_finite": _is_finite,
     "gather": _gather,
+    "exp": _composites.exp_of_shifted,
     "reduce_sum": _composites.sum_of_shifted,
     "expm1": _one_by_one(lambda x: lax.exp(x) - 1),
     "log1p": _one_by_one(lambda x: lax.log(x + 1)),

@@ -160,7 +160,8 @@ def counts(
         hits = jax.nn.one_hot(
             found.reshape(len(x), draws), classes + 1, dtype=jnp.int32
         )
-        return tally + jnp.sum(hits * (places < n).astype(jnp.int32)[None, :, None], 1)
+        counted = hits * (places < n).astype(jnp.int32)[None, :, None]
+        return tally + jnp.sum(counted, 1, dtype=jnp.int32)
 
     start = jnp.zeros((x.shape[0], classes + 1), jnp.int32)
     return jax.lax.fori_loop(0, -(-n // draws), some, start)

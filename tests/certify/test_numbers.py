@@ -68,6 +68,88 @@ FOOLED = {
 }
 
 
+EYE, MASK = jnp.eye(2), jnp.array([[True, False]])
+
+
+def _of_two(change):
+    """A network of two values, whose own lead is 1 for class 0."""
+    return lambda z: change(z) + jnp.array([[1.0, 0.0]])
+
+
+def _cancelled(z):
+    huge = z @ (EYE * 3e38) @ (EYE * 3)
+    return huge - huge
+
+
+# What is infinite, or none of both, where the network is [NaN, NaN], or says class 1.
+LOST = {
+    "what overflows and comes back": _of_two(
+        lambda z: z @ (EYE * 1e30) @ (EYE * 1e30) @ (EYE * 1e-30) @ (EYE * 1e-30)
+    ),
+    "the same, beside an exp": _of_two(lambda z: _cancelled(z) + 0.01 * jnp.exp(z)),
+    "a difference of infinities": _of_two(_cancelled),
+    "a product with 0": _of_two(
+        lambda z: ((z * 1e30) * (z[:, ::-1] * 1e30)) @ jnp.zeros((2, 2))
+    ),
+    "a masked value with a weight of 0": _of_two(
+        lambda z: jnp.where(MASK, z, -jnp.inf) @ jnp.diag(jnp.array([2.0, 0.0]))
+    ),
+    "a bias that nothing reads": _of_two(
+        lambda z: (z @ EYE + jnp.array([[0.0, jnp.nan]])) @ jnp.diag(jnp.ones(2))
+    ),
+    "a fill that nothing reads": _of_two(
+        lambda z: z.at[:, jnp.array([0, 5])].get(mode="fill") @ jnp.diag(EYE[0])
+    ),
+    "a value that is asked for and is infinite": lambda z: (
+        jnp.where(
+            jnp.isfinite(jnp.where(MASK, z, -jnp.inf)),
+            jnp.array([[0.0, 2.0]]),
+            jnp.array([[2.0, 3.0]]),
+        )
+        - 3 * EYE[:1, ::-1]
+        + 0.1 * z
+    ),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", LOST)
+def test_no_proof_of_what_overflows(name, method):
+    x = jnp.array([[0.6, 0.9]])
+    margin = certify.margin(LOST[name], x, FIRST, eps=0.05, method=method)
+    logits = LOST[name](x)[0]
+    if not logits[0] > logits[1]:
+        assert not margin[0] > 0
+    else:  # the last case: finite logits, of which nothing is known
+        assert margin[0] <= logits[0] - logits[1]
+
+
+@pytest.mark.parametrize("method", ["ibp", "crown"])
+def test_attention_with_a_mask_is_proved(method):
+    """Flax fills with the least number, from which the maximum is subtracted."""
+    z = jax.random.uniform(jax.random.key(0), (1, 3, 4))
+
+    def fn(z):
+        scores = jnp.einsum("bik,bjk->bij", z, z)
+        least = jnp.finfo(z.dtype).min
+        scores = jnp.where(jnp.tri(3, dtype=bool)[None], scores, least)
+        mixed = jnp.einsum("bij,bjk->bik", nn.softmax(scores), z)
+        return _two(3.0, mixed.sum((1, 2)) / 4)
+
+    assert certify.margin(fn, z, FIRST, eps=1e-3, method=method)[0] > 0
+
+
+@pytest.mark.parametrize("method", ["ibp", "crown_ibp"])
+def test_a_norm_that_may_be_0_has_a_floor(method):
+    def fn(z):
+        h = nn.relu(z - 0.6)
+        h = h / jnp.maximum(jnp.linalg.norm(h, axis=-1, keepdims=True), 1.0)
+        return h + jnp.array([[0.3, 0.0]])
+
+    x = jnp.array([[0.5, 0.05]])
+    assert certify.margin(fn, x, FIRST, eps=0.05, method=method)[0] > 0.2
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", FOOLED)
 def test_no_proof_where_the_network_may_say_no_number(name, method):
@@ -96,7 +178,7 @@ def test_softmaxes_of_large_logits_are_proved(last, method):
     """A sum of exp(x - max x) is at least 1, however loose the bounds of x are."""
 
     def fn(z):
-        return last(200 * z @ jnp.array([[1.0, -1.0, 0.0], [0.0, 0.5, 0.5]]))
+        return last(400 * z @ jnp.array([[1.0, -1.0, 0.0], [0.0, 0.5, 0.5]]))
 
     x = jnp.array([[0.9, 0.1]])
     low, high = certify.bounds(

@@ -101,3 +101,17 @@ def test_half_precision_has_the_same_noise(dtype):
         for images in (x, x.astype(jnp.float32))
     ]
     np.testing.assert_allclose(counted, stats.norm.cdf(2.75), atol=5e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+def test_it_runs_where_jax_computes_in_float64(dtype):
+    with jax.enable_x64(True):
+        x = jnp.asarray([[1.0, 1.0]], dtype)
+        slope = SLOPE.astype(dtype)
+
+        def fn(z):
+            score = z @ slope - 5
+            return jnp.stack([jnp.zeros_like(score), score], 1)
+
+        found = certify.smooth(fn, x, key=jax.random.key(0), sigma=0.5, n=500)
+    assert found.classes.tolist() == [1]
