@@ -16,8 +16,8 @@ from jaxrobust.training.overrides import read
 def parse_arg(arg: str | None, defaults: Mapping[str, str | float | bool]) -> Any:
     """Reads a config's argument string, `key=value,flag,...`.
 
-    Values take the type of their key's default; a bare key turns a flag on. `given`
-    holds the keys that the string has.
+    Values take the type of their key's default; a bare key turns a flag on. What the
+    string has is no field of the result, but known to `given`.
 
     Raises:
       ValueError: for an unknown key (naming the nearest) or a value of another type.
@@ -41,13 +41,13 @@ def parse_arg(arg: str | None, defaults: Mapping[str, str | float | bool]) -> An
         except ValueError as error:
             raise ValueError(f"`{key}` must be {error}") from None
         known.add(key)
-    result["given"] = tuple(sorted(known))
+    object.__setattr__(result, "_given", frozenset(known))
     return result
 
 
 def given(options: Any, key: str) -> bool:
     """Whether an argument was given: `budget=cpu` leaves it alone then."""
-    return key in options.get("given", ())
+    return key in getattr(options, "_given", ())
 
 
 _ATTACK = {"norm": "linf", "eps": "8/255", "step_size": "2/255"}
