@@ -90,4 +90,4 @@ def python(text: str) -> Any:
 
 def shown(text: str) -> str:
     """Returns text as a message may show it: on one line, and not all of a long one."""
-    return repr(text if len(text) <= 80 else f"{text[:77]}...")
+    return repr(text if len(text) <= 60 else f"{text[:57]}...")
