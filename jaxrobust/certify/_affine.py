@@ -227,6 +227,19 @@ def _weighed(node: Node, one: Affine, operands: tuple[Any, ...]) -> Interval:
     return Interval(middle - reach, middle + reach)
 
 
+def of_parents(node: Node) -> Callable[..., Array]:
+    """Returns a node as a function of those inputs that are nodes."""
+    places = [i for i, v in enumerate(node.inputs) if isinstance(v, Node)]
+
+    def at(*values: Array) -> Array:
+        inputs = list(node.inputs)
+        for place, value in zip(places, values, strict=True):
+            inputs[place] = value
+        return node.apply(*inputs)
+
+    return at
+
+
 def pull(node: Node, forms: Array) -> tuple[list[tuple[Node, Array]], Array | None]:
     """Takes linear forms of a node to forms of its inputs and an offset.
 
@@ -241,18 +254,10 @@ def pull(node: Node, forms: Array) -> tuple[list[tuple[Node, Array]], Array | No
     one = AFFINE[node.op]
     if one.pull is not None and (found := one.pull(node, forms)) is not None:
         return [(node.parents[0], found)], None
-    places = [i for i, v in enumerate(node.inputs) if isinstance(v, Node)]
-
-    def at(*values: Array) -> Array:
-        inputs = list(node.inputs)
-        for place, value in zip(places, values, strict=True):
-            inputs[place] = value
-        return node.apply(*inputs)
-
     zeros = [jnp.zeros(p.shape, p.dtype) for p in node.parents]
-    out, back = jax.vjp(at, *zeros)
+    out, back = jax.vjp(of_parents(node), *zeros)
     offset = None
-    if one.offset and len(places) < len(node.inputs):
+    if one.offset and len(zeros) < len(node.inputs):
         offset = out
     found = jax.vmap(back)(forms.astype(node.dtype))
     return list(zip(node.parents, found, strict=True)), offset

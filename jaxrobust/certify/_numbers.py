@@ -129,17 +129,9 @@ def _endless(interval: Interval) -> Bool[Array, "..."]:
 
 def _through_affine(node: Node, reads: Mapping[Node, Array]) -> Bool[Array, "..."]:
     """Says which values read a marked one, with a factor of 0 too."""
-    places = [i for i, v in enumerate(node.inputs) if isinstance(v, Node)]
-
-    def at(*values: Array) -> Array:
-        inputs = list(node.inputs)
-        for place, value in zip(places, values, strict=True):
-            inputs[place] = value
-        return node.apply(*inputs)
-
     zeros = [jnp.zeros(p.shape, p.dtype) for p in node.parents]
     moves = [jnp.where(reads[p], jnp.inf, 0).astype(p.dtype) for p in node.parents]
-    return ~jnp.isfinite(jax.jvp(at, zeros, moves)[1])
+    return ~jnp.isfinite(jax.jvp(_affine.of_parents(node), zeros, moves)[1])
 
 
 def _through_function(
