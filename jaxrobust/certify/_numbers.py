@@ -6,6 +6,7 @@ a difference of two such values may cancel. So what may be no number is followed
 own, from where it may begin to all that it reaches.
 """
 
+from collections import ChainMap
 from collections.abc import Mapping
 
 import jax
@@ -57,19 +58,18 @@ def _overflows(graph: Graph, known: Intervals) -> Bool[Array, ""]:
     for node in graph.nodes:
         if node.inputs and not _affine.is_linear(node):
             looked_at |= {_origin(parent): None for parent in node.parents}
-    seen = dict(known)
+    made: dict[Node, Interval] = {}
     if not all(node in known for node in graph.nodes):
         # A bound by forms may be finite where the sums inside are not.
+        operands = ChainMap(dict(known), made)
         for node in graph.nodes:
-            if _affine.is_linear(node):
-                seen[node] = _propagate.forward(node, {**seen, **known})
-            elif node.inputs:
-                seen.setdefault(node, _propagate.forward(node, known))
+            if _affine.is_linear(node) or node not in known:
+                made[node] = _propagate.forward(node, operands)
     total = jnp.zeros((), graph.input.dtype)
     for node in looked_at:
         if not _makes_larger(node):
             continue
-        low, high = seen[node]
+        low, high = made[node] if node in made else known[node]
         # No number if an end is none; a sum of products is quick.
         total = total + jnp.sum(jnp.where(low == high, 0, (high - low) * 0))
     return jnp.isnan(total)
