@@ -3,11 +3,11 @@
     python -m jaxrobust.main --config configs/certified_cifar10.py:budget=cpu
 
 Argument, all optional: objective = crown_ibp, ibp or sabr (Mueller et al. 2023), eps =
-2/255 or 8/255 (in training and in evaluation; the papers train a little above it);
-`quick` shrinks the run to seconds, `budget=cpu` to a narrow network and two epochs, for
+2/255 or 8/255 (in training and in evaluation; the papers train a little above it),
+size = large, medium or small (the networks of Gowal et al.); `quick` shrinks the run to
+seconds, `budget=cpu` to the small network, unless another is given, and two epochs, for
 two CPU cores. Adam at 5e-4, batches of 128, 200 epochs, the radius growing over the
-first half, flips and crops. The network is the three convolutions of `certified_mnist`,
-where the papers have seven. The full run has not been made with this program.
+first half, flips and crops. The full run has not been made with this program.
 """
 
 from ml_collections import ConfigDict
@@ -28,10 +28,12 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config = common.base()
     config.data.update(name="cifar10", validation_examples=2000)
     config.data.augment.update(crop_padding=4, flip=True)
-    config.model = ConfigDict({"name": "cnn3", "width": 32, "num_classes": 10})
+    config.model = ConfigDict(
+        {"name": "ibp_cnn", "size": options.size, "num_classes": 10}
+    )
     common.use_radius(config, options.eps, step, steps=10)
     certified.use_objective(config, options, small_box, epochs=200.0)
     config.schedule.milestones = (120.0, 160.0)
     config.train.batch_size = 128
-    certified.finish(config, options, width=8)
+    certified.finish(config, options)
     return config

@@ -211,6 +211,7 @@ def test_config_runs_from_end_to_end(path, tmp_path):
         ("pcl_mnist", "schedule=released", "schedule.scales", (10.0, 1.0)),
         ("fpd_mnist", "depth=50", "model.layers", ()),
         ("pgd_imagenet", "depth=50", "model.depth", 50),
+        ("certified_mnist", "size=medium", "model.size", "medium"),
         ("pgd_cifar10", "model=cnn3", "model.name", "cnn3"),
     ],
 )

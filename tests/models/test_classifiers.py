@@ -19,6 +19,7 @@ SMALL = {
     "lenet5": ({}, 12, 1),
     "lenet_sigmoid": ({}, 12, 1),
     "cnn3": ({"width": 2}, 20, 1),
+    "ibp_cnn": ({}, 10, 1),
     "vgg": ({"depth": 11, "width": 2}, 32, 3),
     "alexnet": ({"width": 1}, 63, 3),
     "resnet": ({"width": 2}, 8, 3),

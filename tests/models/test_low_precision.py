@@ -14,7 +14,7 @@ from jaxrobust.defenses import base
 from jaxrobust.training import check, compute, config, state, step
 from tests.marks import full_but
 
-SIZE = {"lenet5": 12, "lenet_sigmoid": 12, "cnn3": 20, "vgg": 32, "alexnet": 63}
+SIZE = {"lenet5": 12, "lenet_sigmoid": 12, "cnn3": 20, "ibp_cnn": 10, "vgg": 32, "alexnet": 63}
 SIZE |= {"convnext": 32, "vit": 16, "swin": 32}
 NETWORKS = {
     "ssp_cifar": {"integrator": "ark", "blocks": 1, "width": 4, "stages": 2},
@@ -24,6 +24,7 @@ NETWORKS = {
     "lenet5": {},
     "lenet_sigmoid": {},
     "cnn3": {"width": 4},
+    "ibp_cnn": {},
     "vgg": {"depth": 11, "width": 2},
     "alexnet": {"width": 2, "resize": None},
     "resnet": {"width": 2, "stem": "cifar"},

@@ -20,6 +20,7 @@ SMALL = {
     "lenet5": {},
     "lenet_sigmoid": {},
     "cnn3": {"width": 4},
+    "ibp_cnn": {},
     "vgg": {"depth": 11, "width": 2},
     "alexnet": {"width": 1},
     "resnet": {"width": 4},
@@ -39,6 +40,7 @@ SHAPES = {
     "lenet5": (2, 28, 28, 1),
     "lenet_sigmoid": (2, 28, 28, 1),
     "cnn3": (2, 28, 28, 1),
+    "ibp_cnn": (2, 28, 28, 1),
     "vit": (2, 224, 224, 3),
     "swin": (2, 224, 224, 3),
 }
@@ -47,6 +49,7 @@ SMALL_SHAPES = {
     "lenet5": (2, 12, 12, 3),
     "lenet_sigmoid": (2, 12, 12, 3),
     "cnn3": (2, 20, 20, 3),
+    "ibp_cnn": (2, 10, 10, 3),
     "vgg": (2, 32, 32, 3),
     "convnext": (2, 32, 32, 3),
     "vit": (2, 16, 16, 3),
@@ -60,6 +63,7 @@ COUNTS = {
     "lenet5": 61_706,
     "lenet_sigmoid": 61_706,
     "cnn3": 123_222,
+    "ibp_cnn": 272 + 8_224 + 3_201 * 100 + 1_010,
     "vgg": 14_728_266 + 512 * 513,  # of VGG-16 with one dense layer; the other one
     "alexnet": 57_044_810,
     "resnet": 11_181_642,

@@ -20,6 +20,7 @@ HEADS = {
     "pcl_resnet": {"depth": 8, "width": 4, "branches": ("auxiliary",)},
     "lenet5": {},
     "cnn3": {"width": 2},
+    "ibp_cnn": {},
     "vgg": {"depth": 11, "width": 2},
     "alexnet": {"width": 2},
     "resnet": {"depth": 18, "width": 2, "stem": "cifar"},

@@ -9,6 +9,7 @@ OBJECTIVES = ("crown_ibp", "ibp", "sabr")
 ARGUMENTS: dict[str, str | int | bool] = {
     "objective": "crown_ibp",
     "eps": "",
+    "size": "large",
     "budget": "",
     "quick": False,
 }
@@ -33,11 +34,12 @@ def use_objective(config: Any, options: Any, small_box: float, epochs: float) ->
     config.eval.certify.update(enabled=True, method=proof, examples=1000)
 
 
-def finish(config: Any, options: Any, width: int) -> None:
-    """Applies `budget`, with the width of a narrow network, and `quick`."""
+def finish(config: Any, options: Any) -> None:
+    """Applies `budget` and `quick`, both with the small network."""
     if options.budget == "cpu":
         common.fit_cpu(config, epochs=2.0)
-        config.model.width = width
+        if not common.given(options, "size"):
+            config.model.size = "small"
         config.objective.attack_warmup_epochs = 1.0
         config.schedule.milestones = (1.5,)
         config.eval.certify.examples = 200
@@ -45,4 +47,5 @@ def finish(config: Any, options: Any, width: int) -> None:
         raise ValueError(f"`budget` is cpu or left out, got {options.budget!r}.")
     if options.quick:
         common.shrink(config)
+        config.model.size = "small"
         config.objective.attack_warmup_epochs = 0.5
