@@ -119,6 +119,8 @@ def diagnose(
             predictions=flags.predictions(np.asarray(clean), np.asarray(y)),
             logits=logits,
             calls=_calls(logits_fn, network, x, bounds),
+            gradient_inside=network.turns_weights_round,
+            loop_inside=network.refines_in_a_loop,
             gradients=_gradients(
                 network, slope, gradient, x=x, y=y, keys=keys, ball=ball
             ),

@@ -1,4 +1,4 @@
-"""A gradient inside a forward pass, seen in its program: a defence that adapts.
+"""A gradient or a loop inside a forward pass, seen in its program: it adapts.
 
 Croce et al., Evaluating the adversarial robustness of adaptive test-time defenses, ICML
 2022, arXiv 2202.13711: such networks (purification by gradients, an inner optimisation)
@@ -8,6 +8,10 @@ A layer maps an image's features by a weight; a gradient maps them back by the s
 weight turned round. So a weight that meets values of the image over two different axes
 of its own is a sign of a gradient. Weights that are tied on purpose (a decoder that is
 the encoder's transpose) look the same.
+
+A loop that goes on with what it made of the image, and to which each round brings
+nothing new, refines or solves for something. A loop over layers takes each one's
+weights, one over the rows of an image these rows.
 """
 
 import itertools
@@ -40,12 +44,12 @@ def turns_weights_round(jaxpr: core.Jaxpr, weights: int) -> bool:
 
     Args:
       jaxpr: of a forward pass.
-      weights: how many of its arguments, the first, are weights; the others are images.
+      weights: how many of its arguments, the first, are weights; the next is the image.
     """
     origins = [
         Origin(i, tuple(frozenset({d}) for d in range(_rank(var))))
         if i < weights
-        else _IMAGE
+        else (_IMAGE if i == weights else _CONSTANT)
         for i, var in enumerate(jaxpr.invars)
     ]
     seen: dict[int, set[frozenset[int]]] = {}
@@ -56,6 +60,118 @@ def turns_weights_round(jaxpr: core.Jaxpr, weights: int) -> bool:
         pair for found in seen.values() for pair in itertools.combinations(found, 2)
     )
     return any(one.isdisjoint(other) for one, other in pairs)
+
+
+def refines_in_a_loop(jaxpr: core.Jaxpr, weights: int) -> bool:
+    """Says whether a loop works on what it made of the image, with nothing new.
+
+    Arguments as those of `turns_weights_round`.
+    """
+    places = range(len(jaxpr.invars))
+    return _refines(jaxpr, [_Reads(i <= weights, i == weights) for i in places])[0]
+
+
+class _Reads(NamedTuple):
+    """Whether a value depends on weights or the image, and whether on the image."""
+
+    anything: bool = False
+    image: bool = False
+
+
+def _refines(jaxpr: core.Jaxpr, given: Sequence[_Reads]) -> tuple[bool, list[_Reads]]:
+    """Returns whether there is such a loop, and what the results read."""
+    known = dict(zip(jaxpr.invars, given, strict=True))
+
+    def of(var: Any) -> _Reads:
+        return _Reads() if isinstance(var, core.Literal) else known.get(var, _Reads())
+
+    for eqn in jaxpr.eqns:
+        reads = [of(var) for var in eqn.invars]
+        if _is_refining(eqn, reads):
+            return True, []
+        for inner, places in _inner(eqn):
+            if _refines(inner, [reads[p] for p, _ in places])[0]:
+                return True, []
+        joined = _Reads(any(r.anything for r in reads), any(r.image for r in reads))
+        known.update(dict.fromkeys(eqn.outvars, joined))
+    return False, [of(var) for var in jaxpr.outvars]
+
+
+class _Loop(NamedTuple):
+    """A loop; its operands are for the condition, for the body, carried, then new."""
+
+    body: core.Jaxpr
+    condition: core.Jaxpr | None
+    of_condition: int
+    of_body: int
+    carried: int
+
+
+def _loop(eqn: Any) -> _Loop | None:
+    name, params = eqn.primitive.name, eqn.params
+    if name == "while":
+        asked, own = params["cond_nconsts"], params["body_nconsts"]
+        condition, body = params["cond_jaxpr"].jaxpr, params["body_jaxpr"].jaxpr
+        return _Loop(body, condition, asked, own, len(eqn.invars) - asked - own)
+    if name == "scan" and params["length"] > 1:
+        sizes = params["num_consts"], params["num_carry"]
+        return _Loop(params["jaxpr"].jaxpr, None, 0, *sizes)
+    return None
+
+
+def _is_refining(eqn: Any, reads: Sequence[_Reads]) -> bool:
+    """Whether an equation is a loop that works on its own results, of the image."""
+    loop = _loop(eqn)
+    if loop is None:
+        return False
+    start = loop.of_condition + loop.of_body
+    consts, carry = list(reads[loop.of_condition : start]), list(reads[start:])
+    carry, new = carry[: loop.carried], carry[loop.carried :]
+    if any(one.anything for one in new):
+        return False
+    for _ in carry:  # until nothing more is of the image
+        refines, ends = _refines(loop.body, [*consts, *carry, *new])
+        if refines:
+            return True
+        carry = [
+            _Reads(a.anything or b.anything, a.image or b.image)
+            for a, b in zip(carry, ends, strict=False)
+        ]
+    marks, other = [one.image for one in carry], [False] * len(consts)
+    if loop.condition is not None:
+        asks = [*[False] * loop.of_condition, *marks]
+        if _works_on(loop.condition, asks)[0]:
+            return True
+    return _works_on(loop.body, [*other, *marks, *[False] * len(new)])[0]
+
+
+# They add to a value, or put something into it: it is collected, not worked on.
+_COLLECT = ("add", "add_any", "dynamic_update_slice", "scatter", "scatter-add")
+_COLLECT += ("max", "min", "convert_element_type", "reshape", "transpose", "copy")
+
+
+def _works_on(jaxpr: core.Jaxpr, marked: Sequence[bool]) -> tuple[bool, list[bool]]:
+    """Returns whether a marked argument is worked on, and the marks of the results."""
+    known = {var: mark for var, mark in zip(jaxpr.invars, marked, strict=True)}
+
+    def of(var: Any) -> bool:
+        return not isinstance(var, core.Literal) and known.get(var, False)
+
+    for eqn in jaxpr.eqns:
+        marks = [of(var) for var in eqn.invars]
+        if not any(marks):
+            continue
+        ends = [True] * len(eqn.outvars)
+        if eqn.primitive.name not in _COLLECT:
+            parts = list(_inner(eqn))
+            if not parts:
+                return True, []
+            for inner, places in parts:
+                worked, ends = _works_on(inner, [marks[p] for p, _ in places])
+                if worked:
+                    return True, []
+        known.update(zip(eqn.outvars, ends, strict=False))
+    return False, [of(var) for var in jaxpr.outvars]
 
 
 def _meetings(

@@ -76,6 +76,15 @@ _SENTENCES = {
     "mode.",
     "probabilities_as_logits": "The network returns probabilities where logits are "
     "expected: losses are computed on a softmax of a softmax, which hides gradients.",
+    "gradient_inside": "The forward pass seems to take a gradient of the network (a "
+    "weight is used forwards and backwards, as where a defence adapts to each image): "
+    "AutoAttack follows such a network badly. Attack through its steps, without them, "
+    "or by transfer from the network without them.",
+    "loop_inside": "The forward pass has a loop that goes on with what it made of the "
+    "image (as where a defence purifies it, or solves for something): gradients "
+    "through many rounds may fade or explode, and a loop that runs until something "
+    "holds has none. Attack with fewer rounds too, past the loop "
+    "(`attacks.straight_through`), or by transfer from the network without it.",
     "saturated_logits": "For {share:.1%} of the images float32 rounds the softmax to "
     "exactly 1 or the cross-entropy to 0: attacks on the cross-entropy may see "
     "nothing. Losses of the margin (AutoAttack's) do.",
@@ -154,12 +163,22 @@ def from_diagnostics(numbers: analysis_schema.Diagnostics) -> list[RaisedFlag]:
     """
     assert numbers.predictions is not None
     calls, n = from_calls(numbers.calls), numbers.n
+    calls += from_program(
+        gradient_inside=bool(numbers.gradient_inside),
+        loop_inside=bool(numbers.loop_inside),
+    )
     nothing = learned_nothing(**vars(numbers.predictions), n=n)
     if nothing and numbers.predictions.constant:
         return [*nothing, *calls]
     logits = [] if nothing else from_logits(numbers.logits, n)
     gradients = from_gradients(numbers.gradients)
     return joined([*nothing, *calls, *logits, *gradients], [*from_runs(numbers)])
+
+
+def from_program(*, gradient_inside: bool, loop_inside: bool) -> list[RaisedFlag]:
+    """Flags what the program of a forward pass shows of a defence that adapts."""
+    found = {"gradient_inside": gradient_inside, "loop_inside": loop_inside}
+    return [_flag(name, minor=True) for name, seen in found.items() if seen]
 
 
 def predictions(

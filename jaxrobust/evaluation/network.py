@@ -22,7 +22,7 @@ from jaxrobust.array_types import (
 )
 from jaxrobust.attacks import stepping
 from jaxrobust.attacks.programs import inner_jaxprs
-from jaxrobust.evaluation.dynamic_defence import turns_weights_round
+from jaxrobust.evaluation import dynamic_defence
 from jaxrobust.evaluation.setting import Devices, padded_rows
 
 _ONE_DEVICE = Devices(None)
@@ -114,11 +114,20 @@ class CompiledNetwork:
     @property
     def turns_weights_round(self) -> bool:
         """Whether a gradient seems to be taken inside its forward pass."""
-        return turns_weights_round(self._program, len(jax.tree.leaves(self.arrays)))
+        weights = len(jax.tree.leaves(self.arrays))
+        return dynamic_defence.turns_weights_round(self._program, weights)
+
+    @property
+    def refines_in_a_loop(self) -> bool:
+        """Whether its forward pass has a loop of what it made of the image."""
+        weights = len(jax.tree.leaves(self.arrays))
+        return dynamic_defence.refines_in_a_loop(self._program, weights)
 
     @functools.cached_property
     def _program(self) -> Any:
-        return jax.make_jaxpr(self.model.fn)(self.arrays, self._like).jaxpr
+        keys = stepping.row_keys(jax.random.key(0), self.size)
+        inputs = (self._like, keys)[: 1 + self._stochastic]
+        return jax.make_jaxpr(self.model.fn)(self.arrays, *inputs).jaxpr
 
 
 def coarsest(jaxpr: Any) -> float:

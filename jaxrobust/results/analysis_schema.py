@@ -199,6 +199,8 @@ class Diagnostics(Trials):
     logits: LogitsSeen
     calls: Repeatability
     gradients: Gradients
+    gradient_inside: bool | None = None
+    loop_inside: bool | None = None
     seconds: Number | None = None
 
 

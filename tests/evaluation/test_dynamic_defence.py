@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from jaxrobust import evaluation, models
-from jaxrobust.evaluation.dynamic_defence import turns_weights_round
+from jaxrobust.evaluation.dynamic_defence import (
+    refines_in_a_loop,
+    turns_weights_round,
+)
 from jaxrobust.evaluation.network import CompiledNetwork
 
 NETWORKS = {
@@ -46,6 +49,8 @@ def test_a_step_inside_is_seen(name):
     model, variables = made(name)
     plain = lambda v, x: models.logits_fn(model, v)(x)  # noqa: E731
     assert not turns(plain, variables)
+    jaxpr = jax.make_jaxpr(plain)(variables, X).jaxpr
+    assert not refines_in_a_loop(jaxpr, len(jax.tree.leaves(variables)))
     assert turns(lambda v, x: purified(lambda x: plain(v, x))(x), variables)
 
 
@@ -65,13 +70,104 @@ def test_in_loops_and_branches():
         assert turns_weights_round(jaxpr, 1) is inside
 
 
-def test_autoattack_says_so():
+def smoothed(x):
+    """Descends the total variation a few times: an optimisation without weights."""
+    variation = jax.grad(lambda x: jnp.sum(jnp.diff(x, axis=1) ** 2))
+    return jax.lax.fori_loop(0, 5, lambda i, z: z - 0.1 * variation(z), x)
+
+
+def solved(w, x):
+    """A layer that runs until it stands still."""
+    moves = lambda z: jnp.tanh(z @ w + x)  # noqa: E731
+    more = lambda z: jnp.abs(moves(z) - z).max() > 1e-3  # noqa: E731
+    return jax.lax.while_loop(more, moves, jnp.zeros_like(x))
+
+
+def layers(w, x):
+    """A loop over layers, each with its own weights."""
+    many = jnp.stack([w] * 3)
+    return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, many)[0]
+
+
+def rows(w, x):
+    """A recurrent network over the rows of the images, and a map over the images."""
+    start = jnp.zeros(4)
+    read = lambda row: jnp.tanh(row @ w)  # noqa: E731
+    over = lambda one: jax.lax.scan(lambda h, r: (h @ w + read(r), None), start, one)[0]  # noqa: E731
+    return jax.lax.map(over, x[:, None])
+
+
+def tiled(w, x):
+    """Rows of a result, written one after the other."""
+    put = lambda i, out: jax.lax.dynamic_update_slice(out, (x[i] @ w)[None], (i, 0))  # noqa: E731
+    return jax.lax.fori_loop(0, 2, put, jnp.zeros_like(x))
+
+
+def drawn(w, x):
+    """The mean over some draws: each is of the image itself."""
+    keys = jax.random.split(jax.random.key(0), 4)
+    noisy = lambda key: x @ w + jax.random.normal(key, x.shape)  # noqa: E731
+    return jax.lax.map(noisy, keys).mean(0)
+
+
+@pytest.mark.parametrize(
+    ("fn", "inside"),
+    [
+        (lambda w, x: smoothed(x) @ w, True),
+        (lambda w, x: jax.jit(smoothed)(x) @ w, True),
+        (lambda w, x: jax.vmap(lambda row: smoothed(row[None])[0])(x) @ w, True),
+        (solved, True),
+        (layers, False),
+        (rows, False),
+        (tiled, False),
+        (drawn, False),
+    ],
+)
+def test_a_loop_inside_is_seen(fn, inside):
+    w = np.eye(4, dtype=np.float32)
+    jaxpr = jax.make_jaxpr(fn)(w, np.zeros((2, 4), np.float32)).jaxpr
+    assert refines_in_a_loop(jaxpr, 1) is inside
+
+
+def small():
+    """A network of one layer, images and their classes."""
     w = np.random.default_rng(0).normal(size=(16, 3)).astype(np.float32)
     x = np.random.default_rng(1).uniform(size=(6, 4, 4, 1)).astype(np.float32)
     fn = lambda x: jnp.tanh(x.reshape(len(x), -1) @ w)  # noqa: E731
+    return fn, x, np.asarray(fn(x)).argmax(1)
+
+
+def test_a_diagnosis_says_so():
+    fn, x, y = small()
+    both = lambda x: purified(fn)(smoothed(x))  # noqa: E731
+    options = {"key": jax.random.key(0), "eps": 0.1, "steps": 2, "queries": 2}
+    numbers, found = evaluation.diagnose(both, x, y, **options)
+    assert numbers.gradient_inside
+    assert numbers.loop_inside
+    names = [flag["name"] for flag in found]
+    assert {"gradient_inside", "loop_inside"} <= set(names)
+    numbers, found = evaluation.diagnose(fn, x, y, **options)
+    assert numbers.gradient_inside is numbers.loop_inside is False
+
+
+def test_autoattack_says_so_of_a_random_one():
+    fn, x, y = small()
+    options = {"key": jax.random.key(0), "eps": 0.01, "progress": False, "slots": 16}
+
+    def noisy(x, keys):
+        draw = jax.vmap(lambda key, one: jax.random.normal(key, one.shape))
+        return fn(smoothed(x) + 1e-3 * draw(keys, x))
+
+    result = evaluation.autoattack(
+        noisy, x, y,
+        version="rand", stochastic=True, **options,
+    )  # fmt: skip
+    assert "loop_inside" in [flag["name"] for flag in result.flags]
+
+
+def test_autoattack_says_so():
+    fn, x, y = small()
     assert not CompiledNetwork(fn, x[0], 2).turns_weights_round
     options = {"key": jax.random.key(0), "eps": 0.01, "progress": False, "slots": 16}
-    result = evaluation.autoattack(
-        purified(fn), x, np.asarray(fn(x)).argmax(1), **options
-    )
+    result = evaluation.autoattack(purified(fn), x, y, **options)
     assert "gradient_inside" in [flag["name"] for flag in result.flags]

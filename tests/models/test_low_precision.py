@@ -14,7 +14,14 @@ from jaxrobust.defenses import base
 from jaxrobust.training import check, compute, config, state, step
 from tests.marks import full_but
 
-SIZE = {"lenet5": 12, "lenet_sigmoid": 12, "cnn3": 20, "ibp_cnn": 10, "vgg": 32, "alexnet": 63}
+SIZE = {
+    "lenet5": 12,
+    "lenet_sigmoid": 12,
+    "cnn3": 20,
+    "ibp_cnn": 10,
+    "vgg": 32,
+    "alexnet": 63,
+}
 SIZE |= {"convnext": 32, "vit": 16, "swin": 32}
 NETWORKS = {
     "ssp_cifar": {"integrator": "ark", "blocks": 1, "width": 4, "stages": 2},

@@ -42,6 +42,8 @@ _OF_CHECK = (
 _OF_CONSTANT = ("zero_gradients", "black_box_beats_white_box")
 # What `numbers_of` tells of the outputs alone.
 NUMBERS = ("probabilities", "change", "noise", "lead", "step")
+# And what its program alone tells.
+ADAPTS = ("gradient_inside", "loop_inside")
 
 _SENTENCES = {
     "outputs_change": "The logits of an image change when it is called again in "
@@ -55,10 +57,6 @@ _SENTENCES = {
     "gradients of single draws: use version='rand'.",
     "deterministic_model": "version='rand' is for randomised models, but this one "
     "gives the same logits in every draw: version='standard' is the stronger attack.",
-    "gradient_inside": "The forward pass seems to take a gradient of the network (a "
-    "weight is used forwards and backwards, as where a defence adapts to each image): "
-    "AutoAttack follows such a network badly. Attack through its steps, without them, "
-    "or by transfer from the network without them.",
     "zero_gradients": "For {share:.1%} of the images, which no gradient attack fooled, "
     "the gradient was zero at every step of a run of each: it could not move them.",
     "non_finite_logits": "The logits of {number} images that count as robust were not "
@@ -102,9 +100,9 @@ def _of_model(setup: Setup, state: State) -> list[flags.RaisedFlag]:
         found.append(flags.probabilities_as_logits())
     if change > _CHANGE:
         found.append(_flag("outputs_change", change=change))
-    # States of before have no such number.
-    if numbers.get("gradient_inside"):
-        found.append(_flag("gradient_inside", minor=True))
+    # States of before have no such numbers.
+    adapts = {name: bool(numbers.get(name)) for name in ADAPTS}
+    found += flags.from_program(**adapts)
     if lead < _STEPS * step:
         found.append(_flag("coarse_logits", minor=True, lead=lead, step=step))
     if setup.stochastic and version != "rand":
@@ -162,7 +160,8 @@ def numbers_of(setup: Setup, clean: Float[np.ndarray, "N K"]) -> dict[str, float
         "noise": noise,
         "lead": of_logits.typical_lead(clean, tied=0.0),
         "step": float(np.median(of_logits.lead_spacing(clean, dtype))),
-        "gradient_inside": float(not setup.stochastic and look.turns_weights_round),
+        "gradient_inside": float(look.turns_weights_round),
+        "loop_inside": float(look.refines_in_a_loop),
         **{
             f"clean_{k}": float(v) for k, v in vars(flags.predictions(clean, y)).items()
         },

@@ -166,7 +166,7 @@ class StateFile:
         """Raises where this model does not move around the images as that one did."""
         now = flags.numbers_of(self._setup, clean)
         # What the program alone says, its digest has told apart already.
-        compared = (now.keys() | state.numbers.keys()) - {"gradient_inside"}
+        compared = (now.keys() | state.numbers.keys()) - {*flags.ADAPTS}
         for name in sorted(compared):
             before, after = state.numbers.get(name, np.nan), now.get(name, np.nan)
             limit = _OTHER_NUMBER
