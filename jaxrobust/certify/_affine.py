@@ -45,8 +45,12 @@ def ulps(dtype: Any) -> float:
     return ULPS * float(jnp.finfo(dtype).eps)
 
 
+@jax.custom_jvp
 def widened(interval: Interval) -> Interval:
-    """Grows an interval outwards by `ULPS` units in the last place of its ends."""
+    """Grows an interval outwards by `ULPS` units in the last place of its ends.
+
+    Its derivative is that of the interval: the growth costs none, and changes nothing.
+    """
     low, high = interval
     share, tiny = ulps(low.dtype), float(jnp.finfo(low.dtype).tiny)
     wide = low - share * jnp.abs(low) - tiny, high + share * jnp.abs(high) + tiny
@@ -55,6 +59,21 @@ def widened(interval: Interval) -> Interval:
         jnp.where(low >= 0, jnp.maximum(wide[0], 0), wide[0]),
         jnp.where(high <= 0, jnp.minimum(wide[1], 0), wide[1]),
     )
+
+
+@jax.custom_jvp
+def _with_rounding(extent: Array, centre: Array) -> Array:
+    """Adds what a sum of products rounds, at most so many units of its terms."""
+    return extent + ulps(centre.dtype) * (jnp.abs(centre) + extent)
+
+
+def _leave_out_the_growth(grown: jax.custom_jvp) -> None:
+    """Has the derivative of what grew be that of its first argument."""
+    grown.defjvp(lambda primals, tangents: (grown(*primals), tangents[0]))
+
+
+_leave_out_the_growth(widened)
+_leave_out_the_growth(_with_rounding)
 
 
 class Sign(enum.Enum):
@@ -221,8 +240,7 @@ def _weighed(node: Node, one: Affine, operands: tuple[Any, ...]) -> Interval:
         ends = product(given.lower), product(given.upper)
         return widened(Interval(jnp.minimum(*ends), jnp.maximum(*ends)))
     centre, extent = (given.upper + given.lower) / 2, (given.upper - given.lower) / 2
-    # What the sum rounds is at most so many units of the sizes of its terms.
-    extent = extent + ulps(centre.dtype) * (jnp.abs(centre) + extent)
+    extent = _with_rounding(extent, centre)
     middle, reach = product(centre), product(extent, size=True)
     return Interval(middle - reach, middle + reach)
 
