@@ -98,7 +98,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _run(arguments: Sequence[str]) -> None:
-    settings, folder = _read_flags(arguments)
+    settings, folder, fields = _read_flags(arguments)
     if MODE.value == "report":
         if FORMAT.value == "html":
             print(f"report: {report.write(folder, _figures(settings))}")
@@ -114,7 +114,7 @@ def _run(arguments: Sequence[str]) -> None:
         try:
             mode, attacks = MODE.value, ATTACK.value
             run = settings, folder, mode, CHECKPOINT.value, command, attacks
-            spent = program.run(*run)
+            spent = program.run(*run, fields)
             if processes.is_lead():
                 if mode != "train":
                     report.tell(f"\n{report.summary(folder)}")
@@ -165,31 +165,25 @@ def _shown(record: LogRecord) -> bool:
     return not (theirs and record.exc_info)
 
 
-def _read_flags(arguments: Sequence[str]) -> tuple[dict[str, Any] | None, str]:
-    """Returns the config (None without --config) and the work directory.
+def _read_flags(
+    arguments: Sequence[str],
+) -> tuple[dict[str, Any] | None, str, list[overrides.Override]]:
+    """Returns the config (None without --config), the work directory, and fields.
 
-    `arguments` are what is no flag: fields of the config, and mistakes.
+    These are of the config that the checkpoint has, where none is given. `arguments`
+    are what is no flag: fields of the config, and mistakes.
     """
     others, fields = overrides.split(arguments)
     if others:
         raise ValueError(f"unknown arguments {' '.join(others)}; flags start with --.")
+    if ATTACK.value and any(one.field == "eval.suite" and one.text for one in fields):
+        raise ValueError("give --attack or --config.eval.suite, not both.")
     if CONFIG.value is None:
-        if MODE.value in ("train", "train_eval"):
-            raise ValueError("--config is needed to train.")
-        if fields:
-            raise ValueError(f"--config.{fields[0].field} needs --config, its file.")
-        if WORKDIR.value:
-            return None, WORKDIR.value
-        shipped = zoo.named(CHECKPOINT.value or "")
-        if shipped is None:
-            raise ValueError("without --config, --workdir is needed.")
-        return None, os.path.join("runs", zoo.card(shipped).name)
+        return None, _folder_of_what_is_trained(fields), fields
     if WORKDIR.value == "":  # a variable of the shell that is not set, say
         raise ValueError("--workdir is empty: leave it out, or name a folder.")
     settings = config_file.load(CONFIG.value)
     values = overrides.apply(settings, fields)
-    if ATTACK.value and values.get("eval.suite"):
-        raise ValueError("give --attack or --config.eval.suite, not both.")
     file, _ = config_file.split(CONFIG.value)
     settings.name = settings.name or pathlib.Path(file).stem
     # XLA reads its flags when the first device is used.
@@ -198,7 +192,25 @@ def _read_flags(arguments: Sequence[str]) -> tuple[dict[str, Any] | None, str]:
         kernels = "--xla_gpu_deterministic_ops=true"
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {kernels}"
     folder = WORKDIR.value or program.default_workdir(CONFIG.value, values)
-    return settings.to_dict(), folder
+    return settings.to_dict(), folder, []
+
+
+def _folder_of_what_is_trained(fields: Sequence[overrides.Override]) -> str:
+    """Returns the work directory of a call without --config; checks that call."""
+    if MODE.value in ("train", "train_eval"):
+        raise ValueError("--config is needed to train.")
+    for one in fields:
+        if MODE.value != "eval" or not program.may_be_set(one.field):
+            raise ValueError(
+                f"--config.{one.field} needs --config, its file: of what is trained, "
+                "--mode=eval takes fields of `eval` alone."
+            )
+    if WORKDIR.value:
+        return WORKDIR.value
+    shipped = zoo.named(CHECKPOINT.value or "")
+    if shipped is None:
+        raise ValueError("without --config, --workdir is needed.")
+    return os.path.join("runs", zoo.card(shipped).name)
 
 
 def _parse(argv: Sequence[str]) -> list[str]:

@@ -174,15 +174,20 @@ def test_a_signal_ends_the_program_with_a_line(sent, status, line, tmp_path):
 
 
 def test_evaluation_of_a_checkpoint_by_path_and_report_alone(trained, tmp_path):
-    """`--mode=eval --checkpoint PATH` needs no config; `--mode=report` no model."""
+    """`--mode=eval --checkpoint PATH` needs no config; `--mode=report` no model.
+
+    Fields of `eval` are set in the config that the checkpoint has.
+    """
     step = max((trained / "checkpoints").glob("[0-9]*"), key=lambda p: int(p.name))
     folder = tmp_path / "other"
-    done = run("--mode=eval", f"--checkpoint={step}", f"--workdir={folder}")
+    flags = ["--config.eval.examples=32", "--config.eval.growth.enabled=False"]
+    done = run("--mode=eval", f"--checkpoint={step}", f"--workdir={folder}", *flags)
     assert done.returncode == 0, done.stderr
     assert re.search(r"^time: evaluation \d+ s$", done.stdout, re.MULTILINE)
-    assert "64 test images are classified correctly" in done.stdout
+    assert "32 test images are classified correctly" in done.stdout
     first = json.loads((folder / "results.json").read_text())
-    assert first["clean"]["n"] == 64
+    assert first["clean"]["n"] == 32
+    assert "growth" not in first
     (folder / "report.html").unlink()
     done = run("--mode=report", f"--workdir={folder}")
     assert done.returncode == 0, done.stderr
@@ -269,6 +274,26 @@ def test_what_is_missing_is_told_in_a_line(flags, message, told):
     assert len(said.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--config.train.epochs=2"], "takes fields of `eval` alone"),
+        (["--config.eval.certfy.norm=l2"], "Did you mean 'eval.certify.norm'"),
+        (["--config.eval.certify.norm=l7"], "must be one of '', linf, l2, l1"),
+        (["--config.eval.own_analyses.mine=os:getcwd"], "needs --config, its file"),
+        (
+            ["--config.eval.suite=adaptive", "--attack=pgd"],
+            "give --attack or --config.eval.suite, not both",
+        ),
+    ],
+)
+def test_a_field_of_what_is_trained_is_checked(flags, message, trained, told):
+    status, said = told("--mode=eval", f"--workdir={trained}", *flags)
+    assert status == 1
+    assert message in said
+    assert len(said.strip().splitlines()) == 1
+
+
 def test_a_work_directory_that_is_a_file(tmp_path, told):
     (tmp_path / "file").write_text("precious")
     status, said = told(*SMALL, f"--workdir={tmp_path / 'file'}")
@@ -295,7 +320,7 @@ def test_attacks_of_the_command_line_replace_those_of_the_config(
     flags += ["--attack=square:queries=5", *(SMALL if config else ())]
     with flagsaver.flagsaver():
         main.main(main._parse(["jaxrobust.main", *flags]))
-    [(used, *_, attacks)] = [(args[0], args[5:]) for args in seen]
+    [(used, *_, attacks)] = [(args[0], args[5:6]) for args in seen]
     if not config:
         used = {"data": {"name": "digits"}, "eval": {"suite": "fpd2020"}}
         used["eval"]["attacks"] = {"a": {"name": "fgsm", "eps": "0.1"}}

@@ -211,16 +211,9 @@ def _loop(
         if validated or stopping or number % fields["save_every_steps"] == 0:
             # Never save a broken state.
             fetch_mean(history or [metrics], number, skip=skip)
-            if not validated:
-                nonfinite.check_state(run.state)
             if writer is not None:
                 writer.flush()
-            now = run.state
-            # What is chosen as the best is a network of the method.
-            counted = validated if number > plan.first_phase else {}
-            checkpointer.save(
-                number, now, now.variables, run.config, counted, run.layout
-            )
+            _save(run, checkpointer, number, validated)
         if not history:
             begin = time.monotonic()
         if stopping:
@@ -234,6 +227,21 @@ def _loop(
             return
     if stop.reached(plan.total + 1):
         raise preemption.Stopped(plan.total, plan.total, stop.by)
+
+
+def _save(
+    run: Run,
+    checkpointer: checkpoints.Checkpointer,
+    number: int,
+    validated: Mapping[str, float],
+) -> None:
+    """Saves the state after a step, and what a validation of it found, if any did."""
+    now = run.state
+    if not validated:
+        nonfinite.check_state(now)
+    # What is chosen as the best is a network of the method.
+    counted = validated if number > run.plan.first_phase else {}
+    checkpointer.save(number, now, now.variables, run.config, counted, run.layout)
 
 
 def _after_validation(run: Run, validated: Mapping[str, float]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from absl import logging
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from jaxrobust import checkpoints, evaluation, named_code, parallel, zoo
 from jaxrobust.evaluation import analyses, attack_text, evaluator, protocols, suite
@@ -20,7 +21,7 @@ from jaxrobust.parallel import processes
 from jaxrobust.results.files import read_metrics
 from jaxrobust.runtime import files, out_of_memory, workdir
 from jaxrobust.runtime.progress import StageProgress
-from jaxrobust.training import config_file, loop, preemption, splits
+from jaxrobust.training import config_file, loop, overrides, preemption, splits
 from jaxrobust.training.ahead import compiling
 from jaxrobust.training.check import check, check_data, check_evaluation, notices
 from jaxrobust.training.config import base, completed
@@ -53,6 +54,11 @@ def twin_of(config: dict[str, Any]) -> dict[str, Any]:
     return {**config, "name": name, "twin": "", "objective": objective}
 
 
+def may_be_set(field: str) -> bool:
+    """Whether an evaluation may set a field of the config that a checkpoint has."""
+    return field.startswith("eval.") and not field.startswith("eval.own_analyses")
+
+
 def with_attacks(config: dict[str, Any], texts: Sequence[str]) -> dict[str, Any]:
     """Returns a config that evaluates with the attacks of `--attack` alone, if any.
 
@@ -75,10 +81,11 @@ def evaluate_checkpoint(
     mesh: Mesh,
     command: str,
     attacks: Sequence[str] = (),
+    fields: Sequence[overrides.Override] = (),
 ) -> None:
     """Attacks a checkpoint of `folder`, or the one at the path `checkpoint`.
 
-    Without a config, the checkpoint's own is used.
+    Without a config, the checkpoint's own is used, with `fields` set in it.
     """
     preemption.end_at_once()
     which = checkpoint or (checkpoints.evaluated(config) if config else None)
@@ -89,7 +96,8 @@ def evaluate_checkpoint(
     name = config["model"]["name"] if config is not None else None
     model, variables, saved = checkpoints.load(source, which, model_name=name)
     if config is None:
-        config = with_attacks(_stored(saved, source), attacks)
+        config = with_attacks(_with_fields(_stored(saved, source), fields), attacks)
+        check_evaluation(config)
     _check_architecture(config, saved, source)
     processes.check_same(
         f"the checkpoint in {source}", lambda: processes.digest(variables)
@@ -145,6 +153,15 @@ def _stored(saved: dict[str, Any], source: str) -> dict[str, Any]:
     return config
 
 
+def _with_fields(
+    config: dict[str, Any], fields: Sequence[overrides.Override]
+) -> dict[str, Any]:
+    """Returns a stored config with fields that the command line sets."""
+    changed = ConfigDict(config)
+    overrides.apply(changed, fields)
+    return changed.to_dict()
+
+
 def _check_architecture(
     config: dict[str, Any], saved: dict[str, Any], source: str
 ) -> None:
@@ -165,13 +182,14 @@ def run(
     checkpoint: str | None,
     command: str,
     attacks: Sequence[str] = (),
+    fields: Sequence[overrides.Override] = (),
 ) -> dict[str, float]:
     """Runs a mode on a work directory that this process holds; its twin first.
 
-    Without a config, a checkpoint is evaluated under its own. `checkpoint` says which,
-    or is a path (to evaluate only); `attacks` are texts, in place of the config's;
-    `command` reproduces the run, for the report. A mistake in the config is a
-    ValueError before any work.
+    Without a config, a checkpoint is evaluated under its own, with `fields` set in it.
+    `checkpoint` says which, or is a path (to evaluate only); `attacks` are texts, in
+    place of the config's; `command` reproduces the run, for the report. A mistake in
+    the config is a ValueError before any work.
 
     Returns:
       The seconds of each part, compilation included.
@@ -196,7 +214,8 @@ def run(
         check(config)
         for line in notices(config, mode) if processes.is_lead() else ():
             logging.warning("%s", line)
-    processes.check_same("the config", lambda: [config, mode, checkpoint])
+    set_here = [overrides.written(one) for one in fields]
+    processes.check_same("the config", lambda: [config, mode, checkpoint, *set_here])
     with workdir.locked(folder):
         processes.check_shared(folder)
         runs: list[Any] = [(config, folder)]
@@ -222,7 +241,8 @@ def run(
                 loop.train(one, place, mesh, on_start=functools.partial(write, **given))
         for one, place in runs if mode != "train" else ():
             with _timed(spent, f"evaluation {one['name'] if one else ''}".strip()):
-                evaluate_checkpoint(one, place, checkpoint, mesh, command, attacks)
+                named_here = place, checkpoint, mesh, command, attacks, fields
+                evaluate_checkpoint(one, *named_here)
     return spent
 
 
