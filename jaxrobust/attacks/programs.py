@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import numpy as np
+from jax.extend import source_info_util
 from jax.extend.core import jaxpr_as_fun
 
 from jaxrobust.attacks import _jaxprs
@@ -245,10 +246,27 @@ def _embeds(jaxpr: Any, *, inside: bool = False) -> bool:
     return False
 
 
+def _line(eqn: Any, called_at: Any) -> Any:
+    """Returns where an equation was written; where it was called if JAX did."""
+    own = eqn.source_info.traceback
+    if called_at is None or own is None:
+        return own or called_at
+    ours = any("/jax/" not in frame.file_name for frame in own.frames)
+    return own if ours else called_at
+
+
 def _evaluate(
-    jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], given: dict[int, Any]
+    jaxpr: Any,
+    consts: Sequence[Any],
+    args: Sequence[Any],
+    given: dict[int, Any],
+    called_at: Any = None,
 ) -> list[Any]:
-    """Evaluates a jaxpr with calls inlined and constants replaced by `given`."""
+    """Evaluates a jaxpr with calls inlined and constants replaced by `given`.
+
+    Equations keep the line of their function, for errors; those inside of a function of
+    JAX that of the call.
+    """
     env: dict[Any, Any] = {}
 
     def read(atom: Any) -> Any:
@@ -259,10 +277,12 @@ def _evaluate(
     for eqn in jaxpr.eqns:
         values = [read(atom) for atom in eqn.invars]
         if (closed := _callee(eqn)) is not None:
-            out = _evaluate(closed.jaxpr, closed.consts, values, given)
+            line = _line(eqn, called_at)
+            out = _evaluate(closed.jaxpr, closed.consts, values, given, line)
         else:
             params = eqn.primitive.get_bind_params(eqn.params)
-            with eqn.ctx.manager:
+            line = source_info_util.user_context(_line(eqn, called_at))
+            with line, eqn.ctx.manager:
                 out = eqn.primitive.bind(*values, **params)
             out = out if eqn.primitive.multiple_results else [out]
         env.update(zip(eqn.outvars, out, strict=True))

@@ -146,7 +146,7 @@ AFFINE: Mapping[str, Affine] = {
     ),
     "copy_p": _MOVES,
     "convert_element_type": Affine(rounds=True),
-    "broadcast_in_dim": Affine(mixes=True),
+    **dict.fromkeys(("broadcast_in_dim", "tile"), Affine(mixes=True)),
     "gather": Affine(only=(0,), mixes=True),
     "dynamic_slice": Affine(only=(0,)),
     "select_n": Affine(only=(1, 2), offset=True),
@@ -203,6 +203,11 @@ def keeps_box(node: Node) -> bool:
     one = AFFINE[node.op]
     alone = len(node.parents) == 1
     return alone and (not one.mixes or node.op in ("add", "sub", "concatenate"))
+
+
+def reads_one(node: Node) -> bool:
+    """Whether each value is one value of the one input, maybe scaled."""
+    return keeps_box(node) or node.op in ("broadcast_in_dim", "tile")
 
 
 def interval(node: Node, *operands: Any) -> Interval:

@@ -11,6 +11,15 @@ from jaxrobust.attacks import programs
 _OTHER = 1e-2
 
 
+def check_logits(logits_fn: LogitsFn, x: Images) -> int:
+    """Returns the number of classes; ValueError unless logits are `[B, K]`, K > 1."""
+    one = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
+    out = jax.eval_shape(logits_fn, one)
+    if getattr(out, "ndim", 0) != 2 or out.shape[1] < 2:
+        raise ValueError(f"`logits_fn` must return logits [B, K], got {out}.")
+    return out.shape[1]
+
+
 def bind_alone(logits_fn: LogitsFn, x: Images) -> programs.Captured:
     """Binds a network to batches of one row.
 

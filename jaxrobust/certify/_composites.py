@@ -30,7 +30,10 @@ def sum_of_shifted(eqn: Any, values: Sequence[Any]) -> Sequence[Any] | None:
     if not (isinstance(exponential, Node) and exponential.op == "exp"):
         return None
     capped = exponential.inputs[0]
-    top = _maximum_in(capped.inputs[0]) if capped.op == "min" else None
+    # As `exp_of_shifted` leaves it; a smaller bound would make the sum smaller too.
+    if not (capped.op == "min" and _graph.holds(capped.inputs[1], 0)):
+        return None
+    top = _maximum_in(capped.inputs[0])
     if top is None or tuple(top.params["axes"]) != tuple(eqn.params["axes"]):
         return None
     total = _graph.make(eqn, values)

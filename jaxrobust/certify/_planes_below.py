@@ -49,13 +49,23 @@ def best(
         return -jnp.sum(found), found
 
     def step(_: int, carry: Any) -> Any:
-        weights, state, highest = carry
+        weights, state, best, highest = carry
         slopes, found = jax.grad(total, has_aux=True)(weights)
+        better = found > highest
+        best = [_rows(better, w, b) for w, b in zip(weights, best, strict=True)]
         updates: Any
         updates, state = tx.update(slopes, state)
         weights = [jnp.clip(w + u, 0, 1) for w, u in zip(weights, updates, strict=True)]
-        return weights, state, jnp.maximum(highest, found)
+        return weights, state, best, jnp.maximum(highest, found)
 
-    start = weights, tx.init(weights), jnp.full(forms.shape[0], -jnp.inf, forms.dtype)
-    weights, _, highest = lax.fori_loop(0, _STEPS, step, start)
-    return jnp.maximum(highest, bounds(weights))
+    lowest = jnp.full(forms.shape[0], -jnp.inf, forms.dtype)
+    start = weights, tx.init(weights), weights, lowest
+    # One more than the steps that move: the last weights are looked at too.
+    *_, best, _ = lax.fori_loop(0, _STEPS + 1, step, start)
+    # Where the planes are best their choice has no derivative, and Adam none at all.
+    return bounds(lax.stop_gradient(best))
+
+
+def _rows(chosen: Array, one: Array, other: Array) -> Array:
+    """Takes rows of the one where they are chosen."""
+    return jnp.where(chosen.reshape(-1, *[1] * (one.ndim - 1)), one, other)

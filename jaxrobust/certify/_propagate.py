@@ -157,11 +157,10 @@ def _boxes(graph: Graph, region: Region | None) -> set[Node]:
             continue
         parents = set(node.parents)
         alone = len(node.parents) == 1
-        if _affine.keeps_box(node):
-            if parents <= free:
-                free.add(node)
-            if parents <= exact | functions:
-                exact.add(node)
+        if _affine.keeps_box(node) and parents <= free:
+            free.add(node)
+        if _affine.reads_one(node) and parents <= exact | functions:
+            exact.add(node)
         if alone and parents <= free:
             exact.add(node)
     return exact

@@ -53,10 +53,20 @@ def make(
     if centre is None or eps is None:
         return Region(lower, upper)
     centre = jnp.clip(centre, lower, upper)
+    eps = jnp.minimum(jnp.asarray(eps, lower.dtype), _covering(centre, lower, upper))
     # The ball must not lose a point to rounding.
     wider = eps + ulps(lower.dtype) * (jnp.abs(centre) + eps)
     low, high = jnp.maximum(lower, centre - wider), jnp.minimum(upper, centre + wider)
     return Region(low, high, centre, jnp.asarray(eps, lower.dtype), norm)
+
+
+def _covering(centre: Array, lower: Array, upper: Array) -> Array:
+    """Returns a radius of which a ball of any norm is the whole box.
+
+    Larger ones are no other set, and infinity times 0 is no number.
+    """
+    far = jnp.sum(jnp.maximum(centre - lower, upper - centre))
+    return 1.01 * far  # more than rounding may take
 
 
 def least(forms: Array, region: Region) -> Array:

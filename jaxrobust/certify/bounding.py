@@ -107,22 +107,21 @@ def _of_output(
 ) -> Interval:
     """Returns bounds of each value of a graph's output."""
     output = graph.output
-    if method == "alpha_crown":
-        units = jnp.eye(output.size, dtype=output.dtype)
-        signed = jnp.concatenate([units, -units]).reshape(-1, *output.shape)
-        found = of_forms(graph, region, method, signed, rows)
-        low, high = (v.reshape(output.shape) for v in jnp.split(found, 2))
-        return Interval(low, -high)
     known, planes = bounds_inside(graph, region, method, rows)
     if method == "ibp":
         low, high = known[output]
+    elif method == "alpha_crown":
+        units = jnp.eye(output.size, dtype=output.dtype)
+        signed = jnp.concatenate([units, -units]).reshape(-1, *output.shape)
+        found = _planes_below.best(graph, signed, region, known, planes)
+        low, high = (v.reshape(output.shape) for v in jnp.split(found, 2))
+        high = -high
     else:
         low, high = _propagate.extremes(graph, output, region, known, planes, rows)
-        if not is_linear(output):
-            # Of a ReLU, say, the interval is more than its planes.
-            other = _propagate.forward(output, known)
-            low = jnp.maximum(low, other.lower)
-            high = jnp.minimum(high, other.upper)
+    if method != "ibp" and not is_linear(output):
+        # Of a ReLU, say, the interval is more than its planes.
+        other = _propagate.forward(output, known)
+        low, high = jnp.maximum(low, other.lower), jnp.minimum(high, other.upper)
     lost = _numbers.doubtful(graph, known)
     return Interval(jnp.where(lost, -jnp.inf, low), jnp.where(lost, jnp.inf, high))
 

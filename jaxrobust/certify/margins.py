@@ -21,7 +21,7 @@ from jaxrobust.array_types import (
     Scalar,
 )
 from jaxrobust.certify import _graph, _propagate, _regions, bounding, branching
-from jaxrobust.certify._alone import bind_alone
+from jaxrobust.certify._alone import bind_alone, check_logits
 from jaxrobust.certify._graph import Node
 from jaxrobust.certify.bounding import Method
 
@@ -75,7 +75,7 @@ def margin(
     Raises:
       Unsupported: a ValueError that names the primitive without a rule and its line.
       ValueError: for an unknown method or norm, images outside the bounds, labels out
-        of range.
+        of range, seconds below 0.
 
     >>> from jaxrobust import certify
     >>> weights = jnp.array([[1.0, -1.0], [0.0, 0.0]])
@@ -84,6 +84,7 @@ def margin(
     [1.2]
     """
     if method == "bab":
+        _checks.check_one_number("seconds", seconds, _checks.FINITE)
         _check(x, y, eps, norm, method, bounds)
         _check_classes(logits_fn, x, y)
         radii = _radii(eps, x, norm, bounds)
@@ -286,8 +287,4 @@ def _check(x: Any, y: Any, eps: Any, norm: Any, method: Any, bounds: Any) -> Non
 
 def _check_classes(logits_fn: LogitsFn, x: Images, y: Labels) -> None:
     """Checks logits, and labels as they were given."""
-    one = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
-    out = jax.eval_shape(logits_fn, one)
-    if getattr(out, "ndim", 0) != 2 or out.shape[1] < 2:
-        raise ValueError(f"`logits_fn` must return logits [B, K], got {out}.")
-    _checks.check_classes(y, out.shape[1])
+    _checks.check_classes(y, check_logits(logits_fn, x))

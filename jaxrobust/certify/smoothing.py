@@ -12,13 +12,16 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Float, Int
 
 from jaxrobust import _checks
 from jaxrobust.array_types import Bounds, Images, Key, LogitsFn, Scalar
-from jaxrobust.certify._alone import bind_alone
+from jaxrobust.certify._alone import bind_alone, check_logits
 
 ABSTAINED = -1
+# Copies, which are counted in 32 bits.
+_MOST = 10**9
 
 
 class Smoothed(NamedTuple):
@@ -63,7 +66,8 @@ def smooth(
       `(classes, radii)`: int32 `[B]`, -1 for what is not certified, and L2 radii.
 
     Raises:
-      ValueError: for numbers out of range, or images outside the bounds.
+      ValueError: for numbers out of range, images outside the bounds, logits that are
+        not `[B, K]`, or under `jax.jit`.
 
     >>> from jaxrobust import certify
     >>> def network(x):  # class 1 where the mean is above .5
@@ -72,14 +76,18 @@ def smooth(
     >>> print(certify.smooth(network, x, key=key, sigma=0.5, n=2000).classes)
     [1]
     """
+    if isinstance(x, Tracer):
+        raise ValueError("`smooth` decides on the host: it is not for jax.jit.")
     _checks.check_images(x, flat=True)
     _checks.check_number("sigma", sigma, _checks.Range(0, 1e6, above=True))
     _checks.check_number("alpha", alpha, _checks.Range(0, 0.5, above=True))
     for name, value in (("n0", n0), ("n", n), ("draws", draws)):
         _checks.check_count(name, value, 1)
+        _checks.check_number(name, value, _checks.Range(1, _MOST))
     _checks.check_bounds(bounds)
     _checks.check_values(x, bounds)
     keys = _checks.row_keys(key, x.shape[0])
+    check_logits(logits_fn, x)
     bind_alone(logits_fn, x)
     # The weights of a Partial are arguments: what was compiled serves others too.
     held = isinstance(logits_fn, jax.tree_util.Partial)

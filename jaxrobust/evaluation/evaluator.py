@@ -75,7 +75,7 @@ def evaluate(
         )
     name, fields = config["data"]["name"], config["eval"]
     entries, pending = suite.chosen(fields, name, adaptive.method_of(config))
-    analyses.check(fields, own_analyses)
+    analyses.check(fields, entries, own_analyses)
     robustbench.read_about(fields.get("robustbench", {}))
     dataset = load_test(config) if dataset is None else dataset
     processes.check_same("the test data", lambda: data.digest(dataset))

@@ -164,7 +164,7 @@ def check_evaluation(config: Mapping[str, Any]) -> None:
         if wanted.get("preprocessing", ""):
             behind = preprocessed.fields_behind(config)
             suite.chosen(behind, config["data"]["name"], method)
-    analyses.check(wanted, analyses.load(wanted))
+    analyses.check(wanted, entries, analyses.load(wanted))
     with _about("eval.robustbench"):
         robustbench.read_about(wanted["robustbench"])
 

@@ -1,5 +1,6 @@
 """Margins and radii; branch and bound against all vertices; what is refused."""
 
+import inspect
 import itertools
 
 import chex
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from jaxrobust import attacks, certify
+from jaxrobust.attacks import programs
 from jaxrobust.certify import branching
 from tests.marks import full_but
 
@@ -219,6 +221,25 @@ def test_what_has_no_rule_is_named_with_its_line():
     fn = lambda z: jnp.sin(z)  # noqa: E731
     with pytest.raises(certify.Unsupported, match=r"'sin'.*test_margins.py:\d+"):
         certify.margin(fn, jnp.zeros((1, 3)), jnp.zeros(1, int), eps=0.1)
+
+
+def test_the_line_is_that_of_the_function_of_a_captured_program():
+    """Not one of JAX, nor of what calls the program again."""
+    rows = jax.ShapeDtypeStruct((1, 3), jnp.float32)
+    held = programs.capture(lambda z: jnp.sort(z @ jnp.ones((3, 3))), rows)
+    fn = lambda z: held.fn(held.arrays, z)  # noqa: E731
+    line = inspect.getsourcelines(
+        test_the_line_is_that_of_the_function_of_a_captured_program
+    )[1]
+    with pytest.raises(certify.Unsupported, match=rf"test_margins.py:{line + 3} "):
+        certify.margin(fn, jnp.zeros((1, 3)), jnp.zeros(1, int), eps=0.1)
+
+
+@pytest.mark.parametrize("seconds", [-1, np.nan, "5", None])
+def test_seconds_are_a_number(seconds):
+    given = {"eps": 0.1, "method": "bab", "seconds": seconds}
+    with pytest.raises((ValueError, TypeError), match="`seconds` must be"):
+        certify.margin(jnp.abs, jnp.zeros((1, 3)), jnp.zeros(1, int), **given)
 
 
 def test_half_precision_is_refused():

@@ -57,12 +57,34 @@ def test_all_draws_are_counted():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"sigma": 0}, {"sigma": np.inf}, {"n": 0}, {"alpha": 1.0}, {"n0": -1}]
+    "wrong",
+    [
+        {"n": 2**31},
+        {"sigma": 0},
+        {"sigma": np.inf},
+        {"n": 0},
+        {"alpha": 1.0},
+        {"n0": -1},
+    ],
 )
 def test_mistakes_are_told(wrong):
     given = {"sigma": 0.1, **wrong}
     with pytest.raises(ValueError, match=next(iter(wrong))):
         certify.smooth(linear, jnp.ones((1, 2)), key=jax.random.key(0), **given)
+
+
+@pytest.mark.parametrize("fn", [lambda z: z[:, 0], lambda z: z[:, :1]])
+def test_logits_are_of_several_classes(fn):
+    with pytest.raises(ValueError, match="must return logits"):
+        certify.smooth(fn, jnp.ones((1, 2)), key=jax.random.key(0), sigma=0.1)
+
+
+def test_it_is_not_for_jit():
+    smooth = jax.jit(
+        lambda x: certify.smooth(linear, x, key=jax.random.key(0), sigma=0.1)
+    )
+    with pytest.raises(ValueError, match=r"not for jax\.jit"):
+        smooth(jnp.ones((1, 2)))
 
 
 def test_images_lie_in_the_bounds():

@@ -1,5 +1,6 @@
 """What is proved, as evaluation and report tell it."""
 
+import dataclasses
 import types
 
 import flax.linen as nn
@@ -123,3 +124,41 @@ def test_smoothing_certifies_up_to_the_distance():
 def test_mistakes_are_told():
     with pytest.raises(ValueError, match=r"eval\.certify\.eps"):
         certificates.check({**certificates.DEFAULTS, "eps": "much"})
+
+
+def attack(eps, norm):
+    written = "any" if eps is None else str(eps)
+    return types.SimpleNamespace(label=norm, eps=eps, written=written, norm=norm)
+
+
+ATTACKS = [attack(None, "l2"), attack(0.3, "l2"), attack(0.1, "linf")]
+
+
+@pytest.mark.parametrize(
+    ("fields", "entries", "ball"),
+    [
+        ({}, ATTACKS, (0.3, "l2")),
+        ({"norm": "linf"}, ATTACKS, (0.1, "linf")),
+        ({"eps": "8/255"}, ATTACKS, (8 / 255, "l2")),
+        ({"eps": "8/255", "norm": "l1"}, ATTACKS, (8 / 255, "l1")),
+        ({"eps": "0.2"}, [], (0.2, "linf")),
+    ],
+)
+def test_the_ball_is_that_of_the_config_or_of_an_attack(fields, entries, ball):
+    given = context(method="ibp", **fields)
+    given = dataclasses.replace(given, entries=entries)
+    certificates.check_attacks(given.fields, entries)
+    done = runs(given, np.ones(N, bool))
+    done |= {one.label: done["pgd"] for one in entries}
+    certified = certificates.run(given, done).results["certified"]
+    assert certified.eps == pytest.approx(ball[0])
+    assert certified.norm == ball[1]
+
+
+def test_a_radius_that_nobody_names_is_asked_for():
+    fields = {**certificates.DEFAULTS, "norm": "l1"}
+    with pytest.raises(ValueError, match="in l1 that could be proved: set --config"):
+        certificates.check_attacks(fields, ATTACKS)
+    with pytest.raises(ValueError, match="eps"):
+        certificates.check_attacks(certificates.DEFAULTS, [attack(3, "l0")])
+    certificates.check_attacks({**fields, "method": "", "sigma": 0.1}, [])

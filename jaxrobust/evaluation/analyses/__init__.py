@@ -15,6 +15,7 @@ from jaxrobust.evaluation.analyses.base import Analysis as Analysis
 from jaxrobust.evaluation.analyses.base import BuiltIn, Fields, Runs
 from jaxrobust.evaluation.analyses.base import Context as Context
 from jaxrobust.evaluation.analyses.base import Found as Found
+from jaxrobust.evaluation.entries import Entry
 from jaxrobust.evaluation.rules import Rule
 from jaxrobust.results import npz
 from jaxrobust.results.schema import ANALYSES
@@ -97,10 +98,15 @@ def figures(fields: Fields) -> dict[str, Callable[..., Any]]:
     return {label: figure for label, figure in drawn.items() if figure is not None}
 
 
-def check(fields: Fields, own: Own = NONE) -> None:
-    """Raises ValueError for a mistake in what `config.eval` says of an analysis."""
+def check(fields: Fields, entries: Sequence[Entry], own: Own = NONE) -> None:
+    """Raises ValueError for a mistake in what `config.eval` says of an analysis.
+
+    `entries` are the attacks that run before it.
+    """
     for _, one, part in _each(fields, own):
         one.check(part)
+        if asked := getattr(one, "check_attacks", None):
+            asked(part, entries)
 
 
 def check_images(fields: Fields, shape: Sequence[int], own: Own = NONE) -> None:

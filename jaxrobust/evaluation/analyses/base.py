@@ -72,6 +72,7 @@ class BuiltIn(Analysis, Protocol):
       DIFFERENTIATES: True where it is of a network with gradients that draws nothing
       QUICK, ON_CPU: fields of a run that only shows that it works, and of a short one
       at_radius: (eps, step_size) -> the fields that change with one radius for all
+      check_attacks: (fields, entries), raises where the attacks do not fit
       check_images: (fields, shape [H, W, C]), raises for images that it cannot take
       check_data: (fields, test set), raises where data of its own does not fit that
     """

@@ -1,8 +1,8 @@
 """What is proved: robust accuracy from below, where attacks give it from above."""
 
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool
@@ -12,6 +12,7 @@ from jaxrobust.array_types import Norm
 from jaxrobust.certify import smoothing
 from jaxrobust.evaluation import passes, statistics, step
 from jaxrobust.evaluation.analyses.base import Context, Fields, Found, Runs
+from jaxrobust.evaluation.entries import Entry
 from jaxrobust.evaluation.rules import choice, number, whole
 from jaxrobust.evaluation.setting import Setting, fetched, picked
 from jaxrobust.evaluation.text import parse_radius
@@ -22,8 +23,8 @@ FIELD = "certify"
 DEFAULTS: Mapping[str, Any] = {
     "enabled": False,
     "method": "crown",  # empty leaves it out
-    "eps": "",  # empty: the radius of the first attack that has one
-    "norm": "",
+    "eps": "",  # empty: the radius of the first attack that has one in the norm
+    "norm": "",  # empty: that of the first attack
     "examples": 100,
     "batch_size": 8,  # images whose linear forms are in memory together
     "sigma": 0.0,  # of randomised smoothing; 0 leaves it out
@@ -58,23 +59,55 @@ def check(fields: Fields) -> None:
         parse_radius(fields["eps"], "eval.certify.eps")
 
 
+def check_attacks(fields: Fields, entries: Sequence[Entry]) -> None:
+    """Refuses to prove something at a radius that nobody names."""
+    if fields["method"]:
+        _ball(fields, entries)
+
+
+class ProvedBall(NamedTuple):
+    """What is proved: its radius, as it is written, too."""
+
+    eps: float
+    text: str
+    norm: Norm
+
+
+def _ball(fields: Fields, entries: Sequence[Entry]) -> ProvedBall:
+    """Returns the ball of the config, or of the first attack that has one such.
+
+    Raises:
+      ValueError: where neither has a radius.
+    """
+    norm, eps = fields["norm"], fields["eps"]
+    # A sparse ball has no proof here.
+    balls = [
+        ProvedBall(one.eps, one.written, one.norm)
+        for one in entries
+        if one.norm in threat.NORMS and one.eps is not None
+    ]
+    if eps != "":
+        norm = norm or (balls[0].norm if balls else "linf")
+        return ProvedBall(parse_radius(eps, "eval.certify.eps"), str(eps), norm)
+    for ball in balls:
+        if norm in ("", ball.norm):
+            return ball
+    raise ValueError(
+        f"no attack has a radius in {norm or 'linf, l2 or l1'} that could be proved: "
+        "set --config.eval.certify.eps, or --config.eval.certify.method= to leave "
+        "proofs out."
+    )
+
+
 def run(context: Context, runs: Runs) -> Found:
     """Proves what it can of some examples; a network without rules says so."""
     fields, entries = context.fields, context.entries
-    # A sparse ball has no proof here.
-    dense = [one for one in entries if one.norm in threat.NORMS]
-    named = [one for one in dense if one.eps is not None]
-    eps, text, norm = None, "", fields["norm"] or "linf"
-    if fields["eps"] != "":
-        eps, text = parse_radius(fields["eps"], "eval.certify.eps"), str(fields["eps"])
-    elif named:
-        first = named[0]
-        eps, text, norm = first.eps, first.written, first.norm
     rows = picked(len(context.setting.indices), fields["examples"])
     part = context.setting.part(fields["examples"])
     results, arrays = {}, {}
-    if eps is not None and fields["method"]:
-        same = [one for one in named if (one.eps, one.norm) == (eps, norm)]
+    if fields["method"]:
+        eps, text, norm = _ball(fields, entries)
+        same = [one for one in entries if (one.eps, one.norm) == (eps, norm)]
         right = passes.worst_case(same, runs)[rows]
         found, margins = _proved(part, fields, eps, norm, right, attacked=bool(same))
         results["certified"] = schema.Certified(eps_text=text, **found)
