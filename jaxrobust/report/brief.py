@@ -41,7 +41,8 @@ def said(source: RunFiles, results: Results) -> list[Block]:
     twin = source.twin
     compared = twin and verdict.comparison(results, twin.results, twin.objective)
     notes = [*verdict.cautions(source.config, results), *verdict.belief(results)]
-    told = (compared, verdict.stopping(results))
+    proof = results.certified
+    told = (proof and verdict.proved(proof), compared, verdict.stopping(results))
     return [*(Text(text) for text in told if text), *map(Warn, notes)]
 
 

@@ -10,6 +10,7 @@ from jaxrobust.attacks.registry import Cost
 from jaxrobust.report import commands, verdict
 from jaxrobust.report.blocks import Block, CommandLine, Text, Title
 from jaxrobust.report.commands import Step
+from jaxrobust.report.drawing import NORMS
 from jaxrobust.report.source import RunFiles
 from jaxrobust.results import Results
 from jaxrobust.results.schema import AttackSummary
@@ -46,6 +47,8 @@ def changes(source: RunFiles, results: Results) -> list[Block]:
     if verdict.with_radius(results) and not results.worst_case.robust_accuracy:
         told = "No attack can: no image is left. A smaller radius would leave some."
         return [*found, Text(told)]
+    if told := _room(results):
+        found.append(Text(told))
     starts = ("The strongest attack not yet run", "After that")
     for start, one in zip(starts, _attacks(results), strict=False):
         told = f"{start}: {one.name}. {one.why} {_costs(one, results)}"
@@ -55,6 +58,19 @@ def changes(source: RunFiles, results: Results) -> list[Block]:
         found += [Text(told), CommandLine(commands.following(source.command, step))]
     note = "These write results.json and the page anew: copy the folder to keep both."
     return [*found, Text(f"{note} {_TWIN if source.twin else ''}".strip(), soft=True)]
+
+
+def _room(results: Results) -> str:
+    """Says how far attacks can get at most, where a proof is of the same images."""
+    proof = results.certified
+    if proof is None or proof.proved is None or proof.unbroken is None:
+        return ""
+    left = max(0.0, proof.unbroken - proof.proved)
+    return (
+        f"At {NORMS[proof.norm]}, eps {proof.eps_text} attacks can take at most "
+        f"{100 * left:.1f} points more of the {verdict.images(proof.n)} looked at: "
+        "the rest is proved."
+    )
 
 
 _TWIN = "The twin is attacked too where the command names a config, at as much again."

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from jaxrobust.attacks import registry
 from jaxrobust.report.drawing import NORMS
 from jaxrobust.results import Results
+from jaxrobust.results.analysis_schema import Certified
 from jaxrobust.results.schema import Asked, AttackSummary, Paired
 
 FEW = 4  # attacks that a sentence can name
@@ -111,7 +112,7 @@ class Headline(NamedTuple):
 
 
 def headline(results: Results) -> list[Headline]:
-    """Clean accuracy, AutoAttack's where it ran, and the worst case if it is lower."""
+    """Clean accuracy, AutoAttack's, the worst case if it is lower, what is proved."""
     clean, worst = results.clean, results.worst_case
     found = [("clean accuracy", clean.accuracy, clean.ci95, "clean")]
     ensembles = autoattacks(results)
@@ -123,6 +124,10 @@ def headline(results: Results) -> list[Headline]:
     if with_radius(results) and (lower or not ensembles):
         name = "worst case of all attacks" if ensembles else "robust accuracy"
         found.append((f"{name}, {threats(results)}", share, worst.ci95, "robust"))
+    proof = results.certified
+    if proof and proof.proved is not None and proof.ci95 is not None:
+        name = f"proved, {proof.method}, {NORMS[proof.norm]}, eps {proof.eps_text}"
+        found.append((name, proof.proved, proof.ci95, "robust"))
     for other in results.other_threats or ():
         found.append((other.label, other.robust_accuracy, other.ci95, "robust"))
     return [Headline(n, percent(s), interval(ends), k) for n, s, ends, k in found]
@@ -196,7 +201,7 @@ def belief(results: Results) -> list[str]:
     if worst := severe(results):
         notes.append(
             f"The robust accuracy must not be believed: {listed(worst)}. See the "
-            "warning signs below."
+            f"warning signs below.{_in_spite_of_signs(results)}"
         )
     elif told:
         count = len(told)
@@ -220,6 +225,35 @@ def belief(results: Results) -> list[str]:
     if n < 1000:
         notes.append(f"{n:,} images make wide intervals; see the brackets.")
     return notes
+
+
+def proved(found: Certified) -> str:
+    """Says between what a proof and the attacks of its ball leave the robust share."""
+    if found.proved is None:
+        return f"Nothing could be proved: {found.unsupported}"
+    by, top = f"proved by {found.method}", found.unbroken
+    if top is None:
+        told = f"At least {percent(found.proved)} are robust ({by})"
+    else:
+        told = (
+            f"Between {percent(found.proved)} ({by}) and {percent(top)} (under the "
+            "attacks in this ball) are robust"
+        )
+    told += f", of {images(found.n)}. A proof holds up to float32 rounding."
+    if found.contradicted:
+        told += (
+            f" {images(found.contradicted)} proved and yet broken: one of the two is "
+            "wrong, do not trust this number."
+        )
+    return told
+
+
+def _in_spite_of_signs(results: Results) -> str:
+    proof = results.certified
+    if proof is None or not proof.proved or proof.contradicted:
+        return ""
+    ball = f"{NORMS[proof.norm]}, eps {proof.eps_text}"
+    return f" What is proved stands all the same: {percent(proof.proved)} at {ball}."
 
 
 def cautions(config: Mapping[str, Any], results: Results) -> list[str]:

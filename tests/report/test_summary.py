@@ -73,3 +73,21 @@ def test_every_block_in_every_form():
         '<h2>&lt;T&gt;</h2><p class="soft">a|b _c_ @d $e$ [f](g)</p>'
         '<p class="flag severe"><b>n</b>: w\\x1b[31m</p>'
     )
+
+
+def test_what_is_proved_stands_beside_what_attacks_leave(make_results):
+    results = make_results(0.4)
+    results["certified"] = {
+        "eps": 0.1, "eps_text": "0.1", "norm": "linf", "method": "ibp", "n": 1000,
+        "proved": 0.35, "ci95": [0.32, 0.38], "unbroken": 0.4,
+    }  # fmt: skip
+    results["flags"] = [{"name": "zero_gradients", "message": "40 %", "severe": True}]
+    said = " ".join(report.summary(results).split())
+    assert "proved, ibp, L∞, eps 0.1 35.0 % [32.0, 38.0]" in said
+    assert "Between 35.0 % (proved by ibp) and 40.0 %" in said
+    assert "What is proved stands all the same: 35.0 % at L∞, eps 0.1." in said
+    assert "attacks can take at most 5.0 points more" in said
+    results["certified"] |= {"contradicted": 3}
+    said = " ".join(report.summary(results).split())
+    assert "3 images proved and yet broken" in said
+    assert "all the same" not in said

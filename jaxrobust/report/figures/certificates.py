@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
-from jaxrobust.report import drawing
+from jaxrobust.report import drawing, verdict
 from jaxrobust.report.figures.places import Place
 from jaxrobust.report.html import Markup, card, tag
 from jaxrobust.report.source import Arrays
-from jaxrobust.report.verdict import percent
 from jaxrobust.results import Results
 from jaxrobust.results.analysis_schema import Certified, SmoothedAccuracy
 
@@ -26,27 +25,16 @@ def figure(results: Results, arrays: Arrays, twin: Results | None) -> list[Marku
 
 def _proofs(found: Certified) -> Markup:
     title = f"Proved at {drawing.NORMS[found.norm]} {found.eps_text}"
+    told = verdict.proved(found)
     if found.proved is None:
-        told = f"Nothing could be proved: {found.unsupported}"
         return tag("figure", tag("h3", title), tag("p", told), class_="card")
-    proved, top = found.proved, found.unbroken
-    shares = [("proved", "robust", proved)]
+    share, top = found.proved, found.unbroken
+    shares = [("proved", "robust", share)]
     if top is None:
-        told = f"At least {percent(proved)} are robust (proved by {found.method})"
-        shares.append(("unknown", "line", 1 - proved))
+        shares.append(("unknown", "line", 1 - share))
     else:
-        told = (
-            f"Between {percent(proved)} (proved by {found.method}) and {percent(top)} "
-            "(under the attacks in this ball) are robust"
-        )
-        shares.append(("unknown", "line", max(0.0, top - proved)))
-        shares.append(("broken", "third", 1 - max(top, proved)))
-    told += f", of {found.n:,} images. A proof holds up to float32 rounding."
-    if found.contradicted:
-        told += (
-            f" {found.contradicted} images are proved and yet broken: one of the two "
-            "is wrong, do not trust this number."
-        )
+        shares.append(("unknown", "line", max(0.0, top - share)))
+        shares.append(("broken", "third", 1 - max(top, share)))
     return card(_bar(shares, title), title, told)
 
 
@@ -77,6 +65,6 @@ def _smoothed(found: SmoothedAccuracy, results: Results) -> Markup:
         "Certified accuracy of the smoothed network (Cohen et al. 2019) over "
         f"{found.n:,} images, {found.draws:,} draws each; a radius is wrong with a "
         f"probability of {found.alpha:g} at most. It abstains on "
-        f"{percent(found.abstained)}."
+        f"{verdict.percent(found.abstained)}."
     )
     return card(svg, title, told)
