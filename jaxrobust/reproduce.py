@@ -119,6 +119,9 @@ def compare(
     if again.keys() == {attack.label for attack in shipped.attacks}:
         both = shipped.worst_case, found.worst_case
         yield row("worst case", "robust_accuracy", *both)
+    proofs = shipped.certified, found.certified
+    if all(one is not None and one.ci95 is not None for one in proofs):
+        yield row("proved", "proved", *proofs)
     if shipped.corruptions and found.corruptions:
         both = shipped.corruptions, found.corruptions
         yield row("corruptions, mean", "mean_accuracy", *both)
@@ -150,7 +153,7 @@ def _parts(card: zoo.Card, examples: int, only: Sequence[str]) -> list[_Evaluati
         check_choice("only", label, {k: 0 for table in known for k in table})
     parts = []
     for one, table in zip(found, known, strict=True):
-        fields = common.without_analyses(one.fields, ("corruptions",))
+        fields = common.without_analyses(one.fields, ("certify", "corruptions"))
         n = one.shipped.clean.n
         fields |= {"ci": 0.0, "examples": min(examples or n, n)}
         chosen = {label: table[label] for label in only if label in table}

@@ -47,6 +47,15 @@ def test_a_few_images_of_a_shipped_network(tmp_path, capsys):
     assert "growth" not in results
 
 
+def test_what_is_proved_is_reproduced(tmp_path, capsys):
+    argv = ["mnist_small_ibp_01", "--examples=40", "--only=fgsm"]
+    assert reproduce.main([*argv, f"--workdir={tmp_path}"]) == 0
+    assert zoo.card("mnist_small_ibp_01").results.certified.proved > 0.95
+    out = capsys.readouterr().out
+    [line] = [line for line in out.splitlines() if line.startswith("proved")]
+    assert line.endswith("40  yes")
+
+
 def test_a_number_that_does_not_hold_is_status_1(tmp_path, capsys, monkeypatch):
     model, _, card = zoo.load("digits_ssp_standard")
     wrong = zoo.load("digits_ssp_standard")[1]

@@ -177,7 +177,15 @@ def _results(place: pathlib.Path, config: Mapping[str, Any]) -> schema.Results:
                 "else has: publish that network first, and give zoo:NAME for it."
             )
     kept = ("clean", "attacks", "worst_case", "flags", "stopping", "growth")
-    kept += ("corruptions", "suite", "pending", "data", "environment", "schema")
+    kept += (
+        "certified",
+        "corruptions",
+        "suite",
+        "pending",
+        "data",
+        "environment",
+        "schema",
+    )
     return schema.Results(**{name: getattr(results, name) for name in kept})
 
 
