@@ -16,9 +16,10 @@ weights, one over the rows of an image these rows.
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from jax.extend import core
 
 # Of each axis of a value, the axes of the weight it is made of.
@@ -39,12 +40,15 @@ _IMAGE = Origin(of_image=True)
 _SAME_AXES = ("convert_element_type", "rev", "copy", "stop_gradient", "slice")
 
 
-def turns_weights_round(jaxpr: core.Jaxpr, weights: int) -> bool:
+def turns_weights_round(
+    jaxpr: core.Jaxpr, weights: int, but: Collection[int] = ()
+) -> bool:
     """Says whether a weight meets values of the image over different axes of its own.
 
     Args:
       jaxpr: of a forward pass.
       weights: how many of its arguments, the first, are weights; the next is the image.
+      but: places of weights that may: see `is_rotation`.
     """
     origins = [
         Origin(i, tuple(frozenset({d}) for d in range(_rank(var))))
@@ -54,12 +58,25 @@ def turns_weights_round(jaxpr: core.Jaxpr, weights: int) -> bool:
     ]
     seen: dict[int, set[frozenset[int]]] = {}
     for weight, axes in _meetings(jaxpr, origins, []):
-        seen.setdefault(weight, set()).add(axes)
+        if weight not in but:
+            seen.setdefault(weight, set()).add(axes)
     # A convolution may be written as a product over more axes, but not over others.
     pairs = (
         pair for found in seen.values() for pair in itertools.combinations(found, 2)
     )
     return any(one.isdisjoint(other) for one, other in pairs)
+
+
+def is_rotation(weight: Any) -> bool:
+    """Whether a matrix turned round is its inverse, as that of a cosine transform.
+
+    It is meant to be used both ways.
+    """
+    shape = np.shape(weight)
+    if len(shape) != 2 or shape[0] != shape[1]:
+        return False
+    matrix = np.asarray(weight, np.float64)
+    return np.allclose(matrix @ matrix.T, np.eye(len(matrix)), atol=1e-3)
 
 
 def refines_in_a_loop(jaxpr: core.Jaxpr, weights: int) -> bool:

@@ -114,8 +114,9 @@ class CompiledNetwork:
     @property
     def turns_weights_round(self) -> bool:
         """Whether a gradient seems to be taken inside its forward pass."""
-        weights = len(jax.tree.leaves(self.arrays))
-        return dynamic_defence.turns_weights_round(self._program, weights)
+        weights = jax.tree.leaves(self.arrays)
+        turned = [i for i, w in enumerate(weights) if dynamic_defence.is_rotation(w)]
+        return dynamic_defence.turns_weights_round(self._program, len(weights), turned)
 
     @property
     def refines_in_a_loop(self) -> bool:

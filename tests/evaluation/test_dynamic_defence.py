@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrobust import evaluation, models
+from jaxrobust import evaluation, models, preprocessing
 from jaxrobust.evaluation.dynamic_defence import (
     refines_in_a_loop,
     turns_weights_round,
@@ -135,6 +135,13 @@ def small():
     x = np.random.default_rng(1).uniform(size=(6, 4, 4, 1)).astype(np.float32)
     fn = lambda x: jnp.tanh(x.reshape(len(x), -1) @ w)  # noqa: E731
     return fn, x, np.asarray(fn(x)).argmax(1)
+
+
+def test_a_transform_and_its_inverse_are_no_gradient():
+    fn, x, _ = small()
+    with_jpeg = preprocessing.jpeg(fn, quality=75)
+    assert not CompiledNetwork(with_jpeg, x[0], 2).turns_weights_round
+    assert CompiledNetwork(purified(with_jpeg), x[0], 2).turns_weights_round
 
 
 def test_a_diagnosis_says_so():
