@@ -170,6 +170,8 @@ def _config(args: argparse.Namespace) -> dict[str, Any]:
     fields.corruption_set.examples = args.corruption_examples
     fields.corruption_set.reference = args.corruption_reference
     fields.certify.enabled = args.certify
+    if all(one.get("eps") is None for one in found.values()):
+        fields.certify.update(eps=eps, norm=args.norm)  # no attack has a radius
     fields.queries.enabled = args.queries
     about = dict(_pair(text) for text in args.about)
     return {

@@ -262,6 +262,15 @@ def results_of(tmp_path):
     return json.loads((tmp_path / "run/results.json").read_text())
 
 
+def test_a_proof_has_the_radius_of_the_flags_where_no_attack_has_one(theirs, tmp_path):
+    margin, slope = theirs
+    flags = ["--attack=ddn:steps=2", "--certify", "--attacks_only"]
+    assert run(tmp_path, *flags) == 0
+    certified = results_of(tmp_path)["certified"]
+    assert (certified["eps"], certified["norm"]) == (EPS, "linf")
+    assert certified["proved"] == pytest.approx((margin > EPS * slope).mean())
+
+
 @pytest.mark.full
 def test_attacks_by_name_replace_the_suite(theirs, tmp_path):
     margin, slope = theirs
