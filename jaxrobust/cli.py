@@ -40,7 +40,11 @@ COMMANDS = {
         "--workdir",
         ("--mode=report",),
     ),
-    "attack": Command("jaxrobust.evaluation", "a network of yours, any framework's"),
+    "attack": Command(
+        "jaxrobust.evaluation",
+        "MODEL: a network of yours, any framework's, or zoo:NAME",
+        "--model",
+    ),
     "compare": Command("jaxrobust.compare", "RUN RUN ...: two in a table, more a page"),
     "sweep": Command("jaxrobust.sweep", "FILE: a run for each of its lines, resumable"),
     "prepare": Command("jaxrobust.data.prepare", "a data set, from its archives"),

@@ -291,7 +291,7 @@ def test_nothing_to_restore(tmp_path):
 
 
 def test_unknown_choice():
-    with pytest.raises(ValueError, match=r"`which` must be one of .*'best'"):
+    with pytest.raises(ValueError, match=r"`which` .*'best'. Did you mean 'best_"):
         checkpoints.load("x", "best")
 
 

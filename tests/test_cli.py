@@ -25,6 +25,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
          ["--mode=report", "--workdir=runs/a", "--format", "text"]),
         ("report --format=text", "jaxrobust.main",
          ["--mode=report", "--format=text"]),
+        ("attack zoo:digits_ssc --certify", "jaxrobust.evaluation",
+         ["--model=zoo:digits_ssc", "--certify"]),
+        ("attack --model m:f --attack pgd", "jaxrobust.evaluation",
+         ["--model", "m:f", "--attack", "pgd"]),
         ("attack --help", "jaxrobust.evaluation", ["--help"]),
     ],
 )  # fmt: skip

@@ -238,6 +238,7 @@ def told(monkeypatch, capsys):
         (["--workdir"], "Missing value for flag --workdir"),
         (["eval"], "unknown arguments eval; flags start with --"),
         (["--mode=eval", "--checkpoint=/no/where"], "/no/where"),
+        (["--mode=eval", "--checkpoint=best_robsut"], "Did you mean 'best_robust'"),
         (["--mode=eval", "--checkpoint="], "--checkpoint is empty"),
         (["--workdir="], "--workdir is empty"),
         (["--workdir=README.md"], "README.md is there and is no folder"),
@@ -292,6 +293,14 @@ def test_a_field_of_what_is_trained_is_checked(flags, message, trained, told):
     assert status == 1
     assert message in said
     assert len(said.strip().splitlines()) == 1
+
+
+def test_an_evaluation_of_nothing_leaves_nothing(tmp_path, told):
+    folder = tmp_path / "none"
+    status, said = told(*SMALL, f"--workdir={folder}", "--mode=eval")
+    assert status == 1
+    assert f"no checkpoints in {folder}; train there first." in said
+    assert not folder.exists()
 
 
 def test_a_work_directory_that_is_a_file(tmp_path, told):

@@ -204,8 +204,8 @@ def many(
 ) -> Posed:
     """Checks what a universal attack is given; the model's arrays become arguments.
 
-    `least` are the images of which a draw must be had; `flat` takes rows `[N, ...]` of
-    any shape.
+    `least` are the images of a draw, or all where there are fewer; `flat` takes rows
+    `[N, ...]` of any shape.
     """
     checks.check_function(logits_fn)
     checks.check_bounds(bounds)
@@ -219,8 +219,7 @@ def many(
         raise ValueError(
             f"`key` must be one key for all images here, got shape {key.shape}."
         )
-    if least > len(x):
-        raise ValueError(f"`batch` must be at most {len(x)} images, got {least}.")
+    least = min(least, len(x))
     eager = not in_transformation(x, y, key)
     if eager:
         checks.check_values(x, bounds)

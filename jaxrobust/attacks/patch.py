@@ -155,7 +155,7 @@ def universal_patch(
       rotation: up to how many degrees it is rotated, to both sides.
       steps: at least 0; static.
       step_size: of each value, in widths of the box.
-      batch: images per step; static.
+      batch: images per step; all where there are fewer; static.
       loss: 'ce', 'margin', 'dlr' or a function (logits, y) -> `[B]`. The paper's is
         'ce', which vanishes where logits are large.
       limit: see `universal`; the paper has none, `math.inf`.
@@ -177,6 +177,7 @@ def universal_patch(
     draws = _check_draws(scale, rotation)
     check_number("step_size", step_size, _SHARE)
     posed = many(logits_fn, x, y, key, bounds, batch)
+    batch = min(batch, len(posed.problem.x))
     x = posed.problem.x
     _check_side(side, x)
     low, high = bounds

@@ -25,6 +25,11 @@ from jaxrobust.attacks import _jaxprs
 from jaxrobust.attacks._jaxprs import inner_jaxprs as inner_jaxprs
 from jaxrobust.attacks._jit import place
 
+_OF_NUMPY = (
+    "The function that is attacked must be one of JAX, and this makes NumPy arrays of "
+    "its input. Write it with jax.numpy; one that cannot be is a black box: see "
+    "jax.pure_callback, or `jaxrobust attack --black_box`."
+)
 _CALLS = ("jit", "pjit", "closed_call", "core_call")
 _SCALAR = (bool, int, float, str, type(None), np.dtype)
 _UNCHANGING = ("jaxrobust", "jax", "flax", "numpy", "ml_dtypes", "builtins")
@@ -47,7 +52,11 @@ def capture(function: Callable[..., Any], *inputs: jax.ShapeDtypeStruct) -> Capt
     # A new function each time: JAX keeps traces by equality, and equal `Unbound`s may
     # be of different models, in another thread, say.
     fresh = lambda *args: call(*args)  # noqa: E731
-    closed, out = jax.make_jaxpr(fresh, return_shape=True)(leaves, *inputs)
+    try:
+        closed, out = jax.make_jaxpr(fresh, return_shape=True)(leaves, *inputs)
+    except jax.errors.TracerArrayConversionError as error:
+        error.add_note(_OF_NUMPY)
+        raise
     held: dict[int, Any] = {}
     _collect(closed.jaxpr, closed.consts, held)
     order = {name: len(leaves) + i for i, name in enumerate(held)}

@@ -129,7 +129,8 @@ def universal(
       norm: 'linf', 'l2' or 'l1'.
       steps: at least 0; static.
       step_size: length of a step; 10 eps / steps by default.
-      batch: images per step, drawn without replacement; static.
+      batch: images per step, drawn without replacement; all where there are fewer;
+        static.
       loss: 'ce', 'margin', 'dlr' or a function (logits, y) -> `[B]`. The paper's is
         'ce', which vanishes where logits are large.
       limit: of an image's loss, beyond which it counts no more. By default 0 of the
@@ -151,6 +152,7 @@ def universal(
     check_count("batch", batch, 1)
     check_count("steps", steps, 0)
     posed = many(logits_fn, x, y, key, bounds, batch, flat=True)
+    batch = min(batch, len(posed.problem.x))
     ball = _ball(posed.problem, eps, norm, bounds, step_size, steps)
     return posed.run(
         _Added(norm, _box(bounds), loss, batch, limit, targeted), ball, steps

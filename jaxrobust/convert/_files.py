@@ -1,6 +1,7 @@
 """Reads state dicts from files; torch only where a file needs it."""
 
 import argparse
+import os
 import pathlib
 import re
 import warnings
@@ -53,7 +54,7 @@ def _is_hidden(path: pathlib.Path) -> bool:
     return any(part.startswith(".") and part[1:2] != "." for part in path.parts)
 
 
-def read(path: pathlib.Path, entry: str | None = None) -> Checkpoint:
+def read(path: str | os.PathLike[str], entry: str | None = None) -> Checkpoint:
     """Reads a checkpoint.
 
     What torch wrote is loaded with `weights_only=True`: a file that would run code is
@@ -69,6 +70,7 @@ def read(path: pathlib.Path, entry: str | None = None) -> Checkpoint:
       ImportError: if the package that reads it is missing.
       FileNotFoundError: if there is no such file.
     """
+    path = pathlib.Path(path)
     if not stem(path):
         raise ValueError(f"{path}: must be one of {', '.join(SUFFIXES)}.")
     if not path.is_file():

@@ -73,7 +73,8 @@ def from_torch(
       ValueError: naming every entry that is missing, not of this network, of another
         shape, or no finite floating weights, every second name whose values differ from
         the first, and a normalisation that the model does not have. A state dict of
-        int64 or bool alone is placed as it is: such arrays mark weights.
+        int64 or bool alone is placed as it is: such arrays mark weights. Also for an
+        `input_shape` that the network does not take.
     """
     family = _families.of(model)
     names = family.names(model)
@@ -82,7 +83,20 @@ def from_torch(
     problems += other_normalization(model, buffers)
     shape = input_shape or family.input_shape
     shape = shape(model, given) if callable(shape) else shape
-    expected = expected_leaves(model, shape)
+    if input_shape is not None and not _is_shape(input_shape):
+        raise ValueError(
+            "`input_shape` must be the shape of a batch of images, (B, H, W, C), got "
+            f"{input_shape!r}."
+        )
+    try:
+        expected = expected_leaves(model, shape)
+    except ValueError as error:
+        if input_shape is None:
+            raise
+        raise ValueError(
+            f"`input_shape` {tuple(input_shape)} is of images (B, H, W, C), which "
+            f"{type(model).__name__} does not take: {error}"
+        ) from error
     converted, known = {}, set()
     marks = all(value.dtype in (bool, np.int64) for value in given.values())
     for path, leaf in expected.items():
@@ -202,6 +216,14 @@ def torch_name(path: Path, names: Names) -> str:
     if parameter := names.modules.get("/".join([*modules, leaf])):
         return parameter
     return f"{names.modules['/'.join(modules)]}.{_LEAVES[leaf]}"
+
+
+def _is_shape(given: Any) -> bool:
+    return (
+        isinstance(given, tuple | list)
+        and len(given) == 4
+        and all(isinstance(n, int | np.integer) and n > 0 for n in given)
+    )
 
 
 def _no_weights(name: str, value: np.ndarray) -> str | None:

@@ -1,9 +1,10 @@
 """What every network returns, and networks as functions of images."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import flax.errors
 import flax.linen as nn
 import flax.struct
 import jax
@@ -28,6 +29,15 @@ class Outputs:
     restored: Images | None = None
 
 
+# What Flax raises where weights are not those that the network asks for.
+_MISFITS = (
+    flax.errors.ScopeParamShapeError,
+    flax.errors.ScopeParamNotFoundError,
+    flax.errors.ScopeCollectionNotFound,
+    flax.errors.ScopeVariableNotFoundError,
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Apply:
     """`model.apply` as a function of arrays; equal for equal models and modes."""
@@ -37,6 +47,14 @@ class Apply:
 
     def __call__(
         self, variables: Variables, key: Key | None, x: Images, keys: Key | None = None
+    ) -> Logits:
+        try:
+            return self._logits(variables, key, x, keys)
+        except _MISFITS as error:
+            raise ValueError(self._misfit(variables, x, error)) from error
+
+    def _logits(
+        self, variables: Variables, key: Key | None, x: Images, keys: Key | None
     ) -> Logits:
         if keys is not None:
             if getattr(self.model, "takes_keys", False):  # of a whole batch
@@ -50,6 +68,21 @@ class Apply:
         state = [name for name in variables if name != "params"]
         out, _ = self.model.apply(variables, x, train=True, mutable=state, rngs=rngs)
         return as_outputs(out).logits
+
+    def _misfit(self, variables: Variables, x: Images, error: Exception) -> str:
+        """Says that network, weights and images do not go together."""
+        told = f"`variables` do not fit {type(self.model).__name__} and images `x` of "
+        told += f"shape {x.shape}: "
+        if "params" not in variables:
+            return (
+                f"{told}they hold {', '.join(sorted(variables)) or 'nothing'}, and no "
+                "`params`. Give all that `init` returned, {'params': ...}."
+            )
+        return (
+            f"{told}{str(error).partition(' (https')[0].rstrip('. ')}. They are of "
+            "other fields of the network, or of images of another size or number of "
+            "channels."
+        )
 
     def _per_example(self, variables: Variables, x: Images, keys: Key) -> Logits:
         if self.train and "batch_stats" in variables:
@@ -88,7 +121,21 @@ def logits_fn(
         dropped.
       key: for dropout, the same at each call. A network that is random in evaluation
         takes keys at the call instead: `logits_fn(x, keys)` with `[B]` keys.
+
+    Raises:
+      TypeError: for a model that is no module, or variables that are no mapping. The
+        function raises ValueError where network, variables and images do not fit.
     """
+    if not callable(getattr(model, "apply", None)):
+        raise TypeError(
+            f"`model` must be a Linen module, got {type(model).__name__}; a function "
+            "of images to logits is what attacks take already."
+        )
+    if not isinstance(variables, Mapping):
+        raise TypeError(
+            "`variables` must be what the module's `init` returned, {'params': ...}, "
+            f"got {type(variables).__name__}."
+        )
     return jax.tree_util.Partial(Apply(model, bool(train)), variables, key)
 
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from absl import logging
 from etils import epath
 
+from jaxrobust._checks import did_you_mean
 from jaxrobust.runtime import files, reading
 
 BEST = {"best_clean": "accuracy", "best_robust": "robust_accuracy"}
@@ -66,10 +67,28 @@ def has_steps(workdir: epath.PathLike) -> bool:
     return folder.is_dir() and any(p.name.isdigit() for p in folder.iterdir())
 
 
+def check_there(path: epath.PathLike) -> None:
+    """Raises FileNotFoundError where a path has no checkpoints and is none."""
+    if not exists(path):
+        raise FileNotFoundError(nothing_in(path))
+
+
+def nothing_in(path: epath.PathLike) -> str:
+    """Says that a folder has no checkpoints; a word may be one of `WHICH`, misspelt."""
+    word = os.fspath(path)
+    hint = did_you_mean(os.path.basename(word), WHICH, 0.6)
+    if os.path.exists(word) or not hint:
+        return f"no checkpoints in {word}; train there first."
+    return f"no checkpoints in {word}; train there first. {hint}"
+
+
 def check_which(which: str) -> None:
     """Raises ValueError unless `which` is one of `WHICH`."""
     if which not in WHICH:
-        raise ValueError(f"`which` must be one of {', '.join(WHICH)}, got {which!r}.")
+        raise ValueError(
+            f"`which` must be one of {', '.join(WHICH)}, got {which!r}. "
+            f"{did_you_mean(which, WHICH)}"
+        )
 
 
 def first_readable(
@@ -90,7 +109,7 @@ def first_readable(
     elif folder.is_dir():
         wanted = list(map(str, ordered_steps(folder, which)))
     else:
-        raise FileNotFoundError(f"no checkpoints in {path}; train there first.")
+        raise FileNotFoundError(nothing_in(path))
     for name in wanted:
         try:
             return read(folder / name)

@@ -19,7 +19,7 @@ from jaxrobust.evaluation import analyses, attack_text, evaluator, protocols, su
 from jaxrobust.named_models import create_model
 from jaxrobust.parallel import processes
 from jaxrobust.results.files import read_metrics
-from jaxrobust.runtime import files, out_of_memory, workdir
+from jaxrobust.runtime import checkpoint_folder, files, out_of_memory, workdir
 from jaxrobust.runtime.progress import StageProgress
 from jaxrobust.training import config_file, loop, overrides, preemption, splits
 from jaxrobust.training.ahead import compiling
@@ -215,6 +215,8 @@ def run(
         for line in notices(config, mode) if processes.is_lead() else ():
             logging.warning("%s", line)
     set_here = [overrides.written(one) for one in fields]
+    if mode == "eval" and named:
+        checkpoint_folder.check_there(folder)
     processes.check_same("the config", lambda: [config, mode, checkpoint, *set_here])
     with workdir.locked(folder):
         processes.check_shared(folder)

@@ -301,3 +301,12 @@ def test_logits_are_floats_that_can_be_compared(call, dtype):
     x, y = np.ones((2, 3, 3, 1), np.float32), np.zeros(2, np.int32)
     with pytest.raises(TypeError, match=f"`logits` must be a .*got {dtype}: .*float32"):
         call(votes, x, y, key=jax.random.key(0), eps=0.1, **options)
+
+
+def test_a_function_of_numpy_is_told_what_to_do():
+    def logits_fn(x):
+        return np.asarray(x).reshape(len(x), -1)[:, :3]
+
+    with pytest.raises(TypeError) as error:
+        attacks.fgsm(logits_fn, jnp.full((2, 4, 4, 1), 0.5), jnp.zeros(2, int), eps=0.1)
+    assert "jax.pure_callback" in "".join(error.value.__notes__)

@@ -104,7 +104,6 @@ def test_a_patch_learns_what_is_wanted_wherever_it_lies():
         ({"eps": -1.0}, ValueError, "`eps` must be at least 0"),
         ({"eps": jnp.ones(12)}, ValueError, "`eps` must be one number"),
         ({"norm": "l0"}, ValueError, "`norm` must be 'linf' or 'l2' or 'l1' here"),
-        ({"batch": 13}, ValueError, "`batch` must be at most 12 images, got 13"),
         ({"y": Y + 2}, ValueError, "`y` holds labels from 2"),
         ({"x": X * 9}, ValueError, "`x` leaves `bounds`"),
         (

@@ -171,3 +171,9 @@ def test_wide_resnet_against_torch():
     images = jnp.asarray(x.numpy().transpose(0, 2, 3, 1))
     got = models.logits_fn(model, variables)(images)
     chex.assert_trees_all_close(got, want, rtol=0, atol=1e-4 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 1), (1, 1, 28, 28), (0, 28, 28, 1), "x"])
+def test_a_shape_that_is_none_of_images_is_told(shape):
+    with pytest.raises(ValueError, match=r"`input_shape` .*\(B, H, W, C\)"):
+        convert.from_torch(models.create("lenet5"), {}, input_shape=shape)

@@ -239,6 +239,32 @@ def test_logits_fn_is_a_pytree_of_its_weights():
     assert (call(one, x) != call(two, x)).any()
 
 
+@pytest.mark.parametrize(
+    ("change", "shape", "error", "told"),
+    [
+        ("params alone", (1, 12, 12, 1), ValueError, "hold classifier, .*no `params`"),
+        (None, (1, 12, 12, 1), TypeError, "`variables` must be .* got NoneType"),
+        ("function", (1, 12, 12, 1), TypeError, "`model` must be .* got function"),
+        ("other", (1, 12, 12, 1), ValueError, "`variables` do not fit LeNet"),
+        ("", (1, 12, 12, 3), ValueError, r"images `x` of shape \(1, 12, 12, 3\)"),
+        ("", (1, 20, 20, 1), ValueError, "images of another size or number"),
+    ],
+)
+def test_weights_that_do_not_fit_are_told(change, shape, error, told):
+    model = models.create("lenet5")
+    variables = model.init(jax.random.key(0), jnp.ones((1, 12, 12, 1)))
+    if change == "params alone":
+        variables = variables["params"]
+    elif change == "function":
+        model = lambda x: x  # noqa: E731
+    elif change == "other":
+        model = models.create("lenet5", num_classes=3)
+    elif change is None:
+        variables = None
+    with pytest.raises(error, match=told):
+        models.logits_fn(model, variables)(jnp.ones(shape))
+
+
 def test_train_mode_uses_the_batch_and_drops_updates():
     model, variables = made("ssp_cifar")
     before = jax.tree.map(np.asarray, variables)
