@@ -150,10 +150,13 @@ def _is_refining(eqn: Any, reads: Sequence[_Reads]) -> bool:
         refines, ends = _refines(loop.body, [*consts, *carry, *new])
         if refines:
             return True
-        carry = [
+        more = [
             _Reads(a.anything or b.anything, a.image or b.image)
             for a, b in zip(carry, ends, strict=False)
         ]
+        if more == carry:
+            break
+        carry = more
     marks, other = [one.image for one in carry], [False] * len(consts)
     if loop.condition is not None:
         asks = [*[False] * loop.of_condition, *marks]
