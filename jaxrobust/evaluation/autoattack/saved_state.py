@@ -195,8 +195,9 @@ def read(path: epath.Path) -> Packed | None:
         if not isinstance(meta, dict):
             raise ValueError("it says nothing about itself")
     except (ValueError, KeyError, OSError, RecursionError) as error:
+        why = str(error).removeprefix(f"{path} is ").rstrip(".")
         raise ValueError(
-            f"the saved state {path} cannot be read ({error}): delete it to start anew."
+            f"the saved state {path} cannot be read: {why}; delete it to start anew."
         ) from None
     if meta.get("format") != VERSION:
         raise ValueError(
