@@ -325,6 +325,7 @@ def test_attacks_of_the_command_line_replace_those_of_the_config(
     )
     monkeypatch.setattr(main.report, "write", lambda folder, own: folder)
     monkeypatch.setattr(main.report, "summary", lambda folder: "")
+    (tmp_path / "checkpoints").mkdir()
     flags = ["--mode=eval", f"--workdir={tmp_path}", "--attack=pgd:steps=3"]
     flags += ["--attack=square:queries=5", *(SMALL if config else ())]
     with flagsaver.flagsaver():

@@ -61,7 +61,7 @@ def test_a_number_that_does_not_hold_is_status_1(tmp_path, capsys, monkeypatch):
     model, _, card = zoo.load("digits_ssp_standard")
     wrong = zoo.load("digits_ssp_standard")[1]
     monkeypatch.setattr(zoo, "load", lambda name: (model, wrong, card))
-    argv = [NAME, "--examples=10", "--only=pgd20", f"--workdir={tmp_path}"]
+    argv = [NAME, "--examples=120", "--only=pgd20", f"--workdir={tmp_path}"]
     assert reproduce.main(argv) == 1
     assert "not reproduced: pgd20" in capsys.readouterr().out
 

@@ -1,5 +1,6 @@
 """What lies in the folder `checkpoints` of a work directory, told without orbax."""
 
+import difflib
 import os
 import stat
 from collections.abc import Callable
@@ -8,7 +9,6 @@ from typing import Any, TypeVar
 from absl import logging
 from etils import epath
 
-from jaxrobust._checks import did_you_mean
 from jaxrobust.runtime import files, reading
 
 BEST = {"best_clean": "accuracy", "best_robust": "robust_accuracy"}
@@ -76,10 +76,14 @@ def check_there(path: epath.PathLike) -> None:
 def nothing_in(path: epath.PathLike) -> str:
     """Says that a folder has no checkpoints; a word may be one of `WHICH`, misspelt."""
     word = os.fspath(path)
-    hint = did_you_mean(os.path.basename(word), WHICH, 0.6)
-    if os.path.exists(word) or not hint:
-        return f"no checkpoints in {word}; train there first."
-    return f"no checkpoints in {word}; train there first. {hint}"
+    hint = "" if os.path.exists(word) else _hint(os.path.basename(word), cutoff=0.6)
+    return f"no checkpoints in {word}; train there first. {hint}".strip()
+
+
+def _hint(word: object, *, cutoff: float) -> str:
+    """Asks for the nearest of `WHICH`; '' where none is near enough."""
+    near = difflib.get_close_matches(str(word), WHICH, n=1, cutoff=cutoff)
+    return f"Did you mean {near[0]!r}?" if near else ""
 
 
 def check_which(which: str) -> None:
@@ -87,7 +91,7 @@ def check_which(which: str) -> None:
     if which not in WHICH:
         raise ValueError(
             f"`which` must be one of {', '.join(WHICH)}, got {which!r}. "
-            f"{did_you_mean(which, WHICH)}"
+            f"{_hint(which, cutoff=0.0)}"
         )
 
 
