@@ -88,3 +88,22 @@ def _is_slow(eqn: Any) -> bool:
         and tuple(numbers.out_spec) == images
     )
     return not plain or any(d != 1 for d in eqn.params["lhs_dilation"])
+
+
+def scan_sizes(eqn: Any) -> tuple[int, int]:
+    """Returns how many operands of a `scan` are constants, and how many are carried.
+
+    What is new in each round, and what it leaves, has one axis more outside. The names
+    of the parameters that say so are not the same in all versions of JAX.
+    """
+    body = eqn.params["jaxpr"]
+    body = getattr(body, "jaxpr", body)
+    new = _with_one_axis_more(eqn.invars, body.invars)
+    left = _with_one_axis_more(eqn.outvars, body.outvars)
+    carried = len(eqn.outvars) - left
+    return len(eqn.invars) - carried - new, carried
+
+
+def _with_one_axis_more(outside: Sequence[Any], inside: Sequence[Any]) -> int:
+    pairs = zip(outside, inside, strict=True)
+    return sum(len(a.aval.shape) > len(b.aval.shape) for a, b in pairs)

@@ -23,6 +23,7 @@ from jax.extend.core import jaxpr_as_fun
 
 from jaxrobust.attacks import _jaxprs
 from jaxrobust.attacks._jaxprs import inner_jaxprs as inner_jaxprs
+from jaxrobust.attacks._jaxprs import scan_sizes as scan_sizes
 from jaxrobust.attacks._jit import place
 
 _OF_NUMPY = (

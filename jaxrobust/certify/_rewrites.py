@@ -8,6 +8,7 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
+from jaxrobust.attacks import programs
 from jaxrobust.certify import _composites, _graph
 from jaxrobust.certify._composites import Rewrite
 from jaxrobust.certify._graph import Node, apply, new
@@ -265,7 +266,7 @@ def _window(eqn: Any, values: Sequence[Any]) -> Sequence[Any] | None:
 def _scan(eqn: Any, values: Sequence[Any]) -> Sequence[Any]:
     """Writes a loop out."""
     p = eqn.params
-    kept, carried = p["num_consts"], p["num_carry"]
+    kept, carried = programs.scan_sizes(eqn)
     consts, carry = values[:kept], list(values[kept : kept + carried])
     xs, body = values[kept + carried :], p["jaxpr"]
     steps = range(p["length"])

@@ -22,6 +22,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.extend import core
 
+from jaxrobust.attacks.programs import scan_sizes
+
 # Of each axis of a value, the axes of the weight it is made of.
 Axes = tuple[frozenset[int], ...]
 
@@ -131,8 +133,8 @@ def _loop(eqn: Any) -> _Loop | None:
         condition, body = params["cond_jaxpr"].jaxpr, params["body_jaxpr"].jaxpr
         return _Loop(body, condition, asked, own, len(eqn.invars) - asked - own)
     if name == "scan" and params["length"] > 1:
-        sizes = params["num_consts"], params["num_carry"]
-        return _Loop(params["jaxpr"].jaxpr, None, 0, *sizes)
+        body = params["jaxpr"]
+        return _Loop(getattr(body, "jaxpr", body), None, 0, *scan_sizes(eqn))
     return None
 
 
