@@ -257,7 +257,7 @@ def test_metrics_that_are_no_numbers(new, tmp_path):
 @pytest.mark.parametrize("content", [b"", b"PK\3\4", b"x" * 100])
 def test_a_damaged_state_is_named(content, tmp_path):
     (tmp_path / "state.npz").write_bytes(content)
-    with pytest.raises(ValueError, match=r"state\.npz .*: delete it to start anew"):
+    with pytest.raises(ValueError, match=r"state\.npz .*; delete it to start anew"):
         saved_state.read(tmp_path / "state.npz")
 
 
