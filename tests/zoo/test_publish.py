@@ -56,11 +56,12 @@ def test_there_and_back(run, tmp_path, capsys):
     assert card_files.arguments(made.command) == ["--config=quickstart:x=1"]
     assert made.hours == round(30 / 3600, 4)
     assert made.paper.fields == card.config["eval"]
-    assert made.paper.results == card.results
+    # As text: what is absent is NaN, which from Python 3.13 on equals nothing here.
+    assert repr(made.paper.results) == repr(card.results)
     same = dataclasses.replace(
         card, name="mine", title="A title", command=made.command, hours=made.hours
     )
-    assert dataclasses.replace(made, paper=None) == same
+    assert repr(dataclasses.replace(made, paper=None)) == repr(same)
 
 
 def no_autoattack(config, results):
