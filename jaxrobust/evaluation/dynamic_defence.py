@@ -259,6 +259,8 @@ def _moved(eqn: Any, given: Sequence[Origin]) -> Origin:
 
 def _regrouped(axes: Axes, old: Sequence[int], new: Sequence[int]) -> Axes:
     """Returns the axes of a reshaped value: what shares a product shares its axes."""
+    if 0 in (*old, *new):  # of nothing, every value is of every axis
+        return (frozenset[int]().union(*axes),) * len(new)
     found: list[frozenset[int]] = []
     i = 0
     while len(found) < len(new):

@@ -129,6 +129,12 @@ def test_a_loop_inside_is_seen(fn, inside):
     assert refines_in_a_loop(jaxpr, 1) is inside
 
 
+def test_weights_without_values_are_read_over():
+    empty = lambda w, x: x @ jnp.eye(4) + w.reshape(0, 3).sum()  # noqa: E731
+    jaxpr = jax.make_jaxpr(empty)(np.zeros((3, 0), np.float32), np.ones((2, 4))).jaxpr
+    assert not turns_weights_round(jaxpr, 1)
+
+
 def small():
     """A network of one layer, images and their classes."""
     w = np.random.default_rng(0).normal(size=(16, 3)).astype(np.float32)
