@@ -19,10 +19,11 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from jaxrobust.attacks.programs import scan_sizes
+from jaxrobust.attacks.programs import inner_jaxprs, scan_sizes
 
 # Of each axis of a value, the axes of the weight it is made of.
 Axes = tuple[frozenset[int], ...]
@@ -116,6 +117,14 @@ def _refines(jaxpr: core.Jaxpr, given: Sequence[_Reads]) -> tuple[bool, list[_Re
     return False, [of(var) for var in jaxpr.outvars]
 
 
+def _has_loop(params: Mapping[str, Any]) -> bool:
+    return any(
+        eqn.primitive.name in ("while", "scan") or _has_loop(eqn.params)
+        for inner, _ in inner_jaxprs(dict(params))
+        for eqn in inner.eqns
+    )
+
+
 class _Loop(NamedTuple):
     """A loop; its operands are for the condition, for the body, carried, then new."""
 
@@ -140,6 +149,8 @@ def _loop(eqn: Any) -> _Loop | None:
 
 def _is_refining(eqn: Any, reads: Sequence[_Reads]) -> bool:
     """Whether an equation is a loop that works on its own results, of the image."""
+    if eqn.primitive.name == "custom_linear_solve":  # by iterations, or at once
+        return any(one.image for one in reads) and _has_loop(eqn.params)
     loop = _loop(eqn)
     if loop is None:
         return False
@@ -159,12 +170,44 @@ def _is_refining(eqn: Any, reads: Sequence[_Reads]) -> bool:
         if more == carry:
             break
         carry = more
-    marks, other = [one.image for one in carry], [False] * len(consts)
+    if _picks_by_number(loop.body, consts, carry):
+        return False
+    # What carries whole numbers alone looks for a place, as a binary search does.
+    kept = loop.body.outvars[: len(carry)]
+    marks = [
+        one.image and _is_inexact(var) for one, var in zip(carry, kept, strict=True)
+    ]
+    other = [False] * len(consts)
     if loop.condition is not None:
         asks = [*[False] * loop.of_condition, *marks]
         if _works_on(loop.condition, asks)[0]:
             return True
     return _works_on(loop.body, [*other, *marks, *[False] * len(new)])[0]
+
+
+def _is_inexact(var: Any) -> bool:
+    return bool(jnp.issubdtype(var.aval.dtype, jnp.inexact))
+
+
+def _picks_by_number(
+    body: core.Jaxpr, consts: Sequence[_Reads], carry: Sequence[_Reads]
+) -> bool:
+    """Whether each round takes another part of what is given, by its own number.
+
+    The weights of a layer, or a row of the image: that is new in each round.
+    """
+    given = {v for v, one in zip(body.invars, consts, strict=False) if one.anything}
+    rest = body.invars[len(consts) :]
+    numbers = {v for v, one in zip(rest, carry, strict=False) if not one.anything}
+    numbers |= set(rest[len(carry) :])
+    for eqn in body.eqns:
+        reads = {v for v in eqn.invars if not isinstance(v, core.Literal)}
+        if eqn.primitive.name in ("dynamic_slice", "gather"):
+            if eqn.invars[0] in given and reads & numbers:
+                return True
+        elif reads and reads <= numbers:
+            numbers |= set(eqn.outvars)
+    return False
 
 
 # They add to a value, or put something into it: it is collected, not worked on.

@@ -78,6 +78,11 @@ class Apply:
                 f"{told}they hold {', '.join(sorted(variables)) or 'nothing'}, and no "
                 "`params`. Give all that `init` returned, {'params': ...}."
             )
+        if isinstance(error, flax.errors.ScopeCollectionNotFound):
+            return (
+                f"{told}they hold {', '.join(sorted(variables))} alone. Give all that "
+                "`init` returned, its other collections too."
+            )
         return (
             f"{told}{str(error).partition(' (https')[0].rstrip('. ')}. They are of "
             "other fields of the network, or of images of another size or number of "

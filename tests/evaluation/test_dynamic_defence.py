@@ -103,6 +103,33 @@ def tiled(w, x):
     return jax.lax.fori_loop(0, 2, put, jnp.zeros_like(x))
 
 
+def layers_by_number(w, x):
+    """The same, each taken by its number."""
+    many = jnp.stack([w] * 3)
+    return jax.lax.fori_loop(0, 3, lambda i, x: jnp.tanh(x @ many[i]), x)
+
+
+def layers_by_numbers(w, x):
+    many = jnp.stack([w] * 3)
+    step = lambda x, i: (jnp.tanh(x @ many[i]), None)  # noqa: E731
+    return jax.lax.scan(step, x, jnp.arange(3))[0]
+
+
+def looked_up(w, x):
+    """A binary search, as where values are quantised or interpolated."""
+    bins = jnp.linspace(-2.0, 2.0, 17)
+    return jnp.interp(x, bins, bins**2) @ w + jnp.searchsorted(bins, x)
+
+
+def solved_by_steps(w, x):
+    """Conjugate gradients."""
+    return jax.scipy.sparse.linalg.cg(lambda v: v @ (w @ w.T) + v, x, maxiter=5)[0]
+
+
+def solved_at_once(w, x):
+    return jnp.linalg.solve(w @ w.T + jnp.eye(4), x.T).T
+
+
 def drawn(w, x):
     """The mean over some draws: each is of the image itself."""
     keys = jax.random.split(jax.random.key(0), 4)
@@ -120,6 +147,11 @@ def drawn(w, x):
         (layers, False),
         (rows, False),
         (tiled, False),
+        (layers_by_number, False),
+        (layers_by_numbers, False),
+        (looked_up, False),
+        (solved_by_steps, True),
+        (solved_at_once, False),
         (drawn, False),
     ],
 )
