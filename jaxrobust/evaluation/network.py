@@ -22,7 +22,7 @@ from jaxrobust.array_types import (
 )
 from jaxrobust.attacks import stepping
 from jaxrobust.attacks.programs import inner_jaxprs
-from jaxrobust.evaluation import dynamic_defence
+from jaxrobust.evaluation import dynamic_defence, refining_loops
 from jaxrobust.evaluation.setting import Devices, padded_rows
 
 _ONE_DEVICE = Devices(None)
@@ -122,7 +122,7 @@ class CompiledNetwork:
     def refines_in_a_loop(self) -> bool:
         """Whether its forward pass has a loop of what it made of the image."""
         weights = len(jax.tree.leaves(self.arrays))
-        return dynamic_defence.refines_in_a_loop(self._program, weights)
+        return refining_loops.refines_in_a_loop(self._program, weights)
 
     @functools.cached_property
     def _program(self) -> Any:

@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 
 from jaxrobust import evaluation, models, preprocessing
-from jaxrobust.evaluation.dynamic_defence import (
-    refines_in_a_loop,
-    turns_weights_round,
-)
+from jaxrobust.evaluation.dynamic_defence import turns_weights_round
 from jaxrobust.evaluation.network import CompiledNetwork
+from jaxrobust.evaluation.refining_loops import refines_in_a_loop
 
 NETWORKS = {
     "lenet5": {},
