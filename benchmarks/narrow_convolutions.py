@@ -1,10 +1,10 @@
-"""Convolutions of few channels on the CPU: what models/_conv.py writes, and the kernel.
+"""Convolutions of few channels on the CPU: what _conv.py writes, and the kernel.
 
     python -m benchmarks.narrow_convolutions [--repeats 15]
 
 Milliseconds (median) of a forward pass by the backend's kernel, as a product of patches
 and as a sum over places, and of the gradient to the input by the kernel and scattered.
-The thresholds at the top of models/_conv.py come from here. Measure on an idle machine.
+The thresholds at the top of _conv.py come from here. Measure on an idle machine.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxrobust
-from jaxrobust.models import _conv
+from jaxrobust import _conv
 
 # Batch, side, input and output channels, side of the kernel, stride, padding.
 SHAPES = [

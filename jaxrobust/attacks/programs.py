@@ -132,8 +132,8 @@ def bind(function: Callable[..., Any], *inputs: jax.ShapeDtypeStruct) -> Capture
     return held._replace(fn=Traced(name or object(), jaxpr), keep=name is not None)
 
 
-def jitted(bound: Captured) -> Callable[..., Any]:
-    """Returns `fn` compiled; that of an equal one if it is still known."""
+def jitted(bound: Captured) -> Any:
+    """Returns `jax.jit(fn)`; that of an equal one if it is still known."""
     found = place(bound.fn) if bound.keep else []
     if not found:
         found.append(jax.jit(bound.fn))

@@ -1,8 +1,10 @@
 """That a network treats each row by itself, which all proofs rest on."""
 
+from typing import Any
+
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxrobust.array_types import Images, LogitsFn
 from jaxrobust.attacks import programs
@@ -13,11 +15,27 @@ _OTHER = 1e-2
 
 def check_logits(logits_fn: LogitsFn, x: Images) -> int:
     """Returns the number of classes; ValueError unless logits are `[B, K]`, K > 1."""
-    one = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
-    out = jax.eval_shape(logits_fn, one)
+    return _classes(jax.eval_shape(logits_fn, _one_row(x)))
+
+
+def classes_of(held: programs.Captured, x: Images) -> int:
+    """Returns what `check_logits` does; a known program is not traced again."""
+    return _classes(programs.jitted(held).eval_shape(held.arrays, _one_row(x)))
+
+
+def _one_row(x: Images) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
+
+
+def _classes(out: Any) -> int:
     if getattr(out, "ndim", 0) != 2 or out.shape[1] < 2:
         raise ValueError(f"`logits_fn` must return logits [B, K], got {out}.")
     return out.shape[1]
+
+
+def is_traced(held: programs.Captured) -> bool:
+    """Whether a network holds arrays that are being differentiated, say."""
+    return any(isinstance(one, Tracer) for one in held.arrays)
 
 
 def bind_alone(logits_fn: LogitsFn, x: Images) -> programs.Captured:
@@ -25,13 +43,12 @@ def bind_alone(logits_fn: LogitsFn, x: Images) -> programs.Captured:
 
     Raises:
       ValueError: for one whose logits of a row depend on the others. The first and the
-        last row are looked at; proofs are of each row by itself.
+        last row are looked at, where there are numbers; proofs are of each by itself.
     """
-    shape = x.shape[1:]
-    held = programs.bind(logits_fn, jax.ShapeDtypeStruct((1, *shape), x.dtype))
-    if len(x) < 2:
+    held = programs.bind(logits_fn, _one_row(x))
+    if len(x) < 2 or is_traced(held):
         return held
-    pair = jnp.asarray(x)[jnp.array([0, -1])]
+    pair = np.concatenate([x[:1], x[-1:]])
     two = programs.bind(logits_fn, jax.ShapeDtypeStruct(pair.shape, pair.dtype))
     together = np.asarray(programs.jitted(two)(two.arrays, pair))
     run = programs.jitted(held)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ import numpy as np
 from jax.core import Tracer
 from jax.extend.core import Literal
 from jaxtyping import Array
+
+from jaxrobust import _conv
 
 _HERE = __file__.rpartition("/")[0]
 _NOWHERE = "the function that was given"
@@ -258,9 +261,9 @@ def make(eqn: Any, values: Sequence[Any]) -> Node:
     name, (out,) = eqn.primitive.name, eqn.outvars[:1]
     params = eqn.primitive.get_bind_params(eqn.params)
 
-    def bind(*arrays: Array) -> Array:
-        return eqn.primitive.bind(*arrays, **params)
-
+    bind = functools.partial(eqn.primitive.bind, **params)
+    if name == "conv_general_dilated":
+        bind = _conv.with_derivatives_of(bind, params)
     node = Node(name, tuple(values), out.aval.shape, out.aval.dtype, bind, params)
     if len(eqn.outvars) > 1 or not (
         _affine.is_affine(node) or _nonlinear.is_known(node)

@@ -24,11 +24,14 @@ from jaxrobust._checks import check_values
 from jaxrobust.array_types import Bounds, Images, Labels, LogitsFn, Norm, PerExample
 from jaxrobust.attacks import programs
 from jaxrobust.certify import _backwards, _graph, _numbers, _propagate, _regions
-from jaxrobust.certify._alone import bind_alone
+from jaxrobust.certify._alone import bind_alone, is_traced
 from jaxrobust.certify._graph import Graph, Node
 
 # Domains that are bounded at a time, steps of Adam for each, and its rate.
 _AT_A_TIME, _STEPS, _RATE = 32, 60, 0.2
+_ON_HOST = (
+    "method='bab' decides as it goes: it is not for jax.jit, nor has it derivatives."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,10 +64,11 @@ def margin(
     """
     leaves = jax.tree.leaves((logits_fn, x, y, radii, jax.lax.full((), 0.0)))
     if any(isinstance(leaf, Tracer) for leaf in leaves):
-        raise ValueError("method='bab' decides as it goes: it is not for jax.jit.")
+        raise ValueError(_ON_HOST)
     check_values(x, bounds)
     x, end = jnp.asarray(x), time.monotonic() + seconds
-    held = bind_alone(logits_fn, x)
+    if is_traced(held := bind_alone(logits_fn, x)):
+        raise ValueError(_ON_HOST)
     found = []
     for i in range(len(x)):
         # What is left is shared by the images that are left.

@@ -21,7 +21,7 @@ from jaxrobust.array_types import (
     Scalar,
 )
 from jaxrobust.certify import _graph, _propagate, _regions, bounding, branching
-from jaxrobust.certify._alone import bind_alone, check_logits
+from jaxrobust.certify._alone import bind_alone, check_logits, classes_of
 from jaxrobust.certify._graph import Node
 from jaxrobust.certify.bounding import Method
 
@@ -169,19 +169,19 @@ def _run(logits_fn: LogitsFn, x: Images, y: Labels, eps: Any, task: Task) -> Per
     """Checks a call; eagerly it is compiled once per shape and network."""
     _check(x, y, eps, task.norm, task.method, task.bounds)
     x, given, y = jnp.asarray(x), y, jnp.asarray(y)
-    radii = _radii(eps, x, task.norm, task.bounds)
-    leaves = jax.tree.leaves((logits_fn, x, y, radii, jax.lax.full((), 0.0)))
+    leaves = jax.tree.leaves((logits_fn, x, y, eps, jax.lax.full((), 0.0)))
     if any(isinstance(leaf, Tracer) for leaf in leaves):
         _check_classes(logits_fn, x, given)
+        radii = _radii(eps, x, task.norm, task.bounds)
         return of_batch(logits_fn, x, y, radii, task)
     _checks.check_values(x, task.bounds)
     if not len(x):
         return jnp.zeros(0, x.dtype)
     held = bind_alone(logits_fn, x)
-    _check_classes(functools.partial(held.fn, held.arrays), x, given)
+    _checks.check_classes(given, classes_of(held, x))
     run = _compiled if held.keep else jax.jit(_of_arrays, static_argnums=(0, 1))
     try:
-        return run(held.fn, task, held.arrays, x, y, radii)
+        return run(held.fn, task, held.arrays, x, y, jnp.asarray(eps, x.dtype))
     except _graph.Unsupported:
         # What was captured has lost its lines: the function itself has them.
         _graph.trace(lambda z: logits_fn(z[None])[0], x[0])
@@ -189,8 +189,9 @@ def _run(logits_fn: LogitsFn, x: Images, y: Labels, eps: Any, task: Task) -> Per
 
 
 def _of_arrays(
-    fn: Any, task: Task, arrays: Any, x: Images, y: Labels, radii: Array
+    fn: Any, task: Task, arrays: Any, x: Images, y: Labels, eps: Any
 ) -> PerExample:
+    radii = _radii(eps, x, task.norm, task.bounds)
     return of_batch(functools.partial(fn, arrays), x, y, radii, task)
 
 

@@ -17,11 +17,14 @@ from jaxtyping import Float, Int
 
 from jaxrobust import _checks
 from jaxrobust.array_types import Bounds, Images, Key, LogitsFn, Scalar
-from jaxrobust.certify._alone import bind_alone, check_logits
+from jaxrobust.certify._alone import bind_alone, check_logits, is_traced
 
 ABSTAINED = -1
 # Copies, which are counted in 32 bits.
 _MOST = 10**9
+_ON_HOST = (
+    "`smooth` decides on the host: it is not for jax.jit, nor has it derivatives."
+)
 
 
 class Smoothed(NamedTuple):
@@ -77,7 +80,7 @@ def smooth(
     [1]
     """
     if isinstance(x, Tracer):
-        raise ValueError("`smooth` decides on the host: it is not for jax.jit.")
+        raise ValueError(_ON_HOST)
     _checks.check_images(x, flat=True)
     _checks.check_number("sigma", sigma, _checks.Range(0, 1e6, above=True))
     _checks.check_number("alpha", alpha, _checks.Range(0, 0.5, above=True))
@@ -88,7 +91,8 @@ def smooth(
     _checks.check_values(x, bounds)
     keys = _checks.row_keys(key, x.shape[0])
     check_logits(logits_fn, x)
-    bind_alone(logits_fn, x)
+    if is_traced(bind_alone(logits_fn, x)):
+        raise ValueError(_ON_HOST)
     # The weights of a Partial are arguments: what was compiled serves others too.
     held = isinstance(logits_fn, jax.tree_util.Partial)
     tally = _of_weights if held else jax.jit(both_counts, static_argnums=(0, 4, 5, 6))

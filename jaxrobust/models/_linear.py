@@ -15,9 +15,9 @@ from flax.linen.dtypes import promote_dtype
 from jax import lax
 from jaxtyping import Array, Float
 
+from jaxrobust._conv import Features, Kernel, conv_general_dilated
 from jaxrobust.array_types import Key
 from jaxrobust.models._computing import AS_USUAL, Computing, DType
-from jaxrobust.models._conv import Features, Kernel, conv_general_dilated
 
 Initializer = Callable[..., Array]
 

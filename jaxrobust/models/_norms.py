@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from jaxrobust._conv import Features
 from jaxrobust.models._computing import AS_USUAL, Computing
-from jaxrobust.models._conv import Features
 from jaxrobust.models._linear import Initializer
 
 NORMS = ("b", "g", "l", "i")

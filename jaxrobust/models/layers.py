@@ -10,12 +10,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxrobust._checks import check_images
+from jaxrobust._conv import Features as Features
+from jaxrobust._conv import conv_general_dilated as conv_general_dilated
 from jaxrobust.array_types import Images
 from jaxrobust.models._computing import AS_USUAL as AS_USUAL
 from jaxrobust.models._computing import Computing as Computing
 from jaxrobust.models._computing import DType as DType
-from jaxrobust.models._conv import Features as Features
-from jaxrobust.models._conv import conv_general_dilated as conv_general_dilated
 from jaxrobust.models._linear import Conv as Conv
 from jaxrobust.models._linear import Dense as Dense
 from jaxrobust.models._linear import Initializer as Initializer

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxrobust.models._conv import conv_general_dilated
+from jaxrobust._conv import conv_general_dilated
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "certify_lirpa.npz"
 LAYOUT = ("NHWC", "HWIO", "NHWC")

@@ -272,3 +272,53 @@ def test_edges():
     tiny = certify.margin(lambda z: fn(z) * 1e-36, x, y, eps=0.001)
     assert (certify.margin(fn, x, y, eps=0.001) > 0).any()
     assert (tiny <= 0).all()
+
+
+@pytest.mark.parametrize("method", ["ibp", "crown"])
+def test_both_modes_of_derivatives_agree(method):
+    """Of a convolution of one channel too, which is computed in a way of its own."""
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        kernel, dense = (
+            jnp.asarray(rng.normal(size=s)) for s in [(3, 3, 1, 4), (4, 3)]
+        )
+        x, y = jnp.asarray(rng.random((2, 5, 5, 1))), jnp.array([0, 2])
+
+        def total(kernel):
+            def logits(x):
+                z = jax.lax.conv_general_dilated(
+                    x,
+                    kernel,
+                    (2, 2),
+                    "SAME",
+                    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                )
+                return nn.tanh(z).mean((1, 2)) @ dense
+
+            return certify.margin(logits, x, y, eps=0.05, method=method).sum()
+
+        way = jnp.asarray(rng.normal(size=kernel.shape))
+        _, forwards = jax.jvp(total, (kernel,), (way,))
+        backwards = (jax.grad(total)(kernel) * way).sum()
+        small = 1e-6 * way
+        measured = (total(kernel + small) - total(kernel - small)) / 2e-6
+    np.testing.assert_allclose([forwards, backwards], measured, rtol=1e-6)
+
+
+def test_what_decides_on_the_host_has_no_derivatives():
+    x, y, weights = jnp.full((2, 3), 0.5), jnp.zeros(2, int), jnp.eye(3)
+
+    def proof(weights):
+        return certify.margin(
+            lambda z: nn.relu(z) @ weights, x, y, eps=0.1, method="bab"
+        )
+
+    def smoothed(weights):
+        key = jax.random.key(0)
+        return certify.smooth(lambda z: z @ weights, x, key=key, sigma=0.1, n=10).radii
+
+    for call in (proof, smoothed):
+        with pytest.raises(
+            ValueError, match=r"not for jax\.jit, nor has it derivatives"
+        ):
+            jax.grad(lambda w, call=call: call(w).sum())(weights)
