@@ -28,8 +28,8 @@ _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 # channels a sum over the places is faster still. Gradients to `_FEW` channels are
 # scattered; with strides that would take several times the memory. So they are where
 # a pixel of the batch has `_WIDE` channels at least to itself: turning the kernel round
-# would take most of the time.
-_NARROW, _PLACES, _FEW, _WIDE = 3, 25, 8, 4
+# would take most of the time. Its own gradient is a product from twice as many on.
+_NARROW, _PLACES, _FEW, _WIDE = 3, 25, 8, 2
 
 
 class Form(NamedTuple):
@@ -120,9 +120,9 @@ def _is_narrow(kernel: Kernel, most: int = _NARROW) -> bool:
     return channels <= most and rows * columns <= _PLACES
 
 
-def _is_small(cotangent: Features) -> bool:
+def _is_small(cotangent: Features, wide: int = _WIDE) -> bool:
     *pixels, channels = cotangent.shape
-    return _WIDE * math.prod(pixels) <= channels
+    return wide * math.prod(pixels) <= channels
 
 
 def _plain(x: Features, kernel: Kernel, form: Form) -> Features:
@@ -198,7 +198,7 @@ def _kernel_gradient(
     As fast as the derivative JAX takes, in loops too; a matmul over gathered patches
     is up to nine times slower at few channels. Of few pixels it is faster.
     """
-    if _is_small(cotangent):
+    if _is_small(cotangent, 2 * _WIDE):
         rows, columns, channels, features = shape
         patches = jnp.concatenate(_windows(x, (rows, columns), form), axis=-1)
         flat = patches.reshape(-1, rows * columns * channels)
@@ -295,13 +295,20 @@ def _scattered(
     """Adds up, at each pixel, what it gave to each place of the kernel (col2im)."""
     rows, columns, channels, features = kernel.shape
     exact = jnp.promote_types(cotangent.dtype, jnp.float32)
-    weights = kernel.reshape(rows * columns * channels, features)
-    parts = jnp.matmul(
-        cotangent, weights.T, precision=form.precision, preferred_element_type=exact
+    product = functools.partial(
+        jnp.einsum, precision=form.precision, preferred_element_type=exact
     )
+    if _is_small(cotangent):
+        # Place by place: of one product the backend would turn the whole kernel round.
+        weights = kernel.reshape(rows * columns, channels, features)
+        parts = list(product("bhwo,pio->pbhwi", cotangent, weights))
+    else:
+        weights = kernel.reshape(rows * columns * channels, features)
+        parts = product("bhwo,io->bhwi", cotangent, weights)
+        parts = jnp.split(parts, rows * columns, axis=-1)
     windows = functools.partial(_windows, size=(rows, columns), form=form)
     place = jax.linear_transpose(windows, jax.ShapeDtypeStruct(shape, exact))
-    found = place(jnp.split(parts, rows * columns, axis=-1))[0].astype(cotangent.dtype)
+    found = place(parts)[0].astype(cotangent.dtype)
     return _by_halves(
         lambda start, count: lax.dynamic_slice_in_dim(found, start, count, 1), shape[1]
     )
