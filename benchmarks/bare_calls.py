@@ -4,13 +4,15 @@
 
 The same weights and images in both, float32; the script checks that the logits agree.
 Turns alternate (torch channels-first, ours, torch channels-last). A turn is five calls
-in a row, of which the first two are not counted: the other's threads are still waiting
-actively then. A ratio is the median of our time over that of the faster of torch's
-layouts, turn by turn. Compilation is not counted. Measure on an idle machine.
+in a row after a pause, without which the other's threads would still be waiting on the
+cores; the first two are not counted. A ratio is the median of our time over that of the
+faster of torch's layouts, turn by turn. Compilation is not counted. Measure on an idle
+machine.
 """
 
 import argparse
 import statistics
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,6 +26,7 @@ import jaxrobust
 from benchmarks import small_cnn, torch_twins, vs_torch
 from jaxrobust import models
 
+PAUSE = 0.3  # seconds; OpenMP's threads wait actively for up to .2
 Case = tuple[Any, nn.Module, tuple[int, int, int]]  # network, twin, image shape
 
 
@@ -160,6 +163,7 @@ def calls(case: Case, batch: int) -> dict[str, list[Callable[[], Any]]]:
 
 def turn(call: Callable[[], Any]) -> float:
     """Returns the seconds of a call, the median of a turn."""
+    time.sleep(PAUSE)
     return statistics.median([vs_torch.seconds(call) for _ in range(5)][2:])
 
 
