@@ -5,17 +5,18 @@ one's, of a rounded or smoothed part, or of half the network explains little of 
 log-odds change between two near points; a true one explains nearly all of it.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 
 from jaxrobust import threat
 from jaxrobust.analysis import masking
 from jaxrobust.analysis.logits import log_odds
-from jaxrobust.array_types import Bounds, Images, Key, Labels, Norm, Scalar
+from jaxrobust.array_types import Bounds, Images, Key, Labels, Norm
 from jaxrobust.evaluation import verify
 from jaxrobust.evaluation.logits import leads, rounding
 
@@ -30,7 +31,7 @@ WALK_STEP = 0.25  # of the radius
 _LEAST = -9.0  # a gradient ten times wrong and more is simply wrong
 _STREAM = 0x510BE5
 
-_sample = jax.jit(threat.sample, static_argnames=("norm", "bounds"))
+HostImages = Float[np.ndarray, "N H W C"]
 
 
 class Slopes(NamedTuple):
@@ -107,11 +108,11 @@ def measure(
     explained, rises = np.full((3, 2, len(x)), np.nan), np.full((3, len(x)), np.nan)
     zero, changed = np.zeros((3, len(x)), bool), np.zeros(len(x), bool)
     points = _points(slope, x, y, keys, eps, norm=ball.norm, bounds=bounds)
-    width, forward = bounds[1] - bounds[0], _log_odds_of(forward, labels)
+    width, ahead = bounds[1] - bounds[0], _log_odds_of(forward, labels)
 
-    def compare(place: int, base: Images) -> tuple[Any, ...]:
+    def compare(place: int, base: HostImages) -> tuple[Any, ...]:
         """Gradient and logits at `base`, and there and near by what is explained."""
-        gradient, logits = slope(base, y)
+        gradient, logits = slope(jnp.asarray(base), y)
         logits = np.asarray(logits)
         noise = rounding(logits, labels, resolution)
         shares, flips = [], []
@@ -120,9 +121,9 @@ def measure(
             for number in range(directions):
                 stream = (place * 2 + far) * directions + number
                 ends, change = _step(base, gradient, keys, stream, reach)
-                (one, first), (other, second) = map(forward, ends)
+                (one, first), (other, second) = map(ahead, ends)
                 found.append(one - other)
-                told.append(np.asarray(change, np.float64))
+                told.append(change)
                 flipped |= (first != second) | (first != logits.argmax(-1))
             shares.append(share(np.stack(found), np.stack(told), noise))
             flips.append(flipped)
@@ -130,11 +131,12 @@ def measure(
 
     for place, start in enumerate(points):
         # Away from the bounds by the longer step: both ends of every step are inside.
-        base = jnp.clip(start, bounds[0] + max(pair), bounds[1] - max(pair))
+        inner = bounds[0] + max(pair), bounds[1] - max(pair)
+        base = np.asarray(jnp.clip(start, *inner))
         gradient, logits, noise, explained[place], flips = compare(place, base)
         zero[place] = np.asarray(masking.gradient_health(gradient).zero)
-        along = jnp.nan_to_num(jnp.sign(gradient))
-        after = forward(base + pair[0] * along)[0]
+        along = np.asarray(jnp.nan_to_num(jnp.sign(gradient)))
+        after = ahead(base + np.asarray(pair[0] * along, base.dtype))[0]
         steep = pair[0] * np.abs(np.asarray(gradient, np.float64)).sum((1, 2, 3))
         known = np.isfinite(steep) & (steep > CLEAR * noise)
         with np.errstate(invalid="ignore"):
@@ -142,9 +144,7 @@ def measure(
         if place == 0 and pair[0] <= PROBE * width:
             changed = flips & (leads(logits, logits) > 2 * CLEAR * noise)
         if _is_low(explained[place]):
-            off_ties = _off_ties(
-                base, _fold(keys, _STREAM - 1 - place), max(pair), bounds
-            )
+            off_ties = _off_ties(base, keys, _STREAM - 1 - place, max(pair), bounds)
             explained[place] = np.fmax(explained[place], compare(place, off_ties)[3])
     return Slopes(explained, rises, zero, changed)
 
@@ -152,8 +152,8 @@ def measure(
 def _log_odds_of(forward: masking.Forward, labels: np.ndarray) -> Any:
     """Returns what gives log-odds and prediction of images, on the host."""
 
-    def ahead(points: Images) -> tuple[Float[np.ndarray, "N"], np.ndarray]:
-        found = np.asarray(forward(points))
+    def ahead(points: HostImages) -> tuple[Float[np.ndarray, "N"], np.ndarray]:
+        found = np.asarray(forward(jnp.asarray(points)))
         with np.errstate(invalid="ignore"):  # NaN is no number, and counts as none
             return log_odds(found, labels), found.argmax(-1)
 
@@ -165,7 +165,9 @@ def _is_low(explained: Float[np.ndarray, "2 N"]) -> bool:
     return float((explained < LOW).any(0).mean()) > LOW_SHARE
 
 
-def _off_ties(base: Images, keys: Key, reach: float, bounds: Bounds) -> Images:
+def _off_ties(
+    base: HostImages, keys: Key, stream: int, reach: float, bounds: Bounds
+) -> HostImages:
     """Returns near points where no two pixels are equal.
 
     Where pixels tie, as those of a black background do, the network may have a kink
@@ -175,9 +177,10 @@ def _off_ties(base: Images, keys: Key, reach: float, bounds: Bounds) -> Images:
     spread = min(OFF_TIES * reach, (bounds[1] - bounds[0]) / 2 - 2 * reach)
     inside = reach + max(spread, 0.0)
     middle = jnp.clip(base, bounds[0] + inside, bounds[1] - inside)
-    shape = base.shape[1:]
-    draws = jax.vmap(lambda k: jax.random.uniform(k, shape, base.dtype, -1, 1))(keys)
-    return middle + max(spread, 0.0) * draws
+    draws = [one.uniform(-1, 1, base.shape[1:]) for one in _generators(keys, stream)]
+    return np.asarray(middle) + np.asarray(
+        max(spread, 0.0) * np.stack(draws), base.dtype
+    )
 
 
 def share(
@@ -205,24 +208,34 @@ def _points(
 
     They follow the gradient of the log-odds for `WALK` steps, where it is finite.
     """
-    points = sampled = _sample(x, key=_fold(keys, _STREAM), eps=eps, **ball)
+    points = sampled = _sample(x, keys, eps=eps, **ball)
     for _ in range(WALK):
         gradient = jnp.nan_to_num(slope(points, y)[0], posinf=0.0, neginf=0.0)
         points = masking.step_in_ball(points, gradient, x, WALK_STEP * eps, eps, **ball)
     return x, sampled, points
 
 
-def _fold(keys: Key, number: int | Array) -> Key:
-    return jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+@functools.partial(jax.jit, static_argnames=("norm", "bounds"))
+def _sample(x: Images, keys: Key, **ball: Any) -> Images:
+    keys = jax.vmap(jax.random.fold_in, (0, None))(keys, _STREAM)
+    return threat.sample(x, key=keys, **ball)
 
 
-@jax.jit
 def _step(
-    base: Images, gradient: Images, keys: Key, stream: Array, reach: Scalar
-) -> tuple[tuple[Images, Images], Float[Array, "N"]]:
+    base: HostImages, gradient: Images, keys: Key, stream: int, reach: float
+) -> tuple[tuple[HostImages, HostImages], Float[np.ndarray, "N"]]:
     """Returns both ends of a step in a random direction, and the change told."""
-    keys = _fold(keys, _STREAM + 1 + stream)
-    shape = base.shape[1:]
-    signs = jax.vmap(lambda k: jax.random.rademacher(k, shape, base.dtype))(keys)
-    one, other = base + reach * signs, base - reach * signs
-    return (one, other), jnp.sum((one - other) * gradient, range(1, base.ndim))
+    signs = [
+        2 * draws.integers(0, 2, base.shape[1:]) - 1
+        for draws in _generators(keys, _STREAM + 1 + stream)
+    ]
+    step = np.asarray(reach * np.stack(signs), base.dtype)
+    one, other = base + step, base - step
+    change = np.asarray(one - other, np.float64) * np.asarray(gradient, np.float64)
+    return (one, other), change.sum(tuple(range(1, base.ndim)))
+
+
+def _generators(keys: Key, stream: int) -> list[np.random.Generator]:
+    """Returns a generator per key. NumPy's: on the host nothing has to be compiled."""
+    words = np.asarray(jax.random.key_data(keys))
+    return [np.random.default_rng([stream, *row]) for row in words.tolist()]
