@@ -39,6 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--out", help="where to write the numbers, as JSON")
     add("--page", help=f"the page; {PAGE} for more than two runs")
     args = parser.parse_args(argv)
+    if len({os.path.realpath(run) for run in args.runs}) == 1:
+        print("error: name two runs at least; one is all there is.", file=sys.stderr)
+        return 1
     if len(args.runs) == 2 and not args.page:
         out = [f"--out={args.out}"] if args.out else []
         return comparison.main([*args.runs, *out])
@@ -75,6 +78,9 @@ def read(paths: Sequence[str]) -> tuple[list[groups.EvaluatedRun], list[str]]:
             found = source.read(folder, arrays=False)
         except (ValueError, OSError) as error:
             left_out.append(str(error))
+            continue
+        if found.trained_since:
+            left_out.append(f"{folder}: {found.trained_since}")
             continue
         runs.append(groups.EvaluatedRun(name, folder, found))
     if not runs:

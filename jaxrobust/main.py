@@ -15,6 +15,7 @@ from logging import LogRecord
 from typing import Any
 
 from absl import app, flags, logging
+from flax.errors import FlaxError
 
 from jaxrobust import report, zoo
 from jaxrobust.evaluation import analyses
@@ -70,6 +71,7 @@ flags.DEFINE_alias("process_id", "process")
 _TOLD = (
     *(ValueError, TypeError, KeyError, OSError, FloatingPointError, MemoryError),
     ImportError,  # what is not installed, such as the client of a bucket
+    FlaxError,  # of a network of the caller's own
 )
 VERBOSE = flags.DEFINE_bool("traceback", False, "Show the traceback of an error.")
 

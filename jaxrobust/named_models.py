@@ -122,7 +122,10 @@ def count_classes(logits_fn: LogitsFn, shape: Sequence[int], name: str) -> int:
     """
     example = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     try:
-        return jax.eval_shape(logits_fn, example).shape[-1]
+        out = jax.eval_shape(logits_fn, example)
+        if getattr(out, "ndim", 0) != 2:
+            raise TypeError(f"it must return logits [B, K], and returns {out}")
+        return out.shape[-1]
     except (ValueError, TypeError, flax.errors.FlaxError) as error:
         reason = reading.first_line(error).rstrip(".")
         raise ValueError(

@@ -34,7 +34,7 @@ from typing import Any
 from etils import epath
 
 from jaxrobust.runtime import files, lock, reading
-from jaxrobust.training import config_file, overrides
+from jaxrobust.training import config_file, fields, overrides
 from jaxrobust.training.config import completed
 
 LOG, FINISHED = "sweep.log", "sweep.json"
@@ -56,6 +56,12 @@ class Job:
     config: Mapping[str, Any]
 
     @property
+    def identity(self) -> str:
+        """The same for lines that ask for the same, in whatever words."""
+        flags = [word for word in self.arguments if not word.startswith("--config")]
+        return json.dumps([flags, {**self.config, "name": ""}], sort_keys=True)
+
+    @property
     def finished(self) -> dict[str, Any]:
         """What stands in its folder once it is done."""
         plain = json.loads(json.dumps(self.config))
@@ -70,17 +76,18 @@ def read(path: epath.PathLike, config: str, common: Sequence[str] = ()) -> list[
         run starts.
     """
     jobs: dict[str, Job] = {}
+    seen: dict[str, int] = {}
     for number, line in enumerate(files.expand(path).read_text().splitlines(), 1):
         try:
             words = shlex.split(line, comments=True)
             if not words:
                 continue
             job = _job(words, config, common)
-            if job.name in jobs:
-                raise ValueError("a line above is the same run.")
+            if job.identity in seen:
+                raise ValueError(f"line {seen[job.identity]} is the same run.")
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: {error}") from None
-        jobs[job.name] = job
+        jobs[job.name], seen[job.identity] = job, number
     if not jobs:
         raise ValueError(f"{path} has no run: give it a line of overrides for each.")
     return list(jobs.values())
@@ -91,9 +98,14 @@ def _job(words: Sequence[str], config: str, common: Sequence[str]) -> Job:
     for word in others:
         if word.split("=")[0].lstrip("-") in ("config", "workdir"):
             raise ValueError(f"{word} is for the command line of the sweep.")
-    _, fields = overrides.split([*common, *words])
+    own, _ = overrides.split(words)
+    if own and not own[0].startswith("-"):
+        raise ValueError(f"{own[0]} is no flag; fields are --config.NAME=VALUE.")
+    _, given = overrides.split([*common, *words])
     settings = config_file.load(config)
-    overrides.apply(settings, fields)
+    overrides.apply(settings, given)
+    if found := fields.problems(settings.to_dict()):
+        raise ValueError(" ".join(found))
     arguments = (f"--config={config}", *common, *words)
     return Job(name_of(words), arguments, settings.to_dict())
 
@@ -104,8 +116,8 @@ def name_of(words: Sequence[str]) -> str:
     The name depends on the line alone. What cannot stand in a name is replaced, and a
     digest then tells apart what would look the same.
     """
-    others, fields = overrides.split(words)
-    parts = [f.field if f.text is None else f"{f.field}={f.text}" for f in fields]
+    others, given = overrides.split(words)
+    parts = [f.field if f.text is None else f"{f.field}={f.text}" for f in given]
     parts = [*sorted(parts), *(word.lstrip("-") for word in others)]
     told = ",".join(parts)
     name = "".join(c if c.isalnum() or c in "=.,+-_" else "_" for c in told)[:_LONGEST]

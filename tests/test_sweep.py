@@ -79,7 +79,11 @@ def test_what_looks_the_same_has_two_names():
         (["--config.seed=1", "", "--config.sed=2"], "line 3: .* mean 'seed'"),
         (["--config.seed=x"], "line 1: --config.seed must be a whole number"),
         (["--config.seed='1"], "line 1: No closing quotation"),
-        (["--config.seed=1", "--config.seed=1  # again"], "line 2: a line above is"),
+        (["--config.seed=1", "--config.seed=1  # again"], "line 2: line 1 is the same"),
+        (["--config.seed=1", "#", "--config.seed=01"], "line 3: line 1 is the same"),
+        (["seed=1"], "line 1: seed=1 is no flag; fields are --config.NAME=VALUE"),
+        (["--config.seed=1", "--config.train.epochs=-3"], "line 2: .*train.epochs"),
+        (["--config.objective.name=pgdd"], "line 1: .*'pgdd'.* Did you mean 'pgd'"),
         (["--workdir=x --config.seed=1"], "line 1: --workdir=x is for the command"),
     ],
 )

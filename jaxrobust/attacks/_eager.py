@@ -99,7 +99,7 @@ def _bound(
     Also the number of classes, where the model was traced, and whether what is compiled
     may be kept.
     """
-    x, y = abstract(problem.x), jax.ShapeDtypeStruct(problem.y.shape, jnp.int32)
+    x, y = abstract(problem.x), abstract(problem.y.astype(jnp.int32))
     images = [x, abstract(keys)] if problem.stochastic else [x]
     model, loss = captured(problem.logits_fn, *images), problem.loss_fn
     logits_fn = jax.tree_util.Partial(model.fn, model.arrays)

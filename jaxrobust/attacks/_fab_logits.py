@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxrobust import losses, threat
+from jaxrobust._shards import varied_alike
 from jaxrobust.array_types import Images, Labels, Logits, Norm, PerExample
 from jaxrobust.attacks._objective import Keys, Problem, logits_dtype, mean_logits
 
@@ -100,7 +101,8 @@ def _to_all(
         chosen = jnp.broadcast_to(jnp.arange(logits.shape[1]), logits.shape)
 
     def gradient(k: Labels) -> Images:
-        return pull(jax.nn.one_hot(k, logits.shape[1], dtype=logits.dtype))[0]
+        units = jax.nn.one_hot(k, logits.shape[1], dtype=logits.dtype)
+        return pull(varied_alike((units, logits))[0])[0]
 
     if chosen.shape[1] <= _TOGETHER:
         gradients = jax.vmap(gradient)(chosen.T)

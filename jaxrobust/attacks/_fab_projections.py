@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxrobust import threat
+from jaxrobust._shards import varied_alike
 from jaxrobust.array_types import Bounds, Norm
 
 _MAX_NEWTON = 64
@@ -69,6 +70,7 @@ def _waterfill(weight: Rows, speed: Rows, room: Rows, amount: Column) -> Rows:
         return state[1] & (state[2] < _MAX_NEWTON)
 
     first = jnp.zeros_like(amount), jnp.bool(True), jnp.int32(0)
+    first = varied_alike((first, amount, weight))[0]
     level = jax.lax.while_loop(go_on, body, first)[0]
     return jnp.where(weight > 0, jnp.minimum(level * speed, room), 0)
 

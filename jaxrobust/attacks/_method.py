@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from jaxrobust import losses
 from jaxrobust._checks import NORMS
+from jaxrobust._shards import varied_alike
 from jaxrobust.array_types import Images, Logits, Norm, PerExample
 from jaxrobust.attacks._objective import (
     Judged,
@@ -257,8 +258,13 @@ def repeat(
         for i in range(times):
             init = body(jnp.int32(i), init)
         return init
+    init = varied_alike(init)
+
+    def alike(i: jax.Array, carry: Any) -> Any:
+        return varied_alike(body(i, carry))
+
     if done(init) is None:
-        return jax.lax.fori_loop(0, times, body, init, unroll=int(unroll))
+        return jax.lax.fori_loop(0, times, alike, init, unroll=int(unroll))
 
     def go_on(state: tuple[jax.Array, Any]) -> jax.Array:
         rows = done(state[1])
@@ -266,7 +272,7 @@ def repeat(
         return (state[0] < times) & ~jnp.all(rows)
 
     def one(state: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
-        return state[0] + 1, body(*state)
+        return state[0] + 1, alike(*state)
 
     return jax.lax.while_loop(go_on, one, (jnp.int32(0), init))[1]
 

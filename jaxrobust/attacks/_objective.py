@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxrobust import losses, threat
 from jaxrobust._checks import FLOATING, nearest_match
+from jaxrobust._shards import varied_alike
 from jaxrobust.array_types import (
     Bounds,
     Images,
@@ -306,6 +307,7 @@ def mean_of(count: int, draw: Callable[[int | jax.Array], Any]) -> Any:
     def add(s: jax.Array, total: Any) -> Any:
         return jax.tree.map(jnp.add, total, draw(s))
 
-    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(draw, 0))
+    first = jax.eval_shape(draw, 0)
+    zeros, _ = varied_alike((jax.tree.map(jnp.zeros_like, first), first))
     total = jax.lax.fori_loop(0, count, add, zeros)
     return jax.tree.map(lambda leaf: leaf / count, total)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxrobust import threat
 from jaxrobust._checks import Range
+from jaxrobust._shards import varied_alike
 from jaxrobust.array_types import Images, Labels, Logits, LogitsFn, Scalar
 from jaxrobust.attacks._checks import check_images
 from jaxrobust.attacks._eager import iterate
@@ -127,7 +128,8 @@ def best_pair(
         return k + width, jnp.maximum(top, best), jnp.where(top > best, new, p)
 
     none = jnp.zeros(batch, a.dtype), jnp.zeros(batch, order.dtype)
-    _, best, p = jax.lax.while_loop(go_on, block, (jnp.int32(0), *none))
+    first, _ = varied_alike(((jnp.int32(0), *none), (a, c)))
+    _, best, p = jax.lax.while_loop(go_on, block, first)
     return p, jnp.argmax(scores(p[:, None])[:, 0], axis=1), best > 0
 
 

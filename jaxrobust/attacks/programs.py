@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import numpy as np
+from jax.core import Tracer
 from jax.extend import source_info_util
 from jax.extend.core import jaxpr_as_fun
 
@@ -58,6 +59,9 @@ def capture(function: Callable[..., Any], *inputs: jax.ShapeDtypeStruct) -> Capt
     except jax.errors.TracerArrayConversionError as error:
         error.add_note(_OF_NUMPY)
         raise
+    if not jax.tree.leaves(out):
+        name = getattr(function, "__name__", type(function).__name__)
+        raise ValueError(f"{name} must return an array, got {out}.")
     held: dict[int, Any] = {}
     _collect(closed.jaxpr, closed.consts, held)
     order = {name: len(leaves) + i for i, name in enumerate(held)}
@@ -104,8 +108,13 @@ def unbound(
     return Unbound(key, function, tree, scalars), arrays
 
 
-def abstract(array: Any) -> jax.ShapeDtypeStruct:
-    """An array's shape and dtype."""
+def abstract(array: Any) -> Any:
+    """An array's shape and dtype. One that is traced stays: it has a type already.
+
+    That of `jax.shard_map` says over which devices it varies.
+    """
+    if isinstance(array, Tracer):
+        return array
     return jax.ShapeDtypeStruct(array.shape, array.dtype)
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
+import jax.numpy as jnp
+
 from jaxrobust import named_code
 from jaxrobust._checks import NORMS as NORMS
 from jaxrobust._checks import SPARSE, nearest_match
@@ -320,9 +322,39 @@ def hyperparameters(name: str) -> frozenset[str]:
 
 def parameters(name: str) -> Mapping[str, inspect.Parameter]:
     """Returns `hyperparameters`, with their defaults and annotations."""
-    own = inspect.signature(_function(name)).parameters.items()
+    own = _signature(name).parameters.items()
     named = {n: p for n, p in own if p.kind is not p.VAR_KEYWORD}
     return {n: p for n, p in named.items() if n not in _ARGUMENTS}
+
+
+def _signature(name: str) -> inspect.Signature:
+    """Returns the arguments of an attack.
+
+    Annotations of one from outside may be texts (`from __future__ import annotations`),
+    or missing: the kind of the default counts then.
+    """
+    function = _function(name)
+    if not named_code.names(name):
+        return inspect.signature(function)
+    try:
+        found = inspect.signature(function, eval_str=True)
+    except Exception:  # names that are there for a type checker alone
+        found = inspect.signature(function)
+    parameters = [
+        one.replace(annotation=type(one.default))
+        if one.annotation is one.empty and type(one.default) in (bool, int, float, str)
+        else one
+        for one in found.parameters.values()
+    ]
+    return found.replace(parameters=parameters)
+
+
+def takes_any(name: str) -> bool:
+    """Whether an attack from outside takes options by any name (`**options`)."""
+    if not named_code.names(name):
+        return False
+    parameters = _signature(name).parameters.values()
+    return any(one.kind is one.VAR_KEYWORD for one in parameters)
 
 
 def _function(name: str) -> Callable[..., Images]:
@@ -352,15 +384,47 @@ def get(name: str, **options: Any) -> Attack:
       TypeError: for a hyperparameter that is unknown, missing or of the wrong type.
     """
     own = parameters(name)
-    for given in options:
+    for given in () if takes_any(name) else options:
         if given not in own:
-            hint = nearest_match(given, own)
+            hint = nearest_match(given, own) if own else ""
+            if named_code.names(name) and given == "eps":
+                hint = (
+                    "The program gives each attack the radius: let it take `eps`, or "
+                    "say by an attribute `threat` that it has none."
+                )
             raise TypeError(f"Unknown hyperparameter `{given}` of {name}. {hint}")
     needed = {k for k, v in own.items() if v.default is inspect.Parameter.empty}
     if missing := needed - set(options):
         raise TypeError(f"Attack {name} needs {', '.join(sorted(missing))}.")
-    check_options(options, own)
-    return functools.partial(_call, _function(name), options)
+    check_options({k: v for k, v in options.items() if k in own}, own)
+    call = functools.partial(_call, _function(name), options)
+    return functools.partial(_checked, name, call) if named_code.names(name) else call
+
+
+def _checked(
+    name: str,
+    call: Attack,
+    logits_fn: LogitsFn,
+    x: Images,
+    y: Labels,
+    key: Key | None = None,
+) -> Images:
+    """Calls an attack from outside; ValueError unless it returns images like x."""
+    out = call(logits_fn, x, y, key)
+    array: Any = out if hasattr(out, "dtype") else None
+    if (
+        array is None
+        or array.shape != x.shape
+        or not jnp.issubdtype(array.dtype, jnp.floating)
+    ):
+        got = type(out).__name__
+        if array is not None:
+            got = f"{array.dtype} {list(array.shape)}"
+        raise ValueError(
+            f"attack {name} must return images like `x`, {x.dtype} {list(x.shape)}, "
+            f"got {got}."
+        )
+    return out
 
 
 def _call(

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxrobust._checks import Range
+from jaxrobust._shards import varied_alike
 from jaxrobust.array_types import Images, Labels, LogitsFn, PerExample, Scalar
 from jaxrobust.attacks._ascent import adam
 from jaxrobust.attacks._carlini import Weight
@@ -139,7 +140,8 @@ class ZOO(Smallest):
             return found.at[j].set(rise)
 
         count = places.shape[1]
-        return repeat(count, put, jnp.zeros((count, x.shape[0]), x.dtype), 1).T
+        zeros, _ = varied_alike((jnp.zeros((count, x.shape[0]), x.dtype), x))
+        return repeat(count, put, zeros, 1).T
 
 
 def _from_image(x: Images, margin: PerExample) -> Descent:

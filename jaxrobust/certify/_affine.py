@@ -10,6 +10,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
+from jaxrobust._shards import varied_alike
 from jaxrobust.certify._graph import Node
 
 # Units in the last place by which an interval grows before an operation that rounds.
@@ -278,7 +279,9 @@ def pull(node: Node, forms: Array) -> tuple[list[tuple[Node, Array]], Array | No
     if one.pull is not None and (found := one.pull(node, forms)) is not None:
         return [(node.parents[0], found)], None
     zeros = [jnp.zeros(p.shape, p.dtype) for p in node.parents]
+    zeros = varied_alike((zeros, forms))[0]
     out, back = jax.vjp(of_parents(node), *zeros)
+    forms = varied_alike((forms, out))[0]
     offset = None
     if one.offset and len(zeros) < len(node.inputs):
         offset = out

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from jaxrobust._shards import varied_alike
 from jaxrobust.certify._affine import Interval, ulps, widened
 
 Function = Callable[[Array], Array]
@@ -173,7 +174,7 @@ def _touching_point(curve: ScalarCurve, fixed: Array, far: Array) -> Array:
         outside = jnp.where(far > 0, found >= 0, found <= 0)
         return jnp.where(outside, near, middle), jnp.where(outside, middle, out)
 
-    ends = jnp.zeros_like(far), far
+    ends = varied_alike((jnp.zeros_like(far), far))
     point = lax.stop_gradient(lax.fori_loop(0, _HALVINGS, halve, ends)[1])
     # The derivative of where the gap is 0, by that of the gap; no change of the value.
     moved = jax.jvp(lambda z: gap(z, start), (point,), (jnp.ones_like(point),))[1]

@@ -14,6 +14,7 @@ from jax.extend.core import Literal
 from jaxtyping import Array
 
 from jaxrobust import _conv
+from jaxrobust._shards import varied_alike
 
 _HERE = __file__.rpartition("/")[0]
 _NOWHERE = "the function that was given"
@@ -217,7 +218,7 @@ def _compute(eqn: Any, values: Sequence[Any]) -> Sequence[Any]:
     known = not any(isinstance(one, Tracer) for one in values)
     now = jax.ensure_compile_time_eval() if known else contextlib.nullcontext()
     with now, eqn.ctx.manager:
-        out = eqn.primitive.bind(*values, **params)
+        out = eqn.primitive.bind(*varied_alike(tuple(values)), **params)
     return out if eqn.primitive.multiple_results else [out]
 
 
@@ -261,9 +262,13 @@ def make(eqn: Any, values: Sequence[Any]) -> Node:
     name, (out,) = eqn.primitive.name, eqn.outvars[:1]
     params = eqn.primitive.get_bind_params(eqn.params)
 
-    bind = functools.partial(eqn.primitive.bind, **params)
+    plain = functools.partial(eqn.primitive.bind, **params)
     if name == "conv_general_dilated":
-        bind = _conv.with_derivatives_of(bind, params)
+        plain = _conv.with_derivatives_of(plain, params)
+
+    def bind(*arrays: Array) -> Array:
+        return plain(*varied_alike(arrays))
+
     node = Node(name, tuple(values), out.aval.shape, out.aval.dtype, bind, params)
     if len(eqn.outvars) > 1 or not (
         _affine.is_affine(node) or _nonlinear.is_known(node)

@@ -13,6 +13,7 @@ import optax
 from jax import lax
 from jaxtyping import Array
 
+from jaxrobust._shards import varied_alike
 from jaxrobust.certify import _backwards
 from jaxrobust.certify._affine import Interval
 from jaxrobust.certify._graph import Graph, Node
@@ -59,7 +60,7 @@ def best(
         return weights, state, best, jnp.maximum(highest, found)
 
     lowest = jnp.full(forms.shape[0], -jnp.inf, forms.dtype)
-    start = weights, tx.init(weights), weights, lowest
+    start = varied_alike((weights, tx.init(weights), weights, lowest))
     # One more than the steps that move: the last weights are looked at too.
     *_, best, _ = lax.fori_loop(0, _STEPS + 1, step, start)
     # Where the planes are best their choice has no derivative, and Adam none at all.

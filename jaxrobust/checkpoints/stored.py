@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import json
 import math
 import sys
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from ml_collections import ConfigDict
 
 from jaxrobust import defenses, named_code, zoo
 from jaxrobust.array_types import PyTree, Variables
@@ -152,8 +154,17 @@ def _read_variables(path: epath.Path, tree: PyTree) -> Variables:
     )
     args = ocp.args.StandardRestore(abstract)
     found = ocp.StandardCheckpointHandler().restore(path / "variables", args=args)
+    wide = [m.dtype for m in jax.tree.leaves(tree) if np.dtype(m.dtype).itemsize > 4]
+    narrow = {d for d in wide if jax.dtypes.canonicalize_dtype(d) != d}
+    if narrow:
+        told = ", ".join(sorted(map(str, narrow)))
+        raise RefusedCheckpoint(
+            f"checkpoint {path} holds {told}, which JAX has under JAX_ENABLE_X64=1 "
+            "alone: set it."
+        )
     if reason := damage(path, variables=found):
         raise ValueError(reason)
+    check_parameters(found, f"checkpoint {path}")
     return found
 
 
@@ -188,9 +199,12 @@ def save_variables(
 
     Raises:
       FileExistsError: if the folder holds a checkpoint or a run already.
+      ValueError: for parameters that are no floating numbers, or a config that JSON
+        cannot keep.
       BlockingIOError: if a run uses it now.
       OSError: for a link in the place of the checkpoint.
     """
+    variables, config = _as_kept(variables), _plain(config)
     workdir = usable(workdir)
     held: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if not files.is_remote(workdir):
@@ -202,6 +216,60 @@ def save_variables(
         _write_variables(folder, variables, config)
         files.write_json(workdir / "config.json", {"config": config, "command": ""})
     return folder
+
+
+def _as_kept(variables: Variables) -> Variables:
+    """Returns variables as they will be read: of types that JAX has here.
+
+    Without `jax_enable_x64` it reads float64 as float32.
+    """
+    if not jax.tree.leaves(variables):
+        raise ValueError(f"`variables` must hold arrays, got {variables!r:.80}.")
+
+    def kept(path: Any, value: Any) -> Any:
+        if isinstance(value, jax.Array):
+            return value
+        array = np.asarray(value)
+        if array.dtype.kind not in "biufcV":  # V: bfloat16 and its like
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise ValueError(f"{name} must be an array of numbers, got {array.dtype}.")
+        return np.asarray(array, jax.dtypes.canonicalize_dtype(array.dtype))
+
+    found = jax.tree_util.tree_map_with_path(kept, variables)
+    check_parameters(found, "`variables`")
+    return found
+
+
+def check_parameters(variables: Variables, where: str) -> None:
+    """Raises ValueError for parameters that are no real floating numbers.
+
+    Weights that were cast to integers on the way give logits that look like some.
+    """
+    parameters = variables.get("params", {}) if isinstance(variables, Mapping) else {}
+    for path, value in jax.tree_util.tree_leaves_with_path(parameters):
+        if not jax.numpy.issubdtype(value.dtype, jax.numpy.floating):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise ValueError(
+                f"{where}: params/{name} is {value.dtype}, and parameters are floating "
+                "numbers: cast them (and scale them back, if they were quantised)."
+            )
+
+
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a config as JSON keeps it; numbers of NumPy are numbers."""
+    if isinstance(config, ConfigDict):
+        config = config.to_dict()
+    try:
+        text = json.dumps(
+            dict(config),
+            allow_nan=False,
+            ensure_ascii=False,
+            default=lambda value: np.asarray(value).tolist(),
+        )
+        text.encode()
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`config` cannot be kept as JSON: {error}.") from None
+    return json.loads(text)
 
 
 def _require_no_run(workdir: epath.Path) -> None:

@@ -5,7 +5,10 @@ import operator
 from typing import NamedTuple, Self
 
 import numpy as np
+from absl import logging
 from numpy.typing import ArrayLike, NDArray
+
+from jaxrobust.data._names import some
 
 _SPLIT_SEED = 0  # of the test splits that we make
 
@@ -142,9 +145,11 @@ def own_split(
     """
     test = len(labels) // 5 if test is None else test
     test_rows = stratified_indices(labels, test, _SPLIT_SEED)
-    if split == "test":
-        return test_rows
-    return np.setdiff1d(np.arange(len(labels)), test_rows)
+    rest = np.setdiff1d(np.arange(len(labels)), test_rows)
+    if len(alone := np.setdiff1d(labels[test_rows], labels[rest])):
+        text = "%d classes are in the test split alone, of so few images are they (%s)"
+        logging.warning(text, len(alone), some(alone))
+    return test_rows if split == "test" else rest
 
 
 def spread(total: int, limit: int | None) -> NDArray[np.int64]:

@@ -44,6 +44,7 @@ from jaxrobust.evaluation import (
 )
 from jaxrobust.evaluation import config as common
 from jaxrobust.evaluation.text import times
+from jaxrobust.results import schema
 from jaxrobust.runtime import caches, cpu, files, out_of_memory, workdir
 from jaxrobust.runtime.progress import StageProgress
 
@@ -71,6 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder = files.expand(named)
         _use_card(args)
         config, bounds = _config(args), _bounds(args.bounds)
+        for line in suite.notices(config["eval"]["attacks"]):
+            print(f"note: {line}", file=sys.stderr)
         function = external.load(args.model)
         dataset = evaluator.load_test(config)
         if hosted := _is_black_box(args, function, dataset):
@@ -87,13 +90,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             function, dataset, bounds=bounds, draws=draws, black_box=hosted
         )
         with workdir.locked(folder):
-            workdir.write_config(folder, config, command)
+            workdir.check_config(folder, config)
             # The host has one queue, whatever devices there are.
             progress, mesh = StageProgress(), parallel.make_mesh(1 if hosted else None)
             with out_of_memory.explained("--batch_size", args.batch_size, mesh.size):
                 options: Any = {"dataset": dataset, "mesh": mesh, "progress": progress}
+                options["evaluated"] = schema.EvaluatedNetwork(command=command)
                 evaluation.evaluate(model, variables, config, folder, **options)
             progress.close()
+            workdir.write_config(folder, config, command)
             page = report.write(folder)
             told = report.summary(folder)
     except (*_BAD_INPUT, jax.errors.JaxRuntimeError) as error:

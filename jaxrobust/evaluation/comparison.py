@@ -29,6 +29,7 @@ _FOUND = {field.name for field in dataclasses.fields(schema.AttackSummary)} - {
 
 # Arrays of evaluation.npz with a value per example, and their kinds of dtype.
 _CLASSES = npz.predicted(npz.CLEAN)
+_NEAR = 1e-6  # what rounding may do
 _ROWS = {npz.INDICES: "iu", npz.LABELS: "iu", _CLASSES: "iu", npz.ROBUST: "b"}
 
 
@@ -50,7 +51,30 @@ def read(workdir: epath.PathLike) -> Evaluation:
     results = stored.read_results(folder / "results.json", schema.Compared)
     arrays = stored.read_arrays(folder / "evaluation.npz", _ROWS)
     stored.require_rows(arrays, _ROWS, folder / "evaluation.npz")
+    metrics = stored.read_metrics(folder / "metrics.jsonl")
+    if told := stored.trained_since(results.evaluated, metrics):
+        raise ValueError(f"{folder}: {told}")
+    _require_same_evaluation(folder, results, arrays)
     return Evaluation(results, arrays)
+
+
+def _require_same_evaluation(
+    folder: epath.Path, results: schema.Compared, arrays: Mapping[str, np.ndarray]
+) -> None:
+    """Raises ValueError where the two files cannot be of one evaluation."""
+    right = arrays[_CLASSES] == arrays[npz.LABELS]
+    told = []
+    if clean := results.clean:
+        told.append((clean.accuracy, clean.n, right))
+    if worst := results.worst_case:
+        told.append((worst.robust_accuracy, worst.n, arrays[npz.ROBUST]))
+    for share, n, rows in told:
+        if n != len(rows) or abs(share - rows.mean()) > _NEAR:
+            raise ValueError(
+                f"{folder}: its results.json and evaluation.npz are of two runs: "
+                f"{share:.4g} of {n} images in one, {rows.mean():.4g} of {len(rows)} "
+                "in the other. Evaluate that run again (--mode=eval)."
+            )
 
 
 def compare(a: Evaluation, b: Evaluation) -> schema.Comparison:

@@ -46,6 +46,7 @@ def evaluate(
     mesh: Mesh | None = None,
     own_analyses: analyses.Own = analyses.NONE,
     metrics: Sequence[Mapping[str, Any]] = (),
+    evaluated: schema.EvaluatedNetwork | None = None,
     progress: step.ProgressSink | None = None,
 ) -> dict[str, Any]:
     """Attacks a network as `config.eval` says and writes what was found.
@@ -61,6 +62,7 @@ def evaluate(
       own_analyses: the caller's, by the label under which `config.eval.own_analyses`
         has their fields; what it names itself is not imported here.
       metrics: rows of metrics.jsonl of its training, for signs that they give.
+      evaluated: what results.json says of the network and of how it was asked for.
       progress: told after each batch.
 
     Raises:
@@ -104,7 +106,9 @@ def evaluate(
         metrics, config["data"].get("validation_examples", 0)
     )
     told = [*results.flags, *(typed.make(schema.Flag, one) for one in of_training)]
-    results = dataclasses.replace(results, flags=told, pending=pending)
+    results = dataclasses.replace(
+        results, flags=told, pending=pending, evaluated=evaluated
+    )
     if processes.is_lead():
         # A program too, which `python -m` must not find imported already.
         from jaxrobust.evaluation import comparison

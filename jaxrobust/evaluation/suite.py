@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jaxrobust import attacks
+from jaxrobust import attacks, named_code
 from jaxrobust._checks import check_bounds, check_choice, check_norm, nearest_match
 from jaxrobust.array_types import Norm
 from jaxrobust.attacks import registry
@@ -59,7 +59,8 @@ def _checked(label: str, fields: Any, transfer_from: str) -> Entry:
         check_use(fields)
         entry = _entry(label, dict(fields), transfer_from)
         entry.check()
-        if type(entry) is Entry:
+        # One from outside may be for images of one shape alone.
+        if type(entry) is Entry and not named_code.names(entry.name):
             _trace(entry)
     except (ValueError, TypeError, OverflowError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
@@ -87,6 +88,23 @@ def _trace(entry: Entry) -> None:
 
     call = functools.partial(attack, stand_in)
     jax.eval_shape(call, x, y, jax.random.split(jax.random.key(0), 1))
+
+
+def notices(tables: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Returns a line for each table of an attack whose ball holds all images there are.
+
+    A radius of 8 is 8/255, as a rule.
+    """
+    found = []
+    for name, fields in tables.items():
+        eps, norm = fields.get("eps"), fields.get("norm", "linf")
+        if norm != "linf" or eps in _ANY or parse_radius(eps) < 1:
+            continue
+        found.append(
+            f"{name}.eps {eps} is the whole range of images in [0, 1]: "
+            f"{eps}/255 is meant?"
+        )
+    return found
 
 
 def check_use(fields: Mapping[str, Any]) -> None:

@@ -40,7 +40,8 @@ def said(source: RunFiles, results: Results) -> list[Block]:
     """Returns how the run compares with its twin, and what to believe."""
     twin = source.twin
     compared = twin and verdict.comparison(results, twin.results, twin.objective)
-    notes = [*verdict.cautions(source.config, results), *verdict.belief(results)]
+    notes = [one for one in (source.trained_since,) if one]
+    notes += [*verdict.cautions(source.config, results), *verdict.belief(results)]
     proof = results.certified
     told = (proof and verdict.proved(proof), compared, verdict.stopping(results))
     return [*(Text(text) for text in told if text), *map(Warn, notes)]

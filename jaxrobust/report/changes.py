@@ -52,12 +52,16 @@ def changes(source: RunFiles, results: Results) -> list[Block]:
     starts = ("The strongest attack not yet run", "After that")
     for start, one in zip(starts, _attacks(results), strict=False):
         told = f"{start}: {one.name}. {one.why} {_costs(one, results)}"
-        found += [Text(told), CommandLine(commands.following(source.command, one.step))]
+        found += [Text(told), CommandLine(_command(source, one.step))]
     if more := _more_examples(results):
         told, step = more
-        found += [Text(told), CommandLine(commands.following(source.command, step))]
+        found += [Text(told), CommandLine(_command(source, step))]
     note = "These write results.json and the page anew: copy the folder to keep both."
     return [*found, Text(f"{note} {_TWIN if source.twin else ''}".strip(), soft=True)]
+
+
+def _command(source: RunFiles, step: Step) -> str:
+    return commands.following(source.evaluation_command, step, source.folder)
 
 
 def _room(results: Results) -> str:

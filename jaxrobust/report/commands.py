@@ -39,10 +39,10 @@ _PROGRAMS = {
 _CONFIG = "--config"
 
 
-def following(recorded: str, step: Step) -> str:
+def following(recorded: str, step: Step, folder: str = "") -> str:
     """Returns the command of a step after the recorded one; from Python without one.
 
-    A field of a config needs the config's file in the command.
+    It is for the work directory `folder`, which may be a copy.
     """
     try:
         words = shlex.split(recorded)
@@ -52,8 +52,12 @@ def following(recorded: str, step: Step) -> str:
     if program is None or len(words) < 4:
         return step.python
     flag, given = program.flags[step.kind], words[3:]
-    if flag.startswith(f"{_CONFIG}.") and not _has(given, _CONFIG):
+    if flag.startswith(f"{_CONFIG}.") and not any(
+        _has(given, one) for one in (_CONFIG, "--workdir", "--checkpoint")
+    ):
         return step.python
+    if folder:
+        given = [*_without(given, {"workdir"}), f"--workdir={folder}"]
     # The new attack comes in place of the old ones; the rest stays.
     old = {"mode", "format", flag.lstrip("-")}
     if step.kind != "examples":

@@ -113,8 +113,9 @@ def _side_by_side(title: str, cards: list[Markup]) -> Section:
 def reproduce(source: RunFiles) -> Section:
     """The command, the config and the environment."""
     parts: list[Markup] = [tag("h2", "Reproduce")]
-    if source.command:
-        parts.append(tag("pre", source.command, class_="card"))
+    for command in dict.fromkeys((source.command, source.evaluation_command)):
+        if command:
+            parts.append(tag("pre", command, class_="card"))
     if source.config:
         text = json.dumps(source.config, indent=2)
         parts.append(details("Config", tag("pre", text)))

@@ -1,6 +1,7 @@
 """What lies in a work directory, read for the report; any of it may be missing."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -25,6 +26,19 @@ class RunFiles:
     metrics: Sequence[Mapping[str, Any]] = ()
     arrays: Arrays = dataclasses.field(default_factory=dict)
     twin: "RunFiles | None" = None
+    folder: str = ""
+
+    @property
+    def evaluation_command(self) -> str:
+        """What made the results; of results of before, what made the run."""
+        evaluated = self.results and self.results.evaluated
+        return (evaluated and evaluated.command) or self.command
+
+    @property
+    def trained_since(self) -> str:
+        """Says where the results are of the network before its last training."""
+        evaluated = self.results.evaluated if self.results else None
+        return stored.trained_since(evaluated, self.metrics)
 
     @property
     def objective(self) -> str:
@@ -50,6 +64,7 @@ def read(
         results=_read(stored.read_results, folder / "results.json"),
         arrays=(arrays and _read(stored.read_arrays, folder / "evaluation.npz")) or {},
         twin=read(folder / "twin", twin=False, arrays=arrays) if has_twin else None,
+        folder=os.fspath(folder),
     )
     if twin and not (saved or source.metrics or source.results):
         raise FileNotFoundError(

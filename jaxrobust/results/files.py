@@ -6,7 +6,7 @@ not there is a FileNotFoundError.
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,6 +19,7 @@ T = TypeVar("T", bound=typed.Part)
 
 _AGAIN = "evaluate that run again (--mode=eval)"
 _LONGEST = 100_000  # lists and texts
+_NEAR = 1e-6  # what rounding may do
 _ARRAYS = 512 * reading.MIB
 
 
@@ -50,7 +51,33 @@ def read_results(path: epath.PathLike, wanted: type[T] = schema.Results) -> T:
                 f"it is of version {version}, and this jaxrobust reads up to "
                 f"{schema.VERSION}: upgrade it"
             )
-        return typed.read(wanted, found)
+        results = typed.read(wanted, found)
+        _require_sense(results)
+        return results
+
+
+def _require_sense(results: typed.Part) -> None:
+    """Raises ValueError for shares that contradict their intervals or each other."""
+    parts = {name: getattr(results, name, None) for name in ("clean", "worst_case")}
+    attacks = getattr(results, "attacks", None) or []
+    parts |= {f"attacks[{i}]": one for i, one in enumerate(attacks)}
+    for name, one in parts.items():
+        share = getattr(one, "accuracy", getattr(one, "robust_accuracy", None))
+        ends = getattr(one, "ci95", None)
+        if getattr(one, "n", 1) == 0:
+            raise ValueError(f"`{name}.n` must be at least 1, it has 0")
+        if share is None or ends is None:
+            continue
+        if not ends[0] - _NEAR <= share <= ends[1] + _NEAR:
+            raise ValueError(
+                f"`{name}.ci95` must be an interval around {share}, it has {[*ends]}"
+            )
+    clean, worst = parts["clean"], parts["worst_case"]
+    if clean and worst and worst.robust_accuracy > clean.accuracy + _NEAR:
+        raise ValueError(
+            f"`worst_case.robust_accuracy` {worst.robust_accuracy} is above "
+            f"`clean.accuracy` {clean.accuracy}"
+        )
 
 
 def _require_sizes(value: Any) -> None:
@@ -85,6 +112,20 @@ def read_metrics(path: epath.PathLike) -> list[dict[str, Any]]:
         ]
     except FileNotFoundError:
         return []
+
+
+def trained_since(
+    evaluated: schema.EvaluatedNetwork | None, metrics: Sequence[Mapping[str, Any]]
+) -> str:
+    """Says where a run was trained further since it was evaluated; else empty."""
+    before = evaluated.trained_steps if evaluated else None
+    now = metrics[-1]["step"] if metrics else None
+    if before is None or now is None or now <= before:
+        return ""
+    return (
+        f"These numbers are of the network as it was at step {before:,}. It was "
+        f"trained further since, to step {now:,}: evaluate it again."
+    )
 
 
 def read_config(path: epath.PathLike) -> tuple[dict[str, Any], str]:

@@ -242,6 +242,18 @@ ANALYSES = (
 )
 
 
+class EvaluatedNetwork(Part):
+    """Which network was evaluated, and how that is asked for.
+
+    `checkpoint` is one of a run's, or a path; `trained_steps` how long that run had
+    trained then.
+    """
+
+    command: str | None = None
+    checkpoint: str | None = None
+    trained_steps: Count | None = None
+
+
 class Results(Part):
     """All of results.json."""
 
@@ -272,6 +284,7 @@ class Results(Part):
     black_box: bool | None = None
     data: Data | None = None
     environment: dict[str, Any] | None = None
+    evaluated: EvaluatedNetwork | None = None
     schema: Count = VERSION
 
 
@@ -280,3 +293,6 @@ class Compared(Part):
 
     data: Data
     attacks: list[Asked]
+    clean: Clean | None = None
+    worst_case: WorstCase | None = None
+    evaluated: EvaluatedNetwork | None = None

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from jaxrobust._shards import varied_alike
 from jaxrobust.array_types import Bounds, Images, Key, Norm, PerExample
 
 
@@ -46,7 +47,7 @@ def largest(scores: Float[Array, "B n"], count: Array) -> Bool[Array, "B n"]:
         enough = jnp.sum(value >= trial, axis=1, keepdims=True) >= wanted
         return jnp.where(enough, trial, found)
 
-    smallest = jnp.full(wanted.shape, lowest, whole)
+    smallest = varied_alike((jnp.full(wanted.shape, lowest, whole), value, wanted))[0]
     smallest = jax.lax.fori_loop(0, bits, body, smallest)
     above, ties = value > smallest, value == smallest
     left = wanted - jnp.sum(above, axis=1, keepdims=True)

@@ -198,7 +198,11 @@ def notices(config: Mapping[str, Any], mode: str = "train_eval") -> list[str]:
             "eval.attacks is empty: nothing is attacked, so nothing is said about "
             "robustness"
         )
-    return found
+    tables = {} if mode == "eval" else {"attack": config["attack"]}
+    if mode != "train":
+        evaluated = config["eval"]["attacks"]
+        tables |= {f"eval.attacks.{label}": one for label, one in evaluated.items()}
+    return found + suite.notices(tables)
 
 
 def _of_training(config: Mapping[str, Any]) -> list[str]:

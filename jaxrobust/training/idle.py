@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from jaxrobust import defenses
+from jaxrobust import defenses, models, named_code
 from jaxrobust.training.config import base
 
 # Of all objectives: the weights that `defenses.create` wraps them in.
@@ -21,6 +21,16 @@ def told(config: Mapping[str, Any]) -> list[str]:
     if unread := _unread(config["objective"], [name for name in names if name]):
         fields = ", ".join(f"objective.{field}" for field in unread)
         found.append(f"{fields}: no effect, objective {names[0]} takes no such option")
+    if "name" in config["attack"]:
+        found.append(
+            f"attack.name {config['attack']['name']!r}: no effect, the attack of a "
+            "training is objective.attack_name"
+        )
+    if unknown := _of_network(config["model"]):
+        fields = ", ".join(f"model.{field}" for field in unknown)
+        found.append(
+            f"{fields}: no effect, {config['model']['name']} takes no such argument"
+        )
     extra, size = config["data"]["extra"], config["train"]["batch_size"]
     if extra["file"] and not round(extra["share"] * size):
         found.append(
@@ -28,6 +38,20 @@ def told(config: Mapping[str, Any]) -> list[str]:
             f"train.batch_size {size} is no image"
         )
     return found
+
+
+def _of_network(given: Mapping[str, Any]) -> list[str]:
+    """Returns the fields that a network of the caller's own does not take.
+
+    Those of ours are refused where they are built.
+    """
+    name = given["name"]
+    if not named_code.names(name):
+        return []
+    taken = models.arguments(named_code.load("model", name))
+    if any(one.kind is one.VAR_KEYWORD for one in taken.values()):
+        return []
+    return sorted(given.keys() - taken.keys() - {"name"})
 
 
 def _unread(given: Mapping[str, Any], names: list[str]) -> list[str]:

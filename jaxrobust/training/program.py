@@ -18,6 +18,7 @@ from jaxrobust import checkpoints, evaluation, named_code, parallel, zoo
 from jaxrobust.evaluation import analyses, attack_text, evaluator, protocols, suite
 from jaxrobust.named_models import create_model
 from jaxrobust.parallel import processes
+from jaxrobust.results import schema
 from jaxrobust.results.files import read_metrics
 from jaxrobust.runtime import checkpoint_folder, files, out_of_memory, workdir
 from jaxrobust.runtime.progress import StageProgress
@@ -104,7 +105,10 @@ def evaluate_checkpoint(
     )
     dataset = evaluator.load_test(config)
     splits.check_classes(source, dataset.class_names, config["data"]["name"])
-    workdir.write_config(folder, config, command, defaults=base().to_dict())
+    kept: Any = {"defaults": base().to_dict()}
+    if processes.is_lead():
+        workdir.check_config(folder, config, **kept)
+    metrics = _metrics(source)
     progress = StageProgress() if processes.is_lead() else None
     size = config["eval"]["batch_size"]
     slots = "in AutoAttack fewer --config.eval.slots"
@@ -117,9 +121,16 @@ def evaluate_checkpoint(
             dataset=dataset,
             mesh=mesh,
             own_analyses=analyses.load(config["eval"]),
-            metrics=_metrics(source),
+            metrics=metrics,
+            evaluated=schema.EvaluatedNetwork(
+                command=command,
+                checkpoint=checkpoint or checkpoints.evaluated(saved),
+                trained_steps=metrics[-1]["step"] if metrics else None,
+            ),
             progress=progress,
         )
+    # With the results: until then there are those of the evaluation before.
+    workdir.write_config(folder, config, command, **kept)
     if progress is not None:
         progress.close()
     processes.wait("jaxrobust: results are written")

@@ -87,7 +87,7 @@ def test_wide_intervals_ask_for_more_examples(make_results):
     assert "about 2 minutes" in texts[2]  # four times 25 seconds
     assert found[2].endswith("--config.eval.examples=8000")
     _, found = told(results, "python -m jaxrobust.main --mode=eval --workdir=a")
-    assert found[2] == 'config["eval"]["examples"] = 8000'  # the file is not named
+    assert found[2] == "jaxrobust evaluate --workdir=a --config.eval.examples=8000"
 
 
 def test_where_nothing_is_left_there_is_nothing_to_run(make_results):
@@ -143,6 +143,25 @@ def test_commands_are_understood_where_they_go(make_results):
         _, found = told(results)
         for text in (c.partition("--attack=")[2] for c in found):
             assert not text or attack_text.table([text], eps="8/255")
+
+
+def test_commands_are_of_the_evaluation_and_of_the_folder():
+    """Of what an evaluation set nothing is lost; a copy of a folder is meant itself."""
+    line = (
+        "python -m jaxrobust.main --mode=eval --workdir=runs/a --checkpoint=last "
+        "--config.eval.preprocessing=jpeg:75 --config.eval.examples=32 --attack=fgsm"
+    )
+    kept = "--checkpoint=last --config.eval.preprocessing=jpeg:75"
+    more = commands.Step("examples", "64", "")
+    assert commands.following(line, more, "runs/copy") == (
+        f"jaxrobust evaluate {kept} --attack=fgsm --workdir=runs/copy "
+        "--config.eval.examples=64"
+    )
+    suite = commands.Step("suite", "adaptive", "")
+    assert commands.following(line, suite, "runs/copy") == (
+        f"jaxrobust evaluate {kept} --config.eval.examples=32 --workdir=runs/copy "
+        "--config.eval.suite=adaptive"
+    )
 
 
 def test_flags_are_taken_out_with_their_values():

@@ -1,5 +1,6 @@
 """Many runs on one page, from files made up from the dataclasses."""
 
+import dataclasses
 import json
 import re
 
@@ -70,12 +71,14 @@ def write(tmp_path):
         if results is not None:
             (folder / "results.json").write_text(json.dumps(as_json(results)))
             labels = np.arange(IMAGES) % 10
+            robust = np.asarray(robust, bool)
+            wrong = np.flatnonzero(~robust)[: IMAGES - round(0.9 * IMAGES)]
             np.savez(
                 folder / "evaluation.npz",
                 indices=np.arange(IMAGES),
                 labels=labels,
-                predicted_clean=labels,
-                robust=np.asarray(robust, bool),
+                predicted_clean=np.where(np.isin(np.arange(IMAGES), wrong), -1, labels),
+                robust=robust,
             )
         return str(folder)
 
@@ -126,6 +129,52 @@ def test_seeds_are_one_row_and_every_two_are_tested(write, tmp_path):
     assert heads == ["Results", *drawn, "Who fools whom", "Paired tests", "Terms"]
     assert "--attack transfer:attack=pgd,source=OTHER" in text
     assert not re.search(r"<script|https?://", text)
+
+
+def test_one_seed_again_is_no_repetition(write, tmp_path):
+    """A copy, and another checkpoint of a run, are rows of their own."""
+
+    def of(checkpoint):
+        told = schema.EvaluatedNetwork(checkpoint=checkpoint, trained_steps=10)
+        return dataclasses.replace(evaluated(robust(9)), evaluated=told)
+
+    runs = [
+        write(name, of(checkpoint), seed=seed, robust=robust(9))
+        for name, seed, checkpoint in (
+            ("s-seed1", 1, "best_robust"),
+            ("s-seed2", 2, "best_robust"),
+            ("copy", 2, "best_robust"),
+            ("s-last", 1, "last"),
+        )
+    ]
+    text, numbers = page_of(tmp_path, *runs)
+    rows = [[run.rpartition("/")[2] for run in g["runs"]] for g in numbers["groups"]]
+    assert rows == [["s-seed1", "s-seed2"], ["copy"], ["s-last"]]
+    assert "<td>checkpoint</td>" in text
+
+
+def test_what_was_trained_further_is_left_out(write, tmp_path, capsys):
+    told = schema.EvaluatedNetwork(command="c", trained_steps=5)
+    old = dataclasses.replace(evaluated(robust(9)), evaluated=told)
+    runs = [write(name, old, robust=robust(9)) for name in ("a", "b")]
+    fresh = write("c", evaluated(robust(9)), robust=robust(9))
+    _, numbers = page_of(tmp_path, *runs, fresh)
+    assert [g["name"] for g in numbers["groups"]] == ["c"]
+    said = capsys.readouterr().err
+    assert (
+        "of the network as it was at step 5. It was trained further since, to" in said
+    )
+    assert compare.main([*runs]) == 1
+    assert "evaluate it again" in capsys.readouterr().err
+
+
+def test_files_of_two_evaluations_are_not_compared(write, capsys):
+    runs = [
+        write(n, evaluated(robust(9)), robust=robust(k))
+        for n, k in (("a", 9), ("b", 8))
+    ]
+    assert compare.main([*runs]) == 1
+    assert "0.18 of 50 images in one, 0.16 of 50 in" in capsys.readouterr().err
 
 
 def test_growth_over_blocks_and_steps(write, tmp_path):

@@ -75,7 +75,7 @@ def test_the_stages_show_what_each_left_and_cost(tmp_path, results):
 
 def test_the_twin_stands_beside_its_stages(tmp_path, results, make_autoattack):
     twin = results | {"attacks": [make_autoattack((0.3, 0.2, 0.1, 0.0))]}
-    twin["clean"] = twin["clean"] | {"accuracy": 0.97}
+    twin["clean"] = twin["clean"] | {"accuracy": 0.97, "ci95": [0.96, 0.98]}
     write(tmp_path / "twin", twin)
     text = write(tmp_path, results)
     shares = [cells(text, name)[-1] for name in ("no attack", "apgd-t", "square")]

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -38,8 +39,8 @@ class RunGroup:
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """The config of all of them, but for `seed` and `name`."""
-        return self.runs[0].files.config
+        """The config of all of them and the checkpoint, but for `seed` and `name`."""
+        return _asked(self.runs[0].files)
 
 
 class Spread(NamedTuple):
@@ -94,13 +95,17 @@ def names(paths: Sequence[str]) -> list[str]:
 def grouped(runs: Iterable[EvaluatedRun]) -> list[RunGroup]:
     """Puts runs with one config together, seeds aside, in the order they come in.
 
-    One without a config is a group of its own.
+    One without a config is a group of its own. Runs of one seed are no repetition: a
+    second one (a copy, say) is not counted with the others.
     """
-    sets: dict[str, list[EvaluatedRun]] = {}
+    sets: dict[tuple[str, int], list[EvaluatedRun]] = {}
+    seen: Counter[tuple[str, str]] = Counter()
     for run in runs:
-        config = {k: v for k, v in run.files.config.items() if k not in _OWN}
-        key = json.dumps(config, sort_keys=True) if config else run.path
-        sets.setdefault(key, []).append(run)
+        config = _asked(run.files)
+        text = json.dumps(config, sort_keys=True) if config else run.path
+        seed = text, json.dumps(run.files.config.get("seed"))
+        sets.setdefault((text, seen[seed]), []).append(run)
+        seen[seed] += 1
     found: dict[str, RunGroup] = {}
     for members in sets.values():
         label = _label([run.name for run in members])
@@ -108,6 +113,15 @@ def grouped(runs: Iterable[EvaluatedRun]) -> list[RunGroup]:
             label += " (2)"
         found[label] = RunGroup(label, tuple(members))
     return list(found.values())
+
+
+def _asked(files: RunFiles) -> dict[str, Any]:
+    """Returns what tells a run from those that it is one row with."""
+    found = {k: v for k, v in files.config.items() if k not in _OWN}
+    evaluated = files.results.evaluated if files.results else None
+    if found and evaluated and evaluated.checkpoint:
+        found["checkpoint"] = evaluated.checkpoint
+    return found
 
 
 def _label(members: Sequence[str]) -> str:
@@ -122,10 +136,7 @@ def _label(members: Sequence[str]) -> str:
 
 def differing(groups: Sequence[RunGroup]) -> dict[str, list[str]]:
     """Returns the fields in which the groups' configs differ: each group's value."""
-    flat = [
-        flatten_dict({k: v for k, v in g.config.items() if k not in _OWN}, sep=".")
-        for g in groups
-    ]
+    flat = [flatten_dict(dict(group.config), sep=".") for group in groups]
     fields = dict.fromkeys(name for one in flat for name in one)
     values = {name: [_told(one.get(name)) for one in flat] for name in fields}
     return {name: row for name, row in values.items() if len(set(row)) > 1}

@@ -1,0 +1,30 @@
+"""Values inside of `jax.shard_map`, whose types say over which devices they vary."""
+
+from typing import Any, TypeVar
+
+import jax
+
+T = TypeVar("T")
+
+
+def varied_alike(tree: T) -> T:
+    """Returns arrays that all vary over the devices that any of them varies over.
+
+    What a loop carries, and what a gradient is pulled back from, must not change its
+    type. Elsewhere nothing varies, and the arrays are returned as they are.
+    """
+    axes = frozenset[str]().union(*map(_axes, jax.tree.leaves(tree)))
+    if not axes:
+        return tree
+
+    def varied(leaf: Any) -> Any:
+        missing = tuple(sorted(axes - _axes(leaf)))
+        return jax.lax.pcast(leaf, missing, to="varying") if missing else leaf
+
+    return jax.tree.map(varied, tree)
+
+
+def _axes(leaf: Any) -> frozenset[str]:
+    """Returns the axes of the mesh that a value varies over."""
+    aval = leaf.aval if isinstance(leaf, jax.core.Tracer) else leaf
+    return getattr(getattr(aval, "manual_axis_type", None), "varying", frozenset())
