@@ -3,6 +3,7 @@
 from typing import Any, TypeVar
 
 import jax
+from jax.core import Tracer
 
 T = TypeVar("T")
 
@@ -26,5 +27,5 @@ def varied_alike(tree: T) -> T:
 
 def _axes(leaf: Any) -> frozenset[str]:
     """Returns the axes of the mesh that a value varies over."""
-    aval = leaf.aval if isinstance(leaf, jax.core.Tracer) else leaf
+    aval = leaf.aval if isinstance(leaf, Tracer) else leaf
     return getattr(getattr(aval, "manual_axis_type", None), "varying", frozenset())

@@ -332,3 +332,51 @@ def test_a_users_own_model():
     assert named_models.create_model({"model": fields}).width == 4
     with pytest.raises(ValueError, match="module 'nowhere' cannot be imported"):
         named_models.create_model({"model": {"name": "nowhere:build"}})
+
+
+@pytest.mark.parametrize("cast", [np.float64, ">f4", "python"])
+def test_what_is_saved_can_be_loaded(cast, tmp_path):
+    """NumPy's own float64, another byte order, plain numbers: all as JAX has them."""
+
+    def given(value):
+        array = np.full(value.shape, 0.5, np.float32)
+        if cast != "python":
+            return array.astype(cast)
+        return array.item() if not array.ndim else array
+
+    variables = jax.tree.map(given, shapes())
+    checkpoints.save_variables(tmp_path, variables, {**CONFIG, "seed": np.int64(3)})
+    _, found, config = checkpoints.load(tmp_path, "last")
+    chex.assert_trees_all_equal(found, variables_of(0.5), strict=True)
+    assert config["seed"] == 3
+
+
+@pytest.mark.parametrize(
+    ("dtype", "config", "message"),
+    [
+        (np.int8, {}, r"params/\S+ is int8, and parameters are floating"),
+        (np.complex64, {}, r"params/\S+ is complex64"),
+        (np.float32, {"seed": float("inf")}, "`config` cannot be kept as JSON"),
+        (np.float32, {"name": "\ud800"}, "`config` cannot be kept as JSON"),
+        ("U3", {}, "must be an array of numbers"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused(dtype, config, message, tmp_path):
+    variables = jax.tree.map(lambda v: np.ones(v.shape).astype(dtype), shapes())
+    with pytest.raises(ValueError, match=message):
+        checkpoints.save_variables(tmp_path / "run", variables, {**CONFIG, **config})
+    assert not (tmp_path / "run").exists()
+
+
+def test_nothing_is_no_network(tmp_path):
+    with pytest.raises(ValueError, match="`variables` must hold arrays"):
+        checkpoints.save_variables(tmp_path, {}, CONFIG)
+
+
+def test_float64_needs_float64(tmp_path):
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda v: jnp.ones(v.shape, jnp.float64), shapes())
+        checkpoints.save_variables(tmp_path, wide, CONFIG)
+        chex.assert_trees_all_equal(checkpoints.load(tmp_path)[1], wide, strict=True)
+    with pytest.raises(ValueError, match="holds float64, which JAX has under JAX_ENAB"):
+        checkpoints.load(tmp_path)

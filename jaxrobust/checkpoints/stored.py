@@ -233,7 +233,8 @@ def _as_kept(variables: Variables) -> Variables:
         if array.dtype.kind not in "biufcV":  # V: bfloat16 and its like
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             raise ValueError(f"{name} must be an array of numbers, got {array.dtype}.")
-        return np.asarray(array, jax.dtypes.canonicalize_dtype(array.dtype))
+        native = array.dtype.newbyteorder("=")
+        return np.asarray(array, jax.dtypes.canonicalize_dtype(native))
 
     found = jax.tree_util.tree_map_with_path(kept, variables)
     check_parameters(found, "`variables`")

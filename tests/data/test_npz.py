@@ -148,6 +148,14 @@ def test_classes_of_the_test_split_alone_are_told(tmp_path, caplog):
     assert "no training images of 2 classes of its test split (4, 5)" in caplog.text
 
 
+def test_classes_of_one_image_are_told(tmp_path, caplog):
+    images = np.zeros((20, 4, 4, 1), np.uint8)
+    images[0] = 9
+    np.savez(tmp_path / "a.npz", images=images, labels=np.arange(20))
+    data.load(f"npz:{tmp_path}/a.npz", "train")
+    assert "4 classes are in the test split alone, of so few images" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [

@@ -363,6 +363,13 @@ OF_FREE = {"objective.name": "free", "objective.replays": 4}
             {"data.extra.file": "a.npz", "data.extra.share": 0.001},
             "data.extra.share 0.001 of train.batch_size 128 is no image",
         ),
+        ({"attack.name": "fgsm"}, "attack.name 'fgsm': no effect, the attack of a"),
+        (
+            {"model": {"name": "benchmarks.small_cnn:build", "loop_save": False}},
+            "model.loop_save: no effect, benchmarks.small_cnn:build takes no such",
+        ),
+        ({"attack.eps": "8"}, "attack.eps 8 is the whole range of images in [0, 1]"),
+        ({"attack.eps": "8/255"}, None),
     ],
 )
 def test_options_without_effect_are_told(values, said):
