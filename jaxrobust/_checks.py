@@ -336,8 +336,8 @@ def check_values(
                 "they have."
             )
         raise ValueError(
-            f"`{name}` leaves {box}: its values go from {float(xp.min(x)):.6g} to "
-            f"{float(xp.max(x)):.6g}. {advice}"
+            f"`{name}` leaves {box}: its values go from {float(xp.min(x)):.9g} to "
+            f"{float(xp.max(x)):.9g}. {advice}"
         )
 
 

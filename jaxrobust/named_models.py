@@ -5,6 +5,7 @@ data: it may name networks of `models.names()`, with fields of a size that fits 
 stored; code of others runs only where the caller names it too.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -128,10 +129,14 @@ def count_classes(logits_fn: LogitsFn, shape: Sequence[int], name: str) -> int:
         return out.shape[-1]
     except (ValueError, TypeError, flax.errors.FlaxError) as error:
         reason = reading.first_line(error).rstrip(".")
+        advice = (
+            " --config.data.image_size and --config.data.channels change the images."
+            if re.search("shape|size|channel|dimension|pixel", reason)
+            else ""
+        )
         raise ValueError(
             f"the network does not take the {'x'.join(map(str, shape))} images "
-            f"of {name}: {reason}. --config.data.image_size and "
-            "--config.data.channels change the images."
+            f"of {name}: {reason}.{advice}"
         ) from None
 
 

@@ -440,7 +440,7 @@ def test_the_queue_goes_on_where_it_was(run_queue):
 
 
 def test_the_queue_names_configs_and_fields_that_exist():
-    names = set()
+    names, seen = set(), set()
     for line in (LAUNCH / "reproduce" / "queue.txt").read_text().splitlines():
         if not line or line.startswith("#"):
             continue
@@ -449,7 +449,10 @@ def test_the_queue_names_configs_and_fields_that_exist():
         assert card_files.arguments(shlex.join([*card_files.TRAIN, config, *fields]))
         loaded = config_file.load(config)
         overrides.apply(loaded, overrides.split(fields)[1])
-        check.check(loaded.to_dict())
+        # What differs by its seed alone is as right, or as wrong.
+        if (told := str(loaded.to_dict() | {"seed": 0})) not in seen:
+            check.check(loaded.to_dict())
+        seen.add(told)
         assert name not in names
         names.add(name)
     assert names >= set(zoo.names())
