@@ -39,8 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--out", help="where to write the numbers, as JSON")
     add("--page", help=f"the page; {PAGE} for more than two runs")
     args = parser.parse_args(argv)
-    if len({os.path.realpath(run) for run in args.runs}) == 1:
-        print("error: name two runs at least; one is all there is.", file=sys.stderr)
+    if len(args.runs) > 1 and len({os.path.realpath(run) for run in args.runs}) == 1:
+        print(f"error: {args.runs[0]} is one run; name another.", file=sys.stderr)
         return 1
     if len(args.runs) == 2 and not args.page:
         out = [f"--out={args.out}"] if args.out else []

@@ -61,14 +61,20 @@ def write_config(
     *,
     extend: bool = False,
     defaults: Mapping[str, Any] | None = None,
+    to_train: bool = False,
 ) -> None:
     """Saves the config and the command of a run, once `check_config` allows it.
 
-    The command that trained the network stays.
+    The command that trained the network stays. Before it is trained (`to_train`) the
+    fields of `eval` are those of the results that are there.
     """
     if not is_lead():
         return
     command = check_config(workdir, config, extend=extend, defaults=defaults) or command
+    there = epath.Path(workdir) / "config.json"
+    if to_train and there.exists() and (there.parent / "results.json").exists():
+        before = _read(there)["config"]
+        config = {**config, "eval": before.get("eval", config.get("eval"))}
     text = json.dumps({"config": config, "command": command}, indent=2)
     files.write_text(epath.Path(workdir) / "config.json", text)
 

@@ -249,9 +249,11 @@ def run(
             if processes.is_lead():
                 workdir.check_config(place, one, **given)
             # What cannot start leaves the config that is there as it is.
-            write = functools.partial(workdir.write_config, place, one, command)
+            write = functools.partial(
+                workdir.write_config, place, one, command, to_train=True, **given
+            )
             with _timed(spent, f"training {one['name']}"), compiling(coming, mesh):
-                loop.train(one, place, mesh, on_start=functools.partial(write, **given))
+                loop.train(one, place, mesh, on_start=write)
         for one, place in runs if mode != "train" else ():
             with _timed(spent, f"evaluation {one['name'] if one else ''}".strip()):
                 named_here = place, checkpoint, mesh, command, attacks, fields

@@ -48,6 +48,23 @@ def test_another_config_is_refused_by_field(tmp_path):
         workdir.write_config(tmp_path, {"seed": 1, "train": {"epochs": 1.0}}, "x")
 
 
+def test_the_evaluation_of_the_results_stays_until_there_are_others(tmp_path):
+    """Killed before it is evaluated again, a run has results of the old fields."""
+    before = {"seed": 0, "eval": {"examples": 10}, "train": {"epochs": 1.0}}
+    after = {**before, "eval": {"examples": 20}}
+    workdir.write_config(tmp_path, before, "command", to_train=True)
+    for results, told in ((False, 20), (True, 20)):
+        if results:
+            (tmp_path / "results.json").write_text("{}")
+            after = {**after, "eval": {"examples": 30}}
+        workdir.write_config(tmp_path, after, "command", to_train=True)
+        found = json.loads((tmp_path / "config.json").read_text())["config"]
+        assert found["eval"]["examples"] == told
+    workdir.write_config(tmp_path, after, "command")
+    found = json.loads((tmp_path / "config.json").read_text())["config"]
+    assert found["eval"]["examples"] == 30
+
+
 def test_a_start_that_came_to_nothing_refuses_nothing(tmp_path):
     workdir.write_config(tmp_path, {"seed": 0}, "first")
     workdir.write_config(tmp_path, {"seed": 1}, "second")
