@@ -50,7 +50,11 @@ def changes(source: RunFiles, results: Results) -> list[Block]:
     if told := _room(results):
         found.append(Text(told))
     starts = ("The strongest attack not yet run", "After that")
-    for start, one in zip(starts, _attacks(results), strict=False):
+    attacks = _attacks(results)
+    if commands.names_attacks(source.evaluation_command):
+        # A suite would take the radius of the config, not that of these attacks.
+        attacks = [one for one in attacks if one.step.kind != "suite"]
+    for start, one in zip(starts, attacks, strict=False):
         told = f"{start}: {one.name}. {one.why} {_costs(one, results)}"
         found += [Text(told), CommandLine(_command(source, one.step))]
     if more := _more_examples(results):

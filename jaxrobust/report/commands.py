@@ -66,6 +66,14 @@ def following(recorded: str, step: Step, folder: str = "") -> str:
     return shlex.join([*program.command, *_without(given, old), f"{flag}={step.value}"])
 
 
+def names_attacks(recorded: str) -> bool:
+    """Whether a command has attacks of its own, in place of those of a config."""
+    try:
+        return _has(shlex.split(recorded), _ATTACK)
+    except ValueError:
+        return False
+
+
 def _has(words: Sequence[str], flag: str) -> bool:
     return any(word.partition("=")[0] == flag for word in words)
 

@@ -164,6 +164,14 @@ def test_commands_are_of_the_evaluation_and_of_the_folder():
     )
 
 
+def test_a_suite_would_have_another_radius(make_results):
+    line = "python -m jaxrobust.main --mode=eval --workdir=a"
+    texts, _ = told(make_results(0.4), line)
+    assert any("the suite adaptive" in text for text in texts)
+    texts, _ = told(make_results(0.4), f"{line} --attack=fgsm:eps=0.02")
+    assert not any("the suite adaptive" in text for text in texts)
+
+
 def test_flags_are_taken_out_with_their_values():
     step = commands.Step("attack", "square", "")
     line = f"{MAIN} --attack pgd -attack=fgsm --config.eval.suite adaptive --mode=eval"
