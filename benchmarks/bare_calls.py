@@ -3,11 +3,11 @@
     pip install -e '.[torch]' && python -m benchmarks.bare_calls [--repeats 15]
 
 The same weights and images in both, float32; the script checks that the logits agree.
-Turns alternate (torch channels-first, ours, torch channels-last). A turn is five calls
-in a row after a pause, without which the other's threads would still be waiting on the
-cores; the first two are not counted. A ratio is the median of our time over that of the
-faster of torch's layouts, turn by turn. Compilation is not counted. Measure on an idle
-machine.
+Turns alternate (torch channels-first, ours, torch channels-last). A turn is calls in a
+row for half a second after a pause, without which the other's threads would still be
+waiting on the cores; the first half does not count: threads of either take some calls
+to be awake. A ratio is the median of our time over that of the faster of torch's
+layouts, turn by turn. Compilation is not counted. Measure on an idle machine.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from benchmarks import small_cnn, torch_twins, vs_torch
 from jaxrobust import models
 
 PAUSE = 0.3  # seconds; OpenMP's threads wait actively for up to .2
+TURN, LEAST = 0.5, 6  # seconds, and calls
 Case = tuple[Any, nn.Module, tuple[int, int, int]]  # network, twin, image shape
 
 
@@ -162,9 +163,12 @@ def calls(case: Case, batch: int) -> dict[str, list[Callable[[], Any]]]:
 
 
 def turn(call: Callable[[], Any]) -> float:
-    """Returns the seconds of a call, the median of a turn."""
+    """Returns the seconds of a call, the median of the second half of a turn."""
     time.sleep(PAUSE)
-    return statistics.median([vs_torch.seconds(call) for _ in range(5)][2:])
+    found, end = [], time.monotonic() + TURN
+    while len(found) < LEAST or time.monotonic() < end:
+        found.append(vs_torch.seconds(call))
+    return statistics.median(found[len(found) // 2 :])
 
 
 def main() -> None:
