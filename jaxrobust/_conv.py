@@ -62,7 +62,11 @@ def conv_general_dilated(
             lhs.shape[1:3], rhs.shape[:2], tuple(window_strides), padding
         )
     pads = tuple((int(low), int(high)) for low, high in padding)
-    if min(min(pair) for pair in pads) < 0:
+    extents = [
+        size + sum(pair) for size, pair in zip(lhs.shape[1:3], pads, strict=True)
+    ]
+    room = min(e - k for e, k in zip(extents, rhs.shape[:2], strict=True))
+    if min(min(pair) for pair in pads) < 0 or room < 0:
         return lax.conv_general_dilated(lhs, rhs, window_strides, pads, **kwargs)
     groups, precision = kwargs.get("feature_group_count", 1), kwargs.get("precision")
     return _conv(lhs, rhs, Form(tuple(window_strides), pads, groups, precision))

@@ -1,5 +1,6 @@
 """Values inside of `jax.shard_map`, whose types say over which devices they vary."""
 
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import jax
@@ -15,11 +16,14 @@ def varied_alike(tree: T) -> T:
     type. Elsewhere nothing varies, and the arrays are returned as they are.
     """
     axes = frozenset[str]().union(*map(_axes, jax.tree.leaves(tree)))
-    if not axes:
-        return tree
+    return varied_over(tree, axes) if axes else tree
+
+
+def varied_over(tree: T, axes: Iterable[str]) -> T:
+    """Returns arrays that vary over axes of the mesh; some of them may already."""
 
     def varied(leaf: Any) -> Any:
-        missing = tuple(sorted(axes - _axes(leaf)))
+        missing = tuple(sorted(frozenset(axes) - _axes(leaf)))
         return jax.lax.pcast(leaf, missing, to="varying") if missing else leaf
 
     return jax.tree.map(varied, tree)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from jaxrobust import checkpoints, models, named_models
 from jaxrobust.parallel import checksums
@@ -359,6 +360,8 @@ def test_what_is_saved_can_be_loaded(cast, tmp_path):
         (np.float32, {"seed": float("inf")}, "`config` cannot be kept as JSON"),
         (np.float32, {"name": "\ud800"}, "`config` cannot be kept as JSON"),
         ("U3", {}, "must be an array of numbers"),
+        (np.float32, {"model": {}}, "`config` must name the network"),
+        (np.float32, {"seed": {1, 2}}, r"cannot be kept as JSON: \{1, 2\} is set"),
     ],
 )
 def test_what_cannot_be_kept_is_refused(dtype, config, message, tmp_path):
@@ -366,6 +369,25 @@ def test_what_cannot_be_kept_is_refused(dtype, config, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         checkpoints.save_variables(tmp_path / "run", variables, {**CONFIG, **config})
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (np.int64(2**40 + 7), "int64, and 1 of its numbers"),
+        (np.float64(1e300), "float"),
+    ],
+)
+def test_numbers_that_would_change_are_refused(value, told, tmp_path):
+    variables = {**variables_of(1.0), "opt": {"step": np.asarray(value)}}
+    with pytest.raises(ValueError, match=f"opt/step is {told}"):
+        checkpoints.save_variables(tmp_path / "run", variables, CONFIG)
+
+
+def test_tables_of_ml_collections_are_kept_whole(tmp_path):
+    config = {**CONFIG, "attack": ConfigDict({"eps": "0.1"})}
+    checkpoints.save_variables(tmp_path, variables_of(1.0), config)
+    assert checkpoints.load(tmp_path)[2]["attack"] == {"eps": "0.1"}
 
 
 def test_nothing_is_no_network(tmp_path):

@@ -22,6 +22,7 @@ from jax.core import Tracer
 from jax.extend import source_info_util
 from jax.extend.core import jaxpr_as_fun
 
+from jaxrobust._shards import varied_alike, varied_over
 from jaxrobust.attacks import _jaxprs
 from jaxrobust.attacks._jaxprs import inner_jaxprs as inner_jaxprs
 from jaxrobust.attacks._jaxprs import scan_sizes as scan_sizes
@@ -59,9 +60,9 @@ def capture(function: Callable[..., Any], *inputs: jax.ShapeDtypeStruct) -> Capt
     except jax.errors.TracerArrayConversionError as error:
         error.add_note(_OF_NUMPY)
         raise
-    if not jax.tree.leaves(out):
+    if not hasattr(out, "shape"):  # of several the first would be taken
         name = getattr(function, "__name__", type(function).__name__)
-        raise ValueError(f"{name} must return an array, got {out}.")
+        raise ValueError(f"{name} must return one array, got {out}.")
     held: dict[int, Any] = {}
     _collect(closed.jaxpr, closed.consts, held)
     order = {name: len(leaves) + i for i, name in enumerate(held)}
@@ -274,6 +275,16 @@ def _line(eqn: Any, called_at: Any) -> Any:
     return own if ours else called_at
 
 
+def _bind(eqn: Any, values: Sequence[Any]) -> Any:
+    """Computes an equation at values that may vary over devices where its did not."""
+    params = eqn.primitive.get_bind_params(eqn.params)
+    if eqn.primitive.name == "pvary":
+        return varied_over(values[0], params["axes"])
+    if not any(inner_jaxprs(eqn.params)):
+        values = varied_alike(tuple(values))
+    return eqn.primitive.bind(*values, **params)
+
+
 def _evaluate(
     jaxpr: Any,
     consts: Sequence[Any],
@@ -299,10 +310,9 @@ def _evaluate(
             line = _line(eqn, called_at)
             out = _evaluate(closed.jaxpr, closed.consts, values, given, line)
         else:
-            params = eqn.primitive.get_bind_params(eqn.params)
             line = source_info_util.user_context(_line(eqn, called_at))
             with line, eqn.ctx.manager:
-                out = eqn.primitive.bind(*values, **params)
+                out = _bind(eqn, values)
             out = out if eqn.primitive.multiple_results else [out]
         env.update(zip(eqn.outvars, out, strict=True))
     return [read(atom) for atom in jaxpr.outvars]

@@ -6,6 +6,7 @@ its file and an entry in `_ENTRIES`; one from outside is `package.module:functio
 
 import functools
 import inspect
+import typing
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
@@ -71,6 +72,7 @@ Access = Literal["gradient", "scores", "decisions"]
 Goal = Literal["radius", "smallest"]
 
 _ARGUMENTS = ("logits_fn", "x", "y", "key")
+_PLAIN = (bool, int, float, str)
 # The ensemble of `evaluation.autoattack`: a name in configs that no function here has.
 AUTOATTACK = "autoattack"
 
@@ -323,7 +325,7 @@ def hyperparameters(name: str) -> frozenset[str]:
 def parameters(name: str) -> Mapping[str, inspect.Parameter]:
     """Returns `hyperparameters`, with their defaults and annotations."""
     own = _signature(name).parameters.items()
-    named = {n: p for n, p in own if p.kind is not p.VAR_KEYWORD}
+    named = {n: p for n, p in own if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
     return {n: p for n, p in named.items() if n not in _ARGUMENTS}
 
 
@@ -340,12 +342,19 @@ def _signature(name: str) -> inspect.Signature:
         found = inspect.signature(function, eval_str=True)
     except Exception:  # names that are there for a type checker alone
         found = inspect.signature(function)
-    parameters = [
-        one.replace(annotation=type(one.default))
-        if one.annotation is one.empty and type(one.default) in (bool, int, float, str)
-        else one
-        for one in found.parameters.values()
-    ]
+    parameters = []
+    for one in found.parameters.values():
+        inner = typing.get_args(one.annotation)
+        if one.kind is one.VAR_KEYWORD and inner and typing.is_typeddict(inner[0]):
+            hints = typing.get_type_hints(inner[0], include_extras=True)
+            parameters += [
+                inspect.Parameter(k, one.KEYWORD_ONLY, default=None, annotation=hint)
+                for k, hint in hints.items()
+            ]
+        elif one.annotation is one.empty and type(one.default) in _PLAIN:
+            parameters.append(one.replace(annotation=type(one.default)))
+        else:
+            parameters.append(one)
     return found.replace(parameters=parameters)
 
 
@@ -359,7 +368,12 @@ def takes_any(name: str) -> bool:
 
 def _function(name: str) -> Callable[..., Images]:
     if named_code.names(name):
-        return named_code.load("attack", name)
+        found = named_code.load("attack", name)
+        if inspect.isclass(found):
+            raise TypeError(
+                f"attack {name} is a class: name a function, or an object of it."
+            )
+        return found
     entry = traits(name)
     if entry is None:
         hint = nearest_match(name, names())
@@ -397,6 +411,14 @@ def get(name: str, **options: Any) -> Attack:
     if missing := needed - set(options):
         raise TypeError(f"Attack {name} needs {', '.join(sorted(missing))}.")
     check_options({k: v for k, v in options.items() if k in own}, own)
+    if named_code.names(name):
+        try:
+            _signature(name).bind(None, None, None, key=None, **options)
+        except TypeError as error:
+            raise TypeError(
+                f"attack {name} must take (logits_fn, x, y, key=None) and its options: "
+                f"{error}."
+            ) from None
     call = functools.partial(_call, _function(name), options)
     return functools.partial(_checked, name, call) if named_code.names(name) else call
 

@@ -268,7 +268,10 @@ def _least(found: Float[Array, " K"], y: Array) -> Float[Array, ""]:
 def _radii(eps: Any, x: Images, norm: Norm, bounds: Bounds) -> Array:
     """Returns a radius per row, or per value in Linf where some are."""
     # Larger ones are no other ball, and infinity times 0 is no number.
-    eps = threat.capped(jnp.asarray(eps, x.dtype), x, norm, bounds).astype(x.dtype)
+    eps = jnp.asarray(eps, x.dtype)
+    # Inside of jit a radius below 0 cannot be refused.
+    eps = jnp.where(eps >= 0, eps, jnp.nan)
+    eps = threat.capped(eps, x, norm, bounds).astype(x.dtype)
     if eps.ndim > 1:
         return jnp.broadcast_to(eps, x.shape)
     return jnp.broadcast_to(eps, x.shape[:1])

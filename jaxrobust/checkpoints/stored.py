@@ -233,8 +233,21 @@ def _as_kept(variables: Variables) -> Variables:
         if array.dtype.kind not in "biufcV":  # V: bfloat16 and its like
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             raise ValueError(f"{name} must be an array of numbers, got {array.dtype}.")
+        if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+            array = array.astype(np.float64)
         native = array.dtype.newbyteorder("=")
-        return np.asarray(array, jax.dtypes.canonicalize_dtype(native))
+        with np.errstate(over="ignore"):
+            found = np.asarray(array, jax.dtypes.canonicalize_dtype(native))
+        whole = array.dtype.kind in "biu"
+        lost = found != array if whole else np.isfinite(array) != np.isfinite(found)
+        if lost.any():
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise ValueError(
+                f"{name} is {array.dtype}, and {int(lost.sum())} of its numbers are "
+                f"none of {found.dtype}, as which JAX reads it: JAX_ENABLE_X64=1 keeps "
+                "them."
+            )
+        return found
 
     found = jax.tree_util.tree_map_with_path(kept, variables)
     check_parameters(found, "`variables`")
@@ -258,19 +271,24 @@ def check_parameters(variables: Variables, where: str) -> None:
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a config as JSON keeps it; numbers of NumPy are numbers."""
-    if isinstance(config, ConfigDict):
-        config = config.to_dict()
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, ConfigDict):
+            return value.to_dict()
+        if isinstance(value, np.ndarray | np.generic | jax.Array):
+            return np.asarray(value).tolist()
+        raise TypeError(f"{value!r:.60} is {type(value).__name__}")
+
     try:
-        text = json.dumps(
-            dict(config),
-            allow_nan=False,
-            ensure_ascii=False,
-            default=lambda value: np.asarray(value).tolist(),
-        )
+        text = json.dumps(config, allow_nan=False, ensure_ascii=False, default=plain)
         text.encode()
     except (TypeError, ValueError) as error:
         raise ValueError(f"`config` cannot be kept as JSON: {error}.") from None
-    return json.loads(text)
+    found = json.loads(text)
+    network = found.get("model") if isinstance(found, dict) else None
+    if not isinstance(network, dict) or "name" not in network:
+        raise ValueError("`config` must name the network: {'model': {'name': ...}}.")
+    return found
 
 
 def _require_no_run(workdir: epath.Path) -> None:

@@ -4,9 +4,9 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from inspect import Parameter
-from typing import Any
+from typing import Any, get_origin
 
-from jaxrobust import attacks
+from jaxrobust import attacks, named_code
 from jaxrobust._checks import check_norm, nearest_match
 from jaxrobust.attacks import registry
 from jaxrobust.attacks.registry import AUTOATTACK
@@ -71,6 +71,12 @@ def parse(text: str) -> Fields:
             near = nearest_match(option[:80], known)
             raise ValueError(
                 f"attack {shown(text)}: {name} has no option {shown(option)}. {near}"
+            )
+        if named_code.names(name) and _is_structured(known[option]):
+            raise TypeError(
+                f"attack {shown(text)}: `{option}` is a list, and a text gives "
+                "numbers, flags and words: set it in a config, or in a function of "
+                "your own that calls this one."
             )
         fields[option] = _value(text, option, value, known[option])
     return fields
@@ -182,6 +188,15 @@ def _value(text: str, option: str, value: str, known: Parameter | type) -> Any:
     raise TypeError(
         f"attack {shown(text)}: `{option}` must be {wanted}, got {shown(value)}."
     )
+
+
+def _is_structured(known: Parameter | type) -> bool:
+    """Whether an option is annotated as a list or its like."""
+    if isinstance(known, type):
+        return False
+    members, _ = registry.read_annotation(known)
+    plain = {get_origin(one) or one for one in members} - {type(None)}
+    return bool(plain) and plain <= {list, tuple, dict, set, Sequence, Mapping}
 
 
 def _kinds(known: Parameter | type) -> set[Any]:

@@ -51,6 +51,10 @@ def changes(source: RunFiles, results: Results) -> list[Block]:
         found.append(Text(told))
     starts = ("The strongest attack not yet run", "After that")
     attacks = _attacks(results)
+    if (ran := verdict.with_radius(results)) and not any(
+        one.norm in registry.NORMS for one in ran
+    ):
+        attacks = []  # those that are known next are of other threats
     if commands.names_attacks(source.evaluation_command):
         # A suite would take the radius of the config, not that of these attacks.
         attacks = [one for one in attacks if one.step.kind != "suite"]

@@ -1,5 +1,6 @@
 """From the command that made a run to the one that goes on from it."""
 
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -56,6 +57,8 @@ def following(recorded: str, step: Step, folder: str = "") -> str:
         _has(given, one) for one in (_CONFIG, "--workdir", "--checkpoint")
     ):
         return step.python
+    if os.path.basename(folder) == "twin" and _has(given, _CONFIG):
+        folder = os.path.dirname(folder)  # a config's command is for both networks
     if folder:
         given = [*_without(given, {"workdir"}), f"--workdir={folder}"]
     # The new attack comes in place of the old ones; the rest stays.

@@ -125,7 +125,10 @@ def evaluate_checkpoint(
             evaluated=schema.EvaluatedNetwork(
                 command=command,
                 checkpoint=checkpoint or checkpoints.evaluated(saved),
-                trained_steps=metrics[-1]["step"] if metrics else None,
+                # Of another folder's network they would be read against this one's.
+                trained_steps=metrics[-1]["step"]
+                if metrics and source == folder
+                else None,
             ),
             progress=progress,
         )

@@ -50,6 +50,20 @@ def test_attacks_are_the_same(name, examples):
     np.testing.assert_allclose(found, alone, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", full_but(["stadv", "recolor", "patch"], ["recolor"]))
+def test_other_threats_are_the_same(name, examples):
+    x, y, keys = examples
+    x = jnp.repeat(x, 3, axis=-1)
+
+    def call(x, y, keys):
+        flat = lambda z: jnp.tanh(z.mean(-1).reshape(len(z), -1)) @ WEIGHTS  # noqa: E731
+        options = {"side": 2} if name == "patch" else {}
+        return getattr(attacks, name)(flat, x, y, key=keys, steps=2, **options)
+
+    found, alone = on_two_devices(call, x, y, keys), call(x, y, keys)
+    np.testing.assert_allclose(found, alone, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("method", full_but(certify.bounding.METHODS, ["crown"]))
 def test_certificates_are_the_same(method, examples):
     def call(x, y, _):

@@ -261,6 +261,21 @@ def test_a_network_that_mixes_its_batch_is_refused():
             call()
 
 
+def test_several_outputs_are_refused():
+    """The first would be taken for the logits."""
+    x, y = jnp.full((2, 3), 0.5), jnp.zeros(2, int)
+    for several in (lambda z: {"aux": 10 * z, "logits": z}, lambda z: (z, z)):
+        with pytest.raises(ValueError, match="must return one array, got"):
+            certify.margin(several, x, y, eps=0.1)
+
+
+def test_nothing_is_proved_of_a_radius_below_zero():
+    x, y = jnp.array([[0.7, 0.5]]), jnp.array([0])
+    run = jax.jit(lambda eps: certify.margin(lambda z: z, x, y, eps=eps))
+    assert run(0.05) > 0
+    assert run(-0.05) == -jnp.inf
+
+
 def test_edges():
     fn, _ = network(2, (6, 16, 16, 3))
     x = images(4, 6)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, TypedDict, Unpack
+
 import jax.numpy as jnp
 
 MASK = jnp.zeros((1, 4, 4, 1)).at[:, :2].set(1.0)
@@ -52,3 +54,37 @@ def one(logits_fn, x, y, key=None, *, eps):
 def levels(logits_fn, x, y, key=None, *, eps):
     """Returns whole numbers."""
     return (x * 255).astype("uint8")
+
+
+class Options(TypedDict, total=False):
+    """What `typed` takes."""
+
+    strength: float
+    way: Literal["up", "down"]
+
+
+def typed(logits_fn, x, y, key=None, *, eps, **options: Unpack[Options]):
+    """Options as a table with types."""
+    return jnp.clip(x + options.get("strength", 1.0) * eps, 0, 1)
+
+
+def of_list(logits_fn, x, y, key=None, *, eps, ks: list[int] = (3, 4)):
+    """A list."""
+    return x
+
+
+def keyless(logits_fn, x, y, *, eps):
+    """Takes no key."""
+    return x
+
+
+def bare(*args, **options):
+    """As a decorator without functools.wraps leaves it."""
+    return any_options(*args, **options)
+
+
+class Drawn:
+    """A class in place of an object of it."""
+
+    def __call__(self, logits_fn, x, y, key=None, *, eps):
+        return x

@@ -71,3 +71,37 @@ def test_what_is_no_image_is_told(name, got):
     told = rf"attack {HERE}:{name} must return images like `x`, float32 \[2, 4, 4, 1\]"
     with pytest.raises(ValueError, match=rf"{told}, {got}"):
         jax.jit(lambda: made(name))()
+
+
+def test_options_of_a_typed_dict():
+    found = attack_text.parse(f"{HERE}:typed:strength=2,way=down")
+    assert found == {"name": f"{HERE}:typed", "strength": 2.0, "way": "down"}
+    assert float(made("typed", strength=2.0)[0, 0, 0, 0]) == pytest.approx(0.7)
+    for wrong in ({"strengh": 1.0}, {"strength": "x"}):
+        with pytest.raises(TypeError, match="strength"):
+            made("typed", **wrong)
+
+
+def test_a_list_is_no_text():
+    with pytest.raises(TypeError, match="`ks` is a list"):
+        attack_text.parse(f"{HERE}:of_list:ks=[3]")
+    assert made("of_list", ks=[3]).shape == X.shape
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        (
+            "keyless",
+            r"keyless must take \(logits_fn, x, y, key=None\) and its options: ",
+        ),
+        ("Drawn", "Drawn is a class: name a function, or an object of it"),
+    ],
+)
+def test_what_cannot_be_called_as_ours_is_told(name, told):
+    with pytest.raises(TypeError, match=told):
+        attacks.get(f"{HERE}:{name}", eps=0.1)
+
+
+def test_a_bare_decorator():
+    assert float(made("bare")[0, 0, 0, 0]) == pytest.approx(0.6)

@@ -164,6 +164,16 @@ def test_commands_are_of_the_evaluation_and_of_the_folder():
     )
 
 
+def test_a_twins_command_is_for_both():
+    line = "python -m jaxrobust.main --config=quickstart --workdir=a"
+    step = commands.Step("attack", "square", "")
+    found = commands.following(line, step, "runs/q/twin")
+    assert (
+        found
+        == "jaxrobust evaluate --config=quickstart --workdir=runs/q --attack=square"
+    )
+
+
 def test_a_suite_would_have_another_radius(make_results):
     line = "python -m jaxrobust.main --mode=eval --workdir=a"
     texts, _ = told(make_results(0.4), line)
