@@ -60,9 +60,9 @@ def capture(function: Callable[..., Any], *inputs: jax.ShapeDtypeStruct) -> Capt
     except jax.errors.TracerArrayConversionError as error:
         error.add_note(_OF_NUMPY)
         raise
-    if not hasattr(out, "shape"):  # of several the first would be taken
+    if not jax.tree.leaves(out):
         name = getattr(function, "__name__", type(function).__name__)
-        raise ValueError(f"{name} must return one array, got {out}.")
+        raise ValueError(f"{name} must return an array, got {out}.")
     held: dict[int, Any] = {}
     _collect(closed.jaxpr, closed.consts, held)
     order = {name: len(leaves) + i for i, name in enumerate(held)}

@@ -46,6 +46,8 @@ def bind_alone(logits_fn: LogitsFn, x: Images) -> programs.Captured:
         last row are looked at, where there are numbers; proofs are of each by itself.
     """
     held = programs.bind(logits_fn, _one_row(x))
+    if held.out is not None:  # of several outputs the first would be taken
+        _classes(held.out)
     if len(x) < 2 or is_traced(held):
         return held
     pair = np.concatenate([x[:1], x[-1:]])

@@ -265,7 +265,7 @@ def test_several_outputs_are_refused():
     """The first would be taken for the logits."""
     x, y = jnp.full((2, 3), 0.5), jnp.zeros(2, int)
     for several in (lambda z: {"aux": 10 * z, "logits": z}, lambda z: (z, z)):
-        with pytest.raises(ValueError, match="must return one array, got"):
+        with pytest.raises(ValueError, match=r"must return logits \[B, K\], got"):
             certify.margin(several, x, y, eps=0.1)
 
 
