@@ -58,8 +58,8 @@ class Job:
     @property
     def identity(self) -> str:
         """The same for lines that ask for the same, in whatever words."""
-        flags = [word for word in self.arguments if not word.startswith("--config")]
-        return json.dumps([flags, {**self.config, "name": ""}], sort_keys=True)
+        flags, _ = overrides.split(self.arguments)
+        return json.dumps([flags, self.config], sort_keys=True)
 
     @property
     def finished(self) -> dict[str, Any]:

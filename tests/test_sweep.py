@@ -81,6 +81,7 @@ def test_what_looks_the_same_has_two_names():
         (["--config.seed='1"], "line 1: No closing quotation"),
         (["--config.seed=1", "--config.seed=1  # again"], "line 2: line 1 is the same"),
         (["--config.seed=1", "#", "--config.seed=01"], "line 3: line 1 is the same"),
+        (["--config.seed=1", "--config.seed 1"], "line 2: line 1 is the same"),
         (["seed=1"], "line 1: seed=1 is no flag; fields are --config.NAME=VALUE"),
         (["--config.seed=1", "--config.train.epochs=-3"], "line 2: .*train.epochs"),
         (["--config.objective.name=pgdd"], "line 1: .*'pgdd'.* Did you mean 'pgd'"),
