@@ -182,3 +182,17 @@ def test_progress_is_told_every_batch():
     )
     assert [row[:3] for row in told] == [(n, 37, "clean") for n in (15, 30, 37)]
     assert told[-1][3] == pytest.approx(run.accuracy)
+
+
+def test_levels_in_float32_are_no_change_in_l1():
+    """Of 3,072 numbers the rounding of 8 bits adds up to more than rounding of one."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    x_adv = images.astype(np.float32) / np.float32(255)
+    inwards = np.where(x_adv[:, :2, 0, 0] > 0.5, -1, 1).astype(np.float32)
+    x_adv[:, 0, 0, 0] += 0.2 * inwards[:, 0]
+    ball = Ball(0.2, "l1")
+    assert check_ball(x_adv, images, ball)["l1"].max() < 0.2002
+    x_adv[:, 1, 0, 0] += 1e-3 * inwards[:, 1]
+    with pytest.raises(ValueError, match="l1 ball"):
+        check_ball(x_adv, images, ball)
