@@ -6,18 +6,15 @@ its file and an entry in `_ENTRIES`; one from outside is `package.module:functio
 
 import functools
 import inspect
-import typing
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
-
-import jax.numpy as jnp
 
 from jaxrobust import named_code
 from jaxrobust._checks import NORMS as NORMS
 from jaxrobust._checks import SPARSE, nearest_match
 from jaxrobust.array_types import Images, Key, Labels, LogitsFn, Norm
-from jaxrobust.attacks import _costs
+from jaxrobust.attacks import _costs, _outside
 from jaxrobust.attacks._checks import check_options
 from jaxrobust.attacks._checks import read_annotation as read_annotation
 from jaxrobust.attacks._costs import Cost as Cost
@@ -72,7 +69,6 @@ Access = Literal["gradient", "scores", "decisions"]
 Goal = Literal["radius", "smallest"]
 
 _ARGUMENTS = ("logits_fn", "x", "y", "key")
-_PLAIN = (bool, int, float, str)
 # The ensemble of `evaluation.autoattack`: a name in configs that no function here has.
 AUTOATTACK = "autoattack"
 
@@ -330,50 +326,14 @@ def parameters(name: str) -> Mapping[str, inspect.Parameter]:
 
 
 def _signature(name: str) -> inspect.Signature:
-    """Returns the arguments of an attack.
-
-    Annotations of one from outside may be texts (`from __future__ import annotations`),
-    or missing: the kind of the default counts then.
-    """
     function = _function(name)
-    if not named_code.names(name):
-        return inspect.signature(function)
-    try:
-        found = inspect.signature(function, eval_str=True)
-    except Exception:  # names that are there for a type checker alone
-        found = inspect.signature(function)
-    parameters = []
-    for one in found.parameters.values():
-        inner = typing.get_args(one.annotation)
-        if one.kind is one.VAR_KEYWORD and inner and typing.is_typeddict(inner[0]):
-            hints = typing.get_type_hints(inner[0], include_extras=True)
-            parameters += [
-                inspect.Parameter(k, one.KEYWORD_ONLY, default=None, annotation=hint)
-                for k, hint in hints.items()
-            ]
-        elif one.annotation is one.empty and type(one.default) in _PLAIN:
-            parameters.append(one.replace(annotation=type(one.default)))
-        else:
-            parameters.append(one)
-    return found.replace(parameters=parameters)
-
-
-def takes_any(name: str) -> bool:
-    """Whether an attack from outside takes options by any name (`**options`)."""
-    if not named_code.names(name):
-        return False
-    parameters = _signature(name).parameters.values()
-    return any(one.kind is one.VAR_KEYWORD for one in parameters)
+    outside = named_code.names(name)
+    return _outside.signature(function) if outside else inspect.signature(function)
 
 
 def _function(name: str) -> Callable[..., Images]:
     if named_code.names(name):
-        found = named_code.load("attack", name)
-        if inspect.isclass(found):
-            raise TypeError(
-                f"attack {name} is a class: name a function, or an object of it."
-            )
-        return found
+        return _outside.load(name)
     entry = traits(name)
     if entry is None:
         hint = nearest_match(name, names())
@@ -397,56 +357,20 @@ def get(name: str, **options: Any) -> Attack:
       ValueError: for an unknown name, with the nearest match, or a value out of range.
       TypeError: for a hyperparameter that is unknown, missing or of the wrong type.
     """
-    own = parameters(name)
-    for given in () if takes_any(name) else options:
-        if given not in own:
-            hint = nearest_match(given, own) if own else ""
-            if named_code.names(name) and given == "eps":
-                hint = (
-                    "The program gives each attack the radius: let it take `eps`, or "
-                    "say by an attribute `threat` that it has none."
-                )
-            raise TypeError(f"Unknown hyperparameter `{given}` of {name}. {hint}")
+    own, outside = parameters(name), named_code.names(name)
+    if not (outside and _outside.takes_any(_function(name))):
+        for given in options:
+            if given not in own:
+                hint = _outside.hint(given) if outside else ""
+                hint = hint or nearest_match(given, own)
+                raise TypeError(f"Unknown hyperparameter `{given}` of {name}. {hint}")
     needed = {k for k, v in own.items() if v.default is inspect.Parameter.empty}
     if missing := needed - set(options):
         raise TypeError(f"Attack {name} needs {', '.join(sorted(missing))}.")
     check_options({k: v for k, v in options.items() if k in own}, own)
-    if named_code.names(name):
-        try:
-            _signature(name).bind(None, None, None, key=None, **options)
-        except TypeError as error:
-            raise TypeError(
-                f"attack {name} must take (logits_fn, x, y, key=None) and its options: "
-                f"{error}."
-            ) from None
-    call = functools.partial(_call, _function(name), options)
-    return functools.partial(_checked, name, call) if named_code.names(name) else call
-
-
-def _checked(
-    name: str,
-    call: Attack,
-    logits_fn: LogitsFn,
-    x: Images,
-    y: Labels,
-    key: Key | None = None,
-) -> Images:
-    """Calls an attack from outside; ValueError unless it returns images like x."""
-    out = call(logits_fn, x, y, key)
-    array: Any = out if hasattr(out, "dtype") else None
-    if (
-        array is None
-        or array.shape != x.shape
-        or not jnp.issubdtype(array.dtype, jnp.floating)
-    ):
-        got = type(out).__name__
-        if array is not None:
-            got = f"{array.dtype} {list(array.shape)}"
-        raise ValueError(
-            f"attack {name} must return images like `x`, {x.dtype} {list(x.shape)}, "
-            f"got {got}."
-        )
-    return out
+    if outside:
+        return _outside.checked(name, _function(name), options)
+    return functools.partial(_call, _function(name), options)
 
 
 def _call(
